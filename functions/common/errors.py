@@ -1,0 +1,70 @@
+"""The two kinds of failure, because there are two things to do about one.
+
+    DicomFunctionsError(reason)          str() is the reason code, never a server's text (it may hold patient data)
+    ├─ PermanentError                    trying again cannot help: record the outcome, quarantine, acknowledge
+    └─ RetryableError(retry_after_s)     trying again may help: answer 503, Pub/Sub backs off and delivers again
+
+Anything else that is raised is a bug: one log line with its type and place, answered like a RetryableError.
+Missing credentials or permissions are retryable on purpose: they are an operator's slip that heals, and must
+not send a night of scans to quarantine.
+"""
+
+from typing import Final, Literal, get_args
+
+PermanentReason = Literal[
+    "invalid_event",  # the message is no event this function knows
+    "invalid_command",  # a command with a missing, malformed or unknown key
+    "unsupported_input",  # neither DICOM, nor metadata with a JPEG, nor an archive of these
+    "rejected",  # the DICOM store refused it, or a guard rail did
+    "conflict",  # the store holds other bytes under the same UIDs
+    "unsafe_archive",  # an archive over a limit, or with a member that must not be opened
+    "not_found",  # what a command names does not exist
+    "operation_failed",  # a long-running operation ended in an error or with failures
+]
+RetryableReason = Literal[
+    "rate_limited",  # 429, or 503 with Retry-After
+    "unavailable",  # no answer, a cut answer, or a server error
+    "unauthorized",  # 401 or 403: credentials or IAM
+    "deadline_exceeded",  # this invocation's budget is spent
+    "operation_pending",  # a long-running operation goes on, or another delivery works on the same input
+]
+PERMANENT_REASONS: Final[tuple[str, ...]] = get_args(PermanentReason)
+RETRYABLE_REASONS: Final[tuple[str, ...]] = get_args(RetryableReason)
+
+
+class DicomFunctionsError(Exception):
+    """A failure that has a reason code; `str()` of it is that code and nothing else."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PermanentError(DicomFunctionsError):
+    """Trying again cannot help.
+
+    `detail` is one line of our own words for a person (never a server's text, a name or a patient's attribute).
+    """
+
+    def __init__(self, reason: PermanentReason, detail: str = "") -> None:
+        super().__init__(reason)
+        self.detail = detail
+
+
+class RetryableError(DicomFunctionsError):
+    """Trying again may help, not before `retry_after_s` seconds where the server named them."""
+
+    def __init__(self, reason: RetryableReason, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class SupersededError(DicomFunctionsError):
+    """The object an event speaks of is gone or was overwritten: nothing is left to do for this event."""
+
+    def __init__(self) -> None:
+        super().__init__("superseded")
+
+
+class SettingsError(Exception):
+    """A setting is missing or malformed; the message names the variable and says what it takes."""

@@ -1,0 +1,222 @@
+"""One way to speak HTTP: credentials, time limits, retries, and what a status means. The three clients stand on it."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import requests
+import requests.adapters
+import urllib3.exceptions
+
+from functions.common.deadline import Deadline
+from functions.common.errors import RetryableError
+from functions.common.log import log
+
+CHUNK_BYTES: Final = 256 * 1024
+_CONNECT_TIMEOUT_S: Final = 10.0
+_READ_TIMEOUT_S: Final = 60.0  # between two reads, not for the whole body
+_ATTEMPTS: Final = 4  # the first and three more; what takes longer belongs to Pub/Sub
+_BACKOFF_S: Final = 0.5
+_BACKOFF_MAX_S: Final = 8.0
+_INLINE_WAIT_MAX_S: Final = 20.0  # a longer Retry-After is handed to Pub/Sub
+_DRAIN_BYTES: Final = 64 * 1024
+_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
+
+# Fact sheet section 10: the statuses worth another try.
+_RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NETWORK_ERRORS: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+class Body(Protocol):
+    """A request body that knows its length, so that it is sent with Content-Length and not chunked."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __len__(self) -> int: ...
+
+
+BodyFactory = Callable[[], "bytes | Body | Iterator[bytes]"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request.
+
+    Args:
+        method: in capitals.
+        url: built from validated parts only.
+        params: query parameters.
+        headers: without credentials; those are added here.
+        body: bytes, or a function that makes the body anew for each attempt (a stream can be sent only once).
+        resend: whether a request may be sent again when it is not known what became of the first.
+    """
+
+    method: str
+    url: str
+    params: Mapping[str, str] | list[tuple[str, str]] | None = None
+    headers: Mapping[str, str] | None = None
+    body: bytes | BodyFactory | None = None
+    resend: bool = True
+
+
+class Transport:
+    """Sends requests over kept-alive connections; safe to share between threads.
+
+    Args:
+        connections: how many are kept for each host: as many as there are threads.
+    """
+
+    def __init__(self, connections: int = 16) -> None:
+        self._session = requests.Session()
+        # No .netrc, no proxies from the environment: credentials come from here only.
+        self._session.trust_env = False
+        self._session.headers.clear()
+        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        self._credentials = _Credentials()
+
+    def send(self, request: Request, deadline: Deadline) -> requests.Response:
+        """Send, and again where that can help, while the time allows.
+
+        Returns:
+            An answer whose body has not been read yet; any status that is not worth another try, 4xx included,
+            is the caller's to judge. Close it, or use it in a `with`.
+
+        Raises:
+            RetryableError: rate_limited, unavailable, unauthorized or deadline_exceeded.
+        """
+        refreshed = False
+        for attempt in range(1, _ATTEMPTS + 1):
+            error: RetryableError
+            try:
+                response = self._send_once(request, deadline)
+            except _NETWORK_ERRORS:
+                error = RetryableError("unavailable")
+            else:
+                if response.status_code == 401 and not refreshed:
+                    drain(response)
+                    self._credentials.refresh_needed()
+                    refreshed = True
+                    continue
+                if response.status_code not in _RETRYABLE and response.status_code not in (401, 403):
+                    return response
+                error = _error_of(response)
+                drain(response)
+                if error.reason == "unauthorized":
+                    raise error
+            if attempt == _ATTEMPTS or not request.resend or not _wait(error, attempt, deadline):
+                raise error
+            log("WARNING", "retry", reason=error.reason, method=request.method, attempt=attempt)
+        raise RetryableError("unauthorized")
+
+    def _send_once(self, request: Request, deadline: Deadline) -> requests.Response:
+        headers = {"Accept-Encoding": "identity", "User-Agent": "dicom-functions", **(request.headers or {})}
+        self._credentials.add_to(headers, request.url)
+        body: Any = request.body() if callable(request.body) else request.body
+        return self._session.request(
+            request.method,
+            request.url,
+            params=request.params,
+            headers=headers,
+            data=body,
+            stream=True,
+            allow_redirects=False,
+            timeout=(deadline.timeout_s(_CONNECT_TIMEOUT_S), deadline.timeout_s(_READ_TIMEOUT_S)),
+        )
+
+
+def chunks(response: requests.Response, deadline: Deadline, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """The answer's body in chunks, as it arrives.
+
+    Raises:
+        RetryableError: unavailable when the connection breaks before the end that Content-Length or the chunking
+            announced; deadline_exceeded.
+    """
+    try:
+        for chunk in response.raw.stream(chunk_bytes, decode_content=False):
+            deadline.check()
+            yield chunk
+    except _NETWORK_ERRORS as error:
+        raise RetryableError("unavailable") from error
+
+
+def read_all(response: requests.Response, deadline: Deadline, limit_bytes: int) -> bytes:
+    """The answer's whole body, for small ones.
+
+    Raises:
+        RetryableError: unavailable, when the connection breaks or the body is larger than `limit_bytes`
+            (an answer of ours is never that large); deadline_exceeded.
+    """
+    data = bytearray()
+    for chunk in chunks(response, deadline):
+        data += chunk
+        if len(data) > limit_bytes:
+            raise RetryableError("unavailable")
+    return bytes(data)
+
+
+def drain(response: requests.Response) -> None:
+    """Read the rest of a small body so that the connection can be used again; drop the connection of a large one."""
+    try:
+        if not response.raw.read(_DRAIN_BYTES + 1, decode_content=False)[_DRAIN_BYTES:]:
+            response.raw.release_conn()
+    except _NETWORK_ERRORS:
+        log("WARNING", "drain", reason="unavailable")
+    response.close()
+
+
+def _error_of(response: requests.Response) -> RetryableError:
+    if response.status_code in (401, 403):
+        return RetryableError("unauthorized")
+    retry_after_s = _retry_after_s(response.headers.get("Retry-After", ""))
+    if response.status_code == 429 or retry_after_s is not None:
+        return RetryableError("rate_limited", retry_after_s)
+    return RetryableError("unavailable")
+
+
+def _retry_after_s(text: str) -> float | None:
+    """Seconds. The form with a date is not read: no service here sends it."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def _wait(error: RetryableError, attempt: int, deadline: Deadline) -> bool:
+    """Full jitter under an exponential ceiling, never less than the server asked for."""
+    ceiling_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2**attempt)
+    wait_s = random.uniform(0, ceiling_s) + (error.retry_after_s or 0)  # noqa: S311 (no secret)
+    return wait_s <= _INLINE_WAIT_MAX_S and deadline.sleep(wait_s)
+
+
+class _Credentials:
+    """The service's own credentials (Application Default Credentials), sent over https only: emulators get none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._credentials: Any = None
+        self._request: Any = None
+
+    def add_to(self, headers: dict[str, str], url: str) -> None:
+        if not url.startswith("https://"):
+            return
+        import google.auth.exceptions
+
+        try:
+            with self._lock:
+                if self._credentials is None:
+                    self._load()
+                self._credentials.before_request(self._request, "", url, headers)
+        except google.auth.exceptions.GoogleAuthError as error:
+            raise RetryableError("unauthorized") from error
+
+    def refresh_needed(self) -> None:
+        """Forget the token: the service refused it."""
+        with self._lock:
+            self._credentials = None
+
+    def _load(self) -> None:
+        import google.auth
+        import google.auth.transport.requests
+
+        self._credentials, _ = google.auth.default(scopes=[_SCOPE])
+        self._request = google.auth.transport.requests.Request()

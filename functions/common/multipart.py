@@ -1,0 +1,137 @@
+"""multipart/related, read and written as streams."""
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartCallbacks, MultipartParser
+
+from functions.common.errors import RetryableError
+
+_PARAMETER: Final = re.compile(r';\s*([\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]+)')
+_PREAMBLE_LIMIT_BYTES: Final = 64 * 1024
+_HEADER_LIMIT_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True)
+class PartStart:
+    """A part begins; header names are in lower case."""
+
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PartEnd:
+    """The part that began last is whole."""
+
+
+Piece = PartStart | PartEnd | bytes
+
+
+def media_type(header: str) -> tuple[str, dict[str, str]]:
+    """A Content-Type in lower case, and its parameters without quotes."""
+    kind = header.partition(";")[0].strip().lower()
+    return kind, {name.lower(): value.strip('"') for name, value in _PARAMETER.findall(header)}
+
+
+def new_boundary() -> str:
+    """Long and random: a short one that occurred inside pixel data has made a server lose a file."""
+    return secrets.token_hex(24)
+
+
+def read(chunks: Iterable[bytes], content_type: str) -> Iterator[Piece]:
+    """The parts of a multipart/related body: for each a PartStart, its bytes in pieces, and a PartEnd.
+
+    Args:
+        chunks: the body as it arrives, cut anywhere.
+        content_type: of the body; holds the boundary.
+
+    Raises:
+        RetryableError: unavailable, when the body is not multipart, or ends before its closing boundary.
+    """
+    boundary = media_type(content_type)[1].get("boundary", "")
+    if not boundary:
+        raise RetryableError("unavailable")
+    reader = _Reader(boundary)
+    try:
+        for chunk in _without_preamble(chunks, boundary.encode()):
+            yield from reader.feed(chunk)
+    except MultipartParseError as error:
+        raise RetryableError("unavailable") from error
+    if not reader.ended:
+        raise RetryableError("unavailable")
+
+
+def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
+    """The parser wants the first boundary at the very start; RFC 2046 allows text in front of it."""
+    head, stream = b"", iter(chunks)
+    for chunk in stream:
+        head += chunk
+        if (found := head.find(b"--" + boundary)) >= 0:
+            yield head[found:]
+            break
+        if len(head) > _PREAMBLE_LIMIT_BYTES:
+            raise RetryableError("unavailable")
+    yield from stream
+
+
+class _Reader:
+    """Turns the parser's callbacks into pieces."""
+
+    def __init__(self, boundary: str) -> None:
+        self.ended = False
+        self._pieces: list[Piece] = []
+        self._headers: dict[str, str] = {}
+        self._name = b""
+        self._value = b""
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._begin,
+            "on_header_field": self._field,
+            "on_header_value": self._add_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
+        self._parser = MultipartParser(boundary.encode(), callbacks)
+
+    def feed(self, chunk: bytes) -> list[Piece]:
+        if not self.ended:  # what follows the closing boundary is an epilogue
+            self._parser.write(chunk)
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _begin(self) -> None:
+        self._headers = {}
+
+    def _field(self, data: bytes, start: int, end: int) -> None:
+        self._name = self._limited(self._name + data[start:end])
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self._value = self._limited(self._value + data[start:end])
+
+    def _header_end(self) -> None:
+        self._headers[self._name.decode("latin-1").lower()] = self._value.decode("latin-1")
+        self._name = self._value = b""
+
+    def _headers_finished(self) -> None:
+        self._pieces.append(PartStart(self._headers))
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self._pieces.append(data[start:end])
+
+    def _part_end(self) -> None:
+        self._pieces.append(PartEnd())
+
+    def _end(self) -> None:
+        self.ended = True
+
+    @staticmethod
+    def _limited(text: bytes) -> bytes:
+        if len(text) > _HEADER_LIMIT_BYTES:
+            raise MultipartParseError("header too long")
+        return text

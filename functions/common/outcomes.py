@@ -1,0 +1,140 @@
+"""The outcome record: what every input ends in, exactly one for each.
+
+Pub/Sub delivers at least once, so a record may be published again after a crash. Its `id` follows from the input alone:
+of several records with one id the first (by `time`) counts; later ones repeat it, or say `duplicate` or `superseded`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from functions.common.deadline import Deadline, utc_now
+from functions.common.events import Message
+from functions.common.log import log
+from functions.common.resources import ObjectRef, Resource
+from functions.common.topic import Topics
+
+Word = Literal[
+    "stored",  # the DICOM store has it
+    "duplicate",  # the DICOM store had it already, byte for byte, or the event was handled before
+    "conflict",  # the store has other bytes under its UIDs
+    "rejected",  # it can never be done; reason says why
+    "superseded",  # the object is gone, or a newer generation of it has an event of its own
+    "deleted",
+    "exported",
+    "partial",  # some of it was done; the counts say how much
+    "dry_run",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Args:
+        outcome: the word.
+        reason: why, where that is not plain; one of the reasons in errors.py, or empty.
+        source: the object an event was about; or
+        request_id: what a command was called.
+        member: the path inside an archive.
+        resource: the study, series or instance, as far as known.
+        size_bytes: of the input or of all that was written.
+        counts: how many of what, for inputs of several parts.
+        detail: one line of our own words.
+    """
+
+    outcome: Word
+    reason: str = ""
+    source: ObjectRef | None = None
+    request_id: str = ""
+    member: str = ""
+    resource: Resource | None = None
+    size_bytes: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Publishes and logs the outcomes of one delivery.
+
+    Args:
+        function: the function's name.
+        topic: `projects/P/topics/T`.
+        topics: the client.
+        message: the delivery that is being handled.
+        deadline: of this invocation.
+        trace: `projects/P/traces/T`, or empty.
+    """
+
+    function: str
+    topic: str
+    topics: Topics
+    message: Message
+    deadline: Deadline
+    trace: str = ""
+
+    def publish(self, outcome: Outcome) -> None:
+        """Publish, and log the same words without the object's name.
+
+        Raises:
+            RetryableError: it could not be published; the input must be delivered again.
+        """
+        record = self._record(outcome)
+        attributes = {"outcome": outcome.outcome, "function": self.function, "reason": outcome.reason}
+        self.topics.publish(self.topic, json.dumps(record).encode(), attributes, self.deadline)
+        log("INFO", "outcome", trace=self.trace, **{k: v for k, v in record.items() if k in _LOGGED})
+
+    def _record(self, outcome: Outcome) -> dict[str, Any]:
+        source, resource = outcome.source, outcome.resource
+        record: dict[str, Any] = {
+            "id": outcome_id(self.function, outcome.source or outcome.request_id, outcome.member),
+            "time": utc_now(),
+            "outcome": outcome.outcome,
+            "reason": outcome.reason,
+            "detail": outcome.detail,
+            "function": self.function,
+        }
+        if source:
+            record |= {"bucket": source.bucket, "name": source.name, "generation": str(source.generation)}
+        record |= {
+            "request_id": outcome.request_id,
+            "member": outcome.member,
+            "study": resource.study if resource else "",
+            "series": resource.series if resource else "",
+            "instance": resource.instance if resource else "",
+            "counts": dict(outcome.counts),
+            "bytes": outcome.size_bytes,
+            "attempt": self.message.attempt,
+            "duration_ms": round(self.deadline.elapsed_s() * 1000),
+            "trace": self.trace,
+        }
+        return {key: value for key, value in record.items() if value not in ("", {})}
+
+
+def outcome_id(function: str, identity: ObjectRef | str, member: str = "") -> str:
+    """The id of an input's outcome: a hash, so that it can be logged where a name can not."""
+    parts: list[str] = [function]
+    parts += [identity] if isinstance(identity, str) else [identity.bucket, identity.name, str(identity.generation)]
+    return hashlib.sha256(json.dumps([*parts, member]).encode()).hexdigest()[:32]
+
+
+_LOGGED: Final = frozenset(
+    {
+        "id",
+        "outcome",
+        "reason",
+        "detail",
+        "function",
+        "request_id",
+        "study",
+        "series",
+        "instance",
+        "bytes",
+        "counts",
+        "attempt",
+        "duration_ms",
+    }
+)

@@ -1,0 +1,158 @@
+"""Names of things: the DICOM store, what is in it, and where objects go. All are validated when they are made."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote
+
+from functions.common.errors import PermanentError
+
+# PS3.5 section 9.1: digits and dots, at most 64. Leading zeros are left to the DICOM store, which takes them.
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+_UID_LENGTH = 64
+_STORE = re.compile(r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}/dicomStores/[\w.-]{1,256}", re.ASCII)
+_OPERATION = re.compile(r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}/operations/[\w-]{1,256}", re.ASCII)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
+_OBJECT_NAME_BYTES = 1024
+
+
+def is_uid(text: str) -> bool:
+    """Whether it is a DICOM UID: digits and dots, at most 64 characters (PS3.5 section 9.1)."""
+    return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, order=True)
+class Resource:
+    """A study, a series of one or an instance of one, by UIDs.
+
+    Raises:
+        PermanentError: invalid_command, when a UID is malformed or a level in between is missing.
+    """
+
+    study: str
+    series: str = ""
+    instance: str = ""
+
+    def __post_init__(self) -> None:
+        if self.instance and not self.series:
+            raise PermanentError("invalid_command", "an instance needs its series")
+        for uid in filter(None, (self.study, self.series, self.instance)):
+            if not is_uid(uid):
+                raise PermanentError("invalid_command", "a UID is digits and dots, at most 64 characters")
+        if not self.study:
+            raise PermanentError("invalid_command", "a study UID is needed")
+
+    @classmethod
+    def parse(cls, path: str) -> Self:
+        """From `studies/1.2[/series/1.2.3[/instances/1.2.3.4]]`, with or without a slash in front.
+
+        Raises:
+            PermanentError: invalid_command, for any other text.
+        """
+        parts = path.strip().removeprefix("/").split("/")
+        if parts[0::2] != ["studies", "series", "instances"][: len(parts) // 2] or len(parts) % 2:
+            raise PermanentError("invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]")
+        uids = parts[1::2]
+        if not all(uids):
+            raise PermanentError("invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]")
+        return cls(*uids)
+
+    def __str__(self) -> str:
+        text = f"studies/{self.study}"
+        if self.series:
+            text += f"/series/{self.series}"
+        if self.instance:
+            text += f"/instances/{self.instance}"
+        return text
+
+
+@dataclass(frozen=True)
+class DicomStoreName:
+    """`projects/P/locations/L/datasets/D/dicomStores/S`.
+
+    Raises:
+        ValueError: any other form.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not _STORE.fullmatch(self.name):
+            raise ValueError("takes projects/P/locations/L/datasets/D/dicomStores/S")
+
+    @property
+    def dataset(self) -> str:
+        """`projects/P/locations/L/datasets/D`: where operations live."""
+        return self.name.rpartition("/dicomStores/")[0]
+
+    def owns_operation(self, operation: str) -> bool:
+        """Whether it is the name of an operation of this store's dataset."""
+        return _OPERATION.fullmatch(operation) is not None and operation.startswith(self.dataset + "/operations/")
+
+
+@dataclass(frozen=True)
+class ObjectRef:
+    """One object of a bucket at one generation (0: whichever is live).
+
+    Raises:
+        PermanentError: invalid_event, when the bucket or the object's name cannot be one of Cloud Storage.
+    """
+
+    bucket: str
+    name: str
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        if not is_bucket(self.bucket):
+            raise PermanentError("invalid_event", "not the name of a bucket")
+        if not self.name or len(self.name.encode(errors="replace")) > _OBJECT_NAME_BYTES or self.generation < 0:
+            raise PermanentError("invalid_event", "not the name of an object")
+
+    @property
+    def quoted(self) -> str:
+        """The name as one path segment of a URL."""
+        return quote(self.name, safe="")
+
+
+@dataclass(frozen=True)
+class GcsPrefix:
+    """`gs://bucket/prefix`, the prefix without slashes at its ends and perhaps empty.
+
+    Raises:
+        PermanentError: invalid_command, when the bucket is malformed or the prefix has empty, `.` or `..` segments
+            or control characters.
+    """
+
+    bucket: str
+    prefix: str = ""
+
+    def __post_init__(self) -> None:
+        segments = self.prefix.split("/") if self.prefix else []
+        good = all(s not in ("", ".", "..") and s.isprintable() and len(s.encode()) <= 255 for s in segments)
+        if not is_bucket(self.bucket) or not good or len(self.prefix.encode()) > _OBJECT_NAME_BYTES // 2:
+            raise PermanentError("invalid_command", "a destination is gs://bucket/prefix")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `gs://bucket[/prefix[/]]`.
+
+        Raises:
+            PermanentError: invalid_command, for any other text.
+        """
+        if not text.startswith("gs://"):
+            raise PermanentError("invalid_command", "a destination is gs://bucket/prefix")
+        bucket, _, prefix = text.removeprefix("gs://").partition("/")
+        return cls(bucket, prefix.removesuffix("/"))
+
+    def __str__(self) -> str:
+        return f"gs://{self.bucket}/{self.prefix}" if self.prefix else f"gs://{self.bucket}"
+
+    def contains(self, other: "GcsPrefix") -> bool:
+        """Whether the other is this folder or inside it."""
+        inside = not self.prefix or other.prefix == self.prefix or other.prefix.startswith(self.prefix + "/")
+        return other.bucket == self.bucket and inside
+
+
+def is_bucket(text: str) -> bool:
+    """Whether it can be the name of a bucket of Cloud Storage."""
+    return _BUCKET.fullmatch(text) is not None

@@ -1,0 +1,228 @@
+"""The only place that reads the environment. One table: it is read, checked, and shown in the README."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Self, TypeVar
+
+from functions.common.errors import PermanentError, SettingsError
+from functions.common.resources import DicomStoreName, GcsPrefix, is_bucket
+
+T = TypeVar("T")
+
+STORE: Final = "store_upload"
+DELETE: Final = "delete_resource"
+EXPORT: Final = "export_resource"
+SEARCH: Final = "search"
+_ALL: Final = (STORE, DELETE, EXPORT, SEARCH)
+_EVENT: Final = (STORE, DELETE, EXPORT)
+
+
+@dataclass(frozen=True)
+class ByPrefix(Generic[T]):
+    """A value that depends on the beginning of an object's name; the longest prefix decides."""
+
+    rules: tuple[tuple[str, T], ...]
+
+    def of(self, name: str) -> T:
+        """The value for this object."""
+        return max((r for r in self.rules if name.startswith(r[0])), key=lambda r: len(r[0]))[1]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable.
+
+    `parse` raises ValueError with what the variable takes. A setting without a default is required by the
+    functions in `functions`; the others leave it alone.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    default: str | None
+    help: str
+    functions: tuple[str, ...] = _ALL
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,15}", text, re.ASCII) or not least <= int(text) <= most:
+            raise ValueError(f"takes a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("takes true or false")
+    return text == "true"
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[\w.-]+(:[0-9]+)?(/[\w./-]*)?", text, re.ASCII):
+        raise ValueError("takes an http or https URL")
+    return text.rstrip("/")
+
+
+def _storage_emulator(text: str) -> str:
+    return _url(text if "://" in text else f"http://{text}") if text else ""
+
+
+def _pubsub_emulator(text: str) -> str:
+    if text and not re.fullmatch(r"[\w.-]+:[0-9]+", text, re.ASCII):
+        raise ValueError("takes host:port")
+    return text
+
+
+def _bucket(text: str) -> str:
+    if not is_bucket(text):
+        raise ValueError("takes the name of a bucket, without gs://")
+    return text
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(r"projects/[\w:.-]+/topics/[\w.~+%-]{3,255}", text, re.ASCII):
+        raise ValueError("takes projects/PROJECT/topics/TOPIC")
+    return text
+
+
+def _destinations(text: str) -> tuple[GcsPrefix, ...]:
+    try:
+        return tuple(GcsPrefix.parse(item.strip()) for item in text.split(",") if item.strip())
+    except PermanentError:
+        raise ValueError("takes gs://bucket/prefix, several of them separated by commas") from None
+
+
+def _by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
+    """`value`, or `prefix=value` several times, separated by commas; the value alone is for all other names."""
+
+    def parse(text: str) -> ByPrefix[str]:
+        rules = {"": choices[0]}
+        for item in filter(None, (i.strip() for i in text.split(","))):
+            prefix, _, value = item.rpartition("=")
+            if value not in choices:
+                raise ValueError(f"takes {', '.join(c or 'nothing' for c in choices)}, or PREFIX=one of these, …")
+            rules[prefix] = value
+        return ByPrefix(tuple(rules.items()))
+
+    return parse
+
+
+SETTINGS: Final = (
+    Setting("DICOM_STORE", DicomStoreName, None, "`projects/P/locations/L/datasets/D/dicomStores/S`"),
+    Setting(
+        "HEALTHCARE_ENDPOINT",
+        _url,
+        "https://healthcare.googleapis.com/v1",
+        "Base URL of the Healthcare API, with its version. Credentials are sent to https URLs only.",
+    ),
+    Setting(
+        "STORAGE_EMULATOR_HOST",
+        _storage_emulator,
+        "",
+        "URL of a Cloud Storage emulator; empty: Cloud Storage.",
+        _EVENT,
+    ),
+    Setting(
+        "PUBSUB_EMULATOR_HOST",
+        _pubsub_emulator,
+        "",
+        "`host:port` of a Pub/Sub emulator; empty: Pub/Sub.",
+        _ALL,
+    ),
+    Setting("OUTCOMES_TOPIC", _topic, None, "Where every outcome is published.", _EVENT),
+    Setting(
+        "BUDGET_S",
+        _whole(1, 3600),
+        "480",
+        "Seconds one invocation may take: less than the function's timeout, which is less than the ack deadline.",
+        _EVENT,
+    ),
+    Setting(
+        "LANDING_BUCKET",
+        _bucket,
+        None,
+        "The bucket whose objects are stored; events of others are refused.",
+        (STORE,),
+    ),
+    Setting("QUARANTINE_BUCKET", _bucket, None, "Where objects go that can never be stored.", (STORE,)),
+    Setting("UPLOADS_TOPIC", _topic, None, "Where a large archive's continuation is published.", (STORE,)),
+    Setting(
+        "STORAGE_CLASS",
+        _by_prefix("", "STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"),
+        "",
+        "Storage class in the DICOM store, by prefix; an object's metadata `dicom-storage-class` goes before it.",
+        (STORE,),
+    ),
+    Setting(
+        "CONFLICT_POLICY",
+        _by_prefix("reject", "keep", "overwrite"),
+        "reject",
+        "What to do when the store holds other bytes under the same UIDs, by prefix.",
+        (STORE,),
+    ),
+    Setting(
+        "SOURCE_DISPOSITION",
+        _by_prefix("keep", "delete", "move"),
+        "keep",
+        "What becomes of an object once it is stored, by prefix.",
+        (STORE,),
+    ),
+    Setting("DELETES_TOPIC", _topic, None, "Where a long delete's continuation is published.", (DELETE,)),
+    Setting("EXPORTS_TOPIC", _topic, None, "Where the parts of a large export are published.", (EXPORT,)),
+    Setting(
+        "EXPORT_DESTINATIONS",
+        _destinations,
+        None,
+        "`gs://bucket/prefix` that exports may write to, separated by commas.",
+        (EXPORT,),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of SETTINGS; those that the function does not use have their default or are None."""
+
+    dicom_store: DicomStoreName
+    healthcare_endpoint: str
+    storage_emulator_host: str
+    pubsub_emulator_host: str
+    outcomes_topic: str
+    budget_s: int
+    landing_bucket: str
+    quarantine_bucket: str
+    uploads_topic: str
+    storage_class: ByPrefix[str]
+    conflict_policy: ByPrefix[str]
+    source_disposition: ByPrefix[str]
+    deletes_topic: str
+    exports_topic: str
+    export_destinations: tuple[GcsPrefix, ...]
+
+    @classmethod
+    def load(cls, function: str, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read what this function needs.
+
+        Raises:
+            SettingsError: a variable is missing or malformed; the message names it and says what it takes.
+        """
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            text = environ.get(setting.name, setting.default)
+            if text is None and function in setting.functions:
+                raise SettingsError(f"{setting.name} is not set: {setting.help}")
+            if text is None:
+                values[setting.name.lower()] = None
+                continue
+            try:
+                values[setting.name.lower()] = setting.parse(text)
+            except ValueError as error:
+                raise SettingsError(f"{setting.name} {error}") from None
+        return cls(**values)

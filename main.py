@@ -1,0 +1,22 @@
+"""The entry points, one for each deployed function. Each is imported when it is asked for, and nothing else with it."""
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "store_upload": "functions.store",
+    "delete_resource": "functions.delete",
+    "export_resource": "functions.export",
+    "search": "functions.search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562: `functions-framework --target NAME` looks the function up here. Settings are read on this first look."""
+    if name not in _MODULES:
+        raise AttributeError(name)
+    import functions_framework
+
+    function = functions_framework.http(importlib.import_module(_MODULES[name]).entry_point())
+    globals()[name] = function  # it is asked for more than once
+    return function
