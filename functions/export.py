@@ -1,13 +1,10 @@
 """Retrieve a study, a series or an instance and write it to a bucket."""
 
-import io
 import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-import pydicom
-
-from functions.common import http, multipart
+from functions.common import http, multipart, part10
 from functions.common.bucket import PreconditionFailedError, StoredObject
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import AS_STORED
@@ -19,7 +16,6 @@ from functions.common.runtime import Services, View, event_function, request_id
 from functions.common.settings import EXPORT
 
 _KEYS: Final = frozenset({"path", "destination", "request_id"})
-_HEAD_BYTES: Final = 64 * 1024
 
 
 def entry_point() -> View:
@@ -80,29 +76,24 @@ def _write_part(
         if not isinstance(piece, bytes):
             break
         head += piece
-        if len(head) > _HEAD_BYTES:
+        if len(head) > part10.HEAD_BYTES:
             break
-    instance = pydicom.dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=list(_UIDS), force=True)
-    study, series, sop = (str(getattr(instance, keyword, "")) for keyword in _UIDS)
-    Resource(study, series, sop)
-    name = f"{destination.prefix}/{study}/{series}/{sop}.dcm".lstrip("/")
+    instance = part10.identify(bytes(head))
+    name = f"{destination.prefix}/{instance.study}/{instance.series}/{instance.instance}.dcm".lstrip("/")
     stored = _write(name, _part_bytes(bytes(head), pieces), destination, services, deadline)
     return {
         "name": name,
         "bytes": stored.size,
         "crc32c": stored.crc32c,
-        "study": study,
-        "series": series,
-        "instance": sop,
+        "study": instance.study,
+        "series": instance.series,
+        "instance": instance.instance,
     }
-
-
-_UIDS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
 def _part_bytes(head: bytes, pieces: Iterator[multipart.Piece]) -> Iterator[bytes]:
     yield head
-    if len(head) > _HEAD_BYTES:
+    if len(head) > part10.HEAD_BYTES:
         for piece in pieces:
             if not isinstance(piece, bytes):
                 return

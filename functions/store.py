@@ -1,14 +1,12 @@
 """Store each object of the landing bucket in the DICOM store, and say what became of it."""
 
-import io
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-import pydicom
 import requests
 
-from functions.common import http
+from functions.common import http, part10
 from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
@@ -18,9 +16,7 @@ from functions.common.resources import ObjectRef, Resource
 from functions.common.runtime import Services, View, event_function
 from functions.common.settings import STORE
 
-_HEAD_BYTES: Final = 64 * 1024
 _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
-_UIDS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
 def entry_point() -> View:
@@ -55,7 +51,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
 
 def _store(event: ObjectFinalized, services: Services, deadline: Deadline) -> Resource:
     source = _Source(event.ref, event.size, services.buckets, deadline)
-    resource = _identify(source.head)
+    resource = part10.identify(source.head)
     answer = services.dicom_store.store(source.body, "application/dicom", deadline)
     with answer:
         if answer.status_code == 200:
@@ -74,18 +70,6 @@ def _failure(answer: requests.Response, deadline: Deadline) -> PermanentError:
     return PermanentError("rejected", "the DICOM store answered 409")
 
 
-def _identify(head: bytes) -> Resource:
-    if head[128:132] != b"DICM":
-        raise PermanentError("unsupported_input", "not a DICOM Part 10 file")
-    try:
-        instance: Any = pydicom.dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=list(_UIDS))
-        return Resource(*(str(getattr(instance, keyword, "")) for keyword in _UIDS))
-    except PermanentError:
-        raise PermanentError("unsupported_input", "a UID is missing or malformed") from None
-    except (EOFError, ValueError, OSError, AttributeError, pydicom.errors.InvalidDicomError):
-        raise PermanentError("unsupported_input", "the header cannot be read") from None
-
-
 class _Source:
     """The object as a request body: read once, and once more for each further attempt."""
 
@@ -93,7 +77,7 @@ class _Source:
         self._ref, self._size, self._buckets, self._deadline = ref, size, buckets, deadline
         self._stream: Iterator[bytes] | None = self._open()
         head = b""
-        while len(head) < _HEAD_BYTES and (chunk := next(self._stream, None)):
+        while len(head) < part10.HEAD_BYTES and (chunk := next(self._stream, None)):
             head += chunk
         self.head = head
 
