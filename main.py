@@ -17,6 +17,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     import functions_framework
 
-    function = functions_framework.http(importlib.import_module(_MODULES[name]).entry_point())
+    from functions.common.errors import SettingsError
+
+    try:
+        function = functions_framework.http(importlib.import_module(_MODULES[name]).entry_point())
+    except SettingsError as error:
+        raise SystemExit(f"{name}: {error}") from None  # one clear line, and the deployment fails early
     globals()[name] = function  # it is asked for more than once
     return function

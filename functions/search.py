@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Final
 
 import flask
@@ -11,15 +12,14 @@ from functions.common.dicomweb import DicomStore
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.http import Transport
 from functions.common.resources import Resource
-from functions.common.runtime import View, load_settings
-from functions.common.settings import SEARCH
+from functions.common.settings import SEARCH, Settings
 
 _PATH: Final = re.compile(r"/((?:studies/[^/]+)?(?:/series/[^/]+)?)/?(studies|series|instances)", re.ASCII)
 
 
-def entry_point() -> View:
+def entry_point() -> Callable[[flask.Request], flask.Response]:
     """The function that is deployed."""
-    settings = load_settings(SEARCH)
+    settings = Settings.load(SEARCH)
     store = DicomStore(Transport(), settings.healthcare_endpoint, settings.dicom_store)
 
     def search(request: flask.Request) -> flask.Response:

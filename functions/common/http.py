@@ -94,6 +94,10 @@ class Transport:
                 response = self._send_once(request, deadline)
             except _NETWORK_ERRORS:
                 error = RetryableError("unavailable")
+            except RetryableError as caught:
+                if caught.reason != "unavailable":
+                    raise
+                error = caught  # the body's own source broke off; it is made anew
             else:
                 if response.status_code == 401 and not refreshed:
                     drain(response)

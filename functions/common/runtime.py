@@ -13,7 +13,7 @@ from functions.common import events
 from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
-from functions.common.errors import PermanentError, RetryableError, SettingsError
+from functions.common.errors import PermanentError, RetryableError
 from functions.common.events import Message
 from functions.common.http import Transport
 from functions.common.log import log
@@ -52,21 +52,16 @@ Handler = Callable[[Message, Services, Outcomes, Deadline], None]
 View = Callable[[flask.Request], flask.Response]
 
 
-def load_settings(function: str) -> Settings:
-    """The settings; a slip in them ends the process with one clear line, so that a deployment fails early."""
-    try:
-        return Settings.load(function)
-    except SettingsError as error:
-        raise SystemExit(f"{function}: {error}") from None
-
-
 def event_function(name: str, handle: Handler) -> View:
     """The HTTP function that a push subscription calls.
 
     Answers 204 (done: acknowledge) or 503 (deliver again, after Retry-After where it is known), never with a body.
     A PermanentError that the handler lets through is recorded as `rejected` and acknowledged.
+
+    Raises:
+        SettingsError: a setting is missing or malformed.
     """
-    services = Services.of(load_settings(name))
+    services = Services.of(Settings.load(name))
 
     def view(request: flask.Request) -> flask.Response:
         deadline = Deadline(services.settings.budget_s)

@@ -1,0 +1,180 @@
+"""The rules of the house, read from the source."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = sorted((ROOT / "functions").rglob("*.py"))
+LOCAL = sorted((ROOT / "infra").rglob("*.py"))
+OPS = sorted((ROOT / "ops").rglob("*.py"))
+GROUND = {"errors", "settings", "log", "deadline", "resources"}
+HANDLERS = {"store", "delete", "export", "search"}
+
+# An outside library and the modules it may be imported in.
+HOMES = {
+    "requests": {"http"},
+    "urllib3": {"http"},
+    "google.auth": {"http", "callers"},
+    "google.oauth2": {"callers"},
+    "google_crc32c": {"bucket"},
+    "python_multipart": {"multipart"},
+    "flask": {"runtime", "search"},
+    "functions_framework": {"main"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def used(path: Path, attribute: str) -> bool:
+    return any(
+        isinstance(node, ast.Attribute) and ast.unparse(node).startswith(attribute)
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def test_functions_and_the_local_stack_never_import_each_other() -> None:
+    for path in FUNCTIONS:
+        assert not any(name.startswith(("infra", "ops")) for name in imports(path)), path
+    for path in LOCAL:
+        assert not any(name.startswith(("functions.", "ops", "main")) for name in imports(path)), path
+
+
+def test_handlers_never_import_each_other_and_common_never_imports_a_handler() -> None:
+    for path in FUNCTIONS:
+        handlers = {f"functions.{name}" for name in HANDLERS - {path.stem}}
+        assert not handlers & imports(path), path
+
+
+def test_the_ground_floor_imports_only_the_ground_floor() -> None:
+    for name in GROUND:
+        for imported in imports(ROOT / f"functions/common/{name}.py"):
+            if imported.startswith("functions.common."):
+                assert imported.split(".")[2] in GROUND, (name, imported)
+
+
+@pytest.mark.parametrize("library", sorted(HOMES))
+def test_each_outside_library_has_one_home(library: str) -> None:
+    homes = {
+        path.stem
+        for path in FUNCTIONS
+        if any(name == library or name.startswith(library + ".") for name in imports(path))
+        # A type in an annotation is no use of the library.
+        and not ((library == "requests" and not used(path, "requests.")) or _only_annotates(path, library))
+    }
+    assert homes <= HOMES[library] | ({"main"} if library == "functions_framework" else set())
+
+
+def _only_annotates(path: Path, library: str) -> bool:
+    """Whether the module does nothing with the library but name its types in annotations."""
+    tree = ast.parse(path.read_text())
+    annotations = set()
+    for node in ast.walk(tree):
+        for field in ("annotation", "returns"):
+            if (annotation := getattr(node, field, None)) is not None:
+                annotations |= {id(inner) for inner in ast.walk(annotation)}
+    uses = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == library.split(".")[0]]
+    return bool(uses) and all(id(node) in annotations for node in uses)
+
+
+def test_only_settings_reads_the_environment_only_log_writes_only_deadline_keeps_time() -> None:
+    for path in [*FUNCTIONS, ROOT / "main.py"]:
+        names = imports(path)
+        assert path.stem == "settings" or not ({"os", "os.environ", "os.getenv"} & names), path
+        assert path.stem == "deadline" or "time" not in names, path
+        assert path.stem == "log" or not ({"logging", "sys"} & names), path
+        assert not any(
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            for node in ast.walk(ast.parse(path.read_text()))
+        ), path
+
+
+def test_a_broad_except_stands_in_one_place_only() -> None:
+    broad = []
+    for path in FUNCTIONS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler) and (
+                node.type is None
+                or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+            ):
+                broad.append(path.stem)
+    assert broad == ["runtime"]
+
+
+@pytest.mark.parametrize("path", [*FUNCTIONS, *LOCAL, *OPS, ROOT / "main.py"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_stays_readable(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is long"
+            if not node.name.startswith("_") and node.col_offset == 0:
+                assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+ENVIRONMENT = {
+    "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
+    "OUTCOMES_TOPIC": "projects/p/topics/outcomes",
+    "UPLOADS_TOPIC": "projects/p/topics/uploads",
+    "DELETES_TOPIC": "projects/p/topics/deletes",
+    "EXPORTS_TOPIC": "projects/p/topics/exports",
+    "LANDING_BUCKET": "landing",
+    "QUARANTINE_BUCKET": "quarantine",
+    "EXPORT_DESTINATIONS": "gs://exports",
+}
+
+
+def loaded_by(function: str, environment: dict[str, str]) -> set[str]:
+    code = f"import main, sys, json; main.{function}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_the_search_function_loads_neither_storage_nor_pubsub_nor_pydicom() -> None:
+    modules = loaded_by("search", ENVIRONMENT)
+    for name in ("google.cloud.storage", "google.cloud.pubsub", "google.pubsub_v1", "grpc", "pydicom", "numpy"):
+        assert not any(module == name or module.startswith(name + ".") for module in modules), name
+    assert "functions.common.bucket" not in modules
+
+
+@pytest.mark.parametrize("function", ["store_upload", "delete_resource", "export_resource"])
+def test_the_event_functions_load_no_grpc_and_no_numpy(function: str) -> None:
+    modules = loaded_by(function, ENVIRONMENT)
+    assert f"functions.{function.split('_')[0]}" in modules
+    for name in ("grpc", "google.pubsub_v1", "google.cloud.storage"):
+        assert name not in modules
+
+
+def test_a_missing_setting_ends_the_process_with_one_line_that_names_it() -> None:
+    environment = {"PATH": os.environ["PATH"], **ENVIRONMENT}
+    del environment["QUARANTINE_BUCKET"]
+    done = subprocess.run(
+        [sys.executable, "-c", "import main; main.store_upload"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("store_upload: QUARANTINE_BUCKET is not set")
+    assert len(done.stderr.splitlines()) == 1

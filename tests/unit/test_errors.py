@@ -1,0 +1,26 @@
+import pytest
+
+from functions.common.errors import (
+    PERMANENT_REASONS,
+    RETRYABLE_REASONS,
+    DicomFunctionsError,
+    PermanentError,
+    RetryableError,
+    SupersededError,
+)
+
+
+def test_the_two_branches_share_no_reason() -> None:
+    assert not set(PERMANENT_REASONS) & set(RETRYABLE_REASONS)
+
+
+def test_the_text_of_an_error_is_its_reason_and_nothing_else() -> None:
+    assert str(PermanentError("rejected", "a detail")) == "rejected"
+    assert str(RetryableError("unavailable", 5)) == "unavailable"
+    assert str(SupersededError()) == "superseded"
+
+
+@pytest.mark.parametrize("error", [PermanentError("rejected"), RetryableError("unavailable"), SupersededError()])
+def test_all_have_one_root_and_a_reason(error: DicomFunctionsError) -> None:
+    assert isinstance(error, DicomFunctionsError)
+    assert error.reason == str(error)

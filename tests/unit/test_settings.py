@@ -1,0 +1,68 @@
+import dataclasses
+
+import pytest
+
+from functions.common.errors import SettingsError
+from functions.common.settings import SETTINGS, STORE, Setting, Settings
+from tests.unit.test_architecture import ENVIRONMENT
+
+
+def load(function: str = STORE, **environ: str) -> Settings:
+    return Settings.load(function, {**ENVIRONMENT, **environ})
+
+
+def test_the_table_and_the_fields_agree() -> None:
+    assert [setting.name.lower() for setting in SETTINGS] == [field.name for field in dataclasses.fields(Settings)]
+
+
+def test_every_default_can_be_read_and_every_setting_says_what_it_is() -> None:
+    for setting in SETTINGS:
+        assert setting.help.endswith((".", "`")), setting.name
+        if setting.default is not None:
+            setting.parse(setting.default)
+
+
+@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.default is None], ids=lambda s: s.name)
+def test_a_required_setting_is_required_by_its_functions_only(setting: Setting) -> None:
+    name, functions = setting.name, setting.functions
+    without = {key: value for key, value in ENVIRONMENT.items() if key != name}
+    for function in ("store_upload", "delete_resource", "export_resource", "search"):
+        if function in functions:
+            with pytest.raises(SettingsError, match=f"^{name} is not set: "):
+                Settings.load(function, without)
+        else:
+            Settings.load(function, without)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DICOM_STORE", "projects/p"),
+        ("HEALTHCARE_ENDPOINT", "ftp://x"),
+        ("HEALTHCARE_ENDPOINT", "http://x/ y"),
+        ("PUBSUB_EMULATOR_HOST", "http://x:1"),
+        ("OUTCOMES_TOPIC", "outcomes"),
+        ("BUDGET_S", "0"),
+        ("BUDGET_S", "8m"),
+        ("LANDING_BUCKET", "gs://landing"),
+        ("STORAGE_CLASS", "FROZEN"),
+        ("CONFLICT_POLICY", "a/=b=keep,c"),
+    ],
+)
+def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} takes ") as raised:
+        load(**{name: text})
+    assert text not in str(raised.value) or text == "0"
+
+
+def test_by_prefix_the_longest_prefix_decides() -> None:
+    rules = load(STORAGE_CLASS="STANDARD, research/=NEARLINE, research/old/=ARCHIVE").storage_class
+    assert rules.of("scan.dcm") == "STANDARD"
+    assert rules.of("research/x.dcm") == "NEARLINE"
+    assert rules.of("research/old/x.dcm") == "ARCHIVE"
+    assert load().storage_class.of("anything") == ""
+
+
+def test_an_emulator_may_come_with_or_without_a_scheme() -> None:
+    assert load(STORAGE_EMULATOR_HOST="127.0.0.1:4443").storage_emulator_host == "http://127.0.0.1:4443"
+    assert load(STORAGE_EMULATOR_HOST="http://127.0.0.1:4443/").storage_emulator_host == "http://127.0.0.1:4443"
