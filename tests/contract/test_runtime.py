@@ -1,0 +1,123 @@
+"""The wrapper round a handler, as a push subscription meets it: statuses, outcomes, and what must not be seen."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+
+import flask
+import pytest
+from werkzeug.test import TestResponse
+
+from functions.common.deadline import Deadline
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.events import Message
+from functions.common.outcomes import Outcome, Outcomes
+from functions.common.runtime import Services, event_function
+from tests.contract.servers import Answer, PlannedServer, planned
+from tests.unit.test_architecture import ENVIRONMENT
+
+Act = Callable[[Message, Outcomes], None]
+PUBLISHED = Answer(200, body=b'{"messageIds":["1"]}')
+SECRET = "Doe^Jane"
+
+
+@pytest.fixture
+def pubsub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlannedServer]:
+    with planned(PUBLISHED) as server:
+        for name, value in ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.url.removeprefix("http://"))
+        yield server
+
+
+def deliver(act: Act, body: bytes | None = None, headers: dict[str, str] | None = None) -> TestResponse:
+    def handle(message: Message, services: Services, outcomes: Outcomes, deadline: Deadline) -> None:
+        act(message, outcomes)
+
+    app = flask.Flask("test")
+    view = event_function("delete_resource", handle)
+    app.add_url_rule("/", "view", lambda: view(flask.request), methods=["POST", "GET"])
+    data = base64.b64encode(json.dumps({"path": "studies/1", "request_id": "r1"}).encode()).decode()
+    push = {"message": {"data": data, "messageId": "m1"}, "deliveryAttempt": 2}
+    return app.test_client().post("/", data=json.dumps(push) if body is None else body, headers=headers)
+
+
+def records(server: PlannedServer) -> list[dict[str, object]]:
+    messages = [json.loads(seen.body)["messages"][0] for seen in server.seen]
+    return [json.loads(base64.b64decode(message["data"])) for message in messages]
+
+
+def raising(error: Exception) -> Act:
+    def act(message: Message, outcomes: Outcomes) -> None:
+        raise error
+
+    return act
+
+
+def test_what_is_done_is_acknowledged(pubsub: PlannedServer) -> None:
+    answer = deliver(lambda message, outcomes: outcomes.publish(Outcome("deleted", request_id="r1")))
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert [(r["outcome"], r["request_id"], r["attempt"]) for r in records(pubsub)] == [("deleted", "r1", 2)]
+
+
+def test_what_can_never_be_done_is_recorded_and_acknowledged(pubsub: PlannedServer) -> None:
+    assert deliver(raising(PermanentError("not_found", "no such study"))).status_code == 204
+    assert [(r["outcome"], r["reason"], r["request_id"]) for r in records(pubsub)] == [("rejected", "not_found", "r1")]
+
+
+def test_what_may_pass_is_handed_back(pubsub: PlannedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = deliver(raising(RetryableError("rate_limited", 42)))
+    assert (answer.status_code, answer.data, answer.headers["Retry-After"]) == (503, b"", "42")
+    assert not pubsub.seen
+    assert json.loads(capsys.readouterr().out)["reason"] == "rate_limited"
+
+
+def test_a_bug_is_handed_back_and_says_where_but_not_what(
+    pubsub: PlannedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = deliver(raising(KeyError(SECRET)))
+    assert (answer.status_code, answer.data) == (503, b"")
+    out, err = capsys.readouterr()
+    assert SECRET not in out + err
+    line = json.loads(out)
+    assert (line["severity"], line["error_type"]) == ("ERROR", "KeyError")
+    assert line["error_place"].startswith("test_runtime.py:")
+
+
+def test_an_outcome_that_cannot_be_published_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, pubsub: PlannedServer
+) -> None:
+    with planned(Answer(404, body=b"no topic")) as broken:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", broken.url.removeprefix("http://"))
+        assert deliver(lambda message, outcomes: outcomes.publish(Outcome("deleted"))).status_code == 503
+        assert deliver(raising(PermanentError("rejected"))).status_code == 503
+
+
+@pytest.mark.parametrize("body", [b"", b"no JSON", b"{}", b'{"message": {"data": "%"}}'])
+def test_what_is_no_message_is_not_delivered_for_ever(
+    pubsub: PlannedServer, capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    def never(message: Message, outcomes: Outcomes) -> None:
+        raise AssertionError("must not be called")
+
+    assert deliver(never, body).status_code == 204
+    assert json.loads(capsys.readouterr().out)["reason"] == "invalid_event"
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-Cloud-Trace-Context", "0123456789abcdef0123456789abcdef/123;o=1"),
+        ("traceparent", "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"),
+    ],
+)
+def test_the_trace_goes_with_the_outcome(pubsub: PlannedServer, header: str, value: str) -> None:
+    deliver(lambda message, outcomes: outcomes.publish(Outcome("deleted")), headers={header: value})
+    assert records(pubsub)[0]["trace"] == "projects/p/traces/0123456789abcdef0123456789abcdef"
+
+
+def test_a_request_id_that_may_hold_anything_is_not_taken(pubsub: PlannedServer) -> None:
+    data = base64.b64encode(json.dumps({"request_id": SECRET}).encode()).decode()
+    body = json.dumps({"message": {"data": data, "messageId": "m1"}}).encode()
+    assert deliver(raising(PermanentError("rejected")), body).status_code == 204
+    assert records(pubsub)[0]["request_id"] == "m1"
