@@ -83,11 +83,13 @@ def _read_body(stream: object, headers: dict[str, str]) -> bytes:
     read, readline = stream.read, stream.readline  # type: ignore[attr-defined]
     if headers.get("transfer-encoding") == "chunked":
         body = b""
-        while size := int(readline() or b"0", 16):
+        while line := readline():
+            if not (size := int(line, 16)):
+                readline()
+                return body
             body += read(size)
             readline()
-        readline()
-        return body
+        raise ConnectionError("cut off")
     return bytes(read(int(headers.get("content-length", "0"))))
 
 
