@@ -1,0 +1,37 @@
+"""`python -m infra.local.dicomstore --port 8042 --data DIR`: serve until interrupted."""
+
+import argparse
+import signal
+import threading
+from pathlib import Path
+
+from infra.local.dicomstore.app import DEFAULT_STORE, Store, serve
+from infra.local.dicomstore.choices import Options
+
+
+def main() -> None:
+    """Read the flags, print `listening on URL`, serve."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local.dicomstore", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8042, help="0 takes a free one; it is printed")
+    parser.add_argument("--data", type=Path, default=Path(".local/dicomstore"), help="directory of index and files")
+    parser.add_argument(
+        "--store", action="append", metavar="NAME", help=f"a store that exists from the start (default {DEFAULT_STORE})"
+    )
+    parser.add_argument("--token", action="append", default=[], help="require this bearer token; may be repeated")
+    parser.add_argument("--read-token", action="append", default=[], help="a bearer token that may only read")
+    parser.add_argument("--operation-s", type=float, default=0.0, help="how long operations run, seconds")
+    parser.add_argument("--stale-s", type=float, default=0.0, help="how long searches find what was deleted, seconds")
+    flags = parser.parse_args()
+    options = Options(flags.operation_s, flags.stale_s, frozenset(flags.token), frozenset(flags.read_token))
+    store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
+    server = serve(store, flags.host, flags.port)
+    print(f"listening on {server.url}", flush=True)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
+    server.shutdown()
+
+
+main()

@@ -1,0 +1,187 @@
+"""Faults on demand, and a record of the requests: WSGI middleware around the store.
+
+A rule is a JSON object; the first live rule that matches a request acts on it:
+    {"method": "POST", "path": "studies", "kind": "status", "status": 503, "retry_after": 2, "count": 3}
+method and path (a regular expression searched in the path and query) choose; absent ones match everything.
+count: how many times it acts (absent: always); skip: how many matching requests pass first.
+probability, seed: act on a random part of the matches, the same part for the same seed.
+when: "before" the store has done its work (the default) or "after" it, so that the work is done and the answer lost.
+
+kinds:  status      answer `status` (and Retry-After) instead        body: its text
+        reset       drop the connection with a TCP reset
+        slow        wait delay_s before answering; bytes_per_s slows the body down
+        truncate    close the connection after `bytes` of the body (default: half of its first piece)
+        stale       searches also find studies and series deleted in the last `seconds` (default 3600)
+        operation   the operation this DELETE starts ends with error `code`, or with `failure` failed instances,
+                    or takes `seconds`
+The header `X-Fault` carries one rule for its own request.
+"""
+
+import collections
+import json
+import random
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from infra.local.dicomstore.server import CutError, Environ, ResetError, StartResponse, WSGIApp
+
+Rule = dict[str, Any]
+KINDS = ("status", "reset", "slow", "truncate", "stale", "operation")
+KNOWN = frozenset(
+    (
+        *("method", "path", "kind", "status", "retry_after", "body", "count", "skip", "probability", "seed"),
+        *("when", "delay_s", "bytes_per_s", "bytes", "seconds", "code", "failure"),
+    )
+)
+REASONS = {408: "Request Timeout", 429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}
+RECENT = 1000  # requests remembered one by one
+
+_LEVELS = r"(?:/studies/[^/:]+(?:/series/[^/:]+(?:/instances/[^/:]+)?)?)"
+_KINDS = (
+    ("POST", r"/dicomWeb/studies(/[^/:]+)?$", "store"),
+    ("GET", r"/dicomWeb(/studies/[^/]+)?(/series/[^/]+)?/(studies|series|instances)$", "search"),
+    ("GET", rf"/dicomWeb{_LEVELS}/metadata$", "metadata"),
+    ("GET", rf"/dicomWeb{_LEVELS}(/frames/[^/]+)?/rendered$", "rendered"),
+    ("GET", rf"/dicomWeb{_LEVELS}/frames/[^/]+$", "frames"),
+    ("GET", rf"/dicomWeb{_LEVELS}/bulkdata/", "bulkdata"),
+    ("GET", rf"/dicomWeb{_LEVELS}$", "retrieve"),
+    ("DELETE", rf"/dicomWeb{_LEVELS}$", "delete"),
+    ("GET", r"/operations(/[^/:]+)?$", "operation"),
+)
+_COMPILED = tuple((method, re.compile(pattern), kind) for method, pattern, kind in _KINDS)
+
+
+def kind_of(method: str, path: str) -> str:
+    """What a request is: store, search, metadata, retrieve, delete, operation, … or other."""
+    return next((kind for verb, pattern, kind in _COMPILED if verb == method and pattern.search(path)), "other")
+
+
+def check(rule: Rule) -> Rule:
+    """The rule itself. Raises ValueError: what is wrong with it."""
+    if not isinstance(rule, dict) or rule.get("kind") not in KINDS:
+        raise ValueError(f"a rule is an object with a kind of {', '.join(KINDS)}")
+    if unknown := rule.keys() - KNOWN:
+        raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
+    re.compile(rule.get("path", ""))
+    return {**rule, "random": random.Random(rule.get("seed")), "acted": 0, "seen": 0}  # noqa: S311
+
+
+class Faults:
+    """The middleware. Rules live in memory; `/_faults`, `/_requests` and `/healthz` are its own paths."""
+
+    def __init__(self, application: WSGIApp) -> None:
+        self.application = application
+        self._lock = threading.Lock()
+        self._rules: list[Rule] = []
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT)
+
+    def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        """Serve one request, with the fault that fits it."""
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+        if path in ("/_faults", "/_requests", "/healthz"):
+            status, answer = self._admin(path, method, environ)
+            return _json(start, status, answer)
+        entry = {"method": method, "path": environ["REQUEST_URI"], "kind": kind_of(method, path), "status": 0}
+        with self._lock:
+            self._counts[f"{method} {entry['kind']}"] += 1
+            self._recent.append(entry)
+        rule = self._rule(method, environ)
+
+        def noted(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:
+            entry["status"] = int(status[:3])
+            return start(status, headers, exc_info)
+
+        if not rule:
+            return self.application(environ, noted)
+        entry["fault"] = rule["kind"]
+        return self._faulty(rule, environ, noted)
+
+    def _rule(self, method: str, environ: Environ) -> Rule | None:
+        if header := environ.get("HTTP_X_FAULT"):
+            return check(json.loads(header))
+        with self._lock:
+            for rule in self._rules:
+                if rule.get("method", method) != method or not re.search(rule.get("path", ""), environ["REQUEST_URI"]):
+                    continue
+                rule["seen"] += 1
+                if rule["seen"] <= rule.get("skip", 0) or rule["acted"] >= rule.get("count", float("inf")):
+                    continue
+                if rule["random"].random() < rule.get("probability", 1):
+                    rule["acted"] += 1
+                    return rule
+        return None
+
+    def _faulty(self, rule: Rule, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        kind = rule["kind"]
+        if kind in ("stale", "operation"):
+            environ["dicomstore.fault"] = rule
+            return self.application(environ, start)
+        if kind == "slow":
+            time.sleep(rule.get("delay_s", 0))
+            return _throttled(self.application(environ, start), rule.get("bytes_per_s", 0))
+        if kind == "truncate":
+            return _truncated(self.application(environ, start), rule.get("bytes", -1))
+        if rule.get("when") == "after":
+            for _ in self.application(environ, lambda *_: None):
+                pass
+        if kind == "reset":
+            raise ResetError
+        headers = [("Retry-After", str(rule["retry_after"]))] if "retry_after" in rule else []
+        code = rule.get("status", 503)
+        error = {"error": {"code": code, "message": rule.get("body", "fault on demand"), "status": "UNAVAILABLE"}}
+        return _json(start, f"{code} {REASONS.get(code, 'Fault')}", error, headers)
+
+    def _admin(self, path: str, method: str, environ: Environ) -> tuple[str, Any]:
+        if path == "/healthz":
+            return "200 OK", {"status": "ok"}
+        with self._lock:
+            if method == "DELETE":
+                (self._rules if path == "/_faults" else self._counts).clear()
+                if path == "/_requests":
+                    self._recent.clear()
+            elif method == "POST" and path == "/_faults":
+                try:
+                    posted = json.loads(environ["wsgi.input"].read())
+                    self._rules += [check(rule) for rule in (posted if isinstance(posted, list) else [posted])]
+                except (ValueError, re.error) as error:
+                    return "400 Bad Request", {"error": str(error)}
+            elif method != "GET":
+                return "405 Method Not Allowed", {"error": "GET, POST or DELETE"}
+            if path == "/_faults":
+                return "200 OK", {"rules": [_shown(rule) for rule in self._rules]}
+            return "200 OK", {"counts": dict(self._counts), "recent": list(self._recent)}
+
+
+def _shown(rule: Rule) -> Rule:
+    return {key: value for key, value in rule.items() if key != "random"}
+
+
+def _json(start: StartResponse, status: str, value: Any, headers: list[tuple[str, str]] | None = None) -> list[bytes]:
+    body = json.dumps(value).encode()
+    base = [("Content-Type", "application/json; charset=UTF-8"), ("Content-Length", str(len(body)))]
+    start(status, base + (headers or []))
+    return [body]
+
+
+def _throttled(chunks: Iterable[bytes], bytes_per_s: float) -> Iterator[bytes]:
+    for chunk in chunks:
+        step = max(1, int(bytes_per_s / 20)) if bytes_per_s else len(chunk) or 1
+        for at in range(0, len(chunk), step):
+            if bytes_per_s:
+                time.sleep(step / bytes_per_s)
+            yield chunk[at : at + step]
+
+
+def _truncated(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        left = len(chunk) // 2 if limit < 0 else limit
+        if len(chunk) > left or (limit < 0 and chunk):
+            yield chunk[:left]
+            raise CutError
+        limit = left - len(chunk)
+        yield chunk
+    raise CutError

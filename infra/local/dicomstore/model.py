@@ -1,0 +1,218 @@
+"""A data set as DICOM JSON attributes (PS3.18 annex F), and the same as XML (PS3.19 annex A).
+
+A data set is kept as sorted lines, one attribute each: `"00080060":{"vr":"CS","Value":["CT"]}`. An answer is made of
+lines picked and joined, never of parsed JSON. In a kept line a BulkDataURI is a path such as `7FE00010`; `absolute`
+puts the instance's URL before it when it leaves.
+"""
+
+import base64
+import json
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import keyword_for_tag
+
+from infra.local.dicomstore.scan import Element, Elements, File
+
+CHARACTER_SET = 0x00080005
+SEQUENCE_MAX = 1 << 20  # bytes; a longer sequence is left out of metadata, without a URI (sheet 5.5)
+INLINE_MAX = 2 << 10  # bytes; OD, OF, OL and OV beyond it are bulk data (sheet 5.5)
+VM_MAX = 512  # values; AT, FD, FL, UL, US, SV and UV beyond it are bulk data (sheet 5.5)
+
+BULK_ALWAYS = frozenset(("OB", "OW", "UN"))
+BULK_BY_SIZE = frozenset(("OD", "OF", "OL", "OV"))
+BULK_BY_VM = frozenset(("AT", "FD", "FL", "UL", "US", "SV", "UV"))
+NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+SWAP = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}  # bytes of a word, for little endian answers
+IN_CHARACTER_SET = frozenset(("SH", "LO", "ST", "LT", "UC", "UT", "PN"))
+ONE_VALUE = frozenset(("ST", "LT", "UT", "UR"))
+NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def lines(file: File) -> list[str]:
+    """Every attribute that metadata shows, group 0002 included, sorted by tag."""
+    meta = _Encoder(file, []).lines(file.meta)
+    return [line for line in meta if line[1:9] not in ("00020001",)] + _Encoder(file, []).lines(file.elements)
+
+
+class _Encoder:
+    def __init__(self, file: File, encodings: list[str]) -> None:
+        self.file = file
+        self.encodings = encodings
+        self.order = ">" if file.big_endian else "<"
+
+    def lines(self, elements: Elements, path: str = "") -> list[str]:
+        if charset := elements.get(CHARACTER_SET):
+            names = self.file.raw(charset).decode("latin-1").strip(" \0").split("\\")
+            self.encodings = _encodings(names)
+        found = []
+        for tag in sorted(elements):
+            if tag & 0xFFFF:  # group lengths say nothing here
+                line = self.line(elements[tag], path)
+                if line:
+                    found.append(line)
+        return found
+
+    def line(self, element: Element, path: str) -> str:
+        tag = f"{element.tag:08X}"
+        head = f'"{tag}":{{"vr":"{element.vr}"'
+        if element.items is not None:
+            if element.length > SEQUENCE_MAX:
+                return ""
+            items = [self._item(item, f"{path}{tag}/{i}/") for i, item in enumerate(element.items)]
+            return f'{head},"Value":[{",".join(items)}]}}' if items else head + "}"
+        if element.length == 0:
+            return head + "}"
+        if is_bulk(element):
+            return f'{head},"BulkDataURI":"{path}{tag}"}}'
+        if element.vr in BULK_BY_SIZE:
+            inline = base64.b64encode(little_endian(self.file.raw(element), element.vr, self.file.big_endian))
+            return f'{head},"InlineBinary":"{inline.decode()}"}}'
+        values = self.values(element)
+        return f'{head},"Value":{_encode(values)}}}' if values else head + "}"
+
+    def _item(self, item: Elements, path: str) -> str:
+        outer = self.encodings
+        text = "{" + ",".join(self.lines(item, path)) + "}"
+        self.encodings = outer
+        return text
+
+    def values(self, element: Element) -> list[Any]:
+        raw, vr = self.file.raw(element), element.vr
+        if vr in NUMBERS:
+            size = struct.calcsize(NUMBERS[vr])
+            found = struct.unpack_from(f"{self.order}{len(raw) // size}{NUMBERS[vr]}", raw)
+            return [v if v - v == 0 else None for v in found]  # JSON has no NaN and no infinity
+        if vr == "AT":
+            pairs = struct.unpack_from(f"{self.order}{len(raw) // 4 * 2}H", raw)
+            return [f"{g:04X}{e:04X}" for g, e in zip(pairs[::2], pairs[1::2], strict=True)]
+        text = self.text(raw, vr)
+        if not text:
+            return []
+        if element.tag == CHARACTER_SET:
+            return ["ISO_IR 192"] if text != "ISO_IR 6" else [text]  # JSON and XML are UTF-8 (PS3.18 F.2)
+        parts = [text] if vr in ONE_VALUE else text.split("\\")
+        convert = _CONVERT.get(vr, _plain)
+        return [convert(part) for part in parts]
+
+    def text(self, raw: bytes, vr: str) -> str:
+        if vr in IN_CHARACTER_SET and not (raw.isascii() and b"\x1b" not in raw):
+            delimiters = {0x0D, 0x0A, 0x0C, 0x5C} | ({0x5E, 0x3D} if vr == "PN" else set())
+            text = str(decode_bytes(raw, self.encodings or ["iso8859"], delimiters))
+        else:
+            text = raw.decode("latin-1")
+        return text.rstrip(" \0")
+
+
+def _encodings(names: list[str]) -> list[str]:
+    try:
+        return list(convert_encodings(names))
+    except LookupError:
+        return ["iso8859"]
+
+
+def _plain(text: str) -> Any:
+    return text.strip(" \0") or None
+
+
+def _number(text: str) -> Any:
+    text = text.strip(" \0")
+    try:
+        value = int(text) if text.lstrip("+-").isdecimal() else float(text)
+    except ValueError:
+        return text or None
+    return value if value - value == 0 else text
+
+
+def _name(text: str) -> Any:
+    groups = (group.strip(" \0") for group in text.split("=", 2))
+    return {key: group for key, group in zip(NAME_GROUPS, groups, strict=False) if group} or None
+
+
+_CONVERT: dict[str, Callable[[str], Any]] = {"IS": _number, "DS": _number, "PN": _name}
+
+
+def is_bulk(element: Element) -> bool:
+    """Whether metadata gives a URI instead of the value (sheet 5.5)."""
+    vr, length = element.vr, element.length
+    if vr in BULK_ALWAYS or element.encapsulated:
+        return True
+    if vr in BULK_BY_SIZE:
+        return length > INLINE_MAX
+    if vr in BULK_BY_VM:
+        return length > VM_MAX * (4 if vr == "AT" else struct.calcsize(NUMBERS[vr]))
+    return False
+
+
+def little_endian(raw: bytes, vr: str, big_endian: bool) -> bytes:
+    """The bytes of a binary value in little endian, as every answer has them."""
+    size = SWAP.get(vr, 1)
+    if not big_endian or size == 1 or len(raw) % size:
+        return raw
+    swapped = bytearray(raw)
+    for i in range(size):
+        swapped[i::size] = raw[size - 1 - i :: size]
+    return bytes(swapped)
+
+
+def pick(found: Iterable[str], tags: set[str] | frozenset[str]) -> list[str]:
+    """The lines of these tags."""
+    return [line for line in found if line[1:9] in tags]
+
+
+def merge(*parts: Iterable[str]) -> list[str]:
+    """Lines of several levels as one sorted data set; of equal tags the last wins."""
+    return [line for _, line in sorted({line[:10]: line for part in parts for line in part}.items())]
+
+
+def join(found: Iterable[str], instance_url: str = "") -> str:
+    """Lines as one JSON object; BulkDataURIs absolute when instance_url is given."""
+    text = "{" + ",".join(found) + "}"
+    return text.replace('"BulkDataURI":"', f'"BulkDataURI":"{instance_url}/bulkdata/') if instance_url else text
+
+
+def to_xml(dataset: dict[str, Any]) -> str:
+    """A DICOM JSON object as a Native DICOM Model, on one line, as the service writes it (sheet 3.2)."""
+    return "<NativeDicomModel>" + _xml_attributes(dataset) + "</NativeDicomModel>"
+
+
+def _xml_attributes(dataset: dict[str, Any]) -> str:
+    out = []
+    for tag, attribute in dataset.items():
+        keyword = keyword_for_tag(int(tag, 16)) or attribute.get("keyword", "")
+        extra = f" keyword={quoteattr(keyword)}" if keyword else ""
+        if "privateCreator" in attribute:
+            extra += f" privateCreator={quoteattr(attribute['privateCreator'])}"
+        body = _xml_value(attribute)
+        out.append(f'<DicomAttribute tag="{tag}" vr="{attribute["vr"]}"{extra}>{body}</DicomAttribute>')
+    return "".join(out)
+
+
+def _xml_value(attribute: dict[str, Any]) -> str:
+    if "BulkDataURI" in attribute:
+        return f"<BulkData uri={quoteattr(attribute['BulkDataURI'])}/>"
+    if "InlineBinary" in attribute:
+        return f"<InlineBinary>{attribute['InlineBinary']}</InlineBinary>"
+    out = []
+    for number, value in enumerate(attribute.get("Value", ()), 1):
+        if value is None:
+            continue
+        if attribute["vr"] == "SQ":
+            out.append(f'<Item number="{number}">{_xml_attributes(value)}</Item>')
+        elif attribute["vr"] == "PN":
+            groups = "".join(f"<{key}>{_xml_name(text)}</{key}>" for key, text in value.items())
+            out.append(f'<PersonName number="{number}">{groups}</PersonName>')
+        else:
+            out.append(f'<Value number="{number}">{escape(str(value))}</Value>')
+    return "".join(out)
+
+
+def _xml_name(text: str) -> str:
+    names = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
+    parts = zip(names, text.split("^"), strict=False)
+    return "".join(f"<{name}>{escape(part)}</{name}>" for name, part in parts if part)

@@ -1,0 +1,221 @@
+"""Store (STOW-RS): bodies stream to files, files become instances (sheet section 3)."""
+
+import contextlib
+import json
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartCallbacks, MultipartParser
+
+from infra.local.dicomstore import choices, media, model
+from infra.local.dicomstore.attributes import instance_of
+from infra.local.dicomstore.index import Index, Uids
+from infra.local.dicomstore.scan import NotDicomError, scan
+
+PIECE = 1 << 20  # bytes read at a time
+STORAGE_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
+ANSWERS = (media.Media("application/dicom+xml"), media.Media("application/dicom+json"))
+
+
+class Stream(Protocol):
+    """A request body."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to size bytes."""
+
+
+class Outcome(NamedTuple):
+    """What became of one instance; `failure` is empty when it is stored."""
+
+    uids: Uids
+    sop_class: str
+    failure: str = ""
+    modality: str = ""
+    new: bool = False
+
+
+class RejectedError(Exception):
+    """This instance cannot be stored; the message is its FailureDetail."""
+
+
+class Receiver:
+    """One store request: where it goes, and what came of it so far."""
+
+    def __init__(
+        self, index: Index, store: int, study: str, storage_class: str, blocked: Callable[[Uids], bool]
+    ) -> None:
+        self.index = index
+        self.store = store
+        self.study = study
+        self.storage_class = storage_class
+        self.blocked = blocked
+        self.outcomes: list[Outcome] = []
+
+    def single(self, stream: Stream) -> None:
+        """The body is one Part 10 file."""
+        with self.new_file() as (name, path, file):
+            whole = first = stream.read(PIECE)
+            while first:
+                file.write(first)
+                first = stream.read(PIECE)
+                whole = b"" if first else whole
+            self.take(name, path, whole)
+
+    def multipart(self, stream: Stream, boundary: str) -> None:
+        """Each part is one Part 10 file. Raises ApiError 400: not a whole multipart body."""
+        parts = _Parts(self)
+        feed(stream, boundary, parts.callbacks(), parts.abandon)
+
+    @contextlib.contextmanager
+    def new_file(self) -> Any:
+        """A new file, gone again unless it became an instance: its name in the index, its path, and it open."""
+        name, path = self.index.new_file()
+        try:
+            with path.open("wb", buffering=0) as file:
+                yield name, path, file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def take(self, name: str, path: Path, whole: bytes = b"") -> None:
+        """Make a written file an instance and note the outcome; `whole` is its content when it is at hand."""
+        outcome = Outcome(Uids(self.study), "")
+        try:
+            outcome = self._take(name, path, whole)
+        except (RejectedError, NotDicomError) as error:
+            detail = str(error)
+            outcome = outcome._replace(failure=detail)
+        if not outcome.new:
+            path.unlink(missing_ok=True)
+        self.outcomes.append(outcome)
+
+    def _take(self, name: str, path: Path, whole: bytes) -> Outcome:
+        size = len(whole) or path.stat().st_size
+        with contextlib.ExitStack() as stack:
+            if not whole and size:
+                file = stack.enter_context(path.open("rb"))
+                data: bytes | mmap.mmap = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            else:
+                data = whole
+            found = instance_of(scan(data))
+        uids, failure = found.uids, ""
+        for uid, what in zip(uids, ("Study", "Series", "SOP"), strict=True):
+            if not uid or len(uid) > choices.MAX_UID or uid.strip("0123456789."):
+                raise RejectedError(f"{what} Instance UID is missing or not a UID.")
+        if self.study and uids.study != self.study:
+            failure = choices.OTHER_STUDY_DETAIL
+        elif self.blocked(uids):
+            failure = choices.BEING_DELETED_DETAIL
+        elif self.index.add(self.store, found, name, size, self.storage_class):
+            return Outcome(uids, found.sop_class, modality=found.modality, new=True)
+        elif not self._same(uids, path, size):
+            failure = choices.DUPLICATE_DETAIL
+        return Outcome(uids, found.sop_class, failure)
+
+    def _same(self, uids: Uids, path: Path, size: int) -> bool:
+        stored = self.index.find(self.store, uids)
+        if not stored or stored.size != size:
+            return False
+        with (self.index.files / stored.file).open("rb") as old, path.open("rb") as new:
+            while piece := old.read(PIECE):
+                if piece != new.read(PIECE):
+                    return False
+        return True
+
+
+class _Parts:
+    """Callbacks of the multipart parser: each part of a store request to a file of its own."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.open: Any = None
+        self.part: tuple[str, Path, BinaryIO] | None = None
+
+    def callbacks(self) -> dict[str, Callable[..., None]]:
+        return {"on_part_begin": self.begin, "on_part_data": self.data, "on_part_end": self.end}
+
+    def begin(self) -> None:
+        self.open = self.receiver.new_file()
+        self.part = self.open.__enter__()
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        assert self.part
+        self.part[2].write(memoryview(data)[start:end])
+
+    def end(self) -> None:
+        assert self.part
+        self.receiver.take(self.part[0], self.part[1])
+        self.open.__exit__(None, None, None)
+        self.part = None
+
+    def abandon(self) -> None:
+        """The body broke off: drop the part that was being written."""
+        if self.part:
+            self.part[2].close()
+            self.part[1].unlink(missing_ok=True)
+            self.part = None
+
+
+def feed(stream: Stream, boundary: str, callbacks: dict[str, Any], abandon: Callable[[], None]) -> None:
+    """Run a multipart body through the parser. Raises ApiError 400: malformed, or without its closing boundary."""
+    ended: list[bool] = []
+    callbacks = {**callbacks, "on_end": lambda: ended.append(True)}
+    try:
+        parser = MultipartParser(boundary.encode("latin-1"), cast(MultipartCallbacks, callbacks))
+        while piece := stream.read(PIECE):
+            parser.write(piece)
+    except MultipartParseError as error:
+        abandon()
+        raise media.ApiError(400, f"malformed multipart body: {error}", "array") from error
+    except BaseException:
+        abandon()
+        raise
+    if not ended:
+        abandon()
+        raise media.ApiError(400, "malformed multipart body: no closing boundary", "array")
+
+
+def report(outcomes: list[Outcome], base: str, study: str) -> dict[str, Any]:
+    """The response data set; FailureDetail in its XML form."""
+    first = next((o.uids.study for o in outcomes if o.uids.study), study)
+    found: dict[str, Any] = {}
+    if first:
+        found["00081190"] = {"vr": "UR", "Value": [f"{base}/studies/{first}"]}
+    failed = [_failed(outcome) for outcome in outcomes if outcome.failure]
+    if failed:
+        found["00081198"] = {"vr": "SQ", "Value": failed}
+    stored = [_referenced(outcome, base) for outcome in outcomes if not outcome.failure]
+    if stored:
+        found["00081199"] = {"vr": "SQ", "Value": stored}
+    return found
+
+
+def _referenced(outcome: Outcome, base: str) -> dict[str, Any]:
+    item = {
+        "00081150": {"vr": "UI", "Value": [outcome.sop_class]},
+        "00081155": {"vr": "UI", "Value": [outcome.uids.instance]},
+    }
+    return {**item, "00081190": {"vr": "UR", "Value": [f"{base}/{outcome.uids.path}"]}} if base else item
+
+
+def _failed(outcome: Outcome) -> dict[str, Any]:
+    item: dict[str, Any] = {}
+    if choices.FAILED_ITEM_UIDS and outcome.uids.instance:
+        item = _referenced(outcome, "")
+    item["00081197"] = {"vr": "US", "Value": [choices.FAILURE_REASON]}
+    detail = {"vr": "LT", "Value": [outcome.failure], "keyword": "FailureDetail", "privateCreator": "GOOGLE"}
+    return {**item, "00090097": detail}
+
+
+def render(found: dict[str, Any], as_json: bool) -> str:
+    """The report as the client asked for it; JSON has its own private attribute for the detail (sheet 3.2)."""
+    if not as_json:
+        return model.to_xml(found)
+    for item in found.get("00081198", {}).get("Value", ()):
+        detail = item.pop("00090097")["Value"]
+        item["00090010"] = {"vr": "LO", "Value": ["GOOGLE"]}
+        item["00091097"] = {"vr": choices.JSON_DETAIL_VR, "Value": detail}
+    return json.dumps(found, ensure_ascii=False)

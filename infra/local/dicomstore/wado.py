@@ -1,0 +1,137 @@
+"""Retrieve (WADO-RS): studies, series, instances, metadata and bulk data, streamed from files (sheet section 5)."""
+
+import json
+import mmap
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.local.dicomstore import choices, model
+from infra.local.dicomstore.index import Index, Instance
+from infra.local.dicomstore.media import ApiError, Media
+from infra.local.dicomstore.scan import PIXEL_DATA, Element, File, scan
+
+PIECE = 1 << 20  # bytes of a file read and sent at a time
+ELE = choices.DEFAULT_INSTANCE_SYNTAX
+_JPEG = ("50", "51", "57", "70", "80", "81", "90", "91", "110", "111", "112", "201", "202", "203")
+SYNTAXES = (
+    ELE,
+    "*",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1.99",
+    *(f"1.2.840.10008.1.2.4.{number}" for number in _JPEG),
+    "1.2.840.10008.1.2.5",
+    "1.2.840.10008.1.2.8.1",
+)
+MULTIPART = tuple(Media("multipart/related", "application/dicom", syntax) for syntax in SYNTAXES)
+SINGLE = tuple(Media("application/dicom", "", syntax) for syntax in SYNTAXES)
+METADATA = (Media("application/dicom+json"), Media("multipart/related", "application/dicom+xml"))
+BULKDATA = (
+    Media("multipart/related", "application/octet-stream", "*"),
+    Media("application/octet-stream", "", "*"),
+)
+
+
+def missing(what: str) -> ApiError:
+    """The 404 of a missing resource: a bare JSON string (sheet 5.8)."""
+    return ApiError(choices.MISSING, f"DICOM {what} does not exist.", "string")
+
+
+def file_pieces(path: Path) -> Iterator[bytes]:
+    """A file in pieces; one that has just been deleted gives none."""
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return
+    with file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def multipart(parts: Iterable[tuple[str, Iterable[bytes]]], kind: str, syntax: str = "") -> tuple[str, Iterator[bytes]]:
+    """A multipart/related body from (part content type, pieces). Each boundary with its part header is one piece.
+
+    The boundary is lower case, unquoted and not the last parameter: dcmweb needs all three.
+    """
+    boundary = secrets.token_hex(24)
+    extra = f"transfer-syntax={syntax}; " if syntax else ""
+    header = f'multipart/related; {extra}boundary={boundary}; type="{kind}"'
+
+    def body() -> Iterator[bytes]:
+        line = f"--{boundary}"
+        for content_type, pieces in parts:
+            yield f"{line}\r\nContent-Type: {content_type}\r\n\r\n".encode()
+            yield from pieces
+            line = f"\r\n--{boundary}"
+        yield f"{line}--\r\n".encode() if line.startswith("\r") else b""
+
+    return header, body()
+
+
+def metadata_json(index: Index, instances: list[Instance], base: str) -> Iterator[bytes]:
+    """The metadata of instances as a JSON array."""
+    first = "["
+    for instance in instances:
+        if lines := index.metadata(instance.id):
+            yield (first + model.join(lines, f"{base}/{instance.uids.path}")).encode()
+            first = ","
+    yield b"]" if first == "," else b"[]"
+
+
+def metadata_xml(index: Index, instances: list[Instance], base: str) -> Iterator[tuple[str, list[bytes]]]:
+    """The metadata of instances as parts of XML."""
+    for instance in instances:
+        if lines := index.metadata(instance.id):
+            found = json.loads(model.join(lines, f"{base}/{instance.uids.path}"))
+            yield "application/dicom+xml", [model.to_xml(found).encode()]
+
+
+@contextmanager
+def scanned(path: Path) -> Iterator[File]:
+    """A stored file, scanned; its data is mapped, not read."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise missing("instance") from error
+    with file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield scan(data)
+
+
+def bulk_element(file: File, path: str) -> Element:
+    """The element at a bulkdata path such as `7FE00010` or `00540016/0/00189999`. Raises ApiError 400 and 404."""
+    steps = path.split("/")
+    elements = file.elements
+    try:
+        for tag, item in zip(steps[:-1:2], steps[1::2], strict=True):
+            elements = (elements[int(tag, 16)].items or [])[int(item) - choices.BULK_ITEM_BASE]
+        return elements[int(steps[-1], 16)]
+    except ValueError as error:
+        raise ApiError(400, "a bulkdata path is TAG or SEQUENCE/INDEX/TAG", "array") from error
+    except (KeyError, IndexError) as error:
+        raise missing("bulkdata") from error
+
+
+def bulk_pieces(file: File, element: Element) -> Iterator[bytes]:
+    """The value's bytes in little endian; of encapsulated pixel data, its fragments one after the other."""
+    if element.tag == PIXEL_DATA and element.encapsulated:
+        for start, length in list(fragments(file, element))[1:]:
+            yield from _slices(file, start, length)
+    elif file.big_endian:
+        yield model.little_endian(file.raw(element), element.vr, True)
+    else:
+        yield from _slices(file, element.start, element.length)
+
+
+def _slices(file: File, start: int, length: int) -> Iterator[bytes]:
+    for at in range(start, start + length, PIECE):
+        yield file.data[at : min(at + PIECE, start + length)]
+
+
+def fragments(file: File, element: Element) -> Iterator[tuple[int, int]]:
+    """Where each item of encapsulated pixel data lies, the basic offset table first: (start, length)."""
+    at, end = element.start, element.start + element.length - 8
+    while at < end:
+        length = int.from_bytes(file.data[at + 4 : at + 8], "little")
+        yield at + 8, length
+        at += 8 + length
