@@ -1,0 +1,78 @@
+"""python -m infra.local.pubsub --port N: the Pub/Sub emulator, gRPC and REST on one port."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+from infra.local.pubsub.api import Api
+from infra.local.pubsub.broker import Broker
+from infra.local.pubsub.grpc_api import make_server
+from infra.local.pubsub.journal import Journal
+from infra.local.pubsub.server import FrontDoor
+
+COMMIT_AFTER_S = 0.02
+
+
+async def serve(host: str, port: int, journal_path: str, storage_endpoint: str) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        OSError: the port cannot be had.
+        sqlite3.Error: the journal cannot be opened, or another emulator has it.
+    """
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    journal = Journal(journal_path, lambda call: loop.call_later(COMMIT_AFTER_S, call))
+    broker = Broker(journal, storage_endpoint)
+    api = Api(broker)
+    grpc_server, grpc_port = make_server(api)
+    door = FrontDoor(api, grpc_port)
+    listener = await door.listen(host, port)
+    await grpc_server.start()
+    broker.start()
+    print(f"Pub/Sub emulator on {host}:{listener.sockets[0].getsockname()[1]}", flush=True)
+    waiting = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait((waiting, broker.failed), return_when=asyncio.FIRST_COMPLETED)
+    listener.close()
+    await broker.stop()
+    await door.close()
+    await grpc_server.stop(grace=None)
+    journal.close()
+    if broker.failed.done():
+        broker.failed.result()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local.pubsub", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8085, help="port, 0 for a free one (%(default)s)")
+    parser.add_argument("--data", type=Path, help="folder that keeps topics, subscriptions and messages")
+    storage = os.environ.get("STORAGE_EMULATOR_HOST", "http://127.0.0.1:8086")
+    parser.add_argument(
+        "--storage", default=storage, help="bucket server of Cloud Storage subscriptions (%(default)s)"
+    )
+    options = parser.parse_args(argv)
+    path = ""
+    if options.data:
+        options.data.mkdir(parents=True, exist_ok=True)
+        path = str(options.data / "pubsub.sqlite")
+    try:
+        asyncio.run(serve(options.host, options.port, path, options.storage))
+    except OSError as error:
+        print(f"cannot listen on {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
+        return 1
+    except sqlite3.Error as error:
+        print(f"cannot use {path}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Topics and subscriptions, and what runs for each: the one state behind both APIs."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+
+from google.protobuf import timestamp_pb2
+
+from infra.local.pubsub import wire
+from infra.local.pubsub.journal import Journal
+from infra.local.pubsub.push import Pusher
+from infra.local.pubsub.queue import Lease, Queue
+from infra.local.pubsub.sink import StorageSink
+
+EXPIRY_CHECK_S = 60.0
+FLUSH_TIMEOUT_S = 10.0
+
+
+class Broker:
+    """Everything the emulator knows; used from the event loop's thread only."""
+
+    def __init__(self, journal: Journal, storage_endpoint: str) -> None:
+        """storage_endpoint is where Cloud Storage subscriptions write: http://host:port."""
+        self._journal = journal
+        self._storage_endpoint = storage_endpoint
+        self.topics: dict[str, wire.Pb] = {}
+        self.queues: dict[str, Queue] = {}
+        self._clocks: dict[str, asyncio.Task[None]] = {}
+        self._runners: dict[str, tuple[str, asyncio.Task[None], StorageSink | None]] = {}
+        self._last_message = journal.last_message()
+        self._sweeper: asyncio.Task[None] | None = None
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run work beside the rest; should it end by an error, `failed` gets it."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) and not self.failed.done():
+                self.failed.set_exception(error)
+
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(ended)
+        return task
+
+    def start(self) -> None:
+        """Take up what the journal holds."""
+        for config in self._journal.topics():
+            topic = wire.PB["Topic"].FromString(config)
+            self.topics[topic.name] = topic
+        for number, config in self._journal.subscriptions():
+            self._open(number, wire.PB["Subscription"].FromString(config))
+        self._sweeper = self._spawn(self._sweep())
+
+    async def stop(self) -> None:
+        """End deliveries; write what Cloud Storage subscriptions have gathered."""
+        sinks = [(task, sink) for _kind, task, sink in self._runners.values() if sink]
+        for _task, sink in sinks:
+            sink.stop()
+        if sinks:
+            await asyncio.wait([task for task, _sink in sinks], timeout=FLUSH_TIMEOUT_S)
+        tasks = [*self._clocks.values(), *(task for _kind, task, _sink in self._runners.values())]
+        tasks += [self._sweeper] if self._sweeper else []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_CHECK_S)
+            for queue in list(self.queues.values()):
+                queue.expire(time.time())
+
+    # Publishing
+
+    def publish(self, topic: str, messages: Sequence[wire.Pb]) -> list[str]:
+        """Store the messages for every subscription whose filter takes them; durable when this returns."""
+        queues = list(self.subscribers(topic))
+        numbers = [self._add(message, queues) for message in messages]
+        self._journal.commit()
+        return [str(number) for number in numbers]
+
+    def _add(self, message: wire.Pb, queues: Sequence[Queue]) -> int:
+        self._last_message += 1
+        now = time.time()
+        stored = wire.PubsubMessage()
+        stored.CopyFrom(message)
+        stored.message_id = str(self._last_message)
+        stored.publish_time.CopyFrom(
+            timestamp_pb2.Timestamp(seconds=int(now), nanos=int(now % 1 * 1e6) * 1000)
+        )
+        takers = [queue for queue in queues if queue.accepts(stored.attributes)]
+        if takers:
+            body = stored.SerializeToString()
+            self._journal.add(self._last_message, now, body, [queue.number for queue in takers])
+        for queue in takers:
+            queue.offer(self._last_message)
+        return self._last_message
+
+    def _bury(self, queue: Queue, lease: Lease) -> bool:
+        """Forward to the dead letter topic and acknowledge, in one transaction."""
+        topic = queue.config.dead_letter_policy.dead_letter_topic
+        if topic not in self.topics:
+            return False
+        message = wire.PubsubMessage(data=lease.message.data, ordering_key=lease.message.ordering_key)
+        _projects, project, _subscriptions, subscription = queue.config.name.split("/")
+        message.attributes.update(lease.message.attributes)
+        message.attributes.update(
+            {
+                "CloudPubSubDeadLetterSourceDeliveryCount": str(lease.attempt),
+                "CloudPubSubDeadLetterSourceSubscription": subscription,
+                "CloudPubSubDeadLetterSourceSubscriptionProject": project,
+                "CloudPubSubDeadLetterSourceTopicPublishTime": lease.message.publish_time.ToJsonString(),
+            }
+        )
+        self._journal.commit()
+        self._add(message, list(self.subscribers(topic)))
+        self._journal.done(queue.number, [lease.number])
+        self._journal.commit()
+        return True
+
+    # Topics and subscriptions
+
+    def subscribers(self, topic: str) -> Iterator[Queue]:
+        """The subscriptions of a topic."""
+        return (queue for queue in self.queues.values() if queue.config.topic == topic)
+
+    def save_topic(self, topic: wire.Pb) -> None:
+        """Create or change a topic."""
+        self._journal.save_topic(topic.name, topic.SerializeToString())
+        self.topics[topic.name] = topic
+
+    def drop_topic(self, name: str) -> None:
+        """Delete a topic; its subscriptions keep what they are owed."""
+        for queue in list(self.subscribers(name)):
+            queue.config.topic = wire.DELETED_TOPIC
+            self._journal.save_subscription(queue.config.name, queue.config.SerializeToString())
+        del self.topics[name]
+        self._journal.drop_topic(name)
+
+    def save_subscription(self, config: wire.Pb) -> None:
+        """Create a subscription, or change one in place."""
+        number = self._journal.save_subscription(config.name, config.SerializeToString())
+        if config.name in self.queues:
+            self.queues[config.name].config = config
+            self._serve(self.queues[config.name])
+        else:
+            self._open(number, config)
+
+    async def drop_subscription(self, name: str) -> None:
+        """Delete a subscription and what it was owed."""
+        queue = self.queues.pop(name)
+        _kind, runner, _sink = self._runners.pop(name)
+        clock = self._clocks.pop(name)
+        runner.cancel()
+        clock.cancel()
+        await asyncio.gather(runner, clock, return_exceptions=True)
+        self._journal.drop_subscription(queue.number)
+
+    def _open(self, number: int, config: wire.Pb) -> None:
+        queue = Queue(number, config, self._journal, self._bury)
+        self.queues[config.name] = queue
+        self._clocks[config.name] = self._spawn(queue.clock())
+        self._serve(queue)
+
+    def _serve(self, queue: Queue) -> None:
+        """Run what the kind of subscription needs: nothing for pull, a pusher, or a bucket writer."""
+        name = queue.config.name
+        pushes = bool(queue.config.push_config.push_endpoint)
+        kind = "push" if pushes else "storage" if queue.config.HasField("cloud_storage_config") else "pull"
+        if name in self._runners:
+            old_kind, old_task, _old_sink = self._runners[name]
+            if old_kind == kind:
+                return
+            old_task.cancel()
+        sink = StorageSink(queue, self._storage_endpoint) if kind == "storage" else None
+        work = sink.run() if sink else Pusher(queue).run() if pushes else _nothing()
+        self._runners[name] = (kind, self._spawn(work), sink)
+
+
+async def _nothing() -> None:
+    """A pull subscription needs no runner."""

@@ -1,0 +1,96 @@
+"""Cloud Storage subscriptions: messages gathered into text objects, one message a line."""
+
+import asyncio
+import contextlib
+import datetime
+import time
+import urllib.parse
+import uuid
+
+from infra.local.pubsub import wire
+from infra.local.pubsub.http_client import PostError, post
+from infra.local.pubsub.queue import Lease, Queue
+
+DEFAULT_MAX_S = 300.0
+DEFAULT_MAX_BYTES = 1_000_000_000
+LIMIT_BYTES = 64 * 1024 * 1024  # a batch is held in memory
+WRITE_TIMEOUT_S = 60.0
+RETRY_S = (0.5, 1.0, 2.0, 5.0)
+FOREVER_S = 10 * 365 * 86400.0
+
+
+class StorageSink:
+    """Writes one subscription's messages to its bucket until stopped."""
+
+    def __init__(self, queue: Queue, endpoint: str) -> None:
+        """endpoint is the bucket server's root, http://host:port."""
+        self._queue = queue
+        self._endpoint = endpoint
+        self._stopping = asyncio.Event()
+        self._batch: list[Lease] = []
+
+    def stop(self) -> None:
+        """Write what is gathered now, then end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Gather and write; what cannot be written stays owed."""
+        try:
+            while not self._stopping.is_set() or self._batch:
+                await self._gather()
+                if self._batch and await self._write():
+                    self._queue.ack([lease.ack_id for lease in self._batch])
+                    self._batch = []
+                elif self._stopping.is_set():
+                    break
+        finally:
+            self._queue.nack([lease.ack_id for lease in self._batch])
+
+    async def _gather(self) -> None:
+        """Fill the batch until it is full, old enough, or the end has come."""
+        config = self._queue.config.cloud_storage_config
+        room = min(config.max_bytes or DEFAULT_MAX_BYTES, LIMIT_BYTES) - sum(
+            lease.size for lease in self._batch
+        )
+        count = config.max_messages or 1_000_000
+        end = None
+        while room > 0 and len(self._batch) < count:
+            taken = self._queue.take(count - len(self._batch), room, FOREVER_S)
+            self._batch += taken
+            room -= sum(lease.size for lease in taken)
+            if taken and end is None:
+                end = time.monotonic() + (wire.seconds(config.max_duration) or DEFAULT_MAX_S)
+            if taken:
+                continue
+            if self._stopping.is_set() or (end is not None and time.monotonic() >= end):
+                return
+            await self._more(None if end is None else end - time.monotonic())
+
+    async def _more(self, timeout_s: float | None) -> None:
+        """Until a message may be there, stop() was called, or timeout_s seconds went by."""
+        waits = [asyncio.ensure_future(self._queue.wait()), asyncio.ensure_future(self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _write(self) -> bool:
+        """Write the batch as one object; tries again with pauses, once when stopping."""
+        config = self._queue.config.cloud_storage_config
+        stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        name = f"{config.filename_prefix}{stamp}_{uuid.uuid4().hex[:8]}{config.filename_suffix}"
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        url = f"{self._endpoint}/upload/storage/v1/b/{urllib.parse.quote(config.bucket, safe='')}/o?{query}"
+        body = b"".join(lease.message.data + b"\n" for lease in self._batch)
+        attempt = 0
+        while True:
+            with contextlib.suppress(PostError):
+                if await post(url, {"content-type": "text/plain"}, body, WRITE_TIMEOUT_S) == 200:
+                    return True
+            if self._stopping.is_set():
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S[min(attempt, len(RETRY_S) - 1)]):
+                    await self._stopping.wait()
+            attempt += 1

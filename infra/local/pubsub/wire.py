@@ -1,0 +1,87 @@
+"""The protobuf messages of the Pub/Sub API, its errors, and the checks on names."""
+
+import re
+from typing import Any
+
+from google.protobuf import empty_pb2
+from google.pubsub_v1 import types
+
+_TYPE_NAMES = (
+    "Topic PublishRequest PublishResponse UpdateTopicRequest GetTopicRequest ListTopicsRequest "
+    "ListTopicsResponse ListTopicSubscriptionsRequest ListTopicSubscriptionsResponse DeleteTopicRequest "
+    "Subscription UpdateSubscriptionRequest GetSubscriptionRequest ListSubscriptionsRequest "
+    "ListSubscriptionsResponse DeleteSubscriptionRequest ModifyPushConfigRequest PullRequest PullResponse "
+    "StreamingPullRequest StreamingPullResponse AcknowledgeRequest ModifyAckDeadlineRequest "
+    "SeekRequest SeekResponse"
+)
+# Raw protobuf classes: the proto-plus wrappers round them cost several times as much a message.
+PB: dict[str, Any] = {name: getattr(types, name).pb() for name in _TYPE_NAMES.split()}
+PB["Empty"] = empty_pb2.Empty
+PubsubMessage: Any = types.PubsubMessage.pb()
+ReceivedMessage: Any = types.ReceivedMessage.pb()
+Pb = Any
+
+# What an rpc takes and gives; StreamingPull is apart because it streams.
+RPCS: dict[str, dict[str, tuple[str, str]]] = {
+    "Publisher": {
+        "CreateTopic": ("Topic", "Topic"),
+        "UpdateTopic": ("UpdateTopicRequest", "Topic"),
+        "Publish": ("PublishRequest", "PublishResponse"),
+        "GetTopic": ("GetTopicRequest", "Topic"),
+        "ListTopics": ("ListTopicsRequest", "ListTopicsResponse"),
+        "ListTopicSubscriptions": ("ListTopicSubscriptionsRequest", "ListTopicSubscriptionsResponse"),
+        "DeleteTopic": ("DeleteTopicRequest", "Empty"),
+    },
+    "Subscriber": {
+        "CreateSubscription": ("Subscription", "Subscription"),
+        "UpdateSubscription": ("UpdateSubscriptionRequest", "Subscription"),
+        "GetSubscription": ("GetSubscriptionRequest", "Subscription"),
+        "ListSubscriptions": ("ListSubscriptionsRequest", "ListSubscriptionsResponse"),
+        "DeleteSubscription": ("DeleteSubscriptionRequest", "Empty"),
+        "ModifyPushConfig": ("ModifyPushConfigRequest", "Empty"),
+        "Pull": ("PullRequest", "PullResponse"),
+        "Acknowledge": ("AcknowledgeRequest", "Empty"),
+        "ModifyAckDeadline": ("ModifyAckDeadlineRequest", "Empty"),
+        "Seek": ("SeekRequest", "SeekResponse"),
+    },
+}
+
+# gRPC status name -> HTTP status, as google.rpc.Code documents it.
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "UNIMPLEMENTED": 501,
+    "INTERNAL": 500,
+}
+MAX_MESSAGE_BYTES = 10 * 1024 * 1024
+MAX_REQUEST_BYTES = 20 * 1024 * 1024
+DELETED_TOPIC = "_deleted-topic_"
+
+_NAME = re.compile(r"projects/([^/]+)/(topics|subscriptions)/([A-Za-z][A-Za-z0-9._~%+-]{2,254})")
+
+
+class ApiError(Exception):
+    """A request that cannot be served; code is a gRPC status name."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def check_name(name: str, kind: str) -> None:
+    """Check a full resource name, kind `topics` or `subscriptions`.
+
+    Raises:
+        ApiError: the real service would refuse the name too (short, starts with "goog", odd characters).
+    """
+    match = _NAME.fullmatch(name)
+    if not match or match[2] != kind or match[3].lower().startswith("goog"):
+        raise ApiError("INVALID_ARGUMENT", f"Invalid resource name given (name={name}).")
+
+
+def seconds(duration: Pb) -> float:
+    """A protobuf duration in seconds."""
+    return float(duration.seconds) + float(duration.nanos) / 1e9

@@ -1,0 +1,97 @@
+"""The REST API, on the same port as gRPC."""
+
+import base64
+import socket
+
+import pytest
+import requests
+
+from tests.pubsub.conftest import PROJECT, Emulator
+
+
+def test_the_life_of_a_message(emulator: Emulator) -> None:
+    topic, subscription = f"{PROJECT}/topics/rest-topic", f"{PROJECT}/subscriptions/rest-sub"
+    assert emulator.rest("PUT", topic, {}).json() == {"name": topic}
+    created = emulator.rest(
+        "PUT", subscription, {"topic": topic, "ackDeadlineSeconds": 20, "messageRetentionDuration": "604800s"}
+    )
+    assert created.json()["ackDeadlineSeconds"] == 20
+    message = {"data": base64.b64encode(b"hello").decode(), "attributes": {"a": "ü"}}
+    ids = emulator.rest("POST", f"{topic}:publish", {"messages": [message]}).json()["messageIds"]
+    received = emulator.rest("POST", f"{subscription}:pull", {"maxMessages": 5}).json()["receivedMessages"]
+    assert received[0]["message"].items() >= {**message, "messageId": ids[0]}.items()
+    ack_ids = [received[0]["ackId"]]
+    later = {"ackIds": ack_ids, "ackDeadlineSeconds": 60}
+    assert emulator.rest("POST", f"{subscription}:modifyAckDeadline", later).json() == {}
+    assert emulator.rest("POST", f"{subscription}:acknowledge", {"ackIds": ack_ids}).json() == {}
+    pull = {"maxMessages": 5, "returnImmediately": True}
+    assert emulator.rest("POST", f"{subscription}:pull", pull).json() == {}
+    assert emulator.rest("GET", topic).json() == {"name": topic}
+    assert topic in [item["name"] for item in emulator.rest("GET", f"{PROJECT}/topics").json()["topics"]]
+    assert emulator.rest("GET", f"{topic}/subscriptions").json() == {"subscriptions": [subscription]}
+    patch = {"subscription": {"ackDeadlineSeconds": 30}, "updateMask": "ackDeadlineSeconds"}
+    assert emulator.rest("PATCH", subscription, patch).json()["ackDeadlineSeconds"] == 30
+    push = {"pushConfig": {"pushEndpoint": "http://127.0.0.1:9/"}}
+    assert emulator.rest("POST", f"{subscription}:modifyPushConfig", push).json() == {}
+    assert emulator.rest("GET", subscription).json()["pushConfig"] == push["pushConfig"]
+    assert emulator.rest("POST", f"{subscription}:seek", {"time": "2035-01-01T00:00:00Z"}).json() == {}
+    assert emulator.rest("DELETE", subscription).json() == {}
+    assert emulator.rest("DELETE", topic).json() == {}
+    assert emulator.rest("GET", topic).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", f"{PROJECT}/topics/missing", b"", 404, "NOT_FOUND"),
+        ("POST", f"{PROJECT}/topics/missing:publish", b'{"messages":[{"data":"eA=="}]}', 404, "NOT_FOUND"),
+        ("POST", f"{PROJECT}/topics/missing:fly", b"{}", 404, "NOT_FOUND"),
+        ("PUT", f"{PROJECT}/topics/ab", b"{}", 400, "INVALID_ARGUMENT"),
+        ("PUT", f"{PROJECT}/topics/good-name", b"{", 400, "INVALID_ARGUMENT"),
+        ("PUT", f"{PROJECT}/topics/good-name", b"[]", 400, "INVALID_ARGUMENT"),
+        ("PUT", f"{PROJECT}/topics/good-name", b'{"colour": 1}', 400, "INVALID_ARGUMENT"),
+        ("POST", f"{PROJECT}/subscriptions/missing:pull", b'{"maxMessages":1}', 404, "NOT_FOUND"),
+    ],
+)  # fmt: skip
+def test_errors(emulator: Emulator, method: str, path: str, body: bytes, status: int, code: str) -> None:
+    answer = requests.request(method, f"http://{emulator.address}/v1/{path}", data=body, timeout=10)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["status"]) == (status, status, code)
+    assert error["message"]
+
+
+def test_health_keep_alive_and_a_request_that_is_too_large(emulator: Emulator) -> None:
+    with requests.Session() as session:
+        for _ in range(3):
+            assert session.get(f"http://{emulator.address}/", timeout=10).text == "Ok\n"
+        assert session.head(f"http://{emulator.address}/", timeout=10).status_code == 200
+    huge = requests.post(
+        f"http://{emulator.address}/v1/{PROJECT}/topics/x", data=b"x" * 21_000_000, timeout=60
+    )
+    assert huge.status_code == 400
+
+
+def test_garbage_harms_nobody(emulator: Emulator) -> None:
+    host, port = emulator.address.split(":")
+    for data in (
+        b"PRI * HT",
+        b"\x16\x03\x01\x02\x00",
+        b"GET\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nnonsense",
+        b"",
+    ):
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(data)
+    assert emulator.rest("GET", f"{PROJECT}/topics").status_code == 200
+
+
+def test_a_client_that_leaves_a_waiting_pull_takes_nothing_with_it(emulator: Emulator) -> None:
+    topic = emulator.topic()
+    subscription = emulator.subscription(topic)
+    for _ in range(3):
+        with pytest.raises(requests.exceptions.ReadTimeout):
+            requests.post(
+                f"http://{emulator.address}/v1/{subscription}:pull", json={"maxMessages": 1}, timeout=0.3
+            )
+    emulator.publish(topic, b"x")
+    assert [item.message.data for item in emulator.pull(subscription)] == [b"x"]
