@@ -107,12 +107,9 @@ class Operations:
 
     def _set_class(self, store: int, uids: Uids, storage_class: str) -> int:
         where, values = scope(store, uids)
+        sql = f"UPDATE instances SET storage_class = ?, class_time = ? WHERE id IN (SELECT i.id {LIVE} WHERE {where})"  # noqa: S608
         with self._index.writing() as db:
-            cursor = db.execute(
-                "UPDATE instances SET storage_class = ?, class_time = ?"
-                f" WHERE id IN (SELECT i.id {LIVE} WHERE {where})",
-                (storage_class, time.time(), *values),
-            )
+            cursor = db.execute(sql, (storage_class, time.time(), *values))
             return cursor.rowcount
 
     def get(self, dataset: str, number: str) -> dict[str, Any]:

@@ -5,15 +5,18 @@ import json
 import mmap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser
+from python_multipart.multipart import MultipartParser
 
 from infra.local.dicomstore import choices, media, model
 from infra.local.dicomstore.attributes import instance_of
 from infra.local.dicomstore.index import Index, Uids
 from infra.local.dicomstore.scan import NotDicomError, scan
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 PIECE = 1 << 20  # bytes read at a time
 STORAGE_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
@@ -134,7 +137,7 @@ class _Parts:
         self.open: Any = None
         self.part: tuple[str, Path, BinaryIO] | None = None
 
-    def callbacks(self) -> dict[str, Callable[..., None]]:
+    def callbacks(self) -> "MultipartCallbacks":
         return {"on_part_begin": self.begin, "on_part_data": self.data, "on_part_end": self.end}
 
     def begin(self) -> None:
@@ -159,12 +162,12 @@ class _Parts:
             self.part = None
 
 
-def feed(stream: Stream, boundary: str, callbacks: dict[str, Any], abandon: Callable[[], None]) -> None:
+def feed(stream: Stream, boundary: str, callbacks: "MultipartCallbacks", abandon: Callable[[], None]) -> None:
     """Run a multipart body through the parser. Raises ApiError 400: malformed, or without its closing boundary."""
     ended: list[bool] = []
-    callbacks = {**callbacks, "on_end": lambda: ended.append(True)}
+    callbacks["on_end"] = lambda: ended.append(True)
     try:
-        parser = MultipartParser(boundary.encode("latin-1"), cast(MultipartCallbacks, callbacks))
+        parser = MultipartParser(boundary.encode("latin-1"), callbacks)
         while piece := stream.read(PIECE):
             parser.write(piece)
     except MultipartParseError as error:
