@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run demo test lint format lock clean help
+.PHONY: run demo test lint format docs lock clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ lint: $(STAMP)  ## ruff, mypy
 format: $(STAMP)  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: $(STAMP)  ## write the settings table of docs/settings.md from the code
+	@$(BIN)/python -m tests.readme
 
 lock:  ## lock the requirements again, newest versions, with hashes
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv

@@ -110,9 +110,7 @@ def test_a_full_batch_does_not_wait(endpoint: Endpoint) -> None:
         assert endpoint.bodies()[0]["raw"].count(b"\n") >= 2
 
 
-def test_stopping_writes_what_is_gathered_and_keeps_what_cannot_be_written(
-    tmp_path: Path, endpoint: Endpoint
-) -> None:
+def test_stopping_writes_what_is_gathered_and_keeps_what_cannot_be_written(tmp_path: Path, endpoint: Endpoint) -> None:
     with running(tmp_path, storage=endpoint.url) as emulator:
         topic = emulator.topic()
         _sink(emulator, topic, max_duration={"seconds": 600})

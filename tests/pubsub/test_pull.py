@@ -147,9 +147,7 @@ def test_update_and_list(emulator: Emulator) -> None:
         update_mask={"paths": ["ack_deadline_seconds"]},
     )
     assert changed.ack_deadline_seconds == 33
-    emulator.publisher.update_topic(
-        topic={"name": topic, "labels": {"a": "b"}}, update_mask={"paths": ["labels"]}
-    )
+    emulator.publisher.update_topic(topic={"name": topic, "labels": {"a": "b"}}, update_mask={"paths": ["labels"]})
     assert dict(emulator.publisher.get_topic(topic=topic).labels) == {"a": "b"}
     assert topic in [item.name for item in emulator.publisher.list_topics(project=PROJECT)]
     assert list(emulator.publisher.list_topic_subscriptions(topic=topic)) == [subscription]
@@ -196,9 +194,7 @@ def test_errors(emulator: Emulator) -> None:
 class Streamed:
     """What a stock streaming subscriber got."""
 
-    def __init__(
-        self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, subscription: str, **flow: int
-    ) -> None:
+    def __init__(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, subscription: str, **flow: int) -> None:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.address)
         self.messages: list[Any] = []
         self.nacks = 0

@@ -65,9 +65,7 @@ def test_health_keep_alive_and_a_request_that_is_too_large(emulator: Emulator) -
         for _ in range(3):
             assert session.get(f"http://{emulator.address}/", timeout=10).text == "Ok\n"
         assert session.head(f"http://{emulator.address}/", timeout=10).status_code == 200
-    huge = requests.post(
-        f"http://{emulator.address}/v1/{PROJECT}/topics/x", data=b"x" * 21_000_000, timeout=60
-    )
+    huge = requests.post(f"http://{emulator.address}/v1/{PROJECT}/topics/x", data=b"x" * 21_000_000, timeout=60)
     assert huge.status_code == 400
 
 
@@ -90,8 +88,6 @@ def test_a_client_that_leaves_a_waiting_pull_takes_nothing_with_it(emulator: Emu
     subscription = emulator.subscription(topic)
     for _ in range(3):
         with pytest.raises(requests.exceptions.ReadTimeout):
-            requests.post(
-                f"http://{emulator.address}/v1/{subscription}:pull", json={"maxMessages": 1}, timeout=0.3
-            )
+            requests.post(f"http://{emulator.address}/v1/{subscription}:pull", json={"maxMessages": 1}, timeout=0.3)
     emulator.publish(topic, b"x")
     assert [item.message.data for item in emulator.pull(subscription)] == [b"x"]

@@ -64,9 +64,7 @@ class Api:
     def _create_topic(self, topic: wire.Pb) -> wire.Pb:
         wire.check_name(topic.name, "topics")
         if topic.name in self._broker.topics:
-            raise wire.ApiError(
-                "ALREADY_EXISTS", f"Topic already exists (resource={topic.name.split('/')[-1]})"
-            )
+            raise wire.ApiError("ALREADY_EXISTS", f"Topic already exists (resource={topic.name.split('/')[-1]})")
         self._broker.save_topic(topic)
         return topic
 
@@ -88,9 +86,7 @@ class Api:
         return wire.PB["PublishResponse"](message_ids=self._broker.publish(request.topic, request.messages))
 
     def _list_topics(self, request: wire.Pb) -> wire.Pb:
-        topics = [
-            t for name, t in sorted(self._broker.topics.items()) if name.startswith(f"{request.project}/")
-        ]
+        topics = [t for name, t in sorted(self._broker.topics.items()) if name.startswith(f"{request.project}/")]
         return wire.PB["ListTopicsResponse"](topics=topics)
 
     def _list_topic_subscriptions(self, request: wire.Pb) -> wire.Pb:
@@ -199,9 +195,7 @@ def _check_message(message: wire.Pb) -> None:
         raise wire.ApiError("INVALID_ARGUMENT", "A message takes at most 100 attributes.")
     for key, value in message.attributes.items():
         if not 0 < len(key.encode()) <= 256 or len(value.encode()) > 1024:
-            raise wire.ApiError(
-                "INVALID_ARGUMENT", "An attribute's key has at most 256 bytes, its value 1024."
-            )
+            raise wire.ApiError("INVALID_ARGUMENT", "An attribute's key has at most 256 bytes, its value 1024.")
     if len(message.ordering_key.encode()) > 1024:
         raise wire.ApiError("INVALID_ARGUMENT", "An ordering key has at most 1024 bytes.")
 
@@ -214,9 +208,7 @@ def _check_subscription(config: wire.Pb) -> None:
             config.HasField(field) for field in _UNSUPPORTED
         )
         or bool(config.message_transforms),
-        "Not part of this emulator: push without the wrapper, Avro.": config.push_config.HasField(
-            "no_wrapper"
-        )
+        "Not part of this emulator: push without the wrapper, Avro.": config.push_config.HasField("no_wrapper")
         or config.cloud_storage_config.HasField("avro_config"),
     }
     if endpoint := config.push_config.push_endpoint:
@@ -226,15 +218,11 @@ def _check_subscription(config: wire.Pb) -> None:
         problems["A Cloud Storage subscription needs a bucket."] = not config.cloud_storage_config.bucket
     if config.HasField("dead_letter_policy"):
         attempts = config.dead_letter_policy.max_delivery_attempts
-        problems["max_delivery_attempts must be between 5 and 100."] = (
-            attempts != 0 and not 5 <= attempts <= 100
-        )
+        problems["max_delivery_attempts must be between 5 and 100."] = attempts != 0 and not 5 <= attempts <= 100
     if config.HasField("retry_policy"):
         policy = config.retry_policy
         low, high = wire.seconds(policy.minimum_backoff), wire.seconds(policy.maximum_backoff) or 600
-        problems["Back-off must be between 0 and 600 seconds, the minimum first."] = (
-            not 0 <= low <= high <= 600
-        )
+        problems["Back-off must be between 0 and 600 seconds, the minimum first."] = not 0 <= low <= high <= 600
     if config.HasField("message_retention_duration"):
         retention = wire.seconds(config.message_retention_duration)
         problems["Retention must be between 10 minutes and 31 days."] = not 600 <= retention <= 31 * 86400

@@ -85,9 +85,7 @@ class Broker:
         stored = wire.PubsubMessage()
         stored.CopyFrom(message)
         stored.message_id = str(self._last_message)
-        stored.publish_time.CopyFrom(
-            timestamp_pb2.Timestamp(seconds=int(now), nanos=int(now % 1 * 1e6) * 1000)
-        )
+        stored.publish_time.CopyFrom(timestamp_pb2.Timestamp(seconds=int(now), nanos=int(now % 1 * 1e6) * 1000))
         takers = [queue for queue in queues if queue.accepts(stored.attributes)]
         if takers:
             body = stored.SerializeToString()

@@ -47,9 +47,7 @@ class Pusher:
         delivered = False
         try:
             timeout_s = float(config.ack_deadline_seconds)
-            delivered = (
-                await post(config.push_config.push_endpoint, headers, body, timeout_s) in ACKNOWLEDGING
-            )
+            delivered = await post(config.push_config.push_endpoint, headers, body, timeout_s) in ACKNOWLEDGING
         except PostError:
             pass
         finally:

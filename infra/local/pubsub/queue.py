@@ -35,9 +35,7 @@ class Lease:
 class Queue:
     """The state of one subscription; every method is called from the event loop's thread."""
 
-    def __init__(
-        self, number: int, config: wire.Pb, journal: Journal, bury: Callable[["Queue", Lease], bool]
-    ) -> None:
+    def __init__(self, number: int, config: wire.Pb, journal: Journal, bury: Callable[["Queue", Lease], bool]) -> None:
         """bury(queue, lease) forwards a message to the dead letter topic; False: that topic is missing."""
         self.number = number
         self.config = config

@@ -63,9 +63,7 @@ async def answer(api: Api, method: str, target: str, body: bytes) -> Answer:
 def failure(code: str, message: str) -> Answer:
     """An error as Google's APIs write it."""
     status = wire.HTTP_STATUS[code]
-    return Answer(
-        status, json.dumps({"error": {"code": status, "message": message, "status": code}}).encode()
-    )
+    return Answer(status, json.dumps({"error": {"code": status, "message": message, "status": code}}).encode())
 
 
 def _request(method: str, path: str, query: str, body: bytes) -> tuple[str, wire.Pb]:

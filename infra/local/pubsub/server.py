@@ -84,9 +84,7 @@ class FrontDoor:
             try:
                 request = await _read_request(connection, reader, writer)
             except TooLargeError:
-                await _send(
-                    connection, writer, rest_api.failure("INVALID_ARGUMENT", "The request is too large.")
-                )
+                await _send(connection, writer, rest_api.failure("INVALID_ARGUMENT", "The request is too large."))
                 return
             if request is None:
                 return

@@ -49,9 +49,7 @@ class StorageSink:
     async def _gather(self) -> None:
         """Fill the batch until it is full, old enough, or the end has come."""
         config = self._queue.config.cloud_storage_config
-        room = min(config.max_bytes or DEFAULT_MAX_BYTES, LIMIT_BYTES) - sum(
-            lease.size for lease in self._batch
-        )
+        room = min(config.max_bytes or DEFAULT_MAX_BYTES, LIMIT_BYTES) - sum(lease.size for lease in self._batch)
         count = config.max_messages or 1_000_000
         end = None
         while room > 0 and len(self._batch) < count:
