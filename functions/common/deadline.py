@@ -51,3 +51,17 @@ class Deadline:
 def utc_now() -> str:
     """The time now, RFC 3339 in UTC with microseconds, which sorts as text."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def timestamp(text: str) -> datetime | None:
+    """An RFC 3339 time with its offset from UTC; None for any other text."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo and "T" in text else None
+
+
+def age_s(time: datetime) -> float:
+    """How many seconds ago a time was."""
+    return (datetime.now(UTC) - time).total_seconds()

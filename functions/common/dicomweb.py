@@ -1,7 +1,7 @@
 """The client of the DICOM store: STOW-RS, QIDO-RS, WADO-RS, delete and operations of the Cloud Healthcare API."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,14 +17,30 @@ _JSON_LIMIT_BYTES: Final = 64 * 1024 * 1024
 AS_STORED: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
+_SEARCH_PAGE: Final = 1000
+_OFFSET_MAX: Final = 1_000_000  # fact sheet section 4.3
+
+
 @dataclass(frozen=True)
 class Operation:
-    """A long-running operation. `failures` counts what it could not do, also where it ended without an error."""
+    """A long-running operation. `failures` counts what it could not do, also where it ended without an error.
+
+    `error_code` is one of google.rpc.Code: 1 when it was cancelled.
+    """
 
     name: str
     done: bool
     error_code: int = 0
     failures: int = 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is in a study, a series or an instance, as the store's own counts say."""
+
+    instances: int
+    series: int
+    size_bytes: int
 
 
 class DicomStore:
@@ -41,6 +57,10 @@ class DicomStore:
         self._endpoint = endpoint
         self.name = store
         self._dicomweb = f"{endpoint}/{store.name}/dicomWeb"
+
+    def of(self, store: DicomStoreName) -> "DicomStore":
+        """Another store of the same service, over the same connections."""
+        return DicomStore(self._transport, self._endpoint, store)
 
     def url(self, resource: Resource | None, *below: str) -> str:
         """The URL of a study, series or instance, or with None of the store; `below` are further path segments."""
@@ -99,6 +119,75 @@ class DicomStore:
         answer = self._json(response, deadline)
         return [item for item in answer if isinstance(item, dict)] if isinstance(answer, list) else []
 
+    def search_all(
+        self, resource: Resource | None, level: str, params: list[tuple[str, str]], deadline: Deadline
+    ) -> Iterator[dict[str, Any]]:
+        """Every match, a page at a time until a page is empty: a short page may be a server's own limit, not the end.
+
+        Raises:
+            PermanentError: as search; rejected also when there are more matches than a search can reach.
+            RetryableError: as Transport.send.
+        """
+        offset = 0
+        while True:
+            if offset > _OFFSET_MAX:
+                raise PermanentError("rejected", f"more than {_OFFSET_MAX} matches")
+            paging = [("limit", str(_SEARCH_PAGE)), ("offset", str(offset))]
+            page = self.search(resource, level, [*params, *paging], deadline)
+            if not page:
+                return
+            yield from page
+            offset += len(page)
+
+    def is_there(self, resource: Resource, deadline: Deadline) -> bool:
+        """Whether any instance of it is in the store; asked of the instances, whose search does not lag.
+
+        Raises:
+            PermanentError, RetryableError: as search.
+        """
+        params = [("limit", "1")]
+        if resource.instance:
+            params.append(("SOPInstanceUID", resource.instance))
+        above = Resource(resource.study, resource.series)
+        return bool(self.search(above, "instances", params, deadline))
+
+    def size(self, resource: Resource, deadline: Deadline) -> Size | None:
+        """The store's counts (getStudyMetrics, getSeriesMetrics, getStorageInfo); None when it is not there.
+
+        Raises:
+            PermanentError, RetryableError: as search.
+        """
+        if resource.instance:
+            info = self._info(resource, "getStorageInfo", deadline)
+            blob, structured = _part(info, "blobStorageInfo"), _part(info, "structuredStorageInfo")
+            sizes = [_count(part, "sizeBytes") for part in (blob, structured)]
+            return None if info is None else Size(1, 1, sum(sizes))
+        metrics = self._info(resource, "getSeriesMetrics" if resource.series else "getStudyMetrics", deadline)
+        if metrics is None:
+            return None
+        size_bytes = _count(metrics, "blobStorageSizeBytes") + _count(metrics, "structuredStorageSizeBytes")
+        series = 1 if resource.series else _count(metrics, "seriesCount")
+        return Size(_count(metrics, "instanceCount"), series, size_bytes)
+
+    def stored_at(self, instance: Resource, deadline: Deadline) -> str:
+        """When an instance was stored, RFC 3339, or when its storage class was last changed (the service keeps one
+        time for both); empty when the service does not say.
+
+        Raises:
+            PermanentError, RetryableError: as search.
+        """
+        info = self._info(instance, "getStorageInfo", deadline)
+        return str(_part(info, "blobStorageInfo").get("storageClassUpdateTime") or "")
+
+    def _info(self, resource: Resource, method: str, deadline: Deadline) -> dict[str, Any] | None:
+        request = Request("GET", f"{self.url(resource)}:{method}")
+        response = self._transport.send(request, deadline)
+        if response.status_code in (404, 501):
+            drain(response)
+            return None
+        answer = self._json(response, deadline)
+        return answer if isinstance(answer, dict) else {}
+
     def delete(self, resource: Resource, deadline: Deadline) -> Operation | None:
         """Delete; a study or a series goes by a long-running operation, an instance at once.
 
@@ -106,12 +195,16 @@ class DicomStore:
             The operation; None when the target is gone already or was deleted at once.
 
         Raises:
-            PermanentError, RetryableError: as search.
+            PermanentError: as search.
+            RetryableError: as search; operation_pending when something else is at work on the target (409).
         """
         response = self._transport.send(Request("DELETE", self.url(resource)), deadline)
         if response.status_code == 404:
             drain(response)
             return None
+        if response.status_code == 409:
+            drain(response)
+            raise RetryableError("operation_pending")
         answer = self._json(response, deadline)
         name = answer.get("name", "") if isinstance(answer, dict) else ""
         return self._operation(answer) if name else None
@@ -148,3 +241,14 @@ class DicomStore:
                 return json.loads(read_all(response, deadline, _JSON_LIMIT_BYTES))
             except ValueError as error:
                 raise RetryableError("unavailable") from error
+
+
+def _part(answer: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
+    part = (answer or {}).get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _count(answer: Mapping[str, Any], key: str) -> int:
+    """int64 comes as text in JSON; a field that is 0 may be left out."""
+    text = str(answer.get(key, "0"))
+    return int(text) if text.isascii() and text.isdigit() else 0

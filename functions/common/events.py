@@ -22,12 +22,16 @@ _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
 
 @dataclass(frozen=True)
 class Message:
-    """One delivery of one message. `attempt` is 1 where the sender does not count."""
+    """One delivery of one message.
+
+    `attempt` is 1 where the sender does not count; `published` is RFC 3339, empty where the sender does not say.
+    """
 
     data: bytes
     attributes: Mapping[str, str] = field(default_factory=dict)
     message_id: str = ""
     attempt: int = 1
+    published: str = ""
 
     def json(self) -> dict[str, Any]:
         """The data as a JSON object.
@@ -121,6 +125,7 @@ def _push(envelope: Mapping[str, Any]) -> Message:
         {str(key): str(value) for key, value in attributes.items()},
         str(message.get("messageId") or message.get("message_id") or ""),
         attempt if isinstance(attempt, int) and attempt > 0 else 1,
+        str(message.get("publishTime") or message.get("publish_time") or ""),
     )
 
 

@@ -106,7 +106,7 @@ def _outcomes(name: str, services: Services, message: Message, deadline: Deadlin
 
 def _rejected(error: PermanentError, message: Message) -> Outcome:
     try:
-        identity = request_id(message, message.json())
+        identity = request_id(message, message.json() if message.data.strip() else {})
     except PermanentError:
         identity = message.message_id
     return Outcome("rejected", error.reason, request_id=identity, detail=error.detail)

@@ -1,0 +1,147 @@
+"""Commands: what a Pub/Sub message asks for, as JSON or in its attributes, checked key by key."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl
+
+from functions.common.deadline import timestamp
+from functions.common.errors import PermanentError
+from functions.common.events import Message
+
+Parse = Callable[[object], Any]
+
+# What Pub/Sub, its client libraries and a replay from a dead-letter topic add to a message's attributes.
+_TRANSPORT_KEYS: Final = ("googclient_", "CloudPubSubDeadLetter", "traceparent", "tracestate")
+_SHOWN_KEY: Final = re.compile(r"[A-Za-z_]{1,32}", re.ASCII)
+_QUERY_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,63}|[0-9A-Fa-f]{8}", re.ASCII)
+# Paging and output are ours to choose; the others are parameters of every method of the API.
+_RESERVED: Final = frozenset(
+    {"limit", "offset", "includefield", "alt", "callback", "fields", "key", "prettyprint", "quotauser", "uploadtype"}
+)
+_LEVELS: Final = ("studies", "series", "instances")
+_QUERY_KEYS_MAX: Final = 20
+
+
+def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
+    """The command's values, those that are given.
+
+    Args:
+        message: its data is a JSON object or empty; its attributes may carry the same keys.
+        keys: what each key takes; the function raises PermanentError for anything else.
+
+    Raises:
+        PermanentError: invalid_event, when the data is no JSON object; invalid_command, for an unknown key, a key
+            given twice, or a value that is not what its key takes.
+    """
+    data = message.json() if message.data.strip() else {}
+    attributes = {k: v for k, v in message.attributes.items() if not k.startswith(_TRANSPORT_KEYS)}
+    if twice := data.keys() & attributes.keys():
+        raise PermanentError("invalid_command", f"given twice, in the data and as an attribute: {_names(twice)}")
+    given: dict[str, object] = {**data, **attributes}
+    if unknown := given.keys() - keys.keys():
+        raise PermanentError("invalid_command", f"unknown: {_names(unknown)}")
+    return {key: keys[key](value) for key, value in given.items()}
+
+
+def _names(keys: set[str]) -> str:
+    """Names that are plain words; the others are only counted: they are somebody's text and might hold anything."""
+    shown = sorted(key for key in keys if _SHOWN_KEY.fullmatch(key))[:8]
+    hidden = len(keys) - len(shown)
+    return ", ".join([*shown, *([f"{hidden} more" if shown else f"{hidden} keys"] if hidden else [])])
+
+
+def text(value: object) -> str:
+    """Text, not empty."""
+    if not isinstance(value, str) or not value:
+        raise PermanentError("invalid_command", "a value that takes text has something else")
+    return value
+
+
+def flag(value: object) -> bool:
+    """True or false; as text in an attribute."""
+    if isinstance(value, bool):
+        return value
+    if value not in ("true", "false"):
+        raise PermanentError("invalid_command", "a value that takes true or false has something else")
+    return value == "true"
+
+
+def whole(least: int, most: int) -> Parse:
+    """A whole number from `least` to `most`; as text in an attribute."""
+
+    def parse(value: object) -> int:
+        number = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+        if not re.fullmatch(r"[0-9]{1,15}", number, re.ASCII) or not least <= int(number) <= most:
+            raise PermanentError("invalid_command", f"a number is not one from {least} to {most}")
+        return int(number)
+
+    return parse
+
+
+def one_of(*choices: str) -> Parse:
+    """One of these words."""
+
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise PermanentError("invalid_command", f"a value is none of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def matching(pattern: str, what: str) -> Parse:
+    """Text of this form, all of it."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or not compiled.fullmatch(value):
+            raise PermanentError("invalid_command", f"malformed: {what}")
+        return value
+
+    return parse
+
+
+def time(value: object) -> str:
+    """An RFC 3339 time with its offset from UTC, kept as it was given."""
+    if not isinstance(value, str) or timestamp(value) is None:
+        raise PermanentError("invalid_command", "a time is as 2026-01-31T08:00:00Z")
+    return value
+
+
+@dataclass(frozen=True)
+class Query:
+    """A QIDO-RS search: the level, and what must match. At least one key, and no empty value, which would match all."""
+
+    level: str
+    params: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """From `PatientID=1&StudyDate=20240101-`, perhaps with `studies?`, `series?` or `instances?` in front, or from
+        a JSON object of keys and values (studies).
+
+        Raises:
+            PermanentError: invalid_command, for anything else.
+        """
+        level, pairs = "studies", list[Any]()
+        if isinstance(value, str):
+            head, mark, tail = value.partition("?")
+            level, query = (head.removeprefix("/"), tail) if mark else ("studies", value)
+            try:
+                pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=_QUERY_KEYS_MAX)
+            except ValueError:
+                raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE") from None
+        elif isinstance(value, dict):
+            pairs = list(value.items())
+        if level not in _LEVELS or not 0 < len(pairs) <= _QUERY_KEYS_MAX:
+            raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE")
+        for key, wanted in pairs:
+            if not isinstance(key, str) or not _QUERY_KEY.fullmatch(key) or key.lower() in _RESERVED:
+                raise PermanentError("invalid_command", "a query has a key that is no DICOM attribute")
+            if not isinstance(wanted, str) or not wanted.strip() or not wanted.isprintable():
+                raise PermanentError("invalid_command", "a query has an empty value: it would match everything")
+        if all(key.lower() == "fuzzymatching" for key, _ in pairs):
+            raise PermanentError("invalid_command", "a query matches at least one attribute")
+        return cls(level, tuple(pairs))
