@@ -1,6 +1,8 @@
 """The REST API, on the same port as gRPC."""
 
 import base64
+import http.client
+import json
 import socket
 
 import pytest
@@ -60,11 +62,23 @@ def test_errors(emulator: Emulator, method: str, path: str, body: bytes, status:
     assert error["message"]
 
 
-def test_health_keep_alive_and_a_request_that_is_too_large(emulator: Emulator) -> None:
-    with requests.Session() as session:
-        for _ in range(3):
-            assert session.get(f"http://{emulator.address}/", timeout=10).text == "Ok\n"
-        assert session.head(f"http://{emulator.address}/", timeout=10).status_code == 200
+def test_one_connection_serves_many_requests(emulator: Emulator) -> None:
+    topic = emulator.topic()
+    body = json.dumps({"messages": [{"data": "eA=="}]})
+    connection = http.client.HTTPConnection(emulator.address, timeout=10)
+    connection.connect()
+    first = connection.sock
+    for _ in range(5):
+        for method, path, sent in (("POST", f"/v1/{topic}:publish", body), ("GET", "/", None), ("HEAD", "/", None)):
+            connection.request(method, path, sent)
+            with connection.getresponse() as answer:
+                assert answer.status == 200
+                answer.read()
+            assert connection.sock is first
+    connection.close()
+
+
+def test_a_request_that_is_too_large(emulator: Emulator) -> None:
     huge = requests.post(f"http://{emulator.address}/v1/{PROJECT}/topics/x", data=b"x" * 21_000_000, timeout=60)
     assert huge.status_code == 400
 

@@ -152,6 +152,7 @@ async def _patiently(
             connection.receive_data(hears.result())
         else:
             hears.cancel()
+            await asyncio.gather(hears, return_exceptions=True)  # two cannot read at once
 
 
 async def _send(

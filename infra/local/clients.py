@@ -1,0 +1,177 @@
+"""Thin clients of the running stack for people, programs and tests: buckets, topics, search."""
+
+import base64
+import json
+import urllib.parse
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+TIMEOUT_S = (5.0, 120.0)
+CHUNK_BYTES = 1024 * 1024
+
+
+class ClientError(Exception):
+    """One line for a person: what was asked and why it was not done."""
+
+
+class Http:
+    """One session without credentials or proxies."""
+
+    def __init__(self, base: str) -> None:
+        """base is http://host:port."""
+        self.base = base
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def send(self, method: str, path: str, accept: Iterable[int] = (), **options: Any) -> requests.Response:
+        """The answer to one request.
+
+        Raises:
+            ClientError: no answer, or a status over 299 that is not in accept.
+        """
+        try:
+            answer = self._session.request(
+                method, self.base + path, timeout=options.pop("timeout", TIMEOUT_S), **options
+            )
+        except requests.RequestException as error:
+            raise ClientError(f"{self.base} does not answer ({type(error).__name__}): is the stack running?") from error
+        if answer.status_code > 299 and answer.status_code not in accept:
+            raise ClientError(f"{method} {urllib.parse.unquote(path)}: {answer.status_code} {_reason(answer)}")
+        return answer
+
+
+def _reason(answer: requests.Response) -> str:
+    try:
+        error = answer.json().get("error", {})
+        return str(error.get("message") or error.get("reason") or "")
+    except (ValueError, AttributeError):
+        return answer.reason
+
+
+class Buckets(Http):
+    """The bucket server's JSON API."""
+
+    def ensure(self, bucket: str) -> None:
+        """Create the bucket if it is missing."""
+        self.send("POST", "/storage/v1/b?project=local", accept=(409,), json={"name": bucket})
+
+    def upload(
+        self,
+        bucket: str,
+        name: str,
+        data: bytes | Path,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/octet-stream",
+    ) -> int:
+        """Write an object in one request and return its generation.
+
+        Raises:
+            ClientError: the name cannot be kept by a bucket of files, or the server refused.
+        """
+        check_object_name(name)
+        content = data.read_bytes() if isinstance(data, Path) else data
+        head = {"name": name, "contentType": content_type, "metadata": dict(metadata or {})}
+        boundary = b"local-" + uuid.uuid4().hex.encode()
+        body = b"--%b\r\ncontent-type: application/json\r\n\r\n%b\r\n" % (
+            boundary,
+            json.dumps(head).encode(),
+        ) + b"--%b\r\ncontent-type: %b\r\n\r\n%b\r\n--%b--" % (boundary, content_type.encode(), content, boundary)
+        kind = {"content-type": f"multipart/related; boundary={boundary.decode()}"}
+        path = f"/upload/storage/v1/b/{bucket}/o?uploadType=multipart"
+        return int(self.send("POST", path, data=body, headers=kind).json()["generation"])
+
+    def objects(self, bucket: str, prefix: str = "") -> list[dict[str, Any]]:
+        """The metadata of the objects whose name begins with prefix."""
+        query = urllib.parse.urlencode({"prefix": prefix})
+        return list(self.send("GET", f"/storage/v1/b/{bucket}/o?{query}").json().get("items") or [])
+
+    def download(self, bucket: str, name: str) -> bytes:
+        """An object's bytes."""
+        return self.send("GET", f"{_object_path(bucket, name)}?alt=media").content
+
+    def exists(self, bucket: str, name: str) -> bool:
+        """Whether the object is there."""
+        return self.send("GET", _object_path(bucket, name), accept=(404,)).status_code != 404
+
+    def delete(self, bucket: str, name: str) -> None:
+        """Delete an object; it may be gone already."""
+        self.send("DELETE", _object_path(bucket, name), accept=(404,))
+
+
+def check_object_name(name: str) -> None:
+    """Refuse names that the local bucket server, which keeps objects as files, would change or lose.
+
+    Raises:
+        ClientError: an empty, `.` or `..` segment, or one over 255 bytes.
+    """
+    if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in name.split("/")):
+        raise ClientError(f"the local bucket cannot hold an object called {name!r}")
+
+
+def _object_path(bucket: str, name: str) -> str:
+    return f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}"
+
+
+class PubSub(Http):
+    """The Pub/Sub REST API."""
+
+    def ensure_topic(self, topic: str) -> None:
+        """Create the topic if it is missing."""
+        self.send("PUT", f"/v1/{topic}", accept=(409,), json={})
+
+    def ensure_subscription(self, name: str, topic: str, config: Mapping[str, Any]) -> None:
+        """Create the subscription, or give it this configuration."""
+        answer = self.send("PUT", f"/v1/{name}", accept=(409,), json={"topic": topic, **config})
+        if answer.status_code == 409:
+            body = {"subscription": dict(config), "updateMask": ",".join(config)}
+            self.send("PATCH", f"/v1/{name}", json=body)
+
+    def delete_subscription(self, name: str) -> None:
+        """Delete a subscription; it may be gone already."""
+        self.send("DELETE", f"/v1/{name}", accept=(404,))
+
+    def publish(self, topic: str, data: bytes | Mapping[str, Any], attributes: Mapping[str, str] | None = None) -> str:
+        """Publish one message, data as bytes or as JSON, and return its id."""
+        content = data if isinstance(data, bytes) else json.dumps(data).encode()
+        message = {"data": base64.b64encode(content).decode(), "attributes": dict(attributes or {})}
+        answer = self.send("POST", f"/v1/{topic}:publish", json={"messages": [message]})
+        return str(answer.json()["messageIds"][0])
+
+    def pull(self, subscription: str, wait: bool = True, limit: int = 100) -> list[dict[str, Any]]:
+        """Take and acknowledge up to limit messages, each with its data decoded; may wait and still be empty."""
+        body = {"maxMessages": limit, "returnImmediately": not wait}
+        received = self.send("POST", f"/v1/{subscription}:pull", json=body).json().get("receivedMessages", [])
+        if received:
+            ids = [item["ackId"] for item in received]
+            self.send("POST", f"/v1/{subscription}:acknowledge", json={"ackIds": ids})
+        messages = [item["message"] for item in received]
+        return [message | {"data": base64.b64decode(message.get("data", ""))} for message in messages]
+
+
+class Watch:
+    """The outcomes published from now on; a subscription of its own that goes with it."""
+
+    def __init__(self, pubsub: PubSub, topic: str, name: str) -> None:
+        """name is the full name of a subscription that is not there yet."""
+        self._pubsub = pubsub
+        self._name = name
+        pubsub.ensure_subscription(name, topic, {"messageRetentionDuration": "86400s"})
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pubsub.delete_subscription(self._name)
+
+    def take(self, wait: bool = True) -> list[dict[str, Any]]:
+        """The outcomes that came since the last call; with wait, at least one unless half a minute went by."""
+        return [json.loads(message["data"]) for message in self._pubsub.pull(self._name, wait)]
+
+    def follow(self) -> Iterator[dict[str, Any]]:
+        """Every outcome as it comes, for ever."""
+        while True:
+            yield from self.take()

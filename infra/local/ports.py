@@ -1,0 +1,71 @@
+"""Which port each service listens on."""
+
+import random
+import socket
+from collections.abc import Mapping
+
+HOST = "127.0.0.1"
+BASE = 8080
+# In this order from the base: search on 8080 as functions-framework, Pub/Sub on 8085 as Google's emulator.
+SERVICES = ("search", "store_upload", "delete_resource", "export_resource", "dicomstore", "pubsub", "gcs")
+_FREE_RANGE = (20000, 32000)  # below the ports that the kernel gives to outgoing connections
+
+
+class PortError(Exception):
+    """A port cannot be used; the text says which and what to do."""
+
+
+def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Consecutive ports from base, except those chosen by name.
+
+    Raises:
+        PortError: a port is in use, chosen twice, or for an unknown service.
+    """
+    ports = {name: base + number for number, name in enumerate(SERVICES)}
+    if unknown := set(chosen or {}) - set(SERVICES):
+        raise PortError(f"no service is called {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
+    ports.update(chosen or {})
+    for name, port in ports.items():
+        if [*ports.values()].count(port) > 1:
+            raise PortError(f"port {port} is chosen twice")
+        if not is_free(port):
+            raise PortError(
+                f"port {port} (for {name}) is in use; stop what listens there, "
+                f"or choose others with --port-base N or --port {name}=N"
+            )
+    return ports
+
+
+def free() -> dict[str, int]:
+    """Ports nobody listens on now.
+
+    Raises:
+        PortError: none was found.
+    """
+    found: list[int] = []
+    for port in random.sample(range(*_FREE_RANGE), 500):
+        if is_free(port):
+            found.append(port)
+            if len(found) == len(SERVICES):
+                return dict(zip(SERVICES, found, strict=True))
+    raise PortError("no free ports were found")
+
+
+def is_free(port: int) -> bool:
+    """Whether a service could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):
+            return False
+        return True
+
+
+def answers(port: int) -> bool:
+    """Whether something listens there."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1.0):
+            return True
+    except OSError:
+        return False

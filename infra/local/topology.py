@@ -1,0 +1,179 @@
+"""infra/topology.json as the local stack uses it: names, the functions' environment, and setting it all up."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.local.clients import Buckets, PubSub
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "local"
+DICOM_STORE = f"projects/{PROJECT}/locations/local/datasets/local/dicomStores/local"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a local stack may have otherwise than the cloud; None keeps the topology's value. Times in seconds."""
+
+    minimum_backoff_s: float | None = None
+    maximum_backoff_s: float | None = None
+    ack_deadline_s: int | None = None
+    max_delivery_attempts: int | None = None
+    ledger_max_duration_s: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the services listen: host:port of each by name."""
+
+    gcs: str
+    pubsub: str
+    dicomstore: str
+    functions: Mapping[str, str]
+
+    @property
+    def healthcare_endpoint(self) -> str:
+        """Base URL of the Healthcare API."""
+        return f"http://{self.dicomstore}/v1"
+
+    @property
+    def dicomweb_url(self) -> str:
+        """Base URL of the DICOM store's DICOMweb service."""
+        return f"{self.healthcare_endpoint}/{DICOM_STORE}/dicomWeb"
+
+
+class Topology:
+    """Names and delivery settings, from the one file that Terraform reads too."""
+
+    def __init__(self, path: Path = ROOT / "infra" / "topology.json", overrides: Overrides | None = None) -> None:
+        self._data: dict[str, Any] = json.loads(path.read_text())
+        changes = dataclasses.asdict(overrides or Overrides())
+        delivery = self._data["delivery"]
+        for key in ("minimum_backoff_s", "maximum_backoff_s", "ack_deadline_s"):
+            delivery[key] = delivery[key] if changes[key] is None else changes[key]
+        delivery["maximum_backoff_s"] = max(delivery["minimum_backoff_s"], delivery["maximum_backoff_s"])
+        if changes["max_delivery_attempts"] is not None:
+            for function in self._data["functions"].values():
+                function["max_delivery_attempts"] = changes["max_delivery_attempts"]
+        if changes["ledger_max_duration_s"] is not None:
+            self._data["ledger_subscription"]["max_duration_s"] = changes["ledger_max_duration_s"]
+
+    @property
+    def buckets(self) -> dict[str, str]:
+        """Role to bucket name."""
+        return dict(self._data["buckets"])
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """Role to full topic name."""
+        return {role: f"projects/{PROJECT}/topics/{name}" for role, name in self._data["topics"].items()}
+
+    @property
+    def functions(self) -> list[str]:
+        """The targets, those with a subscription first."""
+        return [*self._data["functions"], *self._data["http_functions"]]
+
+    @property
+    def subscriptions(self) -> dict[str, str]:
+        """Function to the full name of its push subscription."""
+        return {name: _subscription(item["subscription"]) for name, item in self._data["functions"].items()}
+
+    @property
+    def dead_letters(self) -> dict[str, str]:
+        """Function to the full name of the subscription that holds its dead letters."""
+        functions = self._data["functions"].items()
+        return {name: _subscription(item["dead_letter_subscription"]) for name, item in functions}
+
+    @property
+    def ledger_prefix(self) -> str:
+        """Beginning of the names of the ledger's objects."""
+        return str(self._data["ledger_subscription"]["filename_prefix"])
+
+    def environment(self, at: Addresses) -> dict[str, str]:
+        """The settings of the functions."""
+        buckets, topics = self.buckets, self.topics
+        return {
+            "DICOM_STORE": DICOM_STORE,
+            "HEALTHCARE_ENDPOINT": at.healthcare_endpoint,
+            "STORAGE_EMULATOR_HOST": f"http://{at.gcs}",
+            "PUBSUB_EMULATOR_HOST": at.pubsub,
+            "LANDING_BUCKET": buckets["landing"],
+            "QUARANTINE_BUCKET": buckets["quarantine"],
+            "EXPORT_DESTINATIONS": f"gs://{buckets['export']}",
+            "OUTCOMES_TOPIC": topics["outcomes"],
+            "UPLOADS_TOPIC": topics["uploads"],
+            "DELETES_TOPIC": topics["deletes"],
+            "EXPORTS_TOPIC": topics["exports"],
+            "BUDGET_S": str(min(self._data["delivery"]["budget_s"], self._data["delivery"]["ack_deadline_s"])),
+        }
+
+    def create_topics(self, pubsub: PubSub, at: Addresses) -> None:
+        """Create or bring up to date every topic and subscription; nothing that is owed is lost by it.
+
+        Raises:
+            ClientError: the emulator refused.
+        """
+        for topic in self.topics.values():
+            pubsub.ensure_topic(topic)
+        for name, item in self._data["functions"].items():
+            self._create_dead_letters(pubsub, item)
+            push = self._push_subscription(item, at.functions.get(name, ""))
+            pubsub.ensure_subscription(_subscription(item["subscription"]), self.topics[item["topic"]], push)
+        ledger = self._data["ledger_subscription"]
+        self._create_dead_letters(pubsub, ledger)
+        config = self._ledger_subscription(ledger)
+        pubsub.ensure_subscription(_subscription(ledger["name"]), self.topics[ledger["topic"]], config)
+
+    def _create_dead_letters(self, pubsub: PubSub, item: Mapping[str, Any]) -> None:
+        topic = f"projects/{PROJECT}/topics/{item['dead_letter_topic']}"
+        hold = {"messageRetentionDuration": f"{self._data['delivery']['dead_letter_retention_s']}s"}
+        pubsub.ensure_topic(topic)
+        pubsub.ensure_subscription(_subscription(item["dead_letter_subscription"]), topic, hold)
+
+    def _push_subscription(self, item: Mapping[str, Any], address: str) -> dict[str, Any]:
+        delivery = self._data["delivery"]
+        return {
+            "pushConfig": {"pushEndpoint": f"http://{address}/"} if address else {},
+            "ackDeadlineSeconds": delivery["ack_deadline_s"],
+            "retryPolicy": {
+                "minimumBackoff": f"{delivery['minimum_backoff_s']}s",
+                "maximumBackoff": f"{delivery['maximum_backoff_s']}s",
+            },
+            **self._keeping(item),
+        }
+
+    def _ledger_subscription(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        storage = {
+            "bucket": self.buckets[item["bucket"]],
+            "filenamePrefix": item["filename_prefix"],
+            "filenameSuffix": item["filename_suffix"],
+            "textConfig": {},
+            "maxDuration": f"{item['max_duration_s']}s",
+            "maxBytes": str(item["max_bytes"]),
+        }
+        return {"cloudStorageConfig": storage, **self._keeping(item)}
+
+    def _keeping(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """How long a message is owed, and what becomes of it after too many attempts."""
+        return {
+            "messageRetentionDuration": f"{self._data['delivery']['retention_s']}s",
+            "deadLetterPolicy": {
+                "deadLetterTopic": f"projects/{PROJECT}/topics/{item['dead_letter_topic']}",
+                "maxDeliveryAttempts": item["max_delivery_attempts"],
+            },
+        }
+
+    def create_buckets(self, buckets: Buckets) -> None:
+        """Create what is missing.
+
+        Raises:
+            ClientError: the bucket server refused.
+        """
+        for name in self.buckets.values():
+            buckets.ensure(name)
+
+
+def _subscription(name: str) -> str:
+    return f"projects/{PROJECT}/subscriptions/{name}"
