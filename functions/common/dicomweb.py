@@ -17,6 +17,8 @@ _JSON_LIMIT_BYTES: Final = 64 * 1024 * 1024
 AS_STORED: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
+CANCELLED: Final = 1  # of google.rpc.Code, as are those below
+NOT_FOUND: Final = 5
 _SEARCH_PAGE: Final = 1000
 _OFFSET_MAX: Final = 1_000_000  # fact sheet section 4.3
 
@@ -210,7 +212,7 @@ class DicomStore:
         return self._operation(answer) if name else None
 
     def operation(self, name: str, deadline: Deadline) -> Operation:
-        """How an operation stands.
+        """How an operation stands; one that the service has forgotten is done, with the code of "not found" (5).
 
         Raises:
             PermanentError: invalid_command for a name that is not of this store's dataset; rejected.
@@ -219,6 +221,9 @@ class DicomStore:
         if not self.name.owns_operation(name):
             raise PermanentError("invalid_command", "not an operation of this store's dataset")
         response = self._transport.send(Request("GET", f"{self._endpoint}/{name}"), deadline)
+        if response.status_code == 404:
+            drain(response)
+            return Operation(name, done=True, error_code=NOT_FOUND)
         return self._operation(self._json(response, deadline))
 
     def _operation(self, answer: Any) -> Operation:

@@ -99,6 +99,10 @@ def _destinations(text: str) -> tuple[GcsPrefix, ...]:
         raise ValueError("takes gs://bucket/prefix, several of them separated by commas") from None
 
 
+def _stores(text: str) -> tuple[DicomStoreName, ...]:
+    return tuple(DicomStoreName(item.strip()) for item in text.split(",") if item.strip())
+
+
 def _by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
     """`value`, or `prefix=value` several times, separated by commas; the value alone is for all other names."""
 
@@ -175,6 +179,27 @@ SETTINGS: Final = (
         (STORE,),
     ),
     Setting("DELETES_TOPIC", _topic, None, "Where a long delete's continuation is published.", (DELETE,)),
+    Setting(
+        "DELETE_STORES",
+        _stores,
+        "",
+        "DICOM stores that may be deleted from, separated by commas; empty: `DICOM_STORE` alone.",
+        (DELETE,),
+    ),
+    Setting(
+        "DELETE_MAX_INSTANCES",
+        _whole(1, 10**9),
+        "100000",
+        "A command that would delete more instances than this is refused.",
+        (DELETE,),
+    ),
+    Setting(
+        "DELETE_MIN_AGE_HOURS",
+        _whole(0, 10**6),
+        "0",
+        "A command that would delete anything stored within so many hours is refused; 0: no such limit.",
+        (DELETE,),
+    ),
     Setting("EXPORTS_TOPIC", _topic, None, "Where the parts of a large export are published.", (EXPORT,)),
     Setting(
         "EXPORT_DESTINATIONS",
@@ -203,6 +228,9 @@ class Settings:
     conflict_policy: ByPrefix[str]
     source_disposition: ByPrefix[str]
     deletes_topic: str
+    delete_stores: tuple[DicomStoreName, ...]
+    delete_max_instances: int
+    delete_min_age_hours: int
     exports_topic: str
     export_destinations: tuple[GcsPrefix, ...]
 

