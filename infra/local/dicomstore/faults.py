@@ -121,8 +121,11 @@ class Faults:
             environ["dicomstore.fault"] = rule
             return self.application(environ, start)
         if kind == "slow":
-            time.sleep(rule.get("delay_s", 0))
-            return _throttled(self.application(environ, start), rule.get("bytes_per_s", 0))
+            after = rule.get("when") == "after"
+            time.sleep(0 if after else rule.get("delay_s", 0))
+            answer = self.application(environ, start)
+            time.sleep(rule.get("delay_s", 0) if after else 0)
+            return _throttled(answer, rule.get("bytes_per_s", 0))
         if kind == "truncate":
             return _truncated(self.application(environ, start), rule.get("bytes", -1))
         if rule.get("when") == "after":
