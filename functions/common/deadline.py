@@ -65,3 +65,8 @@ def timestamp(text: str) -> datetime | None:
 def age_s(time: datetime) -> float:
     """How many seconds ago a time was."""
     return (datetime.now(UTC) - time).total_seconds()
+
+
+def epoch_s() -> float:
+    """The time now in seconds since 1970, as tokens give it."""
+    return time.time()

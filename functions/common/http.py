@@ -1,7 +1,6 @@
 """One way to speak HTTP: credentials, time limits, retries, and what a status means. The three clients stand on it."""
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -10,6 +9,7 @@ import requests
 import requests.adapters
 import urllib3.exceptions
 
+from functions.common.credentials import Credentials
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.common.log import log
@@ -22,7 +22,6 @@ _BACKOFF_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 8.0
 _INLINE_WAIT_MAX_S: Final = 20.0  # a longer Retry-After is handed to Pub/Sub
 _DRAIN_BYTES: Final = 64 * 1024
-_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 # Fact sheet section 10: the statuses worth another try.
 _RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -75,7 +74,7 @@ class Transport:
         adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
-        self._credentials = _Credentials()
+        self._credentials = Credentials()
 
     def send(self, request: Request, deadline: Deadline) -> requests.Response:
         """Send, and again where that can help, while the time allows.
@@ -190,37 +189,3 @@ def _wait(error: RetryableError, attempt: int, deadline: Deadline) -> bool:
     ceiling_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2**attempt)
     wait_s = random.uniform(0, ceiling_s) + (error.retry_after_s or 0)  # noqa: S311 (no secret)
     return wait_s <= _INLINE_WAIT_MAX_S and deadline.sleep(wait_s)
-
-
-class _Credentials:
-    """The service's own credentials (Application Default Credentials), sent over https only: emulators get none."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._credentials: Any = None
-        self._request: Any = None
-
-    def add_to(self, headers: dict[str, str], url: str) -> None:
-        if not url.startswith("https://"):
-            return
-        import google.auth.exceptions
-
-        try:
-            with self._lock:
-                if self._credentials is None:
-                    self._load()
-                self._credentials.before_request(self._request, "", url, headers)
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise RetryableError("unauthorized") from error
-
-    def refresh_needed(self) -> None:
-        """Forget the token: the service refused it."""
-        with self._lock:
-            self._credentials = None
-
-    def _load(self) -> None:
-        import google.auth
-        import google.auth.transport.requests
-
-        self._credentials, _ = google.auth.default(scopes=[_SCOPE])
-        self._request = google.auth.transport.requests.Request()

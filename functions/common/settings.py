@@ -1,5 +1,6 @@
 """The only place that reads the environment. One table: it is read, checked, and shown in the README."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +18,9 @@ EXPORT: Final = "export_resource"
 SEARCH: Final = "search"
 _ALL: Final = (STORE, DELETE, EXPORT, SEARCH)
 _EVENT: Final = (STORE, DELETE, EXPORT)
+
+# What a caller of the search function can be limited to. Names are not among them: the store matches them loosely.
+FIXABLE: Final = ("StudyInstanceUID", "PatientID", "AccessionNumber", "ReferringPhysicianName", "StudyDate")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _optional_url(text: str) -> str:
+    return _url(text) if text else ""
+
+
 def _storage_emulator(text: str) -> str:
     return _url(text if "://" in text else f"http://{text}") if text else ""
 
@@ -101,6 +109,37 @@ def _destinations(text: str) -> tuple[GcsPrefix, ...]:
 
 def _stores(text: str) -> tuple[DicomStoreName, ...]:
     return tuple(DicomStoreName(item.strip()) for item in text.split(",") if item.strip())
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(filter(None, (item.strip() for item in text.split(","))))
+    if not all(o == "*" or re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?", o, re.ASCII) for o in origins):
+        raise ValueError("takes origins such as https://viewer.example.org, separated by commas, or *")
+    return origins
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (item.strip() for item in text.split(","))))
+
+
+def _callers(text: str) -> dict[str, dict[str, str]]:
+    if not text.startswith("{"):
+        return {name: {} for name in _words(text)}
+    try:
+        callers: object = json.loads(text)
+    except ValueError:
+        callers = None
+    if not isinstance(callers, dict) or not all(map(_is_fixed, callers.values())):
+        keys = ", ".join(FIXABLE)
+        raise ValueError(f'takes addresses separated by commas, or JSON {{"ADDRESS": {{"KEY": "VALUE"}}}} with {keys}')
+    return callers
+
+
+def _is_fixed(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        key in FIXABLE and isinstance(text, str) and text and text.isprintable() and not set("*?\\,") & set(text)
+        for key, text in value.items()
+    )
 
 
 def _by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
@@ -208,6 +247,64 @@ SETTINGS: Final = (
         "`gs://bucket/prefix` that exports may write to, separated by commas.",
         (EXPORT,),
     ),
+    Setting(
+        "SEARCH_RETRIEVE",
+        _switch,
+        "false",
+        "Whether images and metadata can be retrieved too (WADO-RS, read only), for the page's pictures and viewers.",
+        (SEARCH,),
+    ),
+    Setting("SEARCH_PAGE", _switch, "true", "Whether `/` shows the search page.", (SEARCH,)),
+    Setting(
+        "SEARCH_EXPORTS",
+        _switch,
+        "false",
+        "Whether the page can ask for exports; needs EXPORTS_TOPIC and EXPORT_DESTINATIONS.",
+        (SEARCH,),
+    ),
+    Setting(
+        "SEARCH_CALLERS",
+        _callers,
+        "",
+        "Who may ask: addresses separated by commas, or JSON with filters that are part of all they ask, such as"
+        ' `{"a@b.org": {"PatientID": "7"}}`. Empty: everyone whom the platform lets through.',
+        (SEARCH,),
+    ),
+    Setting(
+        "SEARCH_AUDIENCE",
+        _words,
+        "",
+        "What callers' ID tokens must be made for, such as the function's URL; several separated by commas.",
+        (SEARCH,),
+    ),
+    Setting(
+        "SEARCH_CERTS_URL",
+        _url,
+        "https://www.googleapis.com/oauth2/v1/certs",
+        "Where the keys are published that ID tokens are signed with.",
+        (SEARCH,),
+    ),
+    Setting(
+        "SEARCH_ORIGINS",
+        _origins,
+        "",
+        "Web origins that may read answers (CORS), separated by commas; `*`: all, without credentials.",
+        (SEARCH,),
+    ),
+    Setting(
+        "SEARCH_PUBLIC_URL",
+        _optional_url,
+        "",
+        "The function's URL as callers see it; empty: as the request names it.",
+        (SEARCH,),
+    ),
+    Setting(
+        "SEARCH_TIMEOUT_S",
+        _whole(1, 3600),
+        "60",
+        "Seconds the DICOM store may take to begin an answer, and between two pieces of it.",
+        (SEARCH,),
+    ),
 )
 
 
@@ -233,6 +330,15 @@ class Settings:
     delete_min_age_hours: int
     exports_topic: str
     export_destinations: tuple[GcsPrefix, ...]
+    search_retrieve: bool
+    search_page: bool
+    search_exports: bool
+    search_callers: dict[str, dict[str, str]]
+    search_audience: tuple[str, ...]
+    search_certs_url: str
+    search_origins: tuple[str, ...]
+    search_public_url: str
+    search_timeout_s: int
 
     @classmethod
     def load(cls, function: str, environ: Mapping[str, str] = os.environ) -> Self:

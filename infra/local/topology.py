@@ -106,6 +106,8 @@ class Topology:
             "UPLOADS_TOPIC": topics["uploads"],
             "DELETES_TOPIC": topics["deletes"],
             "EXPORTS_TOPIC": topics["exports"],
+            "SEARCH_RETRIEVE": "true",
+            "SEARCH_EXPORTS": "true",
             "BUDGET_S": str(min(self._data["delivery"]["budget_s"], self._data["delivery"]["ack_deadline_s"])),
         }
 

@@ -19,9 +19,8 @@ HANDLERS = {"store", "delete", "export", "search"}
 # An outside library and the modules it may be imported in.
 HOMES = {
     "requests": {"http"},
-    "urllib3": {"http"},
-    "google.auth": {"http", "callers"},
-    "google.oauth2": {"callers"},
+    "urllib3": {"http", "relay"},
+    "google.auth": {"credentials", "callers"},
     "google_crc32c": {"bucket"},
     "python_multipart": {"multipart"},
     "flask": {"runtime", "search"},

@@ -1,0 +1,118 @@
+"""What a URL asks for. The path is read raw, as it was sent, and only what DICOMweb's grammar knows gets through."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from functions.common.answers import RefusedError
+from functions.common.resources import Resource, is_uid
+
+Kind = Literal["asset", "search", "query", "retrieve", "exports"]
+Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]
+
+LEVELS: Final = ("studies", "series", "instances")
+ASSETS: Final = {"/": "index.html", "/search.css": "search.css", "/search.js": "search.js"} | {
+    "/icon.svg": "icon.svg",
+    "/openapi.json": "openapi.json",
+    "/config.json": "config.json",
+}
+_TARGET_LENGTH: Final = 8192
+_PATH_LENGTH: Final = 1024
+_PATH: Final = re.compile(r"/[\w.,:/-]*", re.ASCII)
+_FRAMES: Final = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", re.ASCII)
+_FRAMES_LENGTH: Final = 512  # the store's own URLs end near 400 frames
+_SEGMENT: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a path stands for.
+
+    Args:
+        kind: `query` is a search whose parameters are in the body.
+        resource: the study, series or instance it is below; None at the top.
+        level: of a search: studies, series or instances.
+        media: of a retrieve.
+        below: the path segments after the resource.
+        asset: the file of the page.
+    """
+
+    kind: Kind
+    resource: Resource | None = None
+    level: str = ""
+    media: Media = "dicom"
+    below: tuple[str, ...] = ()
+    asset: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path below `dicomWeb`, for the DICOM store."""
+        return "/".join(filter(None, [str(self.resource or ""), *self.below, self.level]))
+
+
+def raw_target(environ: Mapping[str, Any]) -> tuple[str, str]:
+    """Path and query as they were sent; a WSGI server hands the path to Flask percent-decoded.
+
+    Raises:
+        RefusedError: invalid_path.
+    """
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    if not target:
+        raise RefusedError("internal")
+    if len(target) > _TARGET_LENGTH:
+        raise RefusedError("invalid_path", f"longer than {_TARGET_LENGTH} characters; send the query by POST")
+    path, _, query = target.partition("?")
+    return path, query
+
+
+def parse(path: str) -> Target:
+    """Read a raw path.
+
+    Raises:
+        RefusedError: invalid_path, invalid_uid, or not_found for one that is well-formed and means nothing.
+    """
+    if path in ASSETS:
+        return Target("asset", asset=ASSETS[path])
+    if path == "/exports":
+        return Target("exports")
+    path = path.replace("%2C", ",").replace("%2c", ",").removesuffix("/")
+    parts = path.split("/")[1:]
+    if len(path) > _PATH_LENGTH or not _PATH.fullmatch(path) or not {"", ".", ".."}.isdisjoint(parts):
+        raise RefusedError("invalid_path", "a path is plain segments: no %, no empty segments, no . or ..")
+    query = parts[-1] == "_query"
+    uids, rest = _uids(parts[:-1] if query else parts)
+    resource = Resource(*uids) if uids else None
+    if len(rest) == 1 and rest[0] in LEVELS[len(uids) :]:
+        return Target("query" if query else "search", resource, level=rest[0])
+    if query or not resource:
+        raise RefusedError("not_found")
+    return Target("retrieve", resource, media=_media(resource, rest), below=tuple(rest))
+
+
+def _uids(parts: list[str]) -> tuple[list[str], list[str]]:
+    uids: list[str] = []
+    while len(uids) < len(LEVELS) and len(parts) > 1 and parts[0] == LEVELS[len(uids)]:
+        if not is_uid(parts[1]):
+            raise RefusedError("invalid_uid", "a UID is digits and dots, at most 64 characters")
+        uids.append(parts[1])
+        parts = parts[2:]
+    return uids, parts
+
+
+def _media(resource: Resource, rest: list[str]) -> Media:
+    match rest:
+        case []:
+            return "dicom"
+        case ["metadata"]:
+            return "metadata"
+        case ["rendered"] if resource.instance:
+            return "rendered"
+        case ["frames", frames, *more] if resource.instance and more in ([], ["rendered"]):
+            if len(frames) > _FRAMES_LENGTH or not _FRAMES.fullmatch(frames):
+                raise RefusedError("invalid_path", "frames are numbers from 1, separated by commas")
+            return "rendered" if more else "frames"
+        case ["bulkdata", *segments] if resource.instance and segments and all(map(_SEGMENT.fullmatch, segments)):
+            return "bulkdata"
+        case _:
+            raise RefusedError("not_found")
