@@ -1,6 +1,7 @@
 """`python -m infra.local.dicomstore --port 8042 --data DIR`: serve until interrupted."""
 
 import argparse
+import os
 import signal
 import threading
 from pathlib import Path
@@ -22,8 +23,15 @@ def main() -> None:
     parser.add_argument("--read-token", action="append", default=[], help="a bearer token that may only read")
     parser.add_argument("--operation-s", type=float, default=0.0, help="how long operations run, seconds")
     parser.add_argument("--stale-s", type=float, default=0.0, help="how long searches find what was deleted, seconds")
+    parser.add_argument(
+        "--pubsub",
+        default=os.environ.get("PUBSUB_EMULATOR_HOST", ""),
+        metavar="HOST:PORT",
+        help="sends notifications there",
+    )
     flags = parser.parse_args()
-    options = Options(flags.operation_s, flags.stale_s, frozenset(flags.token), frozenset(flags.read_token))
+    tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
+    options = Options(flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub)
     store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
     server = serve(store, flags.host, flags.port)
     print(f"listening on {server.url}", flush=True)

@@ -1,30 +1,24 @@
 """The API's URLs: which request goes where (sheet section 1)."""
 
 import errno
-import json
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flask
 from werkzeug.exceptions import HTTPException
 
-from infra.local.dicomstore import choices, media, operations, search, stow, wado
+from infra.local.dicomstore import choices, media, operations, pixels, search, stow, stow_json, wado
 from infra.local.dicomstore.faults import Faults
 from infra.local.dicomstore.index import Index, Instance, Uids
 from infra.local.dicomstore.media import ApiError, Media
+from infra.local.dicomstore.notify import Notifier
+from infra.local.dicomstore.resources import INSTANCE, SERIES, STUDY, WEB, Resources, dataset
 from infra.local.dicomstore.server import Server
 
-DATASET = "/<any(v1,v1beta1):version>/projects/<project>/locations/<location>/datasets/<dataset>"
-STORE = DATASET + "/dicomStores/<store>"
-WEB = STORE + "/dicomWeb"
-STUDY = "/studies/<study>"
-SERIES = STUDY + "/series/<series>"
-INSTANCE = SERIES + "/instances/<instance>"
 DEFAULT_STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
-MAX_OTHER_BODY = 10_000_000  # bytes; only store requests may be larger (sheet section 9)
 
 
 class Place(NamedTuple):
@@ -49,6 +43,7 @@ class Store:
     def __init__(self, directory: Path, options: choices.Options, stores: tuple[str, ...] = (DEFAULT_STORE,)) -> None:
         self.options = options
         self.index = Index(directory)
+        self.notifier = Notifier(options.pubsub_host)
         self.operations = operations.Operations(self.index, options.operation_s, self.removed)
         for name in stores:
             self.index.create_store(name, "{}")
@@ -58,31 +53,28 @@ class Store:
         self.app.before_request(self.authenticate)
         for failure in (ApiError, HTTPException, OSError, sqlite3.OperationalError):
             self.app.register_error_handler(failure, answer_error)
+        self.resources = Resources(self)
         self._routes()
 
-    def _routes(self) -> None:
-        def rule(method: str, path: str, view: Callable[..., Any]) -> None:
-            self.app.add_url_rule(path, f"{method} {path}", view, methods=[method])
+    def route(self, method: str, path: str, view: Callable[..., flask.Response]) -> None:
+        """Answer a method on a URL rule with a view."""
+        self.app.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
 
-        for path in ("/studies", STUDY):
-            rule("POST", WEB + path, self.store)
+    def _routes(self) -> None:
+        for path in (WEB + "/studies", STUDY):
+            self.route("POST", path, self.store)
         for path in ("/studies", "/series", "/instances"):
-            rule("GET", WEB + path, self.search)
+            self.route("GET", WEB + path, self.search)
         for path in (f"{STUDY}/series", f"{STUDY}/instances", f"{SERIES}/instances"):
-            rule("GET", WEB + path, self.search)
+            self.route("GET", path, self.search)
         for path in (STUDY, SERIES, INSTANCE):
-            rule("GET", WEB + path, self.retrieve)
-            rule("GET", WEB + path + "/metadata", self.metadata)
-            rule("DELETE", WEB + path, self.delete)
-            rule("POST", WEB + path + ":setBlobStorageSettings", self.set_class)
-        rule("GET", WEB + INSTANCE + "/bulkdata/<path:path>", self.bulkdata)
-        rule("GET", WEB + INSTANCE + ":getStorageInfo", self.storage_info)
-        rule("GET", WEB + STUDY + ":getStudyMetrics", self.metrics)
-        rule("GET", WEB + SERIES + ":getSeriesMetrics", self.metrics)
-        rule("GET", STORE + ":getDICOMStoreMetrics", self.metrics)
-        rule("GET", DATASET + "/operations", self.list_operations)
-        rule("GET", DATASET + "/operations/<operation>", self.get_operation)
-        rule("POST", DATASET + "/operations/<operation>:cancel", self.cancel_operation)
+            self.route("GET", path, self.retrieve)
+            self.route("GET", path + "/metadata", self.metadata)
+            self.route("DELETE", path, self.delete)
+        self.route("GET", INSTANCE + "/bulkdata/<path:path>", self.bulkdata)
+        self.route("GET", INSTANCE + "/frames/<frames>", self.frames)
+        self.route("GET", INSTANCE + "/rendered", self.rendered)
+        self.route("GET", INSTANCE + "/frames/<frames>/rendered", self.rendered)
 
     # --- what every request has ---
 
@@ -103,8 +95,7 @@ class Store:
 
     def place(self, args: dict[str, str]) -> Place:
         """What the URL names. Raises ApiError when there is no such store."""
-        dataset = f"projects/{args['project']}/locations/{args['location']}/datasets/{args['dataset']}"
-        name = f"{dataset}/dicomStores/{args['store']}"
+        name = f"{dataset(args)}/dicomStores/{args['store']}"
         store = self.index.store_id(name)
         if store is None:
             secret = bool(self.options.tokens or self.options.read_tokens)
@@ -112,14 +103,25 @@ class Store:
             form = "array" if "/dicomWeb/" in flask.request.path else "object"
             raise ApiError(code, f"Permission denied or resource not found: {name}", form)
         uids = Uids(args.get("study", ""), args.get("series", ""), args.get("instance", ""))
-        return Place(store, args["version"], dataset, name, uids, f"{flask.request.host_url}{args['version']}")
+        return Place(store, args["version"], dataset(args), name, uids, f"{flask.request.host_url}{args['version']}")
 
     def accept(self, offers: tuple[Media, ...]) -> Media:
         """The media type to answer with."""
         return media.negotiate(flask.request.headers.get("Accept", ""), offers)
 
-    def removed(self, instances: list[Instance]) -> None:
-        """Called with instances that were just deleted."""
+    def removed(self, store: int, instances: list[Instance]) -> None:
+        """Tell the store's topics of instances that were just deleted."""
+        name, body = self.index.store_name(store), self.index.store_body(store)
+        for one in instances:
+            self.notifier.tell(body, "DeleteInstances", name, one.uids, storageClass=one.storage_class)
+
+    def added(self, place: Place, outcomes: list[stow.Outcome], storage_class: str) -> None:
+        """Tell the store's topics of instances that were just stored; not of identical ones stored again."""
+        body = self.index.store_body(place.store)
+        for one in outcomes:
+            if one.new:
+                more = {"modality": one.modality, "storageClass": storage_class}
+                self.notifier.tell(body, "StoreInstances", place.name, one.uids, **more)
 
     # --- transactions ---
 
@@ -144,8 +146,11 @@ class Store:
             receiver.single(stream)
         elif kind == "multipart/related" and part == "application/dicom" and parameters.get("boundary"):
             receiver.multipart(stream, parameters["boundary"])
+        elif kind == "multipart/related" and part == "application/dicom+json" and parameters.get("boundary"):
+            stow_json.JsonRequest(receiver).run(stream, parameters["boundary"])
         else:
             raise ApiError(400, f"unsupported Content-Type: {kind}", "array")
+        self.added(place, receiver.outcomes, storage_class)
         found = stow.report(receiver.outcomes, place.base, place.uids.study)
         failed = any(outcome.failure for outcome in receiver.outcomes) or not receiver.outcomes
         text = stow.render(found, answer.type.endswith("json"))
@@ -182,17 +187,52 @@ class Store:
         place = self.place(args)
         answer = self.accept(wado.MULTIPART + wado.SINGLE if place.uids.instance else wado.MULTIPART)
         found = self.instances(place)
+        pixels.check_transcoding({one.syntax for one in found}, answer.syntax)
         if answer.part:
-            parts = (
-                (f"application/dicom; transfer-syntax={one.syntax}", wado.file_pieces(self.index.files / one.file))
-                for one in found
-            )
-            header, body = wado.multipart(parts, answer.part, answer.syntax)
+            header, body = wado.multipart((self.part(one, answer.syntax) for one in found), answer.part, answer.syntax)
             return flask.Response(body, content_type=header)
-        one = found[0]
-        header = f"{answer.type}; transfer-syntax={one.syntax}"
-        pieces = wado.file_pieces(self.index.files / one.file)
-        return flask.Response(pieces, content_type=header, headers={"Content-Length": str(one.size)})
+        header, pieces = self.part(found[0], answer.syntax)
+        if answer.syntax not in ("*", found[0].syntax):
+            return flask.Response(b"".join(pieces), content_type=header)
+        return flask.Response(pieces, content_type=header, headers={"Content-Length": str(found[0].size)})
+
+    def part(self, one: Instance, wanted: str) -> tuple[str, Iterator[bytes]]:
+        """An instance in a transfer syntax, and its content type."""
+        syntax = one.syntax if wanted == "*" else wanted
+        path = self.index.files / one.file
+        return f"application/dicom; transfer-syntax={syntax}", pixels.transcode(path, one.syntax, wanted)
+
+    def frames(self, **args: str) -> flask.Response:
+        """WADO-RS frames."""
+        place = self.place(args)
+        answer = self.accept(pixels.FRAMES)
+        path = self.index.files / self.instances(place)[0].file
+        with wado.scanned(path) as file:
+            numbers = pixels.frame_numbers(args["frames"], file)
+            first = pixels.frame(path, file, numbers[0], answer)
+
+        def parts() -> Iterator[tuple[str, list[bytes]]]:
+            yield first[0], [first[1]]
+            for number in numbers[1:]:
+                with wado.scanned(path) as file:
+                    kind, data = pixels.frame(path, file, number, answer)
+                yield kind, [data]
+
+        header, body = wado.multipart(parts(), answer.part, answer.syntax)
+        return flask.Response(body, content_type=header)
+
+    def rendered(self, **args: str) -> flask.Response:
+        """WADO-RS rendered."""
+        place = self.place(args)
+        answer = self.accept(pixels.RENDERED)
+        path = self.index.files / self.instances(place)[0].file
+        frames = args.get("frames", str(choices.RENDERED_MULTI_FRAME))
+        with wado.scanned(path) as file:
+            numbers = pixels.frame_numbers(frames, file)
+        if len(numbers) > 1:
+            raise pixels.refuse("one frame can be rendered at a time")
+        data = pixels.rendered(path, numbers[0], answer.type, flask.request.args.get("viewport", ""))
+        return flask.Response(data, content_type=answer.type)
 
     def metadata(self, **args: str) -> flask.Response:
         """WADO-RS metadata."""
@@ -211,7 +251,7 @@ class Store:
         answer = self.accept(wado.BULKDATA)
         path = self.index.files / self.instances(place)[0].file
 
-        def pieces() -> Any:
+        def pieces() -> Iterator[bytes]:
             with wado.scanned(path) as file:
                 yield from wado.bulk_pieces(file, wado.bulk_element(file, args["path"]))
 
@@ -226,84 +266,12 @@ class Store:
     def delete(self, **args: str) -> flask.Response:
         """DELETE: an instance at once, a study or series as an operation."""
         place = self.place(args)
-        found = self.instances(place)
+        self.instances(place)  # 404 when there is nothing
         if place.uids.instance:
-            self.removed(self.index.remove(place.store, place.uids))
+            self.removed(place.store, self.index.remove(place.store, place.uids))
             return flask.jsonify({})
         method = operations.DELETE_METHODS["series" if place.uids.series else "study"]
-        del found
-        return self.start_operation(place, method, "")
-
-    def start_operation(self, place: Place, method: str, argument: str) -> flask.Response:
-        """Start an operation on the place and name it."""
-        fault = flask.request.environ.get("dicomstore.fault", {})
-        name = self.operations.start(place.dataset, place.version, method, place.store, place.uids, argument, fault)
-        return flask.jsonify({"name": name})
-
-    def set_class(self, **args: str) -> flask.Response:
-        """:setBlobStorageSettings on a study, series or instance."""
-        place = self.place(args)
-        wanted = operations.blob_class(self.small_body())
-        if wanted not in stow.STORAGE_CLASSES:
-            raise ApiError(400, f"invalid blobStorageClass: {wanted}")
-        self.instances(place)
-        return self.start_operation(place, operations.SET_CLASS, wanted)
-
-    def small_body(self) -> bytes:
-        """The body of a request other than store. Raises ApiError 413 beyond 10 MB."""
-        body: bytes = flask.request.environ["wsgi.input"].read(MAX_OTHER_BODY + 1)
-        if len(body) > MAX_OTHER_BODY:
-            raise ApiError(413, "the request is larger than 10 MB")
-        return body
-
-    def storage_info(self, **args: str) -> flask.Response:
-        """:getStorageInfo."""
-        place = self.place(args)
-        one = self.instances(place)[0]
-        structured = sum(len(line) for line in self.index.metadata(one.id))
-        blob = {
-            "sizeBytes": str(one.size),
-            "storageClass": one.storage_class,
-            "storageClassUpdateTime": operations.timestamp(one.class_time),
-        }
-        resource = f"{place.name}/dicomWeb/{one.uids.path}"
-        found = {"referencedResource": resource, "blobStorageInfo": blob}
-        return flask.jsonify({**found, "structuredStorageInfo": {"sizeBytes": str(structured)}})
-
-    def metrics(self, **args: str) -> flask.Response:
-        """:getStudyMetrics, :getSeriesMetrics, :getDICOMStoreMetrics."""
-        place = self.place(args)
-        counts = self.index.counts(place.store, place.uids)
-        found = {key: str(value) for key, value in counts.items()}
-        if place.uids.study:
-            if counts["instanceCount"] == 0:
-                raise wado.missing("series" if place.uids.series else "study")
-            level = "series" if place.uids.series else "study"
-            dropped = ("studyCount", "seriesCount") if place.uids.series else ("studyCount",)
-            found = {key: value for key, value in found.items() if key not in dropped}
-            return flask.jsonify({level: f"{place.name}/dicomWeb/{place.uids.path}", **found})
-        return flask.jsonify({"name": place.name, **found})
-
-    def list_operations(self, **args: str) -> flask.Response:
-        """Operations of a dataset."""
-        size = min(flask.request.args.get("pageSize", 100, int) or 100, 1000)
-        after = flask.request.args.get("pageToken", 0, int)
-        found = self.operations.page(_dataset(args), size + 1, after)
-        more = {"nextPageToken": str(after + size)} if len(found) > size else {}
-        return flask.jsonify({"operations": found[:size], **more})
-
-    def get_operation(self, **args: str) -> flask.Response:
-        """One operation."""
-        return flask.jsonify(self.operations.get(_dataset(args), args["operation"]))
-
-    def cancel_operation(self, **args: str) -> flask.Response:
-        """Cancel one."""
-        self.operations.cancel(_dataset(args), args["operation"])
-        return flask.jsonify({})
-
-
-def _dataset(args: dict[str, str]) -> str:
-    return f"projects/{args['project']}/locations/{args['location']}/datasets/{args['dataset']}"
+        return self.resources.start_operation(place, method, "")
 
 
 def answer_error(error: Exception) -> flask.Response:
@@ -327,11 +295,3 @@ def serve(store: Store, host: str = "127.0.0.1", port: int = 0) -> Server:
     server = Server(host, port, Faults(store.app))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     return server
-
-
-def parse_json(body: bytes) -> Any:
-    """A JSON body. Raises ApiError 400."""
-    try:
-        return json.loads(body or b"{}")
-    except ValueError as error:
-        raise ApiError(400, "Invalid JSON payload received.") from error

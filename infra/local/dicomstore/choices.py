@@ -40,3 +40,4 @@ class Options:
     stale_s: float = 0.0  # 4.3, 15.7: how long a search still finds a study or series whose last instance was deleted
     tokens: frozenset[str] = frozenset()  # bearer tokens with every right; none: no authentication
     read_tokens: frozenset[str] = frozenset()  # bearer tokens that may read only
+    pubsub_host: str = ""  # host:port of a Pub/Sub emulator; empty: no notifications are sent

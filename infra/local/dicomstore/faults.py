@@ -89,7 +89,10 @@ class Faults:
         with self._lock:
             self._counts[f"{method} {entry['kind']}"] += 1
             self._recent.append(entry)
-        rule = self._rule(method, environ)
+        try:
+            rule = self._rule(method, environ)
+        except (ValueError, re.error) as error:
+            return _json(start, "400 Bad Request", {"error": f"X-Fault: {error}"})
 
         def noted(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:
             entry["status"] = int(status[:3])

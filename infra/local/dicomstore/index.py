@@ -6,6 +6,7 @@ fsync mean that a power failure (not a crash) may lose the last seconds: the pri
 """
 
 import contextlib
+import json
 import queue
 import secrets
 import sqlite3
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS stores (id INTEGER PRIMARY KEY, name TEXT UNIQUE, body TEXT);
@@ -153,6 +154,37 @@ class Index:
         """Create it; False when it is there already."""
         with self.writing() as db:
             return db.execute("INSERT OR IGNORE INTO stores (name, body) VALUES (?, ?)", (name, body)).rowcount > 0
+
+    def store_name(self, store: int) -> str:
+        """The full name of a store."""
+        with self.reading() as db:
+            return str(db.execute("SELECT name FROM stores WHERE id = ?", (store,)).fetchone()[0])
+
+    def store_body(self, store: int) -> dict[str, Any]:
+        """What was set on a store: labels, notificationConfigs …"""
+        with self.reading() as db:
+            row = db.execute("SELECT body FROM stores WHERE id = ?", (store,)).fetchone()
+        return dict(json.loads(row[0])) if row else {}
+
+    def update_store(self, store: int, body: str) -> None:
+        """Set it anew."""
+        with self.writing() as db:
+            db.execute("UPDATE stores SET body = ? WHERE id = ?", (body, store))
+
+    def stores(self, prefix: str) -> list[tuple[str, str]]:
+        """Name and body of each store of a dataset, by name."""
+        with self.reading() as db:
+            found = db.execute("SELECT name, body FROM stores ORDER BY name").fetchall()
+        return [(name, body) for name, body in found if name.startswith(prefix)]
+
+    def delete_store(self, store: int) -> None:
+        """Delete a store with everything in it."""
+        with self.reading() as db:
+            studies = db.execute("SELECT uid FROM studies WHERE store = ?", (store,)).fetchall()
+        for (uid,) in studies:
+            self.remove(store, Uids(uid))
+        with self.writing() as db:
+            db.execute("DELETE FROM stores WHERE id = ?", (store,))
 
     # --- instances ---
 

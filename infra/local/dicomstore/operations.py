@@ -1,7 +1,6 @@
 """Long-running operations: deletes of studies and series, and storage class changes (sheet sections 6, 7, 13)."""
 
 import contextlib
-import json
 import secrets
 import sqlite3
 import threading
@@ -30,7 +29,7 @@ def timestamp(seconds: float) -> str:
 class Operations:
     """Starts, finishes, lists and cancels operations; they survive a restart."""
 
-    def __init__(self, index: Index, duration_s: float, removed: Callable[[list[Instance]], None]) -> None:
+    def __init__(self, index: Index, duration_s: float, removed: Callable[[int, list[Instance]], None]) -> None:
         self._index = index
         self._duration_s = duration_s
         self._removed = removed
@@ -102,7 +101,7 @@ class Operations:
 
     def _delete(self, store: int, uids: Uids) -> int:
         gone = self._index.remove(store, uids)
-        self._removed(gone)
+        self._removed(store, gone)
         return len(gone)
 
     def _set_class(self, store: int, uids: Uids, storage_class: str) -> int:
@@ -121,11 +120,11 @@ class Operations:
                 return _shown(row)
         raise ApiError(404, f"Operation not found: {number}")
 
-    def page(self, dataset: str, size: int, after: int) -> list[dict[str, Any]]:
-        """Operations of a dataset, the newest last; at most size from the given position."""
+    def list(self, dataset: str) -> list[dict[str, Any]]:
+        """Every operation of a dataset, the newest last."""
         with self._index.reading() as db:
-            sql = f"SELECT {COLUMNS} FROM operations WHERE dataset = ? ORDER BY created LIMIT ? OFFSET ?"  # noqa: S608
-            return [_shown(row) for row in db.execute(sql, (dataset, size, after)).fetchall()]
+            sql = f"SELECT {COLUMNS} FROM operations WHERE dataset = ? ORDER BY created, id"  # noqa: S608
+            return [_shown(row) for row in db.execute(sql, (dataset,)).fetchall()]
 
     def cancel(self, dataset: str, number: str) -> None:
         """Cancel it when it still runs: it ends with code 1 and does nothing. Raises ApiError 404."""
@@ -162,13 +161,3 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
     if code:
         return {**shown, "done": True, "error": {"code": code, "message": message}}
     return {**shown, "done": True, "response": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
-
-
-def blob_class(body: bytes) -> str:
-    """The storage class a setBlobStorageSettings body asks for. Raises ApiError 400."""
-    try:
-        posted = json.loads(body)
-        settings = posted.get("blobStorageSettings") or posted.get("blob_storage_settings") or {}
-        return str(settings.get("blobStorageClass") or settings["blob_storage_class"])
-    except (ValueError, AttributeError, KeyError) as error:
-        raise ApiError(400, "blobStorageSettings.blobStorageClass is missing") from error

@@ -60,6 +60,12 @@ class File(NamedTuple):
         element = self.elements.get(tag) or self.meta.get(tag)
         return self.raw(element).decode("latin-1").strip(" \0") if element else ""
 
+    def number(self, tag: int) -> int:
+        """The first value of a US element; 0 when absent."""
+        element = self.elements.get(tag)
+        order = "big" if self.big_endian else "little"
+        return int.from_bytes(self.raw(element)[:2], order) if element else 0  # type: ignore[arg-type]
+
 
 class _Scanner:
     """Reads element headers in one encoding; explicit and implicit VR, little and big endian."""

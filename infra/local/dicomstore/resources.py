@@ -1,0 +1,193 @@
+"""The JSON side of the API: dicomStores, operations, metrics and storage (sheet sections 1, 7, 13)."""
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import flask
+
+from infra.local.dicomstore import operations, stow, wado
+from infra.local.dicomstore.media import ApiError
+
+if TYPE_CHECKING:
+    from infra.local.dicomstore.app import Place, Store
+
+DATASET = "/<any(v1,v1beta1):version>/projects/<project>/locations/<location>/datasets/<dataset>"
+STORE = DATASET + "/dicomStores/<store>"
+WEB = STORE + "/dicomWeb"
+STUDY = WEB + "/studies/<study>"
+SERIES = STUDY + "/series/<series>"
+INSTANCE = SERIES + "/instances/<instance>"
+FIELDS = ("labels", "notificationConfig", "notificationConfigs", "streamConfigs")
+STORE_ID = re.compile(r"[\w.-]{1,256}")
+
+
+class Resources:
+    """The views; each takes the variables of its URL."""
+
+    def __init__(self, store: "Store") -> None:
+        self.place = store.place
+        self.index = store.index
+        self.operations = store.operations
+        for method, path, view in (
+            ("POST", DATASET + "/dicomStores", self.create_store),
+            ("GET", DATASET + "/dicomStores", self.list_stores),
+            ("GET", STORE, self.get_store),
+            ("PATCH", STORE, self.patch_store),
+            ("DELETE", STORE, self.delete_store),
+            ("GET", STORE + ":getDICOMStoreMetrics", self.metrics),
+            ("GET", STUDY + ":getStudyMetrics", self.metrics),
+            ("GET", SERIES + ":getSeriesMetrics", self.metrics),
+            ("GET", INSTANCE + ":getStorageInfo", self.storage_info),
+            ("GET", DATASET + "/operations", self.list_operations),
+            ("GET", DATASET + "/operations/<operation>", self.get_operation),
+            ("POST", DATASET + "/operations/<operation>:cancel", self.cancel_operation),
+            *(("POST", path + ":setBlobStorageSettings", self.set_class) for path in (STUDY, SERIES, INSTANCE)),
+            *(("PUT", path, not_here) for path in (WEB + "/studies", STUDY)),
+            *(("PATCH", path + "/metadata", not_here) for path in (STUDY, SERIES, INSTANCE)),
+            *(("POST", f"{STORE}:{verb}", not_here) for verb in ("import", "export", "deidentify")),
+            ("POST", DATASET + ":deidentify", not_here),
+            ("POST", STORE + ":setBlobStorageSettings", not_here),
+        ):
+            store.route(method, path, view)
+
+    # --- dicomStores ---
+
+    def create_store(self, **args: str) -> flask.Response:
+        """dicomStores.create."""
+        name = f"{dataset(args)}/dicomStores/{flask.request.args.get('dicomStoreId', '')}"
+        if not STORE_ID.fullmatch(name.rpartition("/")[2]):
+            raise ApiError(400, "dicomStoreId is missing or not valid")
+        body = small_json()
+        kept = {key: body[key] for key in FIELDS if key in body}
+        if not self.index.create_store(name, json.dumps(kept)):
+            raise ApiError(409, f"already exists: {name}")
+        return flask.jsonify({"name": name, **kept})
+
+    def list_stores(self, **args: str) -> flask.Response:
+        """dicomStores.list."""
+        found = self.index.stores(dataset(args) + "/dicomStores/")
+        return _page("dicomStores", [{"name": name, **json.loads(body)} for name, body in found])
+
+    def get_store(self, **args: str) -> flask.Response:
+        """dicomStores.get."""
+        place = self.place(args)
+        return flask.jsonify({"name": place.name, **self.index.store_body(place.store)})
+
+    def patch_store(self, **args: str) -> flask.Response:
+        """dicomStores.patch, of whole top-level fields."""
+        place = self.place(args)
+        body, kept = small_json(), self.index.store_body(place.store)
+        for field in flask.request.args.get("updateMask", "").split(","):
+            if field not in FIELDS:
+                raise ApiError(400, f"updateMask: unknown field {field!r}")
+            kept.pop(field, None)
+            kept.update({field: body[field]} if field in body else {})
+        self.index.update_store(place.store, json.dumps(kept))
+        return flask.jsonify({"name": place.name, **kept})
+
+    def delete_store(self, **args: str) -> flask.Response:
+        """dicomStores.delete, with everything in it."""
+        self.index.delete_store(self.place(args).store)
+        return flask.jsonify({})
+
+    # --- metrics and storage ---
+
+    def metrics(self, **args: str) -> flask.Response:
+        """:getStudyMetrics, :getSeriesMetrics, :getDICOMStoreMetrics."""
+        place = self.place(args)
+        counts = self.index.counts(place.store, place.uids)
+        found = {key: str(value) for key, value in counts.items()}
+        if not place.uids.study:
+            return flask.jsonify({"name": place.name, **found})
+        level = "series" if place.uids.series else "study"
+        if counts["instanceCount"] == 0:
+            raise wado.missing(level)
+        for key in ("studyCount", "seriesCount") if place.uids.series else ("studyCount",):
+            del found[key]
+        return flask.jsonify({level: f"{place.name}/dicomWeb/{place.uids.path}", **found})
+
+    def storage_info(self, **args: str) -> flask.Response:
+        """:getStorageInfo."""
+        place = self.place(args)
+        one = self.index.find(place.store, place.uids)
+        if not one:
+            raise wado.missing("instance")
+        blob = {
+            "sizeBytes": str(one.size),
+            "storageClass": one.storage_class,
+            "storageClassUpdateTime": operations.timestamp(one.class_time),
+        }
+        structured = sum(len(line) for line in self.index.metadata(one.id))
+        found = {"referencedResource": f"{place.name}/dicomWeb/{one.uids.path}", "blobStorageInfo": blob}
+        return flask.jsonify({**found, "structuredStorageInfo": {"sizeBytes": str(structured)}})
+
+    def set_class(self, **args: str) -> flask.Response:
+        """:setBlobStorageSettings on a study, series or instance."""
+        place = self.place(args)
+        posted = small_json()
+        settings = posted.get("blobStorageSettings") or posted.get("blob_storage_settings") or {}
+        wanted = settings.get("blobStorageClass") or settings.get("blob_storage_class")
+        if wanted not in stow.STORAGE_CLASSES:
+            raise ApiError(400, f"blobStorageSettings.blobStorageClass is one of {', '.join(stow.STORAGE_CLASSES)}")
+        if not self.index.instances(place.store, place.uids):
+            raise wado.missing("resource")
+        return self.start_operation(place, operations.SET_CLASS, wanted)
+
+    # --- operations ---
+
+    def start_operation(self, place: "Place", method: str, argument: str) -> flask.Response:
+        """Start an operation on the place and name it."""
+        fault = flask.request.environ.get("dicomstore.fault", {})
+        name = self.operations.start(place.dataset, place.version, method, place.store, place.uids, argument, fault)
+        return flask.jsonify({"name": name})
+
+    def list_operations(self, **args: str) -> flask.Response:
+        """operations.list."""
+        return _page("operations", self.operations.list(dataset(args)))
+
+    def get_operation(self, **args: str) -> flask.Response:
+        """operations.get."""
+        return flask.jsonify(self.operations.get(dataset(args), args["operation"]))
+
+    def cancel_operation(self, **args: str) -> flask.Response:
+        """operations.cancel."""
+        self.operations.cancel(dataset(args), args["operation"])
+        return flask.jsonify({})
+
+
+def dataset(args: dict[str, str]) -> str:
+    """`projects/…/locations/…/datasets/…` of a URL."""
+    return f"projects/{args['project']}/locations/{args['location']}/datasets/{args['dataset']}"
+
+
+def small_json() -> Any:
+    """The JSON object in the request's body. Raises ApiError 400, 413."""
+    body = flask.request.environ["wsgi.input"].read(MAX_BODY + 1)
+    if len(body) > MAX_BODY:
+        raise ApiError(413, "the request is larger than 10 MB")
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError as error:
+        raise ApiError(400, "Invalid JSON payload received.") from error
+    if not isinstance(found, dict):
+        raise ApiError(400, "Invalid JSON payload received.")
+    return found
+
+
+MAX_BODY = 10_000_000  # bytes; only store requests may be larger (sheet section 9)
+
+
+def not_here(**args: str) -> flask.Response:
+    """Methods of the service that this store leaves out on purpose."""
+    del args
+    raise ApiError(
+        501, f"{flask.request.method} {flask.request.path.rpartition('/')[2]} is not part of this local store"
+    )
+
+
+def _page(key: str, found: list[dict[str, Any]]) -> flask.Response:
+    size = max(1, min(flask.request.args.get("pageSize", 100, int) or 100, 1000))
+    start = flask.request.args.get("pageToken", 0, int)
+    more = {"nextPageToken": str(start + size)} if len(found) > start + size else {}
+    return flask.jsonify({key: found[start : start + size], **more})

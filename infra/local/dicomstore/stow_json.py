@@ -1,0 +1,213 @@
+"""Store from DICOM JSON metadata and bulk parts: what arrives becomes a Part 10 file (sheet 3.1, form 3)."""
+
+import io
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import UID
+
+from infra.local.dicomstore import media
+from infra.local.dicomstore.index import Uids
+from infra.local.dicomstore.scan import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
+from infra.local.dicomstore.stow import Outcome, Receiver, RejectedError, Stream, feed
+from infra.local.dicomstore.wado import PIECE
+
+JSON_MAX = 256 << 20  # bytes of the JSON part
+PIXEL_DATA, SYNTAX, CHARACTER_SET = "7FE00010", "00020010", "00080005"
+REQUIRED = ("00080016", "00080018", "0020000D", "0020000E")
+JPEG = "1.2.840.10008.1.2.4."
+SYNTAXES_OF = {
+    "image/jpeg": (JPEG + "50", JPEG + "51", JPEG + "57", JPEG + "70"),
+    "image/jls": (JPEG + "80", JPEG + "81"),
+    "image/jp2": (JPEG + "90", JPEG + "91"),
+    "image/jpx": (JPEG + "92", JPEG + "93"),
+    "image/dicom-rle": ("1.2.840.10008.1.2.5",),
+}
+NATIVE = (IMPLICIT_LE, EXPLICIT_LE)
+
+
+class Bulk(NamedTuple):
+    """A part that came after the JSON: its Content-Type and its bytes."""
+
+    kind: str
+    parameters: dict[str, str]
+    path: Path
+
+
+class JsonRequest:
+    """Reads the parts, then stores each data set."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._json = bytearray()
+        self._bulk: dict[str, Bulk] = {}
+        self._paths: list[Path] = []
+        self._parts = 0
+        self._headers: dict[str, str] = {}
+        self._name = self._value = b""
+        self._file: BinaryIO | None = None
+
+    def run(self, stream: Stream, boundary: str) -> None:
+        """Store what the body holds. Raises ApiError 400: not multipart, or the first part is no array."""
+        callbacks: dict[str, Any] = {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._opened,
+            "on_part_data": self._data,
+            "on_part_end": self._end,
+        }
+        try:
+            feed(stream, boundary, callbacks, self._end)  # type: ignore[arg-type]
+            for dataset in self._datasets():
+                self._store(dataset)
+        finally:
+            for path in self._paths:
+                path.unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        self._parts += 1
+        self._headers = {}
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name.decode("latin-1").lower()] = self._value.decode("latin-1")
+        self._name = self._value = b""
+
+    def _opened(self) -> None:
+        if self._parts == 1:
+            return
+        _, path = self._receiver.index.new_file()
+        self._paths.append(path)
+        self._file = path.open("wb")
+        location = self._headers.get("content-location", "")
+        if location in self._bulk:
+            raise media.ApiError(400, "two parts have the same Content-Location", "array")
+        self._bulk[location] = Bulk(*media.parse(self._headers.get("content-type", "")), path)
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._file:
+            self._file.write(memoryview(data)[start:end])
+        else:
+            self._json += data[start:end]
+            if len(self._json) > JSON_MAX:
+                raise media.ApiError(400, "the JSON part is too large", "array")
+
+    def _end(self) -> None:
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def _datasets(self) -> list[dict[str, Any]]:
+        try:
+            datasets = json.loads(self._json)
+        except ValueError as error:
+            raise media.ApiError(400, "the first part is not JSON", "array") from error
+        if not isinstance(datasets, list) or not all(isinstance(one, dict) for one in datasets):
+            raise media.ApiError(400, "the first part is not an array of data sets", "array")
+        return datasets
+
+    def _store(self, dataset: dict[str, Any]) -> None:
+        uids = Uids(*(_first(dataset, tag) for tag in ("0020000D", "0020000E", "00080018")))
+        try:
+            with self._receiver.new_file() as (name, path, file):
+                _write(file, dataset, self._bulk)
+                self._receiver.take(name, path)
+        except RejectedError as error:
+            self._receiver.outcomes.append(Outcome(uids, _first(dataset, "00080016"), str(error)))
+
+
+def _first(dataset: dict[str, Any], tag: str) -> str:
+    value = dataset.get(tag, {}).get("Value") or [""]
+    return str(value[0])
+
+
+def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> None:
+    """Write the Part 10 file a data set describes. Raises RejectedError: what it breaks."""
+    syntax = _first(dataset, SYNTAX)
+    if not syntax or syntax in (EXPLICIT_BE, DEFLATED_LE):
+        raise RejectedError(f"TransferSyntaxUID (0002,0010) is missing or not supported: {syntax}")
+    if _first(dataset, CHARACTER_SET) != "ISO_IR 192":
+        raise RejectedError("SpecificCharacterSet (0008,0005) must be ISO_IR 192.")
+    for tag in REQUIRED:
+        if not _first(dataset, tag):
+            raise RejectedError(f"The required attribute {tag} is missing.")
+    bulk = {tag: element["BulkDataURI"] for tag, element in dataset.items() if "BulkDataURI" in element}
+    if len(bulk) > 1:
+        raise RejectedError("More than one BulkDataURI in an instance.")
+    if PIXEL_DATA in dataset and PIXEL_DATA not in bulk:
+        raise RejectedError("PixelData (7FE0,0010) must be a bulk data part.")
+    tag, uri = next(iter(bulk.items()), ("", ""))
+    before = {key: value for key, value in dataset.items() if key[:4] != "0002" and (not tag or key < tag)}
+    after = {key: value for key, value in dataset.items() if tag and key > tag}
+    implicit = syntax == IMPLICIT_LE
+    head = _parse(before)
+    head.file_meta = FileMetaDataset()
+    head.file_meta.TransferSyntaxUID = UID(syntax)
+    head.file_meta.MediaStorageSOPClassUID = UID(_first(dataset, "00080016"))
+    head.file_meta.MediaStorageSOPInstanceUID = UID(_first(dataset, "00080018"))
+    start = io.BytesIO()
+    head.save_as(start, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
+    file.write(start.getvalue())
+    if tag:
+        _write_bulk(file, tag, dataset[tag].get("vr", "OB"), syntax, _part(tag, uri, syntax, parts))
+    if after:
+        rest = DicomBytesIO()
+        rest.is_little_endian, rest.is_implicit_VR = True, implicit
+        write_dataset(rest, _parse(after))
+        file.write(rest.getvalue())
+
+
+def _parse(dataset: dict[str, Any]) -> Dataset:
+    try:
+        return Dataset.from_json(dataset)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RejectedError(f"The JSON is not a DICOM data set: {type(error).__name__}") from error
+
+
+def _part(tag: str, uri: str, syntax: str, parts: dict[str, Bulk]) -> Bulk:
+    if uri not in parts:
+        raise RejectedError(f"No part has the Content-Location that {tag} names.")
+    part = parts[uri]
+    named = part.parameters.get("transfer-syntax", syntax)
+    if part.kind == "application/octet-stream":
+        fits = syntax in NATIVE or tag != PIXEL_DATA or named == syntax
+    else:
+        fits = tag == PIXEL_DATA and named == syntax and syntax in SYNTAXES_OF.get(part.kind, ())
+    if not fits:
+        raise RejectedError(f"A part of type {part.kind} does not fit transfer syntax {syntax}.")
+    return part
+
+
+def _write_bulk(file: BinaryIO, tag: str, vr: str, syntax: str, part: Bulk) -> None:
+    if vr not in ("OB", "OW", "UN"):
+        raise RejectedError("BulkDataURI is for VR OB, OW and UN.")
+    size = part.path.stat().st_size
+    padding = b"\0" * (size % 2)
+    encapsulated = tag == PIXEL_DATA and syntax not in NATIVE
+    length = 0xFFFFFFFF if encapsulated else size + len(padding)
+    group, number = int(tag[:4], 16), int(tag[4:], 16)
+    if syntax == IMPLICIT_LE:
+        file.write(struct.pack("<HHI", group, number, length))
+    else:
+        name = b"OB" if encapsulated else vr.encode()
+        file.write(struct.pack("<HH2sHI", group, number, name, 0, length))
+    if encapsulated:  # an empty offset table, then the part as one fragment
+        file.write(struct.pack("<HHIHHI", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE000, size + len(padding)))
+    with part.path.open("rb") as source:
+        shutil.copyfileobj(source, file, PIECE)
+    file.write(padding)
+    if encapsulated:
+        file.write(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
