@@ -113,7 +113,9 @@ class Client:
         url = path if path.startswith("http") else f"{self.web}/{path}"
         return self.http.get(url, params=params or None, headers={"Accept": accept}, timeout=60)
 
-    def post(self, body: Any, kind: str = "application/dicom", path: str = "studies", **headers: str) -> requests.Response:
+    def post(
+        self, body: Any, kind: str = "application/dicom", path: str = "studies", **headers: str
+    ) -> requests.Response:
         """Store."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.http.post(f"{self.web}/{path}", data=body, headers={"Content-Type": kind, **named}, timeout=120)

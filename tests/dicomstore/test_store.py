@@ -14,7 +14,9 @@ def test_3_1_single_part_file_is_stored_and_comes_back_byte_for_byte(store: Clie
     file = (BUNDLED / "CT_small.dcm").read_bytes()
     assert store.post(file).status_code == 200
     (found,) = store.found("instances", includefield="0020000E")
-    path = f"studies/{uids([found])[0]}/series/{found['0020000E']['Value'][0]}/instances/{found['00080018']['Value'][0]}"
+    path = (
+        f"studies/{uids([found])[0]}/series/{found['0020000E']['Value'][0]}/instances/{found['00080018']['Value'][0]}"
+    )
     assert store.get(path, "application/dicom; transfer-syntax=*").content == file
 
 
@@ -80,7 +82,8 @@ def test_3_2_xml_is_the_default_answer_in_the_exact_shape_of_the_sample(store: C
         '<DicomAttribute tag="00081199" vr="SQ" keyword="ReferencedSOPSequence"><Item number="1">'
         f'<DicomAttribute tag="00081150" vr="UI" keyword="ReferencedSOPClassUID"><Value number="1">{CT}</Value>'
         '</DicomAttribute><DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID">'
-        '<Value number="1">1.2.3.4</Value></DicomAttribute><DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL">'
+        '<Value number="1">1.2.3.4</Value></DicomAttribute>'
+        '<DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL">'
         f'<Value number="1">{store.web}/studies/1.2/series/1.2.3/instances/1.2.3.4</Value></DicomAttribute></Item>'
         "</DicomAttribute></NativeDicomModel>"
     )
@@ -119,7 +122,9 @@ def test_3_3_406_when_no_answer_is_acceptable_and_nothing_is_stored(store: Clien
     assert store.found("studies") == []
 
 
-@pytest.mark.parametrize("kind", ["application/json", "text/plain", "multipart/form-data; boundary=x", "multipart/related"])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "text/plain", "multipart/form-data; boundary=x", "multipart/related"]
+)
 def test_3_3_an_unsupported_content_type_is_400_not_415(store: Client, kind: str) -> None:
     assert store.post(dicom(), kind).status_code == 400
 

@@ -1,6 +1,7 @@
 """`python -m infra.local.dicomstore --port 8042 --data DIR`: serve until interrupted."""
 
 import argparse
+import logging
 import os
 import signal
 import threading
@@ -30,6 +31,7 @@ def main() -> None:
         help="sends notifications there",
     )
     flags = parser.parse_args()
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs what a file holds
     tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
     options = Options(flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub)
     store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
@@ -132,12 +132,22 @@ def frame(path: Path, file: File, number: int, wanted: Media) -> tuple[str, byte
         return kind, model.little_endian(data, "OW", words)
     check_transcoding({stored}, wanted.syntax or EXPLICIT_LE)
     ds = dcmread(path, force=True, stop_before_pixels=True)
-    array = pixel_array(path, index=number, raw=bool(wanted.syntax))
+    array = _decoded(path, ds, number, raw=bool(wanted.syntax))
     if not wanted.syntax:
         return kind, _image(array, "PNG")
     if wanted.syntax == EXPLICIT_LE:
         return kind, np.packbits(array, bitorder="little").tobytes() if ds.BitsAllocated == 1 else array.tobytes()
     return kind, _encode(ds, array, wanted.syntax)
+
+
+def _decoded(path: Path, ds: Dataset, number: int, raw: bool) -> Any:
+    """One frame's pixels. A file that does not name its transfer syntax is read whole, any other just there."""
+    if "TransferSyntaxUID" in getattr(ds, "file_meta", {}):
+        return pixel_array(path, index=number, raw=raw)
+    whole = dcmread(path, force=True)
+    whole.file_meta = FileMetaDataset()
+    whole.file_meta.TransferSyntaxUID = UID(IMPLICIT_LE if whole.original_encoding[0] else EXPLICIT_LE)
+    return pixel_array(whole, index=number, raw=raw)
 
 
 def _encode(ds: Dataset, array: Any, syntax: str) -> bytes:
@@ -166,10 +176,18 @@ def check_transcoding(stored: set[str], wanted: str) -> None:
 
 
 def transcode(path: Path, stored: str, wanted: str) -> Iterator[bytes]:
-    """A stored file in another transfer syntax; as it is when that is its own."""
+    """A stored file in another transfer syntax; as it is when that is its own. Raises ApiError 406."""
     if wanted in ("*", stored):
         yield from wado.file_pieces(path)
         return
+    try:
+        yield _transcoded(path, stored, wanted)
+    except (ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
+        message = f"cannot transcode from {stored} to {wanted}: {type(error).__name__}"
+        raise ApiError(choices.NOT_TRANSCODABLE, message, "text") from error
+
+
+def _transcoded(path: Path, stored: str, wanted: str) -> bytes:
     ds = dcmread(path, force=True)
     ds.file_meta = getattr(ds, "file_meta", None) or FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = UID(stored)
@@ -180,11 +198,10 @@ def transcode(path: Path, stored: str, wanted: str) -> Iterator[bytes]:
     ds.file_meta.TransferSyntaxUID = UID(EXPLICIT_LE)
     if "PixelData" in ds and wanted not in NATIVE:
         _compress(ds, wanted)
-    else:
-        ds.file_meta.TransferSyntaxUID = UID(wanted)
+    ds.file_meta.TransferSyntaxUID = UID(wanted)
     file = io.BytesIO()
-    ds.save_as(file, implicit_vr=wanted == IMPLICIT_LE, little_endian=True, enforce_file_format=True)
-    yield file.getvalue()
+    dcmwrite(file, ds, implicit_vr=wanted == IMPLICIT_LE, little_endian=True, enforce_file_format=True)
+    return file.getvalue()
 
 
 def _compress(ds: Dataset, wanted: str) -> None:
@@ -197,7 +214,6 @@ def _compress(ds: Dataset, wanted: str) -> None:
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
     if ds.SamplesPerPixel == 3:
         ds.PhotometricInterpretation, ds.PlanarConfiguration = "YBR_FULL_422", 0
-    ds.file_meta.TransferSyntaxUID = UID(BASELINE)
 
 
 def _swap_words(ds: Dataset) -> None:
@@ -211,7 +227,7 @@ def rendered(path: Path, number: int, kind: str, viewport: str) -> bytes:
     """A frame as a viewer shows it, as `image/jpeg` or `image/png`. Raises ApiError 400, 406."""
     ds = dcmread(path, force=True, stop_before_pixels=True)
     try:
-        array = pixel_array(ds, index=number)
+        array = _decoded(path, ds, number, raw=False)
     except (ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
         raise ApiError(choices.NOT_TRANSCODABLE, "the pixel data cannot be decoded", "text") from error
     photometric = str(ds.get("PhotometricInterpretation", "MONOCHROME2"))

@@ -55,8 +55,9 @@ class Resources:
 
     def create_store(self, **args: str) -> flask.Response:
         """dicomStores.create."""
-        name = f"{dataset(args)}/dicomStores/{flask.request.args.get('dicomStoreId', '')}"
-        if not STORE_ID.fullmatch(name.rpartition("/")[2]):
+        store_id = flask.request.args.get("dicomStoreId", "")
+        name = f"{dataset(args)}/dicomStores/{store_id}"
+        if not STORE_ID.fullmatch(store_id):
             raise ApiError(400, "dicomStoreId is missing or not valid")
         body = small_json()
         kept = {key: body[key] for key in FIELDS if key in body}

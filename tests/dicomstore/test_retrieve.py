@@ -1,0 +1,237 @@
+"""Retrieve (WADO-RS): instances, metadata, bulk data and negotiation, sections 5.1, 5.4, 5.5, 5.7 and 5.8."""
+
+import io
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from tests.dicomstore.kit import BUNDLED, ELE, Client, dataset, dicom, gradient, image, part10, parts_of
+
+ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+
+
+def test_5_1_study_series_and_instance_as_stored_are_byte_identical(store: Client) -> None:
+    files = [dicom(instance="1"), dicom(instance="2"), dicom(series="1.2.4", instance="3")]
+    store.stored(*files)
+    for path, expected in (
+        ("studies/1.2", files),
+        ("studies/1.2/series/1.2.3", files[:2]),
+        (f"{ONE[:-7]}2", files[1:2]),
+    ):
+        answer = store.get(path, AS_STORED)
+        assert answer.headers["Content-Type"].startswith("multipart/related; ")
+        assert 'type="application/dicom"' in answer.headers["Content-Type"]
+        parts = parts_of(answer)
+        assert [body for _, body in parts] == expected
+        assert {kind for kind, _ in parts} == {f"application/dicom; transfer-syntax={ELE}"}
+
+
+def test_5_1_single_part_is_for_instances_alone_and_names_the_actual_syntax(store: Client) -> None:
+    store.stored(dicom())
+    answer = store.get(ONE, "application/dicom; transfer-syntax=*")
+    assert answer.headers["Content-Type"] == f"application/dicom; transfer-syntax={ELE}"
+    assert store.get("studies/1.2", "application/dicom; transfer-syntax=*").status_code == 406
+
+
+def test_5_1_the_default_is_explicit_little_endian_not_as_stored(store: Client) -> None:
+    file = (BUNDLED / "JPEG2000.dcm").read_bytes()
+    ds = pydicom.dcmread(io.BytesIO(file))
+    store.stored(file)
+    path = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    for accept in ("*/*", "", 'multipart/related; type="application/dicom"', "multipart/related"):
+        ((kind, body),) = parts_of(store.get(path, accept))
+        got = pydicom.dcmread(io.BytesIO(body))
+        assert kind == f"application/dicom; transfer-syntax={ELE}" and got.file_meta.TransferSyntaxUID == ELE
+        assert np.array_equal(got.pixel_array, ds.pixel_array)
+    assert store.get(path, "application/dicom").headers["Content-Type"] == f"application/dicom; transfer-syntax={ELE}"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/dicom+json;q=0.1, application/dicom; transfer-syntax=*;q=0.9", "application/dicom;"),
+        (f"application/dicom; transfer-syntax=*;q=0.2, {AS_STORED}", "multipart/related"),
+        ("text/html, */*;q=0.1", "multipart/related"),
+        ("application/*; transfer-syntax=*", "application/dicom;"),
+        (f"{AS_STORED};q=0, application/dicom; transfer-syntax=*", "application/dicom;"),
+    ],
+)
+def test_5_7_quality_values_and_wildcards(store: Client, accept: str, kind: str) -> None:
+    store.stored(dicom())
+    assert store.get(ONE, accept).headers["Content-Type"].startswith(kind)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        'multipart/related; type="application/dicom; transfer-syntax=*"',  # the syntax inside the quoted type
+        "application/dicom; transfer-syntax=1.2.3",
+        "image/jpeg",
+        'multipart/related; type="image/png"',
+    ],
+)
+def test_5_7_what_cannot_be_answered_is_406_with_the_list_of_what_can(store: Client, accept: str) -> None:
+    store.stored(dicom())
+    answer = store.get(ONE, accept)
+    assert answer.status_code == 406
+    start = f"no supported media type found in [{accept}], accept-header must include one of "
+    listed = 'multipart/related; transfer-syntax=1.2.840.10008.1.2.1; type="application/dicom",multipart/related; '
+    assert answer.text.startswith(start + listed)
+
+
+@pytest.mark.parametrize("path", ["studies/9", "studies/1.2/series/9", "studies/1.2/series/1.2.3/instances/9"])
+def test_5_8_what_is_missing_is_404_with_a_bare_json_string(store: Client, path: str) -> None:
+    store.stored(dicom())
+    for url in (path, f"{path}/metadata"):
+        answer = store.get(url)
+        assert answer.status_code == 404
+        assert answer.headers["Content-Type"] == "application/json; charset=UTF-8"
+        assert answer.json().startswith("DICOM ") and answer.json().endswith(" does not exist.")
+
+
+def test_5_4_metadata_has_the_file_meta_group_but_no_lengths(store: Client) -> None:
+    store.stored(dicom())
+    (item,) = store.get(ONE + "/metadata").json()
+    group = {tag for tag in item if tag.startswith("0002")}
+    assert group == {"00020002", "00020003", "00020010", "00020012", "00020013"}
+    assert item["00020010"]["Value"] == [ELE]
+
+
+def test_5_4_metadata_of_study_and_series_is_one_object_an_instance(store: Client) -> None:
+    store.stored(dicom(instance="1"), dicom(instance="2"), dicom(series="1.2.4", instance="3"))
+    assert len(store.get("studies/1.2/metadata").json()) == 3
+    assert len(store.get("studies/1.2/series/1.2.3/metadata").json()) == 2
+    answer = store.get(ONE[:-7] + "1/metadata")
+    assert answer.headers["Content-Type"] == "application/dicom+json; charset=utf-8"
+
+
+def test_5_4_metadata_as_xml(store: Client) -> None:
+    store.stored(dicom(instance="1", ImageComments="a < b & c"), dicom(instance="2"))
+    parts = parts_of(store.get("studies/1.2/metadata", 'multipart/related; type="application/dicom+xml"'))
+    assert len(parts) == 2
+    root = ElementTree.fromstring(parts[0][1])
+    assert root.tag == "NativeDicomModel"
+    assert root.findtext("./DicomAttribute[@tag='00204000']/Value") == "a < b & c"
+
+
+def test_5_4_values_of_every_kind_are_dicom_json(store: Client) -> None:
+    ds = dataset(
+        ImageType=["ORIGINAL", "PRIMARY"], PatientWeight="72.5", InstanceNumber=3, PixelSpacing=["0.5", "0.25"],
+        FrameIncrementPointer=[0x00181063], RecommendedDisplayFrameRateInFloat=1.5, PatientName="A^B=\u5c71",
+        SpecificCharacterSet="ISO_IR 192", SimpleFrameList=[1, 2, 4000000000], TextValue="one\\two",
+        PatientComments="line\r\nnext", SelectorSLValue=[-5], ReferencedSOPInstanceUID="1.2.9",
+    )  # fmt: skip
+    ds.RequestAttributesSequence = Sequence([Dataset(), Dataset()])
+    ds.RequestAttributesSequence[0].ScheduledProcedureStepID = "S1"
+    ds.add_new(0x00091001, "LO", "private")
+    ds.private_block(0x0009, "GOOGLE", create=True)
+    store.stored(part10(ds))
+    (item,) = store.get(ONE + "/metadata").json()
+    assert item["00080008"] == {"vr": "CS", "Value": ["ORIGINAL", "PRIMARY"]}
+    assert item["00101030"] == {"vr": "DS", "Value": [72.5]} and item["00200013"] == {"vr": "IS", "Value": [3]}
+    assert item["00280030"] == {"vr": "DS", "Value": [0.5, 0.25]}
+    assert item["00280009"] == {"vr": "AT", "Value": ["00181063"]}
+    assert item["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "A^B", "Ideographic": "\u5c71"}]}
+    assert item["00081161"] == {"vr": "UL", "Value": [1, 2, 4000000000]}
+    assert item["00104000"] == {"vr": "LT", "Value": ["line\r\nnext"]}
+    assert item["00400275"] == {"vr": "SQ", "Value": [{"00400009": {"vr": "SH", "Value": ["S1"]}}, {}]}
+    assert item["00091001"]["vr"] == "LO" and item["00090010"]["Value"] == ["GOOGLE"]
+
+
+def test_5_5_what_is_bulk_data_and_what_stays_inline(store: Client) -> None:
+    ds = dataset()
+    ds.add_new(0x00420011, "OB", b"%PDF")  # OB: always
+    ds.add_new(0x00091010, "UN", b"abcd")  # UN: always
+    ds.add_new(0x00660016, "OF", bytes(2048))  # up to 2 KiB inline
+    ds.add_new(0x00660040, "OL", bytes(2052))
+    ds.add_new(0x00720075, "OV", bytes(8))
+    ds.SelectorUSValue = list(range(512))  # up to 512 values inline
+    ds.SelectorULValue = list(range(513))
+    ds.SelectorSSValue = [-1] * 600  # SS is not in the list
+    store.stored(part10(ds))
+    (item,) = store.get(ONE + "/metadata").json()
+    bulk = {tag for tag, attribute in item.items() if "BulkDataURI" in attribute}
+    assert bulk == {"00420011", "00091010", "00660040", "0072007A" if "0072007A" in bulk else "00720078"}
+    assert (
+        "InlineBinary" in item["00660016"]
+        and len(item["0072007C" if "0072007C" in item else "0072007E"]["Value"]) == 600
+    )
+    assert item["00420011"]["BulkDataURI"] == f"{store.web}/{ONE}/bulkdata/00420011"
+
+
+def test_5_4_a_sequence_over_a_mebibyte_is_left_out_of_metadata_but_stays_in_the_file(store: Client) -> None:
+    ds = dataset()
+    ds.ReferencedImageSequence = Sequence([Dataset() for _ in range(3)])
+    for item in ds.ReferencedImageSequence:
+        item.TextValue = "x" * 400_000
+    ds.ReferencedStudySequence = Sequence([Dataset()])
+    file = part10(ds)
+    store.stored(file)
+    (item,) = store.get(ONE + "/metadata").json()
+    assert "00081140" not in item and item["00081110"] == {"vr": "SQ", "Value": [{}]}
+    assert store.get(ONE, "application/dicom; transfer-syntax=*").content == file
+
+
+def test_5_5_bulkdata_in_both_forms_and_nested(store: Client) -> None:
+    ds = image(gradient(dtype=np.uint16))
+    ds.IconImageSequence = Sequence([Dataset(), image(gradient(2, 2))])
+    store.stored(part10(ds))
+    raw = store.get(ONE + "/bulkdata/7FE00010", "application/octet-stream; transfer-syntax=*")
+    assert raw.content == ds.PixelData and raw.headers["Content-Type"] == "application/octet-stream; transfer-syntax=*"
+    ((kind, body),) = parts_of(store.get(ONE + "/bulkdata/7FE00010"))
+    assert body == ds.PixelData and kind.startswith("application/octet-stream")
+    (item,) = store.get(ONE + "/metadata").json()
+    nested = item["00880200"]["Value"][1]["7FE00010"]["BulkDataURI"]
+    assert nested == f"{store.web}/{ONE}/bulkdata/00880200/1/7FE00010"
+    assert store.get(nested, "application/octet-stream").content == bytes([0, 1, 2, 3])
+    for path, status in (("00420011", 404), ("00880200/7/7FE00010", 404), ("x", 400), ("00880200/1", 404)):
+        assert store.get(f"{ONE}/bulkdata/{path}").status_code == status
+
+
+def test_5_5_bulkdata_of_compressed_pixels_is_their_encoded_bytes(store: Client) -> None:
+    ds = pydicom.dcmread(BUNDLED / "JPEG2000.dcm")
+    store.stored((BUNDLED / "JPEG2000.dcm").read_bytes())
+    (item,) = store.get(f"studies/{ds.StudyInstanceUID}/metadata").json()
+    data = store.get(item["7FE00010"]["BulkDataURI"], "application/octet-stream").content
+    assert data[:2] == b"\xff\x4f"
+
+
+def test_5_4_and_5_5_big_endian_and_deflated_files(store: Client) -> None:
+    for name in ("MR_small_bigendian.dcm", "image_dfl.dcm"):
+        file = (BUNDLED / name).read_bytes()
+        ds = pydicom.dcmread(io.BytesIO(file))
+        store.stored(file)
+        (item,) = store.get(f"studies/{ds.StudyInstanceUID}/metadata").json()
+        assert item["00280010"]["Value"] == [ds.Rows]
+        data = store.get(item["7FE00010"]["BulkDataURI"], "application/octet-stream").content
+        little = ds.pixel_array.astype(ds.pixel_array.dtype.newbyteorder("<"))
+        assert data[: little.nbytes] == little.tobytes()
+        ((_, body),) = parts_of(store.get(f"studies/{ds.StudyInstanceUID}"))
+        got = pydicom.dcmread(io.BytesIO(body))
+        assert got.file_meta.TransferSyntaxUID == ELE and np.array_equal(got.pixel_array, ds.pixel_array)
+
+
+def test_1_v1beta1_is_the_same_and_other_versions_are_not_there(store: Client) -> None:
+    store.stored(dicom())
+    beta = Client(store.url, version="v1beta1")
+    (item,) = beta.get(ONE + "/metadata").json()
+    assert item["0020000D"]["Value"] == ["1.2"]
+    assert Client(store.url, version="v2").get("studies").status_code == 404
+    assert Path(BUNDLED).exists()
+
+
+def test_baselines_each_part_header_is_an_http_chunk_of_its_own(store: Client) -> None:
+    """Google's dcmweb drops every chunk in which it sees the boundary, so data must never share one with it."""
+    store.stored(dicom(instance="1"), dicom(instance="2"))
+    answer = store.http.get(f"{store.web}/studies/1.2", headers={"Accept": AS_STORED}, stream=True)
+    boundary = answer.headers["Content-Type"].lower().split("boundary=")[1].split(";")[0].encode()
+    chunks = list(answer.raw.read_chunked(decode_content=False))
+    with_boundary = [chunk for chunk in chunks if boundary in chunk]
+    assert [b"Content-Type" in chunk for chunk in with_boundary] == [True, True, False]
+    assert b"".join(chunk for chunk in chunks if boundary not in chunk) == dicom(instance="1") + dicom(instance="2")
