@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -167,9 +168,16 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._pubsub.delete_subscription(self._name)
 
-    def take(self, wait: bool = True) -> list[dict[str, Any]]:
-        """The outcomes that came since the last call; with wait, at least one unless half a minute went by."""
-        return [json.loads(message["data"]) for message in self._pubsub.pull(self._name, wait)]
+    def take(self, wait_s: float = 30.0) -> list[dict[str, Any]]:
+        """The outcomes that came since the last call; at least one unless wait_s seconds went by."""
+        end, pause_s = time.monotonic() + wait_s, 0.02
+        while True:
+            messages = self._pubsub.pull(self._name, wait=False)
+            left_s = end - time.monotonic()
+            if messages or left_s <= 0:
+                return [json.loads(message["data"]) for message in messages]
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 1.5, 0.25)
 
     def follow(self) -> Iterator[dict[str, Any]]:
         """Every outcome as it comes, for ever."""

@@ -1,5 +1,6 @@
 """The one log stream: every process's lines, each with its name in its colour."""
 
+import contextlib
 import sys
 import threading
 from typing import TextIO
@@ -9,23 +10,27 @@ _WIDTH = 15
 
 
 class Console:
-    """Writes whole lines, from any thread."""
+    """Writes whole lines, from any thread, once it is shown."""
 
     def __init__(self, stream: TextIO, coloured: bool) -> None:
         self._stream = stream
         self._coloured = coloured
         self._lock = threading.Lock()
+        self.shown = False
         self._known: dict[str, int] = {}
 
     def line(self, name: str, text: str) -> None:
-        """One line of a process."""
+        """One line of a process; dropped until shown is set."""
+        if not self.shown:
+            return
         with self._lock:
             colour = self._known.setdefault(name, _COLOURS[len(self._known) % len(_COLOURS)])
             prefix = f"{name:<{_WIDTH}} |"
             if self._coloured:
                 prefix = f"\x1b[{colour}m{prefix}\x1b[0m"
-            self._stream.write(f"{prefix} {text}\n")
-            self._stream.flush()
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to stop serving
+                self._stream.write(f"{prefix} {text}\n")
+                self._stream.flush()
 
 
 def fail(message: str) -> None:

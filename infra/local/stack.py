@@ -42,7 +42,7 @@ class Stack:
         functions: which of them to start; all when None.
         source: the file functions-framework loads.
         dicomstore_options: more arguments of the DICOM store's command.
-        console: where the processes' lines go; None writes only the log files.
+        log_stream: where show_logs() lets the processes' lines go, besides the log files.
         fresh: wipe the data first.
     """
 
@@ -56,7 +56,7 @@ class Stack:
         functions: Sequence[str] | None = None,
         source: Path = ROOT / "main.py",
         dicomstore_options: Sequence[str] = (),
-        console: TextIO | None = None,
+        log_stream: TextIO | None = None,
         fresh: bool = False,
     ) -> None:
         self.data = data
@@ -66,8 +66,8 @@ class Stack:
         self._extra_env = dict(env or {})
         self._source = source
         self._dicomstore_options = [*dicomstore_options]
-        coloured = console is not None and console.isatty() and not os.environ.get("NO_COLOR")
-        self._console = Console(console, coloured) if console else None
+        coloured = log_stream is not None and log_stream.isatty() and not os.environ.get("NO_COLOR")
+        self._console = Console(log_stream, coloured) if log_stream else None
         self._fresh = fresh
         self._children: dict[str, Child] = {}
         self._deaths: queue.SimpleQueue[Child] = queue.SimpleQueue()
@@ -104,6 +104,11 @@ class Stack:
     def log(self, service: str) -> str:
         """All that a service wrote since the stack was started."""
         return (self.data / "logs" / f"{service}.log").read_text(errors="replace")
+
+    def show_logs(self) -> None:
+        """From now on the processes' lines go to log_stream too."""
+        if self._console:
+            self._console.shown = True
 
     def state(self) -> dict[str, Any]:
         """What the state file says."""
@@ -270,7 +275,8 @@ class Stack:
     def _recipe(self, name: str) -> tuple[list[str], dict[str, str]]:
         """The command and the environment of a service."""
         host, port = port_choice.HOST, str(self.ports[name])
-        base = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        base = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
         python = [sys.executable, "-m"]
         if name == "pubsub":
             options = ["--host", host, "--port", port, "--data", str(self.data / "pubsub")]

@@ -38,7 +38,7 @@ class Seen:
         while not enough(self.records):
             words = [(r.get("outcome"), r.get("reason"), r.get("name")) for r in self.records]
             assert time.monotonic() < end, f"only these outcomes came: {words}"
-            self.records += self._watch.take(wait=True)
+            self.records += self._watch.take()
         return self.records
 
     def of(self, name: str, count: int = 1, timeout_s: float = 60) -> list[dict[str, Any]]:
