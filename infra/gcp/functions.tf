@@ -1,0 +1,88 @@
+locals {
+  # Defaults: what the measurements in docs/cost.md and the simulation in docs/scale.md call for.
+  sizes = {
+    store_upload    = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 20, concurrency = 8 }
+    delete_resource = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 4 }
+    export_resource = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 10, concurrency = 4 }
+    search          = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 10, concurrency = 16 }
+  }
+  size = { for f in local.function_names : f => {
+    for key, default in local.sizes[f] : key => try(coalesce(var.functions[f][key], default), default)
+  } }
+
+  # functions/common/settings.py is what reads these.
+  environment = {
+    store_upload = {
+      DICOM_STORE        = local.dicom_store
+      OUTCOMES_TOPIC     = local.topic_ids.outcomes
+      UPLOADS_TOPIC      = local.topic_ids.uploads
+      LANDING_BUCKET     = local.bucket_names.landing
+      QUARANTINE_BUCKET  = local.bucket_names.quarantine
+      BUDGET_S           = tostring(local.delivery.budget_s)
+      CONFLICT_POLICY    = var.conflict_policy
+      SOURCE_DISPOSITION = var.source_disposition
+      STORAGE_CLASS      = var.storage_class
+    }
+    delete_resource = {
+      DICOM_STORE    = local.dicom_store
+      OUTCOMES_TOPIC = local.topic_ids.outcomes
+      DELETES_TOPIC  = local.topic_ids.deletes
+      BUDGET_S       = tostring(local.delivery.budget_s)
+    }
+    export_resource = {
+      DICOM_STORE         = local.dicom_store
+      OUTCOMES_TOPIC      = local.topic_ids.outcomes
+      EXPORTS_TOPIC       = local.topic_ids.exports
+      EXPORT_DESTINATIONS = join(",", concat(["gs://${local.bucket_names.export}"], var.export_destinations))
+      BUDGET_S            = tostring(local.delivery.budget_s)
+    }
+    search = { DICOM_STORE = local.dicom_store }
+  }
+
+  function_common = {
+    project         = var.project
+    region          = var.region
+    source_bucket   = google_storage_bucket.source.name
+    source_object   = google_storage_bucket_object.source.name
+    repository      = google_artifact_registry_repository.functions.id
+    build_account   = local.build_account
+    vpc_connector   = var.vpc_connector
+    vpc_egress      = var.vpc_egress
+    timeout_seconds = local.delivery.function_timeout_s
+  }
+}
+
+module "event_function" {
+  source   = "./modules/event_function"
+  for_each = local.topology.functions
+
+  entry_point  = each.key
+  function     = local.function_common
+  size         = local.size[each.key]
+  environment  = merge(local.environment[each.key], lookup(var.extra_environment, each.key, {}))
+  topic        = local.topology.topics[each.value.topic]
+  names        = each.value
+  delivery     = local.delivery
+  pusher       = { email = google_service_account.delivery.email, member = google_service_account.delivery.member }
+  pubsub_agent = local.pubsub_agent
+  kms_key      = var.kms_key
+
+  depends_on = [time_sleep.build_grants, google_project_service_identity.pubsub, google_kms_crypto_key_iam_member.agents]
+}
+
+module "search" {
+  source = "./modules/function"
+
+  entry_point = "search"
+  function    = merge(local.function_common, { timeout_seconds = 120 }) # a person waits for it
+  size        = local.size.search
+  environment = merge(
+    local.environment.search,
+    var.search_exports ? { SEARCH_EXPORTS = "true", EXPORTS_TOPIC = local.topic_ids.exports } : {},
+    lookup(var.extra_environment, "search", {})
+  )
+  ingress = var.search_ingress
+  callers = { for member in var.search_callers : member => member }
+
+  depends_on = [time_sleep.build_grants]
+}

@@ -1,0 +1,31 @@
+# A dataset and a DICOM store of our own, unless one is named.
+locals {
+  own_store      = var.dicom_store == ""
+  dicom_store    = local.own_store ? "projects/${var.project}/locations/${var.region}/datasets/${var.dataset}/dicomStores/${var.store}" : var.dicom_store
+  dicom_parts    = split("/", local.dicom_store)
+  dataset_id     = join("/", [local.dicom_parts[1], local.dicom_parts[3], local.dicom_parts[5]])
+  dicom_store_id = join("/", [local.dataset_id, local.dicom_parts[7]])
+}
+
+resource "google_healthcare_dataset" "this" {
+  count    = local.own_store ? 1 : 0
+  project  = var.project
+  name     = var.dataset
+  location = var.region
+
+  dynamic "encryption_spec" {
+    for_each = var.kms_key == "" ? [] : [var.kms_key]
+    content {
+      kms_key_name = encryption_spec.value
+    }
+  }
+
+  depends_on = [time_sleep.apis, google_kms_crypto_key_iam_member.agents]
+}
+
+# No notification_config: outcomes say more than the store's own notices, and failures too.
+resource "google_healthcare_dicom_store" "this" {
+  count   = local.own_store ? 1 : 0
+  name    = var.store
+  dataset = google_healthcare_dataset.this[0].id
+}

@@ -1,0 +1,179 @@
+# Who may do what: every right is on one resource, none on the project. docs/deploy.md shows this as a table,
+# and a test compares the two. The exceptions are the two bindings of the account that builds the functions.
+locals {
+  overwrites   = strcontains(var.conflict_policy, "overwrite")
+  moves        = strcontains(var.source_disposition, "move")
+  objects_read = ["storage.objects.get", "storage.objects.list"] # without list, what is gone is 403 and not 404
+
+  custom_roles = {
+    dicomStoreWriter = concat(
+      ["healthcare.dicomStores.dicomWebRead", "healthcare.dicomStores.dicomWebWrite"],
+      local.overwrites ? ["healthcare.dicomStores.dicomWebDelete"] : []
+    )
+    dicomStoreDeleter    = ["healthcare.dicomStores.dicomWebDelete", "healthcare.dicomStores.dicomWebRead"]
+    dicomStoreReader     = ["healthcare.dicomStores.dicomWebRead"]
+    dicomOperationReader = ["healthcare.operations.get"]
+    dicomLandingUser = concat(
+      local.objects_read,
+      ["storage.objects.delete"], # what goes to quarantine leaves the landing bucket
+      local.moves ? ["storage.objects.create"] : []
+    )
+    # delete: Cloud Storage asks for it when an object is written over, as it is on a redelivery.
+    dicomQuarantineWriter = ["storage.objects.create", "storage.objects.delete"]
+    dicomExportWriter     = concat(local.objects_read, ["storage.objects.create", "storage.objects.delete"])
+    dicomLedgerWriter     = ["storage.buckets.get", "storage.objects.create"]
+  }
+  role = { for id in keys(local.custom_roles) : id => "projects/${var.project}/roles/${id}" }
+
+  store_upload    = module.event_function["store_upload"].member
+  delete_resource = module.event_function["delete_resource"].member
+  export_resource = module.event_function["export_resource"].member
+  search          = module.search.member
+
+  export_buckets = toset([
+    for d in var.export_destinations : split("/", d)[2] if split("/", d)[2] != local.bucket_names.export
+  ])
+  bucket_grants = merge(
+    {
+      "store_upload landing"    = { bucket = "landing", role = local.role.dicomLandingUser, member = local.store_upload }
+      "store_upload quarantine" = { bucket = "quarantine", role = local.role.dicomQuarantineWriter, member = local.store_upload }
+      "export_resource export"  = { bucket = "export", role = local.role.dicomExportWriter, member = local.export_resource }
+      "pubsub ledger"           = { bucket = "ledger", role = local.role.dicomLedgerWriter, member = local.pubsub_agent }
+    },
+    { for m in var.uploaders : "${m} landing" => { bucket = "landing", role = "roles/storage.objectCreator", member = m } }
+  )
+
+  publisher = "roles/pubsub.publisher"
+  topic_grants = merge(
+    {
+      "storage uploads"          = { topic = "uploads", role = local.publisher, member = local.storage_agent }
+      "store_upload uploads"     = { topic = "uploads", role = local.publisher, member = local.store_upload }
+      "delete_resource deletes"  = { topic = "deletes", role = local.publisher, member = local.delete_resource }
+      "export_resource exports"  = { topic = "exports", role = local.publisher, member = local.export_resource }
+      "store_upload outcomes"    = { topic = "outcomes", role = local.publisher, member = local.store_upload }
+      "delete_resource outcomes" = { topic = "outcomes", role = local.publisher, member = local.delete_resource }
+      "export_resource outcomes" = { topic = "outcomes", role = local.publisher, member = local.export_resource }
+    },
+    var.search_exports ? {
+      "search exports" = { topic = "exports", role = local.publisher, member = local.search }
+    } : {},
+    merge([for topic, members in var.command_publishers : {
+      for m in members : "${m} ${topic}" => { topic = topic, role = local.publisher, member = m }
+    }]...)
+  )
+
+  dicom_store_grants = {
+    store_upload    = { role = local.role.dicomStoreWriter, member = local.store_upload }
+    delete_resource = { role = local.role.dicomStoreDeleter, member = local.delete_resource }
+    export_resource = { role = local.role.dicomStoreReader, member = local.export_resource }
+    search          = { role = local.role.dicomStoreReader, member = local.search }
+  }
+}
+
+resource "google_project_iam_custom_role" "roles" {
+  for_each    = local.custom_roles
+  project     = var.project
+  role_id     = each.key
+  title       = "DICOM Functions: ${each.key}"
+  permissions = each.value
+  depends_on  = [time_sleep.apis]
+
+  lifecycle {
+    precondition {
+      condition     = local.dicom_parts[1] == var.project
+      error_message = "The DICOM store must be in this project: its custom roles hold nowhere else."
+    }
+  }
+}
+
+resource "google_storage_bucket_iam_member" "grants" {
+  for_each   = local.bucket_grants
+  bucket     = google_storage_bucket.data[each.value.bucket].name
+  role       = each.value.role
+  member     = each.value.member
+  depends_on = [google_project_iam_custom_role.roles, google_project_service_identity.pubsub]
+}
+
+resource "google_storage_bucket_iam_member" "export_destinations" {
+  for_each   = local.export_buckets
+  bucket     = each.key
+  role       = local.role.dicomExportWriter
+  member     = local.export_resource
+  depends_on = [google_project_iam_custom_role.roles]
+}
+
+resource "google_pubsub_topic_iam_member" "grants" {
+  for_each   = local.topic_grants
+  project    = var.project
+  topic      = each.value.topic == "outcomes" ? google_pubsub_topic.outcomes.name : local.topology.topics[each.value.topic]
+  role       = each.value.role
+  member     = each.value.member
+  depends_on = [module.event_function, data.google_storage_project_service_account.gcs]
+}
+
+resource "google_healthcare_dicom_store_iam_member" "grants" {
+  for_each       = local.dicom_store_grants
+  dicom_store_id = local.dicom_store_id
+  role           = each.value.role
+  member         = each.value.member
+  depends_on     = [google_project_iam_custom_role.roles, google_healthcare_dicom_store.this]
+}
+
+# Operations belong to the dataset: a role on the store is not enough to follow one.
+resource "google_healthcare_dataset_iam_member" "operations" {
+  dataset_id = local.dataset_id
+  role       = local.role.dicomOperationReader
+  member     = local.delete_resource
+  depends_on = [google_project_iam_custom_role.roles, google_healthcare_dataset.this]
+}
+
+# --- the ledger's dead letters ------------------------------------------------------------------
+
+resource "google_pubsub_topic_iam_member" "outcomes_dead" {
+  project    = var.project
+  topic      = google_pubsub_topic.outcomes_dead.name
+  role       = "roles/pubsub.publisher"
+  member     = local.pubsub_agent
+  depends_on = [google_project_service_identity.pubsub]
+}
+
+resource "google_pubsub_subscription_iam_member" "outcomes_dead" {
+  project      = var.project
+  subscription = google_pubsub_subscription.ledger.name
+  role         = "roles/pubsub.subscriber"
+  member       = local.pubsub_agent
+}
+
+# --- the account that calls the event functions ---------------------------------------------------
+
+resource "google_service_account" "delivery" {
+  project      = var.project
+  account_id   = "dicom-delivery"
+  display_name = "Signs the tokens that Pub/Sub calls the functions with"
+  depends_on   = [time_sleep.apis]
+}
+
+resource "google_service_account_iam_member" "delivery" {
+  service_account_id = google_service_account.delivery.name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = local.pubsub_agent
+  depends_on         = [google_project_service_identity.pubsub]
+}
+
+# --- keys ------------------------------------------------------------------------------------------
+
+resource "google_kms_crypto_key_iam_member" "agents" {
+  for_each = var.kms_key == "" ? {} : {
+    storage    = local.storage_agent
+    pubsub     = local.pubsub_agent
+    healthcare = local.healthcare_agent
+  }
+  crypto_key_id = var.kms_key
+  role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+  member        = each.value
+  depends_on = [
+    data.google_storage_project_service_account.gcs,
+    google_project_service_identity.pubsub,
+    google_project_service_identity.healthcare,
+  ]
+}

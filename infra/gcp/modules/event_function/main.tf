@@ -1,0 +1,106 @@
+# An event function: its topic, the function, the push subscription that calls it, and what becomes of messages
+# that it can not handle.
+terraform {
+  required_providers {
+    google = { source = "hashicorp/google", version = "~> 6.50" }
+  }
+}
+
+module "function" {
+  source = "../function"
+
+  entry_point = var.entry_point
+  function    = var.function
+  size        = var.size
+  environment = var.environment
+  ingress     = "ALLOW_INTERNAL_ONLY" # Pub/Sub of the same project counts as internal
+  callers     = { delivery = var.pusher.member }
+}
+
+resource "google_pubsub_topic" "this" {
+  project      = var.function.project
+  name         = var.topic
+  kms_key_name = var.kms_key == "" ? null : var.kms_key
+
+  message_storage_policy {
+    allowed_persistence_regions = [var.function.region]
+  }
+}
+
+resource "google_pubsub_topic" "dead" {
+  project      = var.function.project
+  name         = var.names.dead_letter_topic
+  kms_key_name = var.kms_key == "" ? null : var.kms_key
+
+  message_storage_policy {
+    allowed_persistence_regions = [var.function.region]
+  }
+}
+
+# Without it, dead letters would be published to nobody and lost.
+resource "google_pubsub_subscription" "hold" {
+  project                    = var.function.project
+  name                       = var.names.dead_letter_subscription
+  topic                      = google_pubsub_topic.dead.id
+  ack_deadline_seconds       = var.delivery.ack_deadline_s
+  message_retention_duration = "${var.delivery.dead_letter_retention_s}s"
+
+  expiration_policy {
+    ttl = "" # never: what is held here is held nowhere else
+  }
+}
+
+resource "google_pubsub_subscription" "push" {
+  project                    = var.function.project
+  name                       = var.names.subscription
+  topic                      = google_pubsub_topic.this.id
+  ack_deadline_seconds       = var.delivery.ack_deadline_s
+  message_retention_duration = "${var.delivery.retention_s}s"
+
+  push_config {
+    push_endpoint = module.function.uri
+
+    oidc_token {
+      service_account_email = var.pusher.email
+      audience              = module.function.uri
+    }
+  }
+
+  retry_policy {
+    minimum_backoff = "${var.delivery.minimum_backoff_s}s"
+    maximum_backoff = "${var.delivery.maximum_backoff_s}s"
+  }
+
+  dead_letter_policy {
+    dead_letter_topic     = google_pubsub_topic.dead.id
+    max_delivery_attempts = var.names.max_delivery_attempts
+  }
+
+  expiration_policy {
+    ttl = ""
+  }
+
+  lifecycle {
+    precondition {
+      condition     = var.delivery.budget_s < var.function.timeout_seconds && var.function.timeout_seconds < var.delivery.ack_deadline_s
+      error_message = "The function must give up before it is stopped, and be stopped before its message comes again."
+    }
+  }
+
+  depends_on = [google_pubsub_topic_iam_member.dead_letters]
+}
+
+# Pub/Sub moves dead letters with its own account: it must publish there, and acknowledge here.
+resource "google_pubsub_topic_iam_member" "dead_letters" {
+  project = var.function.project
+  topic   = google_pubsub_topic.dead.name
+  role    = "roles/pubsub.publisher"
+  member  = var.pubsub_agent
+}
+
+resource "google_pubsub_subscription_iam_member" "dead_letters" {
+  project      = var.function.project
+  subscription = google_pubsub_subscription.push.name
+  role         = "roles/pubsub.subscriber"
+  member       = var.pubsub_agent
+}

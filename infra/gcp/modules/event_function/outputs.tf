@@ -1,0 +1,29 @@
+output "name" {
+  description = "Name of the function and of its Cloud Run service."
+  value       = module.function.name
+}
+
+output "uri" {
+  description = "Where Pub/Sub calls it."
+  value       = module.function.uri
+}
+
+output "member" {
+  description = "Its account, as IAM writes it."
+  value       = module.function.member
+}
+
+output "account" {
+  description = "Its account's email."
+  value       = module.function.account
+}
+
+output "environment" {
+  description = "What it is set to."
+  value       = module.function.environment
+}
+
+output "topic_id" {
+  description = "Its topic, projects/P/topics/T."
+  value       = google_pubsub_topic.this.id
+}

@@ -1,0 +1,77 @@
+variable "entry_point" {
+  description = "The name in main.py."
+  type        = string
+}
+
+variable "function" {
+  description = "What all functions share."
+  type = object({
+    project         = string
+    region          = string
+    source_bucket   = string
+    source_object   = string
+    repository      = string
+    build_account   = string
+    vpc_connector   = string
+    vpc_egress      = string
+    timeout_seconds = number
+  })
+}
+
+variable "size" {
+  description = "CPU, memory, instances and requests at a time."
+  type = object({
+    cpu           = string
+    memory        = string
+    min_instances = number
+    max_instances = number
+    concurrency   = number
+  })
+}
+
+variable "environment" {
+  description = "Settings, as functions/common/settings.py reads them."
+  type        = map(string)
+}
+
+variable "topic" {
+  description = "Name of the topic that is made."
+  type        = string
+}
+
+variable "names" {
+  description = "Its entry in infra/topology.json."
+  type = object({
+    subscription             = string
+    dead_letter_topic        = string
+    dead_letter_subscription = string
+    max_delivery_attempts    = number
+  })
+}
+
+variable "delivery" {
+  description = "`delivery` of infra/topology.json, in seconds."
+  type = object({
+    budget_s                = number
+    ack_deadline_s          = number
+    minimum_backoff_s       = number
+    maximum_backoff_s       = number
+    retention_s             = number
+    dead_letter_retention_s = number
+  })
+}
+
+variable "pusher" {
+  description = "The account whose token Pub/Sub calls the function with."
+  type        = object({ email = string, member = string })
+}
+
+variable "pubsub_agent" {
+  description = "Pub/Sub's own account, as IAM writes it."
+  type        = string
+}
+
+variable "kms_key" {
+  description = "Key for the topics; empty: keys that Google manages."
+  type        = string
+}

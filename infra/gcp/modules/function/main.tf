@@ -1,0 +1,65 @@
+# One gen2 HTTP function with an account of its own, and who may call it.
+terraform {
+  required_providers {
+    google = { source = "hashicorp/google", version = "~> 6.50" }
+  }
+}
+
+locals {
+  # A Cloud Run service's name takes no underscores.
+  name = "dicom-${replace(var.entry_point, "_", "-")}"
+}
+
+resource "google_service_account" "this" {
+  project      = var.function.project
+  account_id   = local.name
+  display_name = "Runs the function ${local.name}"
+}
+
+resource "google_cloudfunctions2_function" "this" {
+  project     = var.function.project
+  location    = var.function.region
+  name        = local.name
+  description = "DICOM Functions: ${var.entry_point}"
+
+  build_config {
+    runtime           = "python312"
+    entry_point       = var.entry_point
+    docker_repository = var.function.repository
+    service_account   = var.function.build_account
+
+    source {
+      storage_source {
+        bucket = var.function.source_bucket
+        object = var.function.source_object
+      }
+    }
+  }
+
+  service_config {
+    service_account_email            = google_service_account.this.email
+    available_cpu                    = var.size.cpu
+    available_memory                 = var.size.memory
+    min_instance_count               = var.size.min_instances
+    max_instance_count               = var.size.max_instances
+    max_instance_request_concurrency = var.size.concurrency
+    timeout_seconds                  = var.function.timeout_seconds
+    ingress_settings                 = var.ingress
+    all_traffic_on_latest_revision   = true
+    vpc_connector                    = var.function.vpc_connector == "" ? null : var.function.vpc_connector
+    vpc_connector_egress_settings    = var.function.vpc_connector == "" ? null : var.function.vpc_egress
+
+    # THREADS: functions-framework serves 4 requests a CPU by default; the rest would wait inside the instance.
+    environment_variables = merge(var.environment, { THREADS = tostring(var.size.concurrency) })
+  }
+}
+
+# run.invoker goes on the Cloud Run service: on the function it has no effect.
+resource "google_cloud_run_v2_service_iam_member" "callers" {
+  for_each = var.callers
+  project  = var.function.project
+  location = var.function.region
+  name     = google_cloudfunctions2_function.this.name
+  role     = "roles/run.invoker"
+  member   = each.value
+}

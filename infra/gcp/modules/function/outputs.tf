@@ -1,0 +1,24 @@
+output "name" {
+  description = "Name of the function and of its Cloud Run service."
+  value       = local.name
+}
+
+output "uri" {
+  description = "Where it is called."
+  value       = google_cloudfunctions2_function.this.service_config[0].uri
+}
+
+output "member" {
+  description = "Its account, as IAM writes it."
+  value       = google_service_account.this.member
+}
+
+output "account" {
+  description = "Its account's email."
+  value       = google_service_account.this.email
+}
+
+output "environment" {
+  description = "What it is set to."
+  value       = google_cloudfunctions2_function.this.service_config[0].environment_variables
+}

@@ -1,0 +1,49 @@
+variable "entry_point" {
+  description = "The name in main.py."
+  type        = string
+}
+
+variable "function" {
+  description = "What all functions share."
+  type = object({
+    project         = string
+    region          = string
+    source_bucket   = string
+    source_object   = string
+    repository      = string
+    build_account   = string
+    vpc_connector   = string
+    vpc_egress      = string
+    timeout_seconds = number
+  })
+}
+
+variable "size" {
+  description = "CPU, memory, instances and requests at a time."
+  type = object({
+    cpu           = string
+    memory        = string
+    min_instances = number
+    max_instances = number
+    concurrency   = number
+  })
+  validation {
+    condition     = var.size.concurrency == 1 || tonumber(var.size.cpu) >= 1
+    error_message = "More than one request at a time needs at least one CPU."
+  }
+}
+
+variable "environment" {
+  description = "Settings, as functions/common/settings.py reads them."
+  type        = map(string)
+}
+
+variable "ingress" {
+  description = "Where requests may come from."
+  type        = string
+}
+
+variable "callers" {
+  description = "Who may call it: IAM members, by any key that is known before apply."
+  type        = map(string)
+}

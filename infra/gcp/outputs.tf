@@ -1,0 +1,43 @@
+output "next_steps" {
+  description = "What to do now."
+  value       = <<-TEXT
+    Store a scan:    gcloud storage cp scan.dcm gs://${local.bucket_names.landing}/
+    Search:          curl -H "Authorization: Bearer $(gcloud auth print-identity-token)" ${module.search.uri}/studies
+    Delete a study:  gcloud pubsub topics publish ${local.topic_ids.deletes} --message '{"path": "studies/UID"}'
+    Export a study:  gcloud pubsub topics publish ${local.topic_ids.exports} --message '{"path": "studies/UID", "destination": "gs://${local.bucket_names.export}/name", "format": "dicom"}'
+    See outcomes:    gcloud storage cat "gs://${local.bucket_names.ledger}/${local.topology.ledger_subscription.filename_prefix}**"
+    Check it all:    python -m ops doctor
+    Dashboard:       https://console.cloud.google.com/monitoring/dashboards?project=${var.project}
+  TEXT
+}
+
+output "search_url" {
+  description = "Where search is called."
+  value       = module.search.uri
+}
+
+output "landing_bucket" {
+  description = "Where scans are dropped."
+  value       = local.bucket_names.landing
+}
+
+output "system" {
+  description = "Names of everything, for `python -m ops`."
+  value = {
+    project      = var.project
+    region       = var.region
+    dicom_store  = local.dicom_store
+    buckets      = local.bucket_names
+    search_url   = module.search.uri
+    build        = local.build_email
+    delivery     = google_service_account.delivery.email
+    environments = merge({ for f, m in module.event_function : f => m.environment }, { search = module.search.environment })
+    accounts     = merge({ for f, m in module.event_function : f => m.account }, { search = module.search.account })
+    source       = local.source_hash
+  }
+}
+
+output "roles" {
+  description = "The custom roles and what they allow."
+  value       = local.custom_roles
+}

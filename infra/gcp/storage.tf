@@ -1,0 +1,123 @@
+# Every bucket: uniform access (no object has rules of its own), and never public, whatever a binding says.
+# No versioning: names are seldom reused, each generation has its own event, and old versions would be scans
+# that nobody sees. What was deleted by mistake comes back from soft delete instead.
+locals {
+  buckets = {
+    landing    = { soft_delete_days = 7, cold_after_days = 0 }
+    quarantine = { soft_delete_days = 30, cold_after_days = 0 } # waits for people, who take their time
+    export     = { soft_delete_days = 0, cold_after_days = 0 }  # copies: made again at will
+    ledger     = { soft_delete_days = 7, cold_after_days = 90 } # read seldom, kept for ever
+  }
+}
+
+resource "google_storage_bucket" "data" {
+  for_each = local.buckets
+
+  project                     = var.project
+  name                        = local.bucket_names[each.key]
+  location                    = upper(var.region)
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = var.deletable_buckets
+
+  soft_delete_policy {
+    retention_duration_seconds = each.value.soft_delete_days * 86400
+  }
+
+  lifecycle_rule {
+    action {
+      type = "AbortIncompleteMultipartUpload"
+    }
+    condition {
+      age = 7
+    }
+  }
+
+  dynamic "lifecycle_rule" {
+    for_each = lookup(var.retention_days, each.key, 0) > 0 ? [var.retention_days[each.key]] : []
+    content {
+      action {
+        type = "Delete"
+      }
+      condition {
+        age = lifecycle_rule.value
+      }
+    }
+  }
+
+  dynamic "lifecycle_rule" {
+    for_each = each.value.cold_after_days > 0 ? [each.value.cold_after_days] : []
+    content {
+      action {
+        type          = "SetStorageClass"
+        storage_class = "NEARLINE"
+      }
+      condition {
+        age = lifecycle_rule.value
+      }
+    }
+  }
+
+  dynamic "encryption" {
+    for_each = var.kms_key == "" ? [] : [var.kms_key]
+    content {
+      default_kms_key_name = encryption.value
+    }
+  }
+
+  depends_on = [time_sleep.apis, google_kms_crypto_key_iam_member.agents]
+}
+
+# The event that starts everything. Cloud Storage sends at least once; the store function is idempotent.
+resource "google_storage_notification" "uploads" {
+  bucket         = google_storage_bucket.data["landing"].name
+  payload_format = "JSON_API_V1"
+  topic          = module.event_function["store_upload"].topic_id
+  event_types    = ["OBJECT_FINALIZE"]
+  depends_on     = [google_pubsub_topic_iam_member.grants]
+}
+
+# --- the source archive -------------------------------------------------------------------
+
+locals {
+  root         = "${path.module}/../.."
+  source_files = sort(concat(["main.py", "requirements.txt"], tolist(fileset(local.root, "functions/**/*.{py,html,css,js,json}"))))
+  source_hash  = sha256(join("\n", [for f in local.source_files : "${f} ${filesha256("${local.root}/${f}")}"]))
+}
+
+resource "google_storage_bucket" "source" {
+  project                     = var.project
+  name                        = "${local.bucket_prefix}dicom-source"
+  location                    = upper(var.region)
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = true # archives of the code, made again from the repository
+
+  soft_delete_policy {
+    retention_duration_seconds = 0
+  }
+
+  depends_on = [time_sleep.apis]
+}
+
+# What is deployed is an include list. The name is the hash of what is in it: new code, new object, new revision;
+# the same code, no change.
+data "archive_file" "source" {
+  type             = "zip"
+  output_path      = "${path.root}/.build/source-${local.source_hash}.zip"
+  output_file_mode = "0644"
+
+  dynamic "source" {
+    for_each = local.source_files
+    content {
+      filename = source.value
+      content  = file("${local.root}/${source.value}")
+    }
+  }
+}
+
+resource "google_storage_bucket_object" "source" {
+  bucket = google_storage_bucket.source.name
+  name   = "${local.source_hash}.zip"
+  source = data.archive_file.source.output_path
+}

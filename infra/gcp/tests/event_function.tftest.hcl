@@ -1,0 +1,87 @@
+# The module that is used three times, on its own.
+mock_provider "google" {
+  mock_resource "google_service_account" {
+    defaults = {
+      email  = "mock-account@demo-project.iam.gserviceaccount.com"
+      member = "serviceAccount:mock-account@demo-project.iam.gserviceaccount.com"
+    }
+  }
+  mock_resource "google_cloudfunctions2_function" {
+    defaults = { service_config = { uri = "https://mock-uc.a.run.app" } }
+  }
+}
+
+variables {
+  entry_point = "delete_resource"
+  function = {
+    project         = "demo-project"
+    region          = "us-central1"
+    source_bucket   = "source"
+    source_object   = "hash.zip"
+    repository      = "projects/demo-project/locations/us-central1/repositories/r"
+    build_account   = "projects/demo-project/serviceAccounts/b@demo-project.iam.gserviceaccount.com"
+    vpc_connector   = ""
+    vpc_egress      = "PRIVATE_RANGES_ONLY"
+    timeout_seconds = 540
+  }
+  size        = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 4 }
+  environment = { A = "b" }
+  topic       = "deletes"
+  names = {
+    subscription             = "deletes-push"
+    dead_letter_topic        = "deletes-dead"
+    dead_letter_subscription = "deletes-hold"
+    max_delivery_attempts    = 7
+  }
+  delivery = {
+    budget_s                = 480
+    ack_deadline_s          = 600
+    minimum_backoff_s       = 10
+    maximum_backoff_s       = 600
+    retention_s             = 604800
+    dead_letter_retention_s = 2678400
+  }
+  pusher       = { email = "push@demo-project.iam.gserviceaccount.com", member = "serviceAccount:push@demo-project.iam.gserviceaccount.com" }
+  pubsub_agent = "serviceAccount:service-1@gcp-sa-pubsub.iam.gserviceaccount.com"
+  kms_key      = ""
+}
+
+run "made" {
+  module {
+    source = "./modules/event_function"
+  }
+  assert {
+    condition     = google_pubsub_subscription.push.push_config[0].push_endpoint == google_pubsub_subscription.push.push_config[0].oidc_token[0].audience
+    error_message = "The token is for the function and nobody else."
+  }
+  assert {
+    condition     = google_pubsub_subscription.push.dead_letter_policy[0].max_delivery_attempts == 7
+    error_message = "Attempts."
+  }
+  assert {
+    condition     = google_pubsub_subscription.push.expiration_policy[0].ttl == "" && google_pubsub_subscription.hold.expiration_policy[0].ttl == ""
+    error_message = "Subscriptions never expire."
+  }
+  assert {
+    condition     = output.environment == tomap({ A = "b", THREADS = "4" })
+    error_message = "As many threads as requests at a time."
+  }
+}
+
+run "deadlines_out_of_order" {
+  command = plan
+  module {
+    source = "./modules/event_function"
+  }
+  variables {
+    delivery = {
+      budget_s                = 550
+      ack_deadline_s          = 600
+      minimum_backoff_s       = 10
+      maximum_backoff_s       = 600
+      retention_s             = 604800
+      dead_letter_retention_s = 2678400
+    }
+  }
+  expect_failures = [google_pubsub_subscription.push]
+}

@@ -1,0 +1,153 @@
+# No credentials and no network: the providers are mocked, their schemas are not.
+mock_provider "google" {
+  mock_data "google_project" {
+    defaults = { number = "424242424242" }
+  }
+  mock_resource "google_service_account" {
+    defaults = {
+      name   = "projects/demo-project/serviceAccounts/mock-account@demo-project.iam.gserviceaccount.com"
+      email  = "mock-account@demo-project.iam.gserviceaccount.com"
+      member = "serviceAccount:mock-account@demo-project.iam.gserviceaccount.com"
+    }
+  }
+  mock_resource "google_healthcare_dataset" {
+    defaults = { id = "projects/demo-project/locations/us-central1/datasets/dicom-functions" }
+  }
+  mock_resource "google_pubsub_topic" {
+    defaults = { id = "projects/demo-project/topics/mock" }
+  }
+  mock_resource "google_cloudfunctions2_function" {
+    defaults = { service_config = { uri = "https://mock-uc.a.run.app" } }
+  }
+}
+mock_provider "google-beta" {}
+mock_provider "time" {}
+# archive is not mocked: it is to zip the functions.
+
+variables {
+  project = "demo-project"
+}
+
+run "defaults" {
+  assert {
+    condition     = google_storage_bucket.data["landing"].name == "demo-project-dicom-landing"
+    error_message = "Buckets are named after the project."
+  }
+  assert {
+    condition     = output.system.dicom_store == "projects/demo-project/locations/us-central1/datasets/dicom-functions/dicomStores/scans"
+    error_message = "A DICOM store of our own."
+  }
+  assert {
+    condition     = google_storage_notification.uploads.bucket == google_storage_bucket.data["landing"].name
+    error_message = "The landing bucket starts it all."
+  }
+  assert {
+    condition     = google_pubsub_subscription.ledger.dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.outcomes_dead.id
+    error_message = "The ledger's dead letters."
+  }
+  assert {
+    condition     = google_storage_bucket_object.source.name == "${output.system.source}.zip"
+    error_message = "The archive is named by the hash of what is in it."
+  }
+  assert {
+    condition     = length(google_billing_budget.monthly) + length(google_project_iam_audit_config.healthcare) + length(google_kms_crypto_key_iam_member.agents) == 0
+    error_message = "Switches are off."
+  }
+  assert {
+    condition     = !contains(output.roles.dicomStoreWriter, "healthcare.dicomStores.dicomWebDelete")
+    error_message = "The store function can not delete."
+  }
+}
+
+run "everything_on" {
+  variables {
+    dicom_store           = "projects/demo-project/locations/europe-west4/datasets/clinic/dicomStores/pacs"
+    bucket_prefix         = "hospital-"
+    conflict_policy       = "reject, incoming/=overwrite"
+    source_disposition    = "move"
+    search_exports        = true
+    search_callers        = ["group:readers@example.org", "allUsers"]
+    search_public         = true
+    uploaders             = ["group:modalities@example.org"]
+    command_publishers    = { deletes = ["user:a@example.org"], exports = ["user:a@example.org"] }
+    export_destinations   = ["gs://research-bucket/in"]
+    build_service_account = "builder@demo-project.iam.gserviceaccount.com"
+    kms_key               = "projects/keys/locations/us-central1/keyRings/r/cryptoKeys/k"
+    audit_logs            = true
+    alert_email           = "oncall@example.org"
+    billing_account       = "000000-000000-000000"
+    budget                = 500
+    retention_days        = { export = 30 }
+    vpc_connector         = "projects/demo-project/locations/us-central1/connectors/c"
+    functions             = { store_upload = { max_instances = 100 } }
+  }
+
+  assert {
+    condition     = length(google_healthcare_dataset.this) == 0 && google_healthcare_dataset_iam_member.operations.dataset_id == "demo-project/europe-west4/clinic"
+    error_message = "An existing DICOM store is used, not made."
+  }
+  assert {
+    condition     = contains(output.roles.dicomStoreWriter, "healthcare.dicomStores.dicomWebDelete")
+    error_message = "To overwrite is to delete first."
+  }
+  assert {
+    condition     = contains(output.roles.dicomLandingUser, "storage.objects.create")
+    error_message = "To move is to write in the landing bucket."
+  }
+  assert {
+    condition     = google_storage_bucket.data["export"].encryption[0].default_kms_key_name == var.kms_key
+    error_message = "The key is everywhere that data is."
+  }
+  assert {
+    condition     = length(google_project_iam_member.build_logs) + length(google_project_iam_member.build_archives) == 0
+    error_message = "With a build account of yours nothing is bound on the project."
+  }
+  assert {
+    condition     = google_storage_bucket_iam_member.export_destinations["research-bucket"].member == google_storage_bucket_iam_member.grants["export_resource export"].member
+    error_message = "Exports may write where they may go."
+  }
+  assert {
+    condition     = google_billing_budget.monthly[0].amount[0].specified_amount[0].units == "500"
+    error_message = "The budget."
+  }
+}
+
+run "foreign_store" {
+  command = plan
+  variables {
+    dicom_store = "projects/another-project/locations/us/datasets/d/dicomStores/s"
+  }
+  expect_failures = [google_project_iam_custom_role.roles]
+}
+
+run "public_by_accident" {
+  command = plan
+  variables {
+    search_callers = ["allUsers"]
+  }
+  expect_failures = [var.search_callers]
+}
+
+run "budget_without_account" {
+  command = plan
+  variables {
+    budget = 10
+  }
+  expect_failures = [var.budget]
+}
+
+run "key_of_another_region" {
+  command = plan
+  variables {
+    kms_key = "projects/keys/locations/europe-west4/keyRings/r/cryptoKeys/k"
+  }
+  expect_failures = [var.kms_key]
+}
+
+run "no_such_function" {
+  command = plan
+  variables {
+    functions = { store = { max_instances = 1 } }
+  }
+  expect_failures = [var.functions]
+}

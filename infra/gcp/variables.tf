@@ -1,0 +1,278 @@
+# --- where -----------------------------------------------------------------------
+
+variable "project" {
+  description = "Id of the project that everything is made in."
+  type        = string
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project))
+    error_message = "A project id has 6 to 30 lower-case letters, digits and hyphens."
+  }
+}
+
+variable "region" {
+  description = "Region of the functions, the buckets and the messages. Keep the DICOM store in the same one."
+  type        = string
+  default     = "us-central1"
+  validation {
+    condition     = can(regex("^[a-z]+-[a-z]+[0-9]{1,2}$", var.region))
+    error_message = "A region such as us-central1; functions do not run in multi-regions."
+  }
+}
+
+variable "bucket_prefix" {
+  description = "What bucket names begin with, for they are unique in the world; null: the project and a hyphen."
+  type        = string
+  default     = null
+  validation {
+    condition     = var.bucket_prefix == null || can(regex("^[a-z0-9][a-z0-9-]{0,40}$", coalesce(var.bucket_prefix, "x")))
+    error_message = "Up to 41 lower-case letters, digits and hyphens, beginning with a letter or digit."
+  }
+}
+
+variable "labels" {
+  description = "Labels of everything that takes labels."
+  type        = map(string)
+  default     = {}
+}
+
+variable "dicom_store" {
+  description = "An existing DICOM store, projects/P/locations/L/datasets/D/dicomStores/S; empty: one is made."
+  type        = string
+  default     = ""
+  validation {
+    condition = var.dicom_store == "" || can(regex(
+      "^projects/[a-z0-9.:-]+/locations/[a-z0-9-]+/datasets/[\\w.-]{1,256}/dicomStores/[\\w.-]{1,256}$", var.dicom_store
+    ))
+    error_message = "Takes projects/P/locations/L/datasets/D/dicomStores/S."
+  }
+}
+
+variable "dataset" {
+  description = "Name of the Healthcare dataset that is made."
+  type        = string
+  default     = "dicom-functions"
+  validation {
+    condition     = can(regex("^[a-zA-Z0-9_.-]{1,256}$", var.dataset))
+    error_message = "Letters, digits and _.- only."
+  }
+}
+
+variable "store" {
+  description = "Name of the DICOM store that is made."
+  type        = string
+  default     = "scans"
+  validation {
+    condition     = can(regex("^[a-zA-Z0-9_.-]{1,256}$", var.store))
+    error_message = "Letters, digits and _.- only."
+  }
+}
+
+# --- what the functions do ----------------------------------------------------------
+
+variable "conflict_policy" {
+  description = "CONFLICT_POLICY of store_upload. `overwrite` anywhere in it is what lets the function delete in the store."
+  type        = string
+  default     = "reject"
+}
+
+variable "source_disposition" {
+  description = "SOURCE_DISPOSITION of store_upload: keep, delete or move, by prefix."
+  type        = string
+  default     = "keep"
+}
+
+variable "storage_class" {
+  description = "STORAGE_CLASS of store_upload, by prefix; empty: the store's default."
+  type        = string
+  default     = ""
+}
+
+variable "export_destinations" {
+  description = "Folders (gs://bucket/prefix) that exports may go to, beside the export bucket. Buckets must exist already."
+  type        = list(string)
+  default     = []
+  validation {
+    condition     = alltrue([for d in var.export_destinations : can(regex("^gs://[a-z0-9][a-z0-9._-]+(/[^,]+)?$", d))])
+    error_message = "Each is gs://bucket or gs://bucket/prefix."
+  }
+}
+
+variable "search_exports" {
+  description = "Whether the search page has an export button. Lets the search function publish to the exports topic."
+  type        = bool
+  default     = false
+}
+
+variable "extra_environment" {
+  description = "Further settings by function, such as { search = { CORS_ORIGINS = \"https://viewer.example.org\" } }."
+  type        = map(map(string))
+  default     = {}
+  validation {
+    condition     = alltrue([for f in keys(var.extra_environment) : contains(local.function_names, f)])
+    error_message = "Keys are store_upload, delete_resource, export_resource and search."
+  }
+}
+
+variable "functions" {
+  description = <<-TEXT
+    Size of each function; what is left out keeps its default (docs/scale.md says what to turn).
+    max_instances x concurrency is the most requests at a time: keep it under the DICOM store's quota.
+  TEXT
+  type = map(object({
+    cpu           = optional(string)
+    memory        = optional(string)
+    min_instances = optional(number)
+    max_instances = optional(number)
+    concurrency   = optional(number)
+  }))
+  default = {}
+  validation {
+    condition     = alltrue([for f in keys(var.functions) : contains(local.function_names, f)])
+    error_message = "Keys are store_upload, delete_resource, export_resource and search."
+  }
+  validation {
+    condition = alltrue([for s in values(var.functions) : (
+      coalesce(s.concurrency, 1) >= 1 && coalesce(s.concurrency, 1) <= 1000 && coalesce(s.max_instances, 1) >= 1 &&
+      coalesce(s.min_instances, 0) <= coalesce(s.max_instances, 1000)
+    )])
+    error_message = "concurrency takes 1 to 1000, max_instances at least 1, min_instances no more than max_instances."
+  }
+}
+
+# --- who may -----------------------------------------------------------------------
+
+variable "uploaders" {
+  description = "Who may drop scans into the landing bucket (IAM members). They can neither read nor overwrite."
+  type        = list(string)
+  default     = []
+}
+
+variable "command_publishers" {
+  description = "Who may order deletes and exports (IAM members), by topic: { deletes = [...], exports = [...] }."
+  type        = map(list(string))
+  default     = {}
+  validation {
+    condition     = alltrue([for topic in keys(var.command_publishers) : contains(["deletes", "exports"], topic)])
+    error_message = "Keys are deletes and exports."
+  }
+}
+
+variable "search_callers" {
+  description = "Who may call search (IAM members). allUsers and allAuthenticatedUsers also need search_public."
+  type        = list(string)
+  default     = []
+  validation {
+    condition     = var.search_public || !anytrue([for m in var.search_callers : startswith(m, "all")])
+    error_message = "allUsers and allAuthenticatedUsers show patient data to anyone; set search_public too if that is meant."
+  }
+}
+
+variable "search_public" {
+  description = "Whether search_callers may name allUsers. For public collections only."
+  type        = bool
+  default     = false
+}
+
+variable "build_service_account" {
+  description = "Email of an account that builds the functions; empty: one is made, with the project's only two bindings."
+  type        = string
+  default     = ""
+}
+
+# --- network and keys -----------------------------------------------------------------
+
+variable "search_ingress" {
+  description = "Where requests to search may come from. The event functions take internal traffic (Pub/Sub) only."
+  type        = string
+  default     = "ALLOW_ALL"
+  validation {
+    condition     = contains(["ALLOW_ALL", "ALLOW_INTERNAL_ONLY", "ALLOW_INTERNAL_AND_GCLB"], var.search_ingress)
+    error_message = "ALLOW_ALL, ALLOW_INTERNAL_ONLY or ALLOW_INTERNAL_AND_GCLB."
+  }
+}
+
+variable "vpc_connector" {
+  description = "Serverless VPC Access connector that the functions' traffic leaves through; empty: none."
+  type        = string
+  default     = ""
+}
+
+variable "vpc_egress" {
+  description = "Which traffic goes through the connector."
+  type        = string
+  default     = "PRIVATE_RANGES_ONLY"
+  validation {
+    condition     = contains(["PRIVATE_RANGES_ONLY", "ALL_TRAFFIC"], var.vpc_egress)
+    error_message = "PRIVATE_RANGES_ONLY or ALL_TRAFFIC."
+  }
+}
+
+variable "kms_key" {
+  description = "Cloud KMS key (in `region`) for buckets, topics and the dataset; empty: keys that Google manages."
+  type        = string
+  default     = ""
+  validation {
+    condition = var.kms_key == "" || can(regex(
+      "^projects/[^/]+/locations/${var.region}/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key
+    ))
+    error_message = "projects/P/locations/REGION/keyRings/R/cryptoKeys/K, in the same region as everything else."
+  }
+}
+
+# --- how long --------------------------------------------------------------------------
+
+variable "retention_days" {
+  description = "Days until objects are deleted, by bucket (landing, quarantine, export, ledger); 0: never."
+  type        = map(number)
+  default     = {}
+  validation {
+    condition     = alltrue([for b in keys(var.retention_days) : contains(["landing", "quarantine", "export", "ledger"], b)])
+    error_message = "Keys are landing, quarantine, export and ledger."
+  }
+  validation {
+    condition     = alltrue([for d in values(var.retention_days) : d >= 0 && floor(d) == d])
+    error_message = "Whole days, 0 for never."
+  }
+}
+
+variable "deletable_buckets" {
+  description = "Whether `terraform destroy` may delete buckets that hold objects. Leave it off."
+  type        = bool
+  default     = false
+}
+
+# --- operations ------------------------------------------------------------------------
+
+variable "alert_email" {
+  description = "Address that alerts go to; empty: none is added to notification_channels."
+  type        = string
+  default     = ""
+}
+
+variable "notification_channels" {
+  description = "Full names of existing notification channels that alerts go to."
+  type        = list(string)
+  default     = []
+}
+
+variable "audit_logs" {
+  description = "Whether the Healthcare API writes data-access audit logs (who read and wrote which study). They cost storage."
+  type        = bool
+  default     = false
+}
+
+variable "billing_account" {
+  description = "Billing account for the budget."
+  type        = string
+  default     = ""
+}
+
+variable "budget" {
+  description = "Amount a month, in the account's currency, that alerts at 50, 90 and 100 %; 0: no budget."
+  type        = number
+  default     = 0
+  validation {
+    condition     = var.budget == 0 || (var.budget > 0 && var.billing_account != "")
+    error_message = "A budget needs billing_account."
+  }
+}

@@ -1,0 +1,30 @@
+terraform {
+  required_version = ">= 1.9"
+
+  required_providers {
+    google      = { source = "hashicorp/google", version = "~> 6.50" }
+    google-beta = { source = "hashicorp/google-beta", version = "~> 6.50" }
+    archive     = { source = "hashicorp/archive", version = "~> 2.7" }
+    time        = { source = "hashicorp/time", version = "~> 0.13" }
+  }
+
+  # deploy.sh makes the bucket and names it; `terraform init -backend-config=bucket=NAME` by hand.
+  backend "gcs" {
+    prefix = "dicom-functions"
+  }
+}
+
+provider "google" {
+  project               = var.project
+  region                = var.region
+  billing_project       = var.project
+  user_project_override = true
+  default_labels        = local.labels
+}
+
+provider "google-beta" {
+  project               = var.project
+  region                = var.region
+  billing_project       = var.project
+  user_project_override = true
+}

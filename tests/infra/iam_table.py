@@ -1,0 +1,101 @@
+"""The table of rights in docs/deploy.md, made from the plan. Run it to write the table anew."""
+
+import re
+from collections import defaultdict
+
+from tests.infra import terraform
+from tests.infra.terraform import ROOT, Plan
+
+DOCUMENT = ROOT / "docs" / "deploy.md"
+_BEGIN, _END = "<!-- rights -->\n", "<!-- end of rights -->\n"
+# The attribute that says what a right is on, by type of resource.
+_ON = {
+    "google_artifact_registry_repository_iam_member": "repository",
+    "google_cloud_run_v2_service_iam_member": "name",
+    "google_healthcare_dataset_iam_member": "dataset_id",
+    "google_healthcare_dicom_store_iam_member": "dicom_store_id",
+    "google_project_iam_member": "project",
+    "google_pubsub_subscription_iam_member": "subscription",
+    "google_pubsub_topic_iam_member": "topic",
+    "google_service_account_iam_member": "service_account_id",
+    "google_storage_bucket_iam_member": "bucket",
+    "google_kms_crypto_key_iam_member": "crypto_key_id",
+}
+_KINDS = {
+    "cloud_run_v2_service": "function",
+    "healthcare_dataset": "dataset",
+    "healthcare_dicom_store": "DICOM store",
+    "pubsub_subscription": "subscription",
+    "pubsub_topic": "topic",
+    "storage_bucket": "bucket",
+}
+
+
+def of(plan: Plan) -> str:
+    """The table, in Markdown."""
+    rows = ["| account | on | may |", "|---|---|---|"]
+    for account, kind, name, allowed in sorted(_rights(plan)):
+        rows.append(f"| `{account}` | {kind} `{name}` | {', '.join(f'`{a}`' for a in allowed)} |")
+    return "\n".join(rows) + "\n"
+
+
+def permissions(plan: Plan) -> dict[str, set[str]]:
+    """What each account may, wherever."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for account, _, _, allowed in _rights(plan):
+        found[account].update(allowed)
+    return found
+
+
+def in_documents() -> str:
+    """The table as it is in docs/deploy.md."""
+    return DOCUMENT.read_text().partition(_BEGIN)[2].partition(_END)[0]
+
+
+def _rights(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """Account, kind and name of the resource, and permissions (or the predefined role)."""
+    custom = {
+        address.split('"')[1]: tuple(sorted(values["permissions"]))
+        for address, values in plan.resources("google_project_iam_custom_role")
+    }
+    found = []
+    for resource_type in plan.types():
+        if not (resource_type.endswith("_iam_member") and resource_type in _ON):
+            assert not resource_type.endswith("_iam_member"), resource_type
+            continue
+        kind = resource_type.removeprefix("google_").removesuffix("_iam_member")
+        for address, values in plan.resources(resource_type):
+            name = values.get(_ON[resource_type]) or _name_of(address)
+            role = values["role"]
+            allowed = custom.get(role.rpartition("/")[2], (role,))
+            kind_text = _KINDS.get(kind, kind.replace("_", " "))
+            found.append((_account(values["member"]), kind_text, _short(name), allowed))
+    return found
+
+
+def _name_of(address: str) -> str:
+    """For names that only the cloud knows."""
+    return "dicom-functions" if "repository" in address else "dicom-delivery"
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(f"{terraform.PROJECT}-").replace(terraform.PROJECT, "PROJECT")
+
+
+def _account(member: str) -> str:
+    email = member.partition(":")[2]
+    agent = re.fullmatch(r"service-\d+@(gcp-sa-|gs-)([a-z-]+)\.iam\.gserviceaccount\.com", email)
+    if agent:
+        return {"pubsub": "Pub/Sub", "project-accounts": "Cloud Storage", "healthcare": "Healthcare"}[agent[2]]
+    return email.partition("@")[0]
+
+
+def main() -> None:
+    """Write the table in docs/deploy.md anew."""
+    head, _, rest = DOCUMENT.read_text().partition(_BEGIN)
+    tail = rest.partition(_END)[2]
+    DOCUMENT.write_text(head + _BEGIN + of(terraform.plan()) + _END + tail)
+
+
+if __name__ == "__main__":
+    main()
