@@ -74,11 +74,15 @@ module "search" {
   source = "./modules/function"
 
   entry_point = "search"
-  function    = merge(local.function_common, { timeout_seconds = 120 }) # a person waits for it
+  function    = local.function_common
   size        = local.size.search
   environment = merge(
     local.environment.search,
-    var.search_exports ? { SEARCH_EXPORTS = "true", EXPORTS_TOPIC = local.topic_ids.exports } : {},
+    var.search_exports ? {
+      SEARCH_EXPORTS      = "true"
+      EXPORTS_TOPIC       = local.topic_ids.exports
+      EXPORT_DESTINATIONS = local.environment.export_resource.EXPORT_DESTINATIONS
+    } : {},
     lookup(var.extra_environment, "search", {})
   )
   ingress = var.search_ingress

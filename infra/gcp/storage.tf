@@ -81,7 +81,8 @@ resource "google_storage_notification" "uploads" {
 
 locals {
   root         = "${path.module}/../.."
-  source_files = sort(concat(["main.py", "requirements.txt"], tolist(fileset(local.root, "functions/**/*.{py,html,css,js,json}"))))
+  functions    = [for f in fileset(local.root, "functions/**") : f if !strcontains(f, "__pycache__")]
+  source_files = sort(concat(["main.py", "requirements.txt"], local.functions))
   source_hash  = sha256(join("\n", [for f in local.source_files : "${f} ${filesha256("${local.root}/${f}")}"]))
 }
 

@@ -104,7 +104,7 @@ variable "search_exports" {
 }
 
 variable "extra_environment" {
-  description = "Further settings by function, such as { search = { CORS_ORIGINS = \"https://viewer.example.org\" } }."
+  description = "Further settings by function, such as { search = { SEARCH_ORIGINS = \"https://viewer.example.org\" } }."
   type        = map(map(string))
   default     = {}
   validation {
