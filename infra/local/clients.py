@@ -74,14 +74,12 @@ class Buckets(Http):
             ClientError: the name cannot be kept by a bucket of files, or the server refused.
         """
         check_object_name(name)
-        content = data.read_bytes() if isinstance(data, Path) else data
         head = {"name": name, "contentType": content_type, "metadata": dict(metadata or {})}
-        boundary = b"local-" + uuid.uuid4().hex.encode()
-        body = b"--%b\r\ncontent-type: application/json\r\n\r\n%b\r\n" % (
-            boundary,
-            json.dumps(head).encode(),
-        ) + b"--%b\r\ncontent-type: %b\r\n\r\n%b\r\n--%b--" % (boundary, content_type.encode(), content, boundary)
-        kind = {"content-type": f"multipart/related; boundary={boundary.decode()}"}
+        boundary = f"local-{uuid.uuid4().hex}"
+        before = f"--{boundary}\r\ncontent-type: application/json\r\n\r\n{json.dumps(head)}\r\n"
+        before += f"--{boundary}\r\ncontent-type: {content_type}\r\n\r\n"
+        body = _Body(before.encode(), data, f"\r\n--{boundary}--".encode())
+        kind = {"content-type": f"multipart/related; boundary={boundary}"}
         path = f"/upload/storage/v1/b/{bucket}/o?uploadType=multipart"
         return int(self.send("POST", path, data=body, headers=kind).json()["generation"])
 
@@ -101,6 +99,27 @@ class Buckets(Http):
     def delete(self, bucket: str, name: str) -> None:
         """Delete an object; it may be gone already."""
         self.send("DELETE", _object_path(bucket, name), accept=(404,))
+
+
+class _Body:
+    """A request body that reads a file as it goes out; its length is known beforehand."""
+
+    def __init__(self, before: bytes, data: bytes | Path, after: bytes) -> None:
+        self._before, self._data, self._after = before, data, after
+
+    def __len__(self) -> int:
+        size = self._data.stat().st_size if isinstance(self._data, Path) else len(self._data)
+        return len(self._before) + size + len(self._after)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._before
+        if isinstance(self._data, Path):
+            with self._data.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+        else:
+            yield self._data
+        yield self._after
 
 
 def check_object_name(name: str) -> None:
@@ -131,6 +150,11 @@ class PubSub(Http):
             body = {"subscription": dict(config), "updateMask": ",".join(config)}
             self.send("PATCH", f"/v1/{name}", json=body)
 
+    def subscriptions(self, project: str) -> list[str]:
+        """The full names of a project's subscriptions."""
+        found = self.send("GET", f"/v1/projects/{project}/subscriptions").json().get("subscriptions", [])
+        return [item["name"] for item in found]
+
     def delete_subscription(self, name: str) -> None:
         """Delete a subscription; it may be gone already."""
         self.send("DELETE", f"/v1/{name}", accept=(404,))
@@ -155,6 +179,8 @@ class PubSub(Http):
 
 class Watch:
     """The outcomes published from now on; a subscription of its own that goes with it."""
+
+    PREFIX = "watch-"  # of the last part of the name; a stack that starts deletes what an earlier one left of them
 
     def __init__(self, pubsub: PubSub, topic: str, name: str) -> None:
         """name is the full name of a subscription that is not there yet."""

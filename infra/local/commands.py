@@ -48,7 +48,7 @@ def upload(running: Running, options: argparse.Namespace) -> int:
     _show(options, outcomes)
     if waiting:
         raise ClientError(f"{len(waiting)} of {len(files)} had no outcome within {options.timeout:.0f} s")
-    return 0 if all(outcome["outcome"] in views.GOOD for outcome in outcomes) else 1
+    return 0 if all(map(views.is_good, outcomes)) else 1
 
 
 def delete(running: Running, options: argparse.Namespace) -> int:
@@ -84,7 +84,7 @@ def _command(running: Running, options: argparse.Namespace, role: str, fields: M
             else:
                 raise ClientError(f"{request_id} had no outcome within {options.timeout:.0f} s")
     _show(options, [outcome])
-    return 0 if outcome["outcome"] in views.GOOD else 1
+    return 0 if views.is_good(outcome) else 1
 
 
 def search(running: Running, options: argparse.Namespace) -> int:

@@ -42,7 +42,7 @@ class Running:
 
     def watch(self) -> Watch:
         """The outcomes from now on."""
-        name = f"projects/{PROJECT}/subscriptions/watch-{uuid.uuid4().hex[:12]}"
+        name = f"projects/{PROJECT}/subscriptions/{Watch.PREFIX}{uuid.uuid4().hex[:12]}"
         return Watch(self.pubsub, self.topics["outcomes"], name)
 
     def command(self, role: str, fields: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ LEDGER_S = 5.0  # on one machine nobody minds small objects, and everybody wants
 _USAGE = """
 [bold]The system is up.[/bold] Ctrl-C stops it; what it stored stays in {data} (--fresh wipes).
 
-  search          {search}/studies
+  search page     {search}/            as DICOMweb: {search}/studies
   DICOM store     {dicomweb}
   bucket          gs://{landing}  at {gcs}   (STORAGE_EMULATOR_HOST)
   Pub/Sub         {pubsub}   (PUBSUB_EMULATOR_HOST)
@@ -119,4 +119,4 @@ def _explain(console: rich.console.Console, stack: Stack) -> None:
         **{name: state["endpoints"][name] for name in ("dicomweb", "gcs", "pubsub")},
         **{role: state["buckets"][role] for role in ("landing", "export")},
     )
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

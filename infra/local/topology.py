@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.local.clients import Buckets, PubSub
+from infra.local.clients import Buckets, PubSub, Watch
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "local"
@@ -117,6 +117,9 @@ class Topology:
         Raises:
             ClientError: the emulator refused.
         """
+        for name in pubsub.subscriptions(PROJECT):
+            if name.split("/")[-1].startswith(Watch.PREFIX):
+                pubsub.delete_subscription(name)
         for topic in self.topics.values():
             pubsub.ensure_topic(topic)
         for name, item in self._data["functions"].items():

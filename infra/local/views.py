@@ -8,7 +8,7 @@ from rich.table import Table
 
 from infra.local.running import value
 
-GOOD = frozenset({"stored", "duplicate", "deleted", "exported", "dry_run"})
+_BAD = frozenset({"rejected", "conflict", "partial"})
 _STYLES = {"stored": "green", "deleted": "green", "exported": "green", "duplicate": "cyan", "superseded": "cyan"}
 # Heading, attribute, by level of the search. The Healthcare API counts nothing and has no ModalitiesInStudy.
 _COLUMNS = {
@@ -37,8 +37,8 @@ _NOT_DEFAULT = {"studies": ("StudyDescription",), "series": (), "instances": ("S
 
 def wide_console() -> Console:
     """A terminal as it is; in a pipe or a file lines are not folded at 80 characters."""
-    console = Console()
-    return console if console.is_terminal else Console(width=250)
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=250)
 
 
 def wanted(level: str) -> list[tuple[str, str]]:
@@ -62,6 +62,11 @@ def word(outcome: Mapping[str, Any] | None) -> str:
         return "[dim]…[/dim]"
     text = str(outcome["outcome"])
     return f"[{_STYLES.get(text, 'yellow')}]{text}[/]"
+
+
+def is_good(outcome: Mapping[str, Any]) -> bool:
+    """Whether a person may be content with it."""
+    return outcome["outcome"] not in _BAD
 
 
 def subject(outcome: Mapping[str, Any]) -> str:

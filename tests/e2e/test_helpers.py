@@ -1,5 +1,6 @@
 """The helper commands, as a person or a program uses them, on a running system."""
 
+import io
 import json
 import os
 import signal
@@ -10,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from infra.local.clients import ClientError, check_object_name
+from infra.local.clients import ClientError, Watch, check_object_name
+from infra.local.demo import Demo, DemoError
+from infra.local.running import Running
 from infra.local.stack import Stack
 from infra.local.topology import ROOT
+from tests.e2e.conftest import QUICK
 from tests.e2e.test_stack import wait_until
 
 Helper = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -92,10 +97,9 @@ def test_no_wait(helper: Helper, scans: dict[str, Path]) -> None:
 
 def test_outcomes_follow(stack: Stack, scans: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "infra.local", "outcomes", "--follow", "--json", "--data", str(stack.data)]
-    path = f"/v1/{stack.topology.topics['outcomes']}/subscriptions"
 
     def watched() -> bool:
-        return any("/watch-" in name for name in stack.pubsub.send("GET", path).json()["subscriptions"])
+        return any(f"/{Watch.PREFIX}" in name for name in stack.pubsub.subscriptions("local"))
 
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as follower:
         wait_until(watched)
@@ -118,6 +122,13 @@ def test_env(stack: Stack, helper: Helper) -> None:
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == stack.env["DICOM_STORE"]
+
+
+def test_the_demo_says_which_step_went_wrong(tmp_path: Path) -> None:
+    with Stack(tmp_path, overrides=QUICK, env={"EXPORT_DESTINATIONS": "gs://elsewhere/x"}) as stack:
+        demo = Demo(Running(stack.state()), Console(file=io.StringIO()), stack.check)
+        with pytest.raises(DemoError, match="the export ended as rejected"):
+            demo.run()
 
 
 def test_no_stack(tmp_path: Path) -> None:

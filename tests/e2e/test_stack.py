@@ -214,8 +214,10 @@ def test_what_a_stopped_stack_owes_is_delivered_by_the_next(tmp_path: Path) -> N
         stack.pubsub.ensure_subscription(beside, stack.topology.topics["uploads"], {})
         stack.buckets.upload(stack.topology.buckets["landing"], "a/b", b"x")
         wait_until(lambda: stack.pubsub.pull(beside))  # the bucket server sends its events a moment later
+        stack.pubsub.ensure_subscription(f"{beside[:-6]}watch-left", stack.topology.topics["outcomes"], {})
     with Stack(tmp_path / "data", overrides=QUICK, **options) as stack:
         wait_until(lambda: list(got.iterdir()))
+        assert f"{beside[:-6]}watch-left" not in stack.pubsub.subscriptions("local")
         body = json.loads(next(got.iterdir()).read_text())
         assert body["message"]["attributes"]["objectId"] == "a/b"
         assert stack.buckets.download(stack.topology.buckets["landing"], "a/b") == b"x"

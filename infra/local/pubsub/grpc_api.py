@@ -17,6 +17,8 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", wire.MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", wire.MAX_REQUEST_BYTES),
     ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # clients that ping are not thrown out
 ]
 
 
