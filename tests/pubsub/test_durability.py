@@ -1,11 +1,14 @@
 """What outlives the process, and what a Cloud Storage subscription writes."""
 
+import contextlib
 import json
 import signal
+import threading
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from infra.local.pubsub.queue import WINDOW
 from tests.pubsub.conftest import Emulator, Endpoint, running, wait_until
@@ -30,6 +33,31 @@ def test_nothing_unacknowledged_is_lost_by_a_restart(tmp_path: Path, how: int) -
         if how == signal.SIGTERM:
             assert len(data) == 2
         assert int(emulator.publish(topic, b"new", a="b")[0]) > int(ids[0])
+
+
+def test_kill_9_while_publishing_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    with running(tmp_path) as emulator:
+        topic = emulator.topic()
+        subscription = emulator.subscription(topic)
+        answered: list[str] = []
+
+        def publish() -> None:
+            body = {"messages": [{"data": "eA=="}] * 3}
+            with contextlib.suppress(requests.RequestException):
+                while True:
+                    answered.extend(emulator.rest("POST", f"{topic}:publish", body).json()["messageIds"])
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        wait_until(lambda: len(answered) > 100)
+        emulator.stop(signal.SIGKILL)
+        publisher.join()
+        emulator.start()
+        kept: set[str] = set()
+        while received := emulator.pull(subscription, 1000, wait=False):
+            kept |= {item.message.message_id for item in received}
+            emulator.ack(subscription, received)
+        assert set(answered) <= kept
 
 
 def test_a_count_of_attempts_survives(tmp_path: Path) -> None:
