@@ -8,8 +8,8 @@ from typing import Any, Final
 from functions.common import commands
 from functions.common.commands import Query
 from functions.common.deadline import Deadline, age_s, timestamp, utc_now
-from functions.common.deletion import Deletion, Settled, Target, Work, stored_since, uid
-from functions.common.dicomweb import DicomStore
+from functions.common.deletion import Deletion, Settled, Target, Work, stored_since
+from functions.common.dicomweb import DicomStore, uid
 from functions.common.errors import PermanentError
 from functions.common.events import Message
 from functions.common.outcomes import Outcome, Outcomes

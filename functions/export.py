@@ -1,21 +1,40 @@
-"""Retrieve a study, a series or an instance and write it to a bucket."""
+"""Retrieve studies, series or instances and write them to a bucket: as DICOM, images, metadata, bulk data or a zip."""
 
 import json
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
-from functions.common import http, multipart, part10
-from functions.common.bucket import PreconditionFailedError, StoredObject
+from functions.common import commands
 from functions.common.deadline import Deadline
-from functions.common.dicomweb import AS_STORED
-from functions.common.errors import PermanentError
+from functions.common.errors import PermanentError, RetryableError
 from functions.common.events import Message
-from functions.common.outcomes import Outcome, Outcomes
-from functions.common.resources import GcsPrefix, Resource
+from functions.common.export_join import complete_zip, join_parts, write_lines
+from functions.common.export_manifest import write_manifest
+from functions.common.export_plan import Planner, nothing_there
+from functions.common.export_request import KEYS, ExportRequest, Slice
+from functions.common.export_state import TOTALS, Plan, Result, State, new_name
+from functions.common.export_work import SliceWork
+from functions.common.export_zip import ZipWork
+from functions.common.log import log
+from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
+from functions.common.resources import GcsPrefix
 from functions.common.runtime import Services, View, event_function, request_id
 from functions.common.settings import EXPORT
 
-_KEYS: Final = frozenset({"path", "destination", "request_id"})
+_RECORDING_S: Final = 30.0  # kept of the budget for writing results, the manifest and the outcome
+_NAME: Final = commands.matching(r"[0-9a-f]{16}", "a follow-up message")
+_PLANNING: Final[dict[str, commands.Parse]] = {
+    **KEYS,
+    "run": _NAME,
+    "slices": lambda value: [_NAME(name) for name in value] if isinstance(value, list) else _NAME(value),
+    "matched": commands.whole(0, 10**9),
+}
+_SLICE: Final[dict[str, commands.Parse]] = {
+    "request_id": commands.text,
+    "destination": commands.text,
+    "run": _NAME,
+    "slice": _NAME,
+}
 
 
 def entry_point() -> View:
@@ -24,86 +43,161 @@ def entry_point() -> View:
 
 
 def handle(message: Message, services: Services, outcomes: Outcomes, deadline: Deadline) -> None:
-    """Export what the command names.
+    """Export what the command names, or go on with an export.
 
     Raises:
         PermanentError: invalid_command, not_found or rejected.
         RetryableError: the DICOM store or the bucket is busy or away.
     """
-    command = message.json()
-    if unknown := command.keys() - _KEYS:
-        raise PermanentError("invalid_command", f"{len(unknown)} unknown keys")
-    name = request_id(message, command)
-    resource = Resource.parse(str(command.get("path", "")))
-    destination = GcsPrefix.parse(str(command.get("destination", "")))
-    if not any(allowed.contains(destination) for allowed in services.settings.export_destinations):
-        raise PermanentError("rejected", "the destination is not on the allow-list")
-    written = list(_export(resource, destination, services, deadline))
-    size_bytes = sum(item["bytes"] for item in written)
-    manifest = {"path": str(resource), "count": len(written), "bytes": size_bytes, "objects": written}
-    services.buckets.create(
-        destination.bucket,
-        f"{destination.prefix}/manifest.json".lstrip("/"),
-        json.dumps(manifest).encode(),
-        deadline,
-        content_type="application/json",
-        if_generation_match=None,
-    )
-    counts = {"exported": len(written)}
-    outcomes.publish(Outcome("exported", request_id=name, resource=resource, size_bytes=size_bytes, counts=counts))
+    given = message.json() if message.data.strip() else {}
+    keys = _SLICE if "slice" in given else _PLANNING if "run" in given else KEYS
+    values = commands.read(message, keys)
+    name = request_id(message, values)
+    export = _Export.of(name, values, services, outcomes, deadline, message.attempt)
+    if keys is _SLICE:
+        export.go_on(values["run"], values["slice"])
+    else:
+        export.start(ExportRequest.of(name, values), values)
 
 
-def _export(
-    resource: Resource, destination: GcsPrefix, services: Services, deadline: Deadline
-) -> Iterator[dict[str, Any]]:
-    response = services.dicom_store.get(resource, (), AS_STORED, deadline)
-    with response:
-        if response.status_code == 404:
-            raise PermanentError("not_found", "the DICOM store has no such resource")
-        if response.status_code != 200:
-            raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
-        pieces = multipart.read(http.chunks(response, deadline), response.headers.get("Content-Type", ""))
-        for piece in pieces:
-            if isinstance(piece, multipart.PartStart):
-                yield _write_part(pieces, destination, services, deadline)
+@dataclass(frozen=True)
+class _Export:
+    """One export, within one invocation."""
 
+    name: str
+    destination: GcsPrefix
+    services: Services
+    outcomes: Outcomes
+    state: State
+    attempt: int
+    deadline: Deadline
+    working: Deadline
 
-def _write_part(
-    pieces: Iterator[multipart.Piece], destination: GcsPrefix, services: Services, deadline: Deadline
-) -> dict[str, Any]:
-    head = bytearray()
-    for piece in pieces:
-        if not isinstance(piece, bytes):
-            break
-        head += piece
-        if len(head) > part10.HEAD_BYTES:
-            break
-    instance = part10.identify(bytes(head))
-    name = f"{destination.prefix}/{instance.study}/{instance.series}/{instance.instance}.dcm".lstrip("/")
-    stored = _write(name, _part_bytes(bytes(head), pieces), destination, services, deadline)
-    return {
-        "name": name,
-        "bytes": stored.size,
-        "crc32c": stored.crc32c,
-        "study": instance.study,
-        "series": instance.series,
-        "instance": instance.instance,
-    }
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        values: dict[str, Any],
+        services: Services,
+        outcomes: Outcomes,
+        deadline: Deadline,
+        attempt: int,
+    ) -> "_Export":
+        destination = GcsPrefix.parse(values.get("destination", ""))
+        if not any(allowed.contains(destination) for allowed in services.settings.export_destinations):
+            raise PermanentError("rejected", "EXPORT_DESTINATIONS does not have this destination")
+        state = State(services.buckets, destination, outcome_id(EXPORT, name), deadline)
+        left_s = deadline.remaining_s()
+        working = Deadline(max(1.0, left_s - min(_RECORDING_S, left_s / 4)))
+        return cls(name, destination, services, outcomes, state, attempt, deadline, working)
 
+    def start(self, request: ExportRequest, values: dict[str, Any]) -> None:
+        """Plan, unless an earlier delivery has, and get the slices done: one here, more by messages."""
+        plan = self.state.plan()
+        if plan is None and (totals := complete_zip(request, self.services.buckets, self.deadline)):
+            self.outcomes.publish(_outcome(request, totals))
+            return
+        plan = plan or self._plan(request, values)
+        if plan is None:
+            return  # the planning goes on in another message
+        if plan.request != request:
+            raise PermanentError("invalid_command", "another export with this request_id is under way")
+        if len(plan.slices) == 1:
+            self._work(plan, plan.slices[0])
+            return
+        done = self.state.finished(plan.run)
+        left = [name for name in plan.slices if name not in done]
+        for name in left:
+            self._send_slice(plan, name)
+        if not left:
+            self._finish(plan)
 
-def _part_bytes(head: bytes, pieces: Iterator[multipart.Piece]) -> Iterator[bytes]:
-    yield head
-    if len(head) > part10.HEAD_BYTES:
-        for piece in pieces:
-            if not isinstance(piece, bytes):
+    def go_on(self, run: str, name: str) -> None:
+        """Do one slice."""
+        plan = self.state.plan()
+        if plan is None or plan.run != run or name not in plan.slices:
+            self.state.clear_run(run)  # a delivery that was killed while it cleaned up may have left some of it
+            log("INFO", "superseded", function=EXPORT, request_id=self.name)
+            return
+        self._work(plan, name)
+
+    def _plan(self, request: ExportRequest, values: dict[str, Any]) -> Plan | None:
+        run, slices = values.get("run") or new_name(), list(values.get("slices", ()))
+        matched = values.get("matched", 0)
+        size = self.services.settings.export_slice
+        planner = Planner(self.services.dicom_store, request, size, self.deadline)
+        for target in planner.targets(matched):
+            slices += [self.state.add_slice(run, part) for part in planner.slices(target)]
+            matched += 1
+            if request.query and self.working.remaining_s() <= 0:
+                slices += [self.state.add_slice(run, part) for part in planner.rest()]
+                self._send({**request.asked, "run": run, "slices": slices, "matched": matched})
+                return None
+        slices += [self.state.add_slice(run, part) for part in planner.rest()]
+        if not slices:
+            raise nothing_there(request)
+        return self.state.decide(Plan(run, request, tuple(slices)))
+
+    def _work(self, plan: Plan, name: str) -> None:
+        """One slice, and the end of the export if it was the last."""
+        if name not in self.state.finished(plan.run):
+            part = self.state.slice(plan.run, name)
+            if part is None:
+                raise RetryableError("unavailable")
+            work = self._worker(plan)
+            try:
+                result = self._do(work, part, plan)
+            except RetryableError as error:
+                if error.reason != "deadline_exceeded" or not work.progress:
+                    raise
+                self._send_slice(plan, name)  # there is more than before: a new message, with all its attempts
                 return
-            yield piece
+            if not self.state.finish_slice(plan.run, name, result):
+                self.state.drop(result.part)
+        if set(plan.slices) <= self.state.finished(plan.run).keys():
+            self._finish(plan)
+
+    def _worker(self, plan: Plan) -> SliceWork | ZipWork:
+        store, buckets, request = self.services.dicom_store, self.services.buckets, plan.request
+        give_up_attempt = self.services.settings.export_give_up_attempt
+        if request.format == "zip":
+            return ZipWork(store, buckets, request, self.attempt >= give_up_attempt, self.working)
+        return SliceWork(store, buckets, request, plan.run, self.attempt, give_up_attempt, self.working)
+
+    def _do(self, work: SliceWork | ZipWork, part: Slice, plan: Plan) -> Result:
+        if isinstance(work, ZipWork):
+            return work.run(part, self.state.part_name(plan.run))
+        result = work.run(part)
+        if plan.request.format == "metadata":
+            write_lines(result, self.state.part_name(plan.run), plan.request, self.services.buckets, self.working)
+        return result
+
+    def _finish(self, plan: Plan) -> None:
+        """Join what is to be joined, write the manifest, say so, and clean up. Two deliveries may do it at once: both
+        write the same."""
+        done = self.state.finished(plan.run)
+        totals = {key: sum(done[name][key] for name in plan.slices) for key in TOTALS}
+        joined = join_parts(self.state, plan, totals, self.services.buckets, self.deadline)
+        reason = write_manifest(self.state, plan, totals, joined, self.services.buckets, self.deadline)
+        self.outcomes.publish(_outcome(plan.request, totals, reason))
+        self.state.clear(plan)
+
+    def _send_slice(self, plan: Plan, name: str) -> None:
+        self._send({"request_id": self.name, "destination": str(self.destination), "run": plan.run, "slice": name})
+
+    def _send(self, command: dict[str, Any]) -> None:
+        data = json.dumps(command, separators=(",", ":")).encode()
+        self.services.topics.publish(self.services.settings.exports_topic, data, {}, self.deadline)
 
 
-def _write(
-    name: str, data: Iterator[bytes], destination: GcsPrefix, services: Services, deadline: Deadline
-) -> StoredObject:
-    try:
-        return services.buckets.write(destination.bucket, name, data, deadline, content_type="application/dicom")
-    except PreconditionFailedError:
-        raise PermanentError("conflict", "an object of that name is there already") from None
+def _outcome(request: ExportRequest, totals: dict[str, int], reason: str = "") -> Outcome:
+    word: Word = "exported" if not totals["failures"] else "partial" if totals["objects"] else "rejected"
+    return Outcome(
+        word,
+        reason,
+        request_id=request.name,
+        resource=request.resource,
+        size_bytes=totals["bytes"],
+        counts={key: number for key, number in totals.items() if key != "bytes"},
+        detail="manifest.json has each failure with its reason" if totals["failures"] else "",
+    )

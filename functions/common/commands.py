@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
@@ -145,3 +145,8 @@ class Query:
         if all(key.lower() == "fuzzymatching" for key, _ in pairs):
             raise PermanentError("invalid_command", "a query matches at least one attribute")
         return cls(level, tuple(pairs))
+
+    @property
+    def text(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.level}?{urlencode(self.params)}"

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from functions.common import commands
 from functions.common.deadline import Deadline, timestamp
-from functions.common.dicomweb import CANCELLED, NOT_FOUND, DicomStore, Operation
+from functions.common.dicomweb import CANCELLED, NOT_FOUND, DicomStore, Operation, uid
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.outcomes import Word
 from functions.common.resources import Resource
@@ -241,15 +241,3 @@ def _instances(store: DicomStore, resource: Resource, deadline: Deadline) -> Ite
     params = [("includefield", "0020000D"), ("includefield", "0020000E")]
     for item in store.search_all(resource, "instances", params, deadline):
         yield Resource(resource.study, resource.series or uid(item, "0020000E"), uid(item, "00080018"))
-
-
-def uid(item: dict[str, Any], tag: str) -> str:
-    """A UID of a search result in DICOM JSON.
-
-    Raises:
-        RetryableError: unavailable, when the result has none: it is not the answer that was asked for.
-    """
-    values = item.get(tag, {}).get("Value", [""])
-    if not values or not isinstance(values[0], str) or not values[0]:
-        raise RetryableError("unavailable")
-    return values[0]

@@ -122,15 +122,16 @@ class DicomStore:
         return [item for item in answer if isinstance(item, dict)] if isinstance(answer, list) else []
 
     def search_all(
-        self, resource: Resource | None, level: str, params: list[tuple[str, str]], deadline: Deadline
+        self, resource: Resource | None, level: str, params: list[tuple[str, str]], deadline: Deadline, start: int = 0
     ) -> Iterator[dict[str, Any]]:
-        """Every match, a page at a time until a page is empty: a short page may be a server's own limit, not the end.
+        """Every match from the one at `start` on, a page at a time until a page is empty: a short page may be a
+        server's own limit, not the end.
 
         Raises:
             PermanentError: as search; rejected also when there are more matches than a search can reach.
             RetryableError: as Transport.send.
         """
-        offset = 0
+        offset = start
         while True:
             if offset > _OFFSET_MAX:
                 raise PermanentError("rejected", f"more than {_OFFSET_MAX} matches")
@@ -257,3 +258,15 @@ def _count(answer: Mapping[str, Any], key: str) -> int:
     """int64 comes as text in JSON; a field that is 0 may be left out."""
     text = str(answer.get(key, "0"))
     return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def uid(item: dict[str, Any], tag: str) -> str:
+    """A UID of a search result in DICOM JSON.
+
+    Raises:
+        RetryableError: unavailable, when the result has none: it is not the answer that was asked for.
+    """
+    values = item.get(tag, {}).get("Value", [""])
+    if not values or not isinstance(values[0], str) or not values[0]:
+        raise RetryableError("unavailable")
+    return values[0]

@@ -248,6 +248,20 @@ SETTINGS: Final = (
         (EXPORT,),
     ),
     Setting(
+        "EXPORT_SLICE",
+        _whole(1, 5000),
+        "1000",
+        "Instances (frames, where each becomes an object) in one part of a large export.",
+        (EXPORT,),
+    ),
+    Setting(
+        "EXPORT_GIVE_UP_ATTEMPT",
+        _whole(1, 100),
+        "5",
+        "From this delivery on an instance that cannot be retrieved is left out, and the export ends as `partial`.",
+        (EXPORT,),
+    ),
+    Setting(
         "SEARCH_RETRIEVE",
         _switch,
         "false",
@@ -330,6 +344,8 @@ class Settings:
     delete_min_age_hours: int
     exports_topic: str
     export_destinations: tuple[GcsPrefix, ...]
+    export_slice: int
+    export_give_up_attempt: int
     search_retrieve: bool
     search_page: bool
     search_exports: bool

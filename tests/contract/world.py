@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -135,6 +136,25 @@ class World:
         body = json.dumps(rule).encode()
         urllib.request.urlopen(urllib.request.Request(f"{self.store_url}/_faults", body, method="POST")).read()
 
+    def clear_faults(self) -> None:
+        """No more faults."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.store_url}/_faults", method="DELETE")).read()
+
+    def clear_bucket(self) -> None:
+        """An empty export bucket."""
+        for name in self.objects():
+            self.delete_object(name)
+
+    def delete_object(self, name: str) -> None:
+        """Delete an object."""
+        url = f"{self.buckets_url}/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}"
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).read()
+
+    def write_object(self, name: str, data: bytes) -> None:
+        """Write an object that is none of ours."""
+        url = f"{self.buckets_url}/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={urllib.parse.quote(name)}"
+        urllib.request.urlopen(urllib.request.Request(url, data, method="POST")).read()
+
     def requests(self, method: str, kind: str) -> int:
         """How many requests of that kind the DICOM store has had."""
         answer = json.loads(urllib.request.urlopen(f"{self.store_url}/_requests").read())
@@ -159,8 +179,7 @@ class World:
 
     def read(self, name: str) -> bytes:
         """An object's bytes."""
-        quoted = urllib.request.quote(name, safe="")  # type: ignore[attr-defined]
-        url = f"{self.buckets_url}/storage/v1/b/{BUCKET}/o/{quoted}?alt=media"
+        url = f"{self.buckets_url}/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}?alt=media"
         return bytes(urllib.request.urlopen(url).read())
 
 
@@ -209,7 +228,7 @@ def bucket_server(*buckets: str) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         _until(lambda: urllib.request.urlopen(f"{url}/_internal/healthcheck").status == 200)
-        for bucket in buckets:
+        for bucket in buckets or (BUCKET,):
             body = json.dumps({"name": bucket}).encode()
             request = urllib.request.Request(
                 f"{url}/storage/v1/b?project=local", body, {"Content-Type": "application/json"}
@@ -252,7 +271,7 @@ def world(
     """
     server = serve(Store(data, options or Options(), (STORE_NAME,)))
     topics = _Topics()
-    threading.Thread(target=topics.serve_forever, daemon=True).start()
+    threading.Thread(target=topics.serve_forever, args=(0.02,), daemon=True).start()
     own_topic = f"projects/local/topics/dicom-{function.split('_')[0]}s"
     environ = {
         "DICOM_STORE": STORE_NAME,

@@ -21,7 +21,7 @@ HOMES = {
     "requests": {"http"},
     "urllib3": {"http", "relay"},
     "google.auth": {"credentials", "callers"},
-    "google_crc32c": {"bucket"},
+    "google_crc32c": {"upload"},
     "python_multipart": {"multipart"},
     "flask": {"runtime", "search"},
     "functions_framework": {"main"},

@@ -1,0 +1,139 @@
+"""Retrieving for an export: whole studies as streams of parts, and single instances, frames, metadata, bulk data."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import requests
+
+from functions.common import http, multipart
+from functions.common.deadline import Deadline
+from functions.common.dicomweb import DicomStore
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.export_request import RENDERED, ExportRequest, Piece
+from functions.common.http import drain
+from functions.common.resources import Resource
+
+_JSON: Final = "application/dicom+json"
+_BULKDATA: Final = "application/octet-stream; transfer-syntax=*"
+_BULKDATA_PATH: Final = re.compile(r"/bulkdata/([0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*)(?:[?#]|$)", re.ASCII)
+_BETWEEN: Final = re.compile(r"[\[\s,]*")
+_METADATA_LIMIT: Final = 64 * 1024 * 1024  # characters of one instance
+
+
+class Fetcher:
+    """Retrieves what an export wants.
+
+    Everywhere: PermanentError not_found or rejected, when the store has not got it or refuses; RetryableError as
+    Transport.send, and when an answer breaks.
+    """
+
+    def __init__(self, store: DicomStore, request: ExportRequest, deadline: Deadline) -> None:
+        self._store, self._request, self._deadline = store, request, deadline
+        self._accept = f'multipart/related; type="application/dicom"; transfer-syntax={request.transfer_syntax}'
+
+    def parts(self, resource: Resource) -> Iterator[multipart.Piece]:
+        """The instances of a study, a series or one instance: for each PartStart, its bytes, PartEnd."""
+        with self._good(self._store.get(resource, (), self._accept, self._deadline)) as response:
+            yield from self._pieces(response)
+
+    def instance(self, resource: Resource) -> Iterator[bytes]:
+        """One instance's bytes; ends early only with an error."""
+        return _first_part(self.parts(resource))
+
+    def rendered(self, piece: Piece) -> Iterator[bytes]:
+        """One image."""
+        below = ("frames", str(piece.frame), "rendered") if piece.frame else ("rendered",)
+        return self._body(piece.resource, below, RENDERED[self._request.format])
+
+    def metadata(self, resource: Resource) -> Iterator[bytes]:
+        """The DICOM JSON of each instance of a study, a series or one instance, one after the other."""
+        with self._good(self._store.get(resource, ("metadata",), _JSON, self._deadline)) as response:
+            yield from split_array(http.chunks(response, self._deadline))
+
+    def bulkdata(self, resource: Resource) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Each bulk data of an instance: its path, such as 7FE00010 or 00400100/0/00100010, and its bytes."""
+        for text in self.metadata(resource):
+            for path in sorted(set(_bulkdata_paths(json.loads(text)))):
+                yield path, self._body(resource, ("bulkdata", *path.split("/")), _BULKDATA)
+
+    def _body(self, resource: Resource, below: tuple[str, ...], accept: str) -> Iterator[bytes]:
+        with self._good(self._store.get(resource, below, accept, self._deadline)) as response:
+            yield from _first_part(self._pieces(response))
+
+    def _pieces(self, response: requests.Response) -> Iterator[multipart.Piece]:
+        """The parts of an answer; one that is not multipart is one part."""
+        content_type = response.headers.get("Content-Type", "")
+        chunks = http.chunks(response, self._deadline)
+        if multipart.media_type(content_type)[0].startswith("multipart/"):
+            yield from multipart.read(chunks, content_type)
+            return
+        yield multipart.PartStart({"content-type": content_type})
+        yield from chunks
+        yield multipart.PartEnd()
+
+    def _good(self, response: requests.Response) -> requests.Response:
+        if response.status_code == 200:
+            return response
+        drain(response)
+        if response.status_code in (204, 404, 410):
+            raise PermanentError("not_found", "the DICOM store has no such resource")
+        raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
+
+
+def _first_part(pieces: Iterator[multipart.Piece]) -> Iterator[bytes]:
+    """The first part's bytes; the rest is read so that a cut answer is noticed.
+
+    Raises:
+        RetryableError: unavailable, when there is no part.
+    """
+    parts = 0
+    for piece in pieces:
+        if isinstance(piece, multipart.PartStart):
+            parts += 1
+        elif isinstance(piece, bytes) and parts == 1:
+            yield piece
+    if not parts:
+        raise RetryableError("unavailable")
+
+
+def split_array(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The objects of a JSON array as they arrive, each as it was sent.
+
+    Raises:
+        RetryableError: unavailable, when it is no array of objects, or is cut.
+    """
+    decoder, utf8, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")(), ""
+    for chunk in chunks:
+        try:
+            text += utf8.decode(chunk)
+        except UnicodeDecodeError:
+            raise RetryableError("unavailable") from None
+        at = 0
+        while (found := _BETWEEN.match(text, at)) and text[found.end() : found.end() + 1] == "{":
+            try:
+                _, end = decoder.raw_decode(text, found.end())
+            except ValueError:
+                break  # the rest of it is still to come
+            yield text[found.end() : end].encode()
+            at = end
+        text = text[at:]
+        if len(text) > _METADATA_LIMIT:
+            raise RetryableError("unavailable")
+    if text.strip() not in ("]", "[]"):
+        raise RetryableError("unavailable")
+
+
+def _bulkdata_paths(dataset: Any) -> Iterator[str]:
+    """The paths of all BulkDataURI, however deep. Of the server's URI only the checked path is used."""
+    if isinstance(dataset, dict):
+        uri = dataset.get("BulkDataURI")
+        if isinstance(uri, str) and (found := _BULKDATA_PATH.search(uri)):
+            yield found[1]
+        for value in dataset.values():
+            yield from _bulkdata_paths(value)
+    elif isinstance(dataset, list):
+        for value in dataset:
+            yield from _bulkdata_paths(value)

@@ -1,0 +1,119 @@
+"""Objects made of all slices: the zip of a study, and one NDJSON file of all metadata. Each slice writes its part; at
+the end Cloud Storage joins them, so that nothing passes through memory or a temporary file again.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from functions.common import http
+from functions.common.bucket import Buckets, StoredObject
+from functions.common.deadline import Deadline
+from functions.common.errors import RetryableError, SupersededError
+from functions.common.export_request import ExportRequest
+from functions.common.export_state import TOTALS, Plan, Result, State
+from functions.common.resources import ObjectRef
+from functions.common.zipstream import Member, directory
+
+_JOIN_MAX: Final = 32
+_CHUNK_BYTES: Final = 8 * 1024 * 1024
+_READ_THREADS: Final = 8
+_OBJECT_LIMIT_BYTES: Final = 64 * 1024 * 1024
+_COMPLETE: Final = "dicom-export-complete"
+
+
+def write_lines(result: Result, name: str, request: ExportRequest, buckets: Buckets, deadline: Deadline) -> None:
+    """Write the NDJSON part of a slice, one line an instance, from the objects that are in the bucket."""
+    if not result.objects:
+        return
+    stored = buckets.write(
+        request.destination.bucket,
+        name,
+        _lines(result, request.destination.bucket, buckets, deadline),
+        deadline,
+        if_generation_match=None,
+        chunk_bytes=_CHUNK_BYTES,
+    )
+    result.part = {"name": name, "generation": stored.ref.generation, "bytes": stored.size}
+
+
+def _lines(result: Result, bucket: str, buckets: Buckets, deadline: Deadline) -> Iterator[bytes]:
+    """BigQuery takes such a line for the columns study, series and instance, and metadata of type JSON: a tag cannot
+    be the name of a column."""
+
+    def line(entry: dict[str, Any]) -> bytes:
+        with buckets.open(ObjectRef(bucket, entry["name"]), deadline) as response:
+            metadata = json.loads(http.read_all(response, deadline, _OBJECT_LIMIT_BYTES))
+        uids = {key: entry[key] for key in ("study", "series", "instance")}
+        return json.dumps({**uids, "metadata": metadata}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+    try:
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            for start in range(0, len(result.objects), 4 * _READ_THREADS):
+                yield from pool.map(line, result.objects[start : start + 4 * _READ_THREADS])
+    except SupersededError:
+        raise RetryableError("unavailable") from None
+
+
+def joined_name(request: ExportRequest) -> str:
+    """The name of the object that is made of all slices; empty when the format has none."""
+    if request.format == "metadata":
+        return request.object_name("metadata.ndjson")
+    if request.format == "zip" and request.resource:
+        resource = request.resource
+        return request.object_name(f"{resource.instance or resource.series or resource.study}.zip")
+    return ""
+
+
+def complete_zip(request: ExportRequest, buckets: Buckets, deadline: Deadline) -> dict[str, int] | None:
+    """The totals of a zip that is there already and lacks nothing."""
+    if request.format != "zip":
+        return None
+    stored = buckets.stat(ObjectRef(request.destination.bucket, joined_name(request)), deadline)
+    if stored is None or stored.metadata.get(_COMPLETE) != str(request.resource) + request.kind:
+        return None
+    return {**{key: int(stored.metadata.get(key, 0)) for key in TOTALS}, "written": 0}
+
+
+def join_parts(
+    state: State, plan: Plan, totals: dict[str, int], buckets: Buckets, deadline: Deadline
+) -> dict[str, Any]:
+    """Join the parts of all slices; returns the object as the manifest names it, empty when there is none.
+
+    Raises:
+        RetryableError: a part is gone: another delivery is just cleaning up.
+    """
+    name, bucket = joined_name(plan.request), plan.request.destination.bucket
+    if not name:
+        return {}
+    parts = [state.result(plan.run, one).part for one in plan.slices]
+    sources = [ObjectRef(bucket, part["name"], part["generation"]) for part in parts if part and part["bytes"]]
+    metadata: dict[str, str] = {}
+    if plan.request.format == "zip":
+        index = _zip_index(state, plan, buckets, deadline)
+        sources.append(index.ref)
+        metadata = {key: str(number) for key, number in totals.items()}
+        metadata[_COMPLETE] = "" if totals["failures"] else str(plan.request.resource) + plan.request.kind
+    if not sources:
+        return {}
+    content_type = "application/zip" if plan.request.format == "zip" else "application/x-ndjson"
+    try:
+        while len(sources) > _JOIN_MAX:
+            groups = [sources[at : at + _JOIN_MAX] for at in range(0, len(sources), _JOIN_MAX)]
+            joined = [buckets.compose(bucket, state.part_name(plan.run), group, deadline) for group in groups]
+            sources = [one.ref for one in joined]
+        stored = buckets.compose(bucket, name, sources, deadline, content_type=content_type, metadata=metadata)
+    except SupersededError:
+        raise RetryableError("unavailable") from None
+    return {"name": name, "bytes": stored.size, "crc32c": stored.crc32c}
+
+
+def _zip_index(state: State, plan: Plan, buckets: Buckets, deadline: Deadline) -> StoredObject:
+    def parts() -> Iterator[tuple[int, list[Member]]]:
+        for name in plan.slices:
+            part = state.result(plan.run, name).part
+            yield part["bytes"], [Member(*member) for member in part["members"]]
+
+    name, bucket = state.part_name(plan.run), plan.request.destination.bucket
+    return buckets.write(bucket, name, directory(parts()), deadline, if_generation_match=None, chunk_bytes=_CHUNK_BYTES)

@@ -1,0 +1,288 @@
+"""One slice of an export: retrieve what is not there yet, write it, and say what became of each object."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+from functions.common import multipart, scan
+from functions.common.bucket import Buckets
+from functions.common.deadline import Deadline
+from functions.common.dicomweb import DicomStore
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.export_fetch import Fetcher
+from functions.common.export_request import RENDERED, ExportRequest, Piece, Slice
+from functions.common.export_state import Result
+from functions.common.export_write import SMALL_BYTES, ByteBudget, ObjectWriter, Written
+from functions.common.log import log
+from functions.common.resources import Resource
+
+THREADS: Final = 8
+_HEAD_BYTES: Final = 64 * 1024
+_IN_A_ROW_MAX: Final = 2 * THREADS
+_WAITING_BYTES: Final = 8 * 1024 * 1024
+Entries = list[dict[str, Any]]
+
+
+class SliceWork:
+    """The work on one slice within one invocation.
+
+    Args:
+        run: of the plan.
+        attempt: how often the work was delivered.
+        give_up_attempt: from this one on, what cannot be retrieved becomes a failure, not another delivery's work.
+        deadline: of the work; some time to record it is left after it.
+    """
+
+    def __init__(
+        self,
+        store: DicomStore,
+        buckets: Buckets,
+        request: ExportRequest,
+        run: str,
+        attempt: int,
+        give_up_attempt: int,
+        deadline: Deadline,
+    ) -> None:
+        self._request, self._deadline = request, deadline
+        self._again, self._last_chance = attempt > 1, attempt >= give_up_attempt
+        self._fetcher = Fetcher(store, request, deadline)
+        self._writer = ObjectWriter(buckets, request, run, deadline)
+        self._done: dict[Piece, Entries] = {}
+        self._new: set[str] = set()  # names of objects that this export wrote
+        self._failed: dict[Piece, tuple[str, str]] = {}  # reason and detail
+        self._pending: dict[Piece, RetryableError] = {}
+        self._lock = threading.Lock()
+        self._there: dict[str, Written] = {}
+        self._in_a_row = 0  # attempts that failed since the last that did not
+        self._arrived = False  # whether anything of the present stream did
+        self.progress = False  # whether this invocation wrote anything
+
+    def run(self, part: Slice) -> Result:
+        """Do it all.
+
+        Returns:
+            What became of it, in the slice's order.
+
+        Raises:
+            RetryableError: not all could be done; what was done is in the bucket, and `progress` says if that is more
+                than before.
+        """
+        pieces = [piece for item in part.items for piece in item.pieces()]
+        self._find(pieces)
+        with ThreadPoolExecutor(THREADS) as pool:
+            self._stream(part, {piece.resource: piece for piece in pieces}, pool)
+            missing = [piece for piece in pieces if not self._settled(piece)]
+            for _ in pool.map(self._one, missing):
+                pass
+        if self._pending:
+            self._give_up_or_raise(len(pieces))
+        return self._result(pieces, part.skipped)
+
+    def _find(self, pieces: list[Piece]) -> None:
+        """What is in the bucket already."""
+        for series in sorted({Resource(p.resource.study, p.resource.series) for p in pieces}):
+            self._there |= self._writer.there(f"{series.study}/{series.series}/")
+        if self._request.format == "bulkdata":
+            return  # only its metadata tells what belongs to an instance
+        for piece in pieces:
+            if written := self._there.get(self._name(piece)):
+                self._note(piece, [(written, "")])
+        self._there = {}
+        self.progress = False
+
+    def _stream(self, part: Slice, wanted: dict[Resource, Piece], pool: ThreadPoolExecutor) -> None:
+        """Retrieve as one answer what nothing is there of yet; an answer that breaks is not begun again."""
+        waiting: list[Future[None]] = []
+        budget = ByteBudget(_WAITING_BYTES)
+
+        def put(piece: Piece, data: list[bytes], size: int) -> None:
+            budget.take(size)
+
+            def write() -> None:
+                try:
+                    self._attempt(piece, lambda: [(self._writer.write(self._name(piece), data), "")])
+                finally:
+                    budget.give_back(size)
+
+            waiting.append(pool.submit(write))
+
+        begun = {level for piece in self._done for level in _levels(piece.resource)}
+        for resource in part.streams:
+            if resource in begun or self._request.format not in ("dicom", "metadata"):
+                continue
+            self._arrived = False
+            try:
+                if self._request.format == "dicom":
+                    self._take_parts(resource, wanted, put)
+                else:
+                    self._take_metadata(resource, wanted, put)
+            except PermanentError as error:
+                log("WARNING", "stream_refused", reason=error.reason, study=resource.study, series=resource.series)
+            except RetryableError as error:
+                log("WARNING", "stream_broken", reason=error.reason, study=resource.study, series=resource.series)
+                self._deadline.check()
+                if not self._arrived and not self._again:  # it seems to be away: no use to ask for each instance
+                    self._pending |= dict.fromkeys((p for p in wanted.values() if not self._settled(p)), error)
+                    self._in_a_row = _IN_A_ROW_MAX
+                    break
+        for future in waiting:
+            future.result()
+
+    def _take_parts(
+        self, resource: Resource, wanted: dict[Resource, Piece], put: Callable[[Piece, list[bytes], int], None]
+    ) -> None:
+        data, size = list[bytes](), 0
+        parts = self._fetcher.parts(resource)
+        for part in parts:
+            self._arrived = True
+            if isinstance(part, bytes):
+                data.append(part)
+                size += len(part)
+                if size > SMALL_BYTES:
+                    self._take_large(data, parts, wanted)
+                    data, size = [], 0
+            elif isinstance(part, multipart.PartStart):
+                data, size = [], 0
+            elif size:
+                if (piece := self._identified(data, wanted)) and not self._settled(piece):
+                    put(piece, data, size)
+                data, size = [], 0
+
+    def _take_large(self, head: list[bytes], parts: Iterator[multipart.Piece], wanted: dict[Resource, Piece]) -> None:
+        """Write a large part while it arrives."""
+        whole = False
+
+        def rest() -> Iterator[bytes]:
+            nonlocal whole
+            for part in parts:
+                if not isinstance(part, bytes):
+                    whole = True
+                    return
+                yield part
+            raise RetryableError("unavailable")
+
+        stream = rest()
+        if (piece := self._identified(head, wanted)) and not self._settled(piece):
+            name = self._name(piece)
+            self._attempt(piece, lambda: [(self._writer.write(name, head, stream), "")])
+        if not whole:
+            for _ in stream:  # it is no longer wanted, or its writing failed: on to the next part
+                pass
+
+    def _identified(self, data: list[bytes], wanted: dict[Resource, Piece]) -> Piece | None:
+        head = b""
+        for piece in data:
+            head += piece
+            if len(head) >= _HEAD_BYTES:
+                break
+        try:
+            return wanted.get(scan.identify(head))
+        except PermanentError:
+            return None  # it is retrieved by its UIDs afterwards
+
+    def _take_metadata(
+        self, resource: Resource, wanted: dict[Resource, Piece], put: Callable[[Piece, list[bytes], int], None]
+    ) -> None:
+        for text in self._fetcher.metadata(resource):
+            self._arrived = True
+            found = _of_json(json.loads(text))
+            piece = wanted.get(found) if found else None
+            if piece and not self._settled(piece):
+                put(piece, [text], len(text))
+
+    def _one(self, piece: Piece) -> None:
+        """Retrieve and write one piece by a request of its own, unless the store or the bucket seems to be away."""
+        if self._in_a_row >= _IN_A_ROW_MAX:
+            with self._lock:
+                self._pending.setdefault(piece, RetryableError("unavailable"))
+            return
+        self._attempt(piece, lambda: self._fetched(piece))
+
+    def _fetched(self, piece: Piece) -> list[tuple[Written, str]]:
+        self._deadline.check()
+        format_, name = self._request.format, self._name(piece)
+        if format_ == "bulkdata":
+            return list(self._bulkdata(piece))
+        if format_ in RENDERED:
+            return [(self._writer.write_stream(name, self._fetcher.rendered(piece)), "")]
+        if format_ == "metadata":
+            return [(self._writer.write(name, list(self._fetcher.metadata(piece.resource))), "")]
+        return [(self._writer.write_stream(name, _checked(self._fetcher.instance(piece.resource), piece)), "")]
+
+    def _bulkdata(self, piece: Piece) -> Iterator[tuple[Written, str]]:
+        for tag, stream in self._fetcher.bulkdata(piece.resource):
+            name = f"{self._name(piece)}{tag}.bin"
+            yield self._there.get(name) or self._writer.write_stream(name, stream), tag
+
+    def _attempt(self, piece: Piece, write: Callable[[], list[tuple[Written, str]]]) -> None:
+        try:
+            self._note(piece, write())
+        except PermanentError as error:
+            with self._lock:
+                self._failed[piece] = error.reason, error.detail
+                self._pending.pop(piece, None)
+        except RetryableError as error:
+            with self._lock:
+                self._pending[piece] = error
+                self._in_a_row += 1
+
+    def _note(self, piece: Piece, written: list[tuple[Written, str]]) -> None:
+        with self._lock:
+            self._done[piece] = [one.entry(piece, tag) for one, tag in written]
+            self._new |= {one.stored.ref.name for one, _ in written if one.new}
+            self._pending.pop(piece, None)
+            self.progress = True
+            self._in_a_row = 0
+
+    def _settled(self, piece: Piece) -> bool:
+        with self._lock:
+            return piece in self._done or piece in self._failed
+
+    def _name(self, piece: Piece) -> str:
+        return self._request.object_name(piece.below(self._request.format))
+
+    def _give_up_or_raise(self, pieces: int) -> None:
+        """What is left is another delivery's work; but one that has failed often, while others succeed, is given up."""
+        error = next(iter(self._pending.values()))
+        late = self._deadline.remaining_s() <= 0
+        if late or not self._last_chance or len(self._pending) == pieces:
+            raise RetryableError("deadline_exceeded") if late else error
+        for piece, reason in self._pending.items():
+            self._failed[piece] = reason.reason, "given up after several deliveries"
+
+    def _result(self, pieces: list[Piece], skipped: list[Resource]) -> Result:
+        result = Result(written=len(self._new))
+        for piece in pieces:
+            result.objects += self._done.get(piece, [])
+            if piece in self._failed:
+                reason, detail = self._failed[piece]
+                result.failures.append({**piece.fields, "reason": reason, "detail": detail})
+        result.skipped = [{**Piece(one).fields, "reason": "unsupported_input"} for one in skipped]
+        return result
+
+
+def _levels(instance: Resource) -> tuple[Resource, Resource]:
+    return Resource(instance.study), Resource(instance.study, instance.series)
+
+
+def _of_json(item: dict[str, Any]) -> Resource | None:
+    try:
+        uids = [item[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018")]
+        return Resource(*uids)
+    except (KeyError, IndexError, TypeError, PermanentError):
+        return None
+
+
+def _checked(stream: Iterator[bytes], piece: Piece) -> Iterator[bytes]:
+    """The stream, if it is that instance."""
+    head = b""
+    for data in stream:
+        head += data
+        if len(head) >= _HEAD_BYTES:
+            break
+    if not scan.same(head, piece.resource):
+        raise PermanentError("rejected", "the DICOM store sent another instance")
+    yield head
+    yield from stream

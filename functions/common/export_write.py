@@ -1,0 +1,145 @@
+"""Writing the objects of an export: each once, whatever number of deliveries try."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+from functions.common.bucket import Buckets, PreconditionFailedError, StoredObject
+from functions.common.deadline import Deadline
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.export_request import CONTENT_TYPES, ExportRequest, Piece
+from functions.common.resources import ObjectRef
+from functions.common.upload import crc32c_text
+
+SMALL_BYTES: Final = 2 * 1024 * 1024  # up to this size objects are written side by side, larger ones one by one
+_KIND: Final = "dicom-export"
+_RUN: Final = "dicom-export-run"
+
+
+@dataclass(frozen=True)
+class Written:
+    """An object that is there, and whether this export put it there."""
+
+    stored: StoredObject
+    new: bool
+
+    def entry(self, piece: Piece, tag: str = "") -> dict[str, Any]:
+        """As the manifest names it."""
+        fields = {**piece.fields, "tag": tag} if tag else piece.fields
+        return {"name": self.stored.ref.name, "bytes": self.stored.size, "crc32c": self.stored.crc32c, **fields}
+
+
+class ObjectWriter:
+    """Writes objects with the checksum of what was sent, never over another one.
+
+    Args:
+        run: of the plan; an object that carries it was written by an earlier delivery of the same export.
+    """
+
+    def __init__(self, buckets: Buckets, request: ExportRequest, run: str, deadline: Deadline) -> None:
+        self._buckets, self._request, self._run, self._deadline = buckets, request, run, deadline
+        self._large = threading.Lock()
+
+    def there(self, below: str) -> dict[str, Written]:
+        """The objects below a folder that hold what this export would write, by name."""
+        prefix = self._request.object_name(below)
+        found = self._buckets.list(self._request.destination.bucket, prefix, self._deadline)
+        return {stored.ref.name: self._known(stored) for stored in found if stored.metadata.get(_KIND) == self._kind}
+
+    def write(self, name: str, head: list[bytes], rest: Iterable[bytes] | None = None) -> Written:
+        """Write one object: `head` alone, or `head` and then a stream (one at a time, as that takes more memory).
+
+        Raises:
+            PermanentError: conflict, when another object has the name; not_found, when there is no such bucket.
+            RetryableError: as Buckets.write.
+        """
+        try:
+            if rest is None:
+                return Written(self._create(name, head), new=True)
+            with self._large:
+                return Written(self._stream(name, chain(_let_go(head), rest)), new=True)
+        except PreconditionFailedError:
+            return self._existing(name, crc32c_text(head) if rest is None else "")
+
+    def write_stream(self, name: str, stream: Iterator[bytes]) -> Written:
+        """Write one object from a stream of any length.
+
+        Raises:
+            PermanentError, RetryableError: as write.
+        """
+        head, size = list[bytes](), 0
+        for piece in stream:
+            head.append(piece)
+            size += len(piece)
+            if size > SMALL_BYTES:
+                return self.write(name, head, stream)
+        return self.write(name, head)
+
+    def _existing(self, name: str, crc32c: str) -> Written:
+        """What is there under the name. Two renderings may differ in their bytes; what is kept as stored may not."""
+        stored = self._buckets.stat(ObjectRef(self._request.destination.bucket, name), self._deadline)
+        if stored is None:
+            raise RetryableError("unavailable")
+        differs = crc32c and self._kind == "dicom *" and stored.crc32c != crc32c
+        if stored.metadata.get(_KIND) != self._kind or differs:
+            raise PermanentError("conflict", "the destination has another object of that name")
+        return self._known(stored)
+
+    def _known(self, stored: StoredObject) -> Written:
+        return Written(stored, new=stored.metadata.get(_RUN) == self._run)
+
+    @property
+    def _kind(self) -> str:
+        return self._request.kind
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        return {_KIND: self._kind, _RUN: self._run}
+
+    def _create(self, name: str, data: list[bytes]) -> StoredObject:
+        return self._buckets.create(
+            self._request.destination.bucket,
+            name,
+            data,
+            self._deadline,
+            content_type=CONTENT_TYPES[self._request.format],
+            metadata=self._labels,
+        )
+
+    def _stream(self, name: str, data: Iterator[bytes]) -> StoredObject:
+        return self._buckets.write(
+            self._request.destination.bucket,
+            name,
+            data,
+            self._deadline,
+            content_type=CONTENT_TYPES[self._request.format],
+            metadata=self._labels,
+        )
+
+
+class ByteBudget:
+    """Bounds the bytes that wait in memory; one piece of any size always goes through."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self._taken = limit_bytes, 0
+        self._changed = threading.Condition()
+
+    def take(self, size_bytes: int) -> None:
+        """Wait until there is room."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + size_bytes <= self._limit)
+            self._taken += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Make room."""
+        with self._changed:
+            self._taken -= size_bytes
+            self._changed.notify_all()
+
+
+def _let_go(pieces: list[bytes]) -> Iterator[bytes]:
+    pieces.reverse()
+    while pieces:
+        yield pieces.pop()

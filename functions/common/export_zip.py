@@ -1,0 +1,149 @@
+"""One slice of a zip: the instances it consists of, as they arrive, in one part of the zip."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from functions.common import multipart, scan
+from functions.common.bucket import Buckets
+from functions.common.deadline import Deadline
+from functions.common.dicomweb import DicomStore
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.export_fetch import Fetcher
+from functions.common.export_request import ExportRequest, Piece, Slice
+from functions.common.export_state import Result
+from functions.common.export_write import SMALL_BYTES
+from functions.common.log import log
+from functions.common.resources import Resource
+from functions.common.zipstream import Member, ZipPart
+
+_HEAD_BYTES: Final = 64 * 1024
+
+
+class ZipWork:
+    """The work on one slice of a zip; begun anew by each delivery, as a part is one object.
+
+    Args:
+        last_chance: whether what cannot be retrieved now becomes a failure, instead of another delivery's work.
+    """
+
+    progress: Final = False
+
+    def __init__(
+        self, store: DicomStore, buckets: Buckets, request: ExportRequest, last_chance: bool, deadline: Deadline
+    ) -> None:
+        self._buckets, self._request, self._deadline = buckets, request, deadline
+        self._last_chance = last_chance
+        self._fetcher = Fetcher(store, request, deadline)
+        self._zip = ZipPart()
+        self._written: dict[Piece, Member] = {}
+        self._failures: list[dict[str, Any]] = []
+        self._arrived = False
+
+    def run(self, part: Slice, name: str) -> Result:
+        """Write the part under this name.
+
+        Raises:
+            PermanentError, RetryableError: as Buckets.write, and when an instance cannot be retrieved now.
+        """
+        pieces = {item.resource: Piece(item.resource) for item in part.items}
+        bucket = self._request.destination.bucket
+        stored = self._buckets.write(bucket, name, self._bytes(part, pieces), self._deadline, if_generation_match=None)
+        members = [[m.name, m.size, m.crc, m.offset, m.streamed] for m in self._zip.members]
+        objects = [
+            {"name": member.name, "bytes": member.size, "crc32": f"{member.crc:08x}", **piece.fields}
+            for piece, member in self._written.items()
+        ]
+        place = {"name": name, "generation": stored.ref.generation, "bytes": stored.size, "members": members}
+        return Result(objects, self._failures, [], place, written=len(objects))
+
+    def _bytes(self, part: Slice, pieces: dict[Resource, Piece]) -> Iterator[bytes]:
+        for resource in part.streams:
+            self._arrived = False
+            try:
+                yield from self._parts(resource, pieces)
+            except PermanentError as error:
+                log("WARNING", "stream_refused", reason=error.reason, study=resource.study, series=resource.series)
+            except RetryableError as error:
+                log("WARNING", "stream_broken", reason=error.reason, study=resource.study, series=resource.series)
+                self._deadline.check()
+                if not self._arrived:
+                    raise
+        for piece in pieces.values():
+            if piece not in self._written:
+                yield from self._one(piece)
+
+    def _parts(self, resource: Resource, pieces: dict[Resource, Piece]) -> Iterator[bytes]:
+        data, size = list[bytes](), 0
+        parts = self._fetcher.parts(resource)
+        for part in parts:
+            self._arrived = True
+            if isinstance(part, bytes):
+                data.append(part)
+                size += len(part)
+                if size > SMALL_BYTES:
+                    yield from self._add(self._identified(data, pieces), data, _rest(parts))
+                    data, size = [], 0
+            elif size:
+                yield from self._add(self._identified(data, pieces), data, None)
+                data, size = [], 0
+
+    def _one(self, piece: Piece) -> Iterator[bytes]:
+        """An instance by a request of its own."""
+        try:
+            data, size, stream = list[bytes](), 0, self._fetcher.instance(piece.resource)
+            for one in stream:
+                data.append(one)
+                size += len(one)
+                if size > SMALL_BYTES:
+                    break
+            yield from self._add(piece, data, stream if size > SMALL_BYTES else None)
+        except PermanentError as error:
+            self._failures.append({**piece.fields, "reason": error.reason, "detail": error.detail})
+        except RetryableError as error:
+            self._deadline.check()
+            if not self._last_chance or not self._written:
+                raise
+            detail = "given up after several deliveries"
+            self._failures.append({**piece.fields, "reason": error.reason, "detail": detail})
+
+    def _add(self, piece: Piece | None, data: list[bytes], rest: Iterator[bytes] | None) -> Iterator[bytes]:
+        if piece is None or piece in self._written:
+            for _ in rest or ():
+                pass
+            return
+        name = piece.below("zip")
+        if rest is None:
+            yield from self._zip.add(name, data)
+        else:
+            yield from self._zip.add_stream(name, _both(data, rest))
+        self._written[piece] = self._zip.members[-1]
+
+    def _identified(self, data: list[bytes], pieces: dict[Resource, Piece]) -> Piece | None:
+        head = b""
+        for piece in data:
+            head += piece
+            if len(head) >= _HEAD_BYTES:
+                break
+        try:
+            return pieces.get(scan.identify(head))
+        except PermanentError:
+            return None  # it is retrieved by its UIDs afterwards
+
+
+def _rest(parts: Iterator[multipart.Piece]) -> Iterator[bytes]:
+    """What is left of a part.
+
+    Raises:
+        RetryableError: unavailable, when the answer ends within it.
+    """
+    for part in parts:
+        if not isinstance(part, bytes):
+            return
+        yield part
+    raise RetryableError("unavailable")
+
+
+def _both(data: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield from data
+    data.clear()
+    yield from rest

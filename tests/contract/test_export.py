@@ -1,0 +1,383 @@
+"""Exports between a real DICOM store and a real bucket server: what is written, once, and what is said of it."""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.export import handle
+from tests.contract.world import BUCKET, World, bucket_server, instance, world
+
+TO = f"gs://{BUCKET}/out"
+
+
+@pytest.fixture(scope="module")
+def buckets() -> Iterator[str]:
+    with bucket_server() as url:
+        yield url
+
+
+@pytest.fixture
+def store(tmp_path: Path, buckets: str) -> Iterator[World]:
+    with world("export_resource", tmp_path, buckets_url=buckets) as made:
+        made.clear_bucket()
+        yield made
+
+
+@pytest.fixture
+def small_slices(tmp_path: Path, buckets: str) -> Iterator[World]:
+    with world("export_resource", tmp_path, buckets_url=buckets, EXPORT_SLICE="4") as made:
+        made.clear_bucket()
+        yield made
+
+
+def fill(store: World, studies: int = 1, series: int = 2, instances: int = 3, **options: Any) -> dict[str, bytes]:
+    """What is stored, by the name it is exported under."""
+    stored = {}
+    for s in range(1, studies + 1):
+        for e in range(1, series + 1):
+            for n in range(1, instances + 1):
+                data = instance(f"1.{s}", f"1.{s}.{e}", f"1.{s}.{e}.{n}", **options)
+                store.put(data)
+                stored[f"out/1.{s}/1.{s}.{e}/1.{s}.{e}.{n}.dcm"] = data
+    return stored
+
+
+def run(store: World, expect: str = "exported", **command: Any) -> dict[str, Any]:
+    (record,) = store.run(handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command})
+    assert record["outcome"] == expect, record
+    return record
+
+
+def manifest(store: World) -> dict[str, Any]:
+    return dict(json.loads(store.read("out/manifest.json")))
+
+
+def names(store: World) -> set[str]:
+    return set(store.objects()) - {"out/manifest.json"}
+
+
+@pytest.mark.parametrize(
+    ("path", "count"),
+    [
+        ("studies/1.1", 6),
+        ("studies/1.1/series/1.1.2", 3),
+        ("studies/1.1/series/1.1.2/instances/1.1.2.1", 1),
+    ],
+)
+def test_a_study_a_series_or_an_instance_arrives_byte_for_byte(store: World, path: str, count: int) -> None:
+    stored = fill(store, studies=2)
+    record = run(store, path=path)
+    assert (record["counts"]["objects"], record["counts"]["written"], record["counts"]["failures"]) == (count, count, 0)
+    assert len(names(store)) == count
+    for name in names(store):
+        assert store.read(name) == stored[name]
+    assert record["bytes"] == sum(len(stored[name]) for name in names(store))
+
+
+def test_the_manifest_names_every_object_with_its_checksum(store: World) -> None:
+    fill(store)
+    run(store)
+    found, said = store.objects("out/1.1"), manifest(store)
+    assert {entry["name"] for entry in said["objects"]} == set(found)
+    for entry in said["objects"]:
+        assert (entry["crc32c"], str(entry["bytes"])) == (found[entry["name"]]["crc32c"], found[entry["name"]]["size"])
+        assert entry["name"] == f"out/{entry['study']}/{entry['series']}/{entry['instance']}.dcm"
+    assert (said["complete"], said["failures"], said["skipped"]) == (True, [], [])
+    assert (said["request_id"], said["path"], said["format"]) == ("r1", "studies/1.1", "dicom")
+
+
+def test_a_study_is_one_answer_and_no_state_is_left(store: World) -> None:
+    fill(store)
+    run(store)
+    assert store.requests("GET", "retrieve") == 1
+    assert not [name for name in store.objects() if "state" in name]
+
+
+def test_running_it_again_writes_only_what_is_missing(store: World) -> None:
+    stored = fill(store)
+    run(store)
+    before = store.objects("out/1.1")
+    gone = sorted(before)[2]
+    store.delete_object(gone)
+    record = run(store)
+    after = store.objects("out/1.1")
+    assert (record["counts"]["objects"], record["counts"]["written"]) == (6, 1)
+    assert store.read(gone) == stored[gone]
+    assert all(after[name]["generation"] == before[name]["generation"] for name in before if name != gone)
+    assert store.requests("GET", "retrieve") == 2  # the study, then the one instance
+
+
+def test_large_work_fans_out(small_slices: World) -> None:
+    store = small_slices
+    stored = fill(store, series=5, instances=3)
+    store.put(*(instance("1.1", "1.1.9", f"1.1.9.{n}") for n in range(1, 31)))
+    record = run(store)
+    assert record["counts"] == {"objects": 45, "written": 45, "failures": 0, "skipped": 0}
+    assert store.deliveries > 10
+    assert len(names(store)) == 45
+    assert len(manifest(store)["objects"]) == 45
+    assert all(store.read(name) == data for name, data in stored.items())
+    assert not [name for name in store.objects() if "state" in name]
+
+
+def test_a_query_exports_all_it_matches(small_slices: World) -> None:
+    store = small_slices
+    fill(store, studies=5, instances=2)
+    store.put(instance("2.1", "2.1.1", "2.1.1.1", PatientName="Roe^Richard"))
+    (record,) = store.run(handle, {"query": "PatientName=Doe^Jane", "destination": TO})
+    assert record["counts"]["objects"] == 20
+    assert not [name for name in names(store) if "/2.1/" in name]
+    (record,) = store.run(handle, {"query": "series?Modality=OT&StudyInstanceUID=1.1", "destination": f"{TO}/series"})
+    assert record["counts"]["objects"] == 4
+    (record,) = store.run(handle, {"query": "instances?SOPInstanceUID=1.1.1.2", "destination": f"{TO}/one"})
+    assert record["counts"]["objects"] == 1
+    (record,) = store.run(handle, {"query": "PatientID=none", "destination": TO})
+    assert (record["outcome"], record["reason"]) == ("rejected", "not_found")
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ({"path": "studies/9"}, "not_found"),
+        ({"path": "studies/1.1/series/9/instances/9"}, "not_found"),
+        ({"destination": "gs://elsewhere/out"}, "rejected"),
+        ({"destination": f"gs://{BUCKET}/../x"}, "invalid_command"),
+        ({"destination": f"gs://{BUCKET}/a//b"}, "invalid_command"),
+        ({"destination": "out"}, "invalid_command"),
+        ({"destination": None}, "invalid_command"),
+        ({"format": "tiff"}, "invalid_command"),
+        ({"transfer_syntax": "jpeg"}, "invalid_command"),
+        ({"transfer_syntax": "1.2.840.10008.1.2.1", "format": "jpeg"}, "invalid_command"),
+        ({"query": "PatientID=1"}, "invalid_command"),
+        ({"formt": "jpeg"}, "invalid_command"),
+        ({"run": "x"}, "invalid_command"),
+        ({"slice": "0123456789abcdef"}, "invalid_command"),
+    ],
+)
+def test_what_cannot_be_is_refused(store: World, command: dict[str, Any], reason: str) -> None:
+    fill(store)
+    record = run(store, expect="rejected", **command)
+    assert record["reason"] == reason
+    assert not store.objects()
+
+
+def test_a_bucket_that_does_not_exist_is_said(tmp_path: Path, buckets: str) -> None:
+    with world("export_resource", tmp_path, buckets_url=buckets, EXPORT_DESTINATIONS="gs://no-such-bucket") as store:
+        fill(store)
+        record = run(store, expect="rejected", destination="gs://no-such-bucket/out")
+        assert (record["reason"], record["detail"]) == ("not_found", "the bucket does not exist")
+
+
+def test_allow_list_is_by_folder(tmp_path: Path, buckets: str) -> None:
+    with world("export_resource", tmp_path, buckets_url=buckets, EXPORT_DESTINATIONS=f"gs://{BUCKET}/out") as store:
+        store.clear_bucket()
+        fill(store)
+        assert run(store, expect="rejected", destination=f"gs://{BUCKET}/outer")["reason"] == "rejected"
+        assert run(store, expect="rejected", destination=f"gs://{BUCKET}")["reason"] == "rejected"
+        run(store, destination=f"gs://{BUCKET}/out/deeper")
+
+
+def test_an_object_of_another_kind_is_a_conflict_and_is_left(store: World) -> None:
+    stored = fill(store)
+    name = sorted(stored)[0]
+    store.write_object(name, b"something else")
+    record = run(store, expect="partial")
+    assert (record["reason"], record["counts"]["failures"]) == ("conflict", 1)
+    (failure,) = manifest(store)["failures"]
+    assert failure["instance"] == "1.1.1.1"
+    assert store.read(name) == b"something else"
+    assert manifest(store)["complete"] is False
+
+
+def test_images(store: World) -> None:
+    store.put(instance("1.1", "1.1.1", "1.1.1.1"), instance("1.1", "1.1.1", "1.1.1.2", frames=3))
+    store.put(instance("1.1", "1.1.2", "1.1.2.1", rows=False))
+    record = run(store, format="jpeg")
+    assert record["counts"] == {"objects": 4, "written": 4, "failures": 0, "skipped": 1}
+    folder = "out/1.1/1.1.1"
+    assert names(store) == {f"{folder}/1.1.1.1.jpg", *(f"{folder}/1.1.1.2/{n}.jpg" for n in (1, 2, 3))}
+    assert all(store.read(name)[:2] == b"\xff\xd8" for name in names(store))
+    assert manifest(store)["skipped"] == [
+        {"study": "1.1", "series": "1.1.2", "instance": "1.1.2.1", "reason": "unsupported_input"}
+    ]
+    record = run(store, format="png", destination=f"{TO}/png")
+    assert record["counts"]["objects"] == 4
+    assert store.read("out/png/1.1/1.1.1/1.1.1.2/3.png")[:4] == b"\x89PNG"
+
+
+def test_an_instance_of_many_frames_is_cut(small_slices: World) -> None:
+    store = small_slices
+    store.put(instance("1.1", "1.1.1", "1.1.1.1", frames=11))
+    assert run(store, format="png")["counts"]["objects"] == 11
+    assert names(store) == {f"out/1.1/1.1.1/1.1.1.1/{n}.png" for n in range(1, 12)}
+
+
+@pytest.mark.parametrize("fixture", ["store", "small_slices"])
+def test_metadata(fixture: str, request: pytest.FixtureRequest) -> None:
+    store: World = request.getfixturevalue(fixture)
+    fill(store, series=4, instances=3)
+    record = run(store, format="metadata")
+    assert record["counts"]["objects"] == 12
+    one = json.loads(store.read("out/1.1/1.1.1/1.1.1.1.json"))
+    assert one["00100010"]["Value"] == [{"Alphabetic": "Doe^Jane"}]
+    lines = [json.loads(line) for line in store.read("out/metadata.ndjson").splitlines()]
+    assert len(lines) == 12
+    assert {line["instance"] for line in lines} == {f"1.1.{e}.{n}" for e in range(1, 5) for n in range(1, 4)}
+    assert all(line["metadata"]["00080018"]["Value"] == [line["instance"]] for line in lines)
+    assert manifest(store)["joined"]["name"] == "out/metadata.ndjson"
+    store.delete_object("out/1.1/1.1.1/1.1.1.1.json")
+    assert run(store, format="metadata")["counts"]["written"] == 1
+    assert len(store.read("out/metadata.ndjson").splitlines()) == 12
+
+
+def test_bulk_data(store: World) -> None:
+    store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=64))
+    record = run(store, format="bulkdata")
+    assert record["counts"]["objects"] == 1
+    (name,) = names(store)
+    assert name == "out/1.1/1.1.1/1.1.1.1/7FE00010.bin"
+    assert len(store.read(name)) == 64 * 64
+    (entry,) = manifest(store)["objects"]
+    assert entry["tag"] == "7FE00010"
+    assert run(store, format="bulkdata")["counts"]["written"] == 0
+
+
+@pytest.mark.parametrize("fixture", ["store", "small_slices"])
+def test_a_zip(fixture: str, request: pytest.FixtureRequest) -> None:
+    store: World = request.getfixturevalue(fixture)
+    stored = fill(store, series=4, instances=3)
+    large = instance("1.1", "1.1.9", "1.1.9.1", pixels=2048)
+    store.put(large)
+    record = run(store, format="zip")
+    assert record["counts"]["objects"] == 13
+    assert names(store) == {"out/1.1.zip"}
+    with zipfile.ZipFile(io.BytesIO(store.read("out/1.1.zip"))) as archive:
+        assert archive.testzip() is None
+        assert {f"out/{name}" for name in archive.namelist()} == {*stored, "out/1.1/1.1.9/1.1.9.1.dcm"}
+        assert archive.read("1.1/1.1.9/1.1.9.1.dcm") == large
+        assert all(archive.read(name.removeprefix("out/")) == data for name, data in stored.items())
+    assert len(manifest(store)["objects"]) == 13
+    generation = store.objects()["out/1.1.zip"]["generation"]
+    assert run(store, format="zip")["counts"]["written"] == 0
+    assert store.objects()["out/1.1.zip"]["generation"] == generation
+
+
+def test_a_transfer_syntax(store: World) -> None:
+    fill(store, series=1, instances=2)
+    run(store, transfer_syntax="1.2.840.10008.1.2.1")
+    assert len(names(store)) == 2
+    record = run(store, expect="rejected", transfer_syntax="*")
+    assert record["reason"] == "conflict"  # what is there under these names is not "as stored"
+
+
+def test_a_large_instance_goes_in_chunks(store: World) -> None:
+    data = instance("1.1", "1.1.1", "1.1.1.1", pixels=6144)
+    store.put(data, instance("1.1", "1.1.1", "1.1.1.2"))
+    run(store)
+    assert store.read("out/1.1/1.1.1/1.1.1.1.dcm") == data
+    assert len(names(store)) == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "retrieves"),
+    [
+        ({"kind": "truncate", "bytes": 9000, "path": "studies/1.1$", "count": 1}, 1 + 12 - 3),
+        ({"kind": "status", "status": 503, "path": "studies/1.1$", "count": 2}, 3),
+        ({"kind": "reset", "path": "instances/1.1.1.1$", "count": 2}, 1),
+        ({"kind": "status", "status": 400, "path": "studies/1.1$"}, 1 + 12),
+    ],
+)
+def test_an_answer_that_breaks_is_continued_with_what_is_missing(
+    store: World, rule: dict[str, Any], retrieves: int
+) -> None:
+    stored = fill(store, series=2, instances=6)
+    store.fault(**rule)
+    run(store)
+    assert {name: store.read(name) for name in names(store)} == stored
+    assert abs(store.requests("GET", "retrieve") - retrieves) <= 3
+
+
+def test_what_can_not_be_retrieved_is_said_and_the_rest_is_there(store: World) -> None:
+    fill(store)
+    store.fault(kind="status", status=400, path="studies/1.1$")
+    store.fault(kind="status", status=406, path="instances/1.1.1.2$")
+    record = run(store, expect="partial")
+    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == ("rejected", 1, 5)
+    (failure,) = manifest(store)["failures"]
+    assert (failure["instance"], failure["detail"]) == ("1.1.1.2", "the DICOM store answered 406")
+
+
+def test_what_keeps_failing_is_given_up_after_some_deliveries(store: World) -> None:
+    fill(store)
+    store.fault(kind="truncate", bytes=100, path="(studies/1.1|instances/1.1.1.2)$")
+    record = run(store, expect="partial")
+    assert store.answers == ["unavailable"] * 4 + [""]
+    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == ("unavailable", 1, 5)
+
+
+def test_a_store_that_is_away_is_waited_for(store: World) -> None:
+    fill(store)
+    command = json.dumps({"path": "studies/1.1", "destination": TO}).encode()
+    store.fault(kind="status", status=503, path="studies/1.1")
+    for attempt in (1, 5, 9):
+        assert store.deliver(handle, command, {}, attempt, message_id="m") == "unavailable"
+    assert not store.outcomes
+    store.clear_faults()
+    assert store.deliver(handle, command, {}, 10, message_id="m") == ""
+    assert [record["outcome"] for record in store.outcomes] == ["exported"]
+
+
+def test_two_deliveries_at_once_do_not_mix(store: World) -> None:
+    import threading
+
+    stored = fill(store, series=3, instances=10)
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    threads = [threading.Thread(target=store.deliver, args=(handle, command, {})) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.run(handle)
+    assert {name: store.read(name) for name in names(store) if "state" not in name} == stored
+    assert len({record["id"] for record in store.outcomes}) == 1
+    assert {record["outcome"] for record in store.outcomes} == {"exported"}
+
+
+def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> None:
+    store = small_slices
+    fill(store, series=4)
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    late = list(store.topics.messages[store.own_topic])
+    store.run(handle)
+    before = store.objects()
+    store.topics.messages[store.own_topic] += late
+    assert store.run(handle) == []
+    assert store.objects() == before
+
+
+def test_the_manifest_is_written_by_whoever_comes_after_a_crash(small_slices: World) -> None:
+    store = small_slices
+    fill(store, series=4)
+    store.topics.messages[store.own_topic] = []
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    store.deliver(handle, command, {})
+    store.topics.fail = 4  # the outcome cannot be published: the last slice is delivered again
+    (record,) = store.run(handle)
+    assert record["outcome"] == "exported"
+    assert "unavailable" in store.answers
+    assert len(manifest(store)["objects"]) == 12
+
+
+def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -> None:
+    stored = fill(store, series=1, instances=12)
+    store.fault(kind="slow", delay_s=0.4, path="instances/1.1.1.[0-9]+$")
+    store.fault(kind="truncate", bytes=9000, path="studies/1.1$")
+    (record,) = store.run(handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1"}, budget_s=0.9)
+    assert record["outcome"] == "exported"
+    assert {name: store.read(name) for name in names(store)} == stored
