@@ -88,6 +88,12 @@ def _demo(options: argparse.Namespace) -> int:
     return serve.demo(options)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number from 1 up")
+    return int(text)
+
+
 def _named_port(text: str) -> tuple[str, int]:
     name, _, port = text.partition("=")
     if name not in SERVICES or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -136,7 +142,7 @@ def _add_delete(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("path", nargs="?", metavar="PATH", help="studies/UID[/series/UID[/instances/UID]]")
     what.add_argument("--query", help="studies to delete, as a search: PatientID=4MR1; needs --max-studies")
-    parser.add_argument("--max-studies", type=int, metavar="N", help="delete nothing if the query finds more")
+    parser.add_argument("--max-studies", type=_count, metavar="N", help="delete nothing if the query finds more")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     _add_wait(parser)
 
@@ -162,7 +168,7 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_outcomes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_helper(commands, "outcomes", "show what became of the inputs: the ledger's latest, or new ones")
     parser.add_argument("--follow", action="store_true", help="show each new outcome as it comes, until Ctrl-C")
-    parser.add_argument("--limit", type=int, default=50, metavar="N", help="of the ledger, the last N (%(default)s)")
+    parser.add_argument("--limit", type=_count, default=50, metavar="N", help="of the ledger, the last N (%(default)s)")
 
 
 def _add_env(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

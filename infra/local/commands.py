@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -96,19 +97,21 @@ def search(running: Running, options: argparse.Namespace) -> int:
             raise ClientError(f"a search parameter is KEY=VALUE, such as PatientID=4MR1, not {text!r}")
         parameters.append((key, item))
     shown = [] if options.json else views.wanted(options.level)
-    found = running.search(options.level, [*parameters, *shown], options.scope)
+    found, warning = running.search(options.level, [*parameters, *shown], options.scope)
     if options.json:
         print(json.dumps(found))
     else:
         views.wide_console().print(views.search_table(options.level, found))
         print(f"{len(found)} {options.level}")
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 
 def outcomes(running: Running, options: argparse.Namespace) -> int:
     """Show the ledger's latest outcomes, or every new one as it comes."""
     if not options.follow:
-        _show(options, running.ledger()[-options.limit :])
+        _show(options, running.ledger(options.limit))
         return 0
     console = views.wide_console()
     with running.watch() as watch:

@@ -51,8 +51,15 @@ class Running:
         self.pubsub.publish(self.topics[role], {**fields, "request_id": request_id})
         return request_id
 
-    def search(self, level: str, parameters: Iterable[tuple[str, str]], scope: str = "") -> list[dict[str, Any]]:
-        """What the search function finds: level is studies, series or instances; scope studies/… or empty.
+    def search(
+        self, level: str, parameters: Iterable[tuple[str, str]], scope: str = ""
+    ) -> tuple[list[dict[str, Any]], str]:
+        """What the search function finds, and its warning (cut off, for one) or nothing.
+
+        Args:
+            level: studies, series or instances.
+            parameters: QIDO-RS keys and values.
+            scope: studies/…[/series/…], or empty.
 
         Raises:
             ClientError: it refused, or does not answer.
@@ -62,14 +69,17 @@ class Running:
             raise ClientError("this stack runs without the search function")
         path = "/".join(["", *filter(None, [scope.strip("/"), level])])
         answer = Http(functions["search"]).send("GET", path, params=list(parameters))
-        return list(answer.json())
+        return list(answer.json()), answer.headers.get("Warning", "")
 
-    def ledger(self) -> list[dict[str, Any]]:
-        """Every outcome that the ledger bucket holds, oldest first; those of the last seconds may be missing."""
-        prefix = self.state["ledger_prefix"]
-        names = [item["name"] for item in self.buckets.objects(self.names["ledger"], prefix)]
-        lines = [line for name in names for line in self.buckets.download(self.names["ledger"], name).splitlines()]
-        return sorted((json.loads(line) for line in lines if line), key=lambda outcome: str(outcome.get("time")))
+    def ledger(self, limit: int) -> list[dict[str, Any]]:
+        """The last outcomes that the ledger bucket holds, oldest first; those of the last seconds may be missing."""
+        bucket, prefix = self.names["ledger"], self.state["ledger_prefix"]
+        lines: list[bytes] = []
+        for name in sorted((item["name"] for item in self.buckets.objects(bucket, prefix)), reverse=True):
+            if len(lines) >= limit:
+                break
+            lines += self.buckets.download(bucket, name).splitlines()
+        return sorted((json.loads(line) for line in lines), key=lambda record: str(record.get("time")))[-limit:]
 
 
 def value(item: Mapping[str, Any], tag: str) -> str:

@@ -41,19 +41,20 @@ In another terminal:
 
 
 class StoppedError(Exception):
-    """SIGINT or SIGTERM came."""
+    """SIGINT, SIGTERM or SIGHUP came."""
 
 
 @contextlib.contextmanager
 def _until_signalled() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into StoppedError; further ones do not disturb the stopping."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into StoppedError; further ones do not disturb the stopping."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
         raise StoppedError
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays nohup
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
