@@ -36,19 +36,25 @@ def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str
     return ports
 
 
-def free() -> dict[str, int]:
-    """Ports nobody listens on now.
+def reserve() -> dict[str, socket.socket]:
+    """A socket bound to a free port for each service; close it just before the service takes the port over.
 
     Raises:
         PortError: none was found.
     """
-    found: list[int] = []
-    for port in random.sample(range(*_FREE_RANGE), 500):
-        if is_free(port):
-            found.append(port)
-            if len(found) == len(SERVICES):
-                return dict(zip(SERVICES, found, strict=True))
-    raise PortError("no free ports were found")
+    held: dict[str, socket.socket] = {}
+    ports = iter(random.sample(range(*_FREE_RANGE), 500))
+    for name in SERVICES:
+        for port in ports:
+            held[name] = socket.socket()
+            try:
+                held[name].bind((HOST, port))
+                break
+            except OSError:
+                held.pop(name).close()
+        else:
+            raise PortError("no free ports were found")
+    return held
 
 
 def is_free(port: int) -> bool:

@@ -89,7 +89,7 @@ def _guarded(options: argparse.Namespace, stay: bool) -> int:
 
 def _serve(options: argparse.Namespace, stay: bool) -> int:
     console = views.wide_console()
-    chosen = ports.free() if options.free_ports else ports.fixed(options.port_base, dict(options.port))
+    chosen = "free" if options.free_ports else ports.fixed(options.port_base, dict(options.port))
     overrides = Overrides(minimum_backoff_s=options.minimum_backoff, ledger_max_duration_s=LEDGER_S)
     stack = Stack(options.data, ports=chosen, overrides=overrides, log_stream=sys.stdout, fresh=options.fresh)
     status = 0

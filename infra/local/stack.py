@@ -61,7 +61,9 @@ class Stack:
     ) -> None:
         self.data = data
         self.topology = Topology(overrides=overrides)
-        self.ports: dict[str, int] = port_choice.free() if isinstance(ports, str) else dict(ports)
+        self._reserved = port_choice.reserve() if isinstance(ports, str) else {}
+        held = {name: int(reserved.getsockname()[1]) for name, reserved in self._reserved.items()}
+        self.ports: dict[str, int] = held if isinstance(ports, str) else dict(ports)
         self._functions = [*(self.topology.functions if functions is None else functions)]
         self._extra_env = dict(env or {})
         self._source = source
@@ -174,6 +176,9 @@ class Stack:
             for child in children:
                 child.finish(GRACE_S)
         self._children.clear()
+        for reserved in self._reserved.values():
+            reserved.close()
+        self._reserved.clear()
         if self._lock_file:
             (self.data / STATE_FILE).unlink(missing_ok=True)
             self._lock_file.close()
@@ -248,6 +253,8 @@ class Stack:
             command, environment = self._recipe(name)
             log = self.data / "logs" / f"{name}.log"
             self._children[name] = Child(name, command, environment, log, self._console, self._deaths.put)
+        if reserved := self._reserved.pop(name, None):
+            reserved.close()
         try:
             self._starter.submit(self._children[name].start).result()
         except OSError as error:
