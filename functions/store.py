@@ -1,137 +1,244 @@
-"""Store each object of the landing bucket in the DICOM store, and say what became of it."""
+"""Store each object of the landing bucket in the DICOM store, and say what became of it.
 
-import json
-from collections.abc import Iterator
+The order is: do the work, publish the outcome, move or delete the source, acknowledge. A process that is killed
+anywhere in between leaves a message that is delivered again, and every step may be done twice: the DICOM store takes
+identical bytes as one instance, outcomes have the same id, and an object that is gone needs nothing more.
+"""
+
+import functools
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-import requests
-
-from functions.common import http, part10
-from functions.common.bucket import Buckets
-from functions.common.deadline import Deadline
-from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common import content, members, pair, quarantine, sources
+from functions.common.archive import Limits
+from functions.common.bucket import StoredObject
+from functions.common.content import Kind
+from functions.common.deadline import Deadline, age_s, timestamp
+from functions.common.errors import NothingToStoreError, PermanentError, RetryableError, SupersededError
 from functions.common.events import Message, ObjectFinalized, is_finalize
-from functions.common.outcomes import Outcome, Outcomes, Word
+from functions.common.members import Members, Progress
+from functions.common.memory import Memory
+from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
+from functions.common.ranged import open_ranged
 from functions.common.resources import ObjectRef, Resource
 from functions.common.runtime import Services, View, event_function
-from functions.common.settings import STORE
+from functions.common.settings import STORAGE_CLASSES, STORE
+from functions.common.sources import Source, object_source
+from functions.common.storing import File, Instance, Storing
 
-_REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
+_CLASS_KEY: Final = "dicom-storage-class"  # of an object's metadata
+_RESERVE_S: Final = 30.0  # of an archive's slice, for the follow-up message and what comes after
+_SLICE_PART: Final = 0.2  # of the budget: with less left, no further member is begun
 
 
 def entry_point() -> View:
     """The function that is deployed."""
-    return event_function(STORE, handle)
+    return event_function(STORE, functools.partial(handle, memory=Memory()))
 
 
-def handle(message: Message, services: Services, outcomes: Outcomes, deadline: Deadline) -> None:
-    """Store the object that the event speaks of.
+def handle(message: Message, services: Services, outcomes: Outcomes, deadline: Deadline, memory: Memory) -> None:
+    """Store the object that the event speaks of, or go on with an archive.
 
     Raises:
         PermanentError: invalid_event.
-        RetryableError: the DICOM store or the bucket is busy or away.
+        RetryableError: the DICOM store or the bucket is busy or away; operation_pending while metadata or a JPEG waits
+            for its other half, or another thread works on the same object.
     """
-    if not is_finalize(message):
+    progress = Progress()
+    if members.is_continuation(message):
+        event, progress = members.load(message)
+    elif is_finalize(message):
+        event = ObjectFinalized.of(message)
+    else:
         raise PermanentError("invalid_event", "not a notification that an object was written")
-    event = ObjectFinalized.of(message)
     if event.ref.bucket != services.settings.landing_bucket:
         raise PermanentError("invalid_event", "not the landing bucket")
-    try:
-        resource = _store(event, services, deadline)
-    except SupersededError:
-        outcomes.publish(Outcome("superseded", source=event.ref))
-    except PermanentError as error:
-        _quarantine(event, error, services, deadline)
-        word: Word = "conflict" if error.reason == "conflict" else "rejected"
-        outcomes.publish(Outcome(word, error.reason, source=event.ref, detail=error.detail, size_bytes=event.size))
-        services.buckets.delete(event.ref, deadline)
-    else:
-        outcomes.publish(Outcome("stored", source=event.ref, resource=resource, size_bytes=event.size))
+    with memory.working_on((event.ref, progress.cursor)) as done:
+        if not done:
+            _Upload(event, progress, message, services, outcomes, deadline, memory).run()
+        elif not progress.cursor:
+            told = "this event was handled before"
+            outcomes.publish(Outcome("duplicate", source=event.ref, size_bytes=event.size, detail=told))
 
 
-def _store(event: ObjectFinalized, services: Services, deadline: Deadline) -> Resource:
-    source = _Source(event.ref, event.size, services.buckets, deadline)
-    resource = part10.identify(source.head)
-    answer = services.dicom_store.store(source.body, "application/dicom", deadline)
-    with answer:
-        if answer.status_code == 200:
-            http.drain(answer)
-            return resource
-        if answer.status_code != 409:
-            raise PermanentError("rejected", f"the DICOM store answered {answer.status_code}")
-        raise _failure(answer, deadline)
+@dataclass
+class _Upload:
+    """One object on its way; a pair's other half joins `inputs`."""
+
+    event: ObjectFinalized
+    progress: Progress
+    message: Message
+    services: Services
+    outcomes: Outcomes
+    deadline: Deadline
+    memory: Memory
+    inputs: list[StoredObject] = field(default_factory=list)
+    bad: bool = False  # goes to quarantine
+
+    def run(self) -> None:
+        """Bring it to its outcome."""
+        event = self.event
+        self.inputs = [StoredObject(event.ref, event.size, event.crc32c, metadata=event.metadata)]
+        try:
+            verdict = self._verdict()
+            if self.bad and verdict is not None:
+                self._quarantine(verdict)
+        except SupersededError:
+            verdict, self.bad = Outcome("superseded", counts=self.progress.counts), False
+        if verdict is None:
+            return  # an archive goes on in a follow-up message
+        for one in self.inputs:
+            self.outcomes.publish(replace(verdict, source=one.ref, size_bytes=one.size))
+        for one in self.inputs:
+            if self.bad:
+                self.services.buckets.delete(one.ref, self.deadline)
+            elif verdict.outcome in ("stored", "duplicate"):
+                self._dispose(one.ref)
+        for other in self.inputs[1:]:
+            self.memory.done((other.ref, ()))
+
+    def _verdict(self) -> Outcome | None:
+        """What becomes of it; None when that shows only later."""
+        try:
+            return self._store()
+        except PermanentError as error:
+            self.bad = True
+            word: Word = "conflict" if error.reason == "conflict" else "rejected"
+            return Outcome(word, error.reason, detail=error.detail)
+
+    def _store(self) -> Outcome | None:
+        event = self.event
+        if event.ref.name.endswith("/") and not event.size:
+            return Outcome("skipped", "unsupported_input", detail="a folder's placeholder")
+        source = self._source(self.inputs[0])
+        kind = content.sniff(source.head)
+        if kind == "dicom":
+            header = sources.header_of(source)
+            return _done(self._send(File(header.resource, source)), header.resource)
+        if kind in ("json", "jpeg"):
+            return self._store_pair(kind, source)
+        source.close()
+        if kind in content.ARCHIVES:
+            return self._store_archive(kind)
+        raise NothingToStoreError("neither DICOM, nor metadata with a JPEG, nor an archive")
+
+    def _send(self, instance: Instance, place: str = "") -> Word:
+        """Store one instance, of the object or of a place in it."""
+        name, settings = self.event.ref.name, self.services.settings
+        asked = next((one.metadata[_CLASS_KEY] for one in self.inputs if _CLASS_KEY in one.metadata), "")
+        storage_class = asked.upper() or settings.storage_class.of(name)
+        if storage_class not in STORAGE_CLASSES:
+            raise PermanentError("rejected", f"{_CLASS_KEY} is no storage class")
+        by = (self.event.ref, place)
+        return Storing(
+            self.services.dicom_store,
+            storage_class,
+            settings.conflict_policy.of(name),
+            self.message.attempt > 1,
+            lambda resource, crc32c: self.memory.stored(resource, crc32c, by),
+            self.deadline,
+        ).run(instance)
+
+    def _store_pair(self, kind: Kind, source: Source) -> Outcome:
+        """Store metadata and JPEG, if both are there; the one that comes second brings both to their outcome."""
+        endings = {"json": pair.JSON_ENDINGS, "jpeg": pair.JPEG_ENDINGS}
+        mine, theirs = endings.pop(kind), endings.popitem()[1]
+        stem = pair.stem_of(self.event.ref.name, mine)
+        if not stem:
+            raise NothingToStoreError("metadata or a JPEG whose name does not say so")
+        text = sources.whole(source, pair.METADATA_LIMIT_BYTES) if kind == "json" else b""
+        metadata = pair.parse_metadata(text) if kind == "json" else None
+        source.close()
+        other = self._other_half(stem, theirs)
+        self.inputs.append(other)
+        try:
+            if metadata is None:
+                metadata = pair.parse_metadata(sources.whole(self._source(other), pair.METADATA_LIMIT_BYTES))
+            jpeg = self._source(other) if kind == "json" else source
+            return _done(self._send(pair.Pair(metadata, jpeg)), metadata.resource)
+        except SupersededError:
+            raise RetryableError("unavailable") from None  # one of the two changed: look again
+
+    def _other_half(self, stem: str, endings: tuple[str, ...]) -> StoredObject:
+        found = self.services.buckets.list(self.event.ref.bucket, f"{stem}.", self.deadline)
+        other = next((one for one in found if pair.stem_of(one.ref.name, endings) == stem), None)
+        if other is not None:
+            return other
+        written = timestamp(self.event.created)
+        if written is not None and age_s(written) < self.services.settings.pair_wait_s:
+            raise RetryableError("operation_pending")
+        raise PermanentError("unsupported_input", "its other half, metadata or JPEG, did not come")
+
+    def _store_archive(self, kind: Kind) -> Outcome | None:
+        settings, event = self.services.settings, self.event
+        reserve_s = min(_RESERVE_S, self.deadline.budget_s / 10)
+        members_deadline = Deadline(self.deadline.budget_s - reserve_s, self.deadline.started_s)
+        limits = Limits(
+            settings.archive_max_members,
+            settings.archive_max_bytes,
+            settings.archive_max_member_bytes,
+            settings.archive_max_ratio,
+            settings.archive_max_nesting,
+            settings.archive_max_name_bytes,
+        )
+        slice_ = replace(self, deadline=members_deadline)
+        error: PermanentError | None = None
+        with open_ranged(event.ref, event.size, self.services.buckets, members_deadline) as file:
+            work = Members(
+                file,
+                kind,
+                event.ref,
+                event.size,
+                limits,
+                slice_._send,
+                self.outcomes.publish,
+                lambda: members_deadline.remaining_s() > _SLICE_PART * self.deadline.budget_s,
+                self.progress,
+            )
+            try:
+                finished = work.run()
+            except PermanentError as caught:
+                finished, error = True, caught
+        if not finished:
+            data = members.dump(event, self.progress)
+            self.services.topics.publish(settings.uploads_topic, data, members.CONTINUATION, self.deadline)
+            return None
+        verdict = members.verdict(self.progress, error)
+        self.bad = verdict.outcome in ("rejected", "partial")
+        return verdict
+
+    def _source(self, one: StoredObject) -> Source:
+        return object_source(one.ref, one.size, one.crc32c, self.services.buckets, self.deadline)
+
+    def _quarantine(self, verdict: Outcome) -> None:
+        """Copy what is bad; it is deleted once its outcome is out."""
+        for one in list(self.inputs):
+            identity = outcome_id(STORE, one.ref)
+            note = quarantine.Note(verdict.reason, verdict.detail, one.ref, identity, tuple(self.progress.failed))
+            try:
+                quarantine.put(self.services.settings.quarantine_bucket, note, self.services.buckets, self.deadline)
+            except SupersededError:
+                self.inputs.remove(one)  # the other half of a pair: its own event says so
+                if one.ref == self.event.ref:
+                    raise
+
+    def _dispose(self, ref: ObjectRef) -> None:
+        """Keep, delete or move what was stored."""
+        settings, buckets = self.services.settings, self.services.buckets
+        disposition = settings.source_disposition.of(ref.name)
+        if disposition == "keep":
+            return
+        if disposition == "move" and settings.move_destination is not None:
+            place = settings.move_destination
+            try:
+                buckets.copy(ref, place.bucket, f"{place.prefix}/{ref.name}".lstrip("/"), self.deadline)
+            except SupersededError:
+                return  # an earlier delivery moved it
+            except PermanentError as error:
+                raise RetryableError("unavailable") from error  # the place is wrong: that heals
+        buckets.delete(ref, self.deadline)
 
 
-def _failure(answer: requests.Response, deadline: Deadline) -> PermanentError:
-    """Why the store refused: its report says whether other bytes are there already (fact sheet section 3.4)."""
-    report = http.read_all(answer, deadline, _REPORT_LIMIT_BYTES)
-    if b"already exists" in report:
-        return PermanentError("conflict", "the DICOM store has other bytes under the same UIDs")
-    return PermanentError("rejected", "the DICOM store answered 409")
-
-
-class _Source:
-    """The object as a request body: read once, and once more for each further attempt."""
-
-    def __init__(self, ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> None:
-        self._ref, self._size, self._buckets, self._deadline = ref, size, buckets, deadline
-        self._stream: Iterator[bytes] | None = self._open()
-        head = b""
-        while len(head) < part10.HEAD_BYTES and (chunk := next(self._stream, None)):
-            head += chunk
-        self.head = head
-
-    def body(self) -> http.Body:
-        """The body for one attempt."""
-        stream, self._stream = self._stream, None
-        return _Sized(self._size, self._whole(stream))
-
-    def _whole(self, stream: Iterator[bytes] | None) -> Iterator[bytes]:
-        if stream:
-            yield self.head
-        yield from stream or self._open()
-
-    def _open(self) -> Iterator[bytes]:
-        with self._buckets.open(self._ref, self._deadline) as response:
-            yield from http.chunks(response, self._deadline)
-
-
-class _Sized:
-    """A stream whose length is known; anything else than that length breaks the request off."""
-
-    def __init__(self, size: int, stream: Iterator[bytes]) -> None:
-        self._size, self._stream = size, stream
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[bytes]:
-        left = self._size
-        for chunk in self._stream:
-            left -= len(chunk)
-            if left < 0:
-                break
-            yield chunk
-        if left:
-            raise RetryableError("unavailable")
-
-
-def _quarantine(event: ObjectFinalized, error: PermanentError, services: Services, deadline: Deadline) -> None:
-    """Copy the object and say why beside it; the source is deleted once the outcome is out."""
-    bucket, name = services.settings.quarantine_bucket, f"{error.reason}/{event.ref.name}"
-    services.buckets.copy(event.ref, bucket, name, deadline)
-    sidecar = {
-        "reason": error.reason,
-        "detail": error.detail,
-        "bucket": event.ref.bucket,
-        "name": event.ref.name,
-        "generation": str(event.ref.generation),
-    }
-    services.buckets.create(
-        bucket,
-        f"{name}.reason.json",
-        json.dumps(sidecar).encode(),
-        deadline,
-        content_type="application/json",
-        if_generation_match=None,
-    )
+def _done(word: Word, resource: Resource) -> Outcome:
+    kept = "the DICOM store keeps other bytes under the same UIDs" if word == "conflict" else ""
+    return Outcome(word, "conflict" if word == "conflict" else "", resource=resource, detail=kept)

@@ -51,6 +51,16 @@ class PermanentError(DicomFunctionsError):
         self.detail = detail
 
 
+class NothingToStoreError(PermanentError):
+    """unsupported_input, of a file that is no image and does not claim to be: a DICOMDIR, a text, a viewer.
+
+    In an archive it is skipped; the archive is not the worse for it.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("unsupported_input", detail)
+
+
 class RetryableError(DicomFunctionsError):
     """Trying again may help, not before `retry_after_s` seconds where the server named them."""
 

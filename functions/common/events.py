@@ -51,6 +51,7 @@ class ObjectFinalized:
     content_type: str
     crc32c: str
     metadata: Mapping[str, str]
+    created: str = ""
 
     @classmethod
     def of(cls, message: Message) -> "ObjectFinalized":
@@ -70,6 +71,7 @@ class ObjectFinalized:
             str(resource.get("contentType") or ""),
             str(resource.get("crc32c") or ""),
             {str(key): str(value) for key, value in metadata.items()},
+            str(resource.get("timeCreated") or ""),
         )
 
 

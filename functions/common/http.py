@@ -1,7 +1,7 @@
 """One way to speak HTTP: credentials, time limits, retries, and what a status means. The three clients stand on it."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -35,7 +35,7 @@ class Body(Protocol):
     def __len__(self) -> int: ...
 
 
-BodyFactory = Callable[[], "bytes | Body | Iterator[bytes]"]
+BodyFactory = Callable[[], bytes | Iterable[bytes]]  # one without a length is sent in HTTP chunks
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ Word = Literal[
     "exported",
     "partial",  # some of it was done; the counts say how much
     "dry_run",
+    "skipped",  # a file that is no image: in an archive, or a folder's placeholder
 ]
 
 
@@ -39,6 +40,7 @@ class Outcome:
         source: the object an event was about; or
         request_id: what a command was called.
         member: the path inside an archive.
+        place: where in the archive it lies: tells members of the same path apart.
         resource: the study, series or instance, as far as known.
         size_bytes: of the input or of all that was written.
         counts: how many of what, for inputs of several parts.
@@ -50,6 +52,7 @@ class Outcome:
     source: ObjectRef | None = None
     request_id: str = ""
     member: str = ""
+    place: str = ""
     resource: Resource | None = None
     size_bytes: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -90,7 +93,7 @@ class Outcomes:
     def _record(self, outcome: Outcome) -> dict[str, Any]:
         source, resource = outcome.source, outcome.resource
         record: dict[str, Any] = {
-            "id": outcome_id(self.function, outcome.source or outcome.request_id, outcome.member),
+            "id": outcome_id(self.function, outcome.source or outcome.request_id, outcome.member + outcome.place),
             "time": utc_now(),
             "outcome": outcome.outcome,
             "reason": outcome.reason,

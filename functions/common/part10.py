@@ -1,21 +1,56 @@
-"""What the first bytes of a DICOM Part 10 file (PS3.10 section 7) say about it."""
+"""What the header of a DICOM Part 10 file (PS3.10 section 7) says about it, found without keeping the file.
 
-import io
-from typing import Any, Final
+pydicom would cost every cold start 0.1 to 0.2 s and each file 0.35 ms for four values. What is walked here are the
+elements' headers only (PS3.5 section 7.1), in any transfer syntax; values are skipped, whatever their size.
+"""
 
-import pydicom
-import pydicom.errors
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
 
-from functions.common.errors import PermanentError
-from functions.common.resources import Resource
+from functions.common.errors import NothingToStoreError, PermanentError
+from functions.common.resources import Resource, is_uid
 
-HEAD_BYTES: Final = 64 * 1024
-_UIDS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+HEAD_BYTES: Final = 64 * 1024  # holds the UIDs of nearly every file
+
+_DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
+_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+_CLASS, _SYNTAX = 0x00020002, 0x00020010
+_STUDY, _SERIES, _INSTANCE = 0x0020000D, 0x0020000E, 0x00080018
+_PIXELS: Final = 0x7FE0  # the group of pixel data: every UID comes before it
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UNDEFINED: Final = 0xFFFFFFFF
+_LONG_FORM: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_DEPTH_MAX: Final = 64
+_VALUE_MAX_BYTES: Final = 256  # of a UID with its padding
+_PIECE_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says it is; the transfer syntax is empty where it does not say."""
+
+    resource: Resource
+    transfer_syntax: str = ""
+
+
+class MoreNeededError(Exception):
+    """The UIDs come later in the file than the bytes that were given."""
 
 
 def is_part10(head: bytes) -> bool:
     """Whether it begins as a Part 10 file does: a preamble of 128 bytes, then DICM."""
     return head[128:132] == b"DICM"
+
+
+def is_data_set(head: bytes) -> bool:
+    """Whether it may be a Part 10 file that lost its preamble, or a bare data set: group 2 or 8 in little endian."""
+    if len(head) < 8 or head[0] not in (0x02, 0x08) or head[1] or head[3]:
+        return False
+    return _is_vr(head[4:6]) or int.from_bytes(head[4:8], "little") < _VALUE_MAX_BYTES
 
 
 def identify(head: bytes) -> Resource:
@@ -30,10 +65,170 @@ def identify(head: bytes) -> Resource:
     """
     if not is_part10(head):
         raise PermanentError("unsupported_input", "not a DICOM Part 10 file")
+    return read_header([head]).resource
+
+
+def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
+    """Walk a file until its UIDs are known.
+
+    Args:
+        data: the file from its first byte on, in pieces of any size; no more of it is taken than needed.
+        whole: whether the file ends where `data` does.
+
+    Raises:
+        MoreNeededError: `data` ended before the UIDs were found, and is not the whole file.
+        PermanentError: unsupported_input, when the header cannot be read, or a UID is missing or malformed; as
+            NothingToStoreError when the file is a DICOMDIR.
+    """
+    reader = _Reader(iter(data))
     try:
-        instance: Any = pydicom.dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=list(_UIDS))
-        return Resource(*(str(getattr(instance, keyword, "")) for keyword in _UIDS))
-    except PermanentError:
-        raise PermanentError("unsupported_input", "a UID is missing or malformed") from None
-    except (EOFError, ValueError, OSError, AttributeError, pydicom.errors.InvalidDicomError):
-        raise PermanentError("unsupported_input", "the header cannot be read") from None
+        if reader.peek(132)[128:] == b"DICM":
+            reader.skip(132)
+        meta = _Walk(reader, "<", explicit=True).find({_CLASS, _SYNTAX}, before_group=3, all_of_it=True)
+        if meta.get(_CLASS) == _DIRECTORY_CLASS:
+            raise NothingToStoreError("a DICOMDIR lists files and is no image")
+        syntax = meta.get(_SYNTAX, "")
+        if syntax == _DEFLATED:
+            reader = _Reader(_inflated(reader))
+        walk = _Walk(reader, ">" if syntax == _BIG_ENDIAN else "<", explicit=_is_vr(reader.peek(6)[4:]))
+        found = walk.find({_STUDY, _SERIES, _INSTANCE}, before_group=_PIXELS)
+    except EOFError:
+        if not whole:
+            raise MoreNeededError from None
+        raise _unreadable() from None
+    except zlib.error:
+        raise _unreadable() from None
+    uids = [found.get(tag, "") for tag in (_STUDY, _SERIES, _INSTANCE)]
+    if not all(map(is_uid, uids)):
+        raise PermanentError("unsupported_input", "a UID is missing or malformed")
+    return Header(Resource(*uids), syntax)
+
+
+def _is_vr(letters: bytes) -> bool:
+    return len(letters) == 2 and letters.isalpha() and letters.isupper()
+
+
+def _unreadable(detail: str = "the header cannot be read") -> PermanentError:
+    return PermanentError("unsupported_input", detail)
+
+
+class _Reader:
+    """A stream that can be looked into and skipped; keeps one piece and what a look needs."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._data = b""
+        self._at = 0
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, without going on; fewer at the end."""
+        while len(self._data) - self._at < size and (piece := next(self._pieces, None)) is not None:
+            self._data = self._data[self._at :] + piece
+            self._at = 0
+        return self._data[self._at : self._at + size]
+
+    def take(self, size: int) -> bytes:
+        """The next bytes. Raises EOFError when there are fewer."""
+        data = self.peek(size)
+        if len(data) < size:
+            raise EOFError
+        self._at += size
+        return data
+
+    def skip(self, size: int) -> None:
+        """Go on without looking. Raises EOFError when the end comes first."""
+        while (left := len(self._data) - self._at) < size:
+            size -= left
+            self._at = 0
+            if (piece := next(self._pieces, None)) is None:
+                self._data = b""
+                raise EOFError
+            self._data = piece
+        self._at += size
+
+    def rest(self) -> Iterator[bytes]:
+        """Everything from here on."""
+        yield self._data[self._at :]
+        yield from self._pieces
+
+
+class _Walk:
+    """Goes over elements in one encoding."""
+
+    def __init__(self, reader: _Reader, order: str, explicit: bool) -> None:
+        self._reader = reader
+        self._explicit = explicit
+        self._head = struct.Struct(order + "HH2sH").unpack
+        self._long = struct.Struct(order + "I").unpack
+
+    def find(self, wanted: set[int], before_group: int, *, all_of_it: bool = False) -> dict[int, str]:
+        """The values of these elements of the groups before this one.
+
+        Stops there, at the end of the data, or (unless `all_of_it`) when all are found.
+        """
+        found: dict[int, str] = {}
+        reader = self._reader
+        while (all_of_it or len(found) < len(wanted)) and (head := reader.peek(8)):
+            if len(head) < 8:
+                raise EOFError
+            tag = self._tag(head)
+            if tag >> 16 >= before_group:
+                break
+            length, implicit = self._begin(reader.take(8))
+            if tag in wanted and length <= _VALUE_MAX_BYTES:
+                found[tag] = reader.take(length).decode("latin-1").strip(" \0")
+            elif length == _UNDEFINED:
+                self._skip_items(implicit)
+            else:
+                reader.skip(length)
+        return found
+
+    def _tag(self, head: bytes) -> int:
+        group, number, _, _ = self._head(head)
+        return int(group << 16 | number)
+
+    def _begin(self, head: bytes) -> tuple[int, bool]:
+        """The length of the element whose first 8 bytes these are, and whether its items are in implicit VR."""
+        _, _, vr, short = self._head(head)
+        if not self._explicit or not _is_vr(vr):
+            return self._long(head[4:])[0], not self._explicit
+        if vr in _LONG_FORM:
+            return self._long(self._reader.take(4))[0], vr == b"UN"  # PS3.5 section 6.2.2, note 4
+        return short, False
+
+    def _skip_items(self, implicit: bool) -> None:
+        """Go past a value of undefined length; a stack of what is open, and of the mark that closes it."""
+        stack = [(self._inside(implicit), _SEQUENCE_END)]
+        while stack:
+            walk, end = stack[-1]
+            head = self._reader.take(8)
+            tag = walk._tag(head)
+            if tag == end:
+                stack.pop()
+                continue
+            if end == _ITEM_END:
+                length, implicit = walk._begin(head)
+                inside = (walk._inside(implicit), _SEQUENCE_END)
+            elif tag == _ITEM:
+                length, inside = walk._long(head[4:])[0], (walk, _ITEM_END)
+            else:
+                raise _unreadable()
+            if length != _UNDEFINED:
+                self._reader.skip(length)
+            elif len(stack) < _DEPTH_MAX:
+                stack.append(inside)
+            else:
+                raise _unreadable("sequences are nested too deep")
+
+    def _inside(self, implicit: bool) -> "_Walk":
+        return _Walk(self._reader, "<", explicit=False) if implicit and self._explicit else self
+
+
+def _inflated(reader: _Reader) -> Iterator[bytes]:
+    """The inflated rest, in bounded pieces."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    for piece in reader.rest():
+        left = piece
+        while left and not inflater.eof:
+            yield inflater.decompress(left, _PIECE_BYTES)
+            left = inflater.unconsumed_tail

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted((ROOT / "functions").rglob("*.py"))
 LOCAL = sorted((ROOT / "infra").rglob("*.py"))
 OPS = sorted((ROOT / "ops").rglob("*.py"))
-GROUND = {"errors", "settings", "log", "deadline", "resources"}
+GROUND = {"errors", "settings", "values", "log", "deadline", "resources"}
 HANDLERS = {"store", "delete", "export", "search"}
 
 # An outside library and the modules it may be imported in.

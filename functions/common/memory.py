@@ -1,0 +1,70 @@
+"""What this process has done lately, and is doing: it saves work and tells duplicates; nothing depends on it.
+
+A process may forget or die at any time: then an input is done once more, which changes nothing but the outcome's word.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from functions.common.errors import RetryableError
+from functions.common.resources import Resource
+
+_INPUTS: Final = 20_000
+_INSTANCES: Final = 20_000
+
+
+class Memory:
+    """Inputs and instances of this process, the latest of each; safe to share between threads."""
+
+    def __init__(self, inputs: int = _INPUTS, instances: int = _INSTANCES) -> None:
+        self._lock = threading.Lock()
+        self._busy: set[Hashable] = set()
+        self._done: OrderedDict[Hashable, Hashable] = OrderedDict()
+        self._stored: OrderedDict[Hashable, Hashable] = OrderedDict()
+        self._inputs, self._instances = inputs, instances
+
+    @contextmanager
+    def working_on(self, key: Hashable) -> Iterator[bool]:
+        """Claim an input for the length of a `with`; leaving it without an error makes the input done.
+
+        Yields:
+            Whether it was done before.
+
+        Raises:
+            RetryableError: operation_pending, while another thread works on it.
+        """
+        with self._lock:
+            if key in self._busy:
+                raise RetryableError("operation_pending")
+            self._busy.add(key)
+            done = key in self._done
+        try:
+            yield done
+            self.done(key)
+        finally:
+            with self._lock:
+                self._busy.discard(key)
+
+    def done(self, key: Hashable) -> None:
+        """Remember that an input was handled."""
+        with self._lock:
+            _remember(self._done, key, True, self._inputs)
+
+    def stored(self, resource: Resource, crc32c: str, by: Hashable) -> bool:
+        """Whether an input other than `by` stored these bytes lately; remembers `by` if none did."""
+        if not crc32c:
+            return False
+        with self._lock:
+            first = self._stored.get((resource, crc32c), by)
+            _remember(self._stored, (resource, crc32c), first, self._instances)
+        return first != by
+
+
+def _remember(kept: OrderedDict[Hashable, Hashable], key: Hashable, value: Hashable, limit: int) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > limit:
+        kept.popitem(last=False)

@@ -1,0 +1,93 @@
+"""Where objects go that can never be stored: `gs://QUARANTINE/<reason>/<name>`, each with a note that says why."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from functions.common.bucket import Buckets
+from functions.common.deadline import Deadline, utc_now
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.resources import ObjectRef, is_bucket
+
+NOTE_ENDING: Final = ".reason.json"
+_NAME_BYTES: Final = 1024 - len(NOTE_ENDING) - len("unsupported_input/")
+
+
+@dataclass(frozen=True)
+class Note:
+    """Why an object is in quarantine.
+
+    Args:
+        reason: one of the reasons in errors.py.
+        detail: one line of our own words.
+        source: the object it was.
+        outcome_id: of its outcome record.
+        members: of an archive, those that could not be stored, with their reasons (the first thousand).
+    """
+
+    reason: str
+    detail: str
+    source: ObjectRef
+    outcome_id: str = ""
+    members: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the object is called in quarantine: as before, below its reason; a name too long for that is cut."""
+        name = self.source.name
+        if len(name.encode()) > _NAME_BYTES:
+            tail = f"~{self.source.generation}"
+            name = name.encode()[: _NAME_BYTES - len(tail)].decode(errors="ignore") + tail
+        return f"{self.reason}/{name}"
+
+    def dump(self) -> bytes:
+        """As JSON."""
+        note: dict[str, Any] = {
+            "reason": self.reason,
+            "detail": self.detail,
+            "bucket": self.source.bucket,
+            "name": self.source.name,
+            "generation": str(self.source.generation),
+            "outcome_id": self.outcome_id,
+            "time": utc_now(),
+            "members": [{"member": name, "reason": reason} for name, reason in self.members],
+        }
+        return json.dumps({key: value for key, value in note.items() if value}, indent=1).encode()
+
+    @classmethod
+    def load(cls, text: bytes) -> "Note":
+        """Read a note again, members left out.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            note: Mapping[str, Any] = json.loads(text)
+            source = ObjectRef(note["bucket"], note["name"], int(note["generation"]))
+            return cls(str(note["reason"]), str(note.get("detail", "")), source)
+        except (KeyError, TypeError, AttributeError, PermanentError) as error:
+            raise ValueError("not a quarantine note") from error
+
+
+def put(bucket: str, note: Note, buckets: Buckets, deadline: Deadline) -> None:
+    """Copy the object there and write its note; the source stays. Doing it again changes nothing.
+
+    Raises:
+        SupersededError: the object is gone or was overwritten.
+        RetryableError: as Transport.send; unavailable also where the quarantine itself is at fault, such as a bucket
+            that does not exist: that heals, and the object must not be lost to it.
+    """
+    assert is_bucket(bucket)
+    try:
+        buckets.copy(note.source, bucket, note.name, deadline)
+        buckets.create(
+            bucket,
+            note.name + NOTE_ENDING,
+            note.dump(),
+            deadline,
+            content_type="application/json",
+            if_generation_match=None,
+        )
+    except PermanentError as error:
+        raise RetryableError("unavailable") from error

@@ -1,0 +1,111 @@
+"""An object of a bucket as a file that can be sought in, through ranged reads; nothing of it is kept but a buffer."""
+
+import io
+from collections.abc import Iterator
+from typing import Final
+
+import requests
+
+from functions.common.bucket import Buckets
+from functions.common.deadline import Deadline
+from functions.common.errors import RetryableError
+from functions.common.http import chunks
+from functions.common.resources import ObjectRef
+
+BUFFER_BYTES: Final = 256 * 1024
+_READ_ON_BYTES: Final = 1024 * 1024  # a gap up to this is read over; a larger one is worth a new request
+_TRIES: Final = 3  # without a byte in between
+
+
+class RangedObject(io.RawIOBase):
+    """One generation of an object. Reading on from where the last read ended costs no new request.
+
+    Args:
+        ref: the object, with its generation.
+        size: in bytes.
+        buckets: the client.
+        deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open does.
+    """
+
+    def __init__(self, ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> None:
+        super().__init__()
+        self._ref, self._size, self._buckets, self._deadline = ref, size, buckets, deadline
+        self._at = 0
+        self._response: requests.Response | None = None
+        self._stream: Iterator[bytes] = iter(())
+        self._stream_at = 0  # where in the object the stream's next byte is
+        self._left = memoryview(b"")  # read from the stream, not yet taken
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Only notes the place; the next read asks for it."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError("a place before the beginning")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        """Read up to the buffer's length; 0 at the end."""
+        if self._at >= self._size or not len(buffer):
+            return 0
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._go_to(self._at)
+                piece = self._piece(len(buffer))
+                break
+            except RetryableError as error:
+                self._drop()
+                if error.reason != "unavailable" or not tries_left:
+                    raise
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._drop()
+        super().close()
+
+    def _go_to(self, at: int) -> None:
+        place = self._stream_at - len(self._left)
+        if self._response is None or not 0 <= at - place <= _READ_ON_BYTES:
+            self._drop()
+            self._response = self._buckets.open(self._ref, self._deadline, at)
+            self._stream, self._stream_at = chunks(self._response, self._deadline, BUFFER_BYTES), at
+            return
+        while place < at:
+            place += len(self._piece(at - place))
+
+    def _piece(self, size: int) -> memoryview:
+        """The stream's next bytes, at most this many."""
+        if not self._left:
+            data = next(self._stream, b"")
+            if not data:
+                raise RetryableError("unavailable")  # the object is longer than what came
+            self._left = memoryview(data)
+            self._stream_at += len(data)
+        piece, self._left = self._left[:size], self._left[size:]
+        return piece
+
+    def _drop(self) -> None:
+        response, self._response = self._response, None
+        self._left = memoryview(b"")
+        if response is not None:
+            response.close()
+
+
+def open_ranged(ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> io.BufferedReader:
+    """A RangedObject with a buffer, for the many small reads of archive formats."""
+    return io.BufferedReader(RangedObject(ref, size, buckets, deadline), BUFFER_BYTES)
