@@ -1,0 +1,371 @@
+#!/usr/bin/env bash
+# Takes a Google Cloud project from nothing to the running system; safe to run again at any time.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+    cat <<'TEXT'
+Usage: ./deploy.sh --project P [--region R] [--plan | --apply | --destroy] [--yes] [--skip-smoke-test]
+
+Checks what is needed, plans, asks, applies, then stores, finds and deletes a synthetic scan as a proof.
+
+  --project P         the project that everything is made in
+  --region R          region of everything (default: us-central1)
+  --plan              only show what would be made or changed; changes nothing
+  --apply             plan, ask, apply, test (the default)
+  --destroy           take the system down; scans, buckets and the ledger are kept
+  --yes               do not ask
+  --skip-smoke-test   do not store a synthetic scan afterwards
+  --help              this text
+
+Further variables are read from infra/gcp/terraform.tfvars (see terraform.tfvars.example and docs/deploy.md).
+Exit status: 0 done, 1 a step failed, 2 something is missing or the command line is wrong, 3 you said no.
+TEXT
+}
+
+readonly MINIMUM_TERRAFORM=1.9.0
+readonly POLL_S=${DEPLOY_POLL_S:-5}            # between two looks
+readonly OUTCOME_LIMIT_S=${DEPLOY_LIMIT_S:-420} # cold start, and rights that are new
+readonly WORK=.deploy
+readonly BOOTSTRAP=(cloudresourcemanager.googleapis.com iam.googleapis.com serviceusage.googleapis.com storage.googleapis.com)
+
+# A permission that making the system takes, and a role that has it.
+readonly PERMISSIONS=(
+    artifactregistry.repositories.create:roles/artifactregistry.admin
+    cloudfunctions.functions.create:roles/cloudfunctions.admin
+    healthcare.datasets.create:roles/healthcare.datasetAdmin
+    healthcare.dicomStores.create:roles/healthcare.dicomStoreAdmin
+    healthcare.dicomStores.setIamPolicy:roles/healthcare.dicomStoreAdmin
+    iam.roles.create:roles/iam.roleAdmin
+    iam.serviceAccounts.actAs:roles/iam.serviceAccountUser
+    iam.serviceAccounts.create:roles/iam.serviceAccountAdmin
+    logging.logMetrics.create:roles/logging.configWriter
+    logging.exclusions.create:roles/logging.configWriter
+    monitoring.alertPolicies.create:roles/monitoring.editor
+    monitoring.dashboards.create:roles/monitoring.editor
+    pubsub.subscriptions.create:roles/pubsub.admin
+    pubsub.topics.create:roles/pubsub.admin
+    pubsub.topics.setIamPolicy:roles/pubsub.admin
+    resourcemanager.projects.get:roles/browser
+    resourcemanager.projects.setIamPolicy:roles/resourcemanager.projectIamAdmin
+    run.services.setIamPolicy:roles/run.admin
+    serviceusage.services.enable:roles/serviceusage.serviceUsageAdmin
+    storage.buckets.create:roles/storage.admin
+    storage.buckets.setIamPolicy:roles/storage.admin
+)
+
+project='' region=us-central1 action=apply yes=false smoke=true
+missing=0 to_enable=() scratch='' probe_subscription='' probe_object=''
+
+say() { printf '%s\n' "$*"; }
+step() { printf '\n== %s\n' "$*"; }
+die() { # MESSAGE [STATUS]
+    printf 'deploy.sh: %s\n' "$1" >&2
+    exit "${2:-1}"
+}
+lack() { # WHAT, HOW TO MEND IT: one line each, all of them before giving up
+    printf 'missing: %s\n         mend: %s\n' "$1" "$2" >&2
+    missing=$((missing + 1))
+}
+give_up_if_missing() {
+    ((missing == 0)) || die "$missing thing(s) missing, see above; nothing has been changed" 2
+}
+
+clean_up() {
+    [ -z "$probe_subscription" ] || gcloud pubsub subscriptions delete "$probe_subscription" --project="$project" --quiet >/dev/null 2>&1 || true
+    [ -z "$probe_object" ] || gcloud storage rm "$probe_object" --quiet >/dev/null 2>&1 || true
+    [ -z "$scratch" ] || rm -rf "$scratch"
+}
+trap clean_up EXIT
+
+parse() {
+    while (($#)); do
+        case $1 in
+            --project) project=${2:-}; shift ;;
+            --project=*) project=${1#*=} ;;
+            --region) region=${2:-}; shift ;;
+            --region=*) region=${1#*=} ;;
+            --plan | --apply | --destroy) action=${1#--} ;;
+            --yes) yes=true ;;
+            --skip-smoke-test) smoke=false ;;
+            --help | -h) usage; exit 0 ;;
+            *) usage >&2; die "unknown argument: $1" 2 ;;
+        esac
+        shift || true
+    done
+    [[ $project =~ ^[a-z][a-z0-9-]{4,28}[a-z0-9]$ ]] || die "--project takes the id of a project, see --help" 2
+    [[ $region =~ ^[a-z]+-[a-z]+[0-9]{1,2}$ ]] || die "--region takes a region such as us-central1, see --help" 2
+    state_bucket=$project-dicom-functions-state
+}
+
+# --- checks ------------------------------------------------------------------------------
+
+older() { # A B: whether version A is older than B
+    [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]
+}
+
+check_tools() {
+    command -v gcloud >/dev/null || lack "gcloud" "install it: https://cloud.google.com/sdk/docs/install"
+    command -v curl >/dev/null || lack "curl" "install it with your system's packages"
+    command -v python3 >/dev/null || lack "python3" "install it with your system's packages"
+    if ! command -v terraform >/dev/null; then
+        lack "terraform" "install $MINIMUM_TERRAFORM or later: https://developer.hashicorp.com/terraform/install"
+        return
+    fi
+    local version
+    version=$(terraform version | sed -n '1s/^Terraform v\([0-9.]*\).*/\1/p')
+    ! older "${version:-0}" "$MINIMUM_TERRAFORM" ||
+        lack "terraform $MINIMUM_TERRAFORM (this is ${version:-unknown})" "install a later one: https://developer.hashicorp.com/terraform/install"
+}
+
+check_login() {
+    local account
+    account=$(gcloud auth list --filter=status:ACTIVE --format='value(account)' 2>/dev/null || true)
+    if [ -z "$account" ] || ! token=$(gcloud auth print-access-token 2>/dev/null) || [ -z "$token" ]; then
+        lack "a login to Google Cloud" "gcloud auth login"
+        return
+    fi
+    export GOOGLE_OAUTH_ACCESS_TOKEN=$token # Terraform and its backend read it; it is never printed
+    say "logged in as $account"
+}
+
+check_project() {
+    if ! gcloud projects describe "$project" --format='value(projectNumber)' >/dev/null 2>&1; then
+        lack "the project $project (or the right to see it)" "gcloud projects create $project, or ask its owner for roles/browser"
+        return
+    fi
+    local billing
+    billing=$(gcloud billing projects describe "$project" --format='value(billingEnabled)' 2>/dev/null || true)
+    [ "${billing,,}" = true ] ||
+        lack "billing on $project" "gcloud billing projects link $project --billing-account=ACCOUNT (gcloud billing accounts list)"
+    check_services
+    check_permissions
+}
+
+check_services() { # those that Terraform needs before it can enable the others
+    local enabled service
+    enabled=$(gcloud services list --enabled --project="$project" --format='value(config.name)' 2>/dev/null || true)
+    for service in "${BOOTSTRAP[@]}"; do
+        grep -qx "$service" <<<"$enabled" && continue
+        if [ "$action" = apply ]; then
+            to_enable+=("$service")
+        else
+            lack "the service $service" "gcloud services enable $service --project=$project"
+        fi
+    done
+}
+
+enable_services() {
+    ((${#to_enable[@]})) || return 0
+    say "enabling ${to_enable[*]}"
+    gcloud services enable "${to_enable[@]}" --project="$project" --quiet >/dev/null ||
+        die "could not enable services. mend: ask an owner for roles/serviceusage.serviceUsageAdmin"
+}
+
+# The token is handed to curl in a file that only this process sees, never on the command line.
+call() { # TOKEN, further arguments of curl
+    local secret=$1
+    shift
+    curl --silent --show-error --max-time 60 --header @<(printf 'Authorization: Bearer %s\n' "$secret") "$@"
+}
+
+check_permissions() {
+    local wanted answer entry
+    wanted=$(printf '"%s",' "${PERMISSIONS[@]%%:*}")
+    if ! answer=$(call "$token" --fail --header 'Content-Type: application/json' --data "{\"permissions\":[${wanted%,}]}" \
+        "https://cloudresourcemanager.googleapis.com/v1/projects/$project:testIamPermissions" 2>/dev/null); then
+        lack "an answer to which permissions you have" "gcloud services enable cloudresourcemanager.googleapis.com --project=$project"
+        return
+    fi
+    for entry in "${PERMISSIONS[@]}"; do
+        grep -qF "\"${entry%%:*}\"" <<<"$answer" ||
+            lack "the permission ${entry%%:*}" "ask an owner: gcloud projects add-iam-policy-binding $project --member=user:YOU --role=${entry#*:}"
+    done
+}
+
+# --- Terraform -----------------------------------------------------------------------------
+
+tf() { terraform -chdir="$folder/infra/gcp" "$@"; }
+
+state_exists() { gcloud storage buckets describe "gs://$state_bucket" --format='value(name)' >/dev/null 2>&1; }
+
+prepare_state() {
+    folder=$PWD
+    if state_exists; then
+        say "state: gs://$state_bucket"
+    elif [ "$action" = plan ]; then
+        # Nothing has been deployed and nothing is to be made: plan on a copy with an empty state of its own.
+        say "state: none yet; everything below would be made"
+        folder=$scratch/copy
+        mkdir -p "$folder"
+        cp -R main.py requirements.txt functions infra "$folder/"
+        rm -rf "$folder/infra/gcp/.terraform"
+        printf 'terraform {\n  backend "local" {}\n}\n' >"$folder/infra/gcp/backend_override.tf"
+        tf init -input=false -no-color >/dev/null
+        return
+    elif [ "$action" = destroy ]; then
+        die "there is no gs://$state_bucket: nothing was deployed from here" 2
+    else
+        say "state: making gs://$state_bucket"
+        gcloud storage buckets create "gs://$state_bucket" --project="$project" --location="$region" \
+            --uniform-bucket-level-access --public-access-prevention --quiet
+    fi
+    [ "$action" = plan ] || gcloud storage buckets update "gs://$state_bucket" --versioning --quiet >/dev/null
+    tf init -input=false -no-color -reconfigure -backend-config="bucket=$state_bucket" >/dev/null
+}
+
+# What --destroy kept is taken up again, and not made a second time.
+take_up_kept() {
+    local kept="gs://$state_bucket/kept.tsv" address id known
+    gcloud storage cat "$kept" >"$scratch/kept.tsv" 2>/dev/null || return 0
+    known=$(tf state list 2>/dev/null || true)
+    while IFS=$'\t' read -r address id; do
+        [ -n "$address" ] || continue
+        grep -qxF "$address" <<<"$known" && continue
+        say "taking up again: $id"
+        tf import -input=false -no-color "${variables[@]}" "$address" "$id" >/dev/null </dev/null
+    done <"$scratch/kept.tsv"
+    gcloud storage rm "$kept" --quiet >/dev/null
+}
+
+confirm() { # QUESTION, ANSWER
+    [ "$yes" = false ] || return 0
+    local answer=''
+    printf '\n%s Type %s to go on: ' "$1" "$2"
+    read -r answer || true
+    [ "$answer" = "$2" ] || die "stopped; nothing has been changed" 3
+}
+
+plan_and_apply() {
+    step "Plan"
+    local status=0
+    tf plan -input=false -detailed-exitcode -out="$PLAN" "${variables[@]}" || status=$?
+    case $status in
+        0) say "no changes"; return ;;
+        2) [ "$action" = apply ] || return 0 ;;
+        *) die "the plan failed, see above; nothing has been changed" ;;
+    esac
+    confirm "Apply this to $project?" yes
+    step "Apply"
+    tf apply -input=false "$PLAN" ||
+        die "stopped half way, see above. What was made is remembered: run the same command again to go on"
+}
+
+destroy() {
+    step "Destroy"
+    say "Taken down: functions, topics, subscriptions (and the messages in them), alerts, accounts."
+    say "Kept: the DICOM store, every bucket with its objects, and the state, so that a later deployment takes them up again."
+    confirm "This takes the system in $project down." "$project"
+    local address
+    tf show -json | python3 -c '
+import json, sys
+KEPT = {"google_healthcare_dataset.this", "google_healthcare_dicom_store.this", "google_storage_bucket.data"}
+root = json.load(sys.stdin).get("values", {}).get("root_module", {})
+for resource in root.get("resources", []):
+    if resource["address"].split("[")[0] in KEPT:
+        print(resource["address"], resource["values"]["id"], sep="\t")
+' >"$scratch/kept.tsv"
+    if [ -s "$scratch/kept.tsv" ]; then
+        # Written down first: a failure in between must not lose track of a bucket.
+        gcloud storage cp "$scratch/kept.tsv" "gs://$state_bucket/kept.tsv" --quiet >/dev/null 2>&1 ||
+            die "could not write gs://$state_bucket/kept.tsv; nothing has been changed"
+        while IFS=$'\t' read -r address _; do
+            tf state rm "$address" >/dev/null
+        done <"$scratch/kept.tsv"
+    fi
+    tf destroy -input=false -auto-approve "${variables[@]}" || die "stopped half way, see above: run the same command again to go on"
+    step "Done"
+    say "Kept: $(cut -f 2 "$scratch/kept.tsv" | tr '\n' ' ')"
+}
+
+# --- smoke test -------------------------------------------------------------------------------
+
+wait_for_outcome() { # WHAT IT IS KNOWN BY, THE OUTCOMES WANTED
+    local end=$((SECONDS + OUTCOME_LIMIT_S)) found
+    while ((SECONDS < end)); do
+        found=$(gcloud pubsub subscriptions pull "$probe_subscription" --project="$project" --auto-ack --limit=100 --format=json 2>/dev/null |
+            python3 -c '
+import base64, json, sys
+for item in json.load(sys.stdin):
+    record = json.loads(base64.b64decode(item["message"]["data"]))
+    if sys.argv[1] in (record.get("study"), record.get("request_id")):
+        print(record["outcome"], record.get("reason", ""))
+        break
+' "$1" || true)
+        if [ -n "$found" ]; then
+            [[ ${found%% *} =~ ^($2)$ ]] || die "the outcome was '$found', not '$2': see the log of the function and docs/deploy.md"
+            say "outcome: $found"
+            return
+        fi
+        sleep "$POLL_S"
+    done
+    die "no outcome after $OUTCOME_LIMIT_S s. mend: python -m ops doctor names what is wrong; then run this again"
+}
+
+check_search() { # URL, STUDY
+    local identity answer
+    identity=$(gcloud auth print-identity-token --audiences="$1" 2>/dev/null || gcloud auth print-identity-token 2>/dev/null) ||
+        die "no identity token to call search with. mend: gcloud auth login"
+    answer=$(call "$identity" --write-out '\n%{http_code}' "$1/studies?StudyInstanceUID=$2") || die "search can not be reached at $1"
+    case ${answer##*$'\n'} in
+        200) ;;
+        401 | 403) die "search refused the call. mend: add yourself to search_callers in infra/gcp/terraform.tfvars, and run this again" ;;
+        *) die "search answered ${answer##*$'\n'}: see its log" ;;
+    esac
+    grep -qF "$2" <<<"$answer" || die "search did not find the scan that was stored"
+    say "found by $1/studies"
+}
+
+smoke_test() {
+    step "Smoke test"
+    local study series instance search landing uids name="dicom-smoke-test-$RANDOM$RANDOM"
+    search=$(tf output -raw search_url)
+    landing=$(tf output -raw landing_bucket)
+    uids=$(python3 -m ops.scan "$scratch/scan.dcm")
+    read -r study series instance <<<"$uids"
+    gcloud pubsub subscriptions create "$name" --project="$project" --topic=dicom-outcomes \
+        --expiration-period=1d --message-retention-duration=1h --quiet >/dev/null 2>&1 || die "could not subscribe to the outcomes"
+    probe_subscription=$name
+    say "storing a synthetic scan (the first call may take a minute)"
+    probe_object="gs://$landing/$name/scan.dcm"
+    gcloud storage cp "$scratch/scan.dcm" "$probe_object" --quiet >/dev/null 2>&1 || die "could not write to gs://$landing"
+    wait_for_outcome "$study" "stored|duplicate"
+    check_search "$search" "$study"
+    gcloud pubsub topics publish dicom-deletes --project="$project" --quiet \
+        --message="{\"path\":\"studies/$study/series/$series/instances/$instance\",\"request_id\":\"$name\"}" >/dev/null ||
+        die "could not order the delete"
+    wait_for_outcome "$name" deleted
+    say "it works"
+}
+
+main() {
+    parse "$@"
+    scratch=$(mktemp -d)
+    step "Checks"
+    check_tools
+    give_up_if_missing
+    check_login
+    give_up_if_missing
+    check_project
+    give_up_if_missing
+    say "all there"
+
+    enable_services
+    variables=(-var="project=$project" -var="region=$region")
+    mkdir -p "$WORK"
+    PLAN=$PWD/$WORK/plan
+    prepare_state
+    if [ "$action" = destroy ]; then
+        destroy
+        return
+    fi
+    [ "$action" = plan ] || take_up_kept
+    plan_and_apply
+    [ "$action" = apply ] || return 0
+    tf output -json system >"$WORK/system.json"
+    [ "$smoke" = false ] || smoke_test
+    step "Done"
+    tf output -raw next_steps
+}
+
+main "$@"
