@@ -14,6 +14,7 @@ Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]
 LEVELS: Final = ("studies", "series", "instances")
 ASSETS: Final = {"/": "index.html", "/search.css": "search.css", "/search.js": "search.js"} | {
     "/icon.svg": "icon.svg",
+    "/names.json": "names.json",
     "/openapi.json": "openapi.json",
     "/config.json": "config.json",
 }
