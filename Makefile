@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run demo test lint format docs lock clean help
+.PHONY: run demo viewer test lint format docs lock clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ run: $(STAMP)  ## start the whole system here and show the main job on real scan
 
 demo: $(STAMP)  ## the same, then stop; fails when any step's result is wrong
 	@$(BIN)/python -m infra.local demo
+
+viewer: $(STAMP)  ## the OHIF viewer, looking at the system that `make run` started
+	@$(BIN)/python -m infra.local.viewer
 
 test: $(STAMP) lint  ## checks and all tests
 	@$(BIN)/python -m pytest -n 2 -m "not serial"
