@@ -142,8 +142,9 @@ class _Service:
             if not {name for name, _ in pairs} <= {"limit", "offset"}:
                 raise RefusedError("invalid_parameter", "the URL of a query by POST takes limit and offset only")
             found = translate_body(request)
-            page = {name for name, _ in pairs}
-            found = [pair for pair in found if pair[0] not in page] + pairs
+            if page := {name for name, _ in pairs}:
+                self._translated(target, found, caller)
+                found = [pair for pair in found if pair[0] not in page] + pairs
             return self._searcher.answer(self._translated(target, found, caller), form, base, f"{url}/_query")
         return self._searcher.answer(self._translated(target, pairs, caller), form, base, own_url(url, pairs))
 
@@ -235,13 +236,19 @@ def translate_body(request: flask.Request) -> list[tuple[str, str]]:
     wanted = _json_body(request)
     if not isinstance(wanted, dict):
         raise RefusedError("invalid_body", "a query is a JSON object")
-    pairs = []
-    for name, value in wanted.items():
-        for item in value if isinstance(value, list) else [value]:
-            if not isinstance(item, str | int):
-                raise RefusedError("invalid_body", "the values of a query are texts, numbers, true, false or lists")
-            pairs.append((name, str(item).lower() if isinstance(item, bool) else str(item)))
-    return pairs
+    lists = ((name, value if isinstance(value, list) else [value]) for name, value in wanted.items())
+    return [(name, _value(name, item)) for name, items in lists for item in items]
+
+
+def _value(name: str, item: object) -> str:
+    """A text; of fuzzymatching true or false, of limit and offset a whole number."""
+    if isinstance(item, bool) and name == "fuzzymatching":
+        return str(item).lower()
+    if isinstance(item, int | float) and not isinstance(item, bool) and name in ("limit", "offset") and item % 1 == 0:
+        return str(int(item))
+    if isinstance(item, str) and name not in ("limit", "offset", "fuzzymatching"):
+        return item
+    raise RefusedError("invalid_body", "texts; limit and offset whole numbers; fuzzymatching true or false")
 
 
 def _json_body(request: flask.Request) -> Any:

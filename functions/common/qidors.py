@@ -6,6 +6,7 @@ by the parameter's name. docs/search.md lists the translations.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -65,12 +66,16 @@ UID_TAG: Final = {"studies": "0020000D", "series": "0020000E", "instances": "000
 LIMIT_DEFAULT: Final = {"studies": 100, "series": 100, "instances": 1000}
 LIMIT_MAX: Final = {"studies": 5000, "series": 5000, "instances": 50_000}
 OFFSET_MAX: Final = 1_000_000
-_LIST_MAX: Final = 50
+_SEARCHES_MAX: Final = 50
+_INCLUDE_MAX: Final = 100
 _PAIRS_MAX: Final = 200
 _VALUE_LENGTH: Final = 1024
 _NAME: Final = re.compile(r"[\w.]{1,64}", re.ASCII)
 _DATE: Final = re.compile(r"[0-9]{8}|[0-9]{8}-|-[0-9]{8}|[0-9]{8}-[0-9]{8}", re.ASCII)
-_MODALITY: Final = re.compile(r"[A-Z0-9 _]{1,16}", re.ASCII)
+_MODALITY: Final = re.compile(r"[A-Z][A-Z0-9 _]{0,15}", re.ASCII)
+_ATTRIBUTE: Final = re.compile(
+    r"([A-Za-z][A-Za-z0-9]{2,63}|[0-9A-Fa-f]{8})(\.([A-Za-z][A-Za-z0-9]{2,63}|[0-9A-Fa-f]{8})){0,5}"
+)
 
 
 def _table(text: str) -> dict[str, str]:
@@ -171,6 +176,7 @@ class _Reader:
         self.resource = resource
         self.filters: dict[str, list[str]] = {}
         self.include: list[str] = []
+        self.universal: list[str] = []
         self.single: dict[str, str] = {}
         self.warnings: list[str] = []
         self.fuzzy = False
@@ -206,7 +212,9 @@ class _Reader:
         if len(value) > _VALUE_LENGTH or not value.isprintable():
             raise _bad(name, f"takes up to {_VALUE_LENGTH} printable characters")
         if name == "includefield":
-            self.include += filter(None, (item.strip() for item in value.split(",")))
+            self.include += [item.strip() for item in value.split(",")]
+            if len(self.include) > _INCLUDE_MAX:
+                raise _bad(name, f"takes at most {_INCLUDE_MAX} attributes")
         elif name in ("limit", "offset", "fuzzymatching"):
             if name in self.single:
                 raise _bad(name, "is given more than once")
@@ -223,7 +231,7 @@ class _Reader:
         if keyword in self.filters:
             raise _bad(name, "is given more than once")
         if value.strip("*") == "":  # universal matching: any value, or none
-            self.include.append(keyword)
+            self.universal.append(keyword)
             return
         values = [value]
         if keyword in _UID_KEYS or keyword == "Modality":
@@ -254,11 +262,9 @@ class _Reader:
         return inner.rstrip("^") or inner
 
     def _searches(self) -> tuple[dict[str, str], ...]:
-        lists = {name: values for name, values in self.filters.items() if len(values) > 1}
-        if len(lists) > 1:
-            raise _bad(sorted(lists)[0], "only one parameter may have a list of values")
-        if any(len(values) > _LIST_MAX for values in lists.values()):
-            raise _bad(next(iter(lists)), f"takes at most {_LIST_MAX} values")
+        lists = [name for name, values in self.filters.items() if len(values) > 1]
+        if math.prod(map(len, self.filters.values())) > _SEARCHES_MAX:
+            raise _bad(lists[0], f"a list of values may lead to {_SEARCHES_MAX} searches at most")
         names = list(self.filters)
         return tuple(dict(zip(names, one, strict=True)) for one in itertools.product(*self.filters.values()))
 
@@ -278,9 +284,9 @@ class _Reader:
     def _included(self, store_level: str) -> tuple[str, ...]:
         wanted: dict[str, None] = {}
         dropped: dict[str, None] = {}
-        for item in self.include:
+        for item in filter(None, self.include + self.universal):
             keyword = KEYWORD_OF.get(item.upper(), item)
-            if not _NAME.fullmatch(item):
+            if not _ATTRIBUTE.fullmatch(item):
                 raise _bad("includefield", "takes keywords or tags of eight digits, separated by commas, or all")
             if keyword == "all" or self._known(keyword):
                 wanted[keyword] = None
@@ -297,7 +303,7 @@ class _Reader:
         if (known := _KNOWN.get(self.level)) is not None:
             return keyword in known
         # Any attribute of an instance can be included; the store says so when it does not know one.
-        return keyword not in _UNHELPFUL and "." not in keyword and (keyword[0].isupper() or keyword[0].isdigit())
+        return keyword not in _UNHELPFUL and "." not in keyword and not keyword[0].islower()
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
