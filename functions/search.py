@@ -145,8 +145,8 @@ class _Service:
             if page := {name for name, _ in pairs}:
                 self._translated(target, found, caller)
                 found = [pair for pair in found if pair[0] not in page] + pairs
-            return self._searcher.answer(self._translated(target, found, caller), form, base, f"{url}/_query")
-        return self._searcher.answer(self._translated(target, pairs, caller), form, base, own_url(url, pairs))
+            return self._searcher.answer(self._translated(target, found, caller), form, base, lambda: f"{url}/_query")
+        return self._searcher.answer(self._translated(target, pairs, caller), form, base, lambda: own_url(url, pairs))
 
     def _translated(self, target: Target, pairs: list[tuple[str, str]], caller: Caller) -> qidors.Query:
         return qidors.translate(target.level, target.resource, pairs, caller.fixed)

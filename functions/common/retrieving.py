@@ -58,11 +58,10 @@ def answer(
     passed = {name: _checked(name, headers[name]) for name in _PASSED_ON if name in headers}
     passed["Accept"] = _accept(target, accept or _checked("Accept", headers.get("Accept") or "*/*"))
     upstream = relay.get(target.path, query, passed)
-    response = upstream.response
-    if response.status == 204:
+    if upstream.status == 204:
         upstream.close()
         raise RefusedError("not_found", "the DICOM store has no such thing")
-    back = {name: response.headers[name] for name in _PASSED_BACK if name in response.headers}
+    back = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
     kind = back.get("Content-Type", "").partition(";")[0].strip().lower()
     if not _TYPES.fullmatch(kind):
         back["Content-Type"] = "application/octet-stream"
@@ -70,10 +69,10 @@ def answer(
     if target.media == "metadata" and "Content-Encoding" not in back:
         back.pop("Content-Length", None)
         chunks = rewritten(chunks, relay.prefixes, base.encode())
-    if response.status == 304:
+    if upstream.status == 304:
         upstream.drain()
         return Reply(304, {name: back[name] for name in ("ETag", "Last-Modified") if name in back})
-    return Reply(response.status, back, chunks, upstream.close)
+    return Reply(upstream.status, back, chunks, upstream.close)
 
 
 def _parameters(target: Target, pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:

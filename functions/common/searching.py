@@ -98,13 +98,13 @@ class Searcher:
         self._relay = relay
         self._includes: dict[str, bool] = {}
 
-    def answer(self, query: Query, form: Form, base: str, own_url: str) -> Reply:
+    def answer(self, query: Query, form: Form, base: str, own_url: Callable[[], str]) -> Reply:
         """The answer to a search.
 
         Args:
             query: translated.
             base: the function's own URL, which takes the place of the store's in the answer; with a slash at its end.
-            own_url: of this search, without limit and offset, for the link to the next page.
+            own_url: gives this search's URL without limit and offset, for the link to the next page.
 
         Raises:
             RefusedError, MalformedError, ConnectionResetError: the store gave no good answer.
@@ -116,8 +116,9 @@ class Searcher:
         if warnings:
             headers["Warning"] = ", ".join(f'299 dicom-functions "{text}"' for text in warnings)
         if page.cut and query.offset + query.limit <= qidors.OFFSET_MAX:
-            joint = "&" if "?" in own_url else "?"
-            headers["Link"] = f'<{own_url}{joint}limit={query.limit}&offset={query.offset + query.limit}>; rel="next"'
+            url = own_url()
+            joint = "&" if "?" in url else "?"
+            headers["Link"] = f'<{url}{joint}limit={query.limit}&offset={query.offset + query.limit}>; rel="next"'
         if form != "text/csv":
             return Reply(200, headers, page.raw or joined(page.rows), page.close)
         headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
@@ -222,15 +223,15 @@ class Searcher:
             if error.reason == "not_found" and not query.resource:
                 raise RefusedError("unavailable", "the DICOM store does not exist; the operator has to look") from error
             raise
-        kind = upstream.response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if upstream.response.status == 200 and not kind.endswith("json") and not _is_empty(upstream):
+        kind = upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if upstream.status == 200 and not kind.endswith("json") and not _is_empty(upstream):
             upstream.close()
             raise RefusedError("unavailable", "the DICOM store gave no answer that makes sense")
         return upstream
 
 
 def _is_empty(upstream: Upstream) -> bool:
-    return upstream.response.headers.get("Content-Length") == "0"
+    return upstream.headers.get("Content-Length") == "0"
 
 
 def own_url(url: str, pairs: Iterable[tuple[str, str]]) -> str:

@@ -19,7 +19,7 @@ HANDLERS = {"store", "delete", "export", "search"}
 # An outside library and the modules it may be imported in.
 HOMES = {
     "requests": {"http"},
-    "urllib3": {"http", "relay"},
+    "urllib3": {"http"},
     "google.auth": {"credentials", "callers"},
     "google_crc32c": {"upload"},
     "python_multipart": {"multipart"},
