@@ -103,7 +103,7 @@ class Store:
             form = "array" if "/dicomWeb/" in flask.request.path else "object"
             raise ApiError(code, f"Permission denied or resource not found: {name}", form)
         uids = Uids(args.get("study", ""), args.get("series", ""), args.get("instance", ""))
-        return Place(store, args["version"], dataset(args), name, uids, f"{flask.request.host_url}{args['version']}")
+        return Place(store, args["version"], dataset(args), name, uids, f"{own_url()}/{args['version']}")
 
     def accept(self, offers: tuple[Media, ...]) -> Media:
         """The media type to answer with."""
@@ -272,6 +272,14 @@ class Store:
             return flask.jsonify({})
         method = operations.DELETE_METHODS["series" if place.uids.series else "study"]
         return self.resources.start_operation(place, method, "")
+
+
+def own_url() -> str:
+    """`http://host:port` as the client sees it; a Host of this machine without its port (dicomweb-client) gets it."""
+    host, port = flask.request.host, flask.request.environ["SERVER_PORT"]
+    if host in ("127.0.0.1", "localhost", flask.request.environ["SERVER_NAME"]) and port != "80":
+        host = f"{host}:{port}"
+    return f"{flask.request.scheme}://{host}"
 
 
 def answer_error(error: Exception) -> flask.Response:

@@ -6,7 +6,9 @@ fsync mean that a power failure (not a crash) may lose the last seconds: the pri
 """
 
 import contextlib
+import errno
 import json
+import os
 import queue
 import secrets
 import sqlite3
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS operations (id INTEGER PRIMARY KEY, dataset TEXT, ver
   target TEXT, argument TEXT, created REAL, ended REAL, success INTEGER DEFAULT 0, failure INTEGER DEFAULT 0,
   code INTEGER DEFAULT 0, message TEXT, cancelled INTEGER DEFAULT 0);
 """
+RESERVE = 8 << 20  # bytes of the disk kept free of files, so that the index can still be written
 LIVE = "FROM studies st CROSS JOIN series se ON se.study = st.id CROSS JOIN instances i ON i.series = se.id"
 
 
@@ -136,7 +139,10 @@ class Index:
                 raise
 
     def new_file(self) -> tuple[str, Path]:
-        """A name for a new file and where to write it."""
+        """A name for a new file and where to write it. Raises OSError: less room than deletes need to go on."""
+        disk = os.statvfs(self.files)
+        if disk.f_bavail * disk.f_frsize < RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         token = secrets.token_hex(12)
         bucket = self.files / token[:2]
         bucket.mkdir(exist_ok=True)
