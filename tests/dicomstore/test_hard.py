@@ -296,10 +296,10 @@ class _Pieces:
 
 
 def _peak_mib(pid: int) -> float:
-    """The most anonymous memory the process has had: mapped files are the kernel's to drop, so they do not count."""
+    """The most memory the process has ever had resident."""
     status = Path(f"/proc/{pid}/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines())
-    return int(fields["RssAnon"].split()[0]) / 1024
+    return int(fields["VmHWM"].split()[0]) / 1024
 
 
 @pytest.mark.serial
