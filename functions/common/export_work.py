@@ -1,12 +1,13 @@
 """One slice of an export: retrieve what is not there yet, write it, and say what became of each object."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from functions.common import multipart, scan
+from functions.common import multipart, part10
 from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
@@ -19,7 +20,6 @@ from functions.common.log import log
 from functions.common.resources import Resource
 
 THREADS: Final = 8
-_HEAD_BYTES: Final = 64 * 1024
 _IN_A_ROW_MAX: Final = 2 * THREADS
 _WAITING_BYTES: Final = 8 * 1024 * 1024
 Entries = list[dict[str, Any]]
@@ -172,14 +172,9 @@ class SliceWork:
                 pass
 
     def _identified(self, data: list[bytes], wanted: dict[Resource, Piece]) -> Piece | None:
-        head = b""
-        for piece in data:
-            head += piece
-            if len(head) >= _HEAD_BYTES:
-                break
         try:
-            return wanted.get(scan.identify(head))
-        except PermanentError:
+            return wanted.get(part10.read_header(data, whole=False).resource)
+        except (PermanentError, part10.MoreNeededError):
             return None  # it is retrieved by its UIDs afterwards
 
     def _take_metadata(
@@ -276,13 +271,18 @@ def _of_json(item: dict[str, Any]) -> Resource | None:
 
 
 def _checked(stream: Iterator[bytes], piece: Piece) -> Iterator[bytes]:
-    """The stream, if it is that instance."""
-    head = b""
+    """The stream, unless it is another instance; a file whose UIDs cannot be read is taken for what was asked for."""
+    head, size = list[bytes](), 0
     for data in stream:
-        head += data
-        if len(head) >= _HEAD_BYTES:
+        head.append(data)
+        size += len(data)
+        if size >= part10.HEAD_BYTES:
             break
-    if not scan.same(head, piece.resource):
+    other = False
+    with contextlib.suppress(PermanentError, part10.MoreNeededError):
+        other = part10.read_header(head, whole=False).resource != piece.resource
+    if other:
         raise PermanentError("rejected", "the DICOM store sent another instance")
-    yield head
+    yield from head
+    head.clear()
     yield from stream

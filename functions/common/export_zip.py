@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from functions.common import multipart, scan
+from functions.common import multipart, part10
 from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
@@ -15,8 +15,6 @@ from functions.common.export_write import SMALL_BYTES
 from functions.common.log import log
 from functions.common.resources import Resource
 from functions.common.zipstream import Member, ZipPart
-
-_HEAD_BYTES: Final = 64 * 1024
 
 
 class ZipWork:
@@ -119,14 +117,9 @@ class ZipWork:
         self._written[piece] = self._zip.members[-1]
 
     def _identified(self, data: list[bytes], pieces: dict[Resource, Piece]) -> Piece | None:
-        head = b""
-        for piece in data:
-            head += piece
-            if len(head) >= _HEAD_BYTES:
-                break
         try:
-            return pieces.get(scan.identify(head))
-        except PermanentError:
+            return pieces.get(part10.read_header(data, whole=False).resource)
+        except (PermanentError, part10.MoreNeededError):
             return None  # it is retrieved by its UIDs afterwards
 
 

@@ -1,0 +1,258 @@
+"""Export and delete while functions are killed every few seconds and the DICOM store and the bucket fault at random.
+
+    python -m tests.chaos [--instances 5000] [--studies 50] [--kill-every 3] [--seed 1]
+
+Ends with status 1 and says what is wrong, if anything is.
+"""
+
+import argparse
+import base64
+import concurrent.futures
+import json
+import random
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import requests
+
+from infra.local import ports
+from infra.local.clients import Watch
+from infra.local.stack import Stack
+from infra.local.topology import Overrides
+from tests.contract.world import instance
+from tests.faulty import Chances, FaultyProxy, faulty
+
+FUNCTIONS = ("delete_resource", "export_resource")
+QUICK = Overrides(minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, max_delivery_attempts=100)
+BUCKET_FAULTS = Chances(refused=0.03, reset=0.02, lost=0.02, cut=0.01)
+STORE_FAULTS = [
+    {"kind": "status", "status": 503, "probability": 0.03},
+    {"kind": "status", "status": 429, "retry_after": 0, "probability": 0.01},
+    {"kind": "reset", "probability": 0.02},
+    {"kind": "reset", "when": "after", "probability": 0.02},
+    {
+        "kind": "truncate",
+        "bytes": 200_000,
+        "path": "studies/[^/]+(/series/[^/]+)?$",
+        "method": "GET",
+        "probability": 0.5,
+    },
+    {"kind": "truncate", "probability": 0.01},
+    {"kind": "operation", "code": 14, "method": "DELETE", "probability": 0.05},
+    {"kind": "operation", "failure": 1, "method": "DELETE", "probability": 0.05},
+]
+STUDY = "1.5"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much, and how hard."""
+
+    instances: int = 5000
+    studies: int = 50
+    kill_every_s: float = 3.0
+    slice_size: int = 250
+    seed: int = 1
+    timeout_s: float = 900.0
+
+
+@dataclass
+class Report:
+    """What happened; `wrong` is empty when everything is right."""
+
+    wrong: list[str] = field(default_factory=list)
+    kills: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    records: int = 0
+    repeated: int = 0
+
+
+def run(options: Options, folder: Path) -> Report:
+    """Fill the store, send the commands, kill until all outcomes are there, and compare."""
+    report = Report()
+    chosen = ports.free()
+    with faulty(f"http://{ports.HOST}:{chosen['gcs']}", BUCKET_FAULTS, options.seed) as proxy:
+        env = {"EXPORT_SLICE": str(options.slice_size), "STORAGE_EMULATOR_HOST": proxy.url}
+        slow = ["--operation-s", "0.5"]
+        with Stack(
+            folder, ports=chosen, overrides=QUICK, env=env, functions=FUNCTIONS, dicomstore_options=slow
+        ) as stack:
+            stored = _fill(stack, options)
+            _set_faults(stack, options.seed)
+            name = "projects/local/subscriptions/chaos"
+            with Watch(stack.pubsub, stack.topology.topics["outcomes"], name) as watch:
+                wanted = _send(stack, options)
+                records = _kill_until(stack, watch, wanted, options, report)
+            requests.delete(f"http://{stack.addresses.dicomstore}/_faults", timeout=30)
+            _check(stack, stored, records, wanted, proxy, report)
+            report.faults = dict(proxy.seen.faults)
+    return report
+
+
+def _fill(stack: Stack, options: Options) -> dict[str, bytes]:
+    """The study to export, by the names of its objects, and the studies to delete."""
+    sizes = [options.instances // 2, options.instances // 4, options.instances // 8]
+    sizes.append(options.instances - sum(sizes))
+    exported = {}
+    for e, size in enumerate(sizes, 1):
+        for n in range(1, size + 1):
+            exported[f"out/{STUDY}/{STUDY}.{e}/{STUDY}.{e}.{n}.dcm"] = (f"{STUDY}.{e}", f"{STUDY}.{e}.{n}")
+    deleted = [(f"1.9.{s}", f"1.9.{s}.1", f"1.9.{s}.1.{n}") for s in range(options.studies) for n in range(1, 5)]
+    url = f"{stack.addresses.dicomweb_url}/studies"
+
+    def put(data: bytes) -> None:
+        answer = requests.post(url, data, headers={"Content-Type": "application/dicom"}, timeout=60)
+        assert answer.status_code == 200, answer.text
+
+    files = {name: instance(STUDY, *uids, pixels=64) for name, uids in exported.items()}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, files.values()))
+        half = options.studies // 2 * 4
+        names = ["Doe^Jane"] * half + ["Roe^Richard"] * (len(deleted) - half)
+        list(pool.map(put, [instance(*uids, PatientName=name) for uids, name in zip(deleted, names, strict=True)]))
+    return files
+
+
+def _set_faults(stack: Stack, seed: int) -> None:
+    rules = [{**rule, "seed": seed + n} for n, rule in enumerate(STORE_FAULTS)]
+    requests.post(f"http://{stack.addresses.dicomstore}/_faults", json=rules, timeout=30).raise_for_status()
+
+
+def _send(stack: Stack, options: Options) -> set[tuple[str, str]]:
+    """Publish the commands; returns the outcomes to come, as request id and member."""
+    topics, bucket = stack.topology.topics, stack.topology.buckets["export"]
+    stack.pubsub.publish(
+        topics["exports"],
+        {"path": f"studies/{STUDY}", "destination": f"gs://{bucket}/out", "request_id": "export"},
+    )
+    wanted = {("export", ""), ("query", "")}
+    for s in range(options.studies // 2):
+        stack.pubsub.publish(topics["deletes"], {"path": f"studies/1.9.{s}", "request_id": f"delete-{s}"})
+        wanted.add((f"delete-{s}", ""))
+    studies = [f"1.9.{s}" for s in range(options.studies // 2, options.studies)]
+    query = {"query": "PatientName=Roe^Richard", "max_studies": len(studies), "request_id": "query"}
+    stack.pubsub.publish(topics["deletes"], query)
+    return wanted | {("query", f"studies/{study}") for study in studies}
+
+
+def _kill_until(
+    stack: Stack, watch: Watch, wanted: set[tuple[str, str]], options: Options, report: Report
+) -> list[dict[str, Any]]:
+    chance, records = random.Random(options.seed), list[dict[str, Any]]()
+    began, stop = time.monotonic(), threading.Event()
+
+    def kill() -> None:
+        while not stop.wait(options.kill_every_s * chance.uniform(0.5, 1.5)):
+            stack.kill_function(chance.choice(FUNCTIONS))
+            report.kills += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        while missing := wanted - {(r["request_id"], r.get("member", "")) for r in records}:
+            if time.monotonic() - began > options.timeout_s:
+                report.wrong.append(f"{len(missing)} outcomes never came, such as {sorted(missing)[:3]}")
+                break
+            records += watch.take(1.0)
+    finally:
+        report.seconds = time.monotonic() - began
+        stop.set()
+        killer.join()
+    # What is still on its way: redeliveries of messages whose acknowledgement was lost.
+    while late := watch.take(5.0):
+        records += late
+    return records
+
+
+def _check(
+    stack: Stack,
+    stored: dict[str, bytes],
+    records: list[dict[str, Any]],
+    wanted: set[tuple[str, str]],
+    proxy: FaultyProxy,
+    report: Report,
+) -> None:
+    first: dict[str, dict[str, Any]] = {}
+    for record in sorted(records, key=lambda r: str(r["time"])):
+        first.setdefault(record["id"], record)
+    report.records, report.repeated = len(records), len(records) - len(first)
+    said = [(r["request_id"], r.get("member", "")) for r in first.values()]
+    if sorted(said) != sorted(wanted):
+        report.wrong.append(f"outcomes: {len(said)} ids for {len(wanted)} inputs")
+    for record in first.values():
+        if record["outcome"] != ("exported" if record["request_id"] == "export" else "deleted"):
+            report.wrong.append(f"{record['request_id']}: {record['outcome']} {record.get('reason', '')}")
+    _check_objects(stack, stored, proxy, report)
+    for s in {name.split(".")[2] for name, _ in said if name.startswith("1.9")} | {"0"}:
+        answer = requests.get(f"{stack.addresses.dicomweb_url}/instances?StudyInstanceUID=1.9.{s}", timeout=60)
+        if answer.status_code != 204:
+            report.wrong.append(f"study 1.9.{s} is not gone")
+    left = requests.get(f"{stack.addresses.dicomweb_url}/studies?limit=100", timeout=60).json()
+    if [item["0020000D"]["Value"][0] for item in left] != [STUDY]:
+        report.wrong.append(f"{len(left)} studies are left, and only one should be")
+
+
+def _check_objects(stack: Stack, stored: dict[str, bytes], proxy: FaultyProxy, report: Report) -> None:
+    bucket = stack.topology.buckets["export"]
+    objects = _list(stack, bucket)
+    if missing := stored.keys() - objects.keys():
+        report.wrong.append(f"{len(missing)} objects are missing")
+    if more := objects.keys() - stored.keys() - {"out/manifest.json"}:
+        report.wrong.append(f"{len(more)} objects too many, such as {sorted(more)[:3]}")
+    differing = [n for n, data in stored.items() if n in objects and objects[n]["crc32c"] != _crc32c(data)]
+    if differing:
+        report.wrong.append(f"{len(differing)} objects differ")
+    manifest = json.loads(stack.buckets.download(bucket, "out/manifest.json"))
+    named = [entry["name"] for entry in manifest["objects"]]
+    if sorted(named) != sorted(stored) or not manifest["complete"]:
+        report.wrong.append(f"the manifest names {len(named)} objects, complete: {manifest['complete']}")
+    if [entry for entry in manifest["objects"] if entry["crc32c"] != objects[entry["name"]]["crc32c"]]:
+        report.wrong.append("the manifest has a wrong checksum")
+    made = {path.rpartition(" ")[2]: n for (m, path, status), n in proxy.seen.answers.items() if status == 200}
+    if twice := [name for name in stored if made.get(name, 1) != 1]:
+        report.wrong.append(f"{len(twice)} objects were written more than once")
+
+
+def _list(stack: Stack, bucket: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    token = ""
+    while True:
+        url = f"http://{stack.addresses.gcs}/storage/v1/b/{bucket}/o"
+        answer = requests.get(url, {"pageToken": token, "maxResults": "1000"}, timeout=60).json()
+        found |= {item["name"]: item for item in answer.get("items", [])}
+        if not (token := answer.get("nextPageToken", "")):
+            return found
+
+
+def _crc32c(data: bytes) -> str:
+    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+
+
+def main() -> int:
+    """Run it as the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--instances", type=int, default=5000)
+    parser.add_argument("--studies", type=int, default=50)
+    parser.add_argument("--kill-every", type=float, default=3.0, help="seconds, on average")
+    parser.add_argument("--seed", type=int, default=1)
+    flags = parser.parse_args()
+    options = Options(flags.instances, flags.studies, flags.kill_every, seed=flags.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        report = run(options, Path(folder))
+    print(f"{options.instances} instances exported, {options.studies} studies deleted in {report.seconds:.0f} s")
+    print(f"kill -9: {report.kills}; faults of the bucket: {report.faults}")
+    print(f"outcome records: {report.records}, of these {report.repeated} repeated under an id that had come before")
+    for line in report.wrong:
+        print(f"WRONG: {line}")
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Zips written in parts, read back by two independent readers."""
+
+import io
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from functions.common.zipstream import Member, ZipPart, directory
+
+
+def joined(parts: list[tuple[ZipPart, bytes]]) -> bytes:
+    return b"".join(data for _, data in parts) + b"".join(directory((len(data), part.members) for part, data in parts))
+
+
+def part_of(*members: tuple[str, bytes, bool]) -> tuple[ZipPart, bytes]:
+    part, data = ZipPart(), b""
+    for name, content, streamed in members:
+        pieces = [content[at : at + 1000] for at in range(0, len(content), 1000)]
+        data += b"".join(part.add_stream(name, pieces) if streamed else part.add(name, pieces))
+    return part, data
+
+
+def test_parts_are_joined_to_a_zip_that_readers_take(tmp_path: Path) -> None:
+    files = {f"1.2/1.2.3/{n}.dcm": bytes([n]) * (n * 777) for n in range(40)}
+    names = list(files)
+    parts = [
+        part_of(*((name, files[name], n % 3 == 0) for n, name in enumerate(names[at : at + 9])))
+        for at in range(0, 40, 9)
+    ]
+    data = joined(parts)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == files
+    if unzip := shutil.which("unzip") or shutil.which("bsdtar"):
+        (tmp_path / "a.zip").write_bytes(data)
+        arguments = ["-tq"] if unzip.endswith("unzip") else ["-tf"]
+        assert subprocess.run([unzip, *arguments, tmp_path / "a.zip"], capture_output=True).returncode == 0
+
+
+def test_the_same_files_make_the_same_bytes() -> None:
+    members = [("a", b"1" * 5000, False), ("b", b"2" * 5000, True)]
+    assert joined([part_of(*members)]) == joined([part_of(*members)])
+
+
+def test_a_member_that_broke_off_leaves_the_zip_good() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise ConnectionError
+
+    part, data = part_of(("a", b"first", False))
+    with pytest.raises(ConnectionError):
+        for piece in part.add_stream("b", broken()):
+            data += piece
+    data += b"".join(part.add("b", [b"whole"]))
+    with zipfile.ZipFile(io.BytesIO(joined([(part, data)]))) as archive:
+        assert archive.testzip() is None
+        assert [(name, archive.read(name)) for name in archive.namelist()] == [("a", b"first"), ("b", b"whole")]
+
+
+@pytest.mark.parametrize("count", [0, 1, 65_534, 65_535, 70_000])
+def test_any_number_of_members(count: int) -> None:
+    part, data = part_of(*((str(n), b"", False) for n in range(count)))
+    with zipfile.ZipFile(io.BytesIO(joined([(part, data)]))) as archive:
+        assert len(archive.namelist()) == count
+
+
+def test_sizes_and_offsets_over_4_gib() -> None:
+    """Only the directory: Python's reader takes sizes and offsets from there."""
+    huge = 5 * 2**32
+    members = [Member("a", huge, 1, 0, streamed=True), Member("b", 7, 2, huge + 100, streamed=False)]
+    data = b"".join(directory([(0, [])])) + b"".join(directory([(huge + 200, members)]))
+    reader = zipfile.ZipFile.__new__(zipfile.ZipFile)
+    del reader
+    head = data[22:]
+    assert head[:4] == b"PK\x01\x02"
+    assert huge.to_bytes(8, "little") in head
+    assert (huge + 100).to_bytes(8, "little") in head
+    assert head.count(b"PK\x06\x06") == head.count(b"PK\x06\x07") == 1
