@@ -37,9 +37,12 @@ def upload(running: Running, options: argparse.Namespace) -> int:
         if options.wait:
             task = progress.add_task("outcomes", total=len(files))
             for outcome in _until(watch, options.timeout):
-                if (key := (str(outcome.get("name")), str(outcome.get("generation")))) in waiting:
+                key = (str(outcome.get("name")), str(outcome.get("generation")))
+                if key not in waiting:
+                    continue
+                outcomes.append(outcome)
+                if "member" not in outcome:  # an archive's own comes after those of its members
                     del waiting[key]
-                    outcomes.append(outcome)
                     progress.advance(task)
                 if not waiting:
                     break

@@ -35,6 +35,7 @@ SCANS = {
     "nm/lossy.dcm": "JPEG-lossy.dcm",
     "other/rle.dcm": "SC_rgb_rle.dcm",
     "other/deflated.dcm": "image_dfl.dcm",
+    "ecg/heart.dcm": "waveform_ecg.dcm",
     "seg/liver.dcm": "liver_1frame.dcm",
     "sr/report.dcm": "reportsi.dcm",
     "rt/plan.dcm": "rtplan.dcm",

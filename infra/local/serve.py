@@ -50,7 +50,7 @@ def _until_signalled() -> Iterator[None]:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, lambda *_: None)
         raise StoppedError
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -129,7 +129,9 @@ def test_3_3_an_unsupported_content_type_is_400_not_415(store: Client, kind: str
     assert store.post(dicom(), kind).status_code == 400
 
 
-@pytest.mark.parametrize("body", [b"", b"no boundary", multipart([({}, b"x")])[:-30], multipart([({}, b"x")])[:-6]])
+@pytest.mark.parametrize(
+    "body", [b"", b"no boundary", multipart([({}, b"x")])[:-30], multipart([({}, b"x")])[:-6], multipart([])]
+)
 def test_3_3_a_malformed_or_cut_multipart_body_is_400(store: Client, body: bytes) -> None:
     assert store.post(body, WHOLE).status_code == 400
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ def test_the_life_of_a_scan(stack: Stack, helper: Helper, scans: dict[str, Path]
     assert helper("search", f"StudyInstanceUID={study}").stdout.endswith("0 studies\n")
     wait_until(lambda: "deleted" in helper("outcomes").stdout)
     assert len(records(helper("outcomes", "--json", "--limit", "3"))) == 3
+
+
+def test_an_archive_shows_every_member_and_itself(helper: Helper, scans: dict[str, Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("rtplan.dcm", "SC_rgb_rle.dcm"):
+            archive.write(scans[name], name)
+    done = helper("upload", str(tmp_path / "two.zip"), "--json")
+    assert done.returncode == 0, done.stdout
+    assert [record.get("member", "") for record in records(done)][-1] == ""
+    assert {record.get("member", "") for record in records(done)} == {"rtplan.dcm", "SC_rgb_rle.dcm", ""}
 
 
 def test_what_goes_wrong_has_a_status_and_one_line(helper: Helper, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Store:
         self.options = options
         self.index = Index(directory)
         self.notifier = Notifier(options.pubsub_host)
-        self.operations = operations.Operations(self.index, options.operation_s, self.removed)
+        self.operations = operations.Operations(self.index, options.operation_s, self.tell)
         for name in stores:
             self.index.create_store(name, "{}")
         self.app = flask.Flask("dicomstore", static_folder=None)
@@ -103,17 +103,20 @@ class Store:
             form = "array" if "/dicomWeb/" in flask.request.path else "object"
             raise ApiError(code, f"Permission denied or resource not found: {name}", form)
         uids = Uids(args.get("study", ""), args.get("series", ""), args.get("instance", ""))
-        return Place(store, args["version"], dataset(args), name, uids, f"{flask.request.host_url}{args['version']}")
+        return Place(store, args["version"], dataset(args), name, uids, f"{own_url()}/{args['version']}")
 
     def accept(self, offers: tuple[Media, ...]) -> Media:
         """The media type to answer with."""
         return media.negotiate(flask.request.headers.get("Accept", ""), offers)
 
-    def removed(self, store: int, instances: list[Instance]) -> None:
-        """Tell the store's topics of instances that were just deleted."""
+    def tell(self, action: str, store: int, instances: list[Instance], storage_class: str = "") -> None:
+        """Publish an action on instances to the store's topics; storage_class is the new one where it changes."""
         name, body = self.index.store_name(store), self.index.store_body(store)
         for one in instances:
-            self.notifier.tell(body, "DeleteInstances", name, one.uids, storageClass=one.storage_class)
+            more = {"modality": one.modality, "storageClass": storage_class or one.storage_class}
+            if more["storageClass"] != one.storage_class:
+                more["previousStorageClass"] = one.storage_class
+            self.notifier.tell(body, action, name, one.uids, **more)
 
     def added(self, place: Place, outcomes: list[stow.Outcome], storage_class: str) -> None:
         """Tell the store's topics of instances that were just stored; not of identical ones stored again."""
@@ -150,9 +153,11 @@ class Store:
             stow_json.JsonRequest(receiver).run(stream, parameters["boundary"])
         else:
             raise ApiError(400, f"unsupported Content-Type: {kind}", "array")
+        if not receiver.outcomes:
+            raise ApiError(400, "the request holds no instance", "array")
         self.added(place, receiver.outcomes, storage_class)
         found = stow.report(receiver.outcomes, place.base, place.uids.study)
-        failed = any(outcome.failure for outcome in receiver.outcomes) or not receiver.outcomes
+        failed = any(outcome.failure for outcome in receiver.outcomes)
         text = stow.render(found, answer.type.endswith("json"))
         return flask.Response(text, 409 if failed else 200, content_type=answer.type)
 
@@ -268,10 +273,18 @@ class Store:
         place = self.place(args)
         self.instances(place)  # 404 when there is nothing
         if place.uids.instance:
-            self.removed(place.store, self.index.remove(place.store, place.uids))
+            self.tell("DeleteInstances", place.store, self.index.remove(place.store, place.uids))
             return flask.jsonify({})
         method = operations.DELETE_METHODS["series" if place.uids.series else "study"]
         return self.resources.start_operation(place, method, "")
+
+
+def own_url() -> str:
+    """`http://host:port` as the client sees it; a Host of this machine without its port (dicomweb-client) gets it."""
+    host, port = flask.request.host, flask.request.environ["SERVER_PORT"]
+    if host in ("127.0.0.1", "localhost", flask.request.environ["SERVER_NAME"]) and port != "80":
+        host = f"{host}:{port}"
+    return f"{flask.request.scheme}://{host}"
 
 
 def answer_error(error: Exception) -> flask.Response:

@@ -6,13 +6,15 @@ fsync mean that a power failure (not a crash) may lose the last seconds: the pri
 """
 
 import contextlib
+import errno
 import json
+import os
 import queue
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +36,12 @@ CREATE TABLE IF NOT EXISTS operations (id INTEGER PRIMARY KEY, dataset TEXT, ver
   target TEXT, argument TEXT, created REAL, ended REAL, success INTEGER DEFAULT 0, failure INTEGER DEFAULT 0,
   code INTEGER DEFAULT 0, message TEXT, cancelled INTEGER DEFAULT 0);
 """
+RESERVE = 8 << 20  # bytes of the disk kept free of files, so that the index can still be written
 LIVE = "FROM studies st CROSS JOIN series se ON se.study = st.id CROSS JOIN instances i ON i.series = se.id"
+
+
+class BlockedError(Exception):
+    """An operation keeps instances from being stored here."""
 
 
 class Uids(NamedTuple):
@@ -67,6 +74,7 @@ class Instance(NamedTuple):
     size: int
     storage_class: str
     class_time: float
+    modality: str
 
 
 class Found(NamedTuple):
@@ -136,7 +144,10 @@ class Index:
                 raise
 
     def new_file(self) -> tuple[str, Path]:
-        """A name for a new file and where to write it."""
+        """A name for a new file and where to write it. Raises OSError: less room than deletes need to go on."""
+        disk = os.statvfs(self.files)
+        if disk.f_bavail * disk.f_frsize < RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         token = secrets.token_hex(12)
         bucket = self.files / token[:2]
         bucket.mkdir(exist_ok=True)
@@ -195,7 +206,10 @@ class Index:
     def instances(self, store: int, uids: Uids) -> list[Instance]:
         """Every instance of a study, a series, or the one, in the order they were stored."""
         where, values = scope(store, uids)
-        columns = "i.id, st.uid, se.uid, i.uid, i.sop_class, i.syntax, i.file, i.size, i.storage_class, i.class_time"
+        columns = (
+            "i.id, st.uid, se.uid, i.uid, i.sop_class, i.syntax, i.file, i.size, i.storage_class, i.class_time,"
+            " se.modality"
+        )
         with self.reading() as db:
             rows = db.execute(f"SELECT {columns} {LIVE} WHERE {where}", values).fetchall()
         return [Instance(row[0], Uids(*row[1:4]), *row[4:]) for row in rows]
@@ -218,9 +232,17 @@ class Index:
         names = ("studyCount", "seriesCount", "instanceCount", "blobStorageSizeBytes", "structuredStorageSizeBytes")
         return dict(zip(names, row, strict=True))
 
-    def add(self, store: int, found: Found, file: str, size: int, storage_class: str) -> bool:
-        """Add an instance in one transaction; False when its UIDs are taken (nothing changes then)."""
+    def add(
+        self, store: int, found: Found, file: str, size: int, storage_class: str, blocked: Callable[[Uids], bool]
+    ) -> bool:
+        """Add an instance in one transaction; False when its UIDs are taken (nothing changes then).
+
+        Raises:
+            BlockedError: blocked() says so, asked where no operation can start any more.
+        """
         with self.writing() as db:
+            if blocked(found.uids):
+                raise BlockedError
             study = self._study(db, store, found)
             series = self._series(db, study, found)
             values = (series, found.uids.instance, found.sop_class, found.syntax, file, size, storage_class)

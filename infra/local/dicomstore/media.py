@@ -79,8 +79,11 @@ def negotiate(accept: str, offers: Sequence[Media]) -> Media:
 
 
 def _matches(kind: str, parameters: dict[str, str], offer: Media) -> bool:
-    main, _, sub = kind.partition("/")
-    if main not in ("*", offer.type.partition("/")[0]) or sub not in ("*", offer.type.partition("/")[2]):
-        return False
     syntax = parameters.get("transfer-syntax", offer.syntax)
-    return parameters.get("type", offer.part).lower() == offer.part and syntax == offer.syntax
+    part = parameters.get("type", offer.part).lower()
+    return _covers(kind, offer.type) and syntax == offer.syntax and (part == offer.part or _covers(part, offer.part))
+
+
+def _covers(wildcard: str, kind: str) -> bool:
+    (main, _, sub), (own_main, _, own_sub) = wildcard.partition("/"), kind.partition("/")
+    return bool(kind) and main in ("*", own_main) and sub in ("*", own_sub)

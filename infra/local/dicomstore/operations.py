@@ -29,10 +29,10 @@ def timestamp(seconds: float) -> str:
 class Operations:
     """Starts, finishes, lists and cancels operations; they survive a restart."""
 
-    def __init__(self, index: Index, duration_s: float, removed: Callable[[int, list[Instance]], None]) -> None:
+    def __init__(self, index: Index, duration_s: float, tell: Callable[[str, int, list[Instance], str], None]) -> None:
         self._index = index
         self._duration_s = duration_s
-        self._removed = removed
+        self._tell = tell
         self._lock = threading.Lock()
         self._running: dict[int, tuple[int, str]] = {}  # operation: store and target path
         with index.reading() as db:
@@ -52,8 +52,8 @@ class Operations:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (number, dataset, version, method, store, uids.path, argument, time.time()),
             )
-        with self._lock:
-            self._running[number] = (store, uids.path)
+            with self._lock:  # inside the transaction: what is stored comes wholly before or not at all
+                self._running[number] = (store, uids.path)
         duration_s = fault.get("seconds", self._duration_s)
         if duration_s > 0:
             timer = threading.Timer(duration_s, self._finish, (number, fault))
@@ -101,15 +101,17 @@ class Operations:
 
     def _delete(self, store: int, uids: Uids) -> int:
         gone = self._index.remove(store, uids)
-        self._removed(store, gone)
+        self._tell("DeleteInstances", store, gone, "")
         return len(gone)
 
     def _set_class(self, store: int, uids: Uids, storage_class: str) -> int:
+        changed = self._index.instances(store, uids)
         where, values = scope(store, uids)
         sql = f"UPDATE instances SET storage_class = ?, class_time = ? WHERE id IN (SELECT i.id {LIVE} WHERE {where})"  # noqa: S608
         with self._index.writing() as db:
-            cursor = db.execute(sql, (storage_class, time.time(), *values))
-            return cursor.rowcount
+            db.execute(sql, (storage_class, time.time(), *values))
+        self._tell("SetBlobSettings", store, changed, storage_class)
+        return len(changed)
 
     def get(self, dataset: str, number: str) -> dict[str, Any]:
         """One operation as JSON. Raises ApiError 404."""

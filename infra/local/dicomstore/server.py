@@ -204,14 +204,16 @@ class Answer:
         self._http11 = version == "HTTP/1.1"
         self._head = b""
         self._chunked = False
+        self._left: int | None = None  # bytes of a body of known length still to send
         self.reusable = True
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], None]:
         """WSGI's start_response; the head leaves with the first piece of the body."""
         del exc_info  # nothing has been sent yet whenever it is called
-        names = {name.lower() for name, _ in headers}
+        length = {name.lower(): value for name, value in headers}.get("content-length")
         self._no_body = self._no_body or status[:3] in ("204", "304")
-        self._chunked = self._http11 and "content-length" not in names and not self._no_body
+        self._chunked = self._http11 and length is None and not self._no_body
+        self._left = int(length) if length is not None and not self._no_body else None
         self.reusable = self._http11
         lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
         lines += ["Transfer-Encoding: chunked"] if self._chunked else []
@@ -219,7 +221,7 @@ class Answer:
         return lambda _: None
 
     def send(self, chunks: Iterable[bytes], close: bool) -> None:
-        """Send the head and every piece. Raises what the application raises, and OSError."""
+        """Send the head and every piece. Raises what the application raises, OSError, and CutError: too short."""
         pending = self._head + (b"\r\nConnection: close\r\n\r\n" if close else b"\r\n\r\n")
         for chunk in chunks:
             if self._no_body or not chunk:
@@ -232,7 +234,10 @@ class Answer:
                 self._send(pending)
                 self._send(chunk)
             pending = b"\r\n" if self._chunked else b""
+            self._left = None if self._left is None else self._left - len(chunk)
         self._send(pending + (b"0\r\n\r\n" if self._chunked else b""))
+        if self._left:
+            raise CutError("a file went away while it was being sent")
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser
 
 from infra.local.dicomstore import choices, media, model
 from infra.local.dicomstore.attributes import instance_of
-from infra.local.dicomstore.index import Index, Uids
+from infra.local.dicomstore.index import BlockedError, Index, Uids
 from infra.local.dicomstore.scan import NotDicomError, scan
 
 if TYPE_CHECKING:
@@ -104,19 +104,18 @@ class Receiver:
             else:
                 data = whole
             found = instance_of(scan(data))
-        uids, failure = found.uids, ""
+        uids = found.uids
         for uid, what in zip(uids, ("Study", "Series", "SOP"), strict=True):
             if not uid or len(uid) > choices.MAX_UID or uid.strip("0123456789."):
                 raise RejectedError(f"{what} Instance UID is missing or not a UID.")
         if self.study and uids.study != self.study:
-            failure = choices.OTHER_STUDY_DETAIL
-        elif self.blocked(uids):
-            failure = choices.BEING_DELETED_DETAIL
-        elif self.index.add(self.store, found, name, size, self.storage_class):
-            return Outcome(uids, found.sop_class, modality=found.modality, new=True)
-        elif not self._same(uids, path, size):
-            failure = choices.DUPLICATE_DETAIL
-        return Outcome(uids, found.sop_class, failure)
+            return Outcome(uids, found.sop_class, choices.OTHER_STUDY_DETAIL)
+        try:
+            new = self.index.add(self.store, found, name, size, self.storage_class, self.blocked)
+        except BlockedError:
+            return Outcome(uids, found.sop_class, choices.BEING_DELETED_DETAIL)
+        failure = "" if new or self._same(uids, path, size) else choices.DUPLICATE_DETAIL
+        return Outcome(uids, found.sop_class, failure, found.modality, new)
 
     def _same(self, uids: Uids, path: Path, size: int) -> bool:
         stored = self.index.find(self.store, uids)

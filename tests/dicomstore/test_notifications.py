@@ -1,0 +1,99 @@
+"""Pub/Sub messages of a store: section 11, through the Pub/Sub emulator."""
+
+import base64
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from infra.local import ports
+from tests.dicomstore.kit import STORE, Client, dicom, eventually
+
+TOPIC, SUBSCRIPTION = "projects/local/topics/stored", "projects/local/subscriptions/stored"
+ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
+
+
+class Subscriber:
+    """Pulls what is published on TOPIC of a real emulator."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.seen: list[dict[str, Any]] = []
+
+    def messages(self, count: int) -> list[dict[str, Any]]:
+        """The messages so far, once there are this many."""
+
+        def pull() -> bool:
+            body = {"maxMessages": 10, "returnImmediately": True}
+            answer = requests.post(f"http://{self.host}/v1/{SUBSCRIPTION}:pull", json=body, timeout=30).json()
+            self.seen += [one["message"] for one in answer.get("receivedMessages", [])]
+            return len(self.seen) >= count
+
+        eventually(pull)
+        return self.seen
+
+
+@pytest.fixture
+def subscriber() -> Iterator[Subscriber]:
+    """An emulator with a topic and a subscription."""
+    held = ports.reserve()["pubsub"]
+    port = held.getsockname()[1]
+    held.close()
+    process = subprocess.Popen([sys.executable, "-m", "infra.local.pubsub", "--port", str(port)])
+    try:
+        host = f"127.0.0.1:{port}"
+        eventually(lambda: _put(f"http://{host}/v1/{TOPIC}", {}))
+        _put(f"http://{host}/v1/{SUBSCRIPTION}", {"topic": TOPIC})
+        yield Subscriber(host)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _put(url: str, body: dict[str, Any]) -> bool:
+    try:
+        return requests.put(url, json=body, timeout=10).ok
+    except requests.ConnectionError:
+        return False
+
+
+def configured(start: Callable[..., Client], subscriber: Subscriber, **body: Any) -> Client:
+    """A store that publishes on TOPIC."""
+    client = start(pubsub_host=subscriber.host)
+    answer = client.http.patch(client.store_url, params={"updateMask": ",".join(body)}, json=body)
+    assert answer.json() == {"name": STORE, **body}
+    return client
+
+
+def test_11_every_action_of_every_instance_is_published(start: Callable[..., Client], subscriber: Subscriber) -> None:
+    client = configured(start, subscriber, notificationConfigs=[{"pubsubTopic": TOPIC}])
+    client.stored(dicom(), dicom())  # the identical second one says nothing
+    client.post(dicom(instance="8"), Storage_Class="COLDLINE")
+    client.http.post(
+        f"{client.web}/studies/1.2/series/1.2.3/instances/8:setBlobStorageSettings",
+        json={"blobStorageSettings": {"blobStorageClass": "STANDARD"}},
+    )
+    client.delete("studies/1.2")
+    found = subscriber.messages(5)
+    actions = sorted(one["attributes"]["action"] for one in found)
+    assert actions == ["DeleteInstances"] * 2 + ["SetBlobSettings"] + ["StoreInstances"] * 2
+    first = next(one for one in found if one["attributes"]["sopInstanceUID"] == "1.2.3.4")
+    assert base64.b64decode(first["data"]).decode() == f"{STORE}/dicomWeb/{ONE}"
+    attributes = first["attributes"]
+    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d UTC", attributes["lastUpdatedTime"])
+    assert re.fullmatch(r"\d+", base64.b64decode(attributes["versionId"] + "==").decode())
+    expected = {"storeName": STORE, "studyInstanceUID": "1.2", "seriesInstanceUID": "1.2.3", "modality": "CT"}
+    assert expected.items() <= attributes.items() and attributes["storageClass"] == "STANDARD"
+    changed = next(one["attributes"] for one in found if one["attributes"]["action"] == "SetBlobSettings")
+    assert (changed["storageClass"], changed["previousStorageClass"]) == ("STANDARD", "COLDLINE")
+
+
+def test_11_the_legacy_configuration_sends_the_name_alone(start: Callable[..., Client], subscriber: Subscriber) -> None:
+    client = configured(start, subscriber, notificationConfig={"pubsubTopic": TOPIC})
+    client.stored(dicom())
+    (message,) = subscriber.messages(1)
+    assert base64.b64decode(message["data"]).decode().endswith(ONE) and not message.get("attributes")
