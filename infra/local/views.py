@@ -78,19 +78,20 @@ def subject(outcome: Mapping[str, Any]) -> str:
 def outcome_row(outcome: Mapping[str, Any]) -> tuple[str, ...]:
     """One line of the outcomes' table."""
     reason = ": ".join(str(outcome[key]) for key in ("reason", "detail") if outcome.get(key))
+    counts = ", ".join(f"{count} {what}" for what, count in outcome.get("counts", {}).items() if count)
     return (
         str(outcome.get("time", ""))[11:19],
         word(outcome),
         subject(outcome),
         str(outcome.get("function", "")),
         size_text(int(outcome.get("bytes") or 0)),
-        reason,
+        "; ".join(filter(None, (counts, reason))),
     )
 
 
 def outcomes_table(outcomes: Iterable[Mapping[str, Any]]) -> Table:
     """Outcomes, one a line."""
-    table = Table("time", "outcome", "input", "function", "size", "reason", box=None, pad_edge=False)
+    table = Table("time", "outcome", "input", "function", "size", "counts and reason", box=None, pad_edge=False)
     for outcome in outcomes:
         table.add_row(*outcome_row(outcome))
     return table
