@@ -21,7 +21,6 @@ from typing import Any
 import google_crc32c
 import requests
 
-from infra.local import ports
 from infra.local.clients import Watch
 from infra.local.stack import Stack
 from infra.local.topology import Overrides
@@ -77,13 +76,11 @@ class Report:
 def run(options: Options, folder: Path) -> Report:
     """Fill the store, send the commands, kill until all outcomes are there, and compare."""
     report = Report()
-    chosen = ports.free()
-    with faulty(f"http://{ports.HOST}:{chosen['gcs']}", BUCKET_FAULTS, options.seed) as proxy:
+    with faulty("", BUCKET_FAULTS, options.seed) as proxy:
         env = {"EXPORT_SLICE": str(options.slice_size), "STORAGE_EMULATOR_HOST": proxy.url}
         slow = ["--operation-s", "0.5"]
-        with Stack(
-            folder, ports=chosen, overrides=QUICK, env=env, functions=FUNCTIONS, dicomstore_options=slow
-        ) as stack:
+        with Stack(folder, overrides=QUICK, env=env, functions=FUNCTIONS, dicomstore_options=slow) as stack:
+            proxy.upstream = stack.addresses.gcs
             stored = _fill(stack, options)
             _set_faults(stack, options.seed)
             name = "projects/local/subscriptions/chaos"

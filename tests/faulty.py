@@ -36,7 +36,7 @@ class Seen:
 
 
 class FaultyProxy(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Forwards to `server`; faults are drawn from one seeded generator."""
+    """Forwards to `server`, or to what `upstream` is set to; faults are drawn from one seeded generator."""
 
     daemon_threads = True
     allow_reuse_address = True

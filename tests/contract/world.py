@@ -79,6 +79,7 @@ class World:
     services: Services
     function: str
     own_topic: str
+    environ: dict[str, str]
     deliveries: int = 0
     answers: list[str] = field(default_factory=list)  # of the deliveries: "" or the reason of a RetryableError
 
@@ -286,7 +287,7 @@ def world(
     }
     services = Services.of(Settings.load(function, environ))
     try:
-        yield World(server.url, buckets_url, topics, services, function, own_topic)
+        yield World(server.url, buckets_url, topics, services, function, own_topic, environ)
     finally:
         topics.shutdown()
         topics.server_close()

@@ -1,0 +1,269 @@
+"""Retrieving a study as this project's export does, beside its peers; and the export function's time and memory.
+
+    python -m benchmarks.export [--instances 300] [--rounds 5] [--large-mib 1024] [--many 10000] [--json FILE]
+
+Every client is a process of its own, gets the same study from the same DICOM store (the local one) and writes the same
+files; a round runs them one after the other. Ratios are of the medians. The second part runs the deployed function
+against the bucket server and samples the resident memory of its worker.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from functions.common.bucket import Buckets, StoredObject
+from functions.common.deadline import Deadline
+from functions.common.export_plan import Planner
+from functions.common.export_request import ExportRequest
+from functions.common.export_work import SliceWork
+from functions.common.resources import GcsPrefix, ObjectRef, Resource
+from functions.common.runtime import Services
+from functions.common.settings import Settings
+from functions.common.upload import Checksum
+from tests.contract.function_process import FunctionProcess, function_process
+from tests.contract.world import BUCKET, STORE_NAME, World, bucket_server, instance, world
+
+MIB = 1024 * 1024
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+STUDY = "1.2.826.0.1.3680043.10.1462.5.1"
+HEADERS = {"Accept": AS_STORED, "Accept-Encoding": "identity"}
+
+
+class FileBuckets(Buckets):
+    """A bucket that is a folder: what the peers write to, so that only retrieving is compared."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def create(self, bucket: str, name: str, data: Any, deadline: Deadline, **_: Any) -> StoredObject:
+        return self.write(bucket, name, [data] if isinstance(data, bytes) else data, deadline)
+
+    def write(self, bucket: str, name: str, data: Iterable[bytes], deadline: Deadline, **_: Any) -> StoredObject:
+        path, checksum, size = self._folder / name.rpartition("/")[2], Checksum(), 0
+        with path.open("wb") as file:
+            for piece in data:
+                checksum.add(piece)
+                size += file.write(piece)
+        return StoredObject(ObjectRef(bucket, name, 1), size, checksum.text)
+
+    def list(self, bucket: str, prefix: str, deadline: Deadline, *, start: str = "") -> Iterator[StoredObject]:
+        return iter(())
+
+
+def ours(url: str, folder: Path) -> None:
+    """The export's own planning, retrieving, splitting, naming and checksums."""
+    environ = {
+        "DICOM_STORE": STORE_NAME,
+        "HEALTHCARE_ENDPOINT": f"{url}/v1",
+        "OUTCOMES_TOPIC": "projects/local/topics/none",
+        "EXPORTS_TOPIC": "projects/local/topics/none",
+        "EXPORT_DESTINATIONS": f"gs://{BUCKET}",
+    }
+    store = Services.of(Settings.load("export_resource", environ)).dicom_store
+    request = ExportRequest("benchmark", Resource(STUDY), None, GcsPrefix(BUCKET))
+    deadline = Deadline(600)
+    planner = Planner(store, request, 1000, deadline)
+    parts = [*planner.slices(Resource(STUDY)), *planner.rest()]
+    for part in parts:
+        result = SliceWork(store, FileBuckets(folder), request, "run", 1, 5, deadline).run(part)
+        assert not result.failures
+
+
+def bare_loop(url: str, folder: Path) -> None:
+    """A bare loop over the study's multipart answer, split into files."""
+    answer = requests.get(f"{_dicomweb(url)}/studies/{STUDY}", headers=HEADERS, stream=True, timeout=60)
+    mark = b"\r\n--" + answer.headers["Content-Type"].partition("boundary=")[2].split(";")[0].strip('"').encode()
+    buffer, file, count = b"\r\n", None, 0
+    for chunk in answer.iter_content(256 * 1024):
+        buffer += chunk
+        while (at := buffer.find(mark)) >= 0 and (end := buffer.find(b"\r\n\r\n", at + len(mark))) >= 0:
+            if file:
+                file.write(buffer[:at])
+                file.close()
+            file, count = (folder / f"{count}.dcm").open("wb"), count + 1
+            buffer = buffer[end + 4 :]
+        keep = len(buffer) if buffer.find(mark) >= 0 else len(mark)
+        if file and len(buffer) > keep:
+            file.write(buffer[: len(buffer) - keep])
+            buffer = buffer[len(buffer) - keep :]
+    assert file
+    file.write(buffer[: buffer.find(mark)])
+    file.close()
+
+
+def each(get: Callable[..., requests.Response], threads: int) -> Callable[[str, Path], None]:
+    """A request for each instance."""
+
+    def client(url: str, folder: Path) -> None:
+        found = requests.get(f"{_dicomweb(url)}/studies/{STUDY}/instances?limit=50000", timeout=60).json()
+        paths = [(item["0020000E"]["Value"][0], item["00080018"]["Value"][0]) for item in found]
+        headers = {**HEADERS, "Accept": "application/dicom; transfer-syntax=*"}
+
+        def fetch(path: tuple[str, str]) -> None:
+            series, uid = path
+            target = f"{_dicomweb(url)}/studies/{STUDY}/series/{series}/instances/{uid}"
+            (folder / f"{uid}.dcm").write_bytes(get(target, headers=headers, timeout=60).content)
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fetch, paths))
+
+    return client
+
+
+def dicomweb_client(url: str, folder: Path) -> None:
+    """dicomweb-client's iter_study."""
+    from dicomweb_client.api import DICOMwebClient
+
+    for n, dataset in enumerate(DICOMwebClient(_dicomweb(url)).iter_study(STUDY, media_types=("application/dicom",))):
+        dataset.save_as(folder / f"{n}.dcm")
+
+
+CLIENTS: dict[str, Callable[[str, Path], None]] = {
+    "this project": ours,
+    "bare requests loop over the study": bare_loop,
+    "one request each, 8 threads, kept alive": each(requests.Session().get, 8),
+    "one request each, kept alive": each(requests.Session().get, 1),
+    "one request each, a connection for each": each(requests.get, 1),
+    "dicomweb-client iter_study": dicomweb_client,
+}
+
+
+def _dicomweb(url: str) -> str:
+    return f"{url}/v1/{STORE_NAME}/dicomWeb"
+
+
+def run_client(name: str, url: str, folder: Path) -> None:
+    """What a client's own process does: work, then print what it took."""
+    if name == "dicomweb-client iter_study":
+        import dicomweb_client.api  # noqa: F401 (loaded before the clock runs, as everything else is)
+    began, cpu = time.perf_counter(), time.process_time()
+    CLIENTS[name](url, folder)
+    taken = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"s": taken, "cpu_s": time.process_time() - cpu, "peak_mib": peak}))
+
+
+def compare(url: str, rounds: int, hashes: list[str]) -> dict[str, dict[str, float]]:
+    """The medians of all clients."""
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
+    for _ in range(rounds):
+        for name in CLIENTS:
+            with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+                command = [sys.executable, "-m", "benchmarks.export", "--client", name, "--url", url, "--to", folder]
+                taken[name].append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+                files = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir())
+                taken[name][-1]["right"] = len([h for h in files if h in set(hashes)])
+    keys = ("s", "cpu_s", "peak_mib", "right")
+    return {name: {key: statistics.median(one[key] for one in runs) for key in keys} for name, runs in taken.items()}
+
+
+def export(function: FunctionProcess, store: World, study: str, to: str) -> float:
+    """One export, with all that it publishes; seconds."""
+    queue = store.topics.messages.setdefault(store.own_topic, [])
+    began = time.perf_counter()
+    command = {"path": f"studies/{study}", "destination": f"gs://{BUCKET}/{to}", "request_id": to}
+    assert function.push(command) == 204
+    while queue:
+        assert function.push(base64.b64decode(queue.pop(0)["data"])) == 204
+    assert store.outcomes[-1]["outcome"] == "exported", store.outcomes[-1]
+    return time.perf_counter() - began
+
+
+def memory_of(function: FunctionProcess, store: World, study: str, to: str) -> tuple[float, float]:
+    """Seconds, and peak resident memory over that of the idle worker in MiB."""
+    idle = function.rss_bytes()
+    with function.peak() as samples:
+        taken = export(function, store, study, to)
+    return taken, (max(samples) - idle) / MIB
+
+
+def thousands(objects: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Milliseconds an instance, for each thousand in the order in which they were written."""
+    times = sorted(
+        datetime.fromisoformat(item["timeCreated"]).timestamp() for name, item in objects.items() if ".dcm" in name
+    )
+    return [times[at + 999] - times[at] for at in range(0, len(times) - 999, 1000)]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.export", description=__doc__)
+    parser.add_argument("--instances", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large-mib", type=int, default=1024)
+    parser.add_argument("--many", type=int, default=10_000)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--to", type=Path, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.client:
+        run_client(flags.client, flags.url, flags.to)
+        return
+    with tempfile.TemporaryDirectory() as folder, bucket_server() as buckets:
+        with world("export_resource", Path(folder), buckets_url=buckets) as store:
+            figures = {"retrieve": _retrieve(store, flags.instances, flags.rounds), "function": _function(store, flags)}
+    if flags.json:
+        flags.json.write_text(json.dumps(figures, indent=2))
+
+
+def _retrieve(store: World, instances: int, rounds: int) -> dict[str, dict[str, float]]:
+    hashes = []
+    for n in range(instances):
+        data = instance(STUDY, f"{STUDY}.{n % 6}", f"{STUDY}.{n % 6}.{n}", pixels=725)
+        store.put(data)
+        hashes.append(hashlib.sha256(data).hexdigest())
+    found = compare(store.store_url, rounds, hashes)
+    mib = instances * 526 / 1000
+    us, bare = found["this project"]["s"], found["bare requests loop over the study"]["s"]
+    single = found["one request each, a connection for each"]["s"]
+    print(f"Retrieve {instances} instances of 526 KB into files, medians of {rounds}")
+    print(f"{'client':42} {'MB/s':>6} {'CPU s':>6} {'peak MiB':>9} {'right':>6}  time / this project's")
+    for name, one in found.items():
+        line = f"{name:42} {mib / one['s']:6.0f} {one['cpu_s']:6.2f} {one['peak_mib']:9.0f} {one['right']:6.0f}"
+        print(f"{line}  {one['s'] / us:5.2f}")
+    print(f"target: at least 4.00 of one request each with a connection for each: {single / us:.2f}")
+    print(f"target: at least 0.90 of the bare loop: {bare / us:.2f}\n")
+    return found
+
+
+def _function(store: World, flags: argparse.Namespace) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    large, many = f"{STUDY}.91", f"{STUDY}.92"
+    store.put(instance(f"{STUDY}.90", "1.1", "1.1.1"))
+    store.put(instance(large, "1.2", "1.2.1", pixels=1024, frames=flags.large_mib))
+    for n in range(flags.many):
+        series = f"{many}.{n * 10 // flags.many}"
+        store.put(instance(many, series, f"{series}.{n}", pixels=64))
+    with function_process("export_resource", store.environ) as function:
+        export(function, store, f"{STUDY}.90", "warm")
+        print("The function, into the bucket server (peak is resident memory over the idle worker's)")
+        for name, study, limit in (("study", STUDY, 32), ("large", large, 64), ("many", many, 32)):
+            taken, peak = memory_of(function, store, study, name)
+            figures[name] = {"s": taken, "peak_mib": peak}
+            print(f"{name:8} {taken:7.1f} s  peak {peak:5.1f} MiB  target: at most {limit}")
+    each_thousand = thousands(store.objects("many/"))
+    figures["seconds_each_thousand"] = each_thousand
+    if each_thousand:
+        text = " ".join(f"{s:.2f}" for s in each_thousand)
+        print(f"seconds for each thousand of {flags.many}: {text}")
+        print(f"last thousand / first thousand: {each_thousand[-1] / each_thousand[0]:.2f}")
+    return figures
+
+
+if __name__ == "__main__":
+    main()
