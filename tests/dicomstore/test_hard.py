@@ -66,6 +66,28 @@ def test_no_bytes_make_the_scanner_fail_in_another_way(data: st.DataObject) -> N
         attributes.instance_of(scan(bytes(file[: data.draw(st.integers(0, len(file)))])))
 
 
+def test_no_query_and_no_accept_header_is_ever_a_500(store: Client) -> None:
+    store.stored(part10(image(gradient())))
+    names = st.sampled_from(
+        ["PatientName", "00100010", "StudyDate", "limit", "offset", "includefield", "fuzzymatching", "x"]
+    )
+    texts = st.text(max_size=12) | st.sampled_from(
+        ["all", "-", "1-2", "true", "7FE00010", "all,PatientName", "FFFFFFFF"]
+    )
+    paths = st.sampled_from(
+        ["studies", "series", "studies/1.2/instances", "instances", ONE, f"{ONE}/frames/1", "studies/1.2"]
+    )
+    accepts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30).map(str.strip)
+
+    @settings(max_examples=200, deadline=None)
+    @given(paths, st.lists(st.tuples(names, texts), max_size=3), accepts | st.just("*/*"))
+    def ask(path: str, query: list[tuple[str, str]], accept: str) -> None:
+        answer = store.http.get(f"{store.web}/{path}", params=query, headers={"Accept": accept}, timeout=30)
+        assert answer.status_code in (200, 204, 400, 406), answer.text
+
+    ask()
+
+
 def test_files_with_unusual_encodings(store: Client) -> None:
     for n, name in enumerate(
         ["no_meta_group_length.dcm", "priv_SQ.dcm", "UN_sequence.dcm", "reportsi.dcm", "rtplan.dcm"]
