@@ -212,14 +212,19 @@ def measure(target: Target, sizes: argparse.Namespace, files: list[bytes], small
 
 
 def large(directory: Path, count: int, noise: np.random.Generator) -> dict[str, float]:
-    """The searches of the local store at `count` instances."""
+    """The searches of the local store at `count` instances, 500 to a study and 100 to a series."""
+    template = ct(1_000_000, 2_000_000, 3_000_000, 4, noise)
     with local_store(directory) as target:
         for study in range(count // 500):
-            files = [ct(1000 + study, n // 100, n, 4, noise) for n in range(500)]
+            named = template.replace(b"1000000", b"%d" % (1_000_000 + study))
+            files = [
+                named.replace(b"2000000", b"%d" % (2_000_000 + n // 100)).replace(b"3000000", b"%d" % (3_000_000 + n))
+                for n in range(500)
+            ]
             store_all(target, [body_of(files)], 1)
         return {
             "/instances?limit=1000": search(target, "/instances?limit=1000", 15),
-            "/studies?PatientName=": search(target, "/studies?PatientName=Doe1001%5EJane", 40),
+            "/studies?PatientName=": search(target, "/studies?PatientName=Doe1000001%5EJane", 40),
         }
 
 

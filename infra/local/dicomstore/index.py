@@ -20,16 +20,17 @@ from typing import Any, NamedTuple
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS stores (id INTEGER PRIMARY KEY, name TEXT UNIQUE, body TEXT);
-CREATE TABLE IF NOT EXISTS studies (id INTEGER PRIMARY KEY, store INTEGER, uid TEXT, lines TEXT, gone REAL,
-  UNIQUE (store, uid));
+CREATE TABLE IF NOT EXISTS studies (id INTEGER PRIMARY KEY, store INTEGER NOT NULL, uid TEXT NOT NULL, lines TEXT,
+  gone REAL, UNIQUE (store, uid));
 CREATE TABLE IF NOT EXISTS keys (study INTEGER, store INTEGER, tag TEXT, value TEXT,
   PRIMARY KEY (store, tag, value, study)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS keys_study ON keys (study);
-CREATE TABLE IF NOT EXISTS series (id INTEGER PRIMARY KEY, study INTEGER, uid TEXT, modality TEXT, lines TEXT,
-  gone REAL, UNIQUE (study, uid));
+CREATE TABLE IF NOT EXISTS series (id INTEGER PRIMARY KEY, study INTEGER NOT NULL, uid TEXT NOT NULL, modality TEXT,
+  lines TEXT, gone REAL, UNIQUE (study, uid));
 CREATE INDEX IF NOT EXISTS series_uid ON series (uid);
-CREATE TABLE IF NOT EXISTS instances (id INTEGER PRIMARY KEY, series INTEGER, uid TEXT, sop_class TEXT, syntax TEXT,
-  file TEXT, size INTEGER, storage_class TEXT, class_time REAL, lines TEXT, UNIQUE (series, uid));
+CREATE TABLE IF NOT EXISTS instances (id INTEGER PRIMARY KEY, series INTEGER NOT NULL, uid TEXT NOT NULL,
+  sop_class TEXT, syntax TEXT, file TEXT, size INTEGER, storage_class TEXT, class_time REAL, lines TEXT,
+  UNIQUE (series, uid));
 CREATE INDEX IF NOT EXISTS instances_uid ON instances (uid);
 CREATE TABLE IF NOT EXISTS metadata (instance INTEGER PRIMARY KEY, lines TEXT);
 CREATE TABLE IF NOT EXISTS operations (id INTEGER PRIMARY KEY, dataset TEXT, version TEXT, method TEXT, store INTEGER,
@@ -204,14 +205,16 @@ class Index:
         return next(iter(self.instances(store, uids)), None)
 
     def instances(self, store: int, uids: Uids) -> list[Instance]:
-        """Every instance of a study, a series, or the one, in the order they were stored."""
+        """Every instance of a study, a series, or the one, in the order of their UIDs."""
         where, values = scope(store, uids)
         columns = (
             "i.id, st.uid, se.uid, i.uid, i.sop_class, i.syntax, i.file, i.size, i.storage_class, i.class_time,"
             " se.modality"
         )
         with self.reading() as db:
-            rows = db.execute(f"SELECT {columns} {LIVE} WHERE {where}", values).fetchall()
+            rows = db.execute(
+                f"SELECT {columns} {LIVE} WHERE {where} ORDER BY st.uid, se.uid, i.uid", values
+            ).fetchall()
         return [Instance(row[0], Uids(*row[1:4]), *row[4:]) for row in rows]
 
     def metadata(self, instance: int) -> list[str]:

@@ -112,7 +112,7 @@ class _Encoder:
 def _encodings(names: list[str]) -> list[str]:
     try:
         return list(convert_encodings(names))
-    except LookupError:
+    except (LookupError, ValueError):
         return ["iso8859"]
 
 
@@ -167,7 +167,7 @@ def pick(found: Iterable[str], tags: set[str] | frozenset[str]) -> list[str]:
 
 def merge(*parts: Iterable[str]) -> list[str]:
     """Lines of several levels as one sorted data set; of equal tags the last wins."""
-    return [line for _, line in sorted({line[:10]: line for part in parts for line in part}.items())]
+    return sorted({line[:10]: line for part in parts for line in part if line}.values())
 
 
 def join(found: Iterable[str], instance_url: str = "") -> str:

@@ -94,7 +94,7 @@ class _Scanner:
                 break
             if tag == 0 and not any(data[pos : min(end, pos + 4096)]):
                 break
-            if explicit and b"AA" <= vr <= b"ZZ":
+            if explicit and vr.isalpha() and vr.isupper():
                 name = vr.decode("latin-1")
                 if vr in LONG_FORM:
                     if end - pos < 12:
@@ -197,17 +197,23 @@ def scan(data: Buffer) -> File:
     elif len(data) < 8 or data[0] not in (0x02, 0x08):
         raise NotDicomError("neither a DICM prefix nor an element of group 0002 or 0008 at the start")
     if data[start : start + 2] == b"\x02\x00":
-        explicit = b"AA" <= data[start + 4 : start + 6] <= b"ZZ"
+        explicit = _names_vr(data, start)
         meta, start = _Scanner(data, explicit).elements(start, len(data), stop_group=3)
     file = File(data, meta, {}, "", False)
     syntax = file.text(0x00020010)
     if not syntax:
-        syntax = EXPLICIT_LE if b"AA" <= data[start + 4 : start + 6] <= b"ZZ" else IMPLICIT_LE
+        syntax = EXPLICIT_LE if _names_vr(data, start) else IMPLICIT_LE
     if syntax == DEFLATED_LE:
         data = data[:start] + _inflate(data[start:])
     big = syntax == EXPLICIT_BE
     elements, _ = _Scanner(data, syntax != IMPLICIT_LE, big).elements(start, len(data))
     return File(data, meta, elements, syntax, big)
+
+
+def _names_vr(data: Buffer, start: int) -> bool:
+    """Whether the element at start is in explicit VR."""
+    vr = data[start + 4 : start + 6]
+    return vr.isalpha() and vr.isupper()
 
 
 def _inflate(data: bytes) -> bytes:

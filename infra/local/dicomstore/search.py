@@ -1,5 +1,6 @@
 """Search (QIDO-RS): one SQL statement, answers joined from kept lines (sheet section 4)."""
 
+import functools
 import json
 import re
 import time
@@ -123,8 +124,8 @@ def run(index: Index, store: int, query: Query, stale_s: float) -> Iterator[tupl
 
 
 def _sql(store: int, query: Query, depth: int, stale_s: float) -> tuple[str, list[object]]:
-    """Tables are joined from the study down, so that rows come in index order and LIMIT stops early; a search by a
-    lower UID alone is left to SQLite's planner, which starts at that index."""
+    """Tables are joined from the study down, in the order of their UIDs' indexes, so that LIMIT stops early. A search
+    by a study key starts at the keys (the `+` keeps SQLite off the store's index), one by a lower UID at that UID."""
     low = bool({"0020000E", "00080018"} & query.filters.keys()) or bool(query.scope.series)
     join = "JOIN" if low else "CROSS JOIN"
     tables = "studies st"
@@ -133,6 +134,8 @@ def _sql(store: int, query: Query, depth: int, stale_s: float) -> tuple[str, lis
     if depth > 1:
         tables += f" {join} instances i ON i.series = se.id"
     where, values = scope(store, query.scope)
+    if attributes.STUDY_KEYS & query.filters.keys() and not query.scope.study:
+        where = "+" + where
     if depth < 2:
         alive = "se.gone" if depth else "st.gone"
         where += f" AND ({alive} IS NULL OR {alive} > ?)"
@@ -144,7 +147,7 @@ def _sql(store: int, query: Query, depth: int, stale_s: float) -> tuple[str, lis
     columns = ["st.uid", "se.uid", "i.uid"][: depth + 1] + ["st.lines", "se.lines", "i.lines"][: depth + 1]
     if depth == 2 and (query.everything or query.include):
         columns.append("(SELECT lines FROM metadata WHERE instance = i.id)")
-    order = ["st.id", "se.id", "i.id"][: depth + 1]
+    order = ["st.uid", "se.uid", "i.uid"][: depth + 1]
     sql = f"SELECT {', '.join(columns)} FROM {tables} WHERE {where} ORDER BY {', '.join(order)} LIMIT ? OFFSET ?"  # noqa: S608
     return sql, [*values, query.limit, query.offset]
 
@@ -168,20 +171,23 @@ def _condition(tag: str, value: str, fuzzy: bool) -> tuple[str, list[object]]:
 
 def _attributes(query: Query, depth: int, texts: tuple[str, ...]) -> list[str]:
     """Defaults of this level and of the parents the URL does not fix, then what includefield asks for."""
-    fixed = bool(query.scope.study) + bool(query.scope.series)
-    parts = []
-    own = [text.split("\n") if text else [] for text in texts]
-    defaults = (attributes.STUDY_DEFAULT, attributes.SERIES_DEFAULT, attributes.INSTANCE_DEFAULT)
-    complete = (attributes.STUDY_ALL, attributes.SERIES_ALL, frozenset[str]())
-    for at in range(min(fixed, depth), depth + 1):
-        if at == 2:
-            parts.append(own[at])
-        else:
-            parts.append(model.pick(own[at], complete[at] if query.everything else defaults[at]))
+    fixed = min(bool(query.scope.study) + bool(query.scope.series), depth)
+    above = _levels(texts[fixed : min(depth + 1, 2)], fixed, query.everything)
+    parts = [above, texts[2].split("\n")] if depth == 2 else [above]
     if query.include or query.everything:
-        everywhere = own[3] if len(own) > 3 else [line for level in own for line in level]
+        everywhere = (texts[3] if len(texts) > 3 else "\n".join(texts)).split("\n")
         parts.append(everywhere if query.everything and depth == 2 else model.pick(everywhere, query.include))
     return model.merge(*parts)
+
+
+@functools.lru_cache(maxsize=256)
+def _levels(texts: tuple[str, ...], first: int, everything: bool) -> list[str]:
+    """What a search shows of the study and series levels; the same for all instances of a series, hence kept."""
+    shown = (attributes.STUDY_ALL, attributes.SERIES_ALL) if everything else _DEFAULTS
+    return model.merge(*(model.pick(text.split("\n"), shown[first + at]) for at, text in enumerate(texts)))
+
+
+_DEFAULTS = (attributes.STUDY_DEFAULT, attributes.SERIES_DEFAULT)
 
 
 def as_json(found: Iterator[tuple[list[str], Uids]], base: str) -> str:
