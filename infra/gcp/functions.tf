@@ -12,7 +12,7 @@ locals {
 
   # functions/common/settings.py is what reads these.
   environment = {
-    store_upload = {
+    store_upload = merge({
       DICOM_STORE        = local.dicom_store
       OUTCOMES_TOPIC     = local.topic_ids.outcomes
       UPLOADS_TOPIC      = local.topic_ids.uploads
@@ -22,11 +22,12 @@ locals {
       CONFLICT_POLICY    = var.conflict_policy
       SOURCE_DISPOSITION = var.source_disposition
       STORAGE_CLASS      = var.storage_class
-    }
+    }, var.move_destination == "" ? {} : { MOVE_DESTINATION = var.move_destination })
     delete_resource = {
       DICOM_STORE    = local.dicom_store
       OUTCOMES_TOPIC = local.topic_ids.outcomes
       DELETES_TOPIC  = local.topic_ids.deletes
+      DELETE_STORES  = join(",", concat([local.dicom_store], var.delete_stores))
       BUDGET_S       = tostring(local.delivery.budget_s)
     }
     export_resource = {

@@ -2,7 +2,6 @@
 # and a test compares the two. The exceptions are the two bindings of the account that builds the functions.
 locals {
   overwrites   = strcontains(var.conflict_policy, "overwrite")
-  moves        = strcontains(var.source_disposition, "move")
   objects_read = ["storage.objects.get", "storage.objects.list"] # without list, what is gone is 403 and not 404
 
   custom_roles = {
@@ -13,15 +12,11 @@ locals {
     dicomStoreDeleter    = ["healthcare.dicomStores.dicomWebDelete", "healthcare.dicomStores.dicomWebRead"]
     dicomStoreReader     = ["healthcare.dicomStores.dicomWebRead"]
     dicomOperationReader = ["healthcare.operations.get"]
-    dicomLandingUser = concat(
-      local.objects_read,
-      ["storage.objects.delete"], # what goes to quarantine leaves the landing bucket
-      local.moves ? ["storage.objects.create"] : []
-    )
+    dicomLandingUser     = concat(local.objects_read, ["storage.objects.delete"]) # to quarantine is to move
     # delete: Cloud Storage asks for it when an object is written over, as it is on a redelivery.
-    dicomQuarantineWriter = ["storage.objects.create", "storage.objects.delete"]
-    dicomExportWriter     = concat(local.objects_read, ["storage.objects.create", "storage.objects.delete"])
-    dicomLedgerWriter     = ["storage.buckets.get", "storage.objects.create"]
+    dicomCopyWriter   = ["storage.objects.create", "storage.objects.delete"]
+    dicomExportWriter = concat(local.objects_read, ["storage.objects.create", "storage.objects.delete"])
+    dicomLedgerWriter = ["storage.buckets.get", "storage.objects.create"]
   }
   role = { for id in keys(local.custom_roles) : id => "projects/${var.project}/roles/${id}" }
 
@@ -36,12 +31,17 @@ locals {
   bucket_grants = merge(
     {
       "store_upload landing"    = { bucket = "landing", role = local.role.dicomLandingUser, member = local.store_upload }
-      "store_upload quarantine" = { bucket = "quarantine", role = local.role.dicomQuarantineWriter, member = local.store_upload }
+      "store_upload quarantine" = { bucket = "quarantine", role = local.role.dicomCopyWriter, member = local.store_upload }
       "export_resource export"  = { bucket = "export", role = local.role.dicomExportWriter, member = local.export_resource }
       "pubsub ledger"           = { bucket = "ledger", role = local.role.dicomLedgerWriter, member = local.pubsub_agent }
     },
     { for m in var.uploaders : "${m} landing" => { bucket = "landing", role = "roles/storage.objectCreator", member = m } }
   )
+
+  # Stores beside our own that may be deleted from: project/location/dataset/store.
+  delete_stores = toset([
+    for s in var.delete_stores : join("/", [split("/", s)[1], split("/", s)[3], split("/", s)[5], split("/", s)[7]])
+  ])
 
   publisher = "roles/pubsub.publisher"
   topic_grants = merge(
@@ -102,6 +102,14 @@ resource "google_storage_bucket_iam_member" "export_destinations" {
   depends_on = [google_project_iam_custom_role.roles]
 }
 
+resource "google_storage_bucket_iam_member" "move_destination" {
+  count      = var.move_destination == "" ? 0 : 1
+  bucket     = split("/", var.move_destination)[2]
+  role       = local.role.dicomCopyWriter
+  member     = local.store_upload
+  depends_on = [google_project_iam_custom_role.roles]
+}
+
 resource "google_pubsub_topic_iam_member" "grants" {
   for_each   = local.topic_grants
   project    = var.project
@@ -125,6 +133,22 @@ resource "google_healthcare_dataset_iam_member" "operations" {
   role       = local.role.dicomOperationReader
   member     = local.delete_resource
   depends_on = [google_project_iam_custom_role.roles, google_healthcare_dataset.this]
+}
+
+resource "google_healthcare_dicom_store_iam_member" "delete_stores" {
+  for_each       = local.delete_stores
+  dicom_store_id = each.key
+  role           = local.role.dicomStoreDeleter
+  member         = local.delete_resource
+  depends_on     = [google_project_iam_custom_role.roles]
+}
+
+resource "google_healthcare_dataset_iam_member" "delete_stores" {
+  for_each   = setsubtract([for s in local.delete_stores : dirname(s)], [local.dataset_id])
+  dataset_id = each.key
+  role       = local.role.dicomOperationReader
+  member     = local.delete_resource
+  depends_on = [google_project_iam_custom_role.roles]
 }
 
 # --- the ledger's dead letters ------------------------------------------------------------------

@@ -81,6 +81,20 @@ variable "source_disposition" {
   default     = "keep"
 }
 
+variable "move_destination" {
+  description = "gs://bucket/prefix that `move` moves to, not in the landing bucket; the bucket must exist already."
+  type        = string
+  default     = ""
+  validation {
+    condition     = var.move_destination == "" || can(regex("^gs://[a-z0-9][a-z0-9._-]+(/[^,]+)?$", var.move_destination))
+    error_message = "gs://bucket or gs://bucket/prefix."
+  }
+  validation {
+    condition     = var.move_destination != "" || !strcontains(var.source_disposition, "move")
+    error_message = "A source_disposition with `move` needs to know where to."
+  }
+}
+
 variable "storage_class" {
   description = "STORAGE_CLASS of store_upload, by prefix; empty: the store's default."
   type        = string
@@ -94,6 +108,18 @@ variable "export_destinations" {
   validation {
     condition     = alltrue([for d in var.export_destinations : can(regex("^gs://[a-z0-9][a-z0-9._-]+(/[^,]+)?$", d))])
     error_message = "Each is gs://bucket or gs://bucket/prefix."
+  }
+}
+
+variable "delete_stores" {
+  description = "Further DICOM stores of this project that may be deleted from, projects/P/locations/L/datasets/D/dicomStores/S."
+  type        = list(string)
+  default     = []
+  validation {
+    condition = alltrue([for s in var.delete_stores : can(regex(
+      "^projects/${var.project}/locations/[a-z0-9-]+/datasets/[\\w.-]{1,256}/dicomStores/[\\w.-]{1,256}$", s
+    ))])
+    error_message = "Each is projects/P/locations/L/datasets/D/dicomStores/S, in this project."
   }
 }
 

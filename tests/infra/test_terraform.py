@@ -26,6 +26,8 @@ PLATFORM_VARIABLES = {"THREADS"}
 EVERYTHING: dict[str, Any] = {
     "conflict_policy": "overwrite",
     "source_disposition": "move",
+    "move_destination": "gs://done-bucket/scans",
+    "delete_stores": [f"projects/{PROJECT}/locations/us-central1/datasets/research/dicomStores/mri"],
     "search_exports": True,
     "uploaders": ["group:modalities@example.org"],
     "search_callers": ["group:readers@example.org"],

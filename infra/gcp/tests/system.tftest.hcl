@@ -65,6 +65,8 @@ run "everything_on" {
     bucket_prefix         = "hospital-"
     conflict_policy       = "reject, incoming/=overwrite"
     source_disposition    = "move"
+    move_destination      = "gs://done-bucket/scans"
+    delete_stores         = ["projects/demo-project/locations/europe-west4/datasets/research/dicomStores/mri"]
     search_exports        = true
     search_callers        = ["group:readers@example.org", "allUsers"]
     search_public         = true
@@ -91,8 +93,12 @@ run "everything_on" {
     error_message = "To overwrite is to delete first."
   }
   assert {
-    condition     = contains(output.roles.dicomLandingUser, "storage.objects.create")
-    error_message = "To move is to write in the landing bucket."
+    condition     = google_storage_bucket_iam_member.move_destination[0].bucket == "done-bucket"
+    error_message = "What is moved is written there."
+  }
+  assert {
+    condition     = length(google_healthcare_dataset_iam_member.delete_stores) == 1 && length(google_healthcare_dicom_store_iam_member.delete_stores) == 1
+    error_message = "Deletes in other stores are followed too."
   }
   assert {
     condition     = google_storage_bucket.data["export"].encryption[0].default_kms_key_name == var.kms_key
@@ -110,6 +116,14 @@ run "everything_on" {
     condition     = google_billing_budget.monthly[0].amount[0].specified_amount[0].units == "500"
     error_message = "The budget."
   }
+}
+
+run "move_to_nowhere" {
+  command = plan
+  variables {
+    source_disposition = "move"
+  }
+  expect_failures = [var.move_destination]
 }
 
 run "foreign_store" {
