@@ -64,9 +64,10 @@ class Transport:
 
     Args:
         connections: how many are kept for each host: as many as there are threads.
+        credentials: others than the service's own, such as those of an account that is looked into.
     """
 
-    def __init__(self, connections: int = 16) -> None:
+    def __init__(self, connections: int = 16, credentials: Credentials | None = None) -> None:
         self._session = requests.Session()
         # No .netrc, no proxies from the environment: credentials come from here only.
         self._session.trust_env = False
@@ -74,7 +75,7 @@ class Transport:
         adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
-        self._credentials = Credentials()
+        self._credentials = credentials or Credentials()
 
     def send(self, request: Request, deadline: Deadline) -> requests.Response:
         """Send, and again where that can help, while the time allows.

@@ -34,7 +34,7 @@ _KINDS = {
 def of(plan: Plan) -> str:
     """The table, in Markdown."""
     rows = ["| account | on | may |", "|---|---|---|"]
-    for account, kind, name, allowed in sorted(_rights(plan)):
+    for account, kind, name, allowed in sorted(rights(plan)):
         rows.append(f"| `{account}` | {kind} `{name}` | {', '.join(f'`{a}`' for a in allowed)} |")
     return "\n".join(rows) + "\n"
 
@@ -42,7 +42,7 @@ def of(plan: Plan) -> str:
 def permissions(plan: Plan) -> dict[str, set[str]]:
     """What each account may, wherever."""
     found: dict[str, set[str]] = defaultdict(set)
-    for account, _, _, allowed in _rights(plan):
+    for account, _, _, allowed in rights(plan):
         found[account].update(allowed)
     return found
 
@@ -52,7 +52,7 @@ def in_documents() -> str:
     return DOCUMENT.read_text().partition(_BEGIN)[2].partition(_END)[0]
 
 
-def _rights(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
+def rights(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
     """Account, kind and name of the resource, and permissions (or the predefined role)."""
     custom = {
         address.split('"')[1]: tuple(sorted(values["permissions"]))

@@ -1,0 +1,29 @@
+"""`python -m ops COMMAND …`: what operators do, on this machine's system and on a deployed one."""
+
+import importlib
+import sys
+from typing import Final
+
+# A command is a module of this package with `main(arguments) -> exit status`.
+COMMANDS: Final = {
+    "doctor": "check a system from its buckets to a scan's way through it, and say how to mend what is wrong",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Hand over to the command's module.
+
+    Returns:
+        0 done, 1 it found or met something wrong, 2 not understood.
+    """
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in COMMANDS:
+        return int(importlib.import_module(f"ops.{name}").main(rest))
+    lines = [f"  {command:<10} {text}" for command, text in COMMANDS.items()]
+    usage = "\n".join(["usage: python -m ops COMMAND [--help]", "", *lines])
+    print(usage, file=sys.stdout if name in ("-h", "--help") else sys.stderr)
+    return 0 if name in ("-h", "--help") else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

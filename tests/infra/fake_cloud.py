@@ -1,0 +1,167 @@
+"""A cloud as Terraform would make it: the plan's resources behind Google's REST APIs, as far as the doctor asks."""
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from ops.system import Endpoints
+from tests.infra import iam_table
+from tests.infra.terraform import PROJECT, Plan
+
+REGION: Final = "us-central1"
+STORE: Final = f"projects/{PROJECT}/locations/{REGION}/datasets/dicom-functions/dicomStores/scans"
+SERVICES: Final = f"projects/{PROJECT}/locations/{REGION}/services"
+_PREDEFINED: Final = {"roles/pubsub.publisher": ("pubsub.topics.publish",)}
+
+
+class FakeCloud:
+    """Serves `answers` (path to status and JSON) and what accounts may do (`allowed`); tests change both."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.allowed: dict[tuple[str, str], set[str]] = {}
+        self.may_impersonate = True
+        self._buckets()
+        self._pubsub()
+        self._functions()
+        self._rights()
+        self.answers[f"/v1/{STORE}/dicomWeb/studies"] = (200, [])
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.base = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def system_file(self) -> dict[str, Any]:
+        """What deploy.sh would write: the output `system`, with this server's addresses."""
+        functions = self.plan.by_name("google_cloudfunctions2_function").values()
+        names = {f["build_config"][0]["entry_point"]: f for f in functions}
+        bare = Endpoints(self.base, self.base, f"{self.base}/v1", self.base, self.base, self.base)
+        return {
+            "project": PROJECT,
+            "region": REGION,
+            "dicom_store": STORE,
+            "buckets": {role: f"{PROJECT}-dicom-{role}" for role in ("landing", "quarantine", "export", "ledger")},
+            "search_url": self.base,
+            "delivery": f"dicom-delivery@{PROJECT}.iam.gserviceaccount.com",
+            "environments": {n: f["service_config"][0]["environment_variables"] for n, f in names.items()},
+            "accounts": {n: f["service_config"][0]["service_account_email"] for n, f in names.items()},
+            "endpoints": bare.__dict__,
+        }
+
+    def _buckets(self) -> None:
+        for name, bucket in self.plan.by_name("google_storage_bucket").items():
+            uniform = {"enabled": bucket["uniform_bucket_level_access"]}
+            prevention = bucket["public_access_prevention"]
+            rules = {"uniformBucketLevelAccess": uniform, "publicAccessPrevention": prevention}
+            self.answers[f"/storage/v1/b/{name}"] = (200, {"name": name, "iamConfiguration": rules})
+        ((_, notice),) = self.plan.resources("google_storage_notification")
+        topic = f"//pubsub.googleapis.com/projects/{PROJECT}/topics/dicom-uploads"
+        item = {"topic": topic, "event_types": notice["event_types"], "payload_format": notice["payload_format"]}
+        self.answers[f"/storage/v1/b/{notice['bucket']}/notificationConfigs"] = (200, {"items": [item]})
+
+    def _pubsub(self) -> None:
+        base = f"/v1/projects/{PROJECT}"
+        for name in self.plan.by_name("google_pubsub_topic"):
+            self.answers[f"{base}/topics/{name}"] = (200, {"name": name})
+        for name, planned in self.plan.by_name("google_pubsub_subscription").items():
+            self.answers[f"{base}/subscriptions/{name}"] = (200, _subscription(name, planned))
+            self.answers[f"{base}/subscriptions/{name}:pull"] = (200, {})
+
+    def _functions(self) -> None:
+        for name in self.plan.by_name("google_cloudfunctions2_function"):
+            path = f"/v2/{SERVICES}/{name}".replace("/services/", "/functions/")
+            self.answers[path] = (200, {"state": "ACTIVE"})
+
+    def _rights(self) -> None:
+        bindings: dict[str, list[dict[str, Any]]] = {}
+        for account, kind, name, allowed in iam_table.rights(self.plan):
+            resource = {
+                "topic": f"projects/{PROJECT}/topics/{name}",
+                "subscription": f"projects/{PROJECT}/subscriptions/{name}",
+                "function": f"{SERVICES}/{name}",
+                "DICOM store": STORE,
+                "dataset": STORE.partition("/dicomStores/")[0],
+                "bucket": f"{PROJECT}-{name}",
+            }.get(kind, name)
+            permissions = [p for entry in allowed for p in _PREDEFINED.get(entry, (entry,))]
+            self.allowed.setdefault((account, resource), set()).update(permissions)
+            member = {"Pub/Sub": "service-1@gcp-sa-pubsub.iam.gserviceaccount.com"}.get(
+                account, f"{account}@{PROJECT}.iam.gserviceaccount.com"
+            )
+            for role in allowed:
+                bindings.setdefault(resource, []).append({"role": role, "members": [f"serviceAccount:{member}"]})
+        for resource, found in bindings.items():
+            version = "v2" if "/services/" in resource else "v1"
+            self.answers[f"/{version}/{resource}:getIamPolicy"] = (200, {"bindings": found})
+
+    def answer(self, method: str, target: str, body: bytes, authorization: str) -> tuple[int, Any]:
+        """The answer to a request."""
+        url = urlsplit(target)
+        if url.path.endswith(":generateAccessToken"):
+            account = url.path.rpartition("/")[2].partition("@")[0]
+            return (200, {"accessToken": account}) if self.may_impersonate else (403, {})
+        account = authorization.removeprefix("Bearer ")
+        if found := re.fullmatch(r"/v1/(.*):testIamPermissions", url.path):
+            return self._permitted(account, found[1], json.loads(body)["permissions"])
+        if found := re.fullmatch(r"/storage/v1/b/([^/]+)/iam/testPermissions", url.path):
+            return self._permitted(account, found[1], parse_qs(url.query)["permissions"])
+        return self.answers.get(url.path, (404, {"error": {"code": 404}}))
+
+    def _permitted(self, account: str, resource: str, asked: list[str]) -> tuple[int, Any]:
+        allowed = self.allowed.get((account, resource), set())
+        return 200, {"permissions": [p for p in asked if p in allowed]}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        cloud = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, found = cloud.answer(self.command, self.path, body, self.headers.get("Authorization", ""))
+                data = json.dumps(found).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = do_DELETE = _answer
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the base class)
+                """Keep quiet."""
+
+        return Handler
+
+
+def _subscription(name: str, planned: dict[str, Any]) -> dict[str, Any]:
+    """As the REST API has it. Topics and URLs, which the plan does not know yet, are as the references say."""
+    hold = not planned["dead_letter_policy"]
+    family = "dicom-" + name.split("-")[1]
+    found: dict[str, Any] = {
+        "topic": f"projects/{PROJECT}/topics/{family}{'-dead' if hold else ''}",
+        "ackDeadlineSeconds": planned["ack_deadline_seconds"],
+        "messageRetentionDuration": planned["message_retention_duration"],
+        "expirationPolicy": {},
+    }
+    for policy in planned["dead_letter_policy"]:
+        attempts = policy["max_delivery_attempts"]
+        topic = f"projects/{PROJECT}/topics/{family}-dead"
+        found["deadLetterPolicy"] = {"deadLetterTopic": topic, "maxDeliveryAttempts": attempts}
+    for retry in planned["retry_policy"]:
+        backoff = {"minimumBackoff": retry["minimum_backoff"], "maximumBackoff": retry["maximum_backoff"]}
+        found["retryPolicy"] = backoff
+    for push in planned["push_config"]:
+        email = push["oidc_token"][0]["service_account_email"]
+        found["pushConfig"] = {"pushEndpoint": "https://x", "oidcToken": {"serviceAccountEmail": email}}
+    for storage in planned["cloud_storage_config"]:
+        found["cloudStorageConfig"] = {"bucket": storage["bucket"], "state": "ACTIVE"}
+    return found
