@@ -1,5 +1,6 @@
-"""Fixtures: a fresh store behind a real socket for each test."""
+"""Fixtures: a fresh store behind a real socket for each test, a server of its own where that matters."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,22 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Client]]:
         server.server_close()
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server that all tests of this process share."""
+    server = serve(Store(tmp_path_factory.mktemp("shared"), Options()))
+    yield server.url
+    server.shutdown()
+    server.server_close()
+
+
+_numbers = itertools.count()
+
+
 @pytest.fixture
-def store(start: Callable[..., Client]) -> Client:
-    """A fresh store."""
-    return start()
+def store(shared: str) -> Client:
+    """A store in a dataset of its own on the shared server: nothing else is in it."""
+    client = Client(shared, f"projects/local/locations/local/datasets/d{next(_numbers)}/dicomStores/local")
+    answer = client.http.post(f"{client.dataset_url}/dicomStores", params={"dicomStoreId": "local"}, json={})
+    assert answer.status_code == 200
+    return client

@@ -101,6 +101,7 @@ class Client:
 
     def __init__(self, url: str, store: str = STORE, version: str = "v1") -> None:
         self.url = url
+        self.name = store
         self.root = f"{url}/{version}"
         self.store_url = f"{self.root}/{store}"
         self.dataset_url = self.store_url.partition("/dicomStores/")[0]

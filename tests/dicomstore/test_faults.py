@@ -11,6 +11,12 @@ from tests.dicomstore.kit import Client, dicom
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
+@pytest.fixture
+def store(start: Callable[..., Client]) -> Client:
+    """A server of its own: faults and counters are a server's, not a store's."""
+    return start()
+
+
 def test_health(store: Client) -> None:
     assert store.http.get(f"{store.url}/healthz").json() == {"status": "ok"}
 

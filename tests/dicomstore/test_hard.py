@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def test_group_lengths_and_files_without_preamble(store: Client) -> None:
 
 def test_fifty_clients_at_once(store: Client) -> None:
     def work(n: int) -> bool:
-        client = Client(store.url)
+        client = Client(store.url, store.name)
         file = dicom(f"5.{n % 7}", f"5.{n % 7}.{n}", f"5.{n}.1", EncapsulatedDocument=bytes(200_000))
         client.stored(file)
         path = f"studies/5.{n % 7}/series/5.{n % 7}.{n}/instances/5.{n}.1"
@@ -138,9 +138,12 @@ def test_fifty_clients_at_once(store: Client) -> None:
 
 def test_one_instance_stored_by_twenty_clients_at_once_is_stored_once(store: Client) -> None:
     with ThreadPoolExecutor(20) as pool:
-        same = list(pool.map(lambda _: Client(store.url).post(dicom()).status_code, range(20)))
+        same = list(pool.map(lambda _: Client(store.url, store.name).post(dicom()).status_code, range(20)))
         other = list(
-            pool.map(lambda n: Client(store.url).post(dicom(instance="7", PatientID=str(n))).status_code, range(20))
+            pool.map(
+                lambda n: Client(store.url, store.name).post(dicom(instance="7", PatientID=str(n))).status_code,
+                range(20),
+            )
         )
     assert same == [200] * 20 and sorted(other) == [200] + [409] * 19
     assert len(store.found("instances")) == 2
@@ -238,7 +241,8 @@ def test_a_file_over_the_process_limit_is_503_too(tmp_path: Path) -> None:
         running.wait()
 
 
-def test_a_client_that_goes_away_in_the_middle_leaves_nothing(store: Client, tmp_path: Path) -> None:
+def test_a_client_that_goes_away_in_the_middle_leaves_nothing(start: Callable[..., Client], tmp_path: Path) -> None:
+    store = start()
     host, port = store.url.removeprefix("http://").split(":")
     path = store.web.removeprefix(store.url)
     with socket.create_connection((host, int(port))) as raw:

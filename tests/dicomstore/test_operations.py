@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dicomstore.kit import STORE, Client, dicom, eventually, process
+from tests.dicomstore.kit import Client, dicom, eventually, process
 
 ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
@@ -35,7 +35,7 @@ def test_6_and_7_study_and_series_deletes_are_operations(store: Client, path: st
     store.stored(dicom(), dicom(series="1.2.9", instance="9"))
     answer = store.delete(path).json()
     assert set(answer) == {"name"}
-    assert answer["name"].startswith("projects/local/locations/local/datasets/local/operations/")
+    assert answer["name"].startswith(store.name.partition("/dicomStores/")[0] + "/operations/")
     found = store.operation(answer["name"])
     assert found["name"] == answer["name"] and found["done"] is True and found["response"] == EMPTY
     metadata = found["metadata"]
@@ -95,7 +95,7 @@ def test_7_an_operation_may_end_in_an_error_or_with_failures(store: Client) -> N
 
 
 def test_7_v1beta1_names_its_own_version(store: Client) -> None:
-    beta = Client(store.url, version="v1beta1")
+    beta = Client(store.url, store.name, "v1beta1")
     beta.stored(dicom())
     method = beta.operation(beta.delete("studies/1.2").json()["name"])["metadata"]["apiMethodName"]
     assert method == "google.cloud.healthcare.v1beta1.dicomweb.DicomWebService.DeleteStudy"
@@ -119,23 +119,28 @@ def test_13_metrics_count_in_strings(store: Client) -> None:
     files = [dicom(), dicom(instance="5"), dicom(series="1.2.9", instance="9"), dicom("3.1", "3.2", "3.3")]
     store.stored(*files)
     study = store.get("studies/1.2:getStudyMetrics").json()
-    assert study["study"] == f"{STORE}/dicomWeb/studies/1.2"
+    assert study["study"] == f"{store.name}/dicomWeb/studies/1.2"
     assert (study["instanceCount"], study["seriesCount"]) == ("3", "2")
     assert (
         study["blobStorageSizeBytes"] == str(sum(map(len, files[:3]))) and int(study["structuredStorageSizeBytes"]) > 0
     )
     series = store.get("studies/1.2/series/1.2.3:getSeriesMetrics").json()
-    assert series["series"] == f"{STORE}/dicomWeb/studies/1.2/series/1.2.3"
+    assert series["series"] == f"{store.name}/dicomWeb/studies/1.2/series/1.2.3"
     assert series["instanceCount"] == "2" and "seriesCount" not in series
     whole = store.http.get(f"{store.store_url}:getDICOMStoreMetrics").json()
-    assert (whole["name"], whole["studyCount"], whole["seriesCount"], whole["instanceCount"]) == (STORE, "2", "3", "4")
+    assert (whole["name"], whole["studyCount"], whole["seriesCount"], whole["instanceCount"]) == (
+        store.name,
+        "2",
+        "3",
+        "4",
+    )
     assert store.get("studies/9:getStudyMetrics").status_code == 404
 
 
 def test_13_storage_info(store: Client) -> None:
     store.stored(dicom())
     info = store.get(ONE + ":getStorageInfo").json()
-    assert info["referencedResource"] == f"{STORE}/dicomWeb/{ONE}"
+    assert info["referencedResource"] == f"{store.name}/dicomWeb/{ONE}"
     blob = info["blobStorageInfo"]
     assert blob["sizeBytes"] == str(len(dicom())) and blob["storageClass"] == "STANDARD"
     assert blob["storageClassUpdateTime"].endswith("Z") and int(info["structuredStorageInfo"]["sizeBytes"]) > 0
@@ -194,7 +199,7 @@ def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> Non
      ("POST", ":setBlobStorageSettings")],
 )  # fmt: skip
 def test_12_and_14_what_is_left_out_says_so_with_501(store: Client, method: str, path: str) -> None:
-    beta = Client(store.url, version="v1beta1")
+    beta = Client(store.url, store.name, "v1beta1")
     answer = beta.http.request(method, beta.store_url + path, json={})
     assert answer.status_code == 501 and answer.json()["error"]["status"] == "UNIMPLEMENTED"
     assert "not part of this local store" in answer.json()["error"]["message"]

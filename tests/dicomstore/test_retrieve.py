@@ -219,10 +219,10 @@ def test_5_4_and_5_5_big_endian_and_deflated_files(store: Client) -> None:
 
 def test_1_v1beta1_is_the_same_and_other_versions_are_not_there(store: Client) -> None:
     store.stored(dicom())
-    beta = Client(store.url, version="v1beta1")
+    beta = Client(store.url, store.name, "v1beta1")
     (item,) = beta.get(ONE + "/metadata").json()
     assert item["0020000D"]["Value"] == ["1.2"]
-    assert Client(store.url, version="v2").get("studies").status_code == 404
+    assert Client(store.url, store.name, "v2").get("studies").status_code == 404
     assert Path(BUNDLED).exists()
 
 

@@ -102,7 +102,7 @@ class Index:
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._writer = self._connect()
         self._write_lock = threading.Lock()
-        self._writer.executescript(SCHEMA)
+        self._writer.executescript(f"BEGIN;{SCHEMA}COMMIT;")
         self._sweep()
 
     def _connect(self) -> sqlite3.Connection:
