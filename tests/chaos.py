@@ -77,7 +77,9 @@ def run(options: Options, folder: Path) -> Report:
     """Fill the store, send the commands, kill until all outcomes are there, and compare."""
     report = Report()
     with faulty("", BUCKET_FAULTS, options.seed) as proxy:
-        env = {"EXPORT_SLICE": str(options.slice_size), "STORAGE_EMULATOR_HOST": proxy.url}
+        # Every kill is one more delivery: nothing may be given up for that.
+        env = {"EXPORT_SLICE": str(options.slice_size), "EXPORT_GIVE_UP_ATTEMPT": "100"}
+        env["STORAGE_EMULATOR_HOST"] = proxy.url
         slow = ["--operation-s", "0.5"]
         with Stack(folder, overrides=QUICK, env=env, functions=FUNCTIONS, dicomstore_options=slow) as stack:
             proxy.upstream = stack.addresses.gcs

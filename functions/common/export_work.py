@@ -20,7 +20,10 @@ from functions.common.log import log
 from functions.common.resources import Resource
 
 THREADS: Final = 8
+_PASSES: Final = 3  # over what is missing: an answer that is cut is asked for again
 _IN_A_ROW_MAX: Final = 2 * THREADS
+_BATCH_BYTES: Final = 1024 * 1024
+_BATCH_PIECES: Final = 8
 _WAITING_BYTES: Final = 8 * 1024 * 1024
 Entries = list[dict[str, Any]]
 
@@ -73,9 +76,12 @@ class SliceWork:
         self._find(pieces)
         with ThreadPoolExecutor(THREADS) as pool:
             self._stream(part, {piece.resource: piece for piece in pieces}, pool)
-            missing = [piece for piece in pieces if not self._settled(piece)]
-            for _ in pool.map(self._one, missing):
-                pass
+            for _ in range(_PASSES):
+                missing = [piece for piece in pieces if not self._settled(piece)]
+                for _ in pool.map(self._one, missing):
+                    pass
+                if not self._pending:
+                    break
         if self._pending:
             self._give_up_or_raise(len(pieces))
         return self._result(pieces, part.skipped)
@@ -94,20 +100,7 @@ class SliceWork:
 
     def _stream(self, part: Slice, wanted: dict[Resource, Piece], pool: ThreadPoolExecutor) -> None:
         """Retrieve as one answer what nothing is there of yet; an answer that breaks is not begun again."""
-        waiting: list[Future[None]] = []
-        budget = ByteBudget(_WAITING_BYTES)
-
-        def put(piece: Piece, data: list[bytes], size: int) -> None:
-            budget.take(size)
-
-            def write() -> None:
-                try:
-                    self._attempt(piece, lambda: [(self._writer.write(self._name(piece), data), "")])
-                finally:
-                    budget.give_back(size)
-
-            waiting.append(pool.submit(write))
-
+        batches = _Batches(self._put, pool)
         begun = {level for piece in self._done for level in _levels(piece.resource)}
         for resource in part.streams:
             if resource in begun or self._request.format not in ("dicom", "metadata"):
@@ -115,9 +108,9 @@ class SliceWork:
             self._arrived = False
             try:
                 if self._request.format == "dicom":
-                    self._take_parts(resource, wanted, put)
+                    self._take_parts(resource, wanted, batches)
                 else:
-                    self._take_metadata(resource, wanted, put)
+                    self._take_metadata(resource, wanted, batches)
             except PermanentError as error:
                 log("WARNING", "stream_refused", reason=error.reason, study=resource.study, series=resource.series)
             except RetryableError as error:
@@ -127,12 +120,12 @@ class SliceWork:
                     self._pending |= dict.fromkeys((p for p in wanted.values() if not self._settled(p)), error)
                     self._in_a_row = _IN_A_ROW_MAX
                     break
-        for future in waiting:
-            future.result()
+        batches.finish()
 
-    def _take_parts(
-        self, resource: Resource, wanted: dict[Resource, Piece], put: Callable[[Piece, list[bytes], int], None]
-    ) -> None:
+    def _put(self, piece: Piece, data: list[bytes]) -> None:
+        self._attempt(piece, lambda: [(self._writer.write(self._name(piece), data), "")])
+
+    def _take_parts(self, resource: Resource, wanted: dict[Resource, Piece], batches: "_Batches") -> None:
         data, size = list[bytes](), 0
         parts = self._fetcher.parts(resource)
         for part in parts:
@@ -147,7 +140,7 @@ class SliceWork:
                 data, size = [], 0
             elif size:
                 if (piece := self._identified(data, wanted)) and not self._settled(piece):
-                    put(piece, data, size)
+                    batches.add(piece, data, size)
                 data, size = [], 0
 
     def _take_large(self, head: list[bytes], parts: Iterator[multipart.Piece], wanted: dict[Resource, Piece]) -> None:
@@ -177,15 +170,13 @@ class SliceWork:
         except (PermanentError, part10.MoreNeededError):
             return None  # it is retrieved by its UIDs afterwards
 
-    def _take_metadata(
-        self, resource: Resource, wanted: dict[Resource, Piece], put: Callable[[Piece, list[bytes], int], None]
-    ) -> None:
+    def _take_metadata(self, resource: Resource, wanted: dict[Resource, Piece], batches: "_Batches") -> None:
         for text in self._fetcher.metadata(resource):
             self._arrived = True
             found = _of_json(json.loads(text))
             piece = wanted.get(found) if found else None
             if piece and not self._settled(piece):
-                put(piece, [text], len(text))
+                batches.add(piece, [text], len(text))
 
     def _one(self, piece: Piece) -> None:
         """Retrieve and write one piece by a request of its own, unless the store or the bucket seems to be away."""
@@ -256,6 +247,44 @@ class SliceWork:
                 result.failures.append({**piece.fields, "reason": reason, "detail": detail})
         result.skipped = [{**Piece(one).fields, "reason": "unsupported_input"} for one in skipped]
         return result
+
+
+class _Batches:
+    """Hands what arrives to threads, a few pieces at a time: each hand-over costs the reader time."""
+
+    def __init__(self, put: Callable[[Piece, list[bytes]], None], pool: ThreadPoolExecutor) -> None:
+        self._put, self._pool = put, pool
+        self._budget = ByteBudget(_WAITING_BYTES)
+        self._batch: list[tuple[Piece, list[bytes]]] = []
+        self._size = 0
+        self._waiting: list[Future[None]] = []
+
+    def add(self, piece: Piece, data: list[bytes], size: int) -> None:
+        """One piece; waits while too much is on its way."""
+        self._batch.append((piece, data))
+        self._size += size
+        if self._size >= _BATCH_BYTES or len(self._batch) >= _BATCH_PIECES:
+            self._hand_over()
+
+    def finish(self) -> None:
+        """Wait until all is written, or was tried."""
+        self._hand_over()
+        for future in self._waiting:
+            future.result()
+
+    def _hand_over(self) -> None:
+        batch, size = self._batch, self._size
+        self._batch, self._size = [], 0
+        self._budget.take(size)
+
+        def write() -> None:
+            try:
+                for piece, data in batch:
+                    self._put(piece, data)
+            finally:
+                self._budget.give_back(size)
+
+        self._waiting.append(self._pool.submit(write))
 
 
 def _levels(instance: Resource) -> tuple[Resource, Resource]:

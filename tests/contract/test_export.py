@@ -316,7 +316,7 @@ def test_what_keeps_failing_is_given_up_after_some_deliveries(store: World) -> N
     fill(store)
     store.fault(kind="truncate", bytes=100, path="(studies/1.1|instances/1.1.1.2)$")
     record = run(store, expect="partial")
-    assert store.answers == ["unavailable"] * 4 + [""]
+    assert store.answers == ["unavailable"] * 7 + [""]
     assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == ("unavailable", 1, 5)
 
 
