@@ -268,6 +268,14 @@ def test_what_is_not_http_is_400(store: Client, request_bytes: bytes) -> None:
         assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_bug_is_a_500_for_its_request_and_the_server_goes_on(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.local.dicomstore.search.run", None)
+        answer = store.get("studies")
+    assert answer.status_code == 500 and answer.json()["error"]["status"] == "INTERNAL"
+    assert store.get("studies").status_code == 204
+
+
 def test_http_10_and_keep_alive_and_head(store: Client) -> None:
     store.stored(dicom())
     assert store.http.head(f"{store.web}/{ONE}", headers={"Accept": SINGLE}).headers["Content-Length"] == str(

@@ -299,6 +299,13 @@ def test_5_6_what_cannot_be_transcoded_is_406_and_still_comes_as_stored(store: C
     assert store.get(ONE + "/rendered").status_code == 406
 
 
+def test_5_6_pixels_that_do_not_decode_are_406_wherever_they_are_asked_for(store: Client) -> None:
+    path, _ = bundled(store, "JPEG-lossy.dcm")  # 12 bit, by an encoder that no decoder here understands
+    asked = ("/rendered", "/frames/1", "", "/frames/1/rendered")
+    assert [store.get(path + what).status_code for what in asked] == [406] * 4
+    assert store.get(path, "application/dicom").status_code == 406
+
+
 def test_5_6_instances_without_pixels_are_rewritten(store: Client) -> None:
     ds = pydicom.dcmread(io.BytesIO(dicom(PatientComments="text")))
     store.stored(part10(ds))

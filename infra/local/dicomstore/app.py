@@ -1,6 +1,7 @@
 """The API's URLs: which request goes where (sheet section 1)."""
 
 import errno
+import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -193,13 +194,16 @@ class Store:
         answer = self.accept(wado.MULTIPART + wado.SINGLE if place.uids.instance else wado.MULTIPART)
         found = self.instances(place)
         pixels.check_transcoding({one.syntax for one in found}, answer.syntax)
-        if answer.part:
-            header, body = wado.multipart((self.part(one, answer.syntax) for one in found), answer.part, answer.syntax)
-            return flask.Response(body, content_type=header)
         header, pieces = self.part(found[0], answer.syntax)
-        if answer.syntax not in ("*", found[0].syntax):
-            return flask.Response(b"".join(pieces), content_type=header)
-        return flask.Response(pieces, content_type=header, headers={"Content-Length": str(found[0].size)})
+        as_stored = answer.syntax in ("*", found[0].syntax)
+        if not as_stored:
+            pieces = iter([b"".join(pieces)])  # at once: what cannot be transcoded is found while a 406 is possible
+        if answer.part:
+            rest = (self.part(one, answer.syntax) for one in found[1:])
+            kind, body = wado.multipart(itertools.chain([(header, pieces)], rest), answer.part, answer.syntax)
+            return flask.Response(body, content_type=kind)
+        length = {"Content-Length": str(found[0].size)} if as_stored else {}
+        return flask.Response(pieces, content_type=header, headers=length)
 
     def part(self, one: Instance, wanted: str) -> tuple[str, Iterator[bytes]]:
         """An instance in a transfer syntax, and its content type."""

@@ -1,5 +1,6 @@
 """Pixels: frames stored or decoded, other transfer syntaxes, images as a viewer shows them (sheet 5.2, 5.3, 5.6)."""
 
+import contextlib
 import io
 import math
 import struct
@@ -132,7 +133,7 @@ def frame(path: Path, file: File, number: int, wanted: Media) -> tuple[str, byte
         return kind, model.little_endian(data, "OW", words)
     check_transcoding({stored}, wanted.syntax or EXPLICIT_LE)
     ds = dcmread(path, force=True, stop_before_pixels=True)
-    array = _decoded(path, ds, number, raw=bool(wanted.syntax))
+    array = _decoded(path, number, raw=bool(wanted.syntax))
     if not wanted.syntax:
         return kind, _image(array, "PNG")
     if wanted.syntax == EXPLICIT_LE:
@@ -140,14 +141,20 @@ def frame(path: Path, file: File, number: int, wanted: Media) -> tuple[str, byte
     return kind, _encode(ds, array, wanted.syntax)
 
 
-def _decoded(path: Path, ds: Dataset, number: int, raw: bool) -> Any:
-    """One frame's pixels. A file that does not name its transfer syntax is read whole, any other just there."""
-    if "TransferSyntaxUID" in getattr(ds, "file_meta", {}):
+UNDECODABLE = (ValueError, TypeError, AttributeError, RuntimeError, NotImplementedError)  # what pydicom raises
+
+
+def _decoded(path: Path, number: int, raw: bool) -> Any:
+    """One frame's pixels, read without the others; deflated and odd files, which that way fail, are read whole."""
+    with contextlib.suppress(*UNDECODABLE):
         return pixel_array(path, index=number, raw=raw)
-    whole = dcmread(path, force=True)
-    whole.file_meta = FileMetaDataset()
-    whole.file_meta.TransferSyntaxUID = UID(IMPLICIT_LE if whole.original_encoding[0] else EXPLICIT_LE)
-    return pixel_array(whole, index=number, raw=raw)
+    try:
+        whole = dcmread(path, force=True)
+        if "TransferSyntaxUID" not in whole.file_meta:
+            whole.file_meta.TransferSyntaxUID = UID(IMPLICIT_LE if whole.original_encoding[0] else EXPLICIT_LE)
+        return pixel_array(whole, index=number, raw=raw)
+    except UNDECODABLE as error:
+        raise ApiError(choices.NOT_TRANSCODABLE, "the pixel data cannot be decoded", "text") from error
 
 
 def _encode(ds: Dataset, array: Any, syntax: str) -> bytes:
@@ -162,7 +169,7 @@ def _encode(ds: Dataset, array: Any, syntax: str) -> bytes:
     encoder = get_encoder(UID(syntax))
     try:
         return bytes(encoder.encode(array, number_of_frames=1, photometric_interpretation=photometric, **about))
-    except (ValueError, RuntimeError, NotImplementedError) as error:
+    except UNDECODABLE as error:
         raise ApiError(choices.NOT_TRANSCODABLE, f"cannot encode as {syntax}", "text") from error
 
 
@@ -182,7 +189,7 @@ def transcode(path: Path, stored: str, wanted: str) -> Iterator[bytes]:
         return
     try:
         yield _transcoded(path, stored, wanted)
-    except (ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
+    except UNDECODABLE as error:
         message = f"cannot transcode from {stored} to {wanted}: {type(error).__name__}"
         raise ApiError(choices.NOT_TRANSCODABLE, message, "text") from error
 
@@ -226,10 +233,7 @@ def _swap_words(ds: Dataset) -> None:
 def rendered(path: Path, number: int, kind: str, viewport: str) -> bytes:
     """A frame as a viewer shows it, as `image/jpeg` or `image/png`. Raises ApiError 400, 406."""
     ds = dcmread(path, force=True, stop_before_pixels=True)
-    try:
-        array = _decoded(path, ds, number, raw=False)
-    except (ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
-        raise ApiError(choices.NOT_TRANSCODABLE, "the pixel data cannot be decoded", "text") from error
+    array = _decoded(path, number, raw=False)
     photometric = str(ds.get("PhotometricInterpretation", "MONOCHROME2"))
     if photometric == "PALETTE COLOR":
         array = apply_color_lut(array, ds)

@@ -23,6 +23,7 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 IDLE_S = 120.0  # a keep-alive connection without a request is closed after this
 DRAIN_BYTES = 64 << 20  # of a request body nobody read, so that the client comes to read the answer
 MAX_LINE = 65_536
+INTERNAL = b'{"error": {"code": 500, "message": "Internal error encountered.", "status": "INTERNAL"}}'
 
 
 class ResetError(Exception):
@@ -128,7 +129,14 @@ class Connection(socketserver.StreamRequestHandler):
         environ = self._environ(method, target, version, headers, body)
         answer = Answer(self.connection, method, version)
         keep = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
-        chunks = self.server.application(environ, answer.start)
+        try:
+            chunks = self.server.application(environ, answer.start)
+        except (BadRequestError, CutError, ResetError):
+            raise
+        except Exception:  # noqa: BLE001 - the request boundary: a bug is a 500 for this client and no one else
+            traceback.print_exc(file=sys.stderr)
+            chunks, keep = [INTERNAL], False
+            answer.start("500 Internal Server Error", [("Content-Type", "application/json; charset=UTF-8")])
         try:
             answer.send(chunks, close=not keep)
         finally:

@@ -11,6 +11,7 @@ from infra.local.dicomstore import choices, model
 from infra.local.dicomstore.index import Index, Instance
 from infra.local.dicomstore.media import ApiError, Media
 from infra.local.dicomstore.scan import PIXEL_DATA, Element, File, scan
+from infra.local.dicomstore.server import CutError
 
 PIECE = 1 << 20  # bytes of a file read and sent at a time
 ELE = choices.DEFAULT_INSTANCE_SYNTAX
@@ -62,7 +63,10 @@ def multipart(parts: Iterable[tuple[str, Iterable[bytes]]], kind: str, syntax: s
         line = f"--{boundary}"
         for content_type, pieces in parts:
             yield f"{line}\r\nContent-Type: {content_type}\r\n\r\n".encode()
-            yield from pieces
+            try:
+                yield from pieces
+            except ApiError as error:  # too late for a status: the missing closing boundary says it
+                raise CutError(error.message) from error
             line = f"\r\n--{boundary}"
         yield f"{line}--\r\n".encode() if line.startswith("\r") else b""
 
