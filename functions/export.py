@@ -110,7 +110,7 @@ class _Export:
         for name in left:
             self._send_slice(plan, name)
         if not left:
-            self._finish(plan)
+            self._finish(plan, done)
 
     def go_on(self, run: str, name: str) -> None:
         """Do one slice."""
@@ -154,8 +154,11 @@ class _Export:
                 return
             if not self.state.finish_slice(plan.run, name, result):
                 self.state.drop(result.part)
-        if set(plan.slices) <= self.state.finished(plan.run).keys():
-            self._finish(plan)
+        done = self.state.finished(plan.run)
+        if set(plan.slices) <= done.keys():
+            self._finish(plan, done)
+        elif (now := self.state.plan()) is None or now.run != plan.run:
+            self.state.clear_run(plan.run)  # another delivery finished it all meanwhile, and cleaned up
 
     def _worker(self, plan: Plan) -> SliceWork | ZipWork:
         store, buckets, request = self.services.dicom_store, self.services.buckets, plan.request
@@ -172,10 +175,9 @@ class _Export:
             write_lines(result, self.state.part_name(plan.run), plan.request, self.services.buckets, self.working)
         return result
 
-    def _finish(self, plan: Plan) -> None:
+    def _finish(self, plan: Plan, done: dict[str, dict[str, int]]) -> None:
         """Join what is to be joined, write the manifest, say so, and clean up. Two deliveries may do it at once: both
         write the same."""
-        done = self.state.finished(plan.run)
         totals = {key: sum(done[name][key] for name in plan.slices) for key in TOTALS}
         joined = join_parts(self.state, plan, totals, self.services.buckets, self.deadline)
         reason = write_manifest(self.state, plan, totals, joined, self.services.buckets, self.deadline)

@@ -190,7 +190,7 @@ SETTINGS: Final = (
     Setting(
         "EXPORT_GIVE_UP_ATTEMPT",
         values.whole(1, 100),
-        "5",
+        "8",
         "From this delivery on an instance that cannot be retrieved is left out, and the export ends as `partial`.",
         (EXPORT,),
     ),
