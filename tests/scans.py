@@ -1,0 +1,109 @@
+"""Small inputs, made without a DICOM library: what a test knows of them does not come from what it tests."""
+
+import io
+import json
+import random
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+LONG = ("OB", "OW", "SQ", "UN", "UT")
+Uids = tuple[str, str, str]  # study, series, instance
+
+
+def element(tag: int, vr: str, value: bytes, syntax: str = EXPLICIT, *, undefined: bool = False) -> bytes:
+    """One element; with `undefined` its length is not said and the value ends in a delimiter of its own."""
+    order = ">" if syntax == BIG_ENDIAN else "<"
+    value += (b"\0" if vr in ("UI", "OB", "UN") else b" ") * (len(value) % 2)
+    length = 0xFFFFFFFF if undefined else len(value)
+    head = struct.pack(order + "HH", tag >> 16, tag & 0xFFFF)
+    if syntax == IMPLICIT:
+        return head + struct.pack("<I", length) + value
+    if vr in LONG:
+        return head + vr.encode() + b"\0\0" + struct.pack(order + "I", length) + value
+    return head + vr.encode() + struct.pack(order + "H", length) + value
+
+
+def meta(syntax: str = EXPLICIT, sop_class: str = CT, instance: str = "1.2.3") -> bytes:
+    """Preamble and group 2."""
+    body = element(0x00020001, "OB", b"\0\1") + element(0x00020002, "UI", sop_class.encode())
+    body += element(0x00020003, "UI", instance.encode()) + element(0x00020010, "UI", syntax.encode())
+    body += element(0x00020012, "UI", b"1.2.826.0.1.3680043.10.1462.0")
+    return bytes(128) + b"DICM" + element(0x00020000, "UL", struct.pack("<I", len(body))) + body
+
+
+def dicom(uids: Uids, pixels: bytes = b"\1\2\3\4", *, syntax: str = EXPLICIT, private: bytes = b"") -> bytes:
+    """A Part 10 file; `private` is put before the study UID as it is."""
+    study, series, instance = (uid.encode() for uid in uids)
+    data = element(0x00080005, "CS", b"ISO_IR 192", syntax) + element(0x00080016, "UI", CT.encode(), syntax)
+    data += element(0x00080018, "UI", instance, syntax) + element(0x00080060, "CS", b"CT", syntax) + private
+    data += element(0x00100010, "PN", b"Doe^Jane", syntax) + element(0x00100020, "LO", b"PAT1", syntax)
+    data += element(0x0020000D, "UI", study, syntax) + element(0x0020000E, "UI", series, syntax)
+    data += element(0x7FE00010, "OW", pixels, syntax)
+    if syntax == DEFLATED:
+        deflate = zlib.compressobj(wbits=-15)
+        data = deflate.compress(data) + deflate.flush()
+    return meta(syntax, instance=uids[2]) + data
+
+
+def noise(seed: int, size: int) -> bytes:
+    """Bytes that do not compress, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def jpeg(seed: int = 1) -> bytes:
+    """A real JPEG of 16 by 16 pixels."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.frombytes("RGB", (16, 16), noise(seed, 768)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def metadata(uids: Uids, **more: object) -> bytes:
+    """DICOM JSON for such a JPEG, as the how-to's template has it."""
+    values = {
+        "00020010": ("UI", "1.2.840.10008.1.2.4.50"),
+        "00080005": ("CS", "ISO_IR 192"),
+        "00080016": ("UI", "1.2.840.10008.5.1.4.1.1.7"),
+        "00080018": ("UI", uids[2]),
+        "0020000D": ("UI", uids[0]),
+        "0020000E": ("UI", uids[1]),
+        "00280002": ("US", 3),
+        "00280004": ("CS", "YBR_FULL_422"),
+        "00280006": ("US", 0),
+        "00280010": ("US", 16),
+        "00280011": ("US", 16),
+        "00280100": ("US", 8),
+        "00280101": ("US", 8),
+        "00280102": ("US", 7),
+        "00280103": ("US", 0),
+    }
+    document: dict[str, object] = {tag: {"vr": vr, "Value": [value]} for tag, (vr, value) in values.items()}
+    document["7FE00010"] = {"vr": "OB", "BulkDataURI": "jpeg-image"}
+    return json.dumps([{**document, **more}]).encode()
+
+
+def zipped(files: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip of these files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in files:
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def tarred(files: Iterable[tuple[str, bytes]], mode: str = "w") -> bytes:
+    """A tar of these files; `w:gz` for a tar.gz."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
