@@ -137,10 +137,10 @@ class Plan:
 
     def overwrite(self) -> list[Input]:
         """Two instances, one after the other under one name."""
-        name, _, data = self.new()
+        name, uids, data = self.new()
         _, later_uids, later = self.new()
         return [
-            Input(f"{name}-over.dcm", data, ("stored", "superseded"), stored={}),
+            Input(f"{name}-over.dcm", data, ("stored", "superseded"), stored={uids: data}),
             Input(f"{name}-over.dcm", later, ("stored",), stored={later_uids: later}),
         ]
 
@@ -289,26 +289,27 @@ class Night:
         self._claim(there == wanted, f"quarantine: {len(there - wanted)} too many, {len(wanted - there)} missing")
 
     def _check_store(self, whole: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
-        url = self._stack.addresses.dicomweb_url
         wanted: dict[scans.Uids, bytes | None] = {}
+        maybe: dict[scans.Uids, bytes | None] = {}  # stored, killed before it was told, and overwritten: superseded
         for key, one in self.uploaded.items():
-            if whole.get(key, [{}])[0].get("outcome") != "conflict":
-                wanted |= one.stored
-            if one.outcomes == ("stored", "superseded") and whole[key][0]["outcome"] == "stored":
-                record = whole[key][0]
-                wanted[(record["study"], record["series"], record["instance"])] = one.data
-        for (study, series, instance), data in wanted.items():
-            answer = requests.get(
-                f"{url}/studies/{study}/series/{series}/instances/{instance}",
-                headers={"Accept": "application/dicom; transfer-syntax=*"},
-                timeout=30,
-            )
-            self._claim(answer.status_code == 200, f"{instance}: not in the store")
-            self._claim(data is None or answer.content == data, f"{instance}: other bytes in the store")
-        metrics = requests.get(url.removesuffix("/dicomWeb") + ":getDICOMStoreMetrics", timeout=30).json()
-        self._claim(
-            int(metrics["instanceCount"]) == len(wanted), f"{metrics['instanceCount']} in store, not {len(wanted)}"
-        )
+            word = whole.get(key, [{}])[0].get("outcome")
+            if word != "conflict":
+                (maybe if word == "superseded" else wanted).update(one.stored)
+        there = 0
+        for uids, data in {**maybe, **wanted}.items():
+            found = self._retrieved(uids)
+            there += found is not None
+            self._claim(found is not None or uids in maybe, f"{uids[2]}: not in the store")
+            self._claim(None in (data, found) or found == data, f"{uids[2]}: other bytes in the store")
+        url = self._stack.addresses.dicomweb_url.removesuffix("/dicomWeb")
+        metrics = requests.get(f"{url}:getDICOMStoreMetrics", timeout=30).json()
+        self._claim(int(metrics["instanceCount"]) == there, f"{metrics['instanceCount']} in the store, not {there}")
+
+    def _retrieved(self, uids: scans.Uids) -> bytes | None:
+        path = f"studies/{uids[0]}/series/{uids[1]}/instances/{uids[2]}"
+        headers = {"Accept": "application/dicom; transfer-syntax=*"}
+        answer = requests.get(f"{self._stack.addresses.dicomweb_url}/{path}", headers=headers, timeout=30)
+        return answer.content if answer.status_code == 200 else None
 
     def _claim(self, true: bool, else_: str) -> None:
         if not true:

@@ -7,6 +7,8 @@ from typing import Final
 # A command is a module of this package with `main(arguments) -> exit status`.
 COMMANDS: Final = {
     "doctor": "check a system from its buckets to a scan's way through it, and say how to mend what is wrong",
+    "reconcile": "publish again what lies in the landing bucket without an outcome",
+    "replay": "bring back what is in quarantine, or deliver dead letters again",
 }
 
 

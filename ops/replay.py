@@ -1,0 +1,135 @@
+"""After a fix: bring back what is in quarantine, or deliver again what was dead-lettered.
+
+    python -m ops replay quarantine [--prefix unsupported_input/]
+    python -m ops replay dead-letters [--function store_upload]
+
+From quarantine an object is copied to its old name in the landing bucket, which is an upload like any other, and then
+taken out of quarantine; one whose old name is taken by other bytes stays. A dead letter is published on the topic it
+came from and then acknowledged.
+"""
+
+import argparse
+from collections.abc import Iterator
+from typing import Final
+
+from functions.common.bucket import StoredObject
+from functions.common.deadline import Deadline
+from functions.common.errors import SupersededError
+from functions.common.http import read_all
+from functions.common.quarantine import NOTE_ENDING, Note
+from functions.common.resources import ObjectRef
+from functions.common.settings import DELETE, EXPORT, STORE
+from ops.places import Places, add_flags, run
+from ops.progress import Progress
+
+_DAY_S: Final = 86400.0
+_CALL_S: Final = 600.0
+_NOTE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+_BATCH: Final = 100
+_EMPTY_PULLS: Final = 3  # Pub/Sub may answer that there is nothing although there is
+_ADDED: Final = ("CloudPubSubDeadLetterSource", "googclient_")  # attributes that dead-lettering or a client added
+
+
+def main(arguments: list[str]) -> int:
+    """Read the flags, replay, print the counts; the exit status, as ops.places.run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ops replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    quarantine = kinds.add_parser("quarantine", help="objects in quarantine")
+    quarantine.add_argument("--prefix", default="", help="only those whose name there begins so, such as `rejected/`")
+    letters = kinds.add_parser("dead-letters", help="messages of a dead-letter subscription")
+    letters.add_argument("--function", default=STORE, choices=(STORE, DELETE, EXPORT), help="whose (%(default)s)")
+    for one in (quarantine, letters):
+        add_flags(one)
+    flags = parser.parse_args(arguments)
+    if flags.kind == "quarantine":
+        return run("replay", flags.system, lambda places: replay_quarantine(places, flags.prefix, flags.dry_run))
+    return run("replay", flags.system, lambda places: replay_dead_letters(places, flags.function, flags.dry_run))
+
+
+def replay_quarantine(places: Places, prefix: str, dry_run: bool) -> Progress:
+    """Bring objects back to the landing bucket.
+
+    Returns:
+        The counts: replayed (or to replay), name taken, without its object.
+
+    Raises:
+        PermanentError: a bucket does not exist.
+        RetryableError: Cloud Storage is away; what was brought back so far is out of quarantine.
+    """
+    progress = Progress("to replay" if dry_run else "replayed")
+    for listed, note in _notes(places, prefix, progress):
+        kept = ObjectRef(listed.ref.bucket, listed.ref.name.removesuffix(NOTE_ENDING))
+        deadline = Deadline(_CALL_S)
+        there = places.buckets.stat(kept, deadline)
+        now = places.buckets.stat(ObjectRef(note.source.bucket, note.source.name), deadline)
+        if there is None:
+            progress.count("without its object")
+        elif now is not None and now.crc32c != there.crc32c:
+            progress.count("name taken")
+        else:
+            if not dry_run:
+                _bring_back(places, there, listed, note, now is None)
+            progress.count(progress.done)
+    return progress
+
+
+def _bring_back(places: Places, kept: StoredObject, listed: StoredObject, note: Note, copy: bool) -> None:
+    deadline = Deadline(_CALL_S)
+    if copy:  # else an earlier run was cut off after it
+        try:
+            places.buckets.copy(kept.ref, note.source.bucket, note.source.name, deadline)
+        except SupersededError:
+            return  # quarantined anew this moment: for the next run
+    places.buckets.delete(kept.ref, deadline)
+    places.buckets.delete(listed.ref, deadline)
+
+
+def _notes(places: Places, prefix: str, progress: Progress) -> Iterator[tuple[StoredObject, Note]]:
+    for one in places.buckets.list(places.buckets_by_role["quarantine"], prefix, Deadline(_DAY_S)):
+        if not one.ref.name.endswith(NOTE_ENDING):
+            continue
+        deadline = Deadline(_CALL_S)
+        try:
+            with places.buckets.open(one.ref, deadline) as response:
+                note = Note.load(read_all(response, deadline, _NOTE_LIMIT_BYTES))
+        except SupersededError:
+            continue
+        except ValueError:
+            progress.count("unreadable notes")
+            continue
+        if note.source.bucket == places.buckets_by_role["landing"]:
+            yield one, note
+        else:
+            progress.count("of another bucket")
+
+
+def replay_dead_letters(places: Places, function: str, dry_run: bool) -> Progress:
+    """Publish a function's dead letters again.
+
+    Returns:
+        The counts: replayed (or to replay).
+
+    Raises:
+        PermanentError: there is no such subscription.
+        RetryableError: Pub/Sub is away; what was published so far is acknowledged.
+    """
+    progress = Progress("to replay" if dry_run else "replayed")
+    subscription = places.dead_letters[function]
+    topic = places.topics_by_role[places.roles[function]]
+    held, empty = [], 0
+    while empty < _EMPTY_PULLS:
+        messages = places.subscriptions.take(subscription, _BATCH, Deadline(_CALL_S))
+        empty = 0 if messages else empty + 1
+        for message in messages:
+            attributes = {key: value for key, value in message.attributes.items() if not key.startswith(_ADDED)}
+            if not dry_run:
+                places.topics.publish(topic, message.data, attributes, Deadline(_CALL_S))
+            progress.count(progress.done)
+        if dry_run:
+            held += messages
+        else:
+            places.subscriptions.acknowledge(subscription, messages, Deadline(_CALL_S))
+    places.subscriptions.give_back(subscription, held, Deadline(_CALL_S))
+    return progress

@@ -1,0 +1,123 @@
+"""The store function between real servers: a strict bucket server, the DICOM store, and a topic."""
+
+import base64
+import functools
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from functions import store
+from functions.common.memory import Memory
+from tests import scans
+from tests.contract.strictbucket import Blob, StrictBuckets, strict_buckets
+from tests.contract.world import STORE_NAME, World, world
+
+LANDING, QUARANTINE, ARCHIVE = "dicom-landing", "dicom-quarantine", "dicom-archive"
+UPLOADS = "projects/local/topics/dicom-uploads"
+
+
+class Landing:
+    """Uploads, deliveries, and what came of them."""
+
+    def __init__(self, made: World, buckets: StrictBuckets) -> None:
+        self.world = made
+        self.buckets = buckets
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process: the memory is gone."""
+        self.handle = functools.partial(store.handle, memory=Memory())
+
+    def upload(self, name: str, data: bytes, **more: Any) -> Blob:
+        """Write an object; `more`: metadata, created."""
+        return self.buckets.put(LANDING, name, data, **more)
+
+    def event(self, blob: Blob) -> tuple[bytes, dict[str, str]]:
+        """The notification's data and attributes."""
+        return json.dumps(blob.resource).encode(), {"eventType": "OBJECT_FINALIZE", "bucketId": blob.bucket}
+
+    def deliver(self, blob: Blob, **options: Any) -> str:
+        """One delivery: "" when acknowledged, else why not."""
+        return self.world.deliver(self.handle, *self.event(blob), **options)
+
+    def drop(self, name: str, data: bytes, **more: Any) -> list[dict[str, Any]]:
+        """Upload and deliver, follow-up messages too, until all is acknowledged: the outcomes of it."""
+        before = len(self.world.outcomes)
+        self.finish(self.upload(name, data, **more))
+        return self.world.outcomes[before:]
+
+    def finish(self, blob: Blob, **options: Any) -> int:
+        """Deliver an event and its follow-up messages until all is acknowledged; how many messages there were."""
+        attempt = 1
+        while self.deliver(blob, attempt=attempt, **options):
+            attempt += 1
+            assert attempt < 12, self.world.answers
+        slices = 1
+        queue = self.world.topics.messages.setdefault(UPLOADS, [])
+        while queue:
+            message = queue.pop(0)
+            slices += 1
+            data = base64.b64decode(message["data"])
+            attempt = 1
+            while self.world.deliver(self.handle, data, message["attributes"], attempt=attempt, **options):
+                attempt += 1
+                assert attempt < 12, self.world.answers
+        return slices
+
+    def at_once(self, *blobs: Blob) -> None:
+        """Deliver them from several threads at the same time."""
+        ready = threading.Barrier(len(blobs))
+
+        def one(blob: Blob) -> None:
+            ready.wait()
+            self.deliver(blob)
+
+        threads = [threading.Thread(target=one, args=(blob,)) for blob in blobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def stored(self, uids: scans.Uids) -> bytes | None:
+        """The file in the DICOM store, or None."""
+        study, series, instance = uids
+        url = f"{self.world.store_url}/v1/{STORE_NAME}/dicomWeb/studies/{study}/series/{series}/instances/{instance}"
+        request = urllib.request.Request(url, headers={"Accept": "application/dicom; transfer-syntax=*"})
+        try:
+            return bytes(urllib.request.urlopen(request).read())
+        except urllib.error.HTTPError as error:
+            assert error.code == 404
+            return None
+
+    def get(self, path: str) -> Any:
+        """JSON from the DICOM store."""
+        url = f"{self.world.store_url}/v1/{STORE_NAME}/dicomWeb/{path}"
+        return json.loads(urllib.request.urlopen(url).read())
+
+    def instances(self) -> int:
+        """How many instances the DICOM store holds."""
+        return len(self.world.found("instances?limit=50000"))
+
+    def note(self, name: str) -> dict[str, Any]:
+        """The note beside an object in quarantine."""
+        return dict(json.loads(self.buckets.read(QUARANTINE, f"{name}.reason.json")))
+
+
+@contextmanager
+def landing(data: Path, **env: str) -> Iterator[Landing]:
+    """The function with these settings, for the length of a `with`."""
+    settings: Any = {"LANDING_BUCKET": LANDING, "QUARANTINE_BUCKET": QUARANTINE, "UPLOADS_TOPIC": UPLOADS, **env}
+    with (
+        strict_buckets(LANDING, QUARANTINE, ARCHIVE) as buckets,
+        world("store_upload", data, buckets_url=buckets.url, **settings) as made,
+    ):
+        yield Landing(made, buckets)
+
+
+def words(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Outcome and reason of each."""
+    return [(record["outcome"], record.get("reason", "")) for record in records]

@@ -1,0 +1,187 @@
+"""A bucket server in memory that holds to every precondition, counts requests, and breaks off when told to.
+
+The emulator of the local stack ignores generations on reads, copies and deletes; what depends on them is tested here.
+"""
+
+import base64
+import http.server
+import json
+import re
+import threading
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One object."""
+
+    bucket: str
+    name: str
+    data: bytes
+    generation: int
+    metadata: dict[str, str] = field(default_factory=dict)
+    created: str = "2026-01-01T00:00:00Z"
+
+    @property
+    def resource(self) -> dict[str, Any]:
+        """As the JSON API shows it."""
+        checksum = base64.b64encode(google_crc32c.value(self.data).to_bytes(4, "big")).decode()
+        return {
+            "bucket": self.bucket,
+            "name": self.name,
+            "generation": str(self.generation),
+            "size": str(len(self.data)),
+            "crc32c": checksum,
+            "metadata": self.metadata,
+            "timeCreated": self.created,
+            "updated": self.created,
+        }
+
+
+class StrictBuckets(http.server.ThreadingHTTPServer):
+    """The server and what it holds."""
+
+    daemon_threads = True
+
+    def __init__(self, *buckets: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.buckets = {bucket: dict[str, Blob]() for bucket in buckets}
+        self.requests: Counter[str] = Counter()
+        self.cuts: list[int] = []  # each breaks the next read off after so many bytes
+        self.extra: dict[str, str] = {}  # headers of every read
+        self.failures: list[int] = []  # each is the status of the next request
+        self.lock = threading.RLock()
+        self._generation = 1000
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is no news here."""
+
+    def put(self, bucket: str, name: str, data: bytes, **more: Any) -> Blob:
+        """Write an object; `more`: metadata, created."""
+        with self.lock:
+            self._generation += 1
+            blob = Blob(bucket, name, data, self._generation, **more)
+            self.buckets[bucket][name] = blob
+            return blob
+
+    def names(self, bucket: str) -> list[str]:
+        """What the bucket holds."""
+        return sorted(self.buckets[bucket])
+
+    def read(self, bucket: str, name: str) -> bytes:
+        """An object's bytes."""
+        return self.buckets[bucket][name].data
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: StrictBuckets
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        """Media, metadata, listing."""
+        path, query = self._split()
+        if found := re.fullmatch(r"/storage/v1/b/([^/]+)/o", path):
+            return self._list(found[1], query)
+        blob = self._blob(path)
+        if blob is None or query.get("generation", str(blob.generation)) != str(blob.generation):
+            return self._answer(404, b"{}", "missing")
+        if query.get("alt") != "media":
+            return self._answer(200, json.dumps(blob.resource).encode(), "stat")
+        return self._media(blob)
+
+    def do_POST(self) -> None:
+        """Create (multipart) and rewrite."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        path, query = self._split()
+        if found := re.fullmatch(r"(/storage/v1/b/[^/]+/o/[^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", path):
+            source = self._blob(found[1])
+            wanted = query.get("sourceGeneration")
+            if source is None or found[2] not in self.server.buckets or wanted not in (None, str(source.generation)):
+                return self._answer(404, b"{}", "copy")
+            made = self.server.put(found[2], urllib.parse.unquote(found[3]), source.data, metadata=source.metadata)
+            return self._answer(200, json.dumps({"done": True, "resource": made.resource}).encode(), "copy")
+        bucket = path.split("/")[-2]
+        _, head, data, _ = body.split(b"--" + self.headers["Content-Type"].split("boundary=")[1].encode())
+        resource = json.loads(head.partition(b"\r\n\r\n")[2])
+        with self.server.lock:
+            there = self.server.buckets.get(bucket, {}).get(resource["name"])
+            wanted = query.get("ifGenerationMatch")
+            if bucket not in self.server.buckets:
+                return self._answer(404, b"{}", "create")
+            if wanted is not None and int(wanted) != (there.generation if there else 0):
+                return self._answer(412, b"{}", "create")
+            content = data.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+            made = self.server.put(bucket, resource["name"], content, metadata=resource.get("metadata", {}))
+        return self._answer(200, json.dumps(made.resource).encode(), "create")
+
+    def do_DELETE(self) -> None:
+        """Delete, under its precondition."""
+        path, query = self._split()
+        with self.server.lock:
+            blob = self._blob(path)
+            if blob is None:
+                return self._answer(404, b"{}", "delete")
+            if query.get("ifGenerationMatch", str(blob.generation)) != str(blob.generation):
+                return self._answer(412, b"{}", "delete")
+            del self.server.buckets[blob.bucket][blob.name]
+        return self._answer(204, b"", "delete")
+
+    def _split(self) -> tuple[str, dict[str, str]]:
+        url = urllib.parse.urlsplit(self.path)
+        return url.path, dict(urllib.parse.parse_qsl(url.query))
+
+    def _blob(self, path: str) -> Blob | None:
+        *_, bucket, _, name = path.split("/")
+        return self.server.buckets.get(bucket, {}).get(urllib.parse.unquote(name))
+
+    def _list(self, bucket: str, query: dict[str, str]) -> None:
+        names = [name for name in self.server.names(bucket) if name.startswith(query.get("prefix", ""))]
+        items = [self.server.buckets[bucket][name].resource for name in names]
+        self._answer(200, json.dumps({"items": items}).encode(), "list")
+
+    def _media(self, blob: Blob) -> None:
+        data, status = blob.data, 200
+        if found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            data, status = data[int(found[1]) : int(found[2]) + 1 if found[2] else None], 206
+        cut = self.server.cuts.pop(0) if self.server.cuts else None
+        self._answer(status, data, "read", {"x-goog-generation": str(blob.generation), **self.server.extra}, cut)
+
+    def _answer(
+        self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None, cut: int | None = None
+    ) -> None:
+        self.server.requests[kind] += 1
+        if self.server.failures:
+            status, body = self.server.failures.pop(0), b"{}"
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if cut is None else body[:cut])
+        if cut is not None:
+            self.close_connection = True
+
+
+@contextmanager
+def strict_buckets(*buckets: str) -> Iterator[StrictBuckets]:
+    """A server with these buckets, for the length of a `with`."""
+    server = StrictBuckets(*buckets)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,348 @@
+"""Single instances: every way one can end, between a strict bucket server and a real DICOM store."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import scans
+from tests.contract.landing import ARCHIVE, LANDING, QUARANTINE, Landing, landing, words
+from tests.contract.servers import Answer, planned
+
+UIDS = ("1.2", "1.2.3", "1.2.3.4")
+SCAN = scans.dicom(UIDS, scans.noise(1, 300_000))
+OTHER = SCAN[:-4] + bytes(4)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Landing]:
+    with landing(tmp_path) as made:
+        yield made
+
+
+def test_one_read_one_store_request_one_message(place: Landing) -> None:
+    (record,) = place.drop("night 1/üñí.dcm", SCAN)
+    assert (record["outcome"], record["bytes"]) == ("stored", len(SCAN))
+    assert (record["study"], record["series"], record["instance"]) == UIDS
+    assert place.stored(UIDS) == SCAN
+    assert place.buckets.requests == {"read": 1}
+    assert place.world.requests("POST", "store") == 1
+    assert len(place.world.outcomes) == 1
+
+
+@pytest.mark.parametrize("syntax", [scans.EXPLICIT, scans.IMPLICIT, scans.BIG_ENDIAN, scans.DEFLATED])
+def test_every_encoding_is_stored_byte_for_byte(place: Landing, syntax: str) -> None:
+    data = scans.dicom(UIDS, scans.noise(2, 5000), syntax=syntax)
+    assert words(place.drop("a", data)) == [("stored", "")]
+    assert place.stored(UIDS) == data
+
+
+def test_a_header_larger_than_the_head_is_read_once_more(place: Landing) -> None:
+    item = scans.element(0x00091002, "UN", scans.noise(3, 900_000))
+    private = scans.element(0x00090010, "LO", b"MAKER") + scans.element(
+        0x00091001,
+        "SQ",
+        b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + item + b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0",
+        undefined=True,
+    )
+    data = scans.dicom(UIDS, private=private)
+    assert words(place.drop("a.dcm", data)) == [("stored", "")]
+    assert place.stored(UIDS) == data
+    assert place.buckets.requests == {"read": 2}
+
+
+def test_a_file_without_preamble_is_for_the_store_to_judge(place: Landing) -> None:
+    assert words(place.drop("a.dcm", SCAN[132:])) == [("stored", "")]
+    assert place.stored(UIDS) == SCAN[132:]
+
+
+def test_an_object_that_is_unpacked_on_the_way_is_stored_unpacked(place: Landing) -> None:
+    # Cloud Storage's decompressive transcoding: size and checksum in the event are those of the packed bytes.
+    blob = place.upload("a.dcm", SCAN)
+    resource = {**blob.resource, "size": str(len(gzip.compress(SCAN))), "crc32c": "AAAAAA=="}
+    place.buckets.extra = {"x-goog-stored-content-encoding": "gzip"}
+    data, attributes = json.dumps(resource).encode(), {"eventType": "OBJECT_FINALIZE"}
+    assert place.world.deliver(place.handle, data, attributes) == ""
+    assert place.stored(UIDS) == SCAN
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"hello", "unsupported_input"),
+        (b"", "unsupported_input"),
+        (SCAN[:100], "unsupported_input"),
+        (SCAN[:300], "unsupported_input"),
+        (scans.dicom(("1.2", "1.2.3", "1.2.x")), "unsupported_input"),
+        (scans.dicom(("1.2", "1.2.3", "1." + "2" * 63)), "unsupported_input"),
+        (scans.dicom(("1.2", "", "1.2.3")), "unsupported_input"),
+        (scans.meta(sop_class="1.2.840.10008.1.3.10"), "unsupported_input"),
+        (SCAN[:-99], "rejected"),
+        (b'{"a": 1}', "unsupported_input"),
+        (b"PK\x03\x04 no zip", "unsupported_input"),
+        (gzip.compress(b"no tar", mtime=0), "unsupported_input"),
+    ],
+)
+def test_what_can_never_be_stored_goes_to_quarantine_with_its_reason(place: Landing, data: bytes, reason: str) -> None:
+    (record,) = place.drop("night/x", data, metadata={"from": "scanner"})
+    assert (record["outcome"], record["reason"]) == ("rejected", reason)
+    assert place.buckets.names(QUARANTINE) == [f"{reason}/night/x", f"{reason}/night/x.reason.json"]
+    assert place.buckets.read(QUARANTINE, f"{reason}/night/x") == data
+    assert place.buckets.buckets[QUARANTINE][f"{reason}/night/x"].metadata == {"from": "scanner"}
+    note = place.note(f"{reason}/night/x")
+    assert (note["reason"], note["name"], note["outcome_id"]) == (reason, "night/x", record["id"])
+    assert place.buckets.names(LANDING) == []
+
+
+def test_a_folders_placeholder_is_left_alone(place: Landing) -> None:
+    assert words(place.drop("night/", b"")) == [("skipped", "unsupported_input")]
+    assert place.buckets.names(LANDING) == ["night/"]
+    assert not place.buckets.names(QUARANTINE)
+
+
+# Deliveries
+
+
+def test_the_same_event_five_times_twice_at_once_is_stored_once(place: Landing) -> None:
+    blob = place.upload("a.dcm", SCAN)
+    place.at_once(blob, blob)
+    for _ in range(3):
+        place.deliver(blob)
+    outcomes = place.world.outcomes
+    assert {record["id"] for record in outcomes} == {outcomes[0]["id"]}
+    assert [word for word, _ in words(outcomes)] == ["stored"] + ["duplicate"] * (len(outcomes) - 1)
+    assert len(outcomes) + place.world.answers.count("operation_pending") == 5
+    assert place.instances() == 1
+
+
+def test_a_new_process_that_gets_the_event_again_says_the_same(place: Landing) -> None:
+    blob = place.upload("a.dcm", SCAN)
+    place.deliver(blob)
+    place.restart()
+    place.deliver(blob, attempt=2)
+    assert words(place.world.outcomes) == [("stored", ""), ("stored", "")]
+    assert place.instances() == 1
+
+
+def test_identical_bytes_under_another_name_are_a_duplicate(place: Landing) -> None:
+    assert words(place.drop("a.dcm", SCAN)) == [("stored", "")]
+    assert words(place.drop("b.dcm", SCAN)) == [("duplicate", "")]
+    assert place.instances() == 1
+
+
+def test_an_overwritten_or_vanished_source_is_superseded(place: Landing) -> None:
+    first = place.upload("a.dcm", SCAN)
+    second = place.upload("a.dcm", scans.dicom(("1.2", "1.2.3", "1.2.3.5")))
+    place.deliver(first)
+    del place.buckets.buckets[LANDING]["a.dcm"]
+    place.deliver(second)
+    assert words(place.world.outcomes) == [("superseded", ""), ("superseded", "")]
+    assert place.instances() == 0
+
+
+def test_an_object_overwritten_while_it_is_quarantined_is_not_deleted(place: Landing) -> None:
+    first = place.upload("a", b"junk")
+    place.world.topics.fail = 4  # the outcome cannot be published: quarantined, and still in the landing bucket
+    assert place.deliver(first) == "unavailable"
+    place.upload("a", SCAN)
+    place.deliver(first, attempt=2)
+    assert words(place.world.outcomes) == [("superseded", "")]
+    assert place.buckets.read(LANDING, "a") == SCAN
+
+
+@pytest.mark.parametrize("attributes", [{}, {"eventType": "OBJECT_DELETE"}, {"continuation": "archive"}])
+def test_what_is_no_upload_is_refused(place: Landing, attributes: dict[str, str]) -> None:
+    blob = place.upload("a.dcm", SCAN)
+    assert place.world.deliver(place.handle, json.dumps(blob.resource).encode(), attributes) == ""
+    assert words(place.world.outcomes) == [("rejected", "invalid_event")]
+
+
+def test_an_object_of_another_bucket_is_refused(place: Landing) -> None:
+    blob = place.buckets.put(ARCHIVE, "a.dcm", SCAN)
+    assert place.deliver(blob) == ""
+    assert words(place.world.outcomes) == [("rejected", "invalid_event")]
+    assert place.instances() == 0
+
+
+# The DICOM store's answers
+
+
+def test_other_bytes_under_the_same_uids_are_a_conflict(place: Landing) -> None:
+    place.drop("a.dcm", SCAN)
+    assert words(place.drop("b.dcm", OTHER)) == [("conflict", "conflict")]
+    assert place.stored(UIDS) == SCAN
+    assert place.buckets.read(QUARANTINE, "conflict/b.dcm") == OTHER
+    assert place.buckets.names(LANDING) == ["a.dcm"]
+
+
+def test_policy_by_prefix_keeps_or_overwrites(tmp_path: Path) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="reject,keep/=keep,new/=overwrite") as place:
+        place.drop("a.dcm", SCAN)
+        assert words(place.drop("keep/b.dcm", OTHER)) == [("conflict", "conflict")]
+        assert place.stored(UIDS) == SCAN
+        assert not place.buckets.names(QUARANTINE)
+        assert words(place.drop("new/b.dcm", OTHER)) == [("stored", "")]
+        assert place.stored(UIDS) == OTHER
+        assert place.buckets.names(LANDING) == ["a.dcm", "keep/b.dcm", "new/b.dcm"]
+
+
+def report(detail: str, code: int = 272) -> bytes:
+    failed = {"00081197": {"vr": "US", "Value": [code]}, "00091097": {"vr": "LT", "Value": [detail]}}
+    return json.dumps([{"00081198": {"vr": "SQ", "Value": [failed]}}]).encode()
+
+
+def retrieved(data: bytes) -> Answer:
+    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n--b--\r\n"
+    return Answer(200, {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, body)
+
+
+EXISTS = "An instance already exists in this DICOM Store with the same UIDs."
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([Answer(409, body=report(EXISTS)), retrieved(SCAN)], "duplicate"),
+        ([Answer(409, body=report(EXISTS)), retrieved(OTHER)], "conflict"),
+        ([Answer(409, body=report("", 0x0111)), retrieved(SCAN)], "duplicate"),
+        ([Answer(409, body=report("The file is damaged.")), retrieved(SCAN)], "rejected"),
+        ([Answer(200, body=report("The file is damaged."))], "rejected"),
+        ([Answer(400, body=b"no")], "rejected"),
+        ([Answer(415, body=b"no")], "rejected"),
+        (
+            [Answer(409, body=report("A delete operation is running.")), Answer(200, body=report(""))],
+            "operation_pending",
+        ),
+        ([Answer(409, body=report(EXISTS)), Answer(404)], "unavailable"),
+    ],
+)
+def test_a_refusal_is_read_and_not_guessed(tmp_path: Path, answers: list[Answer], expected: str) -> None:
+    with planned(*answers) as store, landing(tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1") as place:
+        answer = place.deliver(place.upload("a.dcm", SCAN))
+        assert [answer or record["outcome"] for record in place.world.outcomes or [{}]] == [expected]
+        assert "damaged" not in json.dumps(place.world.outcomes)  # the store's words may hold patient data
+
+
+def test_an_unreadable_refusal_is_rejected_with_its_status(place: Landing) -> None:
+    place.world.fault(method="POST", kind="status", status=409, body="no report", count=1)
+    (record,) = place.drop("a.dcm", SCAN)
+    assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
+    assert "409" in record["detail"]
+
+
+def test_a_refusal_after_a_lost_answer_is_looked_into(place: Landing) -> None:
+    place.world.fault(method="POST", kind="reset", when="after", count=1)
+    place.world.fault(method="POST", kind="status", status=409, body="no report", count=1)
+    assert words(place.drop("a.dcm", SCAN)) == [("duplicate", "")]
+    assert place.stored(UIDS) == SCAN
+
+
+def test_success_that_cannot_be_read_is_checked(place: Landing) -> None:
+    place.world.fault(method="POST", kind="status", status=200, body="done", count=1)
+    assert place.deliver(place.upload("a.dcm", SCAN)) == "unavailable"  # it said so, and nothing was there
+    assert words(place.drop("b.dcm", SCAN)) == [("stored", "")]
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_service_that_is_set_up_wrong_quarantines_nothing(place: Landing, status: int) -> None:
+    place.world.fault(method="POST", kind="status", status=status, count=1)
+    assert place.deliver(place.upload("a.dcm", SCAN)) == "unavailable"
+    assert not place.buckets.names(QUARANTINE)
+    assert place.buckets.names(LANDING) == ["a.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ({"kind": "status", "status": 403}, "unauthorized"),
+        ({"kind": "status", "status": 429, "retry_after": 60}, "rate_limited"),
+        ({"kind": "status", "status": 503, "retry_after": 60}, "rate_limited"),
+    ],
+)
+def test_what_may_pass_is_handed_back_and_then_recovers(place: Landing, rule: dict[str, Any], reason: str) -> None:
+    place.world.fault(method="POST", count=1, **rule)
+    blob = place.upload("a.dcm", SCAN)
+    assert place.deliver(blob) == reason
+    assert not place.world.outcomes
+    assert place.deliver(blob, attempt=2) == ""
+    assert words(place.world.outcomes) == [("stored", "")]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 429, "retry_after": 1},
+        {"kind": "reset"},
+        {"kind": "reset", "when": "after"},
+        {"kind": "truncate"},
+    ],
+)
+def test_a_passing_fault_costs_one_more_request(place: Landing, rule: dict[str, Any]) -> None:
+    place.world.fault(method="POST", count=1, **rule)
+    (record,) = place.drop("a.dcm", SCAN)
+    assert record["outcome"] == "stored"
+    assert place.stored(UIDS) == SCAN
+    assert place.buckets.requests["read"] <= 2
+    assert place.world.requests("POST", "store") == 2
+
+
+# The bucket
+
+
+def test_a_read_that_is_cut_sends_nothing_and_is_done_again(place: Landing) -> None:
+    place.buckets.cuts = [200_000]
+    assert words(place.drop("a.dcm", SCAN)) == [("stored", "")]
+    assert place.stored(UIDS) == SCAN
+    assert place.instances() == 1
+
+
+def test_bytes_that_do_not_match_the_checksum_are_never_stored(place: Landing) -> None:
+    blob = place.upload("a.dcm", SCAN)
+    resource = json.dumps({**blob.resource, "crc32c": "AAAAAA=="}).encode()
+    attributes = {"eventType": "OBJECT_FINALIZE"}
+    assert place.world.deliver(place.handle, resource, attributes, budget_s=3.0) in ("unavailable", "deadline_exceeded")
+    assert place.instances() == 0
+
+
+def test_a_quarantine_that_is_missing_loses_nothing(place: Landing) -> None:
+    del place.buckets.buckets[QUARANTINE]
+    blob = place.upload("a", b"junk")
+    assert place.deliver(blob) == "unavailable"
+    assert not place.world.outcomes
+    place.buckets.buckets[QUARANTINE] = {}
+    assert place.deliver(blob, attempt=2) == ""
+    assert words(place.world.outcomes) == [("rejected", "unsupported_input")]
+
+
+# What becomes of the source
+
+
+def test_a_stored_source_is_kept_deleted_or_moved_by_prefix(tmp_path: Path) -> None:
+    settings = {"SOURCE_DISPOSITION": "keep,d/=delete,m/=move", "MOVE_DESTINATION": f"gs://{ARCHIVE}/done"}
+    with landing(tmp_path, **settings) as place:
+        for number, name in enumerate(("k/a", "d/a", "m/a")):
+            data = scans.dicom(("1.2", "1.2.3", f"1.2.3.{number + 1}"))
+            assert words(place.drop(name, data)) == [("stored", "")]
+        assert place.buckets.names(LANDING) == ["k/a"]
+        assert place.buckets.names(ARCHIVE) == ["done/m/a"]
+        blob = place.upload("m/b", SCAN)
+        place.deliver(blob)
+        place.restart()
+        place.deliver(blob, attempt=2)  # acknowledged too late: it is gone already
+        assert words(place.world.outcomes)[-2:] == [("stored", ""), ("superseded", "")]
+
+
+def test_the_storage_class_is_the_objects_or_the_prefixs(tmp_path: Path) -> None:
+    with landing(tmp_path, STORAGE_CLASS="old/=COLDLINE") as place:
+        place.drop("old/a", scans.dicom(("1", "1", "1")))
+        place.drop("old/b", scans.dicom(("1", "1", "2")), metadata={"dicom-storage-class": "archive"})
+        place.drop("c", scans.dicom(("1", "1", "3")))
+        path = "studies/1/series/1/instances/{}:getStorageInfo"
+        infos = [place.get(path.format(number)) for number in "123"]
+        assert [i["blobStorageInfo"]["storageClass"] for i in infos] == ["COLDLINE", "ARCHIVE", "STANDARD"]
+        (record,) = place.drop("d", scans.dicom(("1", "1", "4")), metadata={"dicom-storage-class": "cheap"})
+        assert (record["outcome"], record["reason"]) == ("rejected", "rejected")

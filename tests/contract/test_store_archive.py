@@ -1,0 +1,263 @@
+"""Archives between a strict bucket server and a real DICOM store: each member to its outcome, all of them to one."""
+
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import scans
+from tests.contract.landing import LANDING, QUARANTINE, UPLOADS, Landing, landing, words
+
+STUDY = "1.2"
+
+
+def uids(number: int) -> scans.Uids:
+    return STUDY, f"{STUDY}.1", f"{STUDY}.1.{number}"
+
+
+def files(count: int, size: int = 3000) -> list[tuple[str, bytes]]:
+    return [(f"study/series/{n}", scans.dicom(uids(n), scans.noise(n, size))) for n in range(1, count + 1)]
+
+
+def archive(kind: str, content: list[tuple[str, bytes]]) -> bytes:
+    if kind == "zip":
+        return scans.zipped(content)
+    return scans.tarred(content, "w:gz" if kind == "tar.gz" else "w")
+
+
+def split(records: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The archive's own record, and those of its members by name."""
+    (own,) = [record for record in records if "member" not in record]
+    return own, {record["member"]: record for record in records if "member" in record}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Landing]:
+    with landing(tmp_path) as made:
+        yield made
+
+
+KINDS = pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+
+
+@KINDS
+def test_every_member_is_stored_byte_for_byte(place: Landing, kind: str) -> None:
+    content = files(30)
+    own, members = split(place.drop(f"a.{kind}", archive(kind, content)))
+    assert (own["outcome"], own["counts"]) == ("stored", {"members": 30, "stored": 30})
+    assert {name: record["outcome"] for name, record in members.items()} == {name: "stored" for name, _ in content}
+    assert all(place.stored(uids(n)) == data for n, (_, data) in enumerate(content, 1))
+    assert len({record["id"] for record in members.values()} | {own["id"]}) == 31
+    assert place.buckets.names(LANDING) == [f"a.{kind}"]
+
+
+@KINDS
+def test_members_that_fail_stand_beside_members_that_store(place: Landing, kind: str) -> None:
+    content = files(4)
+    place.drop("first.dcm", content[0][1])
+    content += [
+        ("DICOMDIR", scans.meta(sop_class="1.2.840.10008.1.3.10")),
+        ("viewer/README.TXT", b"a CD"),
+        ("viewer/logo.jpg", scans.jpeg()),
+        ("cut", content[1][1][:-99]),
+        ("bad-uid", scans.dicom(("1", "1", "x"))),
+        ("other", content[2][1][:-4] + bytes(4)),
+    ]
+    own, members = split(place.drop("cd", archive(kind, content)))
+    assert own["outcome"] == "partial"
+    assert own["counts"] == {"members": 10, "stored": 3, "duplicate": 1, "skipped": 3, "rejected": 2, "conflict": 1}
+    assert members["cut"]["reason"] == "rejected"
+    assert members["bad-uid"]["reason"] == "unsupported_input"
+    assert members["other"]["outcome"] == "conflict"
+    assert {name for name, record in members.items() if record["outcome"] == "skipped"} == {
+        "DICOMDIR",
+        "viewer/README.TXT",
+        "viewer/logo.jpg",
+    }
+    note = place.note(f"{own['reason']}/cd")
+    assert {one["member"]: one["reason"] for one in note["members"]} == {
+        "cut": "rejected",
+        "bad-uid": "unsupported_input",
+        "other": "conflict",
+    }
+    assert place.buckets.names(LANDING) == ["first.dcm"]
+
+
+@KINDS
+def test_pairs_are_stored_in_either_order_and_one_left_alone_is_told(place: Landing, kind: str) -> None:
+    content = [
+        ("a/1.json", scans.metadata(uids(1))),
+        ("a/2.jpg", scans.jpeg(2)),
+        ("b/1.jpeg", scans.jpeg(3)),  # another folder: not the other half of a/1
+        ("a/1.JPG", scans.jpeg(1)),
+        ("a/2.json", scans.metadata(uids(2))),
+        ("c/3.json", scans.metadata(uids(3))),
+    ]
+    own, members = split(place.drop("x", archive(kind, content)))
+    assert own["counts"] == {"members": 6, "stored": 4, "skipped": 1, "rejected": 1}
+    assert (members["c/3.json"]["outcome"], members["b/1.jpeg"]["outcome"]) == ("rejected", "skipped")
+    assert members["a/1.json"]["instance"] == members["a/1.JPG"]["instance"] == uids(1)[2]
+    assert place.instances() == 2
+
+
+@KINDS
+def test_an_archive_in_an_archive_is_gone_through_up_to_the_limit(place: Landing, kind: str) -> None:
+    inner = archive("tar.gz", files(3))
+    own, members = split(place.drop("x", archive(kind, [("in/side", inner), *files(5)[3:]])))
+    assert own["counts"] == {"members": 5, "stored": 5}
+    assert "in/side/study/series/1" in members
+    deeper = archive("zip", [("2", inner)])
+    (refused,) = [r for r in place.drop("y", archive(kind, [("1", deeper)])) if "member" not in r]
+    assert words([refused]) == [("rejected", "unsafe_archive")]
+
+
+@KINDS
+def test_an_archive_longer_than_one_invocation_goes_on_and_ends_once(place: Landing, kind: str) -> None:
+    content = [*files(24), ("p/1.jpg", scans.jpeg(1)), *files(30)[24:], ("p/1.json", scans.metadata(uids(99)))]
+    blob = place.upload("a", archive(kind, content))
+    place.world.fault(method="POST", path="/studies$", kind="slow", delay_s=0.25)
+    slices = place.finish(blob, budget_s=1.0)
+    assert slices > 1
+    own, members = split(place.world.outcomes)
+    assert own["counts"] == {"members": 32, "stored": 32}
+    assert len(members) == 32
+    assert place.instances() == 31
+
+
+def test_a_store_that_goes_away_costs_only_what_was_not_done(place: Landing) -> None:
+    blob = place.upload("a.zip", scans.zipped(files(40)))
+    place.world.fault(method="POST", path="/studies$", kind="status", status=403, skip=15, count=2)
+    assert place.finish(blob) > 1
+    own = [record for record in place.world.outcomes if "member" not in record]
+    assert [(r["outcome"], r["counts"]["members"]) for r in own] == [("stored", 40)]
+    assert place.instances() == 40
+    assert place.world.requests("POST", "store") < 75
+
+
+def test_a_whole_archive_delivered_twice_is_stored_once(place: Landing) -> None:
+    blob = place.upload("a.zip", scans.zipped(files(10)))
+    place.finish(blob)
+    place.restart()
+    place.finish(blob)
+    by_id: Counter[str] = Counter(record["id"] for record in place.world.outcomes)
+    assert set(by_id.values()) == {2}
+    assert {record["outcome"] for record in place.world.outcomes} == {"stored"}
+    assert place.instances() == 10
+
+
+def test_two_members_of_one_name_have_two_outcomes(place: Landing) -> None:
+    content = [("same", scans.dicom(uids(n))) for n in (1, 2)]
+    records = place.drop("a.tar", scans.tarred(content))
+    assert len({record["id"] for record in records}) == 3
+    assert place.instances() == 2
+
+
+def test_a_large_member_streams_through_a_read_that_breaks(place: Landing) -> None:
+    data = scans.dicom(uids(1), scans.noise(1, 3_000_000))
+    blob = place.upload("a.zip", scans.zipped([("big", data), *files(3)[1:]], zipfile.ZIP_STORED))
+    place.buckets.cuts = [500, 100_000, 1_000_000, 300_000, 200_000, 100_000]
+    place.finish(blob)
+    assert place.stored(uids(1)) == data
+    assert place.instances() == 3
+
+
+def test_an_archive_is_read_little_more_than_once(place: Landing) -> None:
+    place.drop("a.zip", scans.zipped(files(200)))
+    assert place.instances() == 200
+    assert place.buckets.requests["read"] <= 8  # its beginning, its directory (a few), and then all in one
+
+
+def test_an_archive_overwritten_on_the_way_is_superseded(place: Landing) -> None:
+    blob = place.upload("a.zip", scans.zipped(files(3)))
+    place.upload("a.zip", b"later")
+    place.finish(blob)
+    assert words(place.world.outcomes) == [("superseded", "")]
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.95])
+@KINDS
+def test_an_archive_that_was_cut_is_quarantined(place: Landing, kind: str, cut: float) -> None:
+    data = archive(kind, files(6, 40_000))
+    own, _ = split(place.drop("a", data[: int(len(data) * cut)]))
+    assert own["outcome"] in ("rejected", "partial")
+    assert own["reason"] == "unsupported_input"
+    assert place.buckets.names(QUARANTINE) == ["unsupported_input/a", "unsupported_input/a.reason.json"]
+
+
+def test_a_damaged_member_is_never_stored(place: Landing) -> None:
+    content = files(2, 50_000)
+    data = bytearray(scans.zipped(content, zipfile.ZIP_STORED))
+    data[25_000] ^= 1  # inside the first member's pixels: only its checksum shows it
+    own, members = split(place.drop("a.zip", bytes(data)))
+    assert own["outcome"] == "partial"
+    assert members["study/series/1"]["reason"] == "unsupported_input"
+    assert place.instances() == 1
+
+
+def test_nothing_to_store_is_quarantined(place: Landing) -> None:
+    own, _ = split(place.drop("a.zip", scans.zipped([("a.txt", b"1"), ("b/", b"")])))
+    assert words([own]) == [("rejected", "unsupported_input")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit", "content"),
+    [
+        ("MAX_MEMBERS", "3", files(4)),
+        ("MAX_BYTES", "10000", files(4)),
+        ("MAX_MEMBER_BYTES", "3000", files(1)),
+        ("MAX_RATIO", "2", [("zeros", bytes(40_000_000))]),
+        ("MAX_NESTING", "0", [("in.zip", scans.zipped(files(1)))]),
+        ("MAX_NAME_BYTES", "20", [("n" * 21, b"1")]),
+        ("MAX_RATIO", "200", [("../escape", b"1")]),
+        ("MAX_RATIO", "200", [("/etc/passwd", b"1")]),
+        ("MAX_RATIO", "200", [("c:\\x", b"1")]),
+        ("MAX_RATIO", "200", [("a\nb", b"1")]),
+    ],
+)
+@KINDS
+def test_each_limit_is_one(
+    tmp_path: Path, kind: str, setting: str, limit: str, content: list[tuple[str, bytes]]
+) -> None:
+    if kind == "tar" and content[0][0] == "zeros":
+        pytest.skip("a tar does not compress")
+    with landing(tmp_path, **{f"ARCHIVE_{setting}": limit}) as place:
+        own, _ = split(place.drop("a", archive(kind, content)))
+        assert own["reason"] == "unsafe_archive"
+        assert place.buckets.names(QUARANTINE) == ["unsafe_archive/a", "unsafe_archive/a.reason.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cursor": [-1]},
+        {"cursor": ["1"]},
+        {"members": True},
+        {"counts": {"stored": "1"}},
+        {"failed": [["a"]]},
+        {"waiting": {"a": ["zip", "a", [0], 1]}},
+        {"event": None},
+        {"event": {"bucket": "dicom-archive", "name": "a.zip", "generation": "1", "size": "1"}},
+        {"more": 1},
+    ],
+)
+def test_a_forged_continuation_is_refused(place: Landing, change: dict[str, Any]) -> None:
+    blob = place.upload("a.zip", scans.zipped(files(2)))
+    message = {
+        "event": blob.resource,
+        "cursor": [1],
+        "members": 1,
+        "total_bytes": 1,
+        "counts": {"stored": 1},
+        "failed": [],
+        "reason": "",
+        "waiting": {},
+    }
+    data = json.dumps({**message, **change}).encode()
+    assert place.world.deliver(place.handle, data, {"continuation": "archive"}) == ""
+    assert words(place.world.outcomes) == [("rejected", "invalid_event")]
+    assert place.instances() == 0
+    place.world.topics.messages.pop(UPLOADS, None)

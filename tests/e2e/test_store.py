@@ -1,0 +1,57 @@
+"""The store function in the whole system: dead letters replayed, and a short night of chaos."""
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+import requests
+
+from benchmarks import chaos
+from infra.local.clients import Watch
+from infra.local.stack import Stack
+from infra.local.topology import ROOT, Overrides
+from tests import scans
+from tests.e2e.conftest import Seen
+
+
+def ops(stack: Stack, *arguments: str) -> str:
+    command = [sys.executable, "-m", "ops", *arguments, "--system", str(stack.data / "stack.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.serial
+def test_what_was_dead_lettered_is_replayed_after_the_fix(tmp_path: Path) -> None:
+    quick = Overrides(0.1, 0.1, 60, 5, 1)
+    with Stack(tmp_path, overrides=quick, functions=["store_upload"]) as stack:
+        faults = f"http://{stack.addresses.dicomstore}/_faults"
+        requests.post(faults, json={"kind": "status", "status": 403, "method": "POST"}, timeout=10)
+        uids = ("1.2", "1.2.3", "1.2.3.4")
+        name = f"projects/local/subscriptions/seen-{uuid.uuid4().hex}"
+        with Watch(stack.pubsub, stack.topology.topics["outcomes"], name) as watch:
+            stack.buckets.upload(stack.topology.buckets["landing"], "a.dcm", scans.dicom(uids))
+            while ops(stack, "replay", "dead-letters", "--dry-run") != "1 to replay":
+                stack.check()
+            requests.delete(faults, timeout=10)
+            assert ops(stack, "replay", "dead-letters") == "1 replayed"
+            seen = Seen(watch)
+            assert seen.of("a.dcm")[0]["outcome"] == "stored"
+            assert ops(stack, "replay", "dead-letters") == "0 replayed"
+        assert "1 with an outcome" in _until_in_ledger(stack)
+
+
+def _until_in_ledger(stack: Stack) -> str:
+    for _ in range(100):
+        said = ops(stack, "reconcile", "--older-than-s", "0", "--dry-run")
+        if "0 to publish" in said:
+            return said
+    raise AssertionError(said)
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(170)
+def test_a_short_night_of_chaos(tmp_path: Path) -> None:
+    assert chaos.night(tmp_path, uploads=80, seed=7, kill_every_s=2.5, timeout_s=120) == []

@@ -1,0 +1,140 @@
+"""Archives gone through member by member: whole, from any place on, cut and damaged anywhere, and built to harm."""
+
+import contextlib
+import io
+import struct
+import zipfile
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.common.archive import Cursor, Limits, Member, Walk
+from functions.common.errors import PermanentError
+from tests import scans
+
+LIMITS = Limits(1000, 1 << 30, 1 << 28, 500, 2, 1024)
+NAMES = st.text("abc/._- ü", min_size=1, max_size=12).filter(
+    lambda n: ".." not in n.split("/") and not n.startswith("/") and not n.endswith("/")
+)
+FILES = st.lists(st.tuples(NAMES, st.binary(max_size=3000).map(lambda text: b"." + text)), max_size=6)
+KINDS: Any = st.sampled_from(["zip", "tar", "gzip"])
+
+
+def pack(kind: str, files: list[tuple[str, bytes]]) -> bytes:
+    if kind == "zip":
+        with contextlib.suppress(UserWarning):
+            return scans.zipped(files)
+    return scans.tarred(files, "w:gz" if kind == "gzip" else "w")
+
+
+def walk(data: bytes, kind: Any, cursor: Cursor = (), limits: Limits = LIMITS) -> list[tuple[Member, bytes]]:
+    found = []
+    for member in Walk(len(data), limits).members_of(io.BytesIO(data), kind, cursor):
+        found.append((member, b"" if member.problem else b"".join(member.source.chunks())))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@settings(max_examples=60, deadline=None)
+@given(FILES, KINDS, KINDS)
+def test_all_come_in_order_and_a_walk_goes_on_from_anywhere(
+    files: list[tuple[str, bytes]], kind: str, inner: str
+) -> None:
+    within = [("first", b"begin"), *files[:3]]
+    data = pack(kind, [*files, ("inner", pack(inner, within)), ("last", b"end")])
+    expected = [*files, *((f"inner/{name}", text) for name, text in within), ("last", b"end")]
+    whole = walk(data, kind)
+    assert [(member.name, text) for member, text in whole] == expected
+    for number, (member, _) in enumerate(whole):
+        assert [text for _, text in walk(data, kind, member.before)] == [text for _, text in expected[number:]]
+        assert [text for _, text in walk(data, kind, member.after)] == [text for _, text in expected[number + 1 :]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(FILES, KINDS, st.data())
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_damage_ends_in_a_reason_or_in_true_bytes(
+    files: list[tuple[str, bytes]], kind: str, data: st.DataObject
+) -> None:
+    whole = bytearray(pack(kind, files))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        whole = whole[:at]
+    else:
+        whole[at] ^= data.draw(st.integers(1, 255))
+    try:
+        found = walk(bytes(whole), kind)
+    except PermanentError as error:
+        assert error.reason in ("unsupported_input", "unsafe_archive")
+        return
+    if kind == "zip":  # a tar has no checksum for its members, a tar.gz one for the whole
+        texts = [text for _, text in files]
+        assert all(text in texts for member, text in found if member.problem is None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=2000), KINDS)
+def test_any_bytes_end_in_one_reason_or_nothing(data: bytes, kind: str) -> None:
+    with contextlib.suppress(PermanentError):
+        walk(data, kind)
+
+
+def refused(data: bytes, kind: str, **limits: int) -> str:
+    with pytest.raises(PermanentError) as caught:
+        walk(data, kind, limits=Limits(**{**LIMITS.__dict__, **limits}))
+    assert caught.value.reason == "unsafe_archive"
+    return caught.value.detail
+
+
+def test_a_zip_that_lies_about_its_count_is_counted() -> None:
+    data = bytearray(scans.zipped((str(n), b"") for n in range(500)))
+    end = data.rindex(b"PK\x05\x06")
+    data[end + 8 : end + 12] = struct.pack("<HH", 1, 1)
+    assert "members" in refused(bytes(data), "zip", members=100)
+
+
+def test_members_that_share_bytes_are_refused() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", bytes(5000))
+        archive.writestr("b", bytes(5000))
+        archive.getinfo("b").header_offset = archive.getinfo("a").header_offset + 10
+    assert "share" in refused(file.getvalue(), "zip")
+
+
+def test_a_header_that_would_fill_the_memory_is_refused() -> None:
+    import tarfile
+
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33  # a name of 8 GiB
+    assert "header" in refused(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048), "tar")
+
+
+def test_a_bomb_is_refused_before_it_is_read() -> None:
+    bomb = scans.zipped([("zeros", bytes(100_000_000))])
+    assert "bytes" in refused(bomb, "zip")
+    assert "bytes" in refused(scans.tarred([("zeros", bytes(100_000_000))], "w:gz"), "gzip")
+
+
+def test_links_devices_and_secrets_have_a_problem_each() -> None:
+    import tarfile
+
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+            info = tarfile.TarInfo(f"x{kind!r}")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    assert [member.problem is not None for member, _ in walk(file.getvalue(), "tar")] == [True] * 4
+    secret = bytearray(scans.zipped([("a", b"1")]))
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        secret[secret.index(mark) + at] |= 1
+    assert walk(bytes(secret), "zip")[0][0].problem is not None
+
+
+def test_names_that_no_character_set_explains_can_be_written_as_json() -> None:
+    data = scans.tarred([("M\udcfcller", b"1")])
+    ((member, _),) = walk(data, "tar")
+    assert member.name.encode()

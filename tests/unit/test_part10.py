@@ -1,0 +1,132 @@
+"""The header walk against pydicom, on its own files and on made ones, cut and damaged anywhere."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.common import part10
+from functions.common.errors import NothingToStoreError, PermanentError
+from functions.common.resources import is_uid
+from tests import scans
+
+UIDS = ("1.2", "1.2.3", "1.2.3.4")
+DATA = Path(pydicom.__file__).parent / "data"
+FILES = sorted((*(DATA / "test_files").rglob("*.dcm"), *(DATA / "charset_files").rglob("*.dcm")))
+SYNTAXES = (scans.EXPLICIT, scans.IMPLICIT, scans.BIG_ENDIAN, scans.DEFLATED)
+KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[at : at + size] for at in range(0, len(data), size))
+
+
+def by_pydicom(data: bytes) -> tuple[str, ...] | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+    uids = tuple(str(found.get(keyword, "")) for keyword in KEYWORDS)
+    return uids if all(map(is_uid, uids)) else None
+
+
+def by_us(data: bytes, size: int) -> tuple[str, ...] | None:
+    try:
+        resource = part10.read_header(pieces(data, size)).resource
+    except PermanentError as error:
+        assert error.reason == "unsupported_input"
+        return None
+    return resource.study, resource.series, resource.instance
+
+
+# Big endian without group 2 and without preamble: nothing in it says what it is, and pydicom guesses.
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "ExplVR_BigEndNoMeta.dcm"], ids=lambda p: p.name)
+def test_it_agrees_with_pydicom(path: Path) -> None:
+    data = path.read_bytes()
+    assert by_us(data, 1 << 16) == by_us(data, 997) == by_pydicom(data)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_every_encoding_in_pieces_of_any_size(syntax: str, size: int) -> None:
+    header = part10.read_header(pieces(scans.dicom(UIDS, syntax=syntax), size))
+    assert (header.resource.study, header.resource.series, header.resource.instance) == UIDS
+    assert header.transfer_syntax == syntax
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_what_is_cut_is_more_needed_or_unreadable(syntax: str) -> None:
+    data = scans.dicom(UIDS, syntax=syntax)
+    for end in range(len(data) - 30):
+        with pytest.raises((part10.MoreNeededError, PermanentError)):
+            if part10.read_header([data[:end]], whole=False).resource:
+                raise part10.MoreNeededError  # found before the cut: as good
+        assert by_us(data[:end], 1 << 20) in (None, UIDS)
+
+
+def nested(depth: int, syntax: str) -> bytes:
+    inner = b"" if depth == 0 else nested(depth - 1, syntax)
+    order = "big" if syntax == scans.BIG_ENDIAN else "little"
+
+    def mark(element: int, length: int) -> bytes:
+        return b"".join(v.to_bytes(n, order) for v, n in ((0xFFFE, 2), (element, 2), (length, 4)))  # type: ignore[arg-type]
+
+    item = mark(0xE000, 0xFFFFFFFF) + inner + mark(0xE00D, 0)
+    return scans.element(0x00091001, "SQ", item + mark(0xE0DD, 0), syntax, undefined=True)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_sequences_of_undefined_length_are_walked_up_to_a_depth(syntax: str) -> None:
+    assert by_us(scans.dicom(UIDS, syntax=syntax, private=nested(20, syntax)), 4096) == UIDS
+    assert by_us(scans.dicom(UIDS, syntax=syntax, private=nested(100, syntax)), 4096) is None
+
+
+def test_an_unknown_of_undefined_length_holds_implicit_items() -> None:
+    inner = nested(3, scans.IMPLICIT)[8:]
+    private = b"\x09\x00\x01\x10UN\0\0\xff\xff\xff\xff" + inner
+    assert by_us(scans.dicom(UIDS, private=private), 100) == UIDS
+
+
+def test_a_private_element_of_many_megabytes_is_not_kept() -> None:
+    import tracemalloc
+
+    head = scans.dicom(UIDS)
+    at = head.index(b"\x10\x00\x10\x00PN")
+    big = 64 * 1024 * 1024
+
+    def read() -> Iterator[bytes]:
+        yield head[:at] + b"\x09\x00\x01\x10OB\0\0" + big.to_bytes(4, "little")
+        for _ in range(big // 65536):
+            yield bytes(65536)
+        yield head[at:]
+
+    tracemalloc.start()
+    assert part10.read_header(read()).resource.instance == UIDS[2]
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+def test_a_dicomdir_is_nothing_to_store() -> None:
+    with pytest.raises(NothingToStoreError):
+        part10.read_header([scans.meta(sop_class="1.2.840.10008.1.3.10")])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=600), st.sampled_from(SYNTAXES), st.integers(1, 50))
+def test_any_bytes_end_in_a_header_or_one_reason(data: bytes, syntax: str, size: int) -> None:
+    by_us(data, size)
+    by_us(scans.meta(syntax) + data, size)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.sampled_from(SYNTAXES))
+def test_damage_never_gives_other_uids_than_are_written(data: st.DataObject, syntax: str) -> None:
+    file = bytearray(scans.dicom(UIDS, syntax=syntax, private=nested(2, syntax)))
+    at = data.draw(st.integers(132, len(file) - 1))
+    file[at] = data.draw(st.integers(0, 255))
+    found = by_us(bytes(file), 64)
+    assert found is None or all(map(is_uid, found))
