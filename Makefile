@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run demo viewer test lint format docs lock clean help
+.PHONY: run demo viewer test lint format docs lock chaos clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ lock:  ## lock the requirements again, newest versions, with hashes
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
 	@for file in requirements requirements-dev; do build/lock/bin/uv pip compile --quiet --upgrade --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header $$file.in -o $$file.txt; done
+
+chaos: $(STAMP)  ## 2,000 mixed uploads under faults and kill -9 (about six minutes)
+	@$(BIN)/python -m benchmarks.chaos
 
 clean:  ## remove what was installed and all local data
 	rm -rf $(VENV) .local build

@@ -34,11 +34,10 @@ class Places:
         """Of a system, local or deployed."""
         transport, functions = Transport(), system.topology["functions"]
         pubsub = system.endpoints.pubsub.removeprefix("http://") if system.local else ""
-        prefix = f"projects/{system.project}/subscriptions"
         return cls(
             dict(system.buckets),
             {role: system.topic(role) for role in system.topology["topics"]},
-            {name: f"{prefix}/{item['dead_letter_subscription']}" for name, item in functions.items()},
+            {name: system.subscription(item["dead_letter_subscription"]) for name, item in functions.items()},
             {name: item["topic"] for name, item in functions.items()},
             system.topology["ledger_subscription"]["filename_prefix"],
             Buckets(transport, system.endpoints.storage if system.local else ""),
