@@ -82,6 +82,7 @@ def test_4_1_searchable_attributes_by_keyword_and_tag(
         ("series", "SOPInstanceUID", "not a supported series"),
         ("instances", "SOPClassUID", "SOPClassUID is not a supported instance"),
         ("instances", "AvailableTransferSyntaxUID", "unknown/unsupported QIDO attribute: AvailableTransferSyntaxUID"),
+        ("studies", "SpecificCharacterSet", "SpecificCharacterSet"),
         ("studies", "Nonsense", "unknown/unsupported QIDO attribute: Nonsense"),
     ],
 )

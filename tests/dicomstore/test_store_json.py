@@ -120,6 +120,13 @@ def test_3_1_several_instances_in_one_request(store: Client) -> None:
     assert len(store.found("instances")) == 2
 
 
+def test_3_1_a_bulk_data_uri_is_unique_across_the_request(store: Client) -> None:
+    one, two = metadata(), metadata()
+    two["00080018"] = {"vr": "UI", "Value": ["1.5.1.2"]}
+    answer = send(store, [one, two], ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", jpeg(gradient())))
+    assert answer.status_code == 409 and len(failures(answer)) == 1 and "unique" in failures(answer)[0][1]
+
+
 def test_3_1_an_instance_without_pixels_needs_no_part(store: Client) -> None:
     data = {tag: element for tag, element in metadata(ELE).items() if tag[:4] not in ("0028", "7FE0")}
     assert send(store, [data]).status_code == 200
@@ -138,6 +145,14 @@ def broken(change: str) -> dict[str, Any]:
         data["00080005"]["Value"] = ["ISO_IR 100"]
     elif change.startswith("syntax "):
         data["00020010"]["Value"] = [change.split()[1]]
+    elif change == "too large a number":
+        data["00280010"] = {"vr": "US", "Value": [99999999]}
+    elif change == "an item that is none":
+        data["00400275"] = {"vr": "SQ", "Value": [5]}
+    elif change == "no data set tag":
+        data["zz"] = {"vr": "OB"}
+    elif change == "no vr":
+        data["00100020"] = {"Value": ["x"]}
     elif change == "not a data set":
         data["00280010"] = {"vr": "US", "Value": ["many"]}
     else:
@@ -149,6 +164,7 @@ def broken(change: str) -> dict[str, Any]:
     "change",
     [
         *("two bulk attributes", "inline pixels", "no such part", "other character set", "not a data set"),
+        *("too large a number", "an item that is none", "no data set tag", "no vr"),
         *("syntax 1.2.840.10008.1.2.2", "syntax 1.2.840.10008.1.2.1.99", "syntax " + JPEG + "90"),
         *("00020010", "00080005", "00080016", "00080018", "0020000D", "0020000E"),
     ],
@@ -162,7 +178,7 @@ def test_3_1_a_data_set_that_breaks_a_rule_fails_alone(store: Client, change: st
     assert len(store.found("instances")) == 1
 
 
-@pytest.mark.parametrize("first", [b"not json", b'{"no": "array"}', b"[1]", b"\xff\xfe"])
+@pytest.mark.parametrize("first", [b"not json", b'{"no": "array"}', b"[1]", b'[{"00080018": 5}]', b"\xff\xfe"])
 def test_3_1_a_first_part_that_is_no_array_of_data_sets_is_400(store: Client, first: bytes) -> None:
     assert store.post(multipart([({"Content-Type": "application/dicom+json"}, first)]), KIND).status_code == 400
 

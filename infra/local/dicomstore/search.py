@@ -79,7 +79,7 @@ def _whole(name: str, value: str, most: int) -> int:
     if not value.isdecimal():
         raise refuse(f"{name} must be a non-negative integer")
     if int(value) > most:
-        raise refuse(f"{name} must not be greater than {most}")
+        raise ApiError(choices.OVER_LIMIT, f"{name} must not be greater than {most}", "array")
     return int(value)
 
 
@@ -101,6 +101,8 @@ def _filter_tag(level: str, name: str) -> str:
         allowed |= {"0020000E", attributes.MODALITY}
     if level == "instances":
         allowed.add("00080018")
+    if tag == CHARSET:
+        raise ApiError(choices.CHARSET_AS_KEY, "SpecificCharacterSet is not a supported attribute to match", "array")
     if tag not in allowed:
         keyword = keyword_for_tag(int(tag, 16)) or name
         raise refuse(f"{keyword} is not a supported {level_name(level)} or series/study level attribute")

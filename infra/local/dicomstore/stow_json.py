@@ -1,6 +1,5 @@
 """Store from DICOM JSON metadata and bulk parts: what arrives becomes a Part 10 file (sheet 3.1, form 3)."""
 
-import io
 import json
 import shutil
 import struct
@@ -9,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
+from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID
 
 from infra.local.dicomstore import media
@@ -47,6 +46,7 @@ class JsonRequest:
         self._receiver = receiver
         self._json = bytearray()
         self._bulk: dict[str, Bulk] = {}
+        self._used: set[str] = set()
         self._paths: list[Path] = []
         self._parts = 0
         self._headers: dict[str, str] = {}
@@ -115,18 +115,29 @@ class JsonRequest:
             datasets = json.loads(self._json)
         except ValueError as error:
             raise media.ApiError(400, "the first part is not JSON", "array") from error
-        if not isinstance(datasets, list) or not all(isinstance(one, dict) for one in datasets):
+        if not isinstance(datasets, list) or not all(_is_object_of_objects(one) for one in datasets):
             raise media.ApiError(400, "the first part is not an array of data sets", "array")
         return datasets
 
     def _store(self, dataset: dict[str, Any]) -> None:
         uids = Uids(*(_first(dataset, tag) for tag in ("0020000D", "0020000E", "00080018")))
         try:
+            self._claim(dataset)
             with self._receiver.new_file() as (name, path, file):
                 _write(file, dataset, self._bulk)
                 self._receiver.take(name, path)
         except RejectedError as error:
             self._receiver.outcomes.append(Outcome(uids, _first(dataset, "00080016"), str(error)))
+
+    def _claim(self, dataset: dict[str, Any]) -> None:
+        named = {str(element["BulkDataURI"]) for element in dataset.values() if "BulkDataURI" in element}
+        if named & self._used:
+            raise RejectedError("A BulkDataURI must be unique in the whole request.")
+        self._used |= named
+
+
+def _is_object_of_objects(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(element, dict) for element in value.values())
 
 
 def _first(dataset: dict[str, Any], tag: str) -> str:
@@ -152,29 +163,32 @@ def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> N
     tag, uri = next(iter(bulk.items()), ("", ""))
     before = {key: value for key, value in dataset.items() if key[:4] != "0002" and (not tag or key < tag)}
     after = {key: value for key, value in dataset.items() if tag and key > tag}
-    implicit = syntax == IMPLICIT_LE
-    head = _parse(before)
-    head.file_meta = FileMetaDataset()
-    head.file_meta.TransferSyntaxUID = UID(syntax)
-    head.file_meta.MediaStorageSOPClassUID = UID(_first(dataset, "00080016"))
-    head.file_meta.MediaStorageSOPInstanceUID = UID(_first(dataset, "00080018"))
-    start = io.BytesIO()
-    head.save_as(start, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
-    file.write(start.getvalue())
+    file.write(_part10(before, dataset, syntax))
     if tag:
         _write_bulk(file, tag, dataset[tag].get("vr", "OB"), syntax, _part(tag, uri, syntax, parts))
-    if after:
-        rest = DicomBytesIO()
-        rest.is_little_endian, rest.is_implicit_VR = True, implicit
-        write_dataset(rest, _parse(after))
-        file.write(rest.getvalue())
+    file.write(_encoded(after, syntax))
 
 
-def _parse(dataset: dict[str, Any]) -> Dataset:
+def _part10(before: dict[str, Any], dataset: dict[str, Any], syntax: str) -> bytes:
+    """Preamble, group 0002 and the attributes before the bulk one."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = UID(syntax)
+    meta.MediaStorageSOPClassUID = UID(_first(dataset, "00080016"))
+    meta.MediaStorageSOPInstanceUID = UID(_first(dataset, "00080018"))
+    out = DicomBytesIO()
+    write_file_meta_info(out, meta, enforce_standard=True)
+    return bytes(128) + b"DICM" + out.getvalue() + _encoded(before, syntax)
+
+
+def _encoded(dataset: dict[str, Any], syntax: str) -> bytes:
+    """Attributes as bytes. Raises RejectedError: pydicom cannot make a data set of them, or not write it."""
+    out = DicomBytesIO()
+    out.is_little_endian, out.is_implicit_VR = True, syntax == IMPLICIT_LE
     try:
-        return Dataset.from_json(dataset)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        write_dataset(out, Dataset.from_json(dataset))
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise RejectedError(f"The JSON is not a DICOM data set: {type(error).__name__}") from error
+    return out.getvalue()
 
 
 def _part(tag: str, uri: str, syntax: str, parts: dict[str, Bulk]) -> Bulk:
