@@ -1,0 +1,96 @@
+"""Plans from a real DICOM store: every instance once, whatever the size of pages, in slices of bounded size."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from functions.common import dicomweb, export_plan
+from functions.common.commands import Query
+from functions.common.deadline import Deadline
+from functions.common.export_plan import Planner
+from functions.common.export_request import ExportRequest, Slice
+from functions.common.resources import GcsPrefix, Resource
+from tests.contract.world import World, instance, world
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world("export_resource", tmp_path_factory.mktemp("store")) as made:
+        for series, count in (("1.1.1", 10), ("1.1.2", 3), ("1.1.3", 1), ("1.1.4", 1)):
+            made.put(*(instance("1.1", series, f"{series}.{n}") for n in range(count)))
+        made.put(instance("1.2", "1.2.1", "1.2.1.1", frames=9), instance("1.2", "1.2.1", "1.2.1.2", rows=False))
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def faultless(store: World) -> Iterator[None]:
+    yield
+    store.clear_faults()
+
+
+def plan(store: World, path: str, size: int, format_: str = "dicom", query: str = "") -> list[Slice]:
+    resource = None if query else Resource.parse(path)
+    asked = Query.parse(query) if query else None
+    request = ExportRequest("r1", resource, asked, GcsPrefix("bucket"), format_)
+    planner = Planner(store.services.dicom_store, request, size, Deadline(60))
+    slices = [part for target in planner.targets(0) for part in planner.slices(target)]
+    return [*slices, *planner.rest()]
+
+
+def instances(slices: list[Slice]) -> list[str]:
+    return [item.resource.instance for part in slices for item in part.items]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 15, 100])
+@pytest.mark.parametrize("page", [1, 3, 4, 15, 1000])
+def test_every_instance_is_in_one_slice(store: World, monkeypatch: pytest.MonkeyPatch, size: int, page: int) -> None:
+    monkeypatch.setattr(export_plan, "PAGE", page)
+    monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", page)
+    slices = plan(store, "studies/1.1", size)
+    found = instances(slices)
+    assert len(found) == len(set(found)) == 15
+    for part in slices:
+        assert part.weight <= 5 * size
+        covered = {item.resource for item in part.items}
+        for stream in part.streams:
+            others = {one.resource for other in slices if other is not part for one in other.items}
+            assert any(str(one).startswith(str(stream) + "/") for one in covered)
+            assert not any(str(one).startswith(str(stream) + "/") for one in others)
+
+
+def test_a_small_study_is_one_stream(store: World) -> None:
+    (part,) = plan(store, "studies/1.1", 1000)
+    assert part.streams == [Resource("1.1")]
+
+
+def test_a_series_much_larger_than_a_slice_is_cut_and_not_streamed(store: World) -> None:
+    slices = plan(store, "studies/1.1/series/1.1.1", 1)
+    assert len(slices) == 10
+    assert not any(part.streams for part in slices)
+
+
+def test_frames_count(store: World) -> None:
+    slices = plan(store, "studies/1.2", 4, "png")
+    assert [(i.first, i.last) for part in slices for i in part.items] == [(1, 4), (5, 8), (9, 9)]
+    assert [one.instance for part in slices for one in part.skipped] == ["1.2.1.2"]
+
+
+def test_a_listing_that_comes_short_is_made_again(store: World) -> None:
+    listing = "studies/1.1/instances"
+    store.fault(kind="status", status=200, body="x", path=listing, count=1)  # an object, not a list: no match
+    assert len(instances(plan(store, "studies/1.1", 1000))) == 15
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("PatientName=Doe^Jane", 17),
+        ("series?Modality=OT&StudyInstanceUID=1.1", 15),
+        ("instances?SOPInstanceUID=1.1.2.1", 1),
+        ("PatientID=none", 0),
+    ],
+)
+@pytest.mark.parametrize("page", [1, 2, 1000])
+def test_queries(store: World, monkeypatch: pytest.MonkeyPatch, query: str, count: int, page: int) -> None:
+    monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", page)
+    assert len(set(instances(plan(store, "", 4, query=query)))) == count
