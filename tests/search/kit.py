@@ -1,0 +1,224 @@
+"""The search function as a process of its own, and a DICOM store that answers as a test wants."""
+
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
+PREFIX = f"/v1/{STORE}/dicomWeb/"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the store says. `body` in pieces is sent chunked; `cut` closes the connection instead of ending it."""
+
+    status: int = 200
+    body: bytes | list[bytes] | Iterator[bytes] = b"[]"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
+    delay_s: float = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that reached the store."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class FakeStore(http.server.ThreadingHTTPServer):
+    """Answers by `plan`, a function of the request, and remembers what was asked."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.asked: list[Asked] = []
+        self.plan: Callable[[Asked], Answer] = lambda _: Answer()
+        self.released = threading.Event()
+
+    def answers(self, *answers: Answer) -> list[Asked]:
+        """Forget what was asked, give these answers one after the other, the last one for ever."""
+        self.asked = []
+        queue = list(answers)
+        self.plan = lambda _: queue.pop(0) if len(queue) > 1 else queue[0]
+        return self.asked
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FakeStore
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        asked = Asked(self.command, path.removeprefix(PREFIX), query, dict(self.headers.items()), body)
+        self.server.asked.append(asked)
+        answer = self.server.plan(asked)
+        self.server.released.wait(answer.delay_s)
+        with contextlib.suppress(ConnectionError):
+            self._send(answer)
+
+    do_POST = do_GET
+
+    def _send(self, answer: Answer) -> None:
+        if answer.status == 0:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        headers = {"Content-Type": "application/dicom+json; charset=utf-8", **answer.headers}
+        whole = isinstance(answer.body, bytes)
+        length = {"Content-Length": str(len(answer.body) + 10 * answer.cut)} if isinstance(answer.body, bytes) else {}
+        for name, value in {**headers, **(length or {"Transfer-Encoding": "chunked"})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:
+            self.wfile.write(piece if whole else b"%x\r\n%s\r\n" % (len(piece), piece))
+        if answer.cut:
+            self.close_connection = True
+        elif not whole:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def fake_store() -> Iterator[FakeStore]:
+    """A store for the length of a `with`."""
+    server = FakeStore()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the function answered; names of headers are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def reason(self) -> str:
+        """The reason code of an error."""
+        return str(self.json()["error"]["reason"])
+
+    @property
+    def parameter(self) -> str:
+        """The parameter that an error blames."""
+        return str(self.json()["error"].get("parameter", ""))
+
+
+@dataclass(frozen=True)
+class Function:
+    """A running search function."""
+
+    port: int
+    pid: int
+    log_file: Path
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        """All that it wrote."""
+        return self.log_file.read_text()
+
+    def send(
+        self, target: str, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Reply:
+        """One request, its target sent as it is."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            named = "Host" in (headers or {})
+            connection.putrequest(method, target, skip_host=named, skip_accept_encoding=True)
+            for name, value in (headers or {}).items():
+                connection.putheader(name, value)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            response = connection.getresponse()
+            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+    def query(self, path: str, parameters: object, **headers: str) -> Reply:
+        """A query by POST with a JSON body."""
+        body = json.dumps(parameters).encode()
+        return self.send(path, "POST", {"Content-Type": "application/json", **headers}, body)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def function(endpoint: str, folder: Path, **environment: str) -> Iterator[Function]:
+    """The search function under functions-framework, as it is deployed, in front of the store at `endpoint`."""
+    port = free_port()
+    log_file = folder / f"search-{port}.log"
+    settings = {
+        "PATH": os.environ["PATH"],
+        "DICOM_STORE": STORE,
+        "HEALTHCARE_ENDPOINT": f"{endpoint}/v1",
+        "SEARCH_RETRIEVE": "true",
+        **environment,
+    }
+    command = [sys.executable, "-m", "functions_framework", "--target", "search", "--source", "main.py"]
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=ROOT, env=settings, stdout=log, stderr=log
+        )
+    try:
+        _wait(process, port, log_file)
+        yield Function(port, process.pid, log_file)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the search function did not start: {log_file.read_text()}")
+
+
+def row(**values: object) -> dict[str, Any]:
+    """A row of a search answer, by tag: t0020000D="1.2"."""
+    return {tag[1:]: {"vr": "UI", "Value": [value]} for tag, value in values.items()}

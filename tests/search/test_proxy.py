@@ -1,0 +1,505 @@
+"""The function over real sockets, in front of a store that answers as each test wants."""
+
+import gzip
+import json
+import socket
+import threading
+from urllib.parse import parse_qs
+
+import pytest
+
+from tests.search.conftest import ORIGIN
+from tests.search.kit import PREFIX, STORE, Answer, Asked, FakeStore, Function, row
+
+INSTANCE = "/studies/1.2/series/1.3/instances/1.4"
+SECRET = "Planted^Patient"
+
+
+def rows(count: int, start: int = 0) -> bytes:
+    return json.dumps([row(t0020000D=f"1.2.{start + number}") for number in range(count)]).encode()
+
+
+# Searching
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "studies",
+        "series",
+        "instances",
+        "studies/1.2/series",
+        "studies/1.2/instances",
+        "studies/1.2/series/1.3/instances",
+    ],
+)
+def test_every_search_path_reaches_the_stores_path(search: Function, store: FakeStore, path: str) -> None:
+    asked = store.answers(Answer(body=rows(2)))
+    for reply in (
+        search.send(f"/{path}?PatientID=P%201&limit=5"),
+        search.query(f"/{path}/_query", {"PatientID": "P 1", "limit": 5}),
+    ):
+        assert reply.status == 200
+        assert reply.headers["content-type"] == "application/dicom+json"
+        assert len(reply.json()) == 2
+    assert {one.path for one in asked} == {path}
+    assert {one.query for one in asked} == {"PatientID=P%201&limit=6"}
+    assert asked[0].headers["Accept"] == "application/dicom+json"
+
+
+def test_a_form_is_as_good_as_json(search: Function, store: FakeStore) -> None:
+    asked = store.answers(Answer())
+    body = b"PatientName=M%C3%BCller%5EJ%2A&includefield=StudyDescription&includefield=PatientAge&limit=3"
+    reply = search.send("/studies/_query", "POST", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+    assert reply.json() == []
+    assert parse_qs(asked[0].query) == {
+        "PatientName": ["Müller^J"],
+        "fuzzymatching": ["true"],
+        "includefield": ["StudyDescription"],
+        "limit": ["4"],
+    }
+    assert "PatientAge" in reply.headers["warning"]
+
+
+@pytest.mark.parametrize("answer", [Answer(204, b""), Answer(200, b""), Answer(200, b"[]"), Answer(200, b" ", {})])
+def test_nothing_found_is_an_empty_array(search: Function, store: FakeStore, answer: Answer) -> None:
+    store.answers(answer)
+    assert search.send("/studies").json() == []
+    assert search.send("/studies", headers={"Accept": "text/csv"}).body.count(b"\r\n") == 1
+
+
+def test_a_cut_answer_says_so_and_leads_to_the_next_page(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(body=rows(4)))
+    reply = search.send("/studies?PatientName=D%C3%B6e&limit=3&offset=6")
+    assert len(reply.json()) == 3
+    assert "There are more results" in reply.headers["warning"]
+    assert reply.headers["link"] == f'<{search.url}/studies?PatientName=D%C3%B6e&limit=3&offset=9>; rel="next"'
+    reply = search.query("/studies/_query", {"PatientName": SECRET, "limit": 3})
+    assert reply.headers["link"] == f'<{search.url}/studies/_query?limit=3&offset=3>; rel="next"'
+    asked = store.answers(Answer(body=rows(3)))
+    reply = search.send(
+        "/studies/_query?limit=3&offset=3", "POST", {"Content-Type": "application/json"}, b'{"limit": 9}'
+    )
+    assert "link" not in reply.headers
+    assert "warning" not in reply.headers
+    assert asked[0].query == "limit=4&offset=3"
+
+
+@pytest.mark.parametrize("more", [True, False])
+@pytest.mark.parametrize("large", [True, False])
+def test_a_full_large_page_is_probed_for_more(search: Function, store: FakeStore, more: bool, large: bool) -> None:
+    count = 4000 if large else 500
+
+    def plan(asked: Asked) -> Answer:
+        offset = int(parse_qs(asked.query).get("offset", ["0"])[0])
+        return Answer(body=rows(count)) if offset < count else Answer(*((200, rows(1)) if more else (204, b"")))
+
+    store.answers(Answer())
+    store.plan = plan
+    reply = search.send(f"/instances?limit={count}")
+    assert len(reply.json()) == count
+    assert ("link" in reply.headers) == more
+
+
+def test_a_limit_over_the_stores_is_clamped(search: Function, store: FakeStore) -> None:
+    asked = store.answers(Answer())
+    reply = search.send("/studies?limit=6000")
+    assert asked[0].query == "limit=5000"
+    assert "lowered to 5000" in reply.headers["warning"]
+
+
+def test_studies_of_a_modality_are_put_together_from_series(search: Function, store: FakeStore) -> None:
+    series = [row(t0020000D=f"1.{number // 3}", t0020000E=f"2.{number}", t00080060="CT") for number in range(30)]
+    asked = store.answers(Answer(body=json.dumps(series).encode()))
+    reply = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=2")
+    assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2", "1.3", "1.4", "1.5"]
+    assert all("0020000E" not in one and "00080060" not in one for one in reply.json())
+    assert "offset=6" in reply.headers["link"]
+    assert asked[0].path == "series"
+    last = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=8")
+    assert len(last.json()) == 2
+    assert "link" not in last.headers
+
+
+def test_pages_of_series_are_read_until_there_are_enough_studies(search: Function, store: FakeStore) -> None:
+    def plan(asked: Asked) -> Answer:
+        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+        offset, limit = int(query.get("offset", "0")), int(query["limit"])
+        found = [row(t0020000D=f"1.{number // 50}") for number in range(offset, min(offset + limit, 500))]
+        return Answer(body=json.dumps(found).encode())
+
+    store.answers(Answer())
+    store.plan = plan
+    reply = search.send("/studies?Modality=CT&limit=20")
+    assert len(reply.json()) == 10
+    assert "link" not in reply.headers
+    assert len(store.asked) > 1
+
+
+def test_several_studies_by_uid_are_found_once_each(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(body=rows(1)), Answer(body=rows(2)), Answer(204, b""))
+    reply = search.send("/studies?StudyInstanceUID=1.2.0,1.2.1,1.2.9")
+    assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2.0", "1.2.1"]
+
+
+def test_an_attribute_that_only_the_store_can_judge_is_dropped_when_it_refuses(
+    search: Function, store: FakeStore
+) -> None:
+    store.answers(Answer())
+    store.plan = lambda asked: (
+        Answer(400, b"unknown/unsupported") if "Nonsense" in asked.query else Answer(body=rows(1))
+    )
+    reply = search.send("/instances?includefield=PixelSpacing,Nonsense,Rows")
+    assert reply.status == 200
+    assert reply.headers["warning"] == '299 dicom-functions "the DICOM store cannot include Nonsense"'
+    assert "includefield=PixelSpacing&includefield=Rows" in store.asked[-1].query
+    before = len(store.asked)
+    search.send("/instances?includefield=PixelSpacing,Nonsense")
+    assert len(store.asked) == before + 2  # what was learnt is remembered
+
+
+def test_a_spreadsheet_has_a_line_for_each_row(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(body=rows(3)))
+    reply = search.send("/studies?includefield=StudyDescription&limit=2", headers={"Accept": "text/csv"})
+    lines = reply.body.decode("utf-8-sig").splitlines()
+    assert lines[0].startswith("PatientName,PatientID,")
+    assert len(lines) == 3
+    assert reply.headers["content-type"].startswith("text/csv")
+    assert reply.headers["content-disposition"] == 'attachment; filename="studies.csv"'
+    assert "link" in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "application/dicom+json"),
+        ("application/json", "application/json"),
+        ("text/csv;q=0.5, application/json;q=0.4", "text/csv; charset=utf-8; header=present"),
+        ('multipart/related; type="application/dicom+xml", application/*;q=0.1', "application/dicom+json"),
+        ("text/html, */*;q=0.8", "application/dicom+json"),
+    ],
+)
+def test_accept_decides_the_form(search: Function, store: FakeStore, accept: str, kind: str) -> None:
+    store.answers(Answer(body=rows(1)))
+    assert search.send("/studies", headers={"Accept": accept}).headers["content-type"] == kind
+
+
+def test_a_form_that_cannot_be_made_is_406(search: Function) -> None:
+    for accept in ("application/dicom+xml", "text/html", "application/json;q=0"):
+        assert search.send("/studies", headers={"Accept": accept}).reason == "not_acceptable"
+
+
+# Retrieving
+
+
+def test_a_retrieve_passes_through_as_it_is(search: Function, store: FakeStore) -> None:
+    body = bytes(range(256)) * 5000
+    kind = 'multipart/related; type="application/dicom"; boundary=abc'
+    asked = store.answers(Answer(body=body, headers={"Content-Type": kind, "ETag": '"e"'}))
+    reply = search.send(INSTANCE, headers={"Accept": kind.replace("boundary=abc", "transfer-syntax=*")})
+    assert reply.body == body
+    assert (reply.headers["content-type"], reply.headers["etag"]) == (kind, '"e"')
+    assert reply.headers["content-length"] == str(len(body))
+    assert asked[0].path == INSTANCE[1:]
+    assert asked[0].headers["Accept"] == 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    assert asked[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "sent"),
+    [
+        ("/studies/1.2", "*/*", 'multipart/related; type="application/dicom"; transfer-syntax=*'),
+        (INSTANCE, "text/html,application/xml;q=0.9,*/*;q=0.8", "application/dicom; transfer-syntax=*"),
+        (f"{INSTANCE}/metadata", "*/*", "application/dicom+json"),
+        (f"{INSTANCE}/rendered", "image/avif,image/webp,image/*,*/*;q=0.8", "image/jpeg"),
+        (f"{INSTANCE}/rendered", "image/png", "image/png"),
+        (f"{INSTANCE}/frames/1", "*/*", 'multipart/related; type="application/octet-stream"; transfer-syntax=*'),
+        (f"{INSTANCE}/frames/1", "application/octet-stream; transfer-syntax=*, */*", None),
+        (f"{INSTANCE}/bulkdata/7FE00010", "*/*", "application/octet-stream; transfer-syntax=*"),
+    ],
+)
+def test_who_takes_anything_gets_what_was_stored(
+    search: Function, store: FakeStore, path: str, accept: str, sent: str | None
+) -> None:
+    asked = store.answers(Answer(body=b"x", headers={"Content-Type": "application/octet-stream"}))
+    assert search.send(path, headers={"Accept": accept}).status == 200
+    assert asked[0].headers["Accept"] == (sent or accept)
+
+
+def test_ranges_and_conditions_are_kept(search: Function, store: FakeStore) -> None:
+    octets = {"Content-Type": "application/octet-stream", "Content-Range": "bytes 2-4/9", "Accept-Ranges": "bytes"}
+    asked = store.answers(Answer(206, b"cde", octets))
+    reply = search.send(INSTANCE, headers={"Range": "bytes=2-4", "If-Range": '"e"'})
+    assert (reply.status, reply.body, reply.headers["content-range"]) == (206, b"cde", "bytes 2-4/9")
+    assert (asked[0].headers["Range"], asked[0].headers["If-Range"]) == ("bytes=2-4", '"e"')
+    store.answers(Answer(304, b"", {"ETag": '"e"'}))
+    assert search.send(INSTANCE, headers={"If-None-Match": '"e"'}).status == 304
+    store.answers(Answer(416, b"no"))
+    assert search.send(INSTANCE, headers={"Range": "bytes=99-"}).reason == "range_not_satisfiable"
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 100_000])
+def test_the_stores_urls_are_replaced_by_the_functions(search: Function, store: FakeStore, pieces: int) -> None:
+    uri = f"{store.url}/v1/{STORE}/dicomWeb{INSTANCE}/bulkdata/7FE00010"
+    beta = uri.replace("/v1/", "/v1beta1/")
+    text = json.dumps([{"7FE00010": {"vr": "OW", "BulkDataURI": uri}, "7FE00008": {"vr": "OF", "BulkDataURI": beta}}])
+    data = text.encode()
+    body = [data[start : start + pieces] for start in range(0, len(data), pieces)]
+    for path in (f"{INSTANCE}/metadata", "/instances"):
+        store.answers(Answer(body=list(body)))
+        reply = search.send(path)
+        assert reply.json()[0]["7FE00010"]["BulkDataURI"] == f"{search.url}{INSTANCE}/bulkdata/7FE00010"
+        assert store.url.encode() not in reply.body
+        assert b"projects/" not in reply.body
+
+
+def test_the_callers_way_here_is_kept_in_urls(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(body=rows(2)))
+    headers = {"Host": "search.example.org", "X-Forwarded-Proto": "https"}
+    connection_headers = search.send("/studies?limit=1", headers=headers).headers
+    assert connection_headers["link"].startswith("<https://search.example.org/studies?")
+    for host in ("evil.example/x", 'a"b', "a b", ""):
+        reply = search.send("/studies?limit=1", headers={"Host": host})
+        assert reply.status == 400
+
+
+def test_what_a_browser_could_run_is_sent_as_bytes(search: Function, store: FakeStore) -> None:
+    for kind in ("text/html", "image/svg+xml", "text/javascript", "nonsense"):
+        store.answers(Answer(body=b"<script>", headers={"Content-Type": kind}))
+        reply = search.send(f"{INSTANCE}/rendered")
+        assert reply.headers["content-type"] == "application/octet-stream"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in reply.headers["content-security-policy"]
+
+
+def test_an_encoded_answer_is_passed_on_encoded(search: Function, store: FakeStore) -> None:
+    packed = gzip.compress(b"[]")
+    store.answers(Answer(body=packed, headers={"Content-Encoding": "gzip"}))
+    reply = search.send(f"{INSTANCE}/metadata")
+    assert (reply.headers["content-encoding"], reply.body) == ("gzip", packed)
+
+
+def test_parameters_of_a_retrieve_are_checked(search: Function, store: FakeStore) -> None:
+    asked = store.answers(Answer(body=b"x", headers={"Content-Type": "image/png"}))
+    assert search.send(f"{INSTANCE}/rendered?viewport=100,80&accept=image/png").status == 200
+    assert (asked[0].query, asked[0].headers["Accept"]) == ("viewport=100,80", "image/png")
+    for query, blamed in (("viewport=a", "viewport"), ("quality=3", "quality"), ("access_token=t", "access_token")):
+        reply = search.send(f"{INSTANCE}/rendered?{query}")
+        assert (reply.reason, reply.parameter) == ("invalid_parameter", blamed)
+    assert search.send(f"{INSTANCE}/metadata?viewport=1,1").parameter == "viewport"
+
+
+def test_head_answers_as_get_without_a_body(search: Function, store: FakeStore) -> None:
+    asked = store.answers(Answer(body=rows(1)))
+    for path in ("/studies", "/", f"{INSTANCE}/metadata"):
+        reply = search.send(path, "HEAD")
+        assert (reply.status, reply.body) == (200, b"")
+    assert {one.method for one in asked} == {"GET"}
+
+
+# Refusing
+
+
+@pytest.mark.parametrize(
+    ("upstream", "status", "reason"),
+    [
+        (400, 400, "rejected"),
+        (401, 502, "unauthorized"),
+        (403, 502, "unauthorized"),
+        (404, 404, "not_found"),
+        (406, 406, "not_acceptable"),
+        (409, 409, "conflict"),
+        (410, 410, "gone"),
+        (429, 429, "rate_limited"),
+        (500, 502, "unavailable"),
+        (501, 502, "unavailable"),
+        (503, 503, "overloaded"),
+        (504, 504, "deadline_exceeded"),
+        (302, 502, "unavailable"),
+        (0, 502, "unavailable"),
+    ],
+)
+def test_the_stores_refusals_become_sensible_answers_without_its_words(
+    search: Function, store: FakeStore, upstream: int, status: int, reason: str
+) -> None:
+    words = json.dumps([{"error": {"message": f"{SECRET} {PREFIX}"}}]).encode()
+    headers = {"Retry-After": "17", "Location": "http://elsewhere.example/", "WWW-Authenticate": "Bearer realm=x"}
+    for path in (f"{INSTANCE}/metadata", "/studies/1.2/series"):
+        store.answers(Answer(upstream, words, headers))
+        reply = search.send(path)
+        assert (reply.status, reply.reason) == (status, reason)
+        assert reply.headers["content-type"] == "application/json"
+        assert SECRET.encode() not in reply.body
+        assert b"projects/" not in reply.body
+        assert "location" not in reply.headers
+        if upstream:
+            assert reply.headers["retry-after"] == "17"
+
+
+def test_a_store_that_is_not_there_is_no_empty_answer(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(404, b'"gone"'))
+    assert search.send("/studies").reason == "unavailable"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"error": 1}', b"[1]", b'[{"a":', b"\xff\xfe"])
+def test_an_answer_that_makes_no_sense_is_502(search: Function, store: FakeStore, body: bytes) -> None:
+    store.answers(Answer(body=body))
+    assert search.send("/studies").reason == "unavailable"
+    store.answers(Answer(body=body, headers={"Content-Type": "text/html"}))
+    assert search.send("/studies").status == 502
+
+
+def test_a_store_that_takes_too_long_is_504(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(delay_s=10))
+    reply = search.send("/studies")
+    assert (reply.status, reply.reason) == (504, "deadline_exceeded")
+
+
+def test_a_kept_connection_that_the_store_closed_is_no_failure(search: Function, store: FakeStore) -> None:
+    for _ in range(5):
+        store.answers(Answer(body=rows(1), headers={"Connection": "close"}))
+        assert search.send("/studies").status == 200
+    store.answers(Answer(body=rows(1)), Answer(0), Answer(body=rows(1)))
+    assert [search.send("/studies").status for _ in range(2)] == [200, 200]
+
+
+def test_a_cut_answer_is_seen_as_cut(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(body=b"x" * 1000, cut=True))
+    with socket.create_connection(("127.0.0.1", search.port)) as raw:
+        raw.sendall(f"GET {INSTANCE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        received = b"".join(iter(lambda: raw.recv(65536), b""))
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"Content-Length: 1010" in head
+    assert len(body) == 1000
+    store.answers(Answer(body=[b"[" + b" " * 400_000, b'{"a":'], cut=True))
+    with socket.create_connection(("127.0.0.1", search.port)) as raw:
+        raw.sendall(b"GET /instances?limit=50000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert not received.endswith(b"0\r\n\r\n")
+    assert "Traceback" not in search.log()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//studies",
+        "/studies/%2F..%2F..%2Fprojects",
+        "/studies/..%2f..%2fprojects",
+        "/studies/../../projects",
+        "/studies/1.2%0d%0aX:%20y",
+        "http://elsewhere.example/studies",
+        "/studies?" + "PatientID=1&" * 800,
+        "/studies?PatientName=a%0d%0aX-Injected:%201",
+        "/studies?a%0d%0ab=1",
+        "/studies?PatientName=%ff",
+    ],
+)
+def test_what_could_escape_is_400_and_reaches_no_store(search: Function, store: FakeStore, target: str) -> None:
+    asked = store.answers(Answer())
+    reply = search.send(target)
+    assert reply.status == 400
+    assert "x-injected" not in reply.headers
+    assert asked == []
+
+
+@pytest.mark.parametrize("path", ["/robots.txt", "/favicon.ico", "/admin", "/studies/1.2/thumbnail"])
+def test_what_is_not_there_is_404_in_the_same_shape(search: Function, path: str) -> None:
+    assert search.send(path).reason == "not_found"
+
+
+def test_other_methods_are_refused_with_allow(search: Function) -> None:
+    for method, path in (
+        ("POST", "/studies"),
+        ("DELETE", "/studies/1.2"),
+        ("PUT", "/"),
+        ("TRACE", "/studies"),
+        ("GET", "/studies/_query"),
+    ):
+        reply = search.send(path, method)
+        assert (reply.status, reply.reason) == (405, "method_not_allowed")
+        assert ("POST" if "_query" in path else "GET") in reply.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "reason"),
+    [
+        ("text/plain", b"{}", "unsupported_media_type"),
+        ("application/json", b"{", "invalid_body"),
+        ("application/json", b"[]", "invalid_body"),
+        ("application/json", b"[" * 60_000, "invalid_body"),
+        ("application/json", b'{"PatientID": 7}', "invalid_body"),
+        ("application/json", b'{"limit": true}', "invalid_body"),
+        ("application/json", b'{"PatientID": "\xff"}', "invalid_body"),
+        ("application/json", b'{"PatientID": "' + b"x" * 70_000 + b'"}', "invalid_body"),
+        ("application/json", b'{"Nonsense": "x"}', "invalid_parameter"),
+        ("application/x-www-form-urlencoded", "ü=1".encode(), "invalid_body"),
+    ],
+)
+def test_a_body_that_is_no_query_is_refused(search: Function, kind: str, body: bytes, reason: str) -> None:
+    reply = search.send("/studies/_query", "POST", {"Content-Type": kind}, body)
+    assert reply.reason == reason
+    assert reply.status == (415 if kind == "text/plain" else 400)
+
+
+def test_names_in_the_url_of_a_query_by_post_are_refused(search: Function) -> None:
+    reply = search.send("/studies/_query?PatientName=x", "POST", {"Content-Type": "application/json"}, b"{}")
+    assert reply.reason == "invalid_parameter"
+
+
+# Origins
+
+
+def test_a_listed_origin_may_read_and_no_other(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(body=rows(2)))
+    reply = search.send("/studies?limit=1", headers={"Origin": ORIGIN})
+    assert reply.headers["access-control-allow-origin"] == ORIGIN
+    assert "warning" in reply.headers["access-control-expose-headers"]
+    for origin in ("https://evil.example.org", "null", ORIGIN + ".evil.org", ORIGIN.upper()):
+        reply = search.send("/studies", headers={"Origin": origin})
+        assert "access-control-allow-origin" not in reply.headers
+        assert reply.headers["vary"] == "Origin"
+    assert search.send("/nothing", headers={"Origin": ORIGIN}).headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_a_preflight_is_answered(search: Function) -> None:
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    reply = search.send("/studies/_query", "OPTIONS", headers)
+    assert reply.status == 204
+    assert "POST" in reply.headers["access-control-allow-methods"]
+    assert "authorization" in reply.headers["access-control-allow-headers"]
+    reply = search.send("/studies", "OPTIONS")
+    assert (reply.status, reply.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+# What is left behind
+
+
+def test_many_at_once_are_kept_apart(search: Function, store: FakeStore) -> None:
+    store.answers(Answer())
+    store.plan = lambda asked: Answer(body=json.dumps([row(t00100020=parse_qs(asked.query)["PatientID"][0])]).encode())
+    wrong: list[str] = []
+
+    def ask(number: int) -> None:
+        for turn in range(20):
+            mine = f"P{number}-{turn}"
+            if search.send(f"/studies?PatientID={mine}").json()[0]["00100020"]["Value"] != [mine]:
+                wrong.append(mine)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_no_log_line_holds_what_was_asked(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(500, SECRET.encode()))
+    search.send(f"/studies?PatientName={SECRET}")
+    search.query("/studies/_query", {"PatientName": SECRET})
+    search.send(f"/studies?{SECRET}=1")
+    log = search.log()
+    assert "unavailable" in log
+    assert "Planted" not in log
+    assert "Traceback" not in log
+    assert all(json.loads(line) for line in log.splitlines())
