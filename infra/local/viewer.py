@@ -151,6 +151,7 @@ class Viewer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = _CHUNK_BYTES
     server: Viewer
 
     def do_GET(self) -> None:

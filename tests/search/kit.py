@@ -10,10 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from infra.local.dicomstore.app import Store, serve
+from infra.local.dicomstore.choices import Options
+from tests.dicomstore.kit import image, part10
 
 ROOT = Path(__file__).parents[2]
 STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
@@ -65,6 +71,7 @@ class FakeStore(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536
     server: FakeStore
 
     def do_GET(self) -> None:
@@ -222,3 +229,49 @@ def _wait(process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
 def row(**values: object) -> dict[str, Any]:
     """A row of a search answer, by tag: t0020000D="1.2"."""
     return {tag[1:]: {"vr": "UI", "Value": [value]} for tag, value in values.items()}
+
+
+@contextlib.contextmanager
+def real_store(folder: Path, files: Iterable[bytes]) -> Iterator[str]:
+    """The local DICOM store with these instances; gives the endpoint without its version."""
+    store = Store(folder, Options())
+    server = serve(store, "127.0.0.1", 0)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+    try:
+        for data in files:
+            connection.request("POST", f"{PREFIX}studies", data, {"Content-Type": "application/dicom"})
+            response = connection.getresponse()
+            assert response.status == 200, response.read()
+            response.read()
+        yield server.url
+    finally:
+        connection.close()
+        server.shutdown()
+
+
+def study(number: int = 1, modality: str = "CT", series: int = 2, instances: int = 3, **attributes: Any) -> list[bytes]:
+    """A small study with images that are not all of one colour: UIDs 1.2.NUMBER, .SERIES and .INSTANCE below."""
+    files = []
+    for position in range(series * instances):
+        place, index = divmod(position, instances)
+        uid = f"1.2.{number}"
+        pixels = (np.indices((64, 64)).sum(axis=0) * (2 + position)).astype(np.uint8)
+        about = {
+            "PatientName": "Doe^Jane",
+            "PatientID": f"P{number}",
+            "StudyDate": "20240131",
+            "AccessionNumber": f"A{number}",
+            "StudyDescription": "Chest",
+            "SeriesDescription": f"Axial {place + 1}",
+            "SeriesNumber": place + 1,
+            "InstanceNumber": index + 1,
+            "Modality": modality,
+            **attributes,
+        }
+        uids = {
+            "StudyInstanceUID": uid,
+            "SeriesInstanceUID": f"{uid}.{place + 1}",
+            "SOPInstanceUID": f"{uid}.{place + 1}.{index + 1}",
+        }
+        files.append(part10(image(pixels, **about, **uids)))
+    return files

@@ -212,7 +212,7 @@ def test_exports_stay_inside_the_callers_data_and_the_allowed_places(
 ) -> None:
     command = {"path": "studies/1.2", "destination": "gs://exports/trials/7", "format": "jpeg"}
 
-    def ask(**changes: object) -> int:
+    def ask(**changes: str) -> int:
         headers = {"Content-Type": "application/json", **limited}
         return guarded.send("/exports", "POST", headers, json.dumps({**command, **changes}).encode()).status
 
@@ -231,9 +231,9 @@ def test_exports_stay_inside_the_callers_data_and_the_allowed_places(
     for changes in (
         {"path": "studies/x"},
         {"format": "exe"},
-        {"more": 1},
+        {"more": "x"},
         {"destination": "gs://exports/trials/../x"},
-        {"path": 7},
+        {"path": "7"},
     ):
         assert ask(**changes) == 400
 

@@ -66,7 +66,7 @@ def test_urls_are_replaced_wherever_the_pieces_are_cut(size: int, text: str) -> 
 
 
 def test_a_spreadsheet_opens_as_text() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"1": {"vr": "PN", "Value": [{"Alphabetic": "Müller^J"}]}, "2": {"vr": "CS", "Value": ["A", "B"]}},
         {"1": {"vr": "LO", "Value": ["=cmd()"]}, "2": {"vr": "LO", "Value": ['say "hi", you\n']}},
         {"1": {"vr": "LO", "Value": ["-5"]}, "2": {"vr": "LO"}},

@@ -1,0 +1,97 @@
+"""`make viewer`: OHIF, as npm has it, draws an image that comes through the search function."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from infra.local import viewer
+from tests.search.browser import browser, needs_chromium
+from tests.search.kit import Function, function, real_store, study
+
+# Of each canvas how many different shades it has.
+SHADES = """() => [...document.querySelectorAll('canvas')].map(canvas => {
+  const copy = document.createElement('canvas');
+  [copy.width, copy.height] = [canvas.width, canvas.height];
+  if (!canvas.width || !canvas.height) return 0;
+  const context = copy.getContext('2d');
+  context.drawImage(canvas, 0, 0);
+  const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+  const shades = new Set();
+  for (let at = 0; at < data.length; at += 4) shades.add(data[at]);
+  return shades.size;
+})"""
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    folder = tmp_path_factory.mktemp("viewer")
+    with real_store(folder / "store", study(1)) as endpoint, function(endpoint, folder) as running:
+        yield running
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "index.html").write_text("<title>OHIF</title>")
+    (tmp_path / "app-config.js").write_text(viewer.CONFIG)
+    (tmp_path / "x.wasm").write_bytes(b"\0asm")
+    return tmp_path
+
+
+def served(files: Path, search: str) -> viewer.Viewer:
+    server = viewer.Viewer(files, search)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def test_files_and_dicomweb_come_from_one_origin(full: Function, files: Path) -> None:
+    server = served(files, full.url)
+    try:
+        assert "OHIF" in requests.get(f"{server.url}/viewer?StudyInstanceUIDs=1.2", timeout=10).text
+        assert requests.get(f"{server.url}/x.wasm", timeout=10).headers["Content-Type"] == "application/wasm"
+        assert requests.get(f"{server.url}/missing.js", timeout=10).status_code == 404
+        assert requests.get(f"{server.url}/..%2F..%2Fetc/passwd.txt", timeout=10).status_code == 404
+        metadata = requests.get(f"{server.url}/studies/1.2.1/metadata", timeout=10).json()
+        assert metadata[0]["7FE00010"]["BulkDataURI"].startswith(server.url)
+        assert requests.get(f"{server.url}/studies?Nonsense=1", timeout=10).status_code == 400
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_without_npm_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(viewer.ViewerError, match="apt-get install npm"):
+        viewer.installed(tmp_path / "viewer")
+    with pytest.raises(viewer.ViewerError, match="make run"):
+        viewer.running_search(tmp_path)
+
+
+def test_another_archive_than_the_tested_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho x > ohif-app.tgz\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(viewer.ViewerError, match="not the one"):
+        viewer.installed(tmp_path / "viewer")
+
+
+@needs_chromium
+@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed (Debian: apt-get install npm)")
+def test_ohif_draws_an_image(full: Function) -> None:
+    try:
+        dist = viewer.installed(viewer.DATA / "viewer")
+    except viewer.ViewerError as error:
+        pytest.skip(f"OHIF cannot be fetched here: {error}")
+    server = served(dist, full.url)
+    try:
+        with browser() as chromium:
+            page = chromium.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(f"{server.url}/viewer?StudyInstanceUIDs=1.2.1", timeout=90_000)
+            page.wait_for_function(f"Math.max(0, ...({SHADES})()) > 16", timeout=90_000, polling=500)
+    finally:
+        server.shutdown()
+        server.server_close()
