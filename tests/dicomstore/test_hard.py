@@ -268,6 +268,30 @@ def test_what_is_not_http_is_400(store: Client, request_bytes: bytes) -> None:
         assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
+def _expecting(store: Client, body: bytes) -> bytes:
+    """What comes back to a store request that waits for 100 Continue before it sends its body."""
+    host, port = store.url.removeprefix("http://").split(":")
+    head = f"POST {store.web.removeprefix(store.url)}/studies HTTP/1.1\r\nContent-Type: application/dicom\r\n"
+    head += f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as raw:
+        raw.sendall(head.encode())
+        answer = raw.recv(1000)
+        if answer.startswith(b"HTTP/1.1 100 "):
+            raw.sendall(body)
+            answer += raw.recv(10_000)
+        else:
+            answer += b"".join(iter(lambda: raw.recv(10_000), b""))
+        return answer
+
+
+def test_100_continue_is_sent_before_a_body_is_read_and_never_after_an_answer(start: Callable[..., Client]) -> None:
+    client = start()
+    assert b"HTTP/1.1 200 OK" in _expecting(client, dicom())
+    client.fault(kind="status", status=503, count=1)
+    refused = _expecting(client, dicom(instance="9"))
+    assert refused.startswith(b"HTTP/1.1 503 ") and b"100 Continue" not in refused
+
+
 def test_a_bug_is_a_500_for_its_request_and_the_server_goes_on(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("infra.local.dicomstore.search.run", None)

@@ -21,7 +21,7 @@ StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 IDLE_S = 120.0  # a keep-alive connection without a request is closed after this
-DRAIN_BYTES = 64 << 20  # of a request body nobody read, so that the client comes to read the answer
+DRAIN_BYTES = 4 << 30  # of a request body nobody read, so that the client comes to read the answer
 MAX_LINE = 65_536
 INTERNAL = b'{"error": {"code": 500, "message": "Internal error encountered.", "status": "INTERNAL"}}'
 
@@ -41,12 +41,17 @@ class BadRequestError(Exception):
 class Body:
     """A request body: `read(n)` blocks until n bytes or the end; ends early with CutError."""
 
-    def __init__(self, file: BufferedIOBase, length: int | None, on_first_read: Callable[[], None]) -> None:
+    def __init__(self, file: BufferedIOBase, length: int | None, on_first_read: Callable[[], None] | None) -> None:
         self._file = file
         self._chunked = length is None
         self._left = length or 0  # of the body, or of the current chunk
-        self._on_first_read: Callable[[], None] | None = on_first_read
+        self._on_first_read = on_first_read
         self.done = not self._chunked and self._left == 0
+
+    @property
+    def unasked(self) -> bool:
+        """Whether the client still waits for `100 Continue` before it sends the body."""
+        return self._on_first_read is not None
 
     def read(self, size: int = -1) -> bytes:
         """Up to size bytes (all when negative); fewer only at the end of the body."""
@@ -162,7 +167,7 @@ class Connection(socketserver.StreamRequestHandler):
                 raise BadRequestError("Content-Length")
             length = int(text)
         expects = headers.get("expect", "").lower() == "100-continue"
-        return Body(self.rfile, length, self._continue if expects else lambda: None)
+        return Body(self.rfile, length, self._continue if expects else None)
 
     def _continue(self) -> None:
         self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -197,6 +202,8 @@ class Connection(socketserver.StreamRequestHandler):
         return environ
 
     def _drain(self, body: Body) -> bool:
+        if body.unasked:
+            return False  # the client waits for a 100 that never came: it may send its body or not
         left = DRAIN_BYTES
         while not body.done and left > 0:
             left -= len(body.read(min(1 << 20, left)))
