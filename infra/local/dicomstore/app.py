@@ -91,7 +91,7 @@ class Store:
             return
         if token not in self.options.read_tokens:
             raise ApiError(401, "Request is missing required authentication credential.", form)
-        if flask.request.method != "GET":
+        if flask.request.method not in ("GET", "HEAD"):
             raise ApiError(403, "The caller does not have permission.", form)
 
     def place(self, args: dict[str, str]) -> Place:
@@ -112,6 +112,8 @@ class Store:
 
     def tell(self, action: str, store: int, instances: list[Instance], storage_class: str = "") -> None:
         """Publish an action on instances to the store's topics; storage_class is the new one where it changes."""
+        if not self.options.pubsub_host:
+            return
         name, body = self.index.store_name(store), self.index.store_body(store)
         for one in instances:
             more = {"modality": one.modality, "storageClass": storage_class or one.storage_class}
@@ -121,9 +123,9 @@ class Store:
 
     def added(self, place: Place, outcomes: list[stow.Outcome], storage_class: str) -> None:
         """Tell the store's topics of instances that were just stored; not of identical ones stored again."""
-        body = self.index.store_body(place.store)
+        body = self.index.store_body(place.store) if self.options.pubsub_host else {}
         for one in outcomes:
-            if one.new:
+            if one.new and body:
                 more = {"modality": one.modality, "storageClass": storage_class}
                 self.notifier.tell(body, "StoreInstances", place.name, one.uids, **more)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 PIECE = 1 << 20  # bytes read at a time
+ATTEMPTS = 50  # to store an instance that others delete and store at the same time
 STORAGE_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 ANSWERS = (media.Media("application/dicom+xml"), media.Media("application/dicom+json"))
 
@@ -65,7 +66,7 @@ class Receiver:
                 file.write(first)
                 first = stream.read(PIECE)
                 whole = b"" if first else whole
-            self.take(name, path, whole)
+            self.take(name, path, file, whole)
 
     def multipart(self, stream: Stream, boundary: str) -> None:
         """Each part is one Part 10 file. Raises ApiError 400: not a whole multipart body."""
@@ -77,14 +78,15 @@ class Receiver:
         """A new file, gone again unless it became an instance: its name in the index, its path, and it open."""
         name, path = self.index.new_file()
         try:
-            with path.open("wb", buffering=0) as file:
+            with path.open("wb") as file:
                 yield name, path, file
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
-    def take(self, name: str, path: Path, whole: bytes = b"") -> None:
+    def take(self, name: str, path: Path, file: BinaryIO, whole: bytes = b"") -> None:
         """Make a written file an instance and note the outcome; `whole` is its content when it is at hand."""
+        file.flush()  # before the row that acknowledges it
         outcome = Outcome(Uids(self.study), "")
         try:
             outcome = self._take(name, path, whole)
@@ -110,16 +112,23 @@ class Receiver:
                 raise RejectedError(f"{what} Instance UID is missing or not a UID.")
         if self.study and uids.study != self.study:
             return Outcome(uids, found.sop_class, choices.OTHER_STUDY_DETAIL)
-        try:
-            new = self.index.add(self.store, found, name, size, self.storage_class, self.blocked)
-        except BlockedError:
-            return Outcome(uids, found.sop_class, choices.BEING_DELETED_DETAIL)
-        failure = "" if new or self._same(uids, path, size) else choices.DUPLICATE_DETAIL
-        return Outcome(uids, found.sop_class, failure, found.modality, new)
+        for _ in range(ATTEMPTS):
+            try:
+                new = self.index.add(self.store, found, name, size, self.storage_class, self.blocked)
+                same = new or self._same(uids, path, size)
+            except BlockedError:
+                return Outcome(uids, found.sop_class, choices.BEING_DELETED_DETAIL)
+            except FileNotFoundError:
+                continue  # the one that was there has just been deleted
+            return Outcome(uids, found.sop_class, "" if same else choices.DUPLICATE_DETAIL, found.modality, new)
+        return Outcome(uids, found.sop_class, choices.DUPLICATE_DETAIL)
 
     def _same(self, uids: Uids, path: Path, size: int) -> bool:
+        """Whether the stored instance has these bytes. Raises FileNotFoundError: there is none any more."""
         stored = self.index.find(self.store, uids)
-        if not stored or stored.size != size:
+        if not stored:
+            raise FileNotFoundError
+        if stored.size != size:
             return False
         with (self.index.files / stored.file).open("rb") as old, path.open("rb") as new:
             while piece := old.read(PIECE):
@@ -149,14 +158,15 @@ class _Parts:
 
     def end(self) -> None:
         assert self.part
-        self.receiver.take(self.part[0], self.part[1])
+        self.receiver.take(*self.part)
         self.open.__exit__(None, None, None)
         self.part = None
 
     def abandon(self) -> None:
         """The body broke off: drop the part that was being written."""
         if self.part:
-            self.part[2].close()
+            with contextlib.suppress(OSError):  # what it still holds may not fit on the disk
+                self.part[2].close()
             self.part[1].unlink(missing_ok=True)
             self.part = None
 

@@ -107,8 +107,8 @@ class JsonRequest:
 
     def _end(self) -> None:
         if self._file:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            file.close()
 
     def _datasets(self) -> list[dict[str, Any]]:
         try:
@@ -125,7 +125,7 @@ class JsonRequest:
             self._claim(dataset)
             with self._receiver.new_file() as (name, path, file):
                 _write(file, dataset, self._bulk)
-                self._receiver.take(name, path)
+                self._receiver.take(name, path, file)
         except RejectedError as error:
             self._receiver.outcomes.append(Outcome(uids, _first(dataset, "00080016"), str(error)))
 
