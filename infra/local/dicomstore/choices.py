@@ -1,4 +1,4 @@
-"""What no source settles about the service, decided here and nowhere else (sheet: section 15, UNSURE marks).
+"""What no source settles about the service, decided here and nowhere else (fact sheet section 15 and its marks).
 
 Each line names the section of the fact sheet that leaves it open. Change one when the live service proves it wrong.
 """
