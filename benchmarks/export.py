@@ -43,6 +43,7 @@ STUDY = "1.2.826.0.1.3680043.10.1462.5.1"
 HEADERS = {"Accept": AS_STORED, "Accept-Encoding": "identity"}
 
 
+# ruff: noqa: ARG002 (what a folder has no use for)
 class FileBuckets(Buckets):
     """A bucket that is a folder: what the peers write to, so that only retrieving is compared."""
 
@@ -214,9 +215,12 @@ def main() -> None:
     if flags.client:
         run_client(flags.client, flags.url, flags.to)
         return
-    with tempfile.TemporaryDirectory() as folder, bucket_server() as buckets:
-        with world("export_resource", Path(folder), buckets_url=buckets) as store:
-            figures = {"retrieve": _retrieve(store, flags.instances, flags.rounds), "function": _function(store, flags)}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        bucket_server(folder=Path(folder) / "buckets") as buckets,
+        world("export_resource", Path(folder) / "store", buckets_url=buckets) as store,
+    ):
+        figures = {"retrieve": _retrieve(store, flags.instances, flags.rounds), "function": _function(store, flags)}
     if flags.json:
         flags.json.write_text(json.dumps(figures, indent=2))
 

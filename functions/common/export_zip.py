@@ -16,6 +16,8 @@ from functions.common.log import log
 from functions.common.resources import Resource
 from functions.common.zipstream import Member, ZipPart
 
+_CHUNK_BYTES: Final = 16 * 1024 * 1024
+
 
 class ZipWork:
     """The work on one slice of a zip; begun anew by each delivery, as a part is one object.

@@ -171,10 +171,12 @@ class _Walk:
         while (all_of_it or len(found) < len(wanted)) and (head := reader.peek(8)):
             if len(head) < 8:
                 raise EOFError
-            tag = self._tag(head)
-            if tag >> 16 >= before_group:
+            group, number, vr, short = self._head(head)
+            if group >= before_group:
                 break
-            length, implicit = self._begin(reader.take(8))
+            reader.skip(8)
+            length, implicit = self._length(head, vr, short)
+            tag = group << 16 | number
             if tag in wanted and length <= _VALUE_MAX_BYTES:
                 found[tag] = reader.take(length).decode("latin-1").strip(" \0")
             elif length == _UNDEFINED:
@@ -190,6 +192,9 @@ class _Walk:
     def _begin(self, head: bytes) -> tuple[int, bool]:
         """The length of the element whose first 8 bytes these are, and whether its items are in implicit VR."""
         _, _, vr, short = self._head(head)
+        return self._length(head, vr, short)
+
+    def _length(self, head: bytes, vr: bytes, short: int) -> tuple[int, bool]:
         if not self._explicit or not _is_vr(vr):
             return self._long(head[4:])[0], not self._explicit
         if vr in _LONG_FORM:

