@@ -68,13 +68,9 @@ class Transport:
     """
 
     def __init__(self, connections: int = 16, credentials: Credentials | None = None) -> None:
-        self._session = requests.Session()
-        # No .netrc, no proxies from the environment: credentials come from here only.
-        self._session.trust_env = False
-        self._session.headers.clear()
-        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        # No session: it would merge cookies, .netrc and proxies from the environment into each request, which are not
+        # wanted here, and take a third of the time that a small request costs.
+        self._adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
         self._credentials = credentials or Credentials()
 
     def send(self, request: Request, deadline: Deadline) -> requests.Response:
@@ -119,16 +115,10 @@ class Transport:
         headers = {"Accept-Encoding": "identity", "User-Agent": "dicom-functions", **(request.headers or {})}
         self._credentials.add_to(headers, request.url)
         body: Any = request.body() if callable(request.body) else request.body
-        return self._session.request(
-            request.method,
-            request.url,
-            params=request.params,
-            headers=headers,
-            data=body,
-            stream=True,
-            allow_redirects=False,
-            timeout=(deadline.timeout_s(_CONNECT_TIMEOUT_S), deadline.timeout_s(_READ_TIMEOUT_S)),
-        )
+        prepared = requests.PreparedRequest()
+        prepared.prepare(request.method, request.url, headers, data=body, params=request.params)
+        timeouts = (deadline.timeout_s(_CONNECT_TIMEOUT_S), deadline.timeout_s(_READ_TIMEOUT_S))
+        return self._adapter.send(prepared, stream=True, timeout=timeouts)
 
 
 def chunks(response: requests.Response, deadline: Deadline, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
