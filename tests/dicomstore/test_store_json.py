@@ -151,6 +151,8 @@ def broken(change: str) -> dict[str, Any]:
         data["00400275"] = {"vr": "SQ", "Value": [5]}
     elif change == "no data set tag":
         data["zz"] = {"vr": "OB"}
+    elif change == "no such vr":
+        data["00100020"] = {"vr": "WN", "Value": ["x"]}
     elif change == "no vr":
         data["00100020"] = {"Value": ["x"]}
     elif change == "not a data set":
@@ -164,7 +166,7 @@ def broken(change: str) -> dict[str, Any]:
     "change",
     [
         *("two bulk attributes", "inline pixels", "no such part", "other character set", "not a data set"),
-        *("too large a number", "an item that is none", "no data set tag", "no vr"),
+        *("too large a number", "an item that is none", "no data set tag", "no vr", "no such vr"),
         *("syntax 1.2.840.10008.1.2.2", "syntax 1.2.840.10008.1.2.1.99", "syntax " + JPEG + "90"),
         *("00020010", "00080005", "00080016", "00080018", "0020000D", "0020000E"),
     ],

@@ -31,7 +31,8 @@ def main() -> None:
         help="sends notifications there",
     )
     flags = parser.parse_args()
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs what a file holds
+    for name in ("pydicom", "python_multipart"):  # they log what a file or a body holds
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
     options = Options(flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub)
     store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))

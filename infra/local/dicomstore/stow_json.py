@@ -186,7 +186,7 @@ def _encoded(dataset: dict[str, Any], syntax: str) -> bytes:
     out.is_little_endian, out.is_implicit_VR = True, syntax == IMPLICIT_LE
     try:
         write_dataset(out, Dataset.from_json(dataset))
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, OSError) as error:
         raise RejectedError(f"The JSON is not a DICOM data set: {type(error).__name__}") from error
     return out.getvalue()
 
