@@ -176,10 +176,10 @@ def failures(response: requests.Response) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def process(data: Path, *flags: str) -> Iterator[tuple[Client, "subprocess.Popen[str]"]]:
+def process(data: Path, *flags: str, stderr: int | None = None) -> Iterator[tuple[Client, "subprocess.Popen[str]"]]:
     """The server as its users start it, on a free port."""
     command = [sys.executable, "-m", "infra.local.dicomstore", "--port", "0", "--data", str(data), *flags]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert running.stdout
         line = running.stdout.readline()

@@ -237,6 +237,20 @@ def test_a_full_disk_is_an_error_and_service_goes_on_when_there_is_room(small_di
         assert len(files) == len(client.found("instances")), "no remains of what did not fit"
 
 
+def test_nothing_of_a_patient_reaches_the_terminal(tmp_path: Path) -> None:
+    with process(tmp_path, stderr=subprocess.STDOUT) as (client, running):
+        bad = dicom(PatientName="Planted^Name", PatientID="PLANTED", StudyDate="PLANTED", PatientAge="PLANTED")
+        client.post(bad)
+        client.post(bad[:-7])
+        client.get("studies", PatientName="Planted^Name")
+        client.get("studies", Planted="x")
+        client.get(ONE)
+        client.get(f"{ONE}/rendered")
+        running.terminate()
+        assert running.stdout and "planted" not in running.stdout.read().lower()
+        assert running.wait(20) == 0
+
+
 def test_a_file_over_the_process_limit_is_503_too(tmp_path: Path) -> None:
     code = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21));"
     code += f"sys.argv = ['x', '--port', '0', '--data', {str(tmp_path)!r}];"

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from pathlib import Path
 
 from infra.local.dicomstore.app import DEFAULT_STORE, Store, serve
@@ -33,6 +34,7 @@ def main() -> None:
     flags = parser.parse_args()
     for name in ("pydicom", "python_multipart"):  # they log what a file or a body holds
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
     tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
     options = Options(flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub)
     store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
