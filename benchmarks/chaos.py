@@ -319,7 +319,8 @@ class Night:
 def night(data: Path, uploads: int, seed: int, kill_every_s: float, timeout_s: float) -> list[str]:
     """One run in this folder; prints the counts and returns what was broken."""
     began = time.monotonic()
-    with Stack(data, overrides=QUICK, functions=["store_upload"]) as stack:
+    # A short budget makes larger archives go on in follow-up messages.
+    with Stack(data, overrides=QUICK, functions=["store_upload"], env={"BUDGET_S": "6"}) as stack:
         chaos = Night(stack, seed)
         chaos.run(Plan(seed).make(uploads), kill_every_s, timeout_s)
         words = chaos.check()

@@ -26,6 +26,7 @@ from functions.common.settings import STORAGE_CLASSES, STORE
 from functions.common.sources import Source, object_source
 from functions.common.storing import File, Instance, Storing
 
+_PASSED_ON: Final = "passed on"  # marks an archive that a follow-up message goes on with
 _CLASS_KEY: Final = "dicom-storage-class"  # of an object's metadata
 _RESERVE_S: Final = 30.0  # of an archive's slice, for the follow-up message and what comes after
 _SLICE_PART: Final = 0.2  # of the budget: with less left, no further member is begun
@@ -56,7 +57,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     with memory.working_on((event.ref, progress.cursor)) as done:
         if not done:
             _Upload(event, progress, message, services, outcomes, deadline, memory).run()
-        elif not progress.cursor:
+        elif not memory.is_done((_PASSED_ON, event.ref)):  # an archive's own outcome comes from its last message
             told = "this event was handled before"
             outcomes.publish(Outcome("duplicate", source=event.ref, size_bytes=event.size, detail=told))
 
@@ -86,6 +87,7 @@ class _Upload:
         except SupersededError:
             verdict, self.bad = Outcome("superseded", counts=self.progress.counts), False
         if verdict is None:
+            self.memory.done((_PASSED_ON, self.event.ref))
             return  # an archive goes on in a follow-up message
         for one in self.inputs:
             self.outcomes.publish(replace(verdict, source=one.ref, size_bytes=one.size))

@@ -63,11 +63,11 @@ class Transport:
     """Sends requests over kept-alive connections; safe to share between threads.
 
     Args:
-        connections: how many are kept for each host: as many as there are threads.
+        connections: how many are kept for each host: as many as threads may use at once.
         credentials: others than the service's own, such as those of an account that is looked into.
     """
 
-    def __init__(self, connections: int = 16, credentials: Credentials | None = None) -> None:
+    def __init__(self, connections: int = 64, credentials: Credentials | None = None) -> None:
         # No session: it would merge cookies, .netrc and proxies from the environment into each request, which are not
         # wanted here, and take a third of the time that a small request costs.
         self._adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)

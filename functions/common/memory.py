@@ -53,6 +53,11 @@ class Memory:
         with self._lock:
             _remember(self._done, key, True, self._inputs)
 
+    def is_done(self, key: Hashable) -> bool:
+        """Whether it was handled, as far as this process remembers."""
+        with self._lock:
+            return key in self._done
+
     def stored(self, resource: Resource, crc32c: str, by: Hashable) -> bool:
         """Whether an input other than `by` stored these bytes lately; remembers `by` if none did."""
         if not crc32c:

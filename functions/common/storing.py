@@ -123,10 +123,10 @@ class Storing:
         if same:
             self.seen(instance.resource, instance.crc32c)
             return "duplicate"
-        if same is None:
-            if failure.kind == "exists":
-                raise RetryableError("unavailable")  # it was there a moment ago: try again
+        if failure.kind == "refused":
             raise PermanentError("rejected", _refusal(failure))
+        if same is None:
+            raise RetryableError("unavailable")  # it was there a moment ago: try again
         return self._conflict(instance)
 
     def _conflict(self, instance: Instance) -> Word:

@@ -56,7 +56,11 @@ class Landing:
         while self.deliver(blob, attempt=attempt, **options):
             attempt += 1
             assert attempt < 12, self.world.answers
-        slices = 1
+        return 1 + self.follow(**options)
+
+    def follow(self, **options: Any) -> int:
+        """Deliver the follow-up messages, and theirs; how many there were."""
+        slices = 0
         queue = self.world.topics.messages.setdefault(UPLOADS, [])
         while queue:
             message = queue.pop(0)

@@ -240,6 +240,13 @@ def test_a_refusal_after_a_lost_answer_is_looked_into(place: Landing) -> None:
     assert place.stored(UIDS) == SCAN
 
 
+def test_a_damaged_copy_of_a_stored_instance_is_rejected_on_every_delivery(place: Landing) -> None:
+    place.drop("a.dcm", SCAN)
+    blob = place.upload("b.dcm", SCAN[:-99])
+    place.deliver(blob, attempt=3)
+    assert words(place.world.outcomes) == [("stored", ""), ("rejected", "rejected")]
+
+
 def test_success_that_cannot_be_read_is_checked(place: Landing) -> None:
     place.world.fault(method="POST", kind="status", status=200, body="done", count=1)
     assert place.deliver(place.upload("a.dcm", SCAN)) == "unavailable"  # it said so, and nothing was there

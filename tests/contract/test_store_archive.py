@@ -128,6 +128,18 @@ def test_an_archive_longer_than_one_invocation_goes_on_and_ends_once(place: Land
     assert place.instances() == 31
 
 
+def test_an_event_that_comes_again_between_two_slices_does_not_speak_for_the_archive(place: Landing) -> None:
+    blob = place.upload("a.zip", scans.zipped(files(30)))
+    place.world.fault(method="POST", path="/studies$", kind="slow", delay_s=0.3)
+    assert place.deliver(blob, budget_s=1.0) == ""
+    assert place.world.topics.messages[UPLOADS]
+    assert place.deliver(blob, budget_s=1.0) == ""
+    assert all("member" in record for record in place.world.outcomes)
+    place.follow(budget_s=1.0)
+    own, _ = split(place.world.outcomes)
+    assert own["counts"] == {"members": 30, "stored": 30}
+
+
 def test_a_store_that_goes_away_costs_only_what_was_not_done(place: Landing) -> None:
     blob = place.upload("a.zip", scans.zipped(files(40)))
     place.world.fault(method="POST", path="/studies$", kind="status", status=403, skip=15, count=2)

@@ -51,6 +51,18 @@ def _until_in_ledger(stack: Stack) -> str:
     raise AssertionError(said)
 
 
+def test_a_dicom_store_that_is_down_loses_nothing(stack: Stack, seen: Seen) -> None:
+    stack.kill("dicomstore")
+    for number in range(5):
+        data = scans.dicom(("1.9", "1.9.1", f"1.9.1.{number}"))
+        stack.buckets.upload(stack.topology.buckets["landing"], f"down/{number}.dcm", data)
+    while stack.log("store_upload").count("handed_back") < 5:
+        stack.check()
+    stack.launch("dicomstore")
+    records = seen.until(lambda found: len({record["name"] for record in found}) >= 5)
+    assert {record["outcome"] for record in records} == {"stored"}
+
+
 @pytest.mark.serial
 @pytest.mark.timeout(170)
 def test_a_short_night_of_chaos(tmp_path: Path) -> None:

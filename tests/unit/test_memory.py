@@ -1,0 +1,61 @@
+"""What a process remembers: bounded, and never in the way."""
+
+import threading
+
+import pytest
+
+from functions.common.errors import RetryableError
+from functions.common.memory import Memory
+from functions.common.resources import Resource
+
+ONE = Resource("1", "2", "3")
+
+
+def test_an_input_is_done_once_it_was_left_without_an_error() -> None:
+    memory = Memory()
+    with pytest.raises(ZeroDivisionError), memory.working_on("a") as done:
+        assert not done
+        raise ZeroDivisionError
+    with memory.working_on("a") as done:
+        assert not done
+    with memory.working_on("a") as done:
+        assert done
+    assert memory.is_done("a")
+    assert not memory.is_done("b")
+
+
+def test_a_second_thread_is_sent_away() -> None:
+    memory, answers = Memory(), []
+
+    def second() -> None:
+        try:
+            with memory.working_on("a"):
+                answers.append("worked")
+        except RetryableError as error:
+            answers.append(error.reason)
+
+    with memory.working_on("a"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    second()
+    assert answers == ["operation_pending", "worked"]
+
+
+def test_the_first_to_store_an_instance_stays_the_first() -> None:
+    memory = Memory()
+    assert not memory.stored(ONE, "crc", "a")
+    assert not memory.stored(ONE, "crc", "a")
+    assert memory.stored(ONE, "crc", "b")
+    assert not memory.stored(ONE, "other", "b")
+    assert not memory.stored(ONE, "", "c")
+    assert not memory.stored(ONE, "", "d")
+
+
+def test_it_forgets_the_oldest() -> None:
+    memory = Memory(inputs=2, instances=2)
+    for key in ("a", "b", "c"):
+        memory.done(key)
+        memory.stored(ONE, key, key)
+    assert [memory.is_done(key) for key in ("a", "b", "c")] == [False, True, True]
+    assert [memory.stored(ONE, key, "other") for key in ("c", "b")] == [True, True]

@@ -1,0 +1,111 @@
+"""Whatever is pushed is a message or `invalid_event`; a follow-up message comes back as it was sent."""
+
+import base64
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.common import events, members
+from functions.common.errors import PermanentError
+from functions.common.events import Message, ObjectFinalized
+from functions.common.members import Half, Progress
+from functions.common.resources import ObjectRef
+
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["message", "data", "attributes", "messageId", "specversion", "type", "bucket", "name"])
+            | st.sampled_from(["generation", "size", "event", "cursor", "counts", "failed", "waiting", "members"])
+            | st.text(max_size=4),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=25,
+)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+
+
+def message_of(body: bytes, headers: dict[str, str]) -> Message | None:
+    try:
+        return events.parse(headers, body)
+    except PermanentError as error:
+        assert error.reason == "invalid_event"
+        return None
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100), st.booleans())
+def test_anything_is_a_message_or_invalid(body: bytes, cloud_event: bool) -> None:
+    headers = {"ce-type": "google.cloud.storage.object.v1.finalized", "ce-id": "1"} if cloud_event else {}
+    message = message_of(body, headers)
+    if message is None:
+        return
+    for read in (ObjectFinalized.of, members.load):
+        try:
+            read(message)
+        except PermanentError as error:
+            assert error.reason == "invalid_event"
+
+
+@settings(deadline=None)
+@given(NAMES, st.integers(1, 2**62), st.integers(0, 2**62), st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
+def test_a_notification_comes_out_as_it_went_in(
+    name: str, generation: int, size: int, metadata: dict[str, str]
+) -> None:
+    resource = {"bucket": "landing", "name": name, "generation": str(generation), "size": str(size)}
+    data = base64.b64encode(json.dumps({**resource, "metadata": metadata}).encode()).decode()
+    push = {"message": {"data": data, "attributes": {"eventType": "OBJECT_FINALIZE"}, "messageId": "1"}}
+    message = message_of(json.dumps(push).encode(), {})
+    assert message is not None
+    event = ObjectFinalized.of(message)
+    assert (event.ref, event.size, event.metadata) == (ObjectRef("landing", name, generation), size, metadata)
+
+
+CURSORS = st.lists(st.integers(0, 2**40), max_size=3).map(tuple)
+HALVES = st.builds(Half, st.sampled_from(["json", "jpeg"]), NAMES, CURSORS, st.integers(0, 2**40))
+PROGRESS = st.builds(
+    Progress,
+    CURSORS,
+    st.integers(0, 10**6),
+    st.integers(0, 2**60),
+    st.dictionaries(st.sampled_from(["stored", "skipped"]), st.integers(0, 99)).map(Counter),
+    st.lists(st.tuples(NAMES, NAMES), max_size=3),
+    NAMES,
+    st.dictionaries(NAMES, HALVES, max_size=3),
+)
+
+
+@settings(deadline=None)
+@given(PROGRESS)
+def test_a_follow_up_message_comes_out_as_it_went_in(progress: Progress) -> None:
+    event = ObjectFinalized(ObjectRef("landing", "a.zip", 7), 99, "", "", {"k": "v"}, "")
+    again, loaded = members.load(Message(members.dump(event, progress)))
+    assert (again, loaded) == (event, progress)
+
+
+@settings(max_examples=200, deadline=None)
+@given(PROGRESS, st.data())
+def test_a_follow_up_message_with_any_other_value_is_refused_or_harmless(
+    progress: Progress, data: st.DataObject
+) -> None:
+    event = ObjectFinalized(ObjectRef("landing", "a.zip", 7), 99, "", "", {}, "")
+    document = json.loads(members.dump(event, progress))
+    document[data.draw(st.sampled_from(sorted(document)))] = data.draw(JSON)
+    try:
+        _, loaded = members.load(Message(json.dumps(document).encode()))
+    except PermanentError as error:
+        assert error.reason == "invalid_event"
+        return
+    assert all(isinstance(number, int) and number >= 0 for number in (*loaded.cursor, loaded.members))
+
+
+def test_keys_that_are_missing_are_named_as_such() -> None:
+    with pytest.raises(PermanentError):
+        members.load(Message(b"{}"))
