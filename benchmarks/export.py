@@ -2,16 +2,17 @@
 
     python -m benchmarks.export [--instances 300] [--rounds 5] [--large-mib 1024] [--many 10000] [--json FILE]
 
-Every client is a process of its own, gets the same study from the same DICOM store (the local one) and writes the same
-files; a round runs them one after the other. Ratios are of the medians. The second part runs the deployed function
-against the bucket server and samples the resident memory of its worker.
+Every client is a process of its own, gets the same study from the same server and writes the same files; a round runs
+them one after the other, first on the local DICOM store, then on Orthanc where Debian's packages orthanc and
+orthanc-dicomweb are installed. Ratios are of the medians. The second part runs the deployed function against the bucket
+server and samples the resident memory of its worker.
 """
 
 import argparse
 import base64
 import hashlib
 import json
-import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,19 +21,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
 
+from benchmarks.dicomstore import PLUGIN, orthanc
 from functions.common.bucket import Buckets, StoredObject
 from functions.common.deadline import Deadline
+from functions.common.dicomweb import DicomStore
 from functions.common.export_plan import Planner
-from functions.common.export_request import ExportRequest
+from functions.common.export_request import ExportRequest, Item, Slice
 from functions.common.export_work import SliceWork
-from functions.common.resources import GcsPrefix, ObjectRef, Resource
-from functions.common.runtime import Services
-from functions.common.settings import Settings
+from functions.common.http import Transport
+from functions.common.resources import DicomStoreName, GcsPrefix, ObjectRef, Resource
 from functions.common.upload import Checksum
 from tests.contract.function_process import FunctionProcess, function_process
 from tests.contract.world import BUCKET, STORE_NAME, World, bucket_server, instance, world
@@ -40,6 +43,7 @@ from tests.contract.world import BUCKET, STORE_NAME, World, bucket_server, insta
 MIB = 1024 * 1024
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 STUDY = "1.2.826.0.1.3680043.10.1462.5.1"
+SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 HEADERS = {"Accept": AS_STORED, "Accept-Encoding": "identity"}
 
 
@@ -65,28 +69,37 @@ class FileBuckets(Buckets):
         return iter(())
 
 
-def ours(url: str, folder: Path) -> None:
-    """The export's own planning, retrieving, splitting, naming and checksums."""
-    environ = {
-        "DICOM_STORE": STORE_NAME,
-        "HEALTHCARE_ENDPOINT": f"{url}/v1",
-        "OUTCOMES_TOPIC": "projects/local/topics/none",
-        "EXPORTS_TOPIC": "projects/local/topics/none",
-        "EXPORT_DESTINATIONS": f"gs://{BUCKET}",
-    }
-    store = Services.of(Settings.load("export_resource", environ)).dicom_store
+class StoreAt(DicomStore):
+    """A DICOM store whose DICOMweb service is at any URL."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__(Transport(), base, DicomStoreName(STORE_NAME))
+        self._dicomweb = base
+
+
+def ours(base: str, folder: Path, *, plan_first: bool = False) -> None:
+    """The export's own retrieving, splitting, naming and checksums; the search for what there is only if asked for."""
+    store, deadline = StoreAt(base), Deadline(600)
     request = ExportRequest("benchmark", Resource(STUDY), None, GcsPrefix(BUCKET))
-    deadline = Deadline(600)
-    planner = Planner(store, request, 1000, deadline)
-    parts = [*planner.slices(Resource(STUDY)), *planner.rest()]
+    if plan_first:
+        planner = Planner(store, request, 1000, deadline)
+        parts = [*planner.slices(Resource(STUDY)), *planner.rest()]
+    else:
+        parts = [Slice.parse(json.loads((folder.parent / f"{folder.name}.plan").read_text()))]
     for part in parts:
         result = SliceWork(store, FileBuckets(folder), request, "run", 1, 5, deadline).run(part)
         assert not result.failures
 
 
-def bare_loop(url: str, folder: Path) -> None:
+def planned(instances: int) -> str:
+    """The plan for the study, as the function keeps it."""
+    items = [Item(Resource(STUDY, f"{STUDY}.{n % 6}", f"{STUDY}.{n % 6}.{n}")) for n in range(instances)]
+    return json.dumps(Slice([Resource(STUDY)], items).to_json())
+
+
+def bare_loop(base: str, folder: Path) -> None:
     """A bare loop over the study's multipart answer, split into files."""
-    answer = requests.get(f"{_dicomweb(url)}/studies/{STUDY}", headers=HEADERS, stream=True, timeout=60)
+    answer = requests.get(f"{base}/studies/{STUDY}", headers=HEADERS, stream=True, timeout=60)
     mark = b"\r\n--" + answer.headers["Content-Type"].partition("boundary=")[2].split(";")[0].strip('"').encode()
     buffer, file, count = b"\r\n", None, 0
     for chunk in answer.iter_content(256 * 1024):
@@ -109,15 +122,19 @@ def bare_loop(url: str, folder: Path) -> None:
 def each(get: Callable[..., requests.Response], threads: int) -> Callable[[str, Path], None]:
     """A request for each instance."""
 
-    def client(url: str, folder: Path) -> None:
-        found = requests.get(f"{_dicomweb(url)}/studies/{STUDY}/instances?limit=50000", timeout=60).json()
+    def client(base: str, folder: Path) -> None:
+        found = requests.get(
+            f"{base}/studies/{STUDY}/instances?limit=50000&includefield=0020000E",
+            headers={"Accept": "application/dicom+json"},
+            timeout=60,
+        ).json()
         paths = [(item["0020000E"]["Value"][0], item["00080018"]["Value"][0]) for item in found]
-        headers = {**HEADERS, "Accept": "application/dicom; transfer-syntax=*"}
 
         def fetch(path: tuple[str, str]) -> None:
             series, uid = path
-            target = f"{_dicomweb(url)}/studies/{STUDY}/series/{series}/instances/{uid}"
-            (folder / f"{uid}.dcm").write_bytes(get(target, headers=headers, timeout=60).content)
+            target = f"{base}/studies/{STUDY}/series/{series}/instances/{uid}"
+            body = get(target, headers=HEADERS, timeout=60).content
+            (folder / f"{uid}.dcm").write_bytes(body[body.find(b"\r\n\r\n") + 4 : body.rfind(b"\r\n--")])
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fetch, paths))
@@ -125,16 +142,17 @@ def each(get: Callable[..., requests.Response], threads: int) -> Callable[[str, 
     return client
 
 
-def dicomweb_client(url: str, folder: Path) -> None:
+def dicomweb_client(base: str, folder: Path) -> None:
     """dicomweb-client's iter_study."""
     from dicomweb_client.api import DICOMwebClient
 
-    for n, dataset in enumerate(DICOMwebClient(_dicomweb(url)).iter_study(STUDY, media_types=("application/dicom",))):
+    for n, dataset in enumerate(DICOMwebClient(base).iter_study(STUDY, media_types=("application/dicom",))):
         dataset.save_as(folder / f"{n}.dcm")
 
 
 CLIENTS: dict[str, Callable[[str, Path], None]] = {
     "this project": ours,
+    "this project, with its search": partial(ours, plan_first=True),
     "bare requests loop over the study": bare_loop,
     "one request each, 8 threads, kept alive": each(requests.Session().get, 8),
     "one request each, kept alive": each(requests.Session().get, 1),
@@ -143,30 +161,29 @@ CLIENTS: dict[str, Callable[[str, Path], None]] = {
 }
 
 
-def _dicomweb(url: str) -> str:
-    return f"{url}/v1/{STORE_NAME}/dicomWeb"
-
-
-def run_client(name: str, url: str, folder: Path) -> None:
+def run_client(name: str, base: str, folder: Path) -> None:
     """What a client's own process does: work, then print what it took."""
     if name == "dicomweb-client iter_study":
         import dicomweb_client.api  # noqa: F401 (loaded before the clock runs, as everything else is)
     began, cpu = time.perf_counter(), time.process_time()
-    CLIENTS[name](url, folder)
+    CLIENTS[name](base, folder)
     taken = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps({"s": taken, "cpu_s": time.process_time() - cpu, "peak_mib": peak}))
 
 
-def compare(url: str, rounds: int, hashes: list[str]) -> dict[str, dict[str, float]]:
+def compare(base: str, rounds: int, hashes: list[str]) -> dict[str, dict[str, float]]:
     """The medians of all clients."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
     for _ in range(rounds):
         for name in CLIENTS:
-            with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-                command = [sys.executable, "-m", "benchmarks.export", "--client", name, "--url", url, "--to", folder]
+            with tempfile.TemporaryDirectory(dir=SHM) as folder:
+                (Path(folder).parent / f"{Path(folder).name}.plan").write_text(planned(len(hashes)))
+                command = [sys.executable, "-m", "benchmarks.export", "--client", name, "--url", base, "--to", folder]
                 taken[name].append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
                 files = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir())
+                (Path(folder).parent / f"{Path(folder).name}.plan").unlink()
                 taken[name][-1]["right"] = len([h for h in files if h in set(hashes)])
     keys = ("s", "cpu_s", "peak_mib", "right")
     return {name: {key: statistics.median(one[key] for one in runs) for key in keys} for name, runs in taken.items()}
@@ -225,23 +242,32 @@ def main() -> None:
         flags.json.write_text(json.dumps(figures, indent=2))
 
 
-def _retrieve(store: World, instances: int, rounds: int) -> dict[str, dict[str, float]]:
-    hashes = []
-    for n in range(instances):
-        data = instance(STUDY, f"{STUDY}.{n % 6}", f"{STUDY}.{n % 6}.{n}", pixels=725)
-        store.put(data)
-        hashes.append(hashlib.sha256(data).hexdigest())
-    found = compare(store.store_url, rounds, hashes)
-    mib = instances * 526 / 1000
+def _retrieve(store: World, instances: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    files = [instance(STUDY, f"{STUDY}.{n % 6}", f"{STUDY}.{n % 6}.{n}", pixels=725) for n in range(instances)]
+    hashes = [hashlib.sha256(data).hexdigest() for data in files]
+    store.put(*files)
+    base = f"{store.store_url}/v1/{STORE_NAME}/dicomWeb"
+    figures = {"local": _shown("the local DICOM store", compare(base, rounds, hashes), instances, rounds)}
+    if shutil.which("Orthanc") and PLUGIN.exists():
+        with tempfile.TemporaryDirectory(dir=SHM) as folder, orthanc(Path(folder) / "orthanc") as target:
+            for data in files:
+                requests.post(f"http://127.0.0.1:{target.port}/instances", data, timeout=60).raise_for_status()
+            found = compare(f"http://127.0.0.1:{target.port}{target.base}", rounds, hashes)
+        figures["orthanc"] = _shown("Orthanc", found, instances, rounds)
+    return figures
+
+
+def _shown(server: str, found: dict[str, dict[str, float]], instances: int, rounds: int) -> dict[str, dict[str, float]]:
+    megabytes = instances * 526 / 1000
     us, bare = found["this project"]["s"], found["bare requests loop over the study"]["s"]
     single = found["one request each, a connection for each"]["s"]
-    print(f"Retrieve {instances} instances of 526 KB into files, medians of {rounds}")
+    print(f"Retrieve {instances} instances of 526 KB from {server} into files, medians of {rounds}")
     print(f"{'client':42} {'MB/s':>6} {'CPU s':>6} {'peak MiB':>9} {'right':>6}  time / this project's")
     for name, one in found.items():
-        line = f"{name:42} {mib / one['s']:6.0f} {one['cpu_s']:6.2f} {one['peak_mib']:9.0f} {one['right']:6.0f}"
+        line = f"{name:42} {megabytes / one['s']:6.0f} {one['cpu_s']:6.2f} {one['peak_mib']:9.0f} {one['right']:6.0f}"
         print(f"{line}  {one['s'] / us:5.2f}")
     print(f"target: at least 4.00 of one request each with a connection for each: {single / us:.2f}")
-    print(f"target: at least 0.90 of the bare loop: {bare / us:.2f}\n")
+    print(f"target: at least 0.90 of the bare loop: {bare / us:.2f}\n", flush=True)
     return found
 
 
@@ -259,7 +285,7 @@ def _function(store: World, flags: argparse.Namespace) -> dict[str, Any]:
         for name, study, limit in (("study", STUDY, 32), ("large", large, 64), ("many", many, 32)):
             taken, peak = memory_of(function, store, study, name)
             figures[name] = {"s": taken, "peak_mib": peak}
-            print(f"{name:8} {taken:7.1f} s  peak {peak:5.1f} MiB  target: at most {limit}")
+            print(f"{name:8} {taken:7.1f} s  peak {peak:5.1f} MiB  target: at most {limit}", flush=True)
     each_thousand = thousands(store.objects("many/"))
     figures["seconds_each_thousand"] = each_thousand
     if each_thousand:

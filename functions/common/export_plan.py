@@ -33,8 +33,9 @@ class Planner:
         self._store, self._request, self._size, self._deadline = store, request, size, deadline
         self._packer = _Packer(size, request.format in STREAMED)
 
-    def targets(self, start: int) -> Iterator[Resource]:
-        """What was asked for: the one resource, or the query's matches from the one at `start` on."""
+    def targets(self, start: int) -> Iterator[Resource | None]:
+        """What was asked for: the one resource, or the query's matches from the one at `start` on; None for a match
+        that a page repeats."""
         if self._request.resource:
             yield self._request.resource
         if not self._request.query:
@@ -43,12 +44,13 @@ class Planner:
         for item in self._store.search_all(None, query.level, [*query.params, *_UIDS], self._deadline, start=start):
             series = uid(item, _SERIES) if query.level != "studies" else ""
             target = Resource(uid(item, _STUDY), series, uid(item, _INSTANCE) if query.level == "instances" else "")
-            if target not in seen:
-                seen.add(target)
-            yield target
+            yield None if target in seen else target
+            seen.add(target)
 
-    def slices(self, target: Resource) -> Iterator[Slice]:
+    def slices(self, target: Resource | None) -> Iterator[Slice]:
         """The slices that become full with this target; `rest` gives the one that did not."""
+        if target is None:
+            return
         if target.instance:
             yield from self._packer.add([], *_parted(self._instances(target, 1)))
             return
