@@ -7,6 +7,7 @@ and starts faster (benchmarks/search.py).
 import collections
 import http.client
 import select
+import socket
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -50,17 +51,18 @@ _MESSAGES: Final = {
 }
 
 
+_Idle = collections.deque[socket.socket]
+
+
 class Upstream:
     """An answer of the DICOM store, its body unread. Close it, or read it to its end.
 
     Args:
-        response: of `connection`.
+        response: read from `connection`.
         idle: where the connection goes when it can be used again.
     """
 
-    def __init__(
-        self, response: http.client.HTTPResponse, connection: http.client.HTTPConnection, idle: "_Idle"
-    ) -> None:
+    def __init__(self, response: http.client.HTTPResponse, connection: socket.socket, idle: _Idle) -> None:
         self._response = response
         self._connection = connection
         self._idle = idle
@@ -90,7 +92,7 @@ class Upstream:
         if self._closed:
             return
         self._closed = True
-        if self._response.isclosed() and not self._response.length and self._connection.sock:
+        if self._response.isclosed() and not self._response.length and not self._response.will_close:
             self._idle.append(self._connection)
         else:
             self._response.close()
@@ -103,15 +105,14 @@ class Upstream:
         self.close()
 
 
-_Idle = collections.deque[http.client.HTTPConnection]
-
-
 class _Host:
     """Kept-alive connections to one host; safe to share between threads."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         parts = urlsplit(url)
         self._secure = parts.scheme == "https"
+        self._name = parts.hostname or ""
+        self._port = parts.port or (443 if self._secure else 80)
         self._address = parts.netloc
         self._timeout_s = timeout_s
         self._trust: ssl.SSLContext | None = None
@@ -119,40 +120,49 @@ class _Host:
 
     def get(self, target: str, headers: dict[str, str]) -> Upstream:
         """Send one GET, over a kept connection where there is one that the other side did not close meanwhile."""
+        lines = [f"GET {target} HTTP/1.1", f"Host: {self._address}", *map(": ".join, headers.items()), "", ""]
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a line break in a header")
+        request = "\r\n".join(lines).encode("ascii")
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self._send(self._opened(), target, headers)
+                return self._send(self._opened(), request)
             if _is_dropped(connection):
                 connection.close()
                 continue
             with suppress(ConnectionError):  # closed by the other side just now
-                return self._send(connection, target, headers)
+                return self._send(connection, request)
 
-    def _send(self, connection: http.client.HTTPConnection, target: str, headers: dict[str, str]) -> Upstream:
+    def _send(self, connection: socket.socket, request: bytes) -> Upstream:
         try:
-            connection.request("GET", target, headers=headers)
-            return Upstream(connection.getresponse(), connection, self._idle)
+            connection.sendall(request)
+            response = http.client.HTTPResponse(connection, method="GET")
+            response.begin()
+            return Upstream(response, connection, self._idle)
         except _FAILED:
             connection.close()
             raise
 
-    def _opened(self) -> http.client.HTTPConnection:
-        connect_s = min(_CONNECT_TIMEOUT_S, self._timeout_s)
-        connection = http.client.HTTPConnection(self._address, timeout=connect_s)
-        if self._secure:
-            self._trust = self._trust or _authorities()
-            connection = http.client.HTTPSConnection(self._address, timeout=connect_s, context=self._trust)
-        connection.connect()
-        connection.sock.settimeout(self._timeout_s)
+    def _opened(self) -> socket.socket:
+        connection = socket.create_connection((self._name, self._port), min(_CONNECT_TIMEOUT_S, self._timeout_s))
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._secure:
+                self._trust = self._trust or _authorities()
+                connection = self._trust.wrap_socket(connection, server_hostname=self._name)
+            connection.settimeout(self._timeout_s)
+        except OSError:
+            connection.close()
+            raise
         return connection
 
 
-def _is_dropped(connection: http.client.HTTPConnection) -> bool:
+def _is_dropped(connection: socket.socket) -> bool:
     """Whether an idle connection has something to read: that can only be its end."""
     poll = select.poll()
-    poll.register(connection.sock, select.POLLIN)
+    poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
 
 

@@ -11,7 +11,7 @@ from functions.common import qidors
 from functions.common.answers import RefusedError
 from functions.common.qidors import Query
 from functions.common.relay import Relay, Upstream, chain, head
-from functions.common.rows import joined, rewritten, split, spreadsheet, study_of
+from functions.common.rows import MalformedError, joined, rewritten, split, spreadsheet, study_of
 
 Form = Literal["application/dicom+json", "application/json", "text/csv"]
 
@@ -140,10 +140,12 @@ class Searcher:
             rows = (text for text, _ in split(chain(first, chunks)))
             raw = None if small or form == "text/csv" else chain(first, chunks)
             return Page(islice(rows, query.limit), more, query, upstream.close, raw)
-        found = [text for text, _ in split([first])]
-        more = len(found) > query.limit or (not small and len(found) == query.limit and self._more(query))
-        found = found[: query.limit]
-        return Page(found, more, query, upstream.close, None if form == "text/csv" else b"".join(joined(found)))
+        count = _count(first)
+        more = count > query.limit or (not small and count == query.limit and self._more(query))
+        if form != "text/csv" and count <= query.limit:
+            return Page((), more, query, upstream.close, first if count else b"[]")
+        found = islice((text for text, _ in split([first])), query.limit)
+        return Page(found, more, query, upstream.close)
 
     def _merged(self, query: Query, base: str) -> Page:
         """One row for each study, series or instance, from the rows of several searches or of a lower level."""
@@ -228,6 +230,21 @@ class Searcher:
             upstream.close()
             raise RefusedError("unavailable", "the DICOM store gave no answer that makes sense")
         return upstream
+
+
+def _count(answer: bytes) -> int:
+    """How many rows a whole answer has.
+
+    Raises:
+        MalformedError: it is no array of objects.
+    """
+    try:
+        rows = json.loads(answer) if answer.strip() else []
+    except ValueError as error:
+        raise MalformedError("not JSON") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise MalformedError("not an array of objects")
+    return len(rows)
 
 
 def _is_empty(upstream: Upstream) -> bool:
