@@ -46,8 +46,9 @@ lock:  ## lock the requirements again, newest versions, with hashes
 	@for file in requirements requirements-dev; do build/lock/bin/uv pip compile --quiet --upgrade --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header $$file.in -o $$file.txt; done
 
-chaos: $(STAMP)  ## 2,000 mixed uploads under faults and kill -9 (about six minutes)
+chaos: $(STAMP)  ## uploads, exports and deletes under faults and kill -9 (about ten minutes)
 	@$(BIN)/python -m benchmarks.chaos
+	@$(BIN)/python -m tests.chaos
 
 clean:  ## remove what was installed and all local data
 	rm -rf $(VENV) .local build
