@@ -1,7 +1,8 @@
 # A dataset and a DICOM store of our own, unless one is named.
 locals {
   own_store      = var.dicom_store == ""
-  dicom_store    = local.own_store ? "projects/${var.project}/locations/${var.region}/datasets/${var.dataset}/dicomStores/${var.store}" : var.dicom_store
+  location       = coalesce(var.dataset_location, var.region)
+  dicom_store    = local.own_store ? "projects/${var.project}/locations/${local.location}/datasets/${var.dataset}/dicomStores/${var.store}" : var.dicom_store
   dicom_parts    = split("/", local.dicom_store)
   dataset_id     = join("/", [local.dicom_parts[1], local.dicom_parts[3], local.dicom_parts[5]])
   dicom_store_id = join("/", [local.dataset_id, local.dicom_parts[7]])
@@ -11,7 +12,7 @@ resource "google_healthcare_dataset" "this" {
   count    = local.own_store ? 1 : 0
   project  = var.project
   name     = var.dataset
-  location = var.region
+  location = local.location
 
   dynamic "encryption_spec" {
     for_each = var.kms_key == "" ? [] : [var.kms_key]

@@ -47,6 +47,16 @@ variable "dicom_store" {
   }
 }
 
+variable "dataset_location" {
+  description = "Where the dataset is made, as not every region has the Healthcare API: a region, us or eu; empty: `region`."
+  type        = string
+  default     = ""
+  validation {
+    condition     = can(regex("^([a-z]+-[a-z]+[0-9]{1,2}|us|eu)?$", var.dataset_location))
+    error_message = "A region, us or eu."
+  }
+}
+
 variable "dataset" {
   description = "Name of the Healthcare dataset that is made."
   type        = string

@@ -87,8 +87,8 @@ class FakeCloud:
                 "topic": f"projects/{PROJECT}/topics/{name}",
                 "subscription": f"projects/{PROJECT}/subscriptions/{name}",
                 "function": f"{SERVICES}/{name}",
-                "DICOM store": STORE,
-                "dataset": STORE.partition("/dicomStores/")[0],
+                "DICOM store": _healthcare(name),
+                "dataset": _healthcare(name),
                 "bucket": f"{PROJECT}-{name}",
             }.get(kind, name)
             permissions = [p for entry in allowed for p in _PREDEFINED.get(entry, (entry,))]
@@ -140,6 +140,13 @@ class FakeCloud:
                 """Keep quiet."""
 
         return Handler
+
+
+def _healthcare(short: str) -> str:
+    """PROJECT/LOCATION/DATASET[/STORE] as a full name."""
+    kinds = ("projects", "locations", "datasets", "dicomStores")
+    parts = short.replace("PROJECT", PROJECT).split("/")
+    return "/".join(f"{kind}/{part}" for kind, part in zip(kinds, parts, strict=False))
 
 
 def _subscription(name: str, planned: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ops.system import NoSystemError, System
 from tests.infra import terraform
 from tests.infra.fake_cloud import SERVICES, STORE, FakeCloud
 from tests.infra.terraform import PROJECT, ROOT
+from tests.infra.test_terraform import EVERYTHING
 
 QUICK = Overrides(minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, ledger_max_duration_s=1)
 needs_terraform = pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
@@ -170,19 +171,7 @@ def test_what_terraform_makes_is_healthy(file: Path, capsys: pytest.CaptureFixtu
 
 
 @needs_terraform
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {},
-        {
-            "conflict_policy": "overwrite",
-            "search_exports": True,
-            "source_disposition": "move",
-            "move_destination": "gs://done-bucket/scans",
-        },
-    ],
-    ids=["defaults", "everything"],
-)
+@pytest.mark.parametrize("variables", [{}, EVERYTHING], ids=["defaults", "everything"])
 def test_terraform_grants_what_the_code_needs_and_nothing_more(tmp_path: Path, variables: dict[str, Any]) -> None:
     cloud = FakeCloud(terraform.plan(**variables))
     cloud.close()

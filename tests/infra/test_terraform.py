@@ -41,6 +41,11 @@ EVERYTHING: dict[str, Any] = {
     "retention_days": {"export": 30},
     "vpc_connector": f"projects/{PROJECT}/locations/us-central1/connectors/c",
 }
+TURNED: dict[str, Any] = {
+    "build_service_account": f"builder@{PROJECT}.iam.gserviceaccount.com",
+    "extra_environment": {"export_resource": {"BUDGET_S": "100"}},
+    "functions": {"store_upload": {"max_instances": 300}},
+}
 
 
 @pytest.fixture(params=["defaults", "everything"])
@@ -78,8 +83,7 @@ def test_nothing_is_bound_on_the_project_but_the_build(plan: Plan) -> None:
 
 
 def test_with_a_build_account_of_ones_own_nothing_at_all_is_bound_on_the_project() -> None:
-    account = f"builder@{PROJECT}.iam.gserviceaccount.com"
-    assert "google_project_iam_member" not in terraform.plan(build_service_account=account).types()
+    assert "google_project_iam_member" not in terraform.plan(**TURNED).types()
 
 
 def test_nobody_is_everybody(plan: Plan) -> None:
@@ -237,13 +241,13 @@ def test_every_variable_is_a_setting_and_every_required_setting_is_set(plan: Pla
 
 
 def test_extra_settings_arrive() -> None:
-    plan = terraform.plan(extra_environment={"export_resource": {"BUDGET_S": "100"}})
+    plan = terraform.plan(**TURNED)
     function = plan.by_name("google_cloudfunctions2_function")["dicom-export-resource"]
     assert function["service_config"][0]["environment_variables"]["BUDGET_S"] == "100"
 
 
 def test_sizes_can_be_turned_one_by_one() -> None:
-    plan = terraform.plan(functions={"store_upload": {"max_instances": 300}})
+    plan = terraform.plan(**TURNED)
     functions = plan.by_name("google_cloudfunctions2_function")
     turned = functions["dicom-store-upload"]["service_config"][0]
     assert (turned["max_instance_count"], turned["available_memory"]) == (300, "512Mi")
@@ -251,8 +255,9 @@ def test_sizes_can_be_turned_one_by_one() -> None:
 
 
 def test_the_archive_holds_what_runs_and_nothing_else() -> None:
-    terraform.plan()
-    (archive,) = (terraform.workspace() / ".build").glob("source-*.zip")
+    gcp = terraform.workspace()
+    terraform.run(gcp, "plan", "-input=false", "-target=data.archive_file.source", f"-var=project={PROJECT}")
+    (archive,) = (gcp / ".build").glob("source-*.zip")
     with zipfile.ZipFile(archive) as opened:
         names = opened.namelist()
         contents = {name: opened.read(name) for name in names}
@@ -260,12 +265,9 @@ def test_the_archive_holds_what_runs_and_nothing_else() -> None:
     wanted = {"main.py", "requirements.txt", *(str(p.relative_to(ROOT)) for p in files)}
     assert set(names) == wanted
     assert all((ROOT / name).read_bytes() == data for name, data in contents.items())
-
-
-def test_new_code_is_a_new_object() -> None:
-    names = {values["name"] for _, values in terraform.plan().resources("google_storage_bucket_object")}
-    (archive,) = (terraform.workspace() / ".build").glob("source-*.zip")
-    assert names == {f"{archive.stem.removeprefix('source-')}.zip"}
+    # Named by what is in it: new code, new object, new revision.
+    uploaded = {values["name"] for _, values in terraform.plan().resources("google_storage_bucket_object")}
+    assert uploaded == {f"{archive.stem.removeprefix('source-')}.zip"}
 
 
 # --- rights -----------------------------------------------------------------------------------------------

@@ -118,14 +118,6 @@ run "everything_on" {
   }
 }
 
-run "move_to_nowhere" {
-  command = plan
-  variables {
-    source_disposition = "move"
-  }
-  expect_failures = [var.move_destination]
-}
-
 run "foreign_store" {
   command = plan
   variables {
@@ -134,34 +126,21 @@ run "foreign_store" {
   expect_failures = [google_project_iam_custom_role.roles]
 }
 
-run "public_by_accident" {
+# Everything that is refused before anything is looked at, in one run.
+run "refused" {
   command = plan
   variables {
-    search_callers = ["allUsers"]
+    source_disposition = "move"       # to nowhere
+    search_callers     = ["allUsers"] # by accident
+    budget             = 10           # on no account
+    kms_key            = "projects/keys/locations/europe-west4/keyRings/r/cryptoKeys/k"
+    functions          = { store = { max_instances = 1 } }
+    retention_days     = { landing = -1 }
+    extra_environment  = { nothing = {} }
+    command_publishers = { uploads = [] }
   }
-  expect_failures = [var.search_callers]
-}
-
-run "budget_without_account" {
-  command = plan
-  variables {
-    budget = 10
-  }
-  expect_failures = [var.budget]
-}
-
-run "key_of_another_region" {
-  command = plan
-  variables {
-    kms_key = "projects/keys/locations/europe-west4/keyRings/r/cryptoKeys/k"
-  }
-  expect_failures = [var.kms_key]
-}
-
-run "no_such_function" {
-  command = plan
-  variables {
-    functions = { store = { max_instances = 1 } }
-  }
-  expect_failures = [var.functions]
+  expect_failures = [
+    var.move_destination, var.search_callers, var.budget, var.kms_key, var.functions, var.retention_days,
+    var.extra_environment, var.command_publishers,
+  ]
 }
