@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import statistics
 import struct
 import subprocess
@@ -45,8 +46,7 @@ class Function:
     """One functions-framework process, started as the stack starts it."""
 
     def __init__(self, stack: Stack, target: str, source: Path, log: Path) -> None:
-        with tempfile.TemporaryFile() as _:
-            self.port = _free_port()
+        self.port = _free_port()
         command = [sys.executable, "-m", "functions_framework", "--target", target, "--source", str(source)]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         self.began = time.perf_counter()
@@ -120,8 +120,6 @@ def function(stack: Stack, target: str = "store_upload", source: Path = ROOT / "
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -167,8 +165,8 @@ def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
         ):
             empty(stack)
             with function(stack, target, source) as running:
-                warm, before = running.push(objects[:1]), running.cpu_s()
-                del warm
+                running.push(objects[:1])
+                before = running.cpu_s()
                 wall_s = running.push(objects[1:])
                 took[name].append((wall_s, running.cpu_s() - before))
     size = sum(int(one["size"]) for one in objects) / 1e6
@@ -195,8 +193,8 @@ def cold_start(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
         print(f"{name:32}{statistics.median(values):5.2f}{statistics.median(values) / base:8.2f}")
 
 
-def memory(stack: Stack, label: str, one: Object, warm: Object) -> None:
-    """Peak of resident memory over idle while one object is stored."""
+def memory(stack: Stack, label: str, one: Object, warm: Object) -> float:
+    """Peak of resident memory over idle, in MiB, while one object is stored."""
     empty(stack)
     with function(stack) as running:
         running.push([warm])
@@ -214,6 +212,7 @@ def memory(stack: Stack, label: str, one: Object, warm: Object) -> None:
         watcher.join()
     size = int(one["size"]) / MIB
     print(f"{label:32}{wall_s:6.1f} s{size / wall_s:7.0f} MiB/s   idle {idle:.0f} MiB, peak +{peak - idle:.0f} MiB")
+    return peak - idle
 
 
 def planted(stack: Stack, name: str, file: Path) -> Object:

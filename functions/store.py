@@ -185,22 +185,21 @@ class _Upload:
         )
         slice_ = replace(self, deadline=members_deadline)
         error: PermanentError | None = None
-        with open_ranged(event.ref, event.size, self.services.buckets, members_deadline) as file:
-            work = Members(
-                file,
-                kind,
-                event.ref,
-                event.size,
-                limits,
-                slice_._send,
-                self.outcomes.publish,
-                lambda: members_deadline.remaining_s() > _SLICE_PART * self.deadline.budget_s,
-                self.progress,
-            )
-            try:
-                finished = work.run()
-            except PermanentError as caught:
-                finished, error = True, caught
+        work = Members(
+            lambda: open_ranged(event.ref, event.size, self.services.buckets, members_deadline),
+            kind,
+            event.ref,
+            event.size,
+            limits,
+            slice_._send,
+            self.outcomes.publish,
+            lambda: members_deadline.remaining_s() > _SLICE_PART * self.deadline.budget_s,
+            self.progress,
+        )
+        try:
+            finished = work.run()
+        except PermanentError as caught:
+            finished, error = True, caught
         if not finished:
             data = members.dump(event, self.progress)
             self.services.topics.publish(settings.uploads_topic, data, members.CONTINUATION, self.deadline)
@@ -242,5 +241,6 @@ class _Upload:
 
 
 def _done(word: Word, resource: Resource) -> Outcome:
-    kept = "the DICOM store keeps other bytes under the same UIDs" if word == "conflict" else ""
-    return Outcome(word, "conflict" if word == "conflict" else "", resource=resource, detail=kept)
+    if word == "conflict":
+        return Outcome(word, "conflict", resource=resource, detail=members.KEPT)
+    return Outcome(word, resource=resource)

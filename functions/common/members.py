@@ -22,6 +22,7 @@ from functions.common.sources import Source
 from functions.common.storing import File, Instance
 
 CONTINUATION: Final = {"continuation": "archive"}  # the attributes of a follow-up message
+KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
 _WAITING_MAX: Final = 5000
@@ -71,7 +72,7 @@ class Members:
     """One slice of one archive.
 
     Args:
-        file: the archive.
+        open_file: opens the archive.
         kind: what it is.
         source: the object it is.
         limits: as settings say.
@@ -83,7 +84,7 @@ class Members:
 
     def __init__(
         self,
-        file: BinaryIO,
+        open_file: Callable[[], BinaryIO],
         kind: Kind,
         source: ObjectRef,
         size: int,
@@ -93,7 +94,7 @@ class Members:
         time_left: Callable[[], bool],
         progress: Progress,
     ) -> None:
-        self._file, self._kind, self._source, self._size, self._limits = file, kind, source, size, limits
+        self._open_file, self._kind, self._source, self._size, self._limits = open_file, kind, source, size, limits
         self._store, self._publish, self._time_left = store, publish, time_left
         self.progress = progress
         self._entries: deque[_Entry] = deque()
@@ -113,9 +114,9 @@ class Members:
         began_at = self.progress.cursor
         walk = Walk(self._size, self._limits, self.progress.members, self.progress.total_bytes)
         try:
-            with concurrent.futures.ThreadPoolExecutor(_WORKERS) as self._pool:
+            with self._open_file() as file, concurrent.futures.ThreadPoolExecutor(_WORKERS) as self._pool:
                 try:
-                    for member in walk.members_of(self._file, self._kind, began_at):
+                    for member in walk.members_of(file, self._kind, began_at):
                         self._take(member, walk)
                         if not self._time_left():
                             self._settle(0)
@@ -180,9 +181,8 @@ class Members:
                 raise NothingToStoreError("neither DICOM, nor metadata with a JPEG")
             header = sources.header_of(member.source)
             instance = File(header.resource, member.source)
-            place = _place(member.before)
-            word = self._store(instance, place)
-            return [self._outcome(word, "", "", member.name, place, header.resource, member.size)]
+            word = self._store(instance, _place(member.before))
+            return [self._kept(word, member.name, member.before, header.resource, member.size)]
         except PermanentError as error:
             return [self._failed(error, member.name, member.before, member.size)]
 
@@ -203,7 +203,17 @@ class Members:
         return self._pair(member, kind, other, stem)
 
     def _pair(self, member: Member, kind: Kind, other: Half, stem: str) -> list[_Result]:
-        theirs = other.source or self._looked_up(other.before)
+        if other.source is not None:
+            return self._paired(member, kind, other, other.source, stem)
+        # An earlier slice went past it. The archive is opened once more: where it is compressed, two readings of one
+        # file would disturb each other.
+        with self._open_file() as file:
+            found = next(Walk(self._size, self._limits).members_of(file, self._kind, other.before), None)
+            if found is None:
+                raise PermanentError("invalid_event", "a continuation names a member that is not there")
+            return self._paired(member, kind, other, found.source, stem)
+
+    def _paired(self, member: Member, kind: Kind, other: Half, theirs: Source, stem: str) -> list[_Result]:
         halves = {kind: member.source, other.kind: theirs}
         both = [(member.name, member.before, member.size), (other.name, other.before, other.size)]
         try:
@@ -212,16 +222,8 @@ class Members:
         except PermanentError as error:
             results = [self._failed(error, *one) for one in both]
         else:
-            results = [
-                self._outcome(word, "", "", name, _place(before), metadata.resource, size)
-                for name, before, size in both
-            ]
+            results = [self._kept(word, name, before, metadata.resource, size) for name, before, size in both]
         return [_Result(r.word, r.reason, r.name, stem) for r in results]
-
-    def _looked_up(self, before: Cursor) -> Source:
-        """A member that an earlier slice went past."""
-        walk = Walk(self._size, self._limits)
-        return next(walk.members_of(self._file, self._kind, before)).source
 
     def _report_waiting(self) -> None:
         for half in self.progress.waiting.values():
@@ -234,6 +236,12 @@ class Members:
                 self.progress.reason = self.progress.reason or result.reason
                 self.progress.failed.append((result.name, result.reason))
         self.progress.waiting.clear()
+
+    def _kept(self, word: Word, name: str, before: Cursor, resource: Resource, size: int) -> _Result:
+        """Of what the DICOM store has now, or has other bytes of that are to stay: neither is a failure."""
+        reason, detail = ("conflict", KEPT) if word == "conflict" else ("", "")
+        self._outcome(word, reason, detail, name, _place(before), resource, size)
+        return _Result(word, "", name)
 
     def _failed(self, error: PermanentError, name: str, before: Cursor, size: int) -> _Result:
         if error.reason == "unsafe_archive":

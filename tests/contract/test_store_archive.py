@@ -117,7 +117,7 @@ def test_an_archive_in_an_archive_is_gone_through_up_to_the_limit(place: Landing
 
 @KINDS
 def test_an_archive_longer_than_one_invocation_goes_on_and_ends_once(place: Landing, kind: str) -> None:
-    content = [*files(24), ("p/1.jpg", scans.jpeg(1)), *files(30)[24:], ("p/1.json", scans.metadata(uids(99)))]
+    content = [("p/1.jpg", scans.jpeg(1)), *files(24), ("p/1.json", scans.metadata(uids(99))), *files(30)[24:]]
     blob = place.upload("a", archive(kind, content))
     place.world.fault(method="POST", path="/studies$", kind="slow", delay_s=0.25)
     slices = place.finish(blob, budget_s=1.0)
@@ -208,6 +208,16 @@ def test_a_damaged_member_is_never_stored(place: Landing) -> None:
     assert own["outcome"] == "partial"
     assert members["study/series/1"]["reason"] == "unsupported_input"
     assert place.instances() == 1
+
+
+def test_a_member_that_may_stay_as_it_is_does_not_spoil_the_archive(tmp_path: Path) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="keep") as place:
+        content = files(2)
+        place.drop("a.dcm", content[0][1][:-4] + bytes(4))
+        own, members = split(place.drop("a.zip", scans.zipped(content)))
+        assert (own["outcome"], own["counts"]) == ("stored", {"members": 2, "stored": 1, "conflict": 1})
+        assert members["study/series/1"]["reason"] == "conflict"
+        assert not place.buckets.names(QUARANTINE)
 
 
 def test_nothing_to_store_is_quarantined(place: Landing) -> None:

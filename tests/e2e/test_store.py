@@ -5,10 +5,12 @@ import sys
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 
 from benchmarks import chaos
+from benchmarks import store as store_benchmark
 from infra.local.clients import Watch
 from infra.local.stack import Stack
 from infra.local.topology import ROOT, Overrides
@@ -49,6 +51,18 @@ def _until_in_ledger(stack: Stack) -> str:
         if "0 to publish" in said:
             return said
     raise AssertionError(said)
+
+
+@pytest.mark.serial
+def test_memory_does_not_grow_with_the_size(tmp_path: Path) -> None:
+    with Stack(tmp_path, functions=[]) as stack:
+        small = store_benchmark.upload(stack, "small.dcm", scans.dicom(("1.5", "1.5", "1.5")))
+        instance = store_benchmark.planted(stack, "big.dcm", store_benchmark.big_instance(tmp_path, 128))
+        noise = np.random.default_rng(1)
+        archive = store_benchmark.planted(stack, "big.zip", store_benchmark.big_zip(tmp_path, 64, noise))
+        assert store_benchmark.memory(stack, "instance", instance, small) <= 32
+        assert store_benchmark.memory(stack, "zip", archive, small) <= 32
+        assert len(requests.get(f"{stack.addresses.dicomweb_url}/instances", timeout=30).json()) == 128 + 1
 
 
 def test_a_dicom_store_that_is_down_loses_nothing(stack: Stack, seen: Seen) -> None:
