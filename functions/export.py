@@ -140,7 +140,7 @@ class _Export:
 
     def _work(self, plan: Plan, name: str) -> None:
         """One slice, and the end of the export if it was the last."""
-        if name not in self.state.finished(plan.run):
+        if not self.state.is_finished(plan.run, name):
             part = self.state.slice(plan.run, name)
             if part is None:
                 raise RetryableError("unavailable")

@@ -126,6 +126,11 @@ class State:
             return False
         return True
 
+    def is_finished(self, run: str, name: str) -> bool:
+        """Whether a slice is done."""
+        done = ObjectRef(self._bucket, f"{self._root}{run}/done-{name}.json")
+        return self._buckets.stat(done, self._deadline) is not None
+
     def finished(self, run: str) -> dict[str, dict[str, int]]:
         """The names of the slices that are done, with their totals: one listing, nothing is read."""
         start = f"{self._root}{run}/done-"
