@@ -109,7 +109,9 @@ def dead_letters(system: System, client: Client) -> Iterator[Finding]:
         elif not found.get("topic", "").endswith(f"/{item['dead_letter_topic']}"):
             yield Finding("dead letters", name, "failed", "is bound to another topic: they are lost", _REDEPLOY)
         else:
-            yield _held(client, url, name)
+            # What the ledger missed is found by reconcile; what a function gave up goes back to it.
+            again = "reconcile" if "bucket" in item else "replay dead-letters"
+            yield _held(client, url, name, f"see the log for why; then python -m ops {again}")
 
 
 def functions(system: System, client: Client) -> Iterator[Finding]:
@@ -262,7 +264,7 @@ def _numbers(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) 
         yield "calls the function without its account's token"
 
 
-def _held(client: Client, url: str, name: str) -> Finding:
+def _held(client: Client, url: str, name: str, mend: str) -> Finding:
     """Whether there are any: they are looked at and left where they are."""
     try:
         status, found = client.post(f"{url}:pull", {"maxMessages": 1, "returnImmediately": True}, Deadline(CALL_S))
@@ -273,7 +275,6 @@ def _held(client: Client, url: str, name: str) -> Finding:
     except RetryableError as error:
         return _refused("dead letters", name, error)
     if messages:
-        mend = "see the function's log for why; then python -m ops replay"
         return Finding("dead letters", name, "failed", "holds messages that were given up", mend)
     return Finding("dead letters", name, "ok", "empty")
 

@@ -151,6 +151,12 @@ resource "google_healthcare_dataset_iam_member" "delete_stores" {
   depends_on = [google_project_iam_custom_role.roles]
 }
 
+# Rights take a minute to be known everywhere; what asks for them when it is made comes after that.
+resource "time_sleep" "rights" {
+  create_duration = "60s"
+  depends_on      = [google_storage_bucket_iam_member.grants, google_pubsub_topic_iam_member.grants]
+}
+
 # --- the ledger's dead letters ------------------------------------------------------------------
 
 resource "google_pubsub_topic_iam_member" "outcomes_dead" {

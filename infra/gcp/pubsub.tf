@@ -65,5 +65,5 @@ resource "google_pubsub_subscription" "ledger" {
     ttl = ""
   }
 
-  depends_on = [google_storage_bucket_iam_member.grants, google_pubsub_topic_iam_member.grants]
+  depends_on = [time_sleep.rights]
 }

@@ -74,7 +74,7 @@ resource "google_storage_notification" "uploads" {
   payload_format = "JSON_API_V1"
   topic          = module.event_function["store_upload"].topic_id
   event_types    = ["OBJECT_FINALIZE"]
-  depends_on     = [google_pubsub_topic_iam_member.grants]
+  depends_on     = [time_sleep.rights]
 }
 
 # --- the source archive -------------------------------------------------------------------
