@@ -4,10 +4,10 @@ import importlib
 from typing import Any
 
 _MODULES = {
-    "store_upload": "functions.store",
-    "delete_resource": "functions.delete",
-    "export_resource": "functions.export",
-    "search": "functions.search",
+    "store_upload": "functions.store.handler",
+    "delete_resource": "functions.delete.handler",
+    "export_resource": "functions.export.handler",
+    "search": "functions.search.handler",
 }
 
 

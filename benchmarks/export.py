@@ -31,12 +31,12 @@ from benchmarks.dicomstore import PLUGIN, orthanc
 from functions.common.bucket import Buckets, StoredObject
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
-from functions.common.export_plan import Planner
-from functions.common.export_request import ExportRequest, Item, Slice
-from functions.common.export_work import SliceWork
 from functions.common.http import Transport
 from functions.common.resources import DicomStoreName, GcsPrefix, ObjectRef, Resource
 from functions.common.upload import Checksum
+from functions.export.plan import Planner
+from functions.export.request import ExportRequest, Item, Slice
+from functions.export.work import SliceWork
 from tests.contract.function_process import FunctionProcess, function_process
 from tests.contract.world import BUCKET, STORE_NAME, World, bucket_server, instance, world
 

@@ -16,9 +16,9 @@ from functions.common.bucket import StoredObject
 from functions.common.deadline import Deadline
 from functions.common.errors import SupersededError
 from functions.common.http import read_all
-from functions.common.quarantine import NOTE_ENDING, Note
 from functions.common.resources import ObjectRef
 from functions.common.settings import DELETE, EXPORT, STORE
+from functions.store.quarantine import NOTE_ENDING, Note
 from ops.places import Places, add_flags, run
 from ops.progress import Progress
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from functions import store
-from functions.common.memory import Memory
+from functions.store import handler as store
+from functions.store.memory import Memory
 from tests import scans
 from tests.contract.strictbucket import Blob, StrictBuckets, strict_buckets
 from tests.contract.world import STORE_NAME, World, world

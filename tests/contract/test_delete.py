@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from functions.delete import handle
+from functions.delete.handler import handle
 from infra.local.dicomstore.choices import Options
 from tests.contract.world import STORE_NAME, World, instance, world
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from functions.export import handle
+from functions.export.handler import handle
 from tests.contract.world import BUCKET, World, bucket_server, instance, world
 
 TO = f"gs://{BUCKET}/out"

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from functions.common import dicomweb, export_plan
+from functions.common import dicomweb
 from functions.common.commands import Query
 from functions.common.deadline import Deadline
-from functions.common.export_plan import Planner
-from functions.common.export_request import ExportRequest, Slice
 from functions.common.resources import GcsPrefix, Resource
+from functions.export import plan as export_plan
+from functions.export.plan import Planner
+from functions.export.request import ExportRequest, Slice
 from tests.contract.world import World, instance, world
 
 

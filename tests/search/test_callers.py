@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
-from functions.common import callers
 from functions.common.errors import SettingsError
 from functions.common.settings import SEARCH, Settings
+from functions.search import callers
 from tests.search.kit import STORE, Answer, Asked, FakeStore, Function, fake_store, function, row
 
 AUDIENCE = "https://search.example.org"

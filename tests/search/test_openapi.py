@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from functions.common import qidors
-from functions.common.answers import STATUS
+from functions.search import qidors
+from functions.search.answers import STATUS
 from tests.search.kit import Answer, FakeStore, Function, fake_store, function, real_store, study
 
 DESCRIPTION = Path(__file__).parents[2] / "functions" / "web" / "openapi.json"

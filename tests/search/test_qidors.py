@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.common import qidors
-from functions.common.answers import RefusedError
-from functions.common.qidors import Query, decode, translate
 from functions.common.resources import Resource
+from functions.search import qidors
+from functions.search.answers import RefusedError
+from functions.search.qidors import Query, decode, translate
 
 
 def asked(query: Query) -> list[tuple[str, str]]:

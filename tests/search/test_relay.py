@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from functions.common.answers import RefusedError
-from functions.common.relay import fetch
+from functions.search.answers import RefusedError
+from functions.search.relay import fetch
 from tests.search.kit import Answer, fake_store
 
 

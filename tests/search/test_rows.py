@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.common.rows import MalformedError, joined, rewritten, split, spreadsheet
+from functions.search.rows import MalformedError, joined, rewritten, split, spreadsheet
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

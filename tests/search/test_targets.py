@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.common.answers import RefusedError
-from functions.common.targets import parse, raw_target
+from functions.search.answers import RefusedError
+from functions.search.targets import parse, raw_target
 
 GOOD = {
     "/studies": ("search", "studies"),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.common.archive import Cursor, Limits, Member, Walk
 from functions.common.errors import PermanentError
+from functions.store.archive import Cursor, Limits, Member, Walk
 from tests import scans
 
 LIMITS = Limits(1000, 1 << 30, 1 << 28, 500, 2, 1024)

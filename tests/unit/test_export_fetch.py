@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.common.errors import RetryableError
-from functions.common.export_fetch import _bulkdata_paths, split_array
+from functions.export.fetch import _bulkdata_paths, split_array
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=10),

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from functions.common.errors import RetryableError
-from functions.common.memory import Memory
 from functions.common.resources import Resource
+from functions.store.memory import Memory
 
 ONE = Resource("1", "2", "3")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.common.report import Failure, Report, UnreadableReportError, parse
+from functions.store.report import Failure, Report, UnreadableReportError, parse
 
 CAPTURED = (  # fact sheet section 3.2: a real 409, and its text
     '<NativeDicomModel><DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL"><Value number="1">https://x/studies/1'

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.common import events, members
+from functions.common import events
 from functions.common.errors import PermanentError
 from functions.common.events import Message, ObjectFinalized
-from functions.common.members import Half, Progress
 from functions.common.resources import ObjectRef
+from functions.store import members
+from functions.store.members import Half, Progress
 
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.common.zipstream import Member, ZipPart, directory
+from functions.export.zipstream import Member, ZipPart, directory
 
 
 def joined(parts: list[tuple[ZipPart, bytes]]) -> bytes:

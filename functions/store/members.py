@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, cast
 
-from functions.common import content, pair, sources
-from functions.common.archive import Cursor, Limits, Member, Walk
-from functions.common.content import Kind
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.events import Message, ObjectFinalized
 from functions.common.outcomes import Outcome, Word
 from functions.common.resources import ObjectRef, Resource
-from functions.common.sources import Source
-from functions.common.storing import File, Instance
+from functions.store import content, pair, sources
+from functions.store.archive import Cursor, Limits, Member, Walk
+from functions.store.content import Kind
+from functions.store.sources import Source
+from functions.store.storing import File, Instance
 
 CONTINUATION: Final = {"continuation": "archive"}  # the attributes of a follow-up message
 KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"

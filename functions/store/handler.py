@@ -9,22 +9,22 @@ import functools
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from functions.common import content, members, pair, quarantine, sources
-from functions.common.archive import Limits
 from functions.common.bucket import StoredObject
-from functions.common.content import Kind
 from functions.common.deadline import Deadline, age_s, timestamp
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError, SupersededError
 from functions.common.events import Message, ObjectFinalized, is_finalize
-from functions.common.members import Members, Progress
-from functions.common.memory import Memory
 from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
-from functions.common.ranged import open_ranged
 from functions.common.resources import ObjectRef, Resource
 from functions.common.runtime import Services, View, event_function
 from functions.common.settings import STORAGE_CLASSES, STORE
-from functions.common.sources import Source, object_source
-from functions.common.storing import File, Instance, Storing
+from functions.store import content, members, pair, quarantine, sources
+from functions.store.archive import Limits
+from functions.store.content import Kind
+from functions.store.members import Members, Progress
+from functions.store.memory import Memory
+from functions.store.ranged import open_ranged
+from functions.store.sources import Source, object_source
+from functions.store.storing import File, Instance, Storing
 
 _PASSED_ON: Final = "passed on"  # marks an archive that a follow-up message goes on with
 _CLASS_KEY: Final = "dicom-storage-class"  # of an object's metadata

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from functions.common.answers import RefusedError
 from functions.common.resources import Resource, is_uid
+from functions.search.answers import RefusedError
 
 Kind = Literal["asset", "search", "query", "retrieve", "exports"]
 Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]

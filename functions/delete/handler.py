@@ -8,7 +8,6 @@ from typing import Any, Final
 from functions.common import commands
 from functions.common.commands import Query
 from functions.common.deadline import Deadline, age_s, timestamp, utc_now
-from functions.common.deletion import Deletion, Settled, Target, Work, stored_since
 from functions.common.dicomweb import DicomStore, uid
 from functions.common.errors import PermanentError
 from functions.common.events import Message
@@ -16,6 +15,7 @@ from functions.common.outcomes import Outcome, Outcomes
 from functions.common.resources import DicomStoreName, Resource
 from functions.common.runtime import Services, View, event_function, request_id
 from functions.common.settings import DELETE, Settings
+from functions.delete.deletion import Deletion, Settled, Target, Work, stored_since
 
 _STUDIES_MAX: Final = 1000
 _LATE_S: Final = 600.0

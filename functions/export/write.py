@@ -9,9 +9,9 @@ from typing import Any, Final
 from functions.common.bucket import Buckets, PreconditionFailedError, StoredObject
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.export_request import CONTENT_TYPES, ExportRequest, Piece
 from functions.common.resources import ObjectRef
 from functions.common.upload import crc32c_text
+from functions.export.request import CONTENT_TYPES, ExportRequest, Piece
 
 SMALL_BYTES: Final = 2 * 1024 * 1024  # up to this size objects are written side by side, larger ones one by one
 _KIND: Final = "dicom-export"

@@ -20,8 +20,8 @@ from functions.common.bucket import Buckets, PreconditionFailedError
 from functions.common.commands import Query
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError, SupersededError
-from functions.common.export_request import ExportRequest, Slice
 from functions.common.resources import GcsPrefix, ObjectRef
+from functions.export.request import ExportRequest, Slice
 
 _FOLDER: Final = ".export-state"
 _GENERATION: Final = "generation"

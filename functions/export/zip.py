@@ -8,13 +8,13 @@ from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.export_fetch import Fetcher
-from functions.common.export_request import ExportRequest, Piece, Slice
-from functions.common.export_state import Result
-from functions.common.export_write import SMALL_BYTES
 from functions.common.log import log
 from functions.common.resources import Resource
-from functions.common.zipstream import Member, ZipPart
+from functions.export.fetch import Fetcher
+from functions.export.request import ExportRequest, Piece, Slice
+from functions.export.state import Result
+from functions.export.write import SMALL_BYTES
+from functions.export.zipstream import Member, ZipPart
 
 _CHUNK_BYTES: Final = 16 * 1024 * 1024
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore, uid
 from functions.common.errors import PermanentError
-from functions.common.export_request import RENDERED, STREAMED, ExportRequest, Item, Slice
 from functions.common.log import log
 from functions.common.resources import Resource
+from functions.export.request import RENDERED, STREAMED, ExportRequest, Item, Slice
 
 PAGE: Final = 1000
 _PASSES: Final = 3

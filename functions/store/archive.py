@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final, cast
 
-from functions.common import content
-from functions.common.content import Kind
 from functions.common.errors import NothingToStoreError, PermanentError
-from functions.common.sources import READ_BYTES, Source
+from functions.store import content
+from functions.store.content import Kind
+from functions.store.sources import READ_BYTES, Source
 
 Cursor = tuple[int, ...]  # a place at each level: in a zip the member's number, in a tar the byte of its header
 

@@ -12,12 +12,12 @@ from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.export_fetch import Fetcher
-from functions.common.export_request import RENDERED, ExportRequest, Piece, Slice
-from functions.common.export_state import Result
-from functions.common.export_write import SMALL_BYTES, ByteBudget, ObjectWriter, Written
 from functions.common.log import log
 from functions.common.resources import Resource
+from functions.export.fetch import Fetcher
+from functions.export.request import RENDERED, ExportRequest, Piece, Slice
+from functions.export.state import Result
+from functions.export.write import SMALL_BYTES, ByteBudget, ObjectWriter, Written
 
 THREADS: Final = 8
 _PASSES: Final = 3  # over what is missing: an answer that is cut is asked for again

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from functions.common.answers import RefusedError
 from functions.common.deadline import Deadline, epoch_s
-from functions.common.relay import fetch
+from functions.search.answers import RefusedError
+from functions.search.relay import fetch
 
 _ISSUERS: Final = ("accounts.google.com", "https://accounts.google.com")
 _TOKEN_LENGTH: Final = 4096

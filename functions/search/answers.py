@@ -30,7 +30,7 @@ STATUS: Final = {
     "deadline_exceeded": 504,  # the DICOM store took too long
 }
 
-# The page's own policy is stricter where it can be and looser where it must; see functions/search.py.
+# The page's own policy is stricter where it can be and looser where it must; see functions/search/handler.py.
 SAFE_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -6,16 +6,16 @@ from typing import Final, Protocol
 
 import requests
 
-from functions.common import report
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import AS_STORED, DicomStore
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.http import chunks, drain, read_all
 from functions.common.outcomes import Word
-from functions.common.report import Failure, UnreadableReportError
 from functions.common.resources import Resource
-from functions.common.sources import Source, body_of
 from functions.common.upload import Checksum
+from functions.store import report
+from functions.store.report import Failure, UnreadableReportError
+from functions.store.sources import Source, body_of
 
 _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _GONE: Final = (204, 404, 410)

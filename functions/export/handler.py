@@ -8,18 +8,18 @@ from functions.common import commands
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events import Message
-from functions.common.export_join import complete_zip, join_parts, write_lines
-from functions.common.export_manifest import write_manifest
-from functions.common.export_plan import Planner, nothing_there
-from functions.common.export_request import KEYS, ExportRequest, Slice
-from functions.common.export_state import TOTALS, Plan, Result, State, new_name
-from functions.common.export_work import SliceWork
-from functions.common.export_zip import ZipWork
 from functions.common.log import log
 from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
 from functions.common.resources import GcsPrefix
 from functions.common.runtime import Services, View, event_function, request_id
 from functions.common.settings import EXPORT
+from functions.export.join import complete_zip, join_parts, write_lines
+from functions.export.manifest import write_manifest
+from functions.export.plan import Planner, nothing_there
+from functions.export.request import KEYS, ExportRequest, Slice
+from functions.export.state import TOTALS, Plan, Result, State, new_name
+from functions.export.work import SliceWork
+from functions.export.zip import ZipWork
 
 _RECORDING_S: Final = 30.0  # kept of the budget for writing results, the manifest and the outcome
 _NAME: Final = commands.matching(r"[0-9a-f]{16}", "a follow-up message")

@@ -15,18 +15,18 @@ from typing import Any, Final
 import flask
 import werkzeug.exceptions
 
-from functions.common import callers, qidors, retrieving, targets
-from functions.common.answers import SAFE_HEADERS, RefusedError
-from functions.common.callers import Caller, Callers
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SettingsError
 from functions.common.log import log
-from functions.common.relay import Relay
 from functions.common.resources import GcsPrefix, Resource
-from functions.common.rows import MalformedError
-from functions.common.searching import Reply, Searcher, form_of, own_url
 from functions.common.settings import SEARCH, Settings
-from functions.common.targets import Target
+from functions.search import callers, qidors, retrieving, targets
+from functions.search.answers import SAFE_HEADERS, RefusedError
+from functions.search.callers import Caller, Callers
+from functions.search.relay import Relay
+from functions.search.rows import MalformedError
+from functions.search.searching import Reply, Searcher, form_of, own_url
+from functions.search.targets import Target
 
 _WEB: Final = Path(__file__).parent / "web"
 _TYPES: Final = {

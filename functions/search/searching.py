@@ -7,11 +7,11 @@ from itertools import islice
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
-from functions.common import qidors
-from functions.common.answers import RefusedError
-from functions.common.qidors import Query
-from functions.common.relay import Relay, Upstream, chain, head
-from functions.common.rows import MalformedError, joined, rewritten, split, spreadsheet, study_of
+from functions.search import qidors
+from functions.search.answers import RefusedError
+from functions.search.qidors import Query
+from functions.search.relay import Relay, Upstream, chain, head
+from functions.search.rows import MalformedError, joined, rewritten, split, spreadsheet, study_of
 
 Form = Literal["application/dicom+json", "application/json", "text/csv"]
 

@@ -15,9 +15,9 @@ from errno import ECONNRESET
 from typing import Final
 from urllib.parse import urlsplit
 
-from functions.common.answers import RefusedError
 from functions.common.credentials import Credentials
 from functions.common.errors import RetryableError
+from functions.search.answers import RefusedError
 
 CHUNK_BYTES: Final = 256 * 1024
 _CONNECT_TIMEOUT_S: Final = 10.0

@@ -12,9 +12,9 @@ from functions.common import http, multipart
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.export_request import RENDERED, ExportRequest, Piece
 from functions.common.http import drain
 from functions.common.resources import Resource
+from functions.export.request import RENDERED, ExportRequest, Piece
 
 _JSON: Final = "application/dicom+json"
 _BULKDATA: Final = "application/octet-stream; transfer-syntax=*"

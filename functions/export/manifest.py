@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
-from functions.common.export_state import Plan, State
+from functions.export.state import Plan, State
 
 NAME: Final = "manifest.json"
 _CHUNK_BYTES: Final = 8 * 1024 * 1024

@@ -15,8 +15,8 @@ from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.resources import Resource, is_uid
-from functions.common.sources import Source, body_of
 from functions.common.upload import Checksum
+from functions.store.sources import Source, body_of
 
 METADATA_LIMIT_BYTES: Final = 8 * 1024 * 1024
 JSON_ENDINGS: Final = (".json",)

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from functions.common.answers import RefusedError
-from functions.common.relay import Relay
-from functions.common.rows import rewritten
-from functions.common.searching import Reply
-from functions.common.targets import Media, Target
+from functions.search.answers import RefusedError
+from functions.search.relay import Relay
+from functions.search.rows import rewritten
+from functions.search.searching import Reply
+from functions.search.targets import Media, Target
 
 # For callers who take anything: the bytes as stored (fact sheet section 5.1: else the store decompresses them).
 _DEFAULT_ACCEPT: Final[Mapping[Media, str]] = {

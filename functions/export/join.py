@@ -11,10 +11,10 @@ from functions.common import http
 from functions.common.bucket import Buckets, StoredObject
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError, SupersededError
-from functions.common.export_request import ExportRequest
-from functions.common.export_state import TOTALS, Plan, Result, State
 from functions.common.resources import ObjectRef
-from functions.common.zipstream import Member, directory
+from functions.export.request import ExportRequest
+from functions.export.state import TOTALS, Plan, Result, State
+from functions.export.zipstream import Member, directory
 
 _JOIN_MAX: Final = 32
 _CHUNK_BYTES: Final = 8 * 1024 * 1024

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes, urlencode
 
-from functions.common.answers import RefusedError
 from functions.common.resources import Resource, is_uid
+from functions.search.answers import RefusedError
 
 # What a search returns by default and, at studies and series, what it returns when asked (fact sheet section 4.4).
 _DEFAULT: Final = {
