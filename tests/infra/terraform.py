@@ -44,13 +44,14 @@ def _stand_ins() -> Path | None:
 
 
 @functools.cache
-def _environment() -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "GOOGLE_", "CLOUDSDK_"))}
-    environment |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "TFSCHEMA_CHECKS": "1"}
+def environment() -> dict[str, str]:
+    """With which terraform finds its providers, and no credentials."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "GOOGLE_", "CLOUDSDK_"))}
+    variables |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "TFSCHEMA_CHECKS": "1"}
     if folder := _stand_ins():
         done = subprocess.run([folder / "env.sh"], capture_output=True, text=True, check=True, timeout=TIME_LIMIT_S)
-        environment |= dict(re.findall(r"([A-Z_]+)='([^']*)'", done.stdout))
-    return environment
+        variables |= dict(re.findall(r"([A-Z_]+)='([^']*)'", done.stdout))
+    return variables
 
 
 def run(folder: Path, *arguments: str, **extra: str) -> str:
@@ -60,9 +61,14 @@ def run(folder: Path, *arguments: str, **extra: str) -> str:
         TerraformError: it failed.
     """
     command = ["terraform", *arguments]
-    environment = {**_environment(), **extra}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=TIME_LIMIT_S
+        command,
+        cwd=folder,
+        env={**environment(), **extra},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIME_LIMIT_S,
     )
     if done.returncode:
         # Unwrapped, so that a sentence can be looked for.

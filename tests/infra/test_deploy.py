@@ -66,6 +66,7 @@ class Desk:
         say: dict[str, str] | None = None,
         typed: str = "",
         limit_s: int = 20,
+        more: dict[str, str] | None = None,
     ) -> Result:
         (self.cloud / "FAIL").write_text(json.dumps(fail))
         (self.cloud / "SAY").write_text(json.dumps(say or {}))
@@ -76,6 +77,7 @@ class Desk:
             "TMPDIR": str(self.cloud.parent),
             "DEPLOY_POLL_S": "0.05",
             "DEPLOY_LIMIT_S": str(limit_s),
+            **(more or {}),
         }
         done = subprocess.run(
             ["bash", str(self.root / "deploy.sh"), *arguments],
@@ -84,7 +86,7 @@ class Desk:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=150,
         )
         lines = (self.cloud / "calls").read_text().splitlines() if (self.cloud / "calls").exists() else []
         result = Result(done.returncode, done.stdout + done.stderr, [json.loads(line)["call"] for line in lines])
@@ -365,6 +367,21 @@ def test_the_synthetic_scan_is_valid_dicom(tmp_path: Path) -> None:
     assert read.file_meta.MediaStorageSOPInstanceUID == read.SOPInstanceUID == made.instance
     assert read.pixel_array.shape == (8, 8)
     assert all(len(uid) <= 64 for uid in (made.study, made.series, made.instance))
+
+
+@pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
+def test_the_first_plan_with_the_real_terraform(desk: Desk) -> None:
+    terraform.plan()  # skips where only real providers are
+    real = shutil.which("terraform")
+    assert real
+    variables = {key: value for key, value in terraform.environment().items() if key.startswith(("TF", "CHECKPOINT"))}
+    (desk.bin / "terraform").write_text(f'#!/bin/sh\nPATH={os.environ["PATH"]} exec {real} "$@"\n')
+    done = deploy(desk, "--region", "europe-west4", "--plan", more=variables)
+    assert done.status == 0, done.text
+    text = re.sub("\x1b\\[[0-9;]*m", "", done.text)
+    assert re.search(r"Plan: \d+ to add, 0 to change, 0 to destroy", text)
+    assert f"{PROJECT}-dicom-landing" in done.text
+    assert not list((desk.root / "infra/gcp").glob(".terraform*")), "the checkout was touched"
 
 
 @pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
