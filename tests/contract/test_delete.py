@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from functions.common import http
 from functions.delete.handler import handle
 from infra.local.dicomstore.choices import Options
 from tests.contract.world import STORE_NAME, World, instance, world
@@ -221,7 +222,10 @@ def test_an_operation_longer_than_the_budget_is_followed_by_another_message(tmp_
         assert store.requests("DELETE", "delete") == 1
 
 
-def test_the_command_may_be_killed_between_the_answer_and_the_message(tmp_path: Path) -> None:
+def test_the_command_may_be_killed_between_the_answer_and_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_BACKOFF_S", 0.01)  # the second delivery comes while the operation still runs
     with world("delete_resource", tmp_path, options=Options(operation_s=5.0)) as store:
         fill(store)
         store.topics.fail = 4  # every attempt to publish the operation's name
