@@ -38,7 +38,7 @@ format: $(STAMP)  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: $(STAMP)  ## write the settings table of docs/settings.md from the code
+docs: $(STAMP)  ## write the settings table of the README from the code
 	@$(BIN)/python -m tests.readme
 
 lock:  ## lock the requirements again, newest versions, with hashes

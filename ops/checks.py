@@ -120,7 +120,7 @@ def functions(system: System, client: Client) -> Iterator[Finding]:
         try:
             Settings.load(name, {key: value for key, value in environment.items() if key.isupper()})
         except SettingsError as error:
-            yield Finding("function", name, "failed", str(error), "set it (docs/settings.md) and deploy again")
+            yield Finding("function", name, "failed", str(error), "set it (README.md, Settings) and deploy again")
             continue
         if system.local:
             yield Finding("function", name, "ok", "settings are whole")

@@ -1,10 +1,10 @@
-"""Writes the settings table of docs/settings.md from the code: `make docs`. A test fails when the two differ."""
+"""Writes the settings table of the README from the code: `make docs`. A test fails when the two differ."""
 
 from pathlib import Path
 
 from functions.common.settings import SETTINGS
 
-PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+PAGE = Path(__file__).parents[1] / "README.md"
 _BEGIN, _END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
@@ -27,7 +27,7 @@ def with_table(page: str) -> str:
     before, begin, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise ValueError("docs/settings.md has no place for the table")
+        raise ValueError("README.md has no place for the table")
     return f"{before}{_BEGIN}\n{settings_table()}\n{_END}{after}"
 
 
