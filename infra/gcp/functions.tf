@@ -79,6 +79,7 @@ module "search" {
   size        = local.size.search
   environment = merge(
     local.environment.search,
+    { SEARCH_RETRIEVE = tostring(var.search_retrieve) },
     var.search_exports ? {
       SEARCH_EXPORTS      = "true"
       EXPORTS_TOPIC       = local.topic_ids.exports

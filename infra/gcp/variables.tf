@@ -133,6 +133,12 @@ variable "delete_stores" {
   }
 }
 
+variable "search_retrieve" {
+  description = "Whether search also shows pictures and metadata (WADO-RS, read only), for its page and for viewers."
+  type        = bool
+  default     = false
+}
+
 variable "search_exports" {
   description = "Whether the search page has an export button. Lets the search function publish to the exports topic."
   type        = bool

@@ -29,6 +29,7 @@ EVERYTHING: dict[str, Any] = {
     "move_destination": "gs://done-bucket/scans",
     "delete_stores": [f"projects/{PROJECT}/locations/us-central1/datasets/research/dicomStores/mri"],
     "search_exports": True,
+    "search_retrieve": True,
     "uploaders": ["group:modalities@example.org"],
     "search_callers": ["group:readers@example.org"],
     "command_publishers": {"deletes": ["user:head@example.org"], "exports": ["group:readers@example.org"]},
