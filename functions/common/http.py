@@ -69,7 +69,7 @@ class Transport:
 
     def __init__(self, connections: int = 64, credentials: Credentials | None = None) -> None:
         # No session: it would merge cookies, .netrc and proxies from the environment into each request, which are not
-        # wanted here, and take a third of the time that a small request costs.
+        # wanted here, and adds to what every request costs.
         self._adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
         self._credentials = credentials or Credentials()
 
