@@ -18,13 +18,12 @@ from functions.common.errors import SupersededError
 from functions.common.http import read_all
 from functions.common.resources import ObjectRef
 from functions.common.settings import DELETE, EXPORT, STORE
-from functions.store.quarantine import NOTE_ENDING, Note
+from functions.store.quarantine import NOTE_ENDING, NOTE_LIMIT_BYTES, Note
 from ops.places import Places, add_flags, run
 from ops.progress import Progress
 
 _DAY_S: Final = 86400.0
 _CALL_S: Final = 600.0
-_NOTE_LIMIT_BYTES: Final = 16 * 1024 * 1024
 _BATCH: Final = 100
 _EMPTY_PULLS: Final = 3  # Pub/Sub may answer that there is nothing although there is
 _ADDED: Final = ("CloudPubSubDeadLetterSource", "googclient_")  # attributes that dead-lettering or a client added
@@ -93,7 +92,7 @@ def _notes(places: Places, prefix: str, progress: Progress) -> Iterator[tuple[St
         deadline = Deadline(_CALL_S)
         try:
             with places.buckets.open(one.ref, deadline) as response:
-                note = Note.load(read_all(response, deadline, _NOTE_LIMIT_BYTES))
+                note = Note.load(read_all(response, deadline, NOTE_LIMIT_BYTES))
         except SupersededError:
             continue
         except ValueError:

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from functions.common.bucket import Buckets
+from functions.common.bucket import Buckets, PreconditionFailedError
 from functions.common.deadline import Deadline, utc_now
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.http import read_all
 from functions.common.resources import ObjectRef, is_bucket
 
 NOTE_ENDING: Final = ".reason.json"
-_NAME_BYTES: Final = 1024 - len(NOTE_ENDING) - len("unsupported_input/")
+NOTE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+_GENERATION_BYTES: Final = 20  # with the mark in front
+_NAME_BYTES: Final = 1024 - len(NOTE_ENDING) - len("unsupported_input/") - _GENERATION_BYTES
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class Note:
 
 
 def put(bucket: str, note: Note, buckets: Buckets, deadline: Deadline) -> None:
-    """Copy the object there and write its note; the source stays. Doing it again changes nothing.
+    """Write the note and copy the object beside it; the source stays. Doing it again changes nothing.
+
+    An earlier upload of the same name that waits there is not touched: the later one gets its generation as an ending.
 
     Raises:
         SupersededError: the object is gone or was overwritten.
@@ -80,14 +85,32 @@ def put(bucket: str, note: Note, buckets: Buckets, deadline: Deadline) -> None:
     """
     assert is_bucket(bucket)
     try:
-        buckets.copy(note.source, bucket, note.name, deadline)
-        buckets.create(
-            bucket,
-            note.name + NOTE_ENDING,
-            note.dump(),
-            deadline,
-            content_type="application/json",
-            if_generation_match=None,
-        )
+        for name in (note.name, f"{note.name}~{note.source.generation}"):
+            written = _write_note(bucket, name + NOTE_ENDING, note, buckets, deadline)
+            if written is not None or _is_of(bucket, name + NOTE_ENDING, note.source, buckets, deadline):
+                break
+        try:
+            buckets.copy(note.source, bucket, name, deadline)
+        except SupersededError:
+            if written is not None:
+                buckets.delete(written, deadline)
+            raise
     except PermanentError as error:
         raise RetryableError("unavailable") from error
+
+
+def _write_note(bucket: str, name: str, note: Note, buckets: Buckets, deadline: Deadline) -> ObjectRef | None:
+    """The note's object; None when there is one of this name already."""
+    try:
+        return buckets.create(bucket, name, note.dump(), deadline, content_type="application/json").ref
+    except PreconditionFailedError:
+        return None
+
+
+def _is_of(bucket: str, name: str, source: ObjectRef, buckets: Buckets, deadline: Deadline) -> bool:
+    """Whether the note there is of this very object, from an earlier delivery of its event."""
+    try:
+        with buckets.open(ObjectRef(bucket, name), deadline) as response:
+            return Note.load(read_all(response, deadline, NOTE_LIMIT_BYTES)).source == source
+    except (SupersededError, ValueError):
+        return False

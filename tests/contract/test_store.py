@@ -97,6 +97,20 @@ def test_what_can_never_be_stored_goes_to_quarantine_with_its_reason(place: Land
     assert place.buckets.names(LANDING) == []
 
 
+def test_a_later_upload_of_a_name_replaces_nothing_in_quarantine(place: Landing) -> None:
+    place.drop("x", b"junk")
+    later = place.upload("x", b"more junk")
+    place.world.topics.fail = 4  # quarantined, but its outcome cannot be published: all of it comes again
+    assert place.deliver(later) == "unavailable"
+    place.restart()
+    place.deliver(later, attempt=2)
+    kept = [name for name in place.buckets.names(QUARANTINE) if not name.endswith(".reason.json")]
+    assert kept == ["unsupported_input/x", f"unsupported_input/x~{later.generation}"]
+    assert [place.buckets.read(QUARANTINE, name) for name in kept] == [b"junk", b"more junk"]
+    assert place.note(kept[1])["generation"] == str(later.generation)
+    assert words(place.world.outcomes) == [("rejected", "unsupported_input")] * 2
+
+
 def test_a_folders_placeholder_is_left_alone(place: Landing) -> None:
     assert words(place.drop("night/", b"")) == [("skipped", "unsupported_input")]
     assert place.buckets.names(LANDING) == ["night/"]
