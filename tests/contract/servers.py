@@ -52,6 +52,8 @@ class PlannedServer:
 
     def close(self) -> None:
         self._stop.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept(), which close() does not
         self._listener.close()
 
     def _accept(self) -> None:

@@ -113,15 +113,17 @@ def test_outcomes_follow(stack: Stack, scans: dict[str, Path]) -> None:
         return any(f"/{Watch.PREFIX}" in name for name in stack.pubsub.subscriptions("local"))
 
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as follower:
-        wait_until(watched)
-        stack.buckets.upload("dicom-landing", "followed", scans["SC_rgb_rle.dcm"])
-        assert follower.stdout
-        while (record := json.loads(follower.stdout.readline())).get("name") != "followed":
-            pass
-        assert record["outcome"] in ("stored", "duplicate")
-        follower.send_signal(signal.SIGINT)
-        follower.stdout.read()
-        assert follower.wait(30) == 130
+        try:
+            wait_until(watched)
+            stack.buckets.upload("dicom-landing", "followed", scans["SC_rgb_rle.dcm"])
+            assert follower.stdout
+            while (record := json.loads(follower.stdout.readline())).get("name") != "followed":
+                pass
+            assert record["outcome"] in ("stored", "duplicate")
+            follower.send_signal(signal.SIGINT)
+            assert follower.wait(30) == 130
+        finally:
+            follower.kill()
     assert not watched()
 
 
