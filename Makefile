@@ -26,7 +26,7 @@ viewer: $(STAMP)  ## the OHIF viewer, looking at the system that `make run` star
 	@$(BIN)/python -m infra.local.viewer
 
 test: $(STAMP) lint  ## checks and all tests
-	@$(BIN)/python -m pytest -n 2 -m "not serial"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	@$(BIN)/python -m pytest -m serial
 
 lint: $(STAMP)  ## ruff, mypy
