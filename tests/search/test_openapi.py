@@ -15,7 +15,7 @@ from functions.search import qidors
 from functions.search.answers import STATUS
 from tests.search.kit import Answer, FakeStore, Function, fake_store, function, real_store, study
 
-DESCRIPTION = Path(__file__).parents[2] / "functions" / "web" / "openapi.json"
+DESCRIPTION = Path(__file__).parents[2] / "functions" / "search" / "web" / "openapi.json"
 KNOWN = {"study": "1.2.1", "series": "1.2.1.1", "instance": "1.2.1.1.1", "frames": "1", "attribute": "7FE00010"}
 
 

@@ -11,7 +11,7 @@ from tests.search.browser import browser, needs_chromium
 from tests.search.kit import Answer, FakeStore, Function, fake_store, function, real_store, study
 
 pytestmark = needs_chromium
-WEB = Path(__file__).parents[2] / "functions" / "web"
+WEB = Path(__file__).parents[2] / "functions" / "search" / "web"
 
 
 @pytest.fixture(scope="module")
