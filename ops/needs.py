@@ -54,7 +54,8 @@ def _store(system: System) -> Iterator[Need]:
     overwrites = "overwrite" in environment.get("CONFLICT_POLICY", "")
     yield Need(STORE, "store", system.store.name, (_READ, _WRITE, *((_DELETE,) if overwrites else ())))
     yield Need(STORE, "bucket", system.buckets["landing"], (*_OBJECTS_READ, "storage.objects.delete"))
-    yield Need(STORE, "bucket", system.buckets["quarantine"], _OBJECTS_WRITE)
+    # Read too: a note that is there already says whether it is of this upload or of an earlier one of its name.
+    yield Need(STORE, "bucket", system.buckets["quarantine"], (*_OBJECTS_READ, *_OBJECTS_WRITE))
     if place := environment.get("MOVE_DESTINATION"):
         yield Need(STORE, "bucket", GcsPrefix.parse(place).bucket, _OBJECTS_WRITE)
 

@@ -1,4 +1,4 @@
-# Who may do what: every right is on one resource, none on the project. docs/deploy.md shows this as a table,
+# Who may do what: every right is on one resource, none on the project. README.md shows this as a table,
 # and a test compares the two. The exceptions are the two bindings of the account that builds the functions.
 locals {
   overwrites   = strcontains(var.conflict_policy, "overwrite")
@@ -15,7 +15,7 @@ locals {
     dicomLandingUser     = concat(local.objects_read, ["storage.objects.delete"]) # to quarantine is to move
     # delete: Cloud Storage asks for it when an object is written over, as it is on a redelivery.
     dicomCopyWriter   = ["storage.objects.create", "storage.objects.delete"]
-    dicomExportWriter = concat(local.objects_read, ["storage.objects.create", "storage.objects.delete"])
+    dicomObjectKeeper = concat(local.objects_read, ["storage.objects.create", "storage.objects.delete"])
     dicomLedgerWriter = ["storage.buckets.get", "storage.objects.create"]
   }
   role = { for id in keys(local.custom_roles) : id => "projects/${var.project}/roles/${id}" }
@@ -31,8 +31,8 @@ locals {
   bucket_grants = merge(
     {
       "store_upload landing"    = { bucket = "landing", role = local.role.dicomLandingUser, member = local.store_upload }
-      "store_upload quarantine" = { bucket = "quarantine", role = local.role.dicomCopyWriter, member = local.store_upload }
-      "export_resource export"  = { bucket = "export", role = local.role.dicomExportWriter, member = local.export_resource }
+      "store_upload quarantine" = { bucket = "quarantine", role = local.role.dicomObjectKeeper, member = local.store_upload }
+      "export_resource export"  = { bucket = "export", role = local.role.dicomObjectKeeper, member = local.export_resource }
       "pubsub ledger"           = { bucket = "ledger", role = local.role.dicomLedgerWriter, member = local.pubsub_agent }
     },
     { for m in var.uploaders : "${m} landing" => { bucket = "landing", role = "roles/storage.objectCreator", member = m } }
@@ -97,7 +97,7 @@ resource "google_storage_bucket_iam_member" "grants" {
 resource "google_storage_bucket_iam_member" "export_destinations" {
   for_each   = local.export_buckets
   bucket     = each.key
-  role       = local.role.dicomExportWriter
+  role       = local.role.dicomObjectKeeper
   member     = local.export_resource
   depends_on = [google_project_iam_custom_role.roles]
 }

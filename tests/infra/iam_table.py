@@ -1,4 +1,4 @@
-"""The table of rights in docs/deploy.md, made from the plan. Run it to write the table anew."""
+"""The table of rights in README.md, made from the plan. Run it to write the table anew."""
 
 import re
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections import defaultdict
 from tests.infra import terraform
 from tests.infra.terraform import ROOT, Plan
 
-DOCUMENT = ROOT / "docs" / "deploy.md"
+DOCUMENT = ROOT / "README.md"
 _BEGIN, _END = "<!-- rights -->\n", "<!-- end of rights -->\n"
 # The attribute that says what a right is on, by type of resource.
 _ON = {
@@ -48,7 +48,7 @@ def permissions(plan: Plan) -> dict[str, set[str]]:
 
 
 def in_documents() -> str:
-    """The table as it is in docs/deploy.md."""
+    """The table as it is in README.md."""
     return DOCUMENT.read_text().partition(_BEGIN)[2].partition(_END)[0]
 
 
@@ -91,7 +91,7 @@ def _account(member: str) -> str:
 
 
 def main() -> None:
-    """Write the table in docs/deploy.md anew."""
+    """Write the table in README.md anew."""
     head, _, rest = DOCUMENT.read_text().partition(_BEGIN)
     tail = rest.partition(_END)[2]
     DOCUMENT.write_text(head + _BEGIN + of(terraform.plan()) + _END + tail)
