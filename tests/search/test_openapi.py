@@ -51,7 +51,8 @@ def test_schemathesis_finds_no_5xx_and_nothing_undocumented(full: Function, tmp_
     assert program
     # What the description promises to take is less than what is taken: longer UIDs, other alphabets.
     lenient = ["--exclude-checks", "negative_data_rejection"]
-    options = [*lenient, "--url", full.url, "--seed", "7", "--max-examples", "3", "--workers", "2", "--no-color"]
+    # One worker: two that parse Python at once can break each other's parse on Python 3.11 (CPython gh-106905).
+    options = [*lenient, "--url", full.url, "--seed", "7", "--max-examples", "3", "--workers", "1", "--no-color"]
     if uids == "known":
         options += ["--include-path-regex", r"\{study\}", "--phases", "examples,fuzzing", "--mode", "positive"]
     done = subprocess.run(
