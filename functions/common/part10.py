@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from functions.common.errors import NothingToStoreError, PermanentError
-from functions.common.resources import Resource, is_uid
+from functions.common.resources import Resource
 
 HEAD_BYTES: Final = 64 * 1024  # holds the UIDs of nearly every file
 
@@ -24,6 +24,7 @@ _PIXELS: Final = 0x7FE0  # the group of pixel data: every UID comes before it
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG_FORM: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT_FORM: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _DEPTH_MAX: Final = 64
 _VALUE_MAX_BYTES: Final = 256  # of a UID with its padding
 _PIECE_BYTES: Final = 64 * 1024
@@ -99,9 +100,13 @@ def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
     except zlib.error:
         raise _unreadable() from None
     uids = [found.get(tag, "") for tag in (_STUDY, _SERIES, _INSTANCE)]
-    if not all(map(is_uid, uids)):
+    try:
+        resource = Resource(*uids)
+    except PermanentError:
+        resource = None
+    if resource is None or not resource.series or not resource.instance:
         raise PermanentError("unsupported_input", "a UID is missing or malformed")
-    return Header(Resource(*uids), syntax)
+    return Header(resource, syntax)
 
 
 def _is_vr(letters: bytes) -> bool:
@@ -113,42 +118,46 @@ def _unreadable(detail: str = "the header cannot be read") -> PermanentError:
 
 
 class _Reader:
-    """A stream that can be looked into and skipped; keeps one piece and what a look needs."""
+    """A stream that can be looked into and skipped; keeps one piece and what a look needs.
+
+    `data` and `at` (what is kept, and how far it was read) are open to the walk, which goes over dozens of small
+    elements a file: a call for each would be most of what they cost.
+    """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._data = b""
-        self._at = 0
+        self.data = b""
+        self.at = 0
 
     def peek(self, size: int) -> bytes:
         """The next bytes, without going on; fewer at the end."""
-        while len(self._data) - self._at < size and (piece := next(self._pieces, None)) is not None:
-            self._data = self._data[self._at :] + piece
-            self._at = 0
-        return self._data[self._at : self._at + size]
+        while len(self.data) - self.at < size and (piece := next(self._pieces, None)) is not None:
+            self.data = self.data[self.at :] + piece
+            self.at = 0
+        return self.data[self.at : self.at + size]
 
     def take(self, size: int) -> bytes:
         """The next bytes. Raises EOFError when there are fewer."""
         data = self.peek(size)
         if len(data) < size:
             raise EOFError
-        self._at += size
+        self.at += size
         return data
 
     def skip(self, size: int) -> None:
         """Go on without looking. Raises EOFError when the end comes first."""
-        while (left := len(self._data) - self._at) < size:
+        while (left := len(self.data) - self.at) < size:
             size -= left
-            self._at = 0
+            self.at = 0
             if (piece := next(self._pieces, None)) is None:
-                self._data = b""
+                self.data = b""
                 raise EOFError
-            self._data = piece
-        self._at += size
+            self.data = piece
+        self.at += size
 
     def rest(self) -> Iterator[bytes]:
         """Everything from here on."""
-        yield self._data[self._at :]
+        yield self.data[self.at :]
         yield from self._pieces
 
 
@@ -158,8 +167,8 @@ class _Walk:
     def __init__(self, reader: _Reader, order: str, explicit: bool) -> None:
         self._reader = reader
         self._explicit = explicit
-        self._head = struct.Struct(order + "HH2sH").unpack
-        self._long = struct.Struct(order + "I").unpack
+        self._head = struct.Struct(order + "HH2sH").unpack_from
+        self._long = struct.Struct(order + "I").unpack_from
 
     def find(self, wanted: set[int], before_group: int, *, all_of_it: bool = False) -> dict[int, str]:
         """The values of these elements of the groups before this one.
@@ -167,17 +176,18 @@ class _Walk:
         Stops there, at the end of the data, or (unless `all_of_it`) when all are found.
         """
         found: dict[int, str] = {}
-        reader = self._reader
-        while (all_of_it or len(found) < len(wanted)) and (head := reader.peek(8)):
-            if len(head) < 8:
-                raise EOFError
-            group, number, vr, short = self._head(head)
+        reader, explicit = self._reader, self._explicit
+        while all_of_it or len(found) < len(wanted):
+            if len(reader.data) - reader.at < 8 and len(head := reader.peek(8)) < 8:
+                if head:
+                    raise EOFError
+                break
+            group, number, vr, short = self._head(reader.data, reader.at)
             if group >= before_group:
                 break
-            reader.skip(8)
-            length, implicit = self._length(head, vr, short)
-            tag = group << 16 | number
-            if tag in wanted and length <= _VALUE_MAX_BYTES:
+            reader.at += 8
+            length, implicit = (short, False) if explicit and vr in _SHORT_FORM else self._length(vr, short)
+            if (tag := group << 16 | number) in wanted and length <= _VALUE_MAX_BYTES:
                 found[tag] = reader.take(length).decode("latin-1").strip(" \0")
             elif length == _UNDEFINED:
                 self._skip_items(implicit)
@@ -185,20 +195,13 @@ class _Walk:
                 reader.skip(length)
         return found
 
-    def _tag(self, head: bytes) -> int:
-        group, number, _, _ = self._head(head)
-        return int(group << 16 | number)
-
-    def _begin(self, head: bytes) -> tuple[int, bool]:
-        """The length of the element whose first 8 bytes these are, and whether its items are in implicit VR."""
-        _, _, vr, short = self._head(head)
-        return self._length(head, vr, short)
-
-    def _length(self, head: bytes, vr: bytes, short: int) -> tuple[int, bool]:
+    def _length(self, vr: bytes, short: int) -> tuple[int, bool]:
+        """The length of the element whose first 8 bytes were just read, and whether its items are in implicit VR."""
+        reader = self._reader
         if not self._explicit or not _is_vr(vr):
-            return self._long(head[4:])[0], not self._explicit
+            return self._long(reader.data, reader.at - 4)[0], not self._explicit
         if vr in _LONG_FORM:
-            return self._long(self._reader.take(4))[0], vr == b"UN"  # PS3.5 section 6.2.2, note 4
+            return self._long(reader.take(4))[0], vr == b"UN"  # PS3.5 section 6.2.2, note 4
         return short, False
 
     def _skip_items(self, implicit: bool) -> None:
@@ -206,16 +209,16 @@ class _Walk:
         stack = [(self._inside(implicit), _SEQUENCE_END)]
         while stack:
             walk, end = stack[-1]
-            head = self._reader.take(8)
-            tag = walk._tag(head)
+            group, number, vr, short = walk._head(self._reader.take(8))
+            tag = group << 16 | number
             if tag == end:
                 stack.pop()
                 continue
             if end == _ITEM_END:
-                length, implicit = walk._begin(head)
+                length, implicit = walk._length(vr, short)
                 inside = (walk._inside(implicit), _SEQUENCE_END)
             elif tag == _ITEM:
-                length, inside = walk._long(head[4:])[0], (walk, _ITEM_END)
+                length, inside = walk._long(self._reader.data, self._reader.at - 4)[0], (walk, _ITEM_END)
             else:
                 raise _unreadable()
             if length != _UNDEFINED:
