@@ -28,7 +28,7 @@ class Deadline:
 
     def check(self) -> None:
         """Raise RetryableError("deadline_exceeded") when nothing is left."""
-        if self.remaining_s() <= 0:
+        if time.monotonic() - self.started_s >= self.budget_s:
             raise RetryableError("deadline_exceeded")
 
     def sleep(self, seconds: float) -> bool:

@@ -176,19 +176,21 @@ class _Walk:
         Stops there, at the end of the data, or (unless `all_of_it`) when all are found.
         """
         found: dict[int, str] = {}
-        reader, explicit = self._reader, self._explicit
+        reader, head_at, explicit = self._reader, self._head, self._explicit
         while all_of_it or len(found) < len(wanted):
-            if len(reader.data) - reader.at < 8 and len(head := reader.peek(8)) < 8:
+            if reader.at + 8 > len(reader.data) and len(head := reader.peek(8)) < 8:
                 if head:
                     raise EOFError
                 break
-            group, number, vr, short = self._head(reader.data, reader.at)
+            group, number, vr, short = head_at(reader.data, reader.at)
             if group >= before_group:
                 break
             reader.at += 8
             length, implicit = (short, False) if explicit and vr in _SHORT_FORM else self._length(vr, short)
             if (tag := group << 16 | number) in wanted and length <= _VALUE_MAX_BYTES:
                 found[tag] = reader.take(length).decode("latin-1").strip(" \0")
+            elif reader.at + length <= len(reader.data):
+                reader.at += length
             elif length == _UNDEFINED:
                 self._skip_items(implicit)
             else:

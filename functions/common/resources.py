@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
 _OBJECT_NAME_BYTES = 1024
 
 
+@lru_cache(maxsize=1024)  # the UIDs of a study and its series come with each of their instances
 def is_uid(text: str) -> bool:
     """Whether it is a DICOM UID: digits and dots, at most 64 characters (PS3.5 section 9.1)."""
     return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None

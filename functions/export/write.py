@@ -39,7 +39,9 @@ class ObjectWriter:
     """
 
     def __init__(self, buckets: Buckets, request: ExportRequest, run: str, deadline: Deadline) -> None:
-        self._buckets, self._request, self._run, self._deadline = buckets, request, run, deadline
+        self._buckets, self._request, self._deadline = buckets, request, deadline
+        self._run, self._kind = run, request.kind
+        self._labels = {_KIND: self._kind, _RUN: run}
         self._large = threading.Lock()
 
     def there(self, below: str) -> dict[str, Written]:
@@ -89,14 +91,6 @@ class ObjectWriter:
 
     def _known(self, stored: StoredObject) -> Written:
         return Written(stored, new=stored.metadata.get(_RUN) == self._run)
-
-    @property
-    def _kind(self) -> str:
-        return self._request.kind
-
-    @property
-    def _labels(self) -> dict[str, str]:
-        return {_KIND: self._kind, _RUN: self._run}
 
     def _create(self, name: str, data: list[bytes]) -> StoredObject:
         return self._buckets.create(
