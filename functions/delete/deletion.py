@@ -4,8 +4,8 @@ A study or a series is deleted by a long-running operation. The message that sta
 a follow-up message and is acknowledged; only follow-up messages wait. So a redelivery of either never starts what the
 follow-up knows of. One gap is left: the process is killed between the service's answer to DELETE and the publishing.
 Then DELETE is sent again, which is harmless: nothing can be stored below the target while the first operation runs
-(fact sheet section 6), so the second finds less or nothing; and a message delivered again or late deletes only what
-was stored before its command was given (`_stored_since`).
+(fact sheet section 6), so the second finds less or nothing; and a command that was delivered again or is old deletes
+only what was stored before it was given (`stored_since`), in all its follow-up messages too.
 """
 
 from collections.abc import Iterator
@@ -61,13 +61,15 @@ class Settled:
 class Work:
     """A whole request: one target by path, or the studies that a query matched.
 
-    `asked` is when the command was published; the counts are of targets that have been settled.
+    `asked` is when the command was published; `late`: it, or a follow-up of it, was delivered before; the counts are of
+    targets that have been settled.
     """
 
     asked: str
     store: str
     by_query: bool
     targets: list[Target]
+    late: bool = False
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class Work:
             "asked": self.asked,
             "store": self.store,
             "by_query": self.by_query,
+            "late": self.late,
             "targets": [[str(t.resource), t.instances, t.size_bytes, t.tries, t.operation] for t in self.targets],
             "counts": self.counts,
         }
@@ -88,7 +91,7 @@ class Work:
             PermanentError: invalid_command, for anything that `to_json` does not write.
         """
         fields = value if isinstance(value, dict) else {}
-        if fields.keys() != {"asked", "store", "by_query", "targets", "counts"}:
+        if fields.keys() != {"asked", "store", "by_query", "late", "targets", "counts"}:
             raise _MALFORMED
         targets, counts = fields["targets"], fields["counts"]
         if not isinstance(targets, list) or not 0 < len(targets) <= _TARGETS_MAX:
@@ -101,6 +104,7 @@ class Work:
             commands.text(fields["store"]),
             commands.flag(fields["by_query"]),
             [_target(item) for item in targets],
+            commands.flag(fields["late"]),
             {name: _WHOLE(count) for name, count in counts.items()},
         )
 
@@ -122,7 +126,7 @@ class Deletion:
 
     Args:
         store: to delete from.
-        late: whether the message was delivered before, or long after it was published.
+        late: whether the command was delivered before, or was given long ago.
         deadline: of the work; some time for publishing is left after it.
     """
 

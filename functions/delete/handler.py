@@ -57,7 +57,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
         outcomes.publish(_dry_run(name, resource, targets))
         return
     _guard(store, targets, command, services.settings, working)
-    work = Work(message.published, store.name.name, resource is None, targets)
+    work = Work(message.published, store.name.name, resource is None, targets, late=message.attempt > 1)
     if resource is None and targets:
         # The plan is published before anything is deleted: a redelivery of this command would find fewer studies.
         _follow_up(name, work, services, deadline)
@@ -151,8 +151,10 @@ def _advance(
     name: str, work: Work, message: Message, services: Services, outcomes: Outcomes, deadline: Deadline
 ) -> None:
     store = _allowed(_store_name(work.store), services)
-    published = timestamp(message.published)
-    late = message.attempt > 1 or (published is not None and age_s(published) > _LATE_S)
+    # A follow-up is always fresh: what counts is the command, however many messages ago it was given.
+    work.late = work.late or message.attempt > 1
+    asked = timestamp(work.asked)
+    late = work.late or (asked is not None and age_s(asked) > _LATE_S)
     for settled in Deletion(store, work, late, deadline).advance():
         _count(work, settled)
         if work.by_query:

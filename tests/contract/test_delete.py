@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from functions.common import http
+from functions.common.deadline import utc_now
 from functions.delete.handler import handle
 from infra.local.dicomstore.choices import Options
 from tests.contract.world import STORE_NAME, World, instance, world
@@ -121,10 +122,13 @@ def test_a_malformed_command_is_refused_and_nothing_happens(store: World, comman
     assert store.requests("DELETE", "delete") == 0
 
 
+COUNTS = dict.fromkeys(("deleted", "not_found", "failed", "instances", "bytes"), 0)
+
+
 def follow_up(**changed: Any) -> dict[str, Any]:
-    work = {"asked": "", "store": STORE_NAME, "by_query": False, "targets": [["studies/1.1", 4, 100, 1, ""]]}
-    counts = dict.fromkeys(("deleted", "not_found", "failed", "instances", "bytes"), 0)
-    return {"continue": {**work, "counts": counts, **changed}, "request_id": "r1"}
+    work = {"asked": "", "store": STORE_NAME, "by_query": False, "late": False, "counts": COUNTS}
+    targets = [["studies/1.1", 4, 100, 1, ""]]
+    return {"continue": {**work, "targets": targets, **changed}, "request_id": "r1"}
 
 
 @pytest.mark.parametrize(
@@ -135,6 +139,7 @@ def follow_up(**changed: Any) -> dict[str, Any]:
         {"store": "elsewhere"},
         {"store": STORE_NAME + "2"},
         {"by_query": "perhaps"},
+        {"late": "perhaps"},
         {"targets": []},
         {"targets": [["studies/1.1", 4, 100, 1]]},
         {"targets": [["studies/..", 4, 100, 1, ""]]},
@@ -197,6 +202,27 @@ def test_a_late_or_repeated_delivery_does_not_delete_what_was_stored_again_since
     assert len(store.found("instances")) == 4
     (record,) = store.run(handle, {"path": "studies/1.1"}, attempt=2)
     assert record["outcome"] == "deleted"
+
+
+def test_the_follow_ups_of_a_repeated_command_do_not_delete_what_was_stored_again_since(store: World) -> None:
+    fill(store)
+    asked = utc_now()
+    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 5, "request_id": "q"}).encode()
+    store.deliver(handle, command, {}, published=asked)
+    assert words(store.run(handle)) == [("deleted", ""), ("deleted", "")]
+    fill(store)
+    store.deliver(handle, command, {}, attempt=2, published=asked)  # its first acknowledgement was lost
+    member, summary = store.run(handle)
+    assert (member["outcome"], member["detail"]) == ("rejected", "stored again after the command was given")
+    assert summary["outcome"] == "rejected"
+    assert len(store.found("instances")) == 4
+
+
+def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(store: World) -> None:
+    fill(store)
+    (record,) = store.run(handle, follow_up(asked="2020-01-01T00:00:00Z"))
+    assert (record["outcome"], record["detail"]) == ("rejected", "stored again after the command was given")
+    assert len(store.found("instances")) == 4
 
 
 def test_a_redelivery_goes_on_with_the_operation_it_knows(tmp_path: Path) -> None:
