@@ -8,7 +8,7 @@ Then DELETE is sent again, which is harmless: nothing can be stored below the ta
 only what was stored before it was given (`stored_since`), in all its follow-up messages too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -127,11 +127,13 @@ class Deletion:
     Args:
         store: to delete from.
         late: whether the command was delivered before, or was given long ago.
+        max_instances: a target that has more is refused: what is there now counts, not what a message says.
         deadline: of the work; some time for publishing is left after it.
     """
 
-    def __init__(self, store: DicomStore, work: Work, late: bool, deadline: Deadline) -> None:
+    def __init__(self, store: DicomStore, work: Work, late: bool, max_instances: int, deadline: Deadline) -> None:
         self._store, self._work, self._late, self._deadline = store, work, late, deadline
+        self._max_instances = max_instances
         self._started = False
 
     def advance(self) -> Iterator[Settled]:
@@ -151,10 +153,20 @@ class Deletion:
 
     def _poll(self) -> Iterator[Settled]:
         for target in [t for t in self._work.targets if t.operation]:
-            operation = self._store.operation(target.operation, self._deadline)
-            if operation.done and (settled := self._ended(target, operation)):
+            if settled := self._judged(target, self._followed):
                 self._work.targets.remove(target)
                 yield settled
+
+    def _followed(self, target: Target) -> Settled | None:
+        operation = self._store.operation(target.operation, self._deadline)
+        return self._ended(target, operation) if operation.done else None
+
+    def _judged(self, target: Target, step: Callable[[Target], Settled | None]) -> Settled | None:
+        """A step with one target; where the store refuses it, that ends this target and not the whole request."""
+        try:
+            return step(target)
+        except PermanentError as error:
+            return Settled(target, "rejected", error.reason, error.detail)
 
     def _start(self) -> Iterator[Settled]:
         free = RUNNING_MAX - sum(1 for t in self._work.targets if t.operation)
@@ -162,7 +174,7 @@ class Deletion:
             if free <= 0:
                 return
             try:
-                settled = self._begin(target)
+                settled = self._judged(target, self._begin)
             except RetryableError:
                 if self._started or any(t.operation for t in self._work.targets):
                     return  # the names of what runs must get into a message first
@@ -176,6 +188,10 @@ class Deletion:
     def _begin(self, target: Target) -> Settled | None:
         if not self._store.is_there(target.resource, self._deadline):
             return Settled(target, "deleted", "not_found")
+        size = self._store.size(target.resource, self._deadline)
+        if size and size.instances > self._max_instances:
+            detail = f"{size.instances} instances are more than DELETE_MAX_INSTANCES"
+            return Settled(target, "rejected", "rejected", detail)
         if self._late and stored_since(self._store, target.resource, self._work.asked, self._deadline):
             return Settled(target, "rejected", "rejected", "stored again after the command was given")
         target.tries += 1

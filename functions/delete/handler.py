@@ -155,7 +155,8 @@ def _advance(
     work.late = work.late or message.attempt > 1
     asked = timestamp(work.asked)
     late = work.late or (asked is not None and age_s(asked) > _LATE_S)
-    for settled in Deletion(store, work, late, deadline).advance():
+    most = services.settings.delete_max_instances
+    for settled in Deletion(store, work, late, most, deadline).advance():
         _count(work, settled)
         if work.by_query:
             outcomes.publish(_outcome(name, settled, message, member=str(settled.target.resource)))

@@ -169,6 +169,11 @@ def test_guard_rails(tmp_path: Path) -> None:
         assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
         assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
         assert words(store.run(handle, {"path": "studies/1.1/series/1.1.1"})) == [("deleted", "")]
+        (record,) = store.run(handle, follow_up(targets=[["studies/1.1/series/1.1.2", 1, 1, 0, ""]]))
+        assert record["outcome"] == "deleted"
+        fill(store)
+        (record,) = store.run(handle, follow_up(targets=[["studies/1.1", 1, 1, 0, ""]]))  # it has grown
+        assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
     with world("delete_resource", tmp_path / "b", DELETE_MIN_AGE_HOURS="1") as store:
         fill(store)
         (record,) = store.run(handle, {"path": "studies/1.1"})
@@ -309,6 +314,17 @@ def test_part_of_a_query_may_fail(store: World) -> None:
     assert sorted(words(members)) == [("deleted", ""), ("deleted", ""), ("rejected", "operation_failed")]
     assert (summary["outcome"], summary["reason"]) == ("partial", "operation_failed")
     assert summary["counts"] == {"deleted": 2, "not_found": 0, "failed": 1, "instances": 8}
+
+
+@pytest.mark.parametrize("fault", [{"method": "DELETE", "path": "1.2$"}, {"method": "GET", "path": "operations"}])
+def test_a_study_that_the_store_refuses_does_not_stop_the_others(tmp_path: Path, fault: dict[str, Any]) -> None:
+    with world("delete_resource", tmp_path, options=Options(operation_s=0.5)) as store:
+        fill(store, studies=7)
+        store.fault(**fault, kind="status", status=400, count=1)
+        *members, summary = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 7})
+        assert sorted(words(members)) == [("deleted", "")] * 6 + [("rejected", "rejected")]
+        assert {record["member"] for record in members} == {f"studies/1.{n}" for n in range(1, 8)}
+        assert (summary["outcome"], summary["counts"]["failed"]) == ("partial", 1)
 
 
 @pytest.mark.parametrize(
