@@ -17,10 +17,14 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
 _OBJECT_NAME_BYTES = 1024
 
 
-@lru_cache(maxsize=1024)  # the UIDs of a study and its series come with each of their instances
 def is_uid(text: str) -> bool:
     """Whether it is a DICOM UID: digits and dots, at most 64 characters (PS3.5 section 9.1)."""
-    return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
+    return len(text) <= _UID_LENGTH and _has_uid_form(text)
+
+
+@lru_cache(maxsize=1024)  # the UIDs of a study and its series come with each of their instances
+def _has_uid_form(text: str) -> bool:
+    return _UID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, order=True)
