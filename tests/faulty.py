@@ -46,6 +46,7 @@ class FaultyProxy(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urllib.parse.urlsplit(server).netloc
         self.chances, self.seen = chances, Seen()
+        self.lose = list[bytes]()  # each makes the answer to the next request that has it in its body be lost
         self._random, self._lock = random.Random(seed), threading.Lock()
 
     @property
@@ -53,9 +54,12 @@ class FaultyProxy(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """Where it listens."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def draw(self) -> str:
+    def draw(self, body: bytes) -> str:
         """The fault of one request, or nothing."""
         with self._lock:
+            if found := next((text for text in self.lose if text in body), b""):
+                self.lose.remove(found)
+                return "lost"
             drawn = self._random.random()
             for name in ("refused", "reset", "lost", "cut"):
                 drawn -= getattr(self.chances, name)
@@ -90,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = self.server.draw()
+        fault = self.server.draw(body)
         if fault == "reset":
             self._reset()
             return

@@ -123,7 +123,9 @@ class State:
         try:
             self._write(f"{run}/done-{name}.json", value, totals)
         except PreconditionFailedError:
-            return False
+            # It may be this very result: its answer was lost, and it was sent again.
+            kept = self._read(f"{run}/done-{name}.json")
+            return kept is not None and kept["part"] == result.part
         return True
 
     def is_finished(self, run: str, name: str) -> bool:

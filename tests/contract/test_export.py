@@ -11,6 +11,7 @@ import pytest
 
 from functions.export.handler import handle
 from tests.contract.world import BUCKET, World, bucket_server, instance, world
+from tests.faulty import Chances, faulty
 
 TO = f"gs://{BUCKET}/out"
 
@@ -372,6 +373,17 @@ def test_the_manifest_is_written_by_whoever_comes_after_a_crash(small_slices: Wo
     assert record["outcome"] == "exported"
     assert "unavailable" in store.answers
     assert len(manifest(store)["objects"]) == 12
+
+
+@pytest.mark.parametrize("format_", ["dicom", "metadata", "zip"])
+def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(tmp_path: Path, buckets: str, format_: str) -> None:
+    with faulty(buckets, Chances()) as proxy, world("export_resource", tmp_path, buckets_url=proxy.url) as store:
+        store.clear_bucket()
+        fill(store)
+        proxy.lose += [b"/plan.json", b"/done-", b"manifest.json"]
+        record = run(store, format=format_)
+        assert (record["counts"]["objects"], store.answers, proxy.lose) == (6, [""], [])
+        assert not [name for name in store.objects() if "state" in name]
 
 
 def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -> None:
