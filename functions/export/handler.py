@@ -94,7 +94,8 @@ class _Export:
     def start(self, request: ExportRequest, values: dict[str, Any]) -> None:
         """Plan, unless an earlier delivery has, and get the slices done: one here, more by messages."""
         plan = self.state.plan()
-        if plan is None and (totals := complete_zip(request, self.services.buckets, self.deadline)):
+        store, buckets = self.services.dicom_store, self.services.buckets
+        if plan is None and (totals := complete_zip(self.state, request, store, buckets, self.deadline)):
             self.outcomes.publish(_outcome(request, totals))
             return
         plan = plan or self._plan(request, values)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from functions.common import http
 from functions.common.bucket import Buckets, StoredObject
 from functions.common.deadline import Deadline
+from functions.common.dicomweb import DicomStore
 from functions.common.errors import RetryableError, SupersededError
 from functions.common.resources import ObjectRef
 from functions.export.request import ExportRequest
@@ -66,14 +67,22 @@ def joined_name(request: ExportRequest) -> str:
     return ""
 
 
-def complete_zip(request: ExportRequest, buckets: Buckets, deadline: Deadline) -> dict[str, int] | None:
-    """The totals of a zip that is there already and lacks nothing."""
-    if request.format != "zip":
+def complete_zip(
+    state: State, request: ExportRequest, store: DicomStore, buckets: Buckets, deadline: Deadline
+) -> dict[str, int] | None:
+    """The totals of a zip that this very request has made, while the DICOM store still has as many instances."""
+    if request.format != "zip" or request.resource is None:
         return None
     stored = buckets.stat(ObjectRef(request.destination.bucket, joined_name(request)), deadline)
-    if stored is None or stored.metadata.get(_COMPLETE) != str(request.resource) + request.kind:
+    if stored is None or stored.metadata.get(_COMPLETE) != _zip_mark(state, request):
         return None
-    return {**{key: int(stored.metadata.get(key, 0)) for key in TOTALS}, "written": 0}
+    totals = {**{key: int(stored.metadata.get(key, 0)) for key in TOTALS}, "written": 0}
+    size = store.size(request.resource, deadline)
+    return totals if size and size.instances == totals["objects"] else None
+
+
+def _zip_mark(state: State, request: ExportRequest) -> str:
+    return f"{state.key} {request.resource} {request.kind}"
 
 
 def join_parts(
@@ -94,7 +103,7 @@ def join_parts(
         index = _zip_index(state, plan, buckets, deadline)
         sources.append(index.ref)
         metadata = {key: str(number) for key, number in totals.items()}
-        metadata[_COMPLETE] = "" if totals["failures"] else str(plan.request.resource) + plan.request.kind
+        metadata[_COMPLETE] = "" if totals["failures"] else _zip_mark(state, plan.request)
     if not sources:
         return {}
     content_type = "application/zip" if plan.request.format == "zip" else "application/x-ndjson"

@@ -268,6 +268,17 @@ def test_a_zip(fixture: str, request: pytest.FixtureRequest) -> None:
     assert store.objects()["out/1.1.zip"]["generation"] == generation
 
 
+@pytest.mark.parametrize("request_id", ["r1", "r2"])
+def test_a_zip_made_before_is_not_taken_for_what_is_in_the_store_now(store: World, request_id: str) -> None:
+    fill(store)
+    run(store, format="zip")
+    stored = fill(store, series=3)
+    assert run(store, format="zip", request_id=request_id)["counts"]["objects"] == 9
+    with zipfile.ZipFile(io.BytesIO(store.read("out/1.1.zip"))) as archive:
+        assert {f"out/{name}" for name in archive.namelist()} == set(stored)
+    assert len(manifest(store)["objects"]) == 9
+
+
 def test_a_transfer_syntax(store: World) -> None:
     fill(store, series=1, instances=2)
     run(store, transfer_syntax="1.2.840.10008.1.2.1")
