@@ -59,6 +59,23 @@ class Fetcher:
             for path in sorted(set(_bulkdata_paths(json.loads(text)))):
                 yield path, self._body(resource, ("bulkdata", *path.split("/")), _BULKDATA)
 
+    def gives(self, piece: Piece) -> bool:
+        """Whether the store answers when it is asked for this: only the beginning of an answer is read. A refusal is an
+        answer."""
+        if self._request.format in RENDERED:
+            stream = self.rendered(piece)
+        elif self._request.format in ("dicom", "zip"):
+            stream = self.instance(piece.resource)
+        else:
+            stream = self.metadata(piece.resource)
+        try:
+            next(stream, b"")
+        except PermanentError:
+            return True
+        except RetryableError:
+            return False
+        return True
+
     def _body(self, resource: Resource, below: tuple[str, ...], accept: str) -> Iterator[bytes]:
         with self._good(self._store.get(resource, below, accept, self._deadline)) as response:
             yield from _first_part(self._pieces(response))

@@ -10,13 +10,13 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.common.events import Message
 from functions.common.log import log
 from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
-from functions.common.resources import GcsPrefix
+from functions.common.resources import GcsPrefix, Resource
 from functions.common.runtime import Services, View, event_function, request_id
 from functions.common.settings import EXPORT
 from functions.export.join import complete_zip, join_parts, write_lines
 from functions.export.manifest import write_manifest
 from functions.export.plan import Planner, nothing_there
-from functions.export.request import KEYS, ExportRequest, Slice
+from functions.export.request import KEYS, ExportRequest, Piece, Slice
 from functions.export.state import TOTALS, Plan, Result, State, new_name
 from functions.export.work import SliceWork
 from functions.export.zip import ZipWork
@@ -164,9 +164,19 @@ class _Export:
     def _worker(self, plan: Plan) -> SliceWork | ZipWork:
         store, buckets, request = self.services.dicom_store, self.services.buckets, plan.request
         give_up_attempt = self.services.settings.export_give_up_attempt
+        last_chance = self.attempt >= give_up_attempt
+        known = self._known(plan) if last_chance else None
         if request.format == "zip":
-            return ZipWork(store, buckets, request, self.attempt >= give_up_attempt, self.working)
-        return SliceWork(store, buckets, request, plan.run, self.attempt, give_up_attempt, self.working)
+            return ZipWork(store, buckets, request, last_chance, self.working, known)
+        return SliceWork(store, buckets, request, plan.run, self.attempt, give_up_attempt, self.working, known)
+
+    def _known(self, plan: Plan) -> Piece | None:
+        """Something that a finished slice has."""
+        for name, totals in self.state.finished(plan.run).items():
+            if totals["objects"]:
+                entry = self.state.result(plan.run, name).objects[0]
+                return Piece(Resource(entry["study"], entry["series"], entry["instance"]), entry.get("frame", 0))
+        return None
 
     def _do(self, work: SliceWork | ZipWork, part: Slice, plan: Plan) -> Result:
         if isinstance(work, ZipWork):

@@ -37,6 +37,7 @@ class SliceWork:
         attempt: how often the work was delivered.
         give_up_attempt: from this one on, what cannot be retrieved becomes a failure, not another delivery's work.
         deadline: of the work; some time to record it is left after it.
+        known: something that another slice has, if any.
     """
 
     def __init__(
@@ -48,18 +49,22 @@ class SliceWork:
         attempt: int,
         give_up_attempt: int,
         deadline: Deadline,
+        known: Piece | None = None,
     ) -> None:
-        self._request, self._deadline = request, deadline
+        self._request, self._known, self._deadline = request, known, deadline
         self._again, self._last_chance = attempt > 1, attempt >= give_up_attempt
+        self._turn = (attempt - 1) / give_up_attempt
         self._fetcher = Fetcher(store, request, deadline)
         self._writer = ObjectWriter(buckets, request, run, deadline)
         self._done: dict[Piece, Entries] = {}
         self._new: set[str] = set()  # names of objects that this export wrote
         self._failed: dict[Piece, tuple[str, str]] = {}  # reason and detail
-        self._pending: dict[Piece, RetryableError] = {}
+        self._pending: dict[Piece, RetryableError] = {}  # was tried in vain in this invocation
         self._lock = threading.Lock()
         self._there: dict[str, Written] = {}
         self._in_a_row = 0  # attempts that failed since the last that did not
+        self._gives: bool | None = None  # whether the store gives at all; None: not asked yet
+        self._broken = RetryableError("unavailable")  # what a stream ended with, before anything of it came
         self._arrived = False  # whether anything of the present stream did
         self.progress = False  # whether this invocation wrote anything
 
@@ -78,13 +83,12 @@ class SliceWork:
         with ThreadPoolExecutor(THREADS) as pool:
             self._stream(part, {piece.resource: piece for piece in pieces}, pool)
             for _ in range(_PASSES):
-                missing = [piece for piece in pieces if not self._settled(piece)]
-                for _ in pool.map(self._one, missing):
+                for _ in pool.map(self._one, self._missing(pieces)):
                     pass
                 if not self._pending:
                     break
-        if self._pending:
-            self._give_up_or_raise(len(pieces))
+        if missing := self._missing(pieces):
+            self._give_up_or_raise(missing)
         return self._result(pieces, part.skipped)
 
     def _find(self, pieces: list[Piece]) -> None:
@@ -98,6 +102,12 @@ class SliceWork:
                 self._note(piece, [(written, "")])
         self._there = {}
         self.progress = False
+
+    def _missing(self, pieces: list[Piece]) -> list[Piece]:
+        """What is left; each delivery begins elsewhere in it, so that some that always fail do not hide the others."""
+        missing = [piece for piece in pieces if not self._settled(piece)]
+        begin = int(len(missing) * self._turn) % len(missing) if missing else 0
+        return missing[begin:] + missing[:begin]
 
     def _stream(self, part: Slice, wanted: dict[Resource, Piece], pool: ThreadPoolExecutor) -> None:
         """Retrieve as one answer what nothing is there of yet; an answer that breaks is not begun again."""
@@ -118,8 +128,7 @@ class SliceWork:
                 log("WARNING", "stream_broken", reason=error.reason, study=resource.study, series=resource.series)
                 self._deadline.check()
                 if not self._arrived and not self._again:  # it seems to be away: no use to ask for each instance
-                    self._pending |= dict.fromkeys((p for p in wanted.values() if not self._settled(p)), error)
-                    self._in_a_row = _IN_A_ROW_MAX
+                    self._broken, self._in_a_row = error, _IN_A_ROW_MAX
                     break
         batches.finish()
 
@@ -181,11 +190,16 @@ class SliceWork:
 
     def _one(self, piece: Piece) -> None:
         """Retrieve and write one piece by a request of its own, unless the store or the bucket seems to be away."""
-        if self._in_a_row >= _IN_A_ROW_MAX:
+        if self._in_a_row < _IN_A_ROW_MAX or (self._last_chance and self._store_gives()):
+            self._attempt(piece, lambda: self._fetched(piece))
+
+    def _store_gives(self) -> bool:
+        """Whether the store gives what it gave before: what fails beside that does not fail for lack of a store."""
+        if self._gives is None:
             with self._lock:
-                self._pending.setdefault(piece, RetryableError("unavailable"))
-            return
-        self._attempt(piece, lambda: self._fetched(piece))
+                known = next(iter(self._done), self._known)
+            self._gives = known is not None and self._fetcher.gives(known)
+        return self._gives
 
     def _fetched(self, piece: Piece) -> list[tuple[Written, str]]:
         self._deadline.check()
@@ -212,15 +226,17 @@ class SliceWork:
                 self._pending.pop(piece, None)
         except RetryableError as error:
             with self._lock:
-                self._pending[piece] = error
+                if error.reason != "deadline_exceeded":  # then it was not tried in earnest
+                    self._pending[piece] = error
                 self._in_a_row += 1
 
     def _note(self, piece: Piece, written: list[tuple[Written, str]]) -> None:
         with self._lock:
             self._done[piece] = [one.entry(piece, tag) for one, tag in written]
-            self._new |= {one.stored.ref.name for one, _ in written if one.new}
+            new = {one.stored.ref.name for one, _ in written if one.new}
+            self._new |= new
             self._pending.pop(piece, None)
-            self.progress = True
+            self.progress = self.progress or not new <= self._there.keys()
             self._in_a_row = 0
 
     def _settled(self, piece: Piece) -> bool:
@@ -230,14 +246,14 @@ class SliceWork:
     def _name(self, piece: Piece) -> str:
         return self._request.object_name(piece.below(self._request.format))
 
-    def _give_up_or_raise(self, pieces: int) -> None:
-        """What is left is another delivery's work; but one that has failed often, while others succeed, is given up."""
-        error = next(iter(self._pending.values()))
-        late = self._deadline.remaining_s() <= 0
-        if late or not self._last_chance or len(self._pending) == pieces:
-            raise RetryableError("deadline_exceeded") if late else error
-        for piece, reason in self._pending.items():
-            self._failed[piece] = reason.reason, "given up after several deliveries"
+    def _give_up_or_raise(self, missing: list[Piece]) -> None:
+        """What is left is another delivery's work; but what has failed often, and now again while the store gives
+        others, is given up."""
+        if not (self._last_chance and self._pending.keys() >= set(missing) and self._store_gives()):
+            late = self._deadline.remaining_s() <= 0
+            raise RetryableError("deadline_exceeded") if late else next(iter(self._pending.values()), self._broken)
+        for piece, error in self._pending.items():
+            self._failed[piece] = error.reason, "given up after several deliveries"
 
     def _result(self, pieces: list[Piece], skipped: list[Resource]) -> Result:
         result = Result(written=len(self._new))

@@ -24,15 +24,22 @@ class ZipWork:
 
     Args:
         last_chance: whether what cannot be retrieved now becomes a failure, instead of another delivery's work.
+        known: something that another slice has, if any.
     """
 
     progress: Final = False
 
     def __init__(
-        self, store: DicomStore, buckets: Buckets, request: ExportRequest, last_chance: bool, deadline: Deadline
+        self,
+        store: DicomStore,
+        buckets: Buckets,
+        request: ExportRequest,
+        last_chance: bool,
+        deadline: Deadline,
+        known: Piece | None,
     ) -> None:
         self._buckets, self._request, self._deadline = buckets, request, deadline
-        self._last_chance = last_chance
+        self._last_chance, self._known = last_chance, known
         self._fetcher = Fetcher(store, request, deadline)
         self._zip = ZipPart()
         self._written: dict[Piece, Member] = {}
@@ -66,7 +73,7 @@ class ZipWork:
             except RetryableError as error:
                 log("WARNING", "stream_broken", reason=error.reason, study=resource.study, series=resource.series)
                 self._deadline.check()
-                if not self._arrived:
+                if not self._arrived and not self._last_chance:
                     raise
         for piece in pieces.values():
             if piece not in self._written:
@@ -101,7 +108,8 @@ class ZipWork:
             self._failures.append({**piece.fields, "reason": error.reason, "detail": error.detail})
         except RetryableError as error:
             self._deadline.check()
-            if not self._last_chance or not self._written:
+            known = next(iter(self._written), self._known)
+            if not self._last_chance or known is None or not self._fetcher.gives(known):
                 raise
             detail = "given up after several deliveries"
             self._failures.append({**piece.fields, "reason": error.reason, "detail": detail})

@@ -1,0 +1,49 @@
+"""Filling a DICOM store, exporting from it, and looking at what was written."""
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from functions.export.handler import handle
+from tests.contract.world import BUCKET, World, instance
+
+TO = f"gs://{BUCKET}/out"
+
+
+def fill(store: World, studies: int = 1, series: int = 2, instances: int = 3, **options: Any) -> dict[str, bytes]:
+    """What is stored, by the name it is exported under."""
+    stored = {}
+    for s in range(1, studies + 1):
+        for e in range(1, series + 1):
+            for n in range(1, instances + 1):
+                data = instance(f"1.{s}", f"1.{s}.{e}", f"1.{s}.{e}.{n}", **options)
+                store.put(data)
+                stored[f"out/1.{s}/1.{s}.{e}/1.{s}.{e}.{n}.dcm"] = data
+    return stored
+
+
+def run(store: World, expect: str = "exported", **command: Any) -> dict[str, Any]:
+    (record,) = store.run(handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command})
+    assert record["outcome"] == expect, record
+    return record
+
+
+def manifest(store: World) -> dict[str, Any]:
+    return dict(json.loads(store.read("out/manifest.json")))
+
+
+def names(store: World) -> set[str]:
+    return set(store.objects()) - {"out/manifest.json"}
+
+
+def deliver(store: World, attempts: Iterable[int], **command: Any) -> list[str]:
+    """A command, and each of the messages that it leads to, so often or until it is acknowledged; the last answers."""
+    data = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1", **command}).encode()
+    queue = store.topics.messages.setdefault(store.own_topic, [])
+    queue.append({"data": base64.b64encode(data).decode()})
+    answers = []
+    while queue:
+        data = base64.b64decode(queue.pop(0)["data"])
+        answers.append(next((a for n in attempts if not (a := store.deliver(handle, data, {}, n))), "in vain"))
+    return answers

@@ -1,0 +1,174 @@
+"""Exports when something breaks: what is tried again, what is given up, and what is written only once."""
+
+import base64
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.common import http
+from functions.export.handler import handle
+from tests.contract.exporting import TO, deliver, fill, manifest, names, run
+from tests.contract.world import World, instance, world
+from tests.faulty import Chances, faulty
+
+
+@pytest.mark.parametrize(
+    ("rule", "retrieves"),
+    [
+        ({"kind": "truncate", "bytes": 9000, "path": "studies/1.1$", "count": 1}, 1 + 12 - 3),
+        ({"kind": "status", "status": 503, "path": "studies/1.1$", "count": 2}, 3),
+        ({"kind": "reset", "path": "instances/1.1.1.1$", "count": 2}, 1),
+        ({"kind": "status", "status": 400, "path": "studies/1.1$"}, 1 + 12),
+    ],
+)
+def test_an_answer_that_breaks_is_continued_with_what_is_missing(
+    store: World, rule: dict[str, Any], retrieves: int
+) -> None:
+    stored = fill(store, series=2, instances=6)
+    store.fault(**rule)
+    run(store)
+    assert {name: store.read(name) for name in names(store)} == stored
+    assert abs(store.requests("GET", "retrieve") - retrieves) <= 3
+
+
+def test_what_can_not_be_retrieved_is_said_and_the_rest_is_there(store: World) -> None:
+    fill(store)
+    store.fault(kind="status", status=400, path="studies/1.1$")
+    store.fault(kind="status", status=406, path="instances/1.1.1.2$")
+    record = run(store, expect="partial")
+    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == ("rejected", 1, 5)
+    (failure,) = manifest(store)["failures"]
+    assert (failure["instance"], failure["detail"]) == ("1.1.1.2", "the DICOM store answered 406")
+
+
+def test_what_keeps_failing_is_given_up_after_some_deliveries(store: World) -> None:
+    fill(store)
+    store.fault(kind="truncate", bytes=100, path="(studies/1.1|instances/1.1.1.2)$")
+    record = run(store, expect="partial")
+    assert store.answers == ["unavailable"] * 7 + [""]
+    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == ("unavailable", 1, 5)
+
+
+def test_many_that_keep_failing_do_not_hide_the_others(store: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
+    fill(store, series=1, instances=60)
+    store.fault(kind="status", status=500, path=r"instances/1\.1\.1\.[1-3][0-9]$")
+    store.fault(kind="truncate", bytes=2000, path="studies/1.1$")
+    assert deliver(store, range(1, 9)) == [""]
+    assert store.outcomes[0]["outcome"] == "partial"
+    assert {failure["instance"] for failure in manifest(store)["failures"]} == {f"1.1.1.{n}" for n in range(10, 40)}
+
+
+@pytest.mark.parametrize("format_", ["dicom", "zip"])
+def test_an_outage_of_the_store_gives_nothing_up(store: World, monkeypatch: pytest.MonkeyPatch, format_: str) -> None:
+    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
+    fill(store, series=1, instances=20)
+    store.fault(kind="truncate", bytes=9000, path="studies/1.1$")
+    store.fault(kind="status", status=503, path="instances/[0-9.]+$")
+    assert deliver(store, range(1, 11), format=format_) == ["in vain"]
+    assert not store.outcomes
+    store.clear_faults()
+    assert deliver(store, [11], format=format_) == [""]
+    assert store.outcomes[0]["counts"]["objects"] == 20
+
+
+@pytest.mark.parametrize("format_", ["dicom", "zip"])
+def test_a_slice_of_which_nothing_can_be_had_does_not_keep_the_export_from_its_end(
+    small_slices: World, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    store = small_slices
+    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
+    fill(store, series=1, instances=4)
+    store.put(instance("1.1", "1.1.2", "1.1.2.1"))
+    store.fault(kind="status", status=500, path="series/1.1.2(/instances/1.1.2.1)?$")
+    assert deliver(store, range(1, 9), format=format_) == ["", "", ""]
+    assert (store.outcomes[0]["outcome"], store.outcomes[0]["counts"]["objects"]) == ("partial", 4)
+    assert [failure["instance"] for failure in manifest(store)["failures"]] == ["1.1.2.1"]
+
+
+def test_bulk_data_that_never_comes_in_time_is_not_tried_for_ever(store: World) -> None:
+    fill(store, series=1)
+    store.fault(kind="slow", delay_s=4, path="instances/1.1.1.2/bulkdata")
+    data = json.dumps({"path": "studies/1.1", "destination": TO, "format": "bulkdata", "request_id": "r1"}).encode()
+    assert store.deliver(handle, data, {}, budget_s=2.0) == ""  # the others were written: on with a new message
+    (message,) = store.topics.messages[store.own_topic]
+    again = base64.b64decode(message["data"])
+    answers = [store.deliver(handle, again, {}, attempt, budget_s=2.0) for attempt in (1, 2)]
+    assert answers == ["deadline_exceeded", "deadline_exceeded"]
+    assert len(store.topics.messages[store.own_topic]) == 1
+
+
+def test_a_store_that_is_away_is_waited_for(store: World) -> None:
+    fill(store)
+    command = json.dumps({"path": "studies/1.1", "destination": TO}).encode()
+    store.fault(kind="status", status=503, path="studies/1.1")
+    for attempt in (1, 5, 9):
+        assert store.deliver(handle, command, {}, attempt, message_id="m") == "unavailable"
+    assert not store.outcomes
+    store.clear_faults()
+    assert store.deliver(handle, command, {}, 10, message_id="m") == ""
+    assert [record["outcome"] for record in store.outcomes] == ["exported"]
+
+
+def test_two_deliveries_at_once_do_not_mix(store: World) -> None:
+
+    stored = fill(store, series=3, instances=10)
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    threads = [threading.Thread(target=store.deliver, args=(handle, command, {})) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.run(handle)
+    assert {name: store.read(name) for name in names(store) if "state" not in name} == stored
+    assert len({record["id"] for record in store.outcomes}) == 1
+    assert {record["outcome"] for record in store.outcomes} == {"exported"}
+
+
+def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> None:
+    store = small_slices
+    fill(store, series=4)
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    late = list(store.topics.messages[store.own_topic])
+    store.run(handle)
+    before = store.objects()
+    store.topics.messages[store.own_topic] += late
+    assert store.run(handle) == []
+    assert store.objects() == before
+
+
+def test_the_manifest_is_written_by_whoever_comes_after_a_crash(small_slices: World) -> None:
+    store = small_slices
+    fill(store, series=4)
+    store.topics.messages[store.own_topic] = []
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    store.deliver(handle, command, {})
+    store.topics.fail = 4  # the outcome cannot be published: the last slice is delivered again
+    (record,) = store.run(handle)
+    assert record["outcome"] == "exported"
+    assert "unavailable" in store.answers
+    assert len(manifest(store)["objects"]) == 12
+
+
+@pytest.mark.parametrize("format_", ["dicom", "metadata", "zip"])
+def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(tmp_path: Path, buckets: str, format_: str) -> None:
+    with faulty(buckets, Chances()) as proxy, world("export_resource", tmp_path, buckets_url=proxy.url) as store:
+        store.clear_bucket()
+        fill(store)
+        proxy.lose += [b"/plan.json", b"/done-", b"manifest.json"]
+        record = run(store, format=format_)
+        assert (record["counts"]["objects"], store.answers, proxy.lose) == (6, [""], [])
+        assert not [name for name in store.objects() if "state" in name]
+
+
+def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -> None:
+    stored = fill(store, series=1, instances=12)
+    store.fault(kind="slow", delay_s=0.4, path="instances/1.1.1.[0-9]+$")
+    store.fault(kind="truncate", bytes=9000, path="studies/1.1$")
+    (record,) = store.run(handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1"}, budget_s=0.9)
+    assert record["outcome"] == "exported"
+    assert {name: store.read(name) for name in names(store)} == stored
