@@ -1,5 +1,6 @@
 """Retrieve (WADO-RS): instances, metadata, bulk data and negotiation, sections 5.1, 5.4, 5.5, 5.7 and 5.8."""
 
+import base64
 import io
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRBigEndian
 
 from tests.dicomstore.kit import BUNDLED, ELE, Client, dataset, dicom, gradient, image, part10, parts_of
 
@@ -215,6 +217,63 @@ def test_5_4_and_5_5_big_endian_and_deflated_files(store: Client) -> None:
         ((_, body),) = parts_of(store.get(f"studies/{ds.StudyInstanceUID}"))
         got = pydicom.dcmread(io.BytesIO(body))
         assert got.file_meta.TransferSyntaxUID == ELE and np.array_equal(got.pixel_array, ds.pixel_array)
+
+
+def big_endian(ds: Dataset) -> bytes:
+    """A data set as a file in Explicit VR big endian; pydicom writes binary values as they are."""
+    ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    return part10(ds, implicit_vr=False, little_endian=False)
+
+
+@pytest.mark.parametrize("name", ["rtdose_expb.dcm", "SC_rgb_small_odd_big_endian.dcm", "ExplVR_BigEnd.dcm"])
+def test_5_2_5_5_and_5_6_big_endian_pixels_of_every_size(store: Client, name: str) -> None:
+    """Of 32 bits, of 8 bits in words, and of 8 bits in bytes."""
+    file = (BUNDLED / name).read_bytes()
+    ds = pydicom.dcmread(io.BytesIO(file))
+    store.stored(file)
+    path = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    frames = ds.pixel_array if ds.get("NumberOfFrames", 1) > 1 else ds.pixel_array[np.newaxis]
+    if ds.get("PlanarConfiguration"):
+        frames = np.moveaxis(frames, -1, 1)
+    little = frames.astype(frames.dtype.newbyteorder("<"))
+    got = pydicom.dcmread(io.BytesIO(store.get(path, f"application/dicom; transfer-syntax={ELE}").content))
+    assert np.array_equal(got.pixel_array, ds.pixel_array)
+    bulk = store.get(path + "/bulkdata/7FE00010", "application/octet-stream").content
+    assert bulk[: little.nbytes] == little.tobytes()
+    ((_, first),) = parts_of(store.get(path + "/frames/1"))
+    assert first == little[0].tobytes()
+
+
+def test_5_2_big_endian_frames_that_begin_inside_a_word(store: Client) -> None:
+    frames = np.stack([gradient(3, 5), gradient(3, 5) + 100])
+    ds = image(frames)
+    ds.PixelData = np.frombuffer(ds.PixelData, np.uint16).byteswap().tobytes()
+    ds["PixelData"].VR = "OW"
+    store.stored(big_endian(ds))
+    assert [body for _, body in parts_of(store.get(ONE + "/frames/2,1"))] == [frames[1].tobytes(), frames[0].tobytes()]
+
+
+def test_5_4_and_5_5_numbers_and_icons_of_a_big_endian_file_are_little_endian(store: Client) -> None:
+    ds = dataset(SelectorUSValue=list(range(600)), SelectorATValue=[0x00280010] * 600, SelectorFDValue=[0.5] * 600)
+    ds.IconImageSequence = Sequence([image(gradient(2, 2, np.uint32))])
+    icon = ds.IconImageSequence[0]
+    icon.PixelData = gradient(2, 2, ">u4").tobytes()
+    ds.add_new(0x00660016, "OF", np.array([1.5], ">f4").tobytes())
+    store.stored(big_endian(ds))
+    (item,) = store.get(ONE + "/metadata").json()
+    assert item["00660016"]["InlineBinary"] == base64.b64encode(np.array([1.5], "<f4").tobytes()).decode()
+    expected = {
+        "0072007A": np.arange(600, dtype="<u2"),
+        "00720060": np.array([0x28, 0x10] * 600, "<u2"),
+        "00720074": np.full(600, 0.5, "<f8"),
+    }
+    for tag, array in expected.items():
+        assert store.get(item[tag]["BulkDataURI"], "application/octet-stream").content == array.tobytes()
+    pixels = item["00880200"]["Value"][0]["7FE00010"]["BulkDataURI"]
+    assert store.get(pixels, "application/octet-stream").content == gradient(2, 2, "<u4").tobytes()
+    got = pydicom.dcmread(io.BytesIO(store.get(ONE, f"application/dicom; transfer-syntax={ELE}").content))
+    assert got.IconImageSequence[0].PixelData == gradient(2, 2, "<u4").tobytes()
+    assert list(got.SelectorUSValue) == list(range(600))
 
 
 def test_1_v1beta1_is_the_same_and_other_versions_are_not_there(store: Client) -> None:

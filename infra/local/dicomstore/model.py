@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape, quoteattr
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import keyword_for_tag
 
-from infra.local.dicomstore.scan import Element, Elements, File
+from infra.local.dicomstore.scan import PIXEL_DATA, Element, Elements, File
 
 CHARACTER_SET = 0x00080005
 SEQUENCE_MAX = 1 << 20  # bytes; a longer sequence is left out of metadata, without a URI (sheet 5.5)
@@ -26,7 +26,7 @@ BULK_ALWAYS = frozenset(("OB", "OW", "UN"))
 BULK_BY_SIZE = frozenset(("OD", "OF", "OL", "OV"))
 BULK_BY_VM = frozenset(("AT", "FD", "FL", "UL", "US", "SV", "UV"))
 NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-SWAP = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}  # bytes of a word, for little endian answers
+WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8, "AT": 2, **{vr: struct.calcsize(NUMBERS[vr]) for vr in NUMBERS}}
 IN_CHARACTER_SET = frozenset(("SH", "LO", "ST", "LT", "UC", "UT", "PN"))
 ONE_VALUE = frozenset(("ST", "LT", "UT", "UR"))
 NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
@@ -71,7 +71,7 @@ class _Encoder:
         if is_bulk(element):
             return f'{head},"BulkDataURI":"{path}{tag}"}}'
         if element.vr in BULK_BY_SIZE:
-            inline = base64.b64encode(little_endian(self.file.raw(element), element.vr, self.file.big_endian))
+            inline = base64.b64encode(little_endian(self.file.raw(element), self.file.big_endian * WORDS[element.vr]))
             return f'{head},"InlineBinary":"{inline.decode()}"}}'
         values = self.values(element)
         return f'{head},"Value":{_encode(values)}}}' if values else head + "}"
@@ -85,8 +85,7 @@ class _Encoder:
     def values(self, element: Element) -> list[Any]:
         raw, vr = self.file.raw(element), element.vr
         if vr in NUMBERS:
-            size = struct.calcsize(NUMBERS[vr])
-            found = struct.unpack_from(f"{self.order}{len(raw) // size}{NUMBERS[vr]}", raw)
+            found = struct.unpack_from(f"{self.order}{len(raw) // WORDS[vr]}{NUMBERS[vr]}", raw)
             return [v if v - v == 0 else None for v in found]  # JSON has no NaN and no infinity
         if vr == "AT":
             pairs = struct.unpack_from(f"{self.order}{len(raw) // 4 * 2}H", raw)
@@ -145,18 +144,22 @@ def is_bulk(element: Element) -> bool:
     if vr in BULK_BY_SIZE:
         return length > INLINE_MAX
     if vr in BULK_BY_VM:
-        return length > VM_MAX * (4 if vr == "AT" else struct.calcsize(NUMBERS[vr]))
+        return length > VM_MAX * (4 if vr == "AT" else WORDS[vr])
     return False
 
 
-def little_endian(raw: bytes, vr: str, big_endian: bool) -> bytes:
-    """The bytes of a binary value in little endian, as every answer has them."""
-    size = SWAP.get(vr, 1)
-    if not big_endian or size == 1 or len(raw) % size:
+def word_bytes(tag: int, vr: str, bits_allocated: int) -> int:
+    """How many bytes of a binary value its byte order turns round together; of pixels at least a whole sample."""
+    return max(WORDS.get(vr, 1), bits_allocated // 8 if tag == PIXEL_DATA else 1)
+
+
+def little_endian(raw: bytes, word: int) -> bytes:
+    """A big endian value of such words in little endian, as every answer has it; word 0 or 1: as it is."""
+    if word < 2 or len(raw) % word:
         return raw
     swapped = bytearray(raw)
-    for i in range(size):
-        swapped[i::size] = raw[size - 1 - i :: size]
+    for i in range(word):
+        swapped[i::word] = raw[word - 1 - i :: word]
     return bytes(swapped)
 
 

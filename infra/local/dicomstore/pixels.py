@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pydicom import dcmread, dcmwrite
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
@@ -20,7 +21,16 @@ from pydicom.uid import UID
 
 from infra.local.dicomstore import choices, model, wado
 from infra.local.dicomstore.media import ApiError, Media
-from infra.local.dicomstore.scan import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, PIXEL_DATA, Element, File
+from infra.local.dicomstore.scan import (
+    BITS_ALLOCATED,
+    DEFLATED_LE,
+    EXPLICIT_BE,
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    PIXEL_DATA,
+    Element,
+    File,
+)
 
 JPEG = "1.2.840.10008.1.2.4."
 RLE, BASELINE = "1.2.840.10008.1.2.5", JPEG + "50"
@@ -74,20 +84,24 @@ def frame_count(file: File) -> int:
     return max(1, int(text)) if text.isdecimal() else 1
 
 
-def stored_frame(file: File, number: int) -> bytes:
-    """One frame in its stored encoding, read without the others."""
+def stored_frame(file: File, number: int, little_endian: bool = False) -> bytes:
+    """One frame in its stored encoding, or in little endian when its pixels are native, read without the others."""
     pixels = file.elements.get(PIXEL_DATA) or file.elements.get(0x7FE00008) or file.elements[0x7FE00009]
     if pixels.encapsulated:
         return b"".join(file.data[at : at + size] for at, size in _frame_fragments(file, pixels, number))
-    bits = file.number(0x00280010) * file.number(0x00280011) * file.number(0x00280002) * file.number(0x00280100)
+    allocated = file.number(BITS_ALLOCATED)
+    bits = file.number(0x00280010) * file.number(0x00280011) * file.number(0x00280002) * allocated
+    word = model.word_bytes(pixels.tag, pixels.vr, allocated) if file.big_endian and little_endian else 1
     if file.text(0x00280004) == "YBR_FULL_422":
         bits = bits * 2 // 3
     if bits % 8:
-        return _packed_frame(file.raw(pixels), bits, number)
-    start = pixels.start + number * bits // 8
-    if start + bits // 8 > pixels.start + pixels.length:
+        return _packed_frame(model.little_endian(file.raw(pixels), word), bits, number)
+    start, size = number * bits // 8, bits // 8
+    if start + size > pixels.length:
         raise refuse("the pixel data is shorter than its frames")
-    return file.data[start : start + bits // 8]
+    lead, end = start % word, start + size  # a frame may begin and end inside a word
+    raw = file.data[pixels.start + start - lead : pixels.start + end + -end % word]
+    return model.little_endian(raw, word)[lead : lead + size]
 
 
 def _packed_frame(raw: bytes, bits: int, number: int) -> bytes:
@@ -128,9 +142,7 @@ def frame(path: Path, file: File, number: int, wanted: Media) -> tuple[str, byte
         return f"{kind}; transfer-syntax={stored}", stored_frame(file, number)
     kind = f"{wanted.part}; transfer-syntax={wanted.syntax}" if wanted.syntax else wanted.part
     if wanted.syntax == EXPLICIT_LE and stored in NATIVE:
-        data = stored_frame(file, number)
-        words = stored == EXPLICIT_BE and file.number(0x00280100) == 16
-        return kind, model.little_endian(data, "OW", words)
+        return kind, stored_frame(file, number, little_endian=True)
     check_transcoding({stored}, wanted.syntax or EXPLICIT_LE)
     ds = dcmread(path, force=True, stop_before_pixels=True)
     array = _decoded(path, number, raw=bool(wanted.syntax))
@@ -199,7 +211,7 @@ def _transcoded(path: Path, stored: str, wanted: str) -> bytes:
     ds.file_meta = getattr(ds, "file_meta", None) or FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = UID(stored)
     if stored == EXPLICIT_BE:
-        _swap_words(ds)
+        ds.walk(_swap_words)
     if "PixelData" in ds and stored not in NATIVE:
         decompress(ds, generate_instance_uid=False)
     ds.file_meta.TransferSyntaxUID = UID(EXPLICIT_LE)
@@ -223,11 +235,11 @@ def _compress(ds: Dataset, wanted: str) -> None:
         ds.PhotometricInterpretation, ds.PlanarConfiguration = "YBR_FULL_422", 0
 
 
-def _swap_words(ds: Dataset) -> None:
-    """Binary words of a big endian file in little endian, which pydicom leaves as they are."""
-    for element in ds.iterall():
-        if element.VR in model.SWAP and isinstance(element.value, bytes):
-            element.value = model.little_endian(element.value, element.VR, True)
+def _swap_words(ds: Dataset, element: DataElement) -> None:
+    """A binary value of a big endian file in little endian; pydicom itself turns round numbers only."""
+    if isinstance(element.value, bytes):
+        word = model.word_bytes(element.tag, element.VR, int(ds.get("BitsAllocated") or 0))
+        element.value = model.little_endian(element.value, word)
 
 
 def rendered(path: Path, number: int, kind: str, viewport: str) -> bytes:

@@ -16,7 +16,7 @@ Buffer = bytes | mmap.mmap
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-PIXEL_DATA, PIXEL_REPRESENTATION = 0x7FE00010, 0x00280103
+PIXEL_DATA, PIXEL_REPRESENTATION, BITS_ALLOCATED = 0x7FE00010, 0x00280103, 0x00280100
 IMPLICIT_LE, EXPLICIT_LE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED_LE, EXPLICIT_BE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 LONG_FORM = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -60,9 +60,9 @@ class File(NamedTuple):
         element = self.elements.get(tag) or self.meta.get(tag)
         return self.raw(element).decode("latin-1").strip(" \0") if element else ""
 
-    def number(self, tag: int) -> int:
-        """The first value of a US element; 0 when absent."""
-        element = self.elements.get(tag)
+    def number(self, tag: int, elements: Elements | None = None) -> int:
+        """The first value of a US element of the data set or of one of its items; 0 when absent."""
+        element = (self.elements if elements is None else elements).get(tag)
         order = "big" if self.big_endian else "little"
         return int.from_bytes(self.raw(element)[:2], order) if element else 0  # type: ignore[arg-type]
 

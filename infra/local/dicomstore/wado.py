@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.local.dicomstore import choices, model
 from infra.local.dicomstore.index import Index, Instance
 from infra.local.dicomstore.media import ApiError, Media
-from infra.local.dicomstore.scan import PIXEL_DATA, Element, File, scan
+from infra.local.dicomstore.scan import BITS_ALLOCATED, PIXEL_DATA, Element, File, scan
 from infra.local.dicomstore.server import CutError
 
 PIECE = 1 << 20  # bytes of a file read and sent at a time
@@ -102,27 +102,33 @@ def scanned(path: Path) -> Iterator[File]:
         yield scan(data)
 
 
-def bulk_element(file: File, path: str) -> Element:
-    """The element at a bulkdata path such as `7FE00010` or `00540016/0/00189999`. Raises ApiError 400 and 404."""
+def bulk_element(file: File, path: str) -> tuple[Element, int]:
+    """The element at a bulkdata path such as `7FE00010` or `00540016/0/00189999`, and the size of its big endian words.
+
+    The size is in bytes; 0 in little endian files. Raises ApiError 400: no such path can be; 404: there is nothing.
+    """
     steps = path.split("/")
     elements = file.elements
     try:
         for tag, item in zip(steps[:-1:2], steps[1::2], strict=True):
             elements = (elements[int(tag, 16)].items or [])[int(item) - choices.BULK_ITEM_BASE]
-        return elements[int(steps[-1], 16)]
+        element = elements[int(steps[-1], 16)]
     except ValueError as error:
         raise ApiError(400, "a bulkdata path is TAG or SEQUENCE/INDEX/TAG", "array") from error
     except (KeyError, IndexError) as error:
         raise missing("bulkdata") from error
+    word = model.word_bytes(element.tag, element.vr, file.number(BITS_ALLOCATED, elements))
+    return element, file.big_endian * word
 
 
-def bulk_pieces(file: File, element: Element) -> Iterator[bytes]:
-    """The value's bytes in little endian; of encapsulated pixel data, its fragments one after the other."""
+def bulk_pieces(file: File, found: tuple[Element, int]) -> Iterator[bytes]:
+    """The bytes of what `bulk_element` found, in little endian; of encapsulated pixels all fragments in a row."""
+    element, word = found
     if element.tag == PIXEL_DATA and element.encapsulated:
         for start, length in list(fragments(file, element))[1:]:
             yield from _slices(file, start, length)
-    elif file.big_endian:
-        yield model.little_endian(file.raw(element), element.vr, True)
+    elif word > 1:
+        yield model.little_endian(file.raw(element), word)
     else:
         yield from _slices(file, element.start, element.length)
 
