@@ -102,6 +102,32 @@ def test_5_2_native_frames_encoded_on_demand_without_loss(store: Client, kind: s
     assert np.array_equal(pydicom.dcmread(io.BytesIO(part10(ds))).pixel_array, array)
 
 
+PNG = 'multipart/related; type="image/png"'
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint16])
+def test_5_2_png_frames_hold_signed_pixels_raised_by_half_their_range(store: Client, dtype: Any) -> None:
+    array = gradient(64, 64, dtype) - dtype(100)
+    store.stored(part10(image(array)))
+    ((_, body),) = parts_of(store.get(ONE + "/frames/1", PNG))
+    shown = np.asarray(Image.open(io.BytesIO(body))).astype(int)
+    assert np.array_equal(shown + min(0, np.iinfo(dtype).min), array)
+
+
+@pytest.mark.parametrize("name", ["MR_small_bigendian.dcm", "SC_rgb_small_odd_big_endian.dcm"])
+def test_5_2_png_frames_of_big_endian_files(store: Client, name: str) -> None:
+    path, ds = bundled(store, name)
+    ((_, body),) = parts_of(store.get(path + "/frames/1", PNG))
+    shown = np.asarray(Image.open(io.BytesIO(body))).astype(int)
+    assert np.array_equal(shown - (1 << 15) * ds.PixelRepresentation, ds.pixel_array)
+
+
+@pytest.mark.parametrize("name", ["rtdose_1frame.dcm", "SC_rgb_rle_16bit.dcm"])
+def test_5_2_what_png_cannot_hold_is_406(store: Client, name: str) -> None:
+    path, _ = bundled(store, name)
+    assert store.get(path + "/frames/1", PNG).status_code == 406
+
+
 @pytest.mark.parametrize("frames", ["4", "0", "1,9", "x", "1-2"])
 def test_5_2_a_frame_that_is_not_there_is_400(store: Client, frames: str) -> None:
     store.stored(part10(image(stack())))

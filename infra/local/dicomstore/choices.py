@@ -24,6 +24,7 @@ CHARSET_AS_KEY = 400  # 4.1: SpecificCharacterSet as a match key; as includefiel
 MISSING = 404  # 5.8, 6: GET and DELETE of what is not there, at every level; metadata as well (5.4)
 FRAME_OUT_OF_RANGE = 400  # 5.2
 NOT_TRANSCODABLE = 406  # 5.6: a syntax this program or the service cannot make of the stored one
+SIGNED_PNG_RAISED = True  # 5.2: frames as PNG, which has no sign: signed pixels are raised by half their range
 RENDERED_MULTI_FRAME = 1  # 5.3: /rendered of a multi-frame instance shows its first frame; a list of frames is 400
 DEFAULT_INSTANCE_SYNTAX = "1.2.840.10008.1.2.1"  # 5.1: no Accept at all gives multipart, Explicit VR little endian
 BULK_ITEM_BASE = 0  # 5.5: the first item of a sequence in a bulkdata path, as Google's mock counts

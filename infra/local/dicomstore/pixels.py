@@ -147,10 +147,20 @@ def frame(path: Path, file: File, number: int, wanted: Media) -> tuple[str, byte
     ds = dcmread(path, force=True, stop_before_pixels=True)
     array = _decoded(path, number, raw=bool(wanted.syntax))
     if not wanted.syntax:
-        return kind, _image(array, "PNG")
+        return kind, _png(array)
     if wanted.syntax == EXPLICIT_LE:
         return kind, np.packbits(array, bitorder="little").tobytes() if ds.BitsAllocated == 1 else array.tobytes()
     return kind, _encode(ds, array, wanted.syntax)
+
+
+def _png(array: Any) -> bytes:
+    """A frame's pixels without loss: PNG has no sign, so signed ones are raised by half their range."""
+    if array.dtype.kind == "i" and choices.SIGNED_PNG_RAISED:
+        unsigned = array.dtype.str.replace("i", "u")
+        array = array.view(unsigned) ^ np.array(1 << array.dtype.itemsize * 8 - 1, unsigned)
+    if array.dtype != np.uint8 and (array.dtype != np.uint16 or array.ndim > 2):
+        raise ApiError(choices.NOT_TRANSCODABLE, "PNG holds grey of 16 bits and colour of 8", "text")
+    return _image(array, "PNG")
 
 
 UNDECODABLE = (ValueError, TypeError, AttributeError, RuntimeError, NotImplementedError)  # what pydicom raises
