@@ -48,9 +48,12 @@ def metadata(syntax: str = JPEG + "50", rows: int = 16, columns: int = 24, **mor
     return {**found, **more}
 
 
-def send(store: Client, datasets: Any, *parts: tuple[str, str, bytes], **headers: str) -> Any:
-    """POST data sets and (Content-Location, Content-Type, bytes) parts."""
-    first = ({"Content-Type": "application/dicom+json"}, as_json(datasets))
+TYPE = "application/dicom+json; transfer-syntax=" + ELE
+
+
+def send(store: Client, datasets: Any, *parts: tuple[str, str, bytes], kind: str = TYPE, **headers: str) -> Any:
+    """POST data sets and (Content-Location, Content-Type, bytes) parts; `kind` is the first part's Content-Type."""
+    first = ({"Content-Type": kind}, as_json(datasets))
     rest = [({"Content-Location": where, "Content-Type": kind}, data) for where, kind, data in parts]
     return store.post(multipart([first, *rest]), KIND, **headers)
 
@@ -149,6 +152,19 @@ def broken(change: str) -> dict[str, Any]:
         data["00280010"] = {"vr": "US", "Value": [99999999]}
     elif change == "an item that is none":
         data["00400275"] = {"vr": "SQ", "Value": [5]}
+    elif change == "a UID that is an object":
+        data["0020000D"]["Value"] = {"a": 1}
+    elif change == "a UID that is a number":
+        data["0020000D"]["Value"] = 5
+    elif change == "a URI that is a list":
+        data["7FE00010"]["BulkDataURI"] = ["jpeg-image"]
+    elif change == "a keyword":
+        data["PixelData"] = data.pop("7FE00010")
+    elif change == "a URI in an item":
+        data["00880200"] = {"vr": "SQ", "Value": [{"7FE00010": data.pop("7FE00010")}]}
+    elif change == "nested too deep":
+        for _ in range(250):
+            data["00400275"] = {"vr": "SQ", "Value": [{"00400275": data.get("00400275", {"vr": "SQ"})}]}
     elif change == "no data set tag":
         data["zz"] = {"vr": "OB"}
     elif change == "no such vr":
@@ -166,7 +182,8 @@ def broken(change: str) -> dict[str, Any]:
     "change",
     [
         *("two bulk attributes", "inline pixels", "no such part", "other character set", "not a data set"),
-        *("too large a number", "an item that is none", "no data set tag", "no vr", "no such vr"),
+        *("a UID that is an object", "a UID that is a number", "a URI that is a list", "a keyword", "a URI in an item"),
+        *("nested too deep", "too large a number", "an item that is none", "no data set tag", "no vr", "no such vr"),
         *("syntax 1.2.840.10008.1.2.2", "syntax 1.2.840.10008.1.2.1.99", "syntax " + JPEG + "90"),
         *("00020010", "00080005", "00080016", "00080018", "0020000D", "0020000E"),
     ],
@@ -175,7 +192,8 @@ def test_3_1_a_data_set_that_breaks_a_rule_fails_alone(store: Client, change: st
     good = {tag: element for tag, element in metadata(ELE).items() if tag[:4] not in ("0028", "7FE0")}
     good["00080018"] = {"vr": "UI", "Value": ["1.5.1.9"]}
     part = ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", jpeg(gradient()))
-    answer = send(store, [broken(change), good], part)
+    parts = [] if change in ("inline pixels", "no such part", "a URI that is a list") else [part]
+    answer = send(store, [broken(change), good], *parts)
     assert answer.status_code == 409 and len(failures(answer)) == 1, answer.text
     assert len(store.found("instances")) == 1
 
@@ -183,6 +201,31 @@ def test_3_1_a_data_set_that_breaks_a_rule_fails_alone(store: Client, change: st
 @pytest.mark.parametrize("first", [b"not json", b'{"no": "array"}', b"[1]", b'[{"00080018": 5}]', b"\xff\xfe"])
 def test_3_1_a_first_part_that_is_no_array_of_data_sets_is_400(store: Client, first: bytes) -> None:
     assert store.post(multipart([({"Content-Type": "application/dicom+json"}, first)]), KIND).status_code == 400
+
+
+def test_3_1_json_nested_without_end_is_400(store: Client) -> None:
+    first = b"[" * 100_000
+    assert store.post(multipart([({"Content-Type": "application/dicom+json"}, first)]), KIND).status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json; transfer-syntax=" + ELE, ""])
+def test_3_1_the_first_part_says_that_it_is_dicom_json(store: Client, kind: str) -> None:
+    assert send(store, [metadata()], kind=kind).status_code == 400
+
+
+def test_3_1_inline_binary_needs_a_transfer_syntax_in_the_first_part(store: Client) -> None:
+    data = metadata(ELE)
+    del data["7FE00010"]
+    data["00400275"] = {"vr": "SQ", "Value": [{"00091001": {"vr": "OB", "InlineBinary": "AAE="}}]}
+    assert send(store, [data], kind="application/dicom+json").status_code == 400
+    assert send(store, [data]).status_code == 200
+
+
+@pytest.mark.parametrize("location", ["other", "JPEG-IMAGE", ""])
+def test_3_1_a_part_that_no_data_set_names_is_400_and_nothing_is_stored(store: Client, location: str) -> None:
+    kind = f"image/jpeg; transfer-syntax={JPEG}50"
+    answer = send(store, [metadata()], ("jpeg-image", kind, jpeg(gradient())), (location, kind, b"would be lost"))
+    assert answer.status_code == 400 and store.found("instances") == []
 
 
 def test_3_4_the_same_json_and_image_again_are_200_and_another_image_409(store: Client) -> None:

@@ -13,6 +13,7 @@ DUPLICATE_DETAIL = (  # 3.4: known from import; on the store path only "already 
 OTHER_STUDY_DETAIL = "The Study Instance UID differs from the study in the URL."  # 3.5: 409 for that instance alone
 BEING_DELETED_DETAIL = "A delete operation is running on this study or series."  # 3.5: the code is open
 FAILED_ITEM_UIDS = True  # 3.2: failed items carry the Referenced UIDs when the file gave them
+UNNAMED_PART = 400  # 3.1: a bulk part that no BulkDataURI names; nothing of the request is stored
 MAX_UID = 64  # characters (3.1); leading zeros and equal UIDs on several levels are accepted
 JSON_DETAIL_VR = "LT"  # 3.2: VR of FailureDetailJSON (0009,1097), as in the XML capture; with its private creator
 

@@ -1,8 +1,10 @@
 """Store from DICOM JSON metadata and bulk parts: what arrives becomes a Part 10 file (sheet 3.1, form 3)."""
 
 import json
+import re
 import shutil
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -11,7 +13,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID
 
-from infra.local.dicomstore import media
+from infra.local.dicomstore import choices, media
 from infra.local.dicomstore.index import Uids
 from infra.local.dicomstore.scan import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
 from infra.local.dicomstore.stow import Outcome, Receiver, RejectedError, Stream, feed
@@ -19,6 +21,7 @@ from infra.local.dicomstore.wado import PIECE
 
 JSON_MAX = 256 << 20  # bytes of the JSON part
 PIXEL_DATA, SYNTAX, CHARACTER_SET = "7FE00010", "00020010", "00080005"
+TAG = re.compile("[0-9A-F]{8}")
 REQUIRED = ("00080016", "00080018", "0020000D", "0020000E")
 JPEG = "1.2.840.10008.1.2.4."
 SYNTAXES_OF = {
@@ -49,6 +52,7 @@ class JsonRequest:
         self._used: set[str] = set()
         self._paths: list[Path] = []
         self._parts = 0
+        self._has_syntax = False
         self._headers: dict[str, str] = {}
         self._name = self._value = b""
         self._file: BinaryIO | None = None
@@ -66,7 +70,10 @@ class JsonRequest:
         }
         try:
             feed(stream, boundary, callbacks, self._end)  # type: ignore[arg-type]
-            for dataset in self._datasets():
+            datasets = self._datasets()
+            if self._bulk.keys() - {uri for dataset in datasets for _, uri in _uris(dataset)}:
+                raise media.ApiError(choices.UNNAMED_PART, "no BulkDataURI names a part's Content-Location", "array")
+            for dataset in datasets:
                 self._store(dataset)
         finally:
             for path in self._paths:
@@ -87,7 +94,11 @@ class JsonRequest:
         self._name = self._value = b""
 
     def _opened(self) -> None:
+        kind, parameters = media.parse(self._headers.get("content-type", ""))
         if self._parts == 1:
+            if kind != "application/dicom+json":
+                raise media.ApiError(400, "the first part is not application/dicom+json", "array")
+            self._has_syntax = "transfer-syntax" in parameters
             return
         _, path = self._receiver.index.new_file()
         self._paths.append(path)
@@ -95,7 +106,7 @@ class JsonRequest:
         location = self._headers.get("content-location", "")
         if location in self._bulk:
             raise media.ApiError(400, "two parts have the same Content-Location", "array")
-        self._bulk[location] = Bulk(*media.parse(self._headers.get("content-type", "")), path)
+        self._bulk[location] = Bulk(kind, parameters, path)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._file:
@@ -111,9 +122,11 @@ class JsonRequest:
             file.close()
 
     def _datasets(self) -> list[dict[str, Any]]:
+        if b'"InlineBinary"' in self._json and not self._has_syntax:
+            raise media.ApiError(400, "InlineBinary needs a transfer-syntax in the first part's Content-Type", "array")
         try:
             datasets = json.loads(self._json)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise media.ApiError(400, "the first part is not JSON", "array") from error
         if not isinstance(datasets, list) or not all(_is_object_of_objects(one) for one in datasets):
             raise media.ApiError(400, "the first part is not an array of data sets", "array")
@@ -130,7 +143,7 @@ class JsonRequest:
             self._receiver.outcomes.append(Outcome(uids, _first(dataset, "00080016"), str(error)))
 
     def _claim(self, dataset: dict[str, Any]) -> None:
-        named = {str(element["BulkDataURI"]) for element in dataset.values() if "BulkDataURI" in element}
+        named = {uri for _, uri in _uris(dataset)}
         if named & self._used:
             raise RejectedError("A BulkDataURI must be unique in the whole request.")
         self._used |= named
@@ -140,9 +153,22 @@ def _is_object_of_objects(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(element, dict) for element in value.values())
 
 
+def _uris(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each BulkDataURI and the element it is for: its tag, or `sequence/index/tag`."""
+    for tag, element in dataset.items():
+        if not isinstance(element, dict):
+            continue  # no element but part of a person's name
+        if "BulkDataURI" in element:
+            yield tag, str(element["BulkDataURI"])
+        values = element.get("Value")
+        for number, item in enumerate(values if isinstance(values, list) else ()):
+            if isinstance(item, dict):
+                yield from ((f"{tag}/{number}/{inner}", uri) for inner, uri in _uris(item))
+
+
 def _first(dataset: dict[str, Any], tag: str) -> str:
-    value = dataset.get(tag, {}).get("Value") or [""]
-    return str(value[0])
+    values = dataset.get(tag, {}).get("Value")
+    return str(values[0]) if isinstance(values, list) and values else ""
 
 
 def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> None:
@@ -155,9 +181,11 @@ def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> N
     for tag in REQUIRED:
         if not _first(dataset, tag):
             raise RejectedError(f"The required attribute {tag} is missing.")
-    bulk = {tag: element["BulkDataURI"] for tag, element in dataset.items() if "BulkDataURI" in element}
-    if len(bulk) > 1:
-        raise RejectedError("More than one BulkDataURI in an instance.")
+    if not all(map(TAG.fullmatch, dataset)):
+        raise RejectedError("An attribute's name is not a tag of eight hexadecimal digits in upper case.")
+    bulk = dict(_uris(dataset))
+    if len(bulk) > 1 or any("/" in tag for tag in bulk):
+        raise RejectedError("More than one BulkDataURI in an instance, or one inside a sequence.")
     if PIXEL_DATA in dataset and PIXEL_DATA not in bulk:
         raise RejectedError("PixelData (7FE0,0010) must be a bulk data part.")
     tag, uri = next(iter(bulk.items()), ("", ""))
@@ -186,7 +214,7 @@ def _encoded(dataset: dict[str, Any], syntax: str) -> bytes:
     out.is_little_endian, out.is_implicit_VR = True, syntax == IMPLICIT_LE
     try:
         write_dataset(out, Dataset.from_json(dataset))
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RecursionError, OSError) as error:
         raise RejectedError(f"The JSON is not a DICOM data set: {type(error).__name__}") from error
     return out.getvalue()
 
