@@ -1,7 +1,7 @@
 """Retrieve studies, series or instances and write them to a bucket: as DICOM, images, metadata, bulk data or a zip."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from functions.common import commands
@@ -17,7 +17,7 @@ from functions.export.join import complete_zip, join_parts, write_lines
 from functions.export.manifest import write_manifest
 from functions.export.plan import Planner, nothing_there
 from functions.export.request import KEYS, ExportRequest, Piece, Slice
-from functions.export.state import TOTALS, Plan, Result, State, new_name
+from functions.export.state import TOTALS, Done, Plan, Result, State, every_slice, new_name
 from functions.export.work import SliceWork
 from functions.export.zip import ZipWork
 
@@ -107,7 +107,7 @@ class _Export:
             self._work(plan, plan.slices[0])
             return
         done = self.state.finished(plan.run)
-        left = [name for name in plan.slices if name not in done]
+        left = [name for name in every_slice(plan, done) if name not in done]
         for name in left:
             self._send_slice(plan, name)
         if not left:
@@ -116,7 +116,7 @@ class _Export:
     def go_on(self, run: str, name: str) -> None:
         """Do one slice."""
         plan = self.state.plan()
-        if plan is None or plan.run != run or name not in plan.slices:
+        if plan is None or plan.run != run or self.state.slice(run, name) is None:
             self.state.clear_run(run)  # a delivery that was killed while it cleaned up may have left some of it
             log("INFO", "superseded", function=EXPORT, request_id=self.name)
             return
@@ -156,10 +156,12 @@ class _Export:
             if not self.state.finish_slice(plan.run, name, result):
                 self.state.drop(result.part)
         done = self.state.finished(plan.run)
-        if set(plan.slices) <= done.keys():
+        if done.keys() >= set(every_slice(plan, done)):
             self._finish(plan, done)
         elif (now := self.state.plan()) is None or now.run != plan.run:
             self.state.clear_run(plan.run)  # another delivery finished it all meanwhile, and cleaned up
+        elif (rest := done[name].rest) and rest not in done:
+            self._send_slice(plan, rest)
 
     def _worker(self, plan: Plan) -> SliceWork | ZipWork:
         store, buckets, request = self.services.dicom_store, self.services.buckets, plan.request
@@ -167,13 +169,13 @@ class _Export:
         last_chance = self.attempt >= give_up_attempt
         known = self._known(plan) if last_chance else None
         if request.format == "zip":
-            return ZipWork(store, buckets, request, last_chance, self.working, known)
+            return ZipWork(store, buckets, request, last_chance, self.working, self.deadline, known)
         return SliceWork(store, buckets, request, plan.run, self.attempt, give_up_attempt, self.working, known)
 
     def _known(self, plan: Plan) -> Piece | None:
         """Something that a finished slice has."""
-        for name, totals in self.state.finished(plan.run).items():
-            if totals["objects"]:
+        for name, done in self.state.finished(plan.run).items():
+            if done.totals["objects"]:
                 entry = self.state.result(plan.run, name).objects[0]
                 return Piece(Resource(entry["study"], entry["series"], entry["instance"]), entry.get("frame", 0))
         return None
@@ -186,10 +188,11 @@ class _Export:
             write_lines(result, self.state.part_name(plan.run), plan.request, self.services.buckets, self.working)
         return result
 
-    def _finish(self, plan: Plan, done: dict[str, dict[str, int]]) -> None:
+    def _finish(self, plan: Plan, done: dict[str, Done]) -> None:
         """Join what is to be joined, write the manifest, say so, and clean up. Two deliveries may do it at once: both
         write the same."""
-        totals = {key: sum(done[name][key] for name in plan.slices) for key in TOTALS}
+        plan = replace(plan, slices=tuple(every_slice(plan, done)))
+        totals = {key: sum(done[name].totals[key] for name in plan.slices) for key in TOTALS}
         joined = join_parts(self.state, plan, totals, self.services.buckets, self.deadline)
         reason = write_manifest(self.state, plan, totals, joined, self.services.buckets, self.deadline)
         self.outcomes.publish(_outcome(plan.request, totals, reason))

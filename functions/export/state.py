@@ -12,6 +12,7 @@ once the outcome is out, the plan first: a message that finds no plan has come t
 import contextlib
 import json
 import secrets
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from functions.export.request import ExportRequest, Slice
 
 _FOLDER: Final = ".export-state"
 _GENERATION: Final = "generation"
+_REST: Final = "rest"
 _LIMIT_BYTES: Final = 256 * 1024 * 1024
 TOTALS: Final = ("objects", "written", "bytes", "failures", "skipped")
 
@@ -49,6 +51,7 @@ class Result:
         skipped: instances that have nothing of the wanted kind.
         part: the object that holds this slice's share of a joined object, its size, and its entries.
         written: how many of the objects this export wrote; the others were there.
+        rest: what there was no time for: a slice of its own.
     """
 
     objects: list[dict[str, Any]] = field(default_factory=list)
@@ -56,12 +59,21 @@ class Result:
     skipped: list[dict[str, Any]] = field(default_factory=list)
     part: dict[str, Any] = field(default_factory=dict)
     written: int = 0
+    rest: Slice | None = None
 
     def totals(self) -> dict[str, int]:
         """The numbers by TOTALS."""
         size_bytes = sum(int(entry["bytes"]) for entry in self.objects)
         numbers = (len(self.objects), self.written, size_bytes, len(self.failures), len(self.skipped))
         return dict(zip(TOTALS, numbers, strict=True))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the listing says of a slice that is done: its totals, and the name of the slice that has the rest of it."""
+
+    totals: dict[str, int]
+    rest: str
 
 
 class State:
@@ -119,9 +131,11 @@ class State:
             "skipped": result.skipped,
             "part": result.part,
         }
-        totals = {key: str(number) for key, number in result.totals().items()}
+        metadata = {key: str(number) for key, number in result.totals().items()}
+        if result.rest:
+            metadata[_REST] = self.add_slice(run, result.rest)
         try:
-            self._write(f"{run}/done-{name}.json", value, totals)
+            self._write(f"{run}/done-{name}.json", value, metadata)
         except PreconditionFailedError:
             # It may be this very result: its answer was lost, and it was sent again.
             kept = self._read(f"{run}/done-{name}.json")
@@ -133,13 +147,14 @@ class State:
         done = ObjectRef(self._bucket, f"{self._root}{run}/done-{name}.json")
         return self._buckets.stat(done, self._deadline) is not None
 
-    def finished(self, run: str) -> dict[str, dict[str, int]]:
-        """The names of the slices that are done, with their totals: one listing, nothing is read."""
+    def finished(self, run: str) -> dict[str, Done]:
+        """The slices that are done, by name: one listing, nothing is read."""
         start = f"{self._root}{run}/done-"
-        done: dict[str, dict[str, int]] = {}
+        done: dict[str, Done] = {}
         for stored in self._buckets.list(self._bucket, start, self._deadline):
             name = stored.ref.name.removeprefix(start).removesuffix(".json")
-            done[name] = {key: int(stored.metadata.get(key, 0)) for key in TOTALS}
+            totals = {key: int(stored.metadata.get(key, 0)) for key in TOTALS}
+            done[name] = Done(totals, stored.metadata.get(_REST, ""))
         return done
 
     def result(self, run: str, name: str) -> Result:
@@ -195,6 +210,14 @@ class State:
             raise RetryableError("unavailable")
         generation = response.headers.get("x-goog-generation", "0")
         return {**value, _GENERATION: int(generation) if generation.isdigit() else 0}
+
+
+def every_slice(plan: Plan, done: Mapping[str, Done]) -> Iterator[str]:
+    """The names of the plan's slices, each followed by those that have the rest of it."""
+    for name in plan.slices:
+        while name:
+            yield name
+            name = done[name].rest if name in done else ""
 
 
 def new_name() -> str:

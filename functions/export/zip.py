@@ -20,10 +20,13 @@ _CHUNK_BYTES: Final = 16 * 1024 * 1024
 
 
 class ZipWork:
-    """The work on one slice of a zip; begun anew by each delivery, as a part is one object.
+    """The work on one slice of a zip; begun anew by each delivery, as a part is one object. When the time is over the
+    part ends with the members it has.
 
     Args:
         last_chance: whether what cannot be retrieved now becomes a failure, instead of another delivery's work.
+        working: for retrieving.
+        deadline: for writing what was retrieved; later than `working`.
         known: something that another slice has, if any.
     """
 
@@ -35,15 +38,18 @@ class ZipWork:
         buckets: Buckets,
         request: ExportRequest,
         last_chance: bool,
+        working: Deadline,
         deadline: Deadline,
         known: Piece | None,
     ) -> None:
-        self._buckets, self._request, self._deadline = buckets, request, deadline
+        self._buckets, self._request = buckets, request
+        self._working, self._deadline = working, deadline
         self._last_chance, self._known = last_chance, known
-        self._fetcher = Fetcher(store, request, deadline)
+        self._fetcher = Fetcher(store, request, working)
         self._zip = ZipPart()
         self._written: dict[Piece, Member] = {}
-        self._failures: list[dict[str, Any]] = []
+        self._failures: dict[Piece, dict[str, Any]] = {}
+        self._rest: Slice | None = None
         self._arrived = False
 
     def run(self, part: Slice, name: str) -> Result:
@@ -61,9 +67,24 @@ class ZipWork:
             for piece, member in self._written.items()
         ]
         place = {"name": name, "generation": stored.ref.generation, "bytes": stored.size, "members": members}
-        return Result(objects, self._failures, [], place, written=len(objects))
+        return Result(objects, list(self._failures.values()), [], place, len(objects), self._rest)
 
     def _bytes(self, part: Slice, pieces: dict[Resource, Piece]) -> Iterator[bytes]:
+        try:
+            yield from self._all(part, pieces)
+        except RetryableError as error:
+            if error.reason != "deadline_exceeded" or not self._written:
+                raise
+            self._rest = self._left(part)  # begun anew, all of it would take as long again
+
+    def _left(self, part: Slice) -> Slice:
+        """What there was no time for. Of a study or series that was begun, the rest is retrieved by instance."""
+        settled = {piece.resource for piece in (*self._written, *self._failures)}
+        begun = {above for one in settled for above in (Resource(one.study), Resource(one.study, one.series))}
+        streams = [resource for resource in part.streams if resource not in begun]
+        return Slice(streams, [item for item in part.items if item.resource not in settled])
+
+    def _all(self, part: Slice, pieces: dict[Resource, Piece]) -> Iterator[bytes]:
         for resource in part.streams:
             self._arrived = False
             try:
@@ -72,7 +93,7 @@ class ZipWork:
                 log("WARNING", "stream_refused", reason=error.reason, study=resource.study, series=resource.series)
             except RetryableError as error:
                 log("WARNING", "stream_broken", reason=error.reason, study=resource.study, series=resource.series)
-                self._deadline.check()
+                self._working.check()
                 if not self._arrived and not self._last_chance:
                     raise
         for piece in pieces.values():
@@ -105,14 +126,14 @@ class ZipWork:
                     break
             yield from self._add(piece, data, stream if size > SMALL_BYTES else None)
         except PermanentError as error:
-            self._failures.append({**piece.fields, "reason": error.reason, "detail": error.detail})
+            self._failures[piece] = {**piece.fields, "reason": error.reason, "detail": error.detail}
         except RetryableError as error:
-            self._deadline.check()
+            self._working.check()
             known = next(iter(self._written), self._known)
             if not self._last_chance or known is None or not self._fetcher.gives(known):
                 raise
             detail = "given up after several deliveries"
-            self._failures.append({**piece.fields, "reason": error.reason, "detail": detail})
+            self._failures[piece] = {**piece.fields, "reason": error.reason, "detail": detail}
 
     def _add(self, piece: Piece | None, data: list[bytes], rest: Iterator[bytes] | None) -> Iterator[bytes]:
         if piece is None or piece in self._written:

@@ -1,8 +1,10 @@
 """Exports when something breaks: what is tried again, what is given up, and what is written only once."""
 
 import base64
+import io
 import json
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +174,33 @@ def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -
     (record,) = store.run(handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1"}, budget_s=0.9)
     assert record["outcome"] == "exported"
     assert {name: store.read(name) for name in names(store)} == stored
+
+
+def test_a_zip_that_takes_longer_than_the_budget_goes_on_where_it_stopped(store: World) -> None:
+    stored = fill(store, series=2, instances=4, pixels=512)
+    store.fault(
+        kind="slow", delay_s=0, bytes_per_s=500_000, path="studies/1.1(/series/1.1.[12](/instances/[0-9.]+)?)?$"
+    )
+    command = {"path": "studies/1.1", "destination": TO, "format": "zip", "request_id": "r1"}
+    (record,) = store.run(handle, command, budget_s=4)
+    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 8)
+    assert store.deliveries > 1
+    with zipfile.ZipFile(io.BytesIO(store.read("out/1.1.zip"))) as archive:
+        assert archive.testzip() is None
+        assert {f"out/{name}": archive.read(name) for name in archive.namelist()} == stored
+    assert not [name for name in store.objects() if "state" in name]
+
+
+def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) -> None:
+    fill(store, series=2, instances=4, pixels=512)
+    store.fault(kind="slow", delay_s=0, bytes_per_s=200_000, path="studies/1.1$")
+    data = json.dumps({"path": "studies/1.1", "destination": TO, "format": "zip", "request_id": "r1"}).encode()
+    assert store.deliver(handle, data, {}, budget_s=8) == ""
+    (rest,) = store.topics.messages[store.own_topic]
+    store.topics.messages[store.own_topic] = []  # the message with the rest was never published
+    assert store.deliver(handle, data, {}, 2) == ""
+    again = store.topics.messages[store.own_topic]
+    assert [message["data"] for message in again] == [rest["data"]]
+    again.append(dict(again[0]))  # and it is delivered twice
+    assert {record["counts"]["objects"] for record in store.run(handle)} == {8}
+    assert len(manifest(store)["objects"]) == 8
