@@ -91,6 +91,10 @@ class _Export:
         working = Deadline(max(1.0, left_s - min(_RECORDING_S, left_s / 4)))
         return cls(name, destination, services, outcomes, state, attempt, deadline, working)
 
+    @property
+    def _last_chance(self) -> bool:
+        return self.attempt >= self.services.settings.export_give_up_attempt
+
     def start(self, request: ExportRequest, values: dict[str, Any]) -> None:
         """Plan, unless an earlier delivery has, and get the slices done: one here, more by messages."""
         plan = self.state.plan()
@@ -126,14 +130,20 @@ class _Export:
         run, slices = values.get("run") or new_name(), list(values.get("slices", ()))
         matched = values.get("matched", 0)
         size = self.services.settings.export_slice
-        planner = Planner(self.services.dicom_store, request, size, self.deadline)
-        for target in planner.targets(matched):
-            slices += [self.state.add_slice(run, part) for part in planner.slices(target)]
-            matched += 1
-            if request.query and self.working.remaining_s() <= 0:
-                slices += [self.state.add_slice(run, part) for part in planner.rest()]
-                self._send({**request.asked, "run": run, "slices": slices, "matched": matched})
-                return None
+        store = self.services.dicom_store
+        planner = Planner(store, request, size, self.deadline, last_chance=self._last_chance)
+        try:
+            for target in planner.targets(matched):
+                slices += [self.state.add_slice(run, part) for part in planner.slices(target)]
+                matched += 1
+                if request.query and self.working.remaining_s() <= 0:
+                    slices += [self.state.add_slice(run, part) for part in planner.rest()]
+                    self._send({**request.asked, "run": run, "slices": slices, "matched": matched})
+                    return None
+        except RetryableError:
+            if "run" not in values:  # the next delivery begins with another
+                self.state.clear_run(run)
+            raise
         slices += [self.state.add_slice(run, part) for part in planner.rest()]
         if not slices:
             raise nothing_there(request)
@@ -165,11 +175,10 @@ class _Export:
 
     def _worker(self, plan: Plan) -> SliceWork | ZipWork:
         store, buckets, request = self.services.dicom_store, self.services.buckets, plan.request
-        give_up_attempt = self.services.settings.export_give_up_attempt
-        last_chance = self.attempt >= give_up_attempt
-        known = self._known(plan) if last_chance else None
+        known = self._known(plan) if self._last_chance else None
         if request.format == "zip":
-            return ZipWork(store, buckets, request, last_chance, self.working, self.deadline, known)
+            return ZipWork(store, buckets, request, self._last_chance, self.working, self.deadline, known)
+        give_up_attempt = self.services.settings.export_give_up_attempt
         return SliceWork(store, buckets, request, plan.run, self.attempt, give_up_attempt, self.working, known)
 
     def _known(self, plan: Plan) -> Piece | None:
@@ -181,9 +190,8 @@ class _Export:
         return None
 
     def _do(self, work: SliceWork | ZipWork, part: Slice, plan: Plan) -> Result:
-        if isinstance(work, ZipWork):
-            return work.run(part, self.state.part_name(plan.run))
-        result = work.run(part)
+        result = work.run(part, self.state.part_name(plan.run)) if isinstance(work, ZipWork) else work.run(part)
+        result.failures += part.failures
         if plan.request.format == "metadata":
             write_lines(result, self.state.part_name(plan.run), plan.request, self.services.buckets, self.working)
         return result

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore, uid
-from functions.common.errors import PermanentError
+from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
-from functions.export.request import RENDERED, STREAMED, ExportRequest, Item, Slice
+from functions.export.request import RENDERED, STREAMED, ExportRequest, Item, Piece, Slice
 
 PAGE: Final = 1000
 _PASSES: Final = 3
@@ -27,10 +27,14 @@ class Planner:
 
     Args:
         size: of a slice, in objects.
+        last_chance: whether a listing that stays short becomes a failure, instead of another delivery's work.
     """
 
-    def __init__(self, store: DicomStore, request: ExportRequest, size: int, deadline: Deadline) -> None:
+    def __init__(
+        self, store: DicomStore, request: ExportRequest, size: int, deadline: Deadline, *, last_chance: bool = False
+    ) -> None:
         self._store, self._request, self._size, self._deadline = store, request, size, deadline
+        self._last_chance = last_chance
         self._packer = _Packer(size, request.format in STREAMED)
 
     def targets(self, start: int) -> Iterator[Resource | None]:
@@ -79,7 +83,11 @@ class Planner:
             yield from self._packer.add([series], *_parted(found))
 
     def _instances(self, target: Resource, count: int | None) -> Found:
-        """Every instance below a resource, by a listing that has at least as many as the store counts."""
+        """Every instance below a resource, by a listing that has at least as many as the store counts.
+
+        Raises:
+            RetryableError: unavailable, when it has fewer each time.
+        """
         found: Found = {}
         params = [*_UIDS, *([("SOPInstanceUID", target.instance)] if target.instance else [])]
         above = Resource(target.study, target.series)
@@ -95,7 +103,15 @@ class Planner:
             if count is None or len(found) >= count:
                 break
             log("WARNING", "listing_short", study=target.study, counts={"found": len(found), "counted": count})
+        else:
+            if not target.instance:  # that one is just not there
+                self._short(target, f"the search finds {len(found)} of {count} instances")
         return dict(sorted(found.items()))
+
+    def _short(self, target: Resource, detail: str) -> None:
+        if not self._last_chance:
+            raise RetryableError("unavailable")
+        self._packer.fail({**Piece(target).fields, "reason": "unavailable", "detail": detail})
 
     def _series(self, study: Resource) -> list[Resource]:
         found = self._store.search_all(study, "series", [], self._deadline)
@@ -132,8 +148,11 @@ class _Packer:
                     yield from self.flush()
                 self._slice.items.append(part)
 
+    def fail(self, failure: dict[str, Any]) -> None:
+        self._slice.failures.append(failure)
+
     def flush(self) -> Iterator[Slice]:
-        if self._slice.items or self._slice.skipped:
+        if self._slice.items or self._slice.skipped or self._slice.failures:
             yield self._slice
         self._slice = Slice()
 

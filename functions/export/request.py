@@ -155,11 +155,13 @@ class Slice:
         streams: studies or series that can be retrieved whole: all they hold is in this slice.
         items: all that belongs to it.
         skipped: instances that have nothing of the wanted kind, such as an image.
+        failures: what the planning could not find, as the manifest names it.
     """
 
     streams: list[Resource] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     skipped: list[Resource] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def weight(self) -> int:
@@ -172,6 +174,7 @@ class Slice:
             "streams": [str(resource) for resource in self.streams],
             "items": [[str(item.resource), item.first, item.last] for item in self.items],
             "skipped": [str(resource) for resource in self.skipped],
+            "failures": self.failures,
         }
 
     @classmethod
@@ -181,4 +184,5 @@ class Slice:
             [Resource.parse(path) for path in value["streams"]],
             [Item(Resource.parse(path), first, last) for path, first, last in value["items"]],
             [Resource.parse(path) for path in value["skipped"]],
+            value["failures"],
         )

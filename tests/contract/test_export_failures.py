@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from functions.common import http
+from functions.export import plan
 from functions.export.handler import handle
 from tests.contract.exporting import TO, deliver, fill, manifest, names, run
 from tests.contract.world import World, instance, world
@@ -204,3 +205,27 @@ def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) ->
     again.append(dict(again[0]))  # and it is delivered twice
     assert {record["counts"]["objects"] for record in store.run(handle)} == {8}
     assert len(manifest(store)["objects"]) == 8
+
+
+@pytest.mark.parametrize("format_", ["dicom", "zip"])
+def test_a_listing_that_stays_short_is_no_complete_export(
+    store: World, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    monkeypatch.setattr(plan, "PAGE", 3)  # so that each series is listed for itself
+    fill(store)
+    store.fault(kind="status", status=200, path="series/1.1.2/instances")  # its answer is no list: nothing is found
+    assert deliver(store, range(1, 9), format=format_) == [""]
+    assert store.answers == ["unavailable"] * 7 + [""]
+    (record,) = store.outcomes
+    assert (record["outcome"], record["reason"], record["counts"]["objects"]) == ("partial", "unavailable", 3)
+    (failure,) = manifest(store)["failures"]
+    assert (failure["series"], failure["detail"]) == ("1.1.2", "the search finds 0 of 3 instances")
+
+
+def test_a_planning_that_fails_leaves_no_state(small_slices: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = small_slices
+    monkeypatch.setattr(plan, "PAGE", 3)
+    fill(store, series=3)
+    store.fault(kind="status", status=200, path="series/1.1.3/instances")
+    assert deliver(store, [1]) == ["in vain"]
+    assert not store.objects()
