@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from infra.local.dicomstore import attributes
+from infra.local.dicomstore.index import instance_of
 from infra.local.dicomstore.scan import NotDicomError, scan
 from tests.dicomstore.kit import BUNDLED, CT, Client, dataset, dicom, eventually, gradient, image, part10, process
 
@@ -72,7 +72,7 @@ def test_no_bytes_make_the_scanner_fail_in_another_way(data: st.DataObject) -> N
         at = data.draw(st.integers(0, len(file) - 1))
         file[at] = data.draw(st.integers(0, 255))
     with contextlib.suppress(NotDicomError):
-        found = attributes.instance_of(scan(bytes(file[: data.draw(st.integers(0, len(file)))])))
+        found = instance_of(scan(bytes(file[: data.draw(st.integers(0, len(file)))])))
         json.loads("{" + found.metadata.replace("\n", ",") + "}")
 
 

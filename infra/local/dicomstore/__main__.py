@@ -4,12 +4,14 @@ import argparse
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from pathlib import Path
 
 from infra.local.dicomstore.app import DEFAULT_STORE, Store, serve
 from infra.local.dicomstore.choices import Options
+from infra.local.dicomstore.index import TakenError
 
 
 def main() -> None:
@@ -37,7 +39,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
     options = Options(flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub)
-    store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
+    try:
+        store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
+    except TakenError as error:
+        sys.exit(f"error: {error}; stop it, or choose a folder with --data")
     server = serve(store, flags.host, flags.port)
     print(f"listening on {server.url}", flush=True)
     stop = threading.Event()

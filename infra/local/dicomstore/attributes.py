@@ -1,14 +1,14 @@
-"""Which attributes belong to which level, and how an instance is indexed by them (sheet 4.1, 4.4)."""
+"""Which attributes belong to which level, and the keys by which they are found (sheet 4.1, 4.4)."""
 
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from pydicom.datadict import tag_for_keyword
 
 from infra.local.dicomstore import model
-from infra.local.dicomstore.index import Found, Uids
-from infra.local.dicomstore.scan import File
 
 
 def _tags(keywords: str) -> frozenset[str]:
@@ -43,9 +43,17 @@ STUDY_KEYS = _tags("PatientName PatientID AccessionNumber ReferringPhysicianName
 FUZZY = "fuzzy"  # the key under which each token of a patient's name is found
 
 
-def instance_of(file: File) -> Found:
-    """What the index keeps of a file."""
-    lines = model.lines(file)
+class Levels(NamedTuple):
+    """What an instance says of its study and its series: keys to search by, and attributes as lines."""
+
+    modality: str
+    keys: frozenset[tuple[str, str]]
+    study: str
+    series: str
+
+
+def levels(lines: Iterable[str]) -> Levels:
+    """The levels above an instance, from all its attributes."""
     keys: set[tuple[str, str]] = set()
     modality = ""
     for line in lines:
@@ -57,18 +65,8 @@ def instance_of(file: File) -> Found:
     for tag, value in list(keys):
         if tag == NAME:
             keys.update((FUZZY, token) for token in tokens(value))
-    sop_class = file.text(0x00080016) or file.text(0x00020002)
-    return Found(
-        uids=Uids(file.text(0x0020000D), file.text(0x0020000E), file.text(0x00080018)),
-        sop_class=sop_class,
-        syntax=file.transfer_syntax,
-        modality=modality,
-        keys=frozenset(keys),
-        study_lines="\n".join(model.pick(lines, STUDY_ALL)),
-        series_lines="\n".join(model.pick(lines, SERIES_ALL)),
-        lines="\n".join(model.pick(lines, INSTANCE_DEFAULT)),
-        metadata="\n".join(lines),
-    )
+    study, series = (model.pick(lines, shown) for shown in (STUDY_ALL, SERIES_ALL))
+    return Levels(modality, frozenset(keys), "\n".join(study), "\n".join(series))
 
 
 def _values(line: str) -> list[str]:

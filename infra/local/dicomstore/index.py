@@ -7,6 +7,7 @@ fsync mean that a power failure (not a crash) may lose the last seconds: the pri
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import queue
@@ -18,8 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from infra.local.dicomstore import attributes, model
+from infra.local.dicomstore.attributes import Levels, levels
+from infra.local.dicomstore.scan import File
+
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS stores (id INTEGER PRIMARY KEY, name TEXT UNIQUE, body TEXT);
+CREATE TABLE IF NOT EXISTS stores (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, body TEXT);
 CREATE TABLE IF NOT EXISTS studies (id INTEGER PRIMARY KEY, store INTEGER NOT NULL, uid TEXT NOT NULL, lines TEXT,
   gone REAL, UNIQUE (store, uid));
 CREATE TABLE IF NOT EXISTS keys (study INTEGER, store INTEGER, tag TEXT, value TEXT,
@@ -39,6 +44,10 @@ CREATE TABLE IF NOT EXISTS operations (id INTEGER PRIMARY KEY, dataset TEXT, ver
 """
 RESERVE = 8 << 20  # bytes of the disk kept free of files, so that the index can still be written
 LIVE = "FROM studies st CROSS JOIN series se ON se.study = st.id CROSS JOIN instances i ON i.series = se.id"
+
+
+class TakenError(Exception):
+    """Another process serves this directory; one line for a person."""
 
 
 class BlockedError(Exception):
@@ -79,25 +88,44 @@ class Instance(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a new instance brings to the index: UIDs, keys to search by, and its attributes as lines."""
+    """What a new instance brings to the index."""
 
     uids: Uids
     sop_class: str
     syntax: str
-    modality: str
-    keys: frozenset[tuple[str, str]]
-    study_lines: str
-    series_lines: str
-    lines: str
-    metadata: str
+    levels: Levels
+    lines: str  # what a search for instances shows
+    metadata: str  # all attributes
+
+
+def instance_of(file: File) -> Found:
+    """What the index keeps of a file."""
+    lines = model.lines(file)
+    return Found(
+        uids=Uids(file.text(0x0020000D), file.text(0x0020000E), file.text(0x00080018)),
+        sop_class=file.text(0x00080016) or file.text(0x00020002),
+        syntax=file.transfer_syntax,
+        levels=levels(lines),
+        lines="\n".join(model.pick(lines, attributes.INSTANCE_DEFAULT)),
+        metadata="\n".join(lines),
+    )
 
 
 class Index:
-    """Every store of this data directory. Reads run side by side; writes one after the other."""
+    """Every store of this data directory. Reads run side by side; writes one after the other.
+
+    Raises:
+        TakenError: another process serves the directory: each would take the other's new files for garbage.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.files = directory / "files"
         self.files.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (directory / "lock").open("a")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TakenError(f"another DICOM store runs on {directory}") from None
         self._path = directory / "index.sqlite"
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._writer = self._connect()
@@ -112,8 +140,11 @@ class Index:
         return connection
 
     def _sweep(self) -> None:
-        """Remove the files no row names: what a killed process was writing or had just deleted."""
-        kept = {row[0] for row in self._writer.execute("SELECT file FROM instances")}
+        """Remove what only stale searches still showed, and the files no row names: half written or just deleted."""
+        with self.writing() as db:
+            _drop_studies(db, "gone IS NOT NULL")
+            db.execute("DELETE FROM series WHERE gone IS NOT NULL")
+            kept = {row[0] for row in db.execute("SELECT file FROM instances")}
         for bucket in self.files.iterdir():
             for path in bucket.iterdir():
                 if f"{bucket.name}/{path.name}" not in kept:
@@ -191,12 +222,11 @@ class Index:
 
     def delete_store(self, store: int) -> None:
         """Delete a store with everything in it."""
-        with self.reading() as db:
-            studies = db.execute("SELECT uid FROM studies WHERE store = ?", (store,)).fetchall()
-        for (uid,) in studies:
-            self.remove(store, Uids(uid))
         with self.writing() as db:
+            gone = _remove(db, store, Uids(""))
+            _drop_studies(db, "store = ?", store)
             db.execute("DELETE FROM stores WHERE id = ?", (store,))
+        self._unlink(gone)
 
     # --- instances ---
 
@@ -206,16 +236,8 @@ class Index:
 
     def instances(self, store: int, uids: Uids) -> list[Instance]:
         """Every instance of a study, a series, or the one, in the order of their UIDs."""
-        where, values = scope(store, uids)
-        columns = (
-            "i.id, st.uid, se.uid, i.uid, i.sop_class, i.syntax, i.file, i.size, i.storage_class, i.class_time,"
-            " se.modality"
-        )
         with self.reading() as db:
-            rows = db.execute(
-                f"SELECT {columns} {LIVE} WHERE {where} ORDER BY st.uid, se.uid, i.uid", values
-            ).fetchall()
-        return [Instance(row[0], Uids(*row[1:4]), *row[4:]) for row in rows]
+            return _instances(db, store, uids)
 
     def metadata(self, instance: int) -> list[str]:
         """All attributes of an instance as lines; empty when it has just been deleted."""
@@ -246,8 +268,8 @@ class Index:
         with self.writing() as db:
             if blocked(found.uids):
                 raise BlockedError
-            study = self._study(db, store, found)
-            series = self._series(db, study, found)
+            study = _study(db, store, found)
+            series = _series(db, study, found)
             values = (series, found.uids.instance, found.sop_class, found.syntax, file, size, storage_class)
             cursor = db.execute(
                 "INSERT OR IGNORE INTO instances (series, uid, sop_class, syntax, file, size, storage_class,"
@@ -258,58 +280,16 @@ class Index:
                 db.execute("INSERT INTO metadata VALUES (?, ?)", (cursor.lastrowid, found.metadata))
             return cursor.rowcount > 0
 
-    def _study(self, db: sqlite3.Connection, store: int, found: Found) -> int:
-        row = db.execute(
-            "SELECT id, gone FROM studies WHERE store = ? AND uid = ?", (store, found.uids.study)
-        ).fetchone()
-        if row and row[1] is None:
-            return int(row[0])
-        if row:
-            _forget(db, "studies", row[0])
-        cursor = db.execute(
-            "INSERT INTO studies (store, uid, lines) VALUES (?, ?, ?)", (store, found.uids.study, found.study_lines)
-        )
-        study = int(cursor.lastrowid or 0)
-        rows = [(study, store, tag, value) for tag, value in found.keys]
-        db.executemany("INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?)", rows)
-        return study
-
-    def _series(self, db: sqlite3.Connection, study: int, found: Found) -> int:
-        row = db.execute(
-            "SELECT id, gone FROM series WHERE study = ? AND uid = ?", (study, found.uids.series)
-        ).fetchone()
-        if row and row[1] is None:
-            return int(row[0])
-        if row:
-            _forget(db, "series", row[0])
-        cursor = db.execute(
-            "INSERT INTO series (study, uid, modality, lines) VALUES (?, ?, ?, ?)",
-            (study, found.uids.series, found.modality, found.series_lines),
-        )
-        return int(cursor.lastrowid or 0)
-
     def remove(self, store: int, uids: Uids) -> list[Instance]:
         """Delete a study, series or instance, and what became empty above it. Returns the instances deleted."""
-        gone = self.instances(store, uids)
-        now = time.time()
         with self.writing() as db:
-            ids = [(instance.id,) for instance in gone]
-            db.executemany("DELETE FROM instances WHERE id = ?", ids)
-            db.executemany("DELETE FROM metadata WHERE instance = ?", ids)
-            for path in {(instance.uids.study, instance.uids.series) for instance in gone}:
-                db.execute(
-                    "UPDATE series SET gone = ? WHERE uid = ? AND study IN (SELECT id FROM studies WHERE store = ?"
-                    " AND uid = ?) AND NOT EXISTS (SELECT 1 FROM instances WHERE series = series.id)",
-                    (now, path[1], store, path[0]),
-                )
-            db.execute(
-                "UPDATE studies SET gone = ? WHERE store = ? AND uid = ? AND NOT EXISTS"
-                " (SELECT 1 FROM series WHERE study = studies.id AND gone IS NULL)",
-                (now, store, uids.study),
-            )
+            gone = _remove(db, store, uids)
+        self._unlink(gone)
+        return gone
+
+    def _unlink(self, gone: list[Instance]) -> None:
         for instance in gone:
             (self.files / instance.file).unlink(missing_ok=True)
-        return gone
 
 
 def scope(store: int, uids: Uids) -> tuple[str, list[object]]:
@@ -322,9 +302,72 @@ def scope(store: int, uids: Uids) -> tuple[str, list[object]]:
     return " AND ".join(where), values
 
 
-def _forget(db: sqlite3.Connection, table: str, row: int) -> None:
-    """Drop a row kept only for stale searches, to make room for a new one of the same UID."""
-    if table == "studies":
-        db.execute("DELETE FROM keys WHERE study = ?", (row,))
-        db.execute("DELETE FROM series WHERE study = ?", (row,))
-    db.execute(f"DELETE FROM {table} WHERE id = ?", (row,))  # noqa: S608
+def _instances(db: sqlite3.Connection, store: int, uids: Uids) -> list[Instance]:
+    where, values = scope(store, uids)
+    columns = (
+        "i.id, st.uid, se.uid, i.uid, i.sop_class, i.syntax, i.file, i.size, i.storage_class, i.class_time, se.modality"
+    )
+    rows = db.execute(f"SELECT {columns} {LIVE} WHERE {where} ORDER BY st.uid, se.uid, i.uid", values).fetchall()
+    return [Instance(row[0], Uids(*row[1:4]), *row[4:]) for row in rows]
+
+
+def _study(db: sqlite3.Connection, store: int, found: Found) -> int:
+    """The row of a new instance's study; one that is empty, or not there yet, gets its attributes."""
+    row = db.execute("SELECT id, gone FROM studies WHERE store = ? AND uid = ?", (store, found.uids.study)).fetchone()
+    if row and row[1] is None:
+        return int(row[0])
+    insert = "INSERT INTO studies (store, uid) VALUES (?, ?)"
+    study = int(row[0] if row else db.execute(insert, (store, found.uids.study)).lastrowid or 0)
+    _describe_study(db, study, found.levels)
+    return study
+
+
+def _series(db: sqlite3.Connection, study: int, found: Found) -> int:
+    """The same for its series."""
+    row = db.execute("SELECT id, gone FROM series WHERE study = ? AND uid = ?", (study, found.uids.series)).fetchone()
+    if row and row[1] is None:
+        return int(row[0])
+    insert = "INSERT INTO series (study, uid) VALUES (?, ?)"
+    series = int(row[0] if row else db.execute(insert, (study, found.uids.series)).lastrowid or 0)
+    _describe_series(db, series, found.levels)
+    return series
+
+
+def _describe_study(db: sqlite3.Connection, study: int, found: Levels) -> None:
+    db.execute("UPDATE studies SET lines = ?, gone = NULL WHERE id = ?", (found.study, study))
+    db.execute("DELETE FROM keys WHERE study = ?", (study,))
+    sql = "INSERT INTO keys SELECT id, store, ?, ? FROM studies WHERE id = ?"
+    db.executemany(sql, [(tag, value, study) for tag, value in found.keys])
+
+
+def _describe_series(db: sqlite3.Connection, series: int, found: Levels) -> None:
+    sql = "UPDATE series SET modality = ?, lines = ?, gone = NULL WHERE id = ?"
+    db.execute(sql, (found.modality, found.series, series))
+
+
+def _remove(db: sqlite3.Connection, store: int, uids: Uids) -> list[Instance]:
+    """Delete rows. What is left of a study or series is described by the first of its instances that is left."""
+    gone = _instances(db, store, uids)
+    where, values = scope(store, uids)
+    above = db.execute(f"SELECT DISTINCT st.id, se.id {LIVE} WHERE {where}", values).fetchall()
+    ids = [(instance.id,) for instance in gone]
+    db.executemany("DELETE FROM instances WHERE id = ?", ids)
+    db.executemany("DELETE FROM metadata WHERE instance = ?", ids)
+    first = "SELECT lines FROM metadata WHERE instance = (SELECT MIN(i.id) FROM instances i WHERE i.series {})"
+    for series in {row[1] for row in above}:
+        if left := db.execute(first.format("= ?"), (series,)).fetchone():
+            _describe_series(db, series, levels(left[0].split("\n")))
+        else:
+            db.execute("UPDATE series SET gone = ? WHERE id = ?", (time.time(), series))
+    for study in {row[0] for row in above}:
+        if left := db.execute(first.format("IN (SELECT id FROM series WHERE study = ?)"), (study,)).fetchone():
+            _describe_study(db, study, levels(left[0].split("\n")))
+        else:
+            db.execute("UPDATE studies SET gone = ? WHERE id = ?", (time.time(), study))
+    return gone
+
+
+def _drop_studies(db: sqlite3.Connection, which: str, *values: int) -> None:
+    """Drop the rows of studies without instances."""
+    for table, column in (("keys", "study"), ("series", "study"), ("studies", "id")):
+        db.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM studies WHERE {which})", values)  # noqa: S608

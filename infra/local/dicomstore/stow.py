@@ -11,8 +11,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 
 from infra.local.dicomstore import choices, media, model
-from infra.local.dicomstore.attributes import instance_of
-from infra.local.dicomstore.index import BlockedError, Index, Uids
+from infra.local.dicomstore.index import BlockedError, Index, Uids, instance_of
 from infra.local.dicomstore.scan import NotDicomError, scan
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Receiver:
                 return Outcome(uids, found.sop_class, choices.BEING_DELETED_DETAIL)
             except FileNotFoundError:
                 continue  # the one that was there has just been deleted
-            return Outcome(uids, found.sop_class, "" if same else choices.DUPLICATE_DETAIL, found.modality, new)
+            return Outcome(uids, found.sop_class, "" if same else choices.DUPLICATE_DETAIL, found.levels.modality, new)
         return Outcome(uids, found.sop_class, choices.DUPLICATE_DETAIL)
 
     def _same(self, uids: Uids, path: Path, size: int) -> bool:
