@@ -293,6 +293,7 @@ class Stack:
             return [gcs_binary(), *self._gcs_options()], {**base, **emulator}
         if name == "dicomstore":
             options = ["--host", host, "--port", port, "--data", str(self.data / "dicomstore")]
+            options += ["--storage", f"http://{self.addresses.gcs}"]
             return [*python, "infra.local.dicomstore", *options, *self._dicomstore_options], base
         options = ["--target", name, "--source", str(self._source), "--host", host, "--port", port]
         return [*python, "functions_framework", *options], {**base, **self.env}

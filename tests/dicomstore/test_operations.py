@@ -1,10 +1,13 @@
 """Delete, operations, metrics, storage class and dicomStores: sections 1, 6, 7, 12, 13 and 14."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from infra.local.dicomstore.index import Index, Instance, Uids
 from tests.dicomstore.kit import Client, dicom, eventually, process
 
 ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
@@ -64,6 +67,43 @@ def test_7_a_cancelled_operation_ends_with_code_1_and_deletes_nothing(start: Cal
     assert ended["done"] and ended["error"]["code"] == 1 and "response" not in ended
     assert ended["metadata"]["cancelRequested"] is True and len(store.found("instances")) == 1
     assert store.post(dicom(instance="8")).status_code == 200, "it no longer blocks"
+
+
+def test_7_an_operation_at_work_cannot_be_cancelled_and_blocks_until_its_end(
+    start: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, go_on, remove = threading.Event(), threading.Event(), Index.remove
+
+    def held(self: Index, store: int, uids: Uids) -> list[Instance]:
+        at_work.set()
+        assert go_on.wait(60)
+        return remove(self, store, uids)
+
+    monkeypatch.setattr(Index, "remove", held)
+    store = start(operation_s=0.01)
+    store.stored(dicom())
+    name = store.delete("studies/1.2").json()["name"]
+    assert at_work.wait(60)
+    assert store.http.post(f"{store.root}/{name}:cancel").json() == {}
+    running = store.operation(name)
+    assert "done" not in running and running["metadata"]["cancelRequested"] is True
+    assert store.post(dicom(instance="8")).status_code == 409, "it would be deleted with the rest"
+    go_on.set()
+    assert eventually(lambda: store.operation(name).get("done"))
+    assert store.operation(name)["response"] == EMPTY and store.found("instances") == []
+    assert store.post(dicom(instance="8")).status_code == 200
+
+
+def test_6_only_deletes_block_stores(start: Callable[..., Client]) -> None:
+    store = start(operation_s=30)
+    store.stored(dicom())
+    body = {"blobStorageSettings": {"blobStorageClass": "COLDLINE"}}
+    assert "done" not in store.operation(
+        store.http.post(f"{store.web}/studies/1.2:setBlobStorageSettings", json=body).json()["name"]
+    )
+    assert store.post(dicom(instance="8")).status_code == 200
+    store.delete("studies/1.2")
+    assert store.post(dicom(instance="9")).status_code == 409
 
 
 def test_7_operations_are_listed_in_pages(store: Client) -> None:
@@ -166,8 +206,79 @@ def test_13_set_blob_storage_settings_at_every_level(store: Client, path: str, b
 
 def test_13_an_unknown_class_is_400(store: Client) -> None:
     store.stored(dicom())
-    for body in ({}, {"blobStorageSettings": {"blobStorageClass": "WARM"}}):
+    for body in ({}, {"blobStorageSettings": "NEARLINE"}, {"blobStorageSettings": {"blobStorageClass": "WARM"}}):
         assert store.http.post(f"{store.web}/studies/1.2:setBlobStorageSettings", json=body).status_code == 400
+
+
+LISTED = {
+    "/storage/v1/b/lists/o/night%2F1.txt?alt=media":
+        b"/studies/1.2/series/1.2.3/instances/1.2.3.4\r\n/studies/1.2/series/1.2.3\r\n/studies/3.1\n/studies/9\n",
+    "/storage/v1/b/lists/o/wrong?alt=media": b"/studies/1.2\nstudies/3.1\n",
+    "/storage/v1/b/lists/o/empty?alt=media": b"\n",
+}  # fmt: skip
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The URL of a bucket server with lists of resources."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = LISTED.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def filtered(uri: object) -> dict[str, object]:
+    """A change to COLDLINE of what a file lists."""
+    settings = {"blobStorageSettings": {"blobStorageClass": "COLDLINE"}}
+    return {**settings, "filterConfig": {"resourcePathsGcsUri": uri}}
+
+
+def storage_class(store: Client, path: str) -> str:
+    """The storage class of an instance."""
+    return str(store.get(path + ":getStorageInfo").json()["blobStorageInfo"]["storageClass"])
+
+
+def test_13_a_list_in_a_bucket_says_what_changes(start: Callable[..., Client], bucket: str) -> None:
+    store = start(storage_url=bucket)
+    store.stored(dicom(), dicom(series="1.2.9", instance="9"), dicom("3.1", "3.2", "3.3"))
+    body = filtered("gs://lists/night/1.txt")
+    ended = store.operation(store.http.post(f"{store.store_url}:setBlobStorageSettings", json=body).json()["name"])
+    assert ended["response"] == EMPTY and ended["metadata"]["counter"] == {"success": "2", "failure": "1"}
+    assert storage_class(store, ONE) == storage_class(store, "studies/3.1/series/3.2/instances/3.3") == "COLDLINE"
+    assert storage_class(store, "studies/1.2/series/1.2.9/instances/9") == "STANDARD"
+
+
+@pytest.mark.parametrize("uri", ["gs://lists/missing", "gs://lists/wrong", "gs://lists/empty", "x y", "gs://", 7])
+def test_13_a_list_that_is_none_is_400(start: Callable[..., Client], bucket: str, uri: object) -> None:
+    store = start(storage_url=bucket)
+    store.stored(dicom())
+    answer = store.http.post(f"{store.store_url}:setBlobStorageSettings", json=filtered(uri))
+    assert answer.status_code == 400 and answer.json()["error"]["message"].startswith("filterConfig")
+    assert storage_class(store, ONE) == "STANDARD"
+
+
+def test_13_a_list_belongs_to_the_store_and_needs_a_bucket_server(start: Callable[..., Client]) -> None:
+    store = start()
+    store.stored(dicom())
+    for path in (f"{store.web}/studies/1.2", f"{store.web}/{ONE}"):
+        answer = store.http.post(f"{path}:setBlobStorageSettings", json=filtered("gs://lists/night/1.txt"))
+        assert answer.status_code == 400 and "belongs to the path of a store" in answer.json()["error"]["message"]
+    whole = {"blobStorageSettings": {"blobStorageClass": "COLDLINE"}}
+    assert store.http.post(f"{store.store_url}:setBlobStorageSettings", json=whole).status_code == 400
+    answer = store.http.post(f"{store.store_url}:setBlobStorageSettings", json=filtered("gs://lists/night/1.txt"))
+    assert answer.status_code == 501 and "STORAGE_EMULATOR_HOST" in answer.json()["error"]["message"]
+    assert storage_class(store, ONE) == "STANDARD"
 
 
 def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> None:
@@ -195,8 +306,7 @@ def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> Non
 @pytest.mark.parametrize(
     ("method", "path"),
     [("PUT", "/dicomWeb/studies"), ("PUT", "/dicomWeb/studies/1.2"), ("PATCH", "/dicomWeb/studies/1.2/metadata"),
-     ("PATCH", f"/dicomWeb/{ONE}/metadata"), ("POST", ":import"), ("POST", ":export"), ("POST", ":deidentify"),
-     ("POST", ":setBlobStorageSettings")],
+     ("PATCH", f"/dicomWeb/{ONE}/metadata"), ("POST", ":import"), ("POST", ":export"), ("POST", ":deidentify")],
 )  # fmt: skip
 def test_12_and_14_what_is_left_out_says_so_with_501(store: Client, method: str, path: str) -> None:
     beta = Client(store.url, store.name, "v1beta1")

@@ -14,8 +14,7 @@ from infra.local.dicomstore.choices import Options
 from infra.local.dicomstore.index import TakenError
 
 
-def main() -> None:
-    """Read the flags, print `listening on URL`, serve."""
+def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.local.dicomstore", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8042, help="0 takes a free one; it is printed")
@@ -33,12 +32,23 @@ def main() -> None:
         metavar="HOST:PORT",
         help="sends notifications there",
     )
-    flags = parser.parse_args()
+    parser.add_argument(
+        "--storage",
+        default=os.environ.get("STORAGE_EMULATOR_HOST", ""),
+        metavar="URL",
+        help="reads filter files of setBlobStorageSettings there",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the flags, print `listening on URL`, serve."""
+    flags = _flags()
     for name in ("pydicom", "python_multipart"):  # they log what a file or a body holds
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
-    options = Options(flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub)
+    options = Options(flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub, flags.storage)
     try:
         store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
     except TakenError as error:

@@ -282,7 +282,7 @@ class Store:
             self.tell("DeleteInstances", place.store, self.index.remove(place.store, place.uids))
             return flask.jsonify({})
         method = operations.DELETE_METHODS["series" if place.uids.series else "study"]
-        return self.resources.start_operation(place, method, "")
+        return self.resources.start_operation(place, method, [place.uids])
 
 
 def own_url() -> str:

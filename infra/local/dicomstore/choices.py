@@ -32,6 +32,7 @@ BULK_ITEM_BASE = 0  # 5.5: the first item of a sequence in a bulkdata path, as G
 
 MISSING_STORE_WITH_AUTH = 403  # 15.5; without authentication it is 404, which says more to a developer
 BAD_STORAGE_CLASS = 400  # 3.1
+BAD_FILTER = 400  # 13: a filter file that cannot be read, or a line of it; a line that finds nothing is a failure
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,4 @@ class Options:
     tokens: frozenset[str] = frozenset()  # bearer tokens with every right; none: no authentication
     read_tokens: frozenset[str] = frozenset()  # bearer tokens that may read only
     pubsub_host: str = ""  # host:port of a Pub/Sub emulator; empty: no notifications are sent
+    storage_url: str = ""  # 13: http://host:port of a bucket server, to read filter files from

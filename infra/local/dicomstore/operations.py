@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.local.dicomstore.index import LIVE, Index, Instance, Uids, scope
+from infra.local.dicomstore.index import Index, Instance, Uids
 from infra.local.dicomstore.media import ApiError
 
 DELETE_METHODS = {
@@ -34,26 +34,28 @@ class Operations:
         self._duration_s = duration_s
         self._tell = tell
         self._lock = threading.Lock()
-        self._running: dict[int, tuple[int, str]] = {}  # operation: store and target path
+        self._waiting: set[int] = set()  # operations not at work yet: only these can be cancelled
+        self._deletes: dict[int, tuple[int, str]] = {}  # deletes that have not ended: store and target path
         with index.reading() as db:
-            left = db.execute("SELECT id, store, target FROM operations WHERE ended IS NULL").fetchall()
-        for number, store, target in left:
-            self._running[number] = (store, target)
+            left = db.execute("SELECT id, method, store, target FROM operations WHERE ended IS NULL").fetchall()
+        for number, method, store, target in left:
+            self._enter(number, method, store, target)
             self._finish(number, {})
 
     def start(
-        self, dataset: str, version: str, method: str, store: int, uids: Uids, argument: str, fault: dict[str, Any]
-    ) -> str:
-        """Start one and return its name; with no duration it has ended when this returns."""
+        self, dataset: str, version: str, method: str, store: int, targets: list[Uids], argument: str,
+        fault: dict[str, Any],
+    ) -> str:  # fmt: skip
+        """Start one on some resources and return its name; with no duration it has ended when this returns."""
         number = secrets.randbits(62) | 1 << 61
+        target = "\n".join(uids.path for uids in targets)
         with self._index.writing() as db:
             db.execute(
                 "INSERT INTO operations (id, dataset, version, method, store, target, argument, created)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (number, dataset, version, method, store, uids.path, argument, time.time()),
+                (number, dataset, version, method, store, target, argument, time.time()),
             )
-            with self._lock:  # inside the transaction: what is stored comes wholly before or not at all
-                self._running[number] = (store, uids.path)
+            self._enter(number, method, store, target)  # in here: what is stored comes wholly before or not at all
         duration_s = fault.get("seconds", self._duration_s)
         if duration_s > 0:
             timer = threading.Timer(duration_s, self._finish, (number, fault))
@@ -63,55 +65,63 @@ class Operations:
             self._finish(number, fault)
         return f"{dataset}/operations/{number}"
 
+    def _enter(self, number: int, method: str, store: int, target: str) -> None:
+        with self._lock:
+            self._waiting.add(number)
+            if method != SET_CLASS:
+                self._deletes[number] = (store, target)
+
     def blocks(self, store: int, uids: Uids) -> bool:
-        """Whether a running operation keeps this instance from being stored."""
-        if not self._running:
+        """Whether a running delete keeps this instance from being stored."""
+        if not self._deletes:
             return False
         with self._lock:
-            targets = [target for at, target in self._running.values() if at == store]
+            targets = [target for at, target in self._deletes.values() if at == store]
         return any(f"{uids.path}/".startswith(f"{target}/") for target in targets)
 
     def _finish(self, number: int, fault: dict[str, Any]) -> None:
         with self._lock:
-            target = self._running.get(number)
-        if not target:
-            return
-        try:
-            self._work(number, fault, target[0], Uids.parse(target[1]))
-        finally:
-            with self._lock:
-                self._running.pop(number, None)
-
-    def _work(self, number: int, fault: dict[str, Any], store: int, uids: Uids) -> None:
-        with self._index.reading() as db:
-            method, argument = db.execute("SELECT method, argument FROM operations WHERE id = ?", (number,)).fetchone()
-        done, failure, code = 0, int(fault.get("failure", 0)), int(fault.get("code", 0))
+            if number not in self._waiting:
+                return
+            self._waiting.remove(number)
+        done, failure, code = 0, 0, int(fault.get("code", 0))
         message = "fault on demand" if code else ""
         if not code:
             try:
-                done = self._set_class(store, uids, argument) if method == SET_CLASS else self._delete(store, uids)
+                done, failure = self._work(number)
             except (OSError, sqlite3.OperationalError) as error:
                 code, message = 14, f"{type(error).__name__}"
+        self._end(number, done, failure + int(fault.get("failure", 0)), code, message)
+
+    def _end(self, number: int, done: int, failure: int, code: int, message: str) -> None:
+        with self._lock:
+            self._deletes.pop(number, None)
         with self._index.writing() as db:
             db.execute(
-                "UPDATE operations SET ended = ?, success = ?, failure = ?, code = ?, message = ?"
-                " WHERE id = ? AND ended IS NULL",
+                "UPDATE operations SET ended = ?, success = ?, failure = ?, code = ?, message = ? WHERE id = ?",
                 (time.time(), done, failure, code, message, number),
             )
 
-    def _delete(self, store: int, uids: Uids) -> int:
-        gone = self._index.remove(store, uids)
+    def _work(self, number: int) -> tuple[int, int]:
+        """Do it: how many instances it changed, and how many of its targets had none."""
+        with self._index.reading() as db:
+            sql = "SELECT method, store, target, argument FROM operations WHERE id = ?"
+            method, store, target, argument = db.execute(sql, (number,)).fetchone()
+        targets = [Uids.parse(path) for path in target.split("\n")]
+        if method == SET_CLASS:
+            return self._set_class(store, targets, argument)
+        gone = self._index.remove(store, targets[0])
         self._tell("DeleteInstances", store, gone, "")
-        return len(gone)
+        return len(gone), 0
 
-    def _set_class(self, store: int, uids: Uids, storage_class: str) -> int:
-        changed = self._index.instances(store, uids)
-        where, values = scope(store, uids)
-        sql = f"UPDATE instances SET storage_class = ?, class_time = ? WHERE id IN (SELECT i.id {LIVE} WHERE {where})"  # noqa: S608
+    def _set_class(self, store: int, targets: list[Uids], storage_class: str) -> tuple[int, int]:
+        found = [self._index.instances(store, uids) for uids in targets]
+        changed = {one.id: one for instances in found for one in instances}
         with self._index.writing() as db:
-            db.execute(sql, (storage_class, time.time(), *values))
-        self._tell("SetBlobSettings", store, changed, storage_class)
-        return len(changed)
+            sql = "UPDATE instances SET storage_class = ?, class_time = ? WHERE id = ?"
+            db.executemany(sql, [(storage_class, time.time(), number) for number in changed])
+        self._tell("SetBlobSettings", store, [*changed.values()], storage_class)
+        return len(changed), found.count([])
 
     def get(self, dataset: str, number: str) -> dict[str, Any]:
         """One operation as JSON. Raises ApiError 404."""
@@ -129,17 +139,15 @@ class Operations:
             return [_shown(row) for row in db.execute(sql, (dataset,)).fetchall()]
 
     def cancel(self, dataset: str, number: str) -> None:
-        """Cancel it when it still runs: it ends with code 1 and does nothing. Raises ApiError 404."""
+        """Cancel it: it ends with code 1 and does nothing, unless it is at work already. Raises ApiError 404."""
         self.get(dataset, number)
         with self._lock:
-            running = self._running.pop(int(number), None)
-        if running:
-            with self._index.writing() as db:
-                db.execute(
-                    "UPDATE operations SET ended = ?, code = ?, message = ?, cancelled = 1"
-                    " WHERE id = ? AND ended IS NULL",
-                    (time.time(), CANCELLED, "The operation was cancelled.", int(number)),
-                )
+            waits = int(number) in self._waiting
+            self._waiting.discard(int(number))
+        with self._index.writing() as db:
+            db.execute("UPDATE operations SET cancelled = 1 WHERE id = ? AND ended IS NULL", (int(number),))
+        if waits:
+            self._end(int(number), 0, 0, CANCELLED, "The operation was cancelled.")
 
 
 def _shown(row: tuple[Any, ...]) -> dict[str, Any]:

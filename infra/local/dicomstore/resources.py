@@ -1,12 +1,16 @@
 """The JSON side of the API: dicomStores, operations, metrics and storage (sheet sections 1, 7, 13)."""
 
+import http.client
 import json
 import re
+import urllib.parse
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import flask
 
-from infra.local.dicomstore import operations, stow, wado
+from infra.local.dicomstore import choices, operations, stow, wado
+from infra.local.dicomstore.index import Uids
 from infra.local.dicomstore.media import ApiError
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ SERIES = STUDY + "/series/<series>"
 INSTANCE = SERIES + "/instances/<instance>"
 FIELDS = ("labels", "notificationConfig", "notificationConfigs", "streamConfigs")
 STORE_ID = re.compile(r"[\w.-]{1,256}")
+LISTED = re.compile(r"/(studies/[\d.]+(?:/series/[\d.]+(?:/instances/[\d.]+)?)?)")  # a line of a filter file
+FETCH_S = 30
 
 
 class Resources:
@@ -29,6 +35,7 @@ class Resources:
         self.place = store.place
         self.index = store.index
         self.operations = store.operations
+        self.storage_url = store.options.storage_url
         for method, path, view in (
             ("POST", DATASET + "/dicomStores", self.create_store),
             ("GET", DATASET + "/dicomStores", self.list_stores),
@@ -42,12 +49,11 @@ class Resources:
             ("GET", DATASET + "/operations", self.list_operations),
             ("GET", DATASET + "/operations/<operation>", self.get_operation),
             ("POST", DATASET + "/operations/<operation>:cancel", self.cancel_operation),
-            *(("POST", path + ":setBlobStorageSettings", self.set_class) for path in (STUDY, SERIES, INSTANCE)),
+            *(("POST", path + ":setBlobStorageSettings", self.set_class) for path in (STORE, STUDY, SERIES, INSTANCE)),
             *(("PUT", path, not_here) for path in (WEB + "/studies", STUDY)),
             *(("PATCH", path + "/metadata", not_here) for path in (STUDY, SERIES, INSTANCE)),
             *(("POST", f"{STORE}:{verb}", not_here) for verb in ("import", "export", "deidentify")),
             ("POST", DATASET + ":deidentify", not_here),
-            ("POST", STORE + ":setBlobStorageSettings", not_here),
         ):
             store.route(method, path, view)
 
@@ -124,23 +130,45 @@ class Resources:
         return flask.jsonify({**found, "structuredStorageInfo": {"sizeBytes": str(structured)}})
 
     def set_class(self, **args: str) -> flask.Response:
-        """:setBlobStorageSettings on a study, series or instance."""
+        """:setBlobStorageSettings on a study, series or instance, or on what a file in a bucket lists."""
         place = self.place(args)
         posted = small_json()
-        settings = posted.get("blobStorageSettings") or posted.get("blob_storage_settings") or {}
-        wanted = settings.get("blobStorageClass") or settings.get("blob_storage_class")
+        wanted = _field(_field(posted, "blobStorageSettings"), "blobStorageClass")
         if wanted not in stow.STORAGE_CLASSES:
             raise ApiError(400, f"blobStorageSettings.blobStorageClass is one of {', '.join(stow.STORAGE_CLASSES)}")
-        if not self.index.instances(place.store, place.uids):
+        uri = _field(_field(posted, "filterConfig"), "resourcePathsGcsUri")
+        if bool(uri) == bool(place.uids.study):
+            raise ApiError(400, "filterConfig.resourcePathsGcsUri belongs to the path of a store, and to no other")
+        if not uri and not self.index.instances(place.store, place.uids):
             raise wado.missing("resource")
-        return self.start_operation(place, operations.SET_CLASS, wanted)
+        return self.start_operation(place, operations.SET_CLASS, self.listed(uri) if uri else [place.uids], wanted)
+
+    def listed(self, uri: object) -> list[Uids]:
+        """The resources that a filter file names, one a line (sheet section 12). Raises ApiError 400, 501."""
+        if not self.storage_url:
+            raise ApiError(
+                501, "filterConfig: STORAGE_EMULATOR_HOST (--storage) names no bucket server to read it from"
+            )
+        bucket, _, name = str(uri).removeprefix("gs://").partition("/")
+        path = "/storage/v1/b/{}/o/{}?alt=media".format(*(urllib.parse.quote(part, safe="") for part in (bucket, name)))
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                self.storage_url + path, timeout=FETCH_S
+            ) as answer:
+                lines = answer.read().decode("latin-1").split()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ApiError(choices.BAD_FILTER, "filterConfig: the file cannot be read") from error
+        found = [LISTED.fullmatch(line) for line in lines]
+        if not found or None in found:
+            raise ApiError(choices.BAD_FILTER, "filterConfig: every line is /studies/S[/series/R[/instances/I]]")
+        return [Uids.parse(match[1]) for match in found if match]
 
     # --- operations ---
 
-    def start_operation(self, place: "Place", method: str, argument: str) -> flask.Response:
-        """Start an operation on the place and name it."""
+    def start_operation(self, place: "Place", method: str, targets: list[Uids], argument: str = "") -> flask.Response:
+        """Start an operation on resources of the place's store and name it."""
         fault = flask.request.environ.get("dicomstore.fault", {})
-        name = self.operations.start(place.dataset, place.version, method, place.store, place.uids, argument, fault)
+        name = self.operations.start(place.dataset, place.version, method, place.store, targets, argument, fault)
         return flask.jsonify({"name": name})
 
     def list_operations(self, **args: str) -> flask.Response:
@@ -174,6 +202,12 @@ def small_json() -> Any:
     if not isinstance(found, dict):
         raise ApiError(400, "Invalid JSON payload received.")
     return found
+
+
+def _field(body: Any, name: str) -> Any:
+    """A field by its JSON name, or by its proto name as some clients send it; None when there is none."""
+    snake = re.sub("([A-Z])", r"_\1", name).lower()
+    return body.get(name, body.get(snake)) if isinstance(body, dict) else None
 
 
 MAX_BODY = 10_000_000  # bytes; only store requests may be larger (sheet section 9)
