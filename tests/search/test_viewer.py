@@ -1,6 +1,9 @@
 """`make viewer`: OHIF, as npm has it, draws an image that comes through the search function."""
 
+import base64
+import hashlib
 import shutil
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +80,24 @@ def test_another_archive_than_the_tested_one_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(viewer.ViewerError, match="not the one"):
         viewer.installed(tmp_path / "viewer")
+
+
+@pytest.mark.parametrize("python", ["this one", "Debian 12's"])
+def test_the_archive_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> None:
+    def before_filters(self: tarfile.TarFile, path: Path, members: None = None, *, numeric_owner: bool = False) -> None:
+        extract(self, path, members, numeric_owner=numeric_owner)
+
+    extract = tarfile.TarFile.extractall
+    if python == "Debian 12's":
+        monkeypatch.delattr(tarfile, "data_filter")
+        monkeypatch.setattr(tarfile.TarFile, "extractall", before_filters)
+    (tmp_path / "index.html").write_text("<title>OHIF</title>")
+    with tarfile.open(tmp_path / "app.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "index.html", "package/dist/index.html")
+    digest = hashlib.sha512((tmp_path / "app.tgz").read_bytes()).digest()
+    monkeypatch.setattr(viewer, "SHA512", base64.b64encode(digest).decode())
+    viewer._unpack(tmp_path / "app.tgz", tmp_path)
+    assert (tmp_path / "package" / "dist" / "index.html").read_text() == "<title>OHIF</title>"
 
 
 @needs_chromium
