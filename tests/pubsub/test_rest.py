@@ -42,6 +42,14 @@ def test_the_life_of_a_message(emulator: Emulator) -> None:
     assert emulator.rest("GET", topic).status_code == 404
 
 
+@pytest.mark.parametrize("query", ["alt=json", "$alt=json&$.xgafv=2", "prettyPrint=false&fields=messageIds&key=k"])
+def test_the_parameters_of_every_google_api_are_no_fields(emulator: Emulator, query: str) -> None:
+    answer = emulator.rest("POST", f"{emulator.topic()}:publish?{query}", {"messages": [{"data": "eA=="}]})
+    assert answer.status_code == 200 and len(answer.json()["messageIds"]) == 1
+    assert emulator.rest("GET", f"{PROJECT}/topics?pageSize=1&alt=json").status_code == 200
+    assert emulator.rest("GET", f"{PROJECT}/topics?colour=1").status_code == 400
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code"),
     [

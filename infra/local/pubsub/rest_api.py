@@ -35,6 +35,13 @@ _ROUTES = [
     ("POST", _SUBSCRIPTION + ":seek", "Seek", "subscription"),
 ]
 _COMPILED = [(method, re.compile(f"/v1/{path}"), rpc, field) for method, path, rpc, field in _ROUTES]
+# Parameters of every Google API method, no fields of a request. Clients made from discovery documents send alt=json.
+_STANDARD = frozenset(
+    (
+        *("access_token", "alt", "callback", "fields", "key", "oauth_token", "prettyPrint", "quotaUser"),
+        *("upload_protocol", "uploadType", "$.xgafv", "$alt"),
+    )
+)
 _REQUESTS = {rpc: names[0] for rpcs in wire.RPCS.values() for rpc, names in rpcs.items()}
 
 
@@ -70,7 +77,8 @@ def _request(method: str, path: str, query: str, body: bytes) -> tuple[str, wire
     for route_method, pattern, rpc, field in _COMPILED:
         match = pattern.fullmatch(path) if route_method == method else None
         if match:
-            fields = _fields(body) | dict(urllib.parse.parse_qsl(query))
+            parameters = dict(urllib.parse.parse_qsl(query))
+            fields = _fields(body) | {name: text for name, text in parameters.items() if name not in _STANDARD}
             outer, _, inner = field.partition(".")
             if inner:
                 fields[outer] = {**_object(fields.get(outer, {})), inner: match[1]}
