@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from infra.local import ports
-from tests.dicomstore.kit import STORE, Client, dicom, eventually
+from tests.dicomstore.kit import STORE, Client, dicom, eventually, multipart, uids
 
 TOPIC, SUBSCRIPTION = "projects/local/topics/stored", "projects/local/subscriptions/stored"
 ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
@@ -90,6 +90,37 @@ def test_11_every_action_of_every_instance_is_published(start: Callable[..., Cli
     assert expected.items() <= attributes.items() and attributes["storageClass"] == "STANDARD"
     changed = next(one["attributes"] for one in found if one["attributes"]["action"] == "SetBlobSettings")
     assert (changed["storageClass"], changed["previousStorageClass"]) == ("STANDARD", "COLDLINE")
+
+
+def test_11_what_a_broken_request_stored_is_published(start: Callable[..., Client], subscriber: Subscriber) -> None:
+    client = configured(start, subscriber, notificationConfigs=[{"pubsubTopic": TOPIC}])
+    whole = multipart([({"Content-Type": "application/dicom"}, dicom(instance=sop)) for sop in ("5", "6")])
+    kind = 'multipart/related; type="application/dicom"; boundary=testboundary0c1d2e3f'
+    assert client.post(whole[:-200], kind).status_code == 400
+    assert uids(client.found("instances"), "00080018") == ["5"]
+    (message,) = subscriber.messages(1)
+    assert message["attributes"]["sopInstanceUID"] == "5"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"notificationConfigs": [{}]},
+        {"notificationConfigs": {"pubsubTopic": TOPIC}},
+        {"notificationConfigs": [{"pubsubTopic": 5}]},
+        {"notificationConfigs": ["stored"]},
+        {"notificationConfig": {"pubsubTopic": "stored"}},
+        {"notificationConfig": "stored"},
+    ],
+)
+def test_11_a_configuration_without_a_topic_is_refused(store: Client, body: dict[str, Any]) -> None:
+    mask = {"updateMask": next(iter(body))}
+    for answer in (
+        store.http.patch(store.store_url, params=mask, json=body),
+        store.http.post(f"{store.dataset_url}/dicomStores", params={"dicomStoreId": "x"}, json=body),
+    ):
+        assert answer.status_code == 400 and "pubsubTopic" in answer.json()["error"]["message"]
+    assert store.http.get(store.store_url).json() == {"name": store.name}
 
 
 def test_11_the_legacy_configuration_sends_the_name_alone(start: Callable[..., Client], subscriber: Subscriber) -> None:

@@ -138,8 +138,6 @@ class Store:
         storage_class = flask.request.headers.get("Storage-Class", "STANDARD").upper()
         if storage_class not in stow.STORAGE_CLASSES:
             raise ApiError(choices.BAD_STORAGE_CLASS, f"invalid Storage-Class: {storage_class}", "array")
-        kind, parameters = media.parse(flask.request.headers.get("Content-Type", ""))
-        stream = flask.request.environ["wsgi.input"]
         receiver = stow.Receiver(
             self.index,
             place.store,
@@ -147,18 +145,12 @@ class Store:
             storage_class,
             lambda uids: self.operations.blocks(place.store, uids),
         )
-        part = parameters.get("type", "").lower()
-        if kind == "application/dicom":
-            receiver.single(stream)
-        elif kind == "multipart/related" and part == "application/dicom" and parameters.get("boundary"):
-            receiver.multipart(stream, parameters["boundary"])
-        elif kind == "multipart/related" and part == "application/dicom+json" and parameters.get("boundary"):
-            stow_json.JsonRequest(receiver).run(stream, parameters["boundary"])
-        else:
-            raise ApiError(400, f"unsupported Content-Type: {kind}", "array")
+        try:
+            _receive(receiver)
+        finally:  # what was stored before a body broke off is stored
+            self.added(place, receiver.outcomes, storage_class)
         if not receiver.outcomes:
             raise ApiError(400, "the request holds no instance", "array")
-        self.added(place, receiver.outcomes, storage_class)
         found = stow.report(receiver.outcomes, place.base, place.uids.study)
         failed = any(outcome.failure for outcome in receiver.outcomes)
         text = stow.render(found, answer.type.endswith("json"))
@@ -283,6 +275,21 @@ class Store:
             return flask.jsonify({})
         method = operations.DELETE_METHODS["series" if place.uids.series else "study"]
         return self.resources.start_operation(place, method, [place.uids])
+
+
+def _receive(receiver: stow.Receiver) -> None:
+    """The request's body, by its type. Raises ApiError 400."""
+    kind, parameters = media.parse(flask.request.headers.get("Content-Type", ""))
+    stream = flask.request.environ["wsgi.input"]
+    part, boundary = parameters.get("type", "").lower(), parameters.get("boundary")
+    if kind == "application/dicom":
+        receiver.single(stream)
+    elif kind == "multipart/related" and part == "application/dicom" and boundary:
+        receiver.multipart(stream, boundary)
+    elif kind == "multipart/related" and part == "application/dicom+json" and boundary:
+        stow_json.JsonRequest(receiver).run(stream, boundary)
+    else:
+        raise ApiError(400, f"unsupported Content-Type: {kind}", "array")
 
 
 def own_url() -> str:

@@ -23,6 +23,7 @@ STUDY = WEB + "/studies/<study>"
 SERIES = STUDY + "/series/<series>"
 INSTANCE = SERIES + "/instances/<instance>"
 FIELDS = ("labels", "notificationConfig", "notificationConfigs", "streamConfigs")
+TOPIC = re.compile(r"projects/[^/]+/topics/[^/]+")
 STORE_ID = re.compile(r"[\w.-]{1,256}")
 LISTED = re.compile(r"/(studies/[\d.]+(?:/series/[\d.]+(?:/instances/[\d.]+)?)?)")  # a line of a filter file
 FETCH_S = 30
@@ -65,8 +66,7 @@ class Resources:
         name = f"{dataset(args)}/dicomStores/{store_id}"
         if not STORE_ID.fullmatch(store_id):
             raise ApiError(400, "dicomStoreId is missing or not valid")
-        body = small_json()
-        kept = {key: body[key] for key in FIELDS if key in body}
+        kept = _store_fields()
         if not self.index.create_store(name, json.dumps(kept)):
             raise ApiError(409, f"already exists: {name}")
         return flask.jsonify({"name": name, **kept})
@@ -84,7 +84,7 @@ class Resources:
     def patch_store(self, **args: str) -> flask.Response:
         """dicomStores.patch, of whole top-level fields."""
         place = self.place(args)
-        body, kept = small_json(), self.index.store_body(place.store)
+        body, kept = _store_fields(), self.index.store_body(place.store)
         for field in flask.request.args.get("updateMask", "").split(","):
             if field not in FIELDS:
                 raise ApiError(400, f"updateMask: unknown field {field!r}")
@@ -201,6 +201,21 @@ def small_json() -> Any:
         raise ApiError(400, "Invalid JSON payload received.") from error
     if not isinstance(found, dict):
         raise ApiError(400, "Invalid JSON payload received.")
+    return found
+
+
+def _store_fields() -> dict[str, Any]:
+    """The fields of a dicomStore in the request's body. Raises ApiError 400: it would notify no topic."""
+    body = small_json()
+    found = {field: body[field] for field in FIELDS if body.get(field)}
+    try:
+        topics = [config["pubsubTopic"] for config in found.get("notificationConfigs", ())]
+        topics += filter(None, (found.get("notificationConfig", {}).get("pubsubTopic"),))
+        named = all(TOPIC.fullmatch(topic) for topic in topics)
+    except (AttributeError, KeyError, TypeError):
+        named = False
+    if not named:
+        raise ApiError(400, "the pubsubTopic of a notification configuration is projects/PROJECT/topics/TOPIC")
     return found
 
 
