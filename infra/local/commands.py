@@ -57,8 +57,14 @@ def upload(running: Running, options: argparse.Namespace) -> int:
 
 def delete(running: Running, options: argparse.Namespace) -> int:
     """Ask for a delete and wait for its outcome."""
-    fields: dict[str, Any] = {"path": options.path, "query": options.query, "max_studies": options.max_studies}
-    return _command(running, options, "deletes", fields | {"dry_run": options.dry_run or None})
+    fields = {
+        "path": options.path,
+        "query": options.query,
+        "max_studies": options.max_studies,
+        "stored_before": options.stored_before,
+        "dry_run": options.dry_run or None,
+    }
+    return _command(running, options, "deletes", fields)
 
 
 def export(running: Running, options: argparse.Namespace) -> int:

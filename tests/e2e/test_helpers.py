@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from rich.console import Console
 
 from infra.local.clients import ClientError, Watch, check_object_name
@@ -68,6 +69,35 @@ def test_the_life_of_a_scan(stack: Stack, helper: Helper, scans: dict[str, Path]
     assert helper("search", f"StudyInstanceUID={study}").stdout.endswith("0 studies\n")
     wait_until(lambda: "deleted" in helper("outcomes").stdout)
     assert len(records(helper("outcomes", "--json", "--limit", "3"))) == 3
+
+
+def test_a_zip_and_a_delete_of_what_is_too_new(stack: Stack, helper: Helper, scans: dict[str, Path]) -> None:
+    (stored,) = records(helper("upload", str(scans["rtplan.dcm"]), "--json"))
+    path = f"studies/{stored['study']}"
+    exported = helper("export", path, "--to", "gs://dicom-export/zipped", "--format", "zip", "--json")
+    assert [record["outcome"] for record in records(exported)] == ["exported"]
+    assert stack.buckets.exists("dicom-export", f"zipped/{stored['study']}.zip")
+    refused = helper("delete", path, "--stored-before", "2000-01-01T00:00:00Z", "--json")
+    assert [record["outcome"] for record in records(refused)] == ["rejected"]
+    (deleted,) = records(helper("delete", path, "--stored-before", "2100-01-01T00:00:00Z", "--json"))
+    assert deleted["outcome"] == "deleted"
+
+
+def test_the_dicom_store_reads_lists_from_the_bucket_server(
+    stack: Stack, helper: Helper, scans: dict[str, Path]
+) -> None:
+    (stored,) = records(helper("upload", str(scans["rtplan.dcm"]), "--json"))
+    stack.buckets.upload("dicom-export", "lists/cold", f"/studies/{stored['study']}\n".encode())
+    body = {
+        "blobStorageSettings": {"blobStorageClass": "COLDLINE"},
+        "filterConfig": {"resourcePathsGcsUri": "gs://dicom-export/lists/cold"},
+    }
+    web = stack.addresses.dicomweb_url
+    answer = requests.post(f"{web.removesuffix('/dicomWeb')}:setBlobStorageSettings", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    path = f"studies/{stored['study']}/series/{stored['series']}/instances/{stored['instance']}"
+    info = requests.get(f"{web}/{path}:getStorageInfo", timeout=60).json()
+    assert info["blobStorageInfo"]["storageClass"] == "COLDLINE"
 
 
 def test_an_archive_shows_every_member_and_itself(helper: Helper, scans: dict[str, Path], tmp_path: Path) -> None:
