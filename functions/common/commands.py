@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
 from functions.common.events import Message
+from functions.common.resources import DicomStoreName, Resource
 
 Parse = Callable[[object], Any]
 
@@ -108,6 +109,17 @@ def time(value: object) -> str:
     if not isinstance(value, str) or timestamp(value) is None:
         raise PermanentError("invalid_command", "a time is as 2026-01-31T08:00:00Z")
     return value
+
+
+def resource(value: object) -> tuple[DicomStoreName | None, Resource]:
+    """`studies/…`, or the full name of a resource with its store, as the service's own notifications have it."""
+    name, mark, rest = text(value).partition("/dicomWeb/")
+    if not mark:
+        return None, Resource.parse(name)
+    try:
+        return DicomStoreName(name), Resource.parse(rest)
+    except ValueError:
+        raise PermanentError("invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]") from None
 
 
 @dataclass(frozen=True)

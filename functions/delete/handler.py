@@ -21,7 +21,7 @@ _STUDIES_MAX: Final = 1000
 _LATE_S: Final = 600.0
 _PUBLISHING_S: Final = 20.0  # kept of the budget for the messages at the end
 _COMMAND: Final[dict[str, commands.Parse]] = {
-    "path": commands.text,
+    "path": commands.resource,
     "query": Query.parse,
     "max_studies": commands.whole(1, _STUDIES_MAX),
     "dry_run": commands.flag,
@@ -76,22 +76,11 @@ def _scope(command: dict[str, Any], services: Services) -> tuple[DicomStore, Res
     if "query" not in command:
         if "max_studies" in command:
             raise PermanentError("invalid_command", "max_studies goes with query")
-        store, resource = _full_path(command["path"])
+        store, resource = command["path"]
         return _allowed(store or services.settings.dicom_store, services), resource
     if "max_studies" not in command or command["query"].level != "studies":
         raise PermanentError("invalid_command", "a delete by query is of studies and takes max_studies")
     return _allowed(services.settings.dicom_store, services), None
-
-
-def _full_path(path: str) -> tuple[DicomStoreName | None, Resource]:
-    """`studies/…`, or the full name of a resource with its store, as the service's own notifications have it."""
-    name, mark, rest = path.partition("/dicomWeb/")
-    if not mark:
-        return None, Resource.parse(path)
-    try:
-        return DicomStoreName(name), Resource.parse(rest)
-    except ValueError:
-        raise PermanentError("invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]") from None
 
 
 def _allowed(name: DicomStoreName, services: Services) -> DicomStore:

@@ -86,6 +86,9 @@ class _Export:
         destination = GcsPrefix.parse(values.get("destination", ""))
         if not any(allowed.contains(destination) for allowed in services.settings.export_destinations):
             raise PermanentError("rejected", "EXPORT_DESTINATIONS does not have this destination")
+        store, _ = values.get("path", (None, None))
+        if store not in (None, services.settings.dicom_store):
+            raise PermanentError("rejected", "the path names another DICOM store than DICOM_STORE")
         state = State(services.buckets, destination, outcome_id(EXPORT, name), deadline)
         left_s = deadline.remaining_s()
         working = Deadline(max(1.0, left_s - min(_RECORDING_S, left_s / 4)))

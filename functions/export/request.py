@@ -21,7 +21,7 @@ CONTENT_TYPES: Final = {
     **RENDERED,
 }
 KEYS: Final[dict[str, commands.Parse]] = {
-    "path": commands.text,
+    "path": commands.resource,
     "query": Query.parse,
     "destination": commands.text,
     "format": commands.one_of(*FORMATS),
@@ -63,12 +63,12 @@ class ExportRequest:
         Raises:
             PermanentError: invalid_command, when one is missing or malformed.
         """
-        path, destination = values.get("path"), values.get("destination")
+        (_, resource), destination = values.get("path", (None, None)), values.get("destination")
         if destination is None:
             raise PermanentError("invalid_command", "an export takes a destination")
         return cls(
             name,
-            None if path is None else Resource.parse(path),
+            resource,
             values.get("query"),
             GcsPrefix.parse(destination),
             values.get("format", "dicom"),

@@ -18,11 +18,10 @@ from typing import Any, Final
 
 from functions.common import http
 from functions.common.bucket import Buckets, PreconditionFailedError
-from functions.common.commands import Query
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError, SupersededError
 from functions.common.resources import GcsPrefix, ObjectRef
-from functions.export.request import ExportRequest, Slice
+from functions.export.request import KEYS, ExportRequest, Slice
 
 _FOLDER: Final = ".export-state"
 _GENERATION: Final = "generation"
@@ -95,9 +94,7 @@ class State:
             return None
         asked = value["request"]
         values = {key: item for key, item in asked.items() if key != "request_id"}
-        if "query" in values:
-            values["query"] = Query.parse(values["query"])
-        request = ExportRequest.of(asked["request_id"], values)
+        request = ExportRequest.of(asked["request_id"], {key: KEYS[key](item) for key, item in values.items()})
         return Plan(value["run"], request, tuple(value["slices"]), value[_GENERATION])
 
     def decide(self, plan: Plan) -> Plan:
