@@ -19,6 +19,7 @@ from functions.export.request import RENDERED, ExportRequest, Piece
 _JSON: Final = "application/dicom+json"
 _BULKDATA: Final = "application/octet-stream; transfer-syntax=*"
 _BULKDATA_PATH: Final = re.compile(r"/bulkdata/([0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*)(?:[?#]|$)", re.ASCII)
+_IMAGES: Final = {"jpeg": b"\xff\xd8", "png": b"\x89PNG"}  # how they begin
 _BETWEEN: Final = re.compile(r"[\[\s,]*")
 _METADATA_LIMIT: Final = 64 * 1024 * 1024  # characters of one instance
 
@@ -41,12 +42,13 @@ class Fetcher:
 
     def instance(self, resource: Resource) -> Iterator[bytes]:
         """One instance's bytes; ends early only with an error."""
-        return _first_part(self.parts(resource))
+        return _having(b"DICM", 128, _first_part(self.parts(resource)))
 
     def rendered(self, piece: Piece) -> Iterator[bytes]:
         """One image."""
         below = ("frames", str(piece.frame), "rendered") if piece.frame else ("rendered",)
-        return self._body(piece.resource, below, RENDERED[self._request.format])
+        body = self._body(piece.resource, below, RENDERED[self._request.format])
+        return _having(_IMAGES[self._request.format], 0, body)
 
     def metadata(self, resource: Resource) -> Iterator[bytes]:
         """The DICOM JSON of each instance of a study, a series or one instance, one after the other."""
@@ -54,10 +56,17 @@ class Fetcher:
             yield from split_array(http.chunks(response, self._deadline))
 
     def bulkdata(self, resource: Resource) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Each bulk data of an instance: its path, such as 7FE00010 or 00400100/0/00100010, and its bytes."""
+        """Each bulk data of an instance: its path, such as 7FE00010 or 00400100/0/00100010, and its bytes.
+
+        Raises:
+            PermanentError: rejected, after the others, when it has one that is not named as expected.
+        """
         for text in self.metadata(resource):
-            for path in sorted(set(_bulkdata_paths(json.loads(text)))):
+            paths = set(_bulkdata_paths(json.loads(text)))
+            for path in sorted(paths - {""}):
                 yield path, self._body(resource, ("bulkdata", *path.split("/")), _BULKDATA)
+            if "" in paths:
+                raise PermanentError("rejected", "a BulkDataURI of a form that is not known")
 
     def gives(self, piece: Piece) -> bool:
         """Whether the store answers when it is asked for this: only the beginning of an answer is read. A refusal is an
@@ -116,6 +125,23 @@ def _first_part(pieces: Iterator[multipart.Piece]) -> Iterator[bytes]:
         raise RetryableError("unavailable")
 
 
+def _having(magic: bytes, at: int, stream: Iterator[bytes]) -> Iterator[bytes]:
+    """The stream, if it has these bytes there: an answer of 200 may still be something else, such as a proxy's page.
+
+    Raises:
+        RetryableError: unavailable, when it has not.
+    """
+    head = b""
+    for data in stream:
+        head += data
+        if len(head) >= at + len(magic):
+            break
+    if head[at : at + len(magic)] != magic:
+        raise RetryableError("unavailable")
+    yield head
+    yield from stream
+
+
 def split_array(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The objects of a JSON array as they arrive, each as it was sent.
 
@@ -144,11 +170,12 @@ def split_array(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _bulkdata_paths(dataset: Any) -> Iterator[str]:
-    """The paths of all BulkDataURI, however deep. Of the server's URI only the checked path is used."""
+    """The paths of all BulkDataURI, however deep; empty where one is not as expected. Of the server's URI only the
+    checked path is used."""
     if isinstance(dataset, dict):
-        uri = dataset.get("BulkDataURI")
-        if isinstance(uri, str) and (found := _BULKDATA_PATH.search(uri)):
-            yield found[1]
+        if "BulkDataURI" in dataset:
+            found = _BULKDATA_PATH.search(str(dataset["BulkDataURI"]))
+            yield found[1] if found else ""
         for value in dataset.values():
             yield from _bulkdata_paths(value)
     elif isinstance(dataset, list):

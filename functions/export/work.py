@@ -209,7 +209,10 @@ class SliceWork:
         if format_ in RENDERED:
             return [(self._writer.write_stream(name, self._fetcher.rendered(piece)), "")]
         if format_ == "metadata":
-            return [(self._writer.write(name, list(self._fetcher.metadata(piece.resource))), "")]
+            texts = list(self._fetcher.metadata(piece.resource))
+            if [_of_json(json.loads(text)) for text in texts] != [piece.resource]:
+                raise RetryableError("unavailable")
+            return [(self._writer.write(name, texts), "")]
         return [(self._writer.write_stream(name, _checked(self._fetcher.instance(piece.resource), piece)), "")]
 
     def _bulkdata(self, piece: Piece) -> Iterator[tuple[Written, str]]:

@@ -2,15 +2,17 @@
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from functions.export import fetch
 from functions.export.handler import handle
 from tests.contract.exporting import TO, fill, manifest, names, run
-from tests.contract.world import BUCKET, World, instance, world
+from tests.contract.world import BUCKET, STORE_NAME, World, instance, world
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,7 @@ from tests.contract.world import BUCKET, World, instance, world
         ("studies/1.1", 6),
         ("studies/1.1/series/1.1.2", 3),
         ("studies/1.1/series/1.1.2/instances/1.1.2.1", 1),
+        (f"{STORE_NAME}/dicomWeb/studies/1.1/series/1.1.2", 3),
     ],
 )
 def test_a_study_a_series_or_an_instance_arrives_byte_for_byte(store: World, path: str, count: int) -> None:
@@ -96,6 +99,8 @@ def test_a_query_exports_all_it_matches(small_slices: World) -> None:
     ("command", "reason"),
     [
         ({"path": "studies/9"}, "not_found"),
+        ({"path": f"{STORE_NAME}2/dicomWeb/studies/1.1"}, "rejected"),
+        ({"path": "elsewhere/dicomWeb/studies/1.1"}, "invalid_command"),
         ({"path": "studies/1.1/series/9/instances/9"}, "not_found"),
         ({"destination": "gs://elsewhere/out"}, "rejected"),
         ({"destination": f"gs://{BUCKET}/../x"}, "invalid_command"),
@@ -197,6 +202,14 @@ def test_bulk_data(store: World) -> None:
     (entry,) = manifest(store)["objects"]
     assert entry["tag"] == "7FE00010"
     assert run(store, format="bulkdata")["counts"]["written"] == 0
+
+
+def test_bulk_data_of_an_unknown_address_is_a_failure(store: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_BULKDATA_PATH", re.compile("/bulkdata/(0042[0-9]{4})"))
+    store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=64))
+    assert run(store, expect="rejected", format="bulkdata")["counts"]["failures"] == 1
+    (failure,) = manifest(store)["failures"]
+    assert failure["detail"] == "a BulkDataURI of a form that is not known"
 
 
 @pytest.mark.parametrize("fixture", ["store", "small_slices"])

@@ -207,6 +207,20 @@ def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) ->
     assert len(manifest(store)["objects"]) == 8
 
 
+@pytest.mark.parametrize("format_", ["dicom", "zip", "jpeg", "metadata"])
+def test_an_answer_that_is_something_else_is_not_written(store: World, format_: str) -> None:
+    stored = fill(store, series=1, instances=2)
+    other = {"kind": "status", "status": 200, "path": "(studies/1.1|1.1.1.2)(/rendered|/metadata)?$"}
+    store.fault(**other, method="GET")
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "format": format_, "request_id": "r1"}).encode()
+    assert store.deliver(handle, command, {}) == "unavailable"
+    store.clear_faults()
+    assert store.deliver(handle, command, {}, 2) == ""
+    assert store.outcomes[0]["counts"]["objects"] == len(stored)
+    if format_ == "dicom":
+        assert {name: store.read(name) for name in names(store)} == stored
+
+
 @pytest.mark.parametrize("format_", ["dicom", "zip"])
 def test_a_listing_that_stays_short_is_no_complete_export(
     store: World, monkeypatch: pytest.MonkeyPatch, format_: str

