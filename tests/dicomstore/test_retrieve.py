@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.uid import UID, ExplicitVRBigEndian
 
 from tests.dicomstore.kit import BUNDLED, ELE, Client, dataset, dicom, gradient, image, part10, parts_of
 
@@ -194,6 +194,25 @@ def test_5_5_bulkdata_in_both_forms_and_nested(store: Client) -> None:
     assert store.get(nested, "application/octet-stream").content == bytes([0, 1, 2, 3])
     for path, status in (("00420011", 404), ("00880200/7/7FE00010", 404), ("x", 400), ("00880200/1", 404)):
         assert store.get(f"{ONE}/bulkdata/{path}").status_code == status
+
+
+def test_5_5_bulkdata_is_there_for_what_metadata_gives_a_uri_for_and_for_nothing_else(store: Client) -> None:
+    ds = dataset(EncapsulatedDocument=b"")
+    ds.file_meta.PrivateInformationCreatorUID = UID("1.2.9")
+    ds.file_meta.PrivateInformation = b"abcd"
+    ds.FloatPixelData = bytes(8)
+    ds.ReferencedStudySequence = Sequence([Dataset()])
+    ds.IconImageSequence = Sequence([image(gradient(2, 2))])
+    ds.AnatomicRegionSequence = Sequence([Dataset()])
+    ds.AnatomicRegionSequence[0].add_new(0x00091001, "OB", bytes(2_000_000))
+    store.stored(part10(ds))
+    (item,) = store.get(ONE + "/metadata").json()
+    for tag, value in (("00020102", b"abcd"), ("7FE00008", bytes(8))):
+        assert store.get(item[tag]["BulkDataURI"], "application/octet-stream").content == value
+    assert "00082218" not in item, "larger than a sequence in metadata may be"
+    inside = ("00082218", "00082218/0/00091001", "00880200/-1/7FE00010", "00880200/0/00280010")
+    for path in ("00100010", "00080060", "00081110", "00020001", "00420011", *inside):
+        assert store.get(f"{ONE}/bulkdata/{path}").status_code == 404, path
 
 
 def test_5_5_bulkdata_of_compressed_pixels_is_their_encoded_bytes(store: Client) -> None:

@@ -22,7 +22,8 @@ EMPTY_VALUE_MATCHES_ALL = True  # 4.2: `PatientName=` filters nothing (PS3.4 uni
 OVER_LIMIT = 400  # 4.3: limit or offset beyond the maximum
 CHARSET_AS_KEY = 400  # 4.1: SpecificCharacterSet as a match key; as includefield it changes nothing
 
-MISSING = 404  # 5.8, 6: GET and DELETE of what is not there, at every level; metadata as well (5.4)
+MISSING = 404  # 5.8, 6: GET and DELETE of what is not there, at every level; metadata as well (5.4), and the
+# bulkdata of an attribute for which metadata gives no BulkDataURI (5.5; CONFIRMED for large sequences alone)
 FRAME_OUT_OF_RANGE = 400  # 5.2
 NOT_TRANSCODABLE = 406  # 5.6: a syntax this program or the service cannot make of the stored one
 SIGNED_PNG_RAISED = True  # 5.2: frames as PNG, which has no sign: signed pixels are raised by half their range

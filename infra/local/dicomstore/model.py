@@ -17,11 +17,12 @@ from pydicom.datadict import keyword_for_tag
 
 from infra.local.dicomstore.scan import PIXEL_DATA, Element, Elements, File
 
-CHARACTER_SET = 0x00080005
+CHARACTER_SET, META_VERSION = 0x00080005, 0x00020001
 SEQUENCE_MAX = 1 << 20  # bytes; a longer sequence is left out of metadata, without a URI (sheet 5.5)
 INLINE_MAX = 2 << 10  # bytes; OD, OF, OL and OV beyond it are bulk data (sheet 5.5)
 VM_MAX = 512  # values; AT, FD, FL, UL, US, SV and UV beyond it are bulk data (sheet 5.5)
 
+FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 BULK_ALWAYS = frozenset(("OB", "OW", "UN"))
 BULK_BY_SIZE = frozenset(("OD", "OF", "OL", "OV"))
 BULK_BY_VM = frozenset(("AT", "FD", "FL", "UL", "US", "SV", "UV"))
@@ -34,10 +35,14 @@ NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
+def elements(file: File) -> Elements:
+    """The elements that metadata shows: the data set, and group 0002 without its version."""
+    return {tag: element for tag, element in (file.meta | file.elements).items() if tag != META_VERSION}
+
+
 def lines(file: File) -> list[str]:
-    """Every attribute that metadata shows, group 0002 included, sorted by tag."""
-    meta = _Encoder(file, []).lines(file.meta)
-    return [line for line in meta if line[1:9] not in ("00020001",)] + _Encoder(file, []).lines(file.elements)
+    """Every attribute that metadata shows, sorted by tag."""
+    return _Encoder(file, []).lines(elements(file))
 
 
 class _Encoder:
@@ -139,8 +144,8 @@ _CONVERT: dict[str, Callable[[str], Any]] = {"IS": _number, "DS": _number, "PN":
 def is_bulk(element: Element) -> bool:
     """Whether metadata gives a URI instead of the value (sheet 5.5)."""
     vr, length = element.vr, element.length
-    if vr in BULK_ALWAYS or element.encapsulated:
-        return True
+    if vr in BULK_ALWAYS or element.encapsulated or element.tag in FLOAT_PIXELS:
+        return length > 0
     if vr in BULK_BY_SIZE:
         return length > INLINE_MAX
     if vr in BULK_BY_VM:

@@ -105,18 +105,24 @@ def scanned(path: Path) -> Iterator[File]:
 def bulk_element(file: File, path: str) -> tuple[Element, int]:
     """The element at a bulkdata path such as `7FE00010` or `00540016/0/00189999`, and the size of its big endian words.
 
-    The size is in bytes; 0 in little endian files. Raises ApiError 400: no such path can be; 404: there is nothing.
+    The size is in bytes; 0 in little endian files.
+    Raises ApiError 400: no such path can be; 404: metadata has no BulkDataURI with it.
     """
     steps = path.split("/")
-    elements = file.elements
+    elements = model.elements(file)
+    shown = True
     try:
         for tag, item in zip(steps[:-1:2], steps[1::2], strict=True):
-            elements = (elements[int(tag, 16)].items or [])[int(item) - choices.BULK_ITEM_BASE]
+            sequence = elements[int(tag, 16)]
+            shown = shown and sequence.length <= model.SEQUENCE_MAX
+            elements = dict(enumerate(sequence.items or (), choices.BULK_ITEM_BASE))[int(item)]
         element = elements[int(steps[-1], 16)]
     except ValueError as error:
         raise ApiError(400, "a bulkdata path is TAG or SEQUENCE/INDEX/TAG", "array") from error
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise missing("bulkdata") from error
+    if not (shown and model.is_bulk(element)):
+        raise missing("bulkdata")
     word = model.word_bytes(element.tag, element.vr, file.number(BITS_ALLOCATED, elements))
     return element, file.big_endian * word
 
