@@ -122,6 +122,16 @@ def test_5_4_metadata_as_xml(store: Client) -> None:
     assert root.findtext("./DicomAttribute[@tag='00204000']/Value") == "a < b & c"
 
 
+def test_5_4_xml_leaves_out_the_characters_that_xml_cannot_hold(store: Client) -> None:
+    store.stored(
+        dicom(ImageComments="page 1\x0cpage 2\ufffe", PatientName="Doe\x01^Jane", SpecificCharacterSet="ISO_IR 192")
+    )
+    ((_, body),) = parts_of(store.get(ONE + "/metadata", 'multipart/related; type="application/dicom+xml"'))
+    root = ElementTree.fromstring(body)
+    assert root.findtext("./DicomAttribute[@tag='00204000']/Value") == "page 1page 2"
+    assert root.findtext(".//FamilyName") == "Doe"
+
+
 def test_5_4_values_of_every_kind_are_dicom_json(store: Client) -> None:
     ds = dataset(
         ImageType=["ORIGINAL", "PRIMARY"], PatientWeight="72.5", InstanceNumber=3, PixelSpacing=["0.5", "0.25"],

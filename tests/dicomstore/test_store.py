@@ -2,6 +2,7 @@
 
 import re
 import time
+from xml.etree import ElementTree
 
 import pytest
 
@@ -110,6 +111,11 @@ def test_3_2_failure_detail_is_a_private_text_in_xml_and_another_in_json(store: 
     assert '<DicomAttribute tag="00090097" vr="LT" keyword="FailureDetail" privateCreator="GOOGLE">' in xml.text
     item = store.post(b"no dicom at all", Accept="application/dicom+json").json()["00081198"]["Value"][0]
     assert item["00081197"]["Value"] == [272] and item["00091097"]["Value"][0]
+
+
+def test_3_2_a_control_character_in_the_file_leaves_the_xml_answer_well_formed(store: Client) -> None:
+    answer = store.post(dicom().replace(CT.encode() + b"\0", CT.encode() + b"\1"))
+    assert ElementTree.fromstring(answer.text).findtext(".//DicomAttribute[@tag='00081150']/Value") == CT
 
 
 def test_3_3_406_when_no_answer_is_acceptable_and_nothing_is_stored(store: Client) -> None:

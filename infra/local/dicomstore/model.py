@@ -7,6 +7,7 @@ puts the instance's URL before it when it leaves.
 
 import base64
 import json
+import re
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -30,6 +31,7 @@ NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL
 WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8, "AT": 2, **{vr: struct.calcsize(NUMBERS[vr]) for vr in NUMBERS}}
 IN_CHARACTER_SET = frozenset(("SH", "LO", "ST", "LT", "UC", "UT", "PN"))
 ONE_VALUE = frozenset(("ST", "LT", "UT", "UR"))
+NOT_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]")  # XML 1.0, 2.2; a form feed may be in a text
 NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -216,11 +218,15 @@ def _xml_value(attribute: dict[str, Any]) -> str:
             groups = "".join(f"<{key}>{_xml_name(text)}</{key}>" for key, text in value.items())
             out.append(f'<PersonName number="{number}">{groups}</PersonName>')
         else:
-            out.append(f'<Value number="{number}">{escape(str(value))}</Value>')
+            out.append(f'<Value number="{number}">{_xml_text(str(value))}</Value>')
     return "".join(out)
+
+
+def _xml_text(text: str) -> str:
+    return escape(NOT_XML.sub("", text))
 
 
 def _xml_name(text: str) -> str:
     names = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
     parts = zip(names, text.split("^"), strict=False)
-    return "".join(f"<{name}>{escape(part)}</{name}>" for name, part in parts if part)
+    return "".join(f"<{name}>{_xml_text(part)}</{name}>" for name, part in parts if part)
