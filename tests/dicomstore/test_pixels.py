@@ -12,6 +12,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
+from infra.local.dicomstore import pixels
 from tests.dicomstore.kit import BUNDLED, ELE, Client, dicom, gradient, image, part10, parts_of
 
 ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
@@ -330,6 +331,24 @@ def test_5_6_pixels_that_do_not_decode_are_406_wherever_they_are_asked_for(store
     asked = ("/rendered", "/frames/1", "", "/frames/1/rendered")
     assert [store.get(path + what).status_code for what in asked] == [406] * 4
     assert store.get(path, "application/dicom").status_code == 406
+
+
+@pytest.mark.parametrize("limit", ["MAX_FILE", "MAX_FRAME"])
+def test_5_6_and_9_too_large_a_file_or_frame_is_not_transcoded(
+    store: Client, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    assert (pixels.MAX_FILE, pixels.MAX_FRAME) == (1 << 30, 150 << 20)
+    file = part10(image(gradient(64, 64)))
+    store.stored(file)
+    rle = f'multipart/related; type="image/dicom-rle"; transfer-syntax={RLE}'
+    asked = [("/frames/1", rle), ("", f"application/dicom; transfer-syntax={IMPLICIT}")]
+    monkeypatch.setattr(pixels, limit, 64 * 64 + (len(file) - 64 * 64 if limit == "MAX_FILE" else 0))
+    assert [store.get(ONE + path, accept).status_code for path, accept in asked] == [200, 200], "at the limit"
+    monkeypatch.setattr(pixels, limit, getattr(pixels, limit) - 1)
+    assert [store.get(ONE + path, accept).status_code for path, accept in asked] == [406, 406]
+    for syntax in ("*", ELE):
+        assert store.get(ONE, f"application/dicom; transfer-syntax={syntax}").content == file, "nothing to transcode"
+    assert store.get(ONE + "/frames/1", OCTETS + ELE).status_code == 200
 
 
 def test_5_6_instances_without_pixels_are_rewritten(store: Client) -> None:

@@ -97,6 +97,17 @@ def test_5_8_what_is_missing_is_404_with_a_bare_json_string(store: Client, path:
         assert answer.json().startswith("DICOM ") and answer.json().endswith(" does not exist.")
 
 
+@pytest.mark.parametrize("syntax", ["*", "1.2.840.10008.1.2"])
+def test_5_1_an_instance_deleted_while_its_study_is_sent_has_no_part(store: Client, syntax: str) -> None:
+    store.stored(dicom(instance="1", EncapsulatedDocument=bytes(32 << 20)))  # more than sockets hold: the rest waits
+    store.stored(dicom(instance="2"), dicom(instance="3"))
+    accept = {"Accept": f'multipart/related; type="application/dicom"; transfer-syntax={syntax}'}
+    with store.http.get(f"{store.web}/studies/1.2", headers=accept, stream=True, timeout=60) as answer:
+        assert store.delete(ONE[:-7] + "2").status_code == 200
+        found = [pydicom.dcmread(io.BytesIO(body)).SOPInstanceUID for _, body in parts_of(answer)]
+    assert found == ["1", "3"]
+
+
 def test_5_4_metadata_has_the_file_meta_group_but_no_lengths(store: Client) -> None:
     store.stored(dicom())
     (item,) = store.get(ONE + "/metadata").json()

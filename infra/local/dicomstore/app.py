@@ -1,5 +1,6 @@
 """The API's URLs: which request goes where (sheet section 1)."""
 
+import contextlib
 import errno
 import itertools
 import sqlite3
@@ -187,23 +188,25 @@ class Store:
         place = self.place(args)
         answer = self.accept(wado.MULTIPART + wado.SINGLE if place.uids.instance else wado.MULTIPART)
         found = self.instances(place)
-        pixels.check_transcoding({one.syntax for one in found}, answer.syntax)
-        header, pieces = self.part(found[0], answer.syntax)
-        as_stored = answer.syntax in ("*", found[0].syntax)
-        if not as_stored:
-            pieces = iter([b"".join(pieces)])  # at once: what cannot be transcoded is found while a 406 is possible
+        for one in found:
+            pixels.check_transcoding(one.syntax, one.size, answer.syntax)
+        parts = self.parts(found, answer.syntax)
+        first = next(parts, None)  # at once: what is gone or cannot be transcoded is found while a status is possible
+        if not first:
+            raise wado.missing("instance")
         if answer.part:
-            rest = (self.part(one, answer.syntax) for one in found[1:])
-            kind, body = wado.multipart(itertools.chain([(header, pieces)], rest), answer.part, answer.syntax)
+            kind, body = wado.multipart(itertools.chain([first], parts), answer.part, answer.syntax)
             return flask.Response(body, content_type=kind)
-        length = {"Content-Length": str(found[0].size)} if as_stored else {}
-        return flask.Response(pieces, content_type=header, headers=length)
+        length = {"Content-Length": str(found[0].size)} if answer.syntax in ("*", found[0].syntax) else {}
+        return flask.Response(first[1], content_type=first[0], headers=length)
 
-    def part(self, one: Instance, wanted: str) -> tuple[str, Iterator[bytes]]:
-        """An instance in a transfer syntax, and its content type."""
-        syntax = one.syntax if wanted == "*" else wanted
-        path = self.index.files / one.file
-        return f"application/dicom; transfer-syntax={syntax}", pixels.transcode(path, one.syntax, wanted)
+    def parts(self, found: list[Instance], wanted: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Instances in a transfer syntax, each with its content type; without those deleted in the meantime."""
+        for one in found:
+            syntax = one.syntax if wanted == "*" else wanted
+            with contextlib.suppress(FileNotFoundError):
+                pieces = pixels.transcode(self.index.files / one.file, one.syntax, wanted)
+                yield f"application/dicom; transfer-syntax={syntax}", pieces
 
     def frames(self, **args: str) -> flask.Response:
         """WADO-RS frames."""

@@ -25,7 +25,7 @@ CHARSET_AS_KEY = 400  # 4.1: SpecificCharacterSet as a match key; as includefiel
 MISSING = 404  # 5.8, 6: GET and DELETE of what is not there, at every level; metadata as well (5.4), and the
 # bulkdata of an attribute for which metadata gives no BulkDataURI (5.5; CONFIRMED for large sequences alone)
 FRAME_OUT_OF_RANGE = 400  # 5.2
-NOT_TRANSCODABLE = 406  # 5.6: a syntax this program or the service cannot make of the stored one
+NOT_TRANSCODABLE = 406  # 5.6: a syntax this program or the service cannot make of the stored one; too large for it
 SIGNED_PNG_RAISED = True  # 5.2: frames as PNG, which has no sign: signed pixels are raised by half their range
 RENDERED_MULTI_FRAME = 1  # 5.3: /rendered of a multi-frame instance shows its first frame; a list of frames is 400
 DEFAULT_INSTANCE_SYNTAX = "1.2.840.10008.1.2.1"  # 5.1: no Accept at all gives multipart, Explicit VR little endian

@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ FRAMES = (
     Media("multipart/related", "application/x-deflate", "1.2.840.10008.1.2.8.1"),
 )
 RENDERED = (Media("image/jpeg"), Media("image/png"))
-MAX_SIDE = 10_000  # pixels of a viewport (sheet section 9)
+FRAME_SIZE = (0x00280010, 0x00280011, 0x00280002, BITS_ALLOCATED)  # rows, columns, samples, bits
+MAX_FILE, MAX_FRAME = 1 << 30, 150 << 20  # bytes of what is transcoded (sheet section 9)
+MAX_SIDE = 10_000  # pixels of a viewport (the same)
 
 
 def refuse(message: str) -> ApiError:
@@ -90,7 +92,7 @@ def stored_frame(file: File, number: int, little_endian: bool = False) -> bytes:
     if pixels.encapsulated:
         return b"".join(file.data[at : at + size] for at, size in _frame_fragments(file, pixels, number))
     allocated = file.number(BITS_ALLOCATED)
-    bits = file.number(0x00280010) * file.number(0x00280011) * file.number(0x00280002) * allocated
+    bits = math.prod(map(file.number, FRAME_SIZE))
     word = model.word_bytes(pixels.tag, pixels.vr, allocated) if file.big_endian and little_endian else 1
     if file.text(0x00280004) == "YBR_FULL_422":
         bits = bits * 2 // 3
@@ -143,7 +145,8 @@ def frame(path: Path, file: File, number: int, wanted: Media) -> tuple[str, byte
     kind = f"{wanted.part}; transfer-syntax={wanted.syntax}" if wanted.syntax else wanted.part
     if wanted.syntax == EXPLICIT_LE and stored in NATIVE:
         return kind, stored_frame(file, number, little_endian=True)
-    check_transcoding({stored}, wanted.syntax or EXPLICIT_LE)
+    check_transcoding(stored, len(file.data), wanted.syntax or EXPLICIT_LE)
+    _check_frame(map(file.number, FRAME_SIZE))
     ds = dcmread(path, force=True, stop_before_pixels=True)
     array = _decoded(path, number, raw=bool(wanted.syntax))
     if not wanted.syntax:
@@ -195,22 +198,29 @@ def _encode(ds: Dataset, array: Any, syntax: str) -> bytes:
         raise ApiError(choices.NOT_TRANSCODABLE, f"cannot encode as {syntax}", "text") from error
 
 
-def check_transcoding(stored: set[str], wanted: str) -> None:
-    """Raises ApiError 406 when one of the stored syntaxes cannot become the wanted one."""
-    if wanted == "*" or stored == {wanted}:
+def check_transcoding(stored: str, size: int, wanted: str) -> None:
+    """Raises ApiError 406 when a file of this transfer syntax and size in bytes cannot have the wanted one."""
+    if wanted in ("*", stored):
         return
-    if wanted not in ENCODED or not stored <= DECODED | {wanted}:
-        listed = ", ".join(sorted(stored))
-        raise ApiError(choices.NOT_TRANSCODABLE, f"cannot transcode from {listed} to {wanted}", "text")
+    if wanted not in ENCODED or stored not in DECODED or size > MAX_FILE:
+        message = f"cannot transcode {size} bytes from {stored} to {wanted}"
+        raise ApiError(choices.NOT_TRANSCODABLE, message, "text")
+
+
+def _check_frame(size: Iterable[int]) -> None:
+    if math.prod(size) // 8 > MAX_FRAME:
+        raise ApiError(choices.NOT_TRANSCODABLE, f"cannot transcode frames over {MAX_FRAME} bytes", "text")
 
 
 def transcode(path: Path, stored: str, wanted: str) -> Iterator[bytes]:
-    """A stored file in another transfer syntax; as it is when that is its own. Raises ApiError 406."""
-    if wanted in ("*", stored):
-        yield from wado.file_pieces(path)
-        return
+    """A stored file in another transfer syntax; as it is when that is its own.
+
+    Raises ApiError 406: it cannot be had in that syntax; FileNotFoundError: it has just been deleted.
+    """
     try:
-        yield _transcoded(path, stored, wanted)
+        if wanted in ("*", stored):
+            return wado.file_pieces(path.open("rb", buffering=0))
+        return iter([_transcoded(path, stored, wanted)])
     except UNDECODABLE as error:
         message = f"cannot transcode from {stored} to {wanted}: {type(error).__name__}"
         raise ApiError(choices.NOT_TRANSCODABLE, message, "text") from error
@@ -220,6 +230,7 @@ def _transcoded(path: Path, stored: str, wanted: str) -> bytes:
     ds = dcmread(path, force=True)
     ds.file_meta = getattr(ds, "file_meta", None) or FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = UID(stored)
+    _check_frame(int(ds[tag].value or 0) for tag in FRAME_SIZE if tag in ds)
     if stored == EXPLICIT_BE:
         ds.walk(_swap_words)
     if "PixelData" in ds and stored not in NATIVE:

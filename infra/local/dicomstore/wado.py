@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from infra.local.dicomstore import choices, model
 from infra.local.dicomstore.index import Index, Instance
@@ -39,12 +40,8 @@ def missing(what: str) -> ApiError:
     return ApiError(choices.MISSING, f"DICOM {what} does not exist.", "string")
 
 
-def file_pieces(path: Path) -> Iterator[bytes]:
-    """A file in pieces; one that has just been deleted gives none."""
-    try:
-        file = path.open("rb", buffering=0)
-    except FileNotFoundError:
-        return
+def file_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """An open file in pieces; closed when the last is taken."""
     with file:
         while piece := file.read(PIECE):
             yield piece
@@ -54,6 +51,7 @@ def multipart(parts: Iterable[tuple[str, Iterable[bytes]]], kind: str, syntax: s
     """A multipart/related body from (part content type, pieces). Each boundary with its part header is one piece.
 
     The boundary is lower case, unquoted and not the last parameter: dcmweb needs all three.
+    The body breaks off where a part fails: it is too late for a status, and the missing closing boundary says it.
     """
     boundary = secrets.token_hex(24)
     extra = f"transfer-syntax={syntax}; " if syntax else ""
@@ -61,13 +59,13 @@ def multipart(parts: Iterable[tuple[str, Iterable[bytes]]], kind: str, syntax: s
 
     def body() -> Iterator[bytes]:
         line = f"--{boundary}"
-        for content_type, pieces in parts:
-            yield f"{line}\r\nContent-Type: {content_type}\r\n\r\n".encode()
-            try:
+        try:
+            for content_type, pieces in parts:
+                yield f"{line}\r\nContent-Type: {content_type}\r\n\r\n".encode()
                 yield from pieces
-            except ApiError as error:  # too late for a status: the missing closing boundary says it
-                raise CutError(error.message) from error
-            line = f"\r\n--{boundary}"
+                line = f"\r\n--{boundary}"
+        except ApiError as error:
+            raise CutError(error.message) from error
         yield f"{line}--\r\n".encode() if line.startswith("\r") else b""
 
     return header, body()
