@@ -1,9 +1,11 @@
 """Answers a search: asks the DICOM store, and says when the answer is cut. Large ones stream, row by row."""
 
+import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
@@ -11,7 +13,7 @@ from functions.search import qidors
 from functions.search.answers import RefusedError
 from functions.search.qidors import Query
 from functions.search.relay import Relay, Upstream, chain, head
-from functions.search.rows import MalformedError, joined, rewritten, split, spreadsheet, study_of
+from functions.search.rows import MalformedError, Row, joined, rewritten, split, spreadsheet, study_of
 
 Form = Literal["application/dicom+json", "application/json", "text/csv"]
 
@@ -19,6 +21,7 @@ _FORMS: Final[tuple[Form, ...]] = ("application/dicom+json", "application/json",
 _HEAD_BYTES: Final = 256 * 1024  # an answer of this size is looked at as a whole, a larger one passes through
 _SMALL_LIMIT: Final = 100  # up to here one row more is asked for, to see whether there are more
 _MERGE_ROWS: Final = 50_000  # of the store's, for one answer that is put together
+_MERGE_BYTES: Final = 4 * 1024 * 1024  # of memory, for the rows of such an answer: it is whole before it is sent
 _DOUBTS: Final = 20  # attributes of one query that the store is asked about one by one
 _REMEMBERED: Final = 4096
 _CUT: Final = "There are more results: ask for the next page"
@@ -50,10 +53,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Page:
-    """Rows of an answer, as text, and whether there are more."""
+    """Rows of an answer, as text, and the offset of the rows after them (None: these are the last)."""
 
     rows: Iterable[str]
-    cut: bool
+    following: int | None
     query: Query
     close: Callable[[], None] = lambda: None
     raw: bytes | Iterator[bytes] | None = None  # all of it, where no row has to be looked at
@@ -111,14 +114,14 @@ class Searcher:
         """
         page = self._merged(query, base) if query.merged else self._direct(query, form, base)
         query = page.query
-        warnings = [*query.warnings, *([_CUT] if page.cut else [])]
+        warnings = [*query.warnings, *([] if page.following is None else [_CUT])]
         headers: dict[str, str] = {"Content-Type": form}
         if warnings:
             headers["Warning"] = ", ".join(f'299 dicom-functions "{text}"' for text in warnings)
-        if page.cut and query.offset + query.limit <= qidors.OFFSET_MAX:
+        if page.following is not None and page.following <= qidors.OFFSET_MAX:
             url = own_url()
             joint = "&" if "?" in url else "?"
-            headers["Link"] = f'<{url}{joint}limit={query.limit}&offset={query.offset + query.limit}>; rel="next"'
+            headers["Link"] = f'<{url}{joint}limit={query.limit}&offset={page.following}>; rel="next"'
         if form != "text/csv":
             return Reply(200, headers, page.raw or joined(page.rows), page.close)
         headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
@@ -133,48 +136,52 @@ class Searcher:
     def _direct(self, query: Query, form: Form, base: str) -> Page:
         small = query.limit <= _SMALL_LIMIT
         query, upstream = self._asked(query, query.searches[0], query.limit + small, query.offset)
+        after = query.offset + query.limit
         chunks = rewritten(upstream.chunks(), self._relay.prefixes, base.encode())
         first, whole = head(chunks, _HEAD_BYTES)
         if not whole:
             more = self._more(query)
             rows = (text for text, _ in split(chain(first, chunks)))
             raw = None if small or form == "text/csv" else chain(first, chunks)
-            return Page(islice(rows, query.limit), more, query, upstream.close, raw)
-        count = _count(first)
-        more = count > query.limit or (not small and count == query.limit and self._more(query))
-        if form != "text/csv" and count <= query.limit:
-            return Page((), more, query, upstream.close, first if count else b"[]")
-        found = islice((text for text, _ in split([first])), query.limit)
-        return Page(found, more, query, upstream.close)
+            return Page(islice(rows, query.limit), after if more else None, query, upstream.close, raw)
+        found = _count(first)
+        more = found > query.limit or (not small and found == query.limit and self._more(query))
+        following = after if more else None
+        if form != "text/csv" and found <= query.limit:
+            return Page((), following, query, upstream.close, first if found else b"[]")
+        rows = (text for text, _ in split([first]))
+        return Page(islice(rows, query.limit), following, query, upstream.close)
 
     def _merged(self, query: Query, base: str) -> Page:
         """One row for each study, series or instance, from the rows of several searches or of a lower level."""
-        seen: set[str] = set()
+        seen: set[bytes] = set()
         rows: list[str] = []
-        read = 0
+        read = held = 0
         size = min(qidors.LIMIT_MAX[query.store_level], 4 * (query.offset + query.limit + 1))
         for filters in query.searches:
-            for offset in range(0, _MERGE_ROWS, size):
+            for offset in count(0, size):
+                if read >= _MERGE_ROWS:  # and so it will be for the next page
+                    text = f"only {read} rows of the DICOM store were looked at: narrow the search"
+                    return Page(rows, None, replace(query, warnings=(*query.warnings, text)))
                 query, upstream = self._asked(query, filters, size, offset)
-                count = 0
+                before = read
                 for text, row in split(rewritten(upstream.chunks(), self._relay.prefixes, base.encode())):
-                    count += 1
-                    uid = str(row.get(qidors.UID_TAG[query.level], {}).get("Value", [""])[0])
-                    if uid in seen:
+                    read += 1
+                    if (key := _identity(row, query.level)) in seen:
                         continue
-                    seen.add(uid)
-                    if len(seen) > query.offset + query.limit:
+                    seen.add(key)
+                    if len(seen) <= query.offset:
+                        continue
+                    if query.store_level != query.level:
+                        text = _compact(study_of(row, qidors.STUDY_TAGS))
+                    held += sys.getsizeof(text)
+                    if len(rows) == query.limit or (rows and held > _MERGE_BYTES):
                         upstream.close()
-                        return Page(rows, True, query)
-                    if len(seen) > query.offset:
-                        one = query.store_level == query.level
-                        rows.append(text if one else json.dumps(study_of(row, qidors.STUDY_TAGS), ensure_ascii=False))
-                read += count
-                if read >= _MERGE_ROWS:
-                    return Page(rows, True, query)
-                if count < size:
+                        return Page(rows, query.offset + len(rows), query)
+                    rows.append(text)
+                if read - before < size:
                     break
-        return Page(rows, False, query)
+        return Page(rows, None, query)
 
     def _asked(self, query: Query, filters: dict[str, str], limit: int, offset: int) -> tuple[Query, Upstream]:
         """Ask the store; once more without the attributes that it turns out not to know."""
@@ -194,7 +201,8 @@ class Searcher:
 
     def _can_include(self, query: Query, name: str) -> bool:
         """Whether the store knows this attribute: asked once, remembered while the process lives."""
-        if name not in self._includes:
+        known = self._includes.get(name)
+        if known is None:
             try:
                 self._relay.get(query.store_level, f"limit=1&includefield={name}", {}).close()
                 known = True
@@ -205,7 +213,7 @@ class Searcher:
             if len(self._includes) >= _REMEMBERED:
                 self._includes.clear()
             self._includes[name] = known
-        return self._includes[name]
+        return known
 
     def _more(self, query: Query) -> bool:
         """Whether a row follows this page. Where the store does not say, there may be one."""
@@ -230,6 +238,20 @@ class Searcher:
             upstream.close()
             raise RefusedError("unavailable", "the DICOM store gave no answer that makes sense")
         return upstream
+
+
+def _compact(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+
+
+def _identity(row: Row, level: str) -> bytes:
+    """What tells a row from others: its UID and those above it, since a UID alone may stand in two places.
+
+    As a digest: of long answers many are remembered.
+    """
+    tags = list(qidors.UID_TAG.values())[: list(qidors.UID_TAG).index(level) + 1]
+    uids = (str((row.get(tag, {}).get("Value") or [""])[0]) for tag in tags)
+    return hashlib.blake2b("/".join(uids).encode(), digest_size=16).digest()
 
 
 def _count(answer: bytes) -> int:

@@ -104,6 +104,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif not whole:
             self.wfile.write(b"0\r\n\r\n")
 
+    def finish(self) -> None:
+        with contextlib.suppress(ConnectionError):  # who asked has read enough and is gone
+            super().finish()
+
     def log_message(self, *_: object) -> None:
         """Nothing."""
 

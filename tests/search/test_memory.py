@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.search.kit import Answer, FakeStore, Function, function, row
+from tests.search.kit import Answer, Asked, FakeStore, Function, function, row
 
 pytestmark = pytest.mark.serial
 MIB = 1024 * 1024
@@ -42,6 +42,11 @@ def large(rows: int) -> Iterator[bytes]:
         yield b",".join([one] * 100) + (b"," if number + 100 < rows else b"]")
 
 
+def distinct(modality: str, number: int) -> bytes:
+    """A row that is like no other."""
+    return json.dumps(row(t00080018=f"{modality}.{number}", t00204000="x" * 3000)).encode()
+
+
 def read(running: Function, target: str, accept: str) -> int:
     """How many bytes the answer has, without keeping them."""
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=120)
@@ -61,6 +66,21 @@ def test_fifty_thousand_rows_cost_no_more_than_one(fresh: Function, store: FakeS
     store.plan = lambda asked: Answer(body=large(ROWS)) if "offset" not in asked.query else Answer(204, b"")
     size = read(fresh, f"/instances?limit={ROWS}&includefield=PatientName", accept)
     assert size > 25 * MIB
+    assert peak_mib(fresh) - before < 16
+
+
+def test_an_answer_that_is_put_together_costs_no_more_than_another(fresh: Function, store: FakeStore) -> None:
+    def plan(asked: Asked) -> Answer:
+        modality = asked.query.partition("Modality=")[2][:2]
+        return Answer(
+            body=(b"[" * (n == 0) + distinct(modality, n) + (b"]" if n == 24_999 else b",") for n in range(25_000))
+        )
+
+    before = peak_mib(fresh)
+    store.plan = plan
+    for offset in (0, 40_000):
+        target = f"/instances?Modality=CT,MR&limit={ROWS}&offset={offset}&includefield=all"
+        assert read(fresh, target, "application/dicom+json") > 3.5 * MIB
     assert peak_mib(fresh) - before < 16
 
 

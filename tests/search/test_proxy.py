@@ -108,40 +108,6 @@ def test_a_limit_over_the_stores_is_clamped(search: Function, store: FakeStore) 
     assert "lowered to 5000" in reply.headers["warning"]
 
 
-def test_studies_of_a_modality_are_put_together_from_series(search: Function, store: FakeStore) -> None:
-    series = [row(t0020000D=f"1.{number // 3}", t0020000E=f"2.{number}", t00080060="CT") for number in range(30)]
-    asked = store.answers(Answer(body=json.dumps(series).encode()))
-    reply = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=2")
-    assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2", "1.3", "1.4", "1.5"]
-    assert all("0020000E" not in one and "00080060" not in one for one in reply.json())
-    assert "offset=6" in reply.headers["link"]
-    assert asked[0].path == "series"
-    last = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=8")
-    assert len(last.json()) == 2
-    assert "link" not in last.headers
-
-
-def test_pages_of_series_are_read_until_there_are_enough_studies(search: Function, store: FakeStore) -> None:
-    def plan(asked: Asked) -> Answer:
-        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
-        offset, limit = int(query.get("offset", "0")), int(query["limit"])
-        found = [row(t0020000D=f"1.{number // 50}") for number in range(offset, min(offset + limit, 500))]
-        return Answer(body=json.dumps(found).encode())
-
-    store.answers(Answer())
-    store.plan = plan
-    reply = search.send("/studies?Modality=CT&limit=20")
-    assert len(reply.json()) == 10
-    assert "link" not in reply.headers
-    assert len(store.asked) > 1
-
-
-def test_several_studies_by_uid_are_found_once_each(search: Function, store: FakeStore) -> None:
-    store.answers(Answer(body=rows(1)), Answer(body=rows(2)), Answer(204, b""))
-    reply = search.send("/studies?StudyInstanceUID=1.2.0,1.2.1,1.2.9")
-    assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2.0", "1.2.1"]
-
-
 def test_an_attribute_that_only_the_store_can_judge_is_dropped_when_it_refuses(
     search: Function, store: FakeStore
 ) -> None:

@@ -1,0 +1,112 @@
+"""Answers that are put together from several of the store's: each thing once, page by page, and an end."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qs
+
+from tests.search.kit import Answer, Asked, FakeStore, Function, Reply, row
+
+
+def stored(one: Callable[[str, int], object], count: int) -> Callable[[Asked], Answer]:
+    """A store with `count` rows for each modality, each made by `one` of the modality and its place."""
+
+    def plan(asked: Asked) -> Answer:
+        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+        offset = int(query.get("offset", "0"))
+        places = range(offset, min(offset + int(query["limit"]), count))
+        return Answer(body=json.dumps([one(query["Modality"], place) for place in places]).encode())
+
+    return plan
+
+
+def followed(search: Function, target: str) -> Iterator[Reply]:
+    """This page and those that the links lead to; more than a hundred are no way to an end."""
+    for _ in range(100):
+        reply = search.send(target)
+        assert reply.status == 200
+        yield reply
+        if "link" not in reply.headers:
+            return
+        target = reply.headers["link"][1:].partition(">")[0].removeprefix(search.url)
+    raise AssertionError("the links do not end")
+
+
+def test_studies_of_a_modality_are_put_together_from_series(search: Function, store: FakeStore) -> None:
+    series = [row(t0020000D=f"1.{number // 3}", t0020000E=f"2.{number}", t00080060="CT") for number in range(30)]
+    asked = store.answers(Answer(body=json.dumps(series).encode()))
+    reply = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=2")
+    assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2", "1.3", "1.4", "1.5"]
+    assert all("0020000E" not in one and "00080060" not in one for one in reply.json())
+    assert "offset=6" in reply.headers["link"]
+    assert asked[0].path == "series"
+    last = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=8")
+    assert len(last.json()) == 2
+    assert "link" not in last.headers
+
+
+def test_pages_of_series_are_read_until_there_are_enough_studies(search: Function, store: FakeStore) -> None:
+    def plan(asked: Asked) -> Answer:
+        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+        offset, limit = int(query.get("offset", "0")), int(query["limit"])
+        found = [row(t0020000D=f"1.{number // 50}") for number in range(offset, min(offset + limit, 500))]
+        return Answer(body=json.dumps(found).encode())
+
+    store.answers(Answer())
+    store.plan = plan
+    reply = search.send("/studies?Modality=CT&limit=20")
+    assert len(reply.json()) == 10
+    assert "link" not in reply.headers
+    assert len(store.asked) > 1
+
+
+def test_several_studies_by_uid_are_found_once_each(search: Function, store: FakeStore) -> None:
+    found = [row(t0020000D="1.2.0"), row(t0020000D="1.2.1")]
+    store.answers(*(Answer(body=json.dumps(rows).encode()) for rows in (found[:1], found, [])))
+    reply = search.send("/studies?StudyInstanceUID=1.2.0,1.2.1,1.2.9")
+    assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2.0", "1.2.1"]
+
+
+def test_one_uid_in_two_series_is_two_instances(search: Function, store: FakeStore) -> None:
+    found = [row(t0020000D="1.2", t0020000E=f"1.{place % 2}", t00080018="1.9") for place in range(3)]
+    store.answers(Answer(body=json.dumps(found[:2]).encode()), Answer(body=json.dumps(found[2:]).encode()))
+    reply = search.send("/instances?Modality=CT,MR")
+    assert [one["0020000E"]["Value"] for one in reply.json()] == [["1.0"], ["1.1"]]
+    store.answers(Answer(body=json.dumps(found[:2]).encode()), Answer(204, b""))
+    assert len(search.send("/series?Modality=CT,MR").json()) == 2
+    store.answers(Answer(body=json.dumps(found[:2]).encode()), Answer(204, b""))
+    assert len(search.send("/studies?Modality=CT,MR").json()) == 1
+
+
+def test_a_row_without_its_uid_is_no_bug(search: Function, store: FakeStore) -> None:
+    store.answers(Answer(body=b'[{"0020000D": {"vr": "UI", "Value": []}, "00080018": {"vr": "UI", "Value": []}}]'))
+    assert len(search.send("/instances?Modality=CT,MR").json()) == 1
+
+
+def test_large_rows_make_short_pages_that_lead_to_all_of_them(search: Function, store: FakeStore) -> None:
+    store.answers(Answer())
+    store.plan = stored(lambda kind, place: row(t00080018=f"{kind}.{place}", t00204000="x" * 30_000), 300)
+    pages = list(followed(search, "/instances?Modality=CT,MR&limit=1000&includefield=all"))
+    assert all(reply.headers["warning"].endswith('ask for the next page"') for reply in pages[:-1])
+    assert all(len(reply.body) < 4 * 1024 * 1024 for reply in pages)
+    found = [one["00080018"]["Value"][0] for reply in pages for one in reply.json()]
+    assert found == [f"{kind}.{place}" for kind, place in itertools.product(("CT", "MR"), range(300))]
+
+
+def test_links_end_where_no_more_series_are_read(search: Function, store: FakeStore) -> None:
+    store.answers(Answer())
+    store.plan = stored(lambda _, place: row(t0020000D=f"1.{place // 4}"), 60_000)
+    first, *others = followed(search, "/studies?Modality=CT&limit=1000&offset=11000")
+    assert len(first.json()) == 1000
+    assert sum(len(reply.json()) for reply in others) == 500
+    assert others[-1].headers["warning"] == (
+        '299 dicom-functions "only 50000 rows of the DICOM store were looked at: narrow the search"'
+    )
+
+
+def test_several_searches_that_were_read_to_their_ends_say_nothing(search: Function, store: FakeStore) -> None:
+    store.answers(Answer())
+    store.plan = stored(lambda kind, place: row(t00080018=f"{kind}.{place}"), 26_000)
+    reply = search.send("/instances?Modality=CT,MR&limit=50000&offset=10000")
+    assert len(reply.json()) == 42_000
+    assert "warning" not in reply.headers
