@@ -164,7 +164,8 @@ class _Service:
         if not caller.fixed:
             return
         key = (json.dumps(caller.fixed, sort_keys=True), resource.study)
-        if key in self._allowed and self._allowed[key].remaining_s():
+        remembered = self._allowed.get(key)
+        if remembered and remembered.remaining_s():
             return
         if not self._searcher.holds(resource.study, dict(caller.fixed)):
             raise RefusedError("not_found", "the DICOM store has no such thing")
