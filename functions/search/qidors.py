@@ -236,6 +236,8 @@ class _Reader:
         values = [value]
         if keyword in _UID_KEYS or keyword == "Modality":
             values = [item for item in re.split(r"[,\\]", value) if item]
+        if not values:
+            raise _bad(name, "takes at least one value between the commas")
         self.filters[keyword] = [self._value(name, keyword, item) for item in values]
 
     def _value(self, name: str, keyword: str, value: str) -> str:

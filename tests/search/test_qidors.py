@@ -88,6 +88,9 @@ def test_what_the_store_cannot_search_for_is_refused_by_name(level: str, name: s
         ("includefield", "Patient Name"),
         ("includefield", "<script>"),
         ("Modality", "c/t"),
+        ("Modality", ","),
+        ("Modality", "\\"),
+        ("StudyInstanceUID", ",\\,"),
     ],
 )
 def test_a_bad_value_is_refused_by_the_parameters_name_and_never_repeated(name: str, value: str) -> None:
