@@ -114,13 +114,14 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def callers(text: str) -> dict[str, dict[str, str]]:
-    """Who may call, as addresses or as JSON with what each is limited to."""
-    if not text.startswith("{"):
-        return {name: {} for name in words(text)}
+    """Who may call, as addresses or as JSON with what each is limited to; nothing at all: everyone."""
+    callers: object
     try:
-        callers: object = json.loads(text)
+        callers = json.loads(text) if text.startswith("{") else {name: {} for name in words(text)}
     except ValueError:
         callers = None
+    if text and callers == {}:
+        raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
     if not isinstance(callers, dict) or not all(map(_is_fixed, callers.values())):
         keys = ", ".join(FIXABLE)
         raise ValueError(f'takes addresses separated by commas, or JSON {{"ADDRESS": {{"KEY": "VALUE"}}}} with {keys}')

@@ -246,6 +246,19 @@ def test_another_sites_page_cannot_ask_for_exports(guarded: Function, limited: d
     assert guarded.send("/exports", "POST", {**headers, "Content-Type": "text/plain"}, body).status == 415
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 202), ("same-site", 403), ("cross-site", 403), ("none", 403)]
+)
+def test_the_page_may_ask_for_exports_through_a_proxy_that_names_another_host(
+    guarded: Function, limited: dict[str, str], site: str, status: int
+) -> None:
+    """`gcloud run services proxy`: Host is the service's, Origin where the proxy listens."""
+    body = json.dumps({"path": "studies/1.2", "destination": "gs://exports/trials/7", "format": "jpeg"}).encode()
+    headers = {"Host": "search-abc.a.run.app", "Origin": "http://localhost:8080", "Sec-Fetch-Site": site}
+    reply = guarded.send("/exports", "POST", {"Content-Type": "application/json", **limited, **headers}, body)
+    assert reply.status == status
+
+
 def test_tokens_and_keys_stay_out_of_the_log(guarded: Function, signer: Signer) -> None:
     token = signer.token()
     guarded.send("/studies", headers=bearer(token))
@@ -271,6 +284,13 @@ def test_callers_are_a_list_or_a_table() -> None:
 def test_a_filter_that_would_not_hold_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="SEARCH_CALLERS"):
         settings(SEARCH_CALLERS=text)
+
+
+@pytest.mark.parametrize("text", ["{}", "{ }", ",", " , "])
+def test_a_list_without_a_caller_is_not_taken_for_everyone(text: str) -> None:
+    with pytest.raises(SettingsError, match="SEARCH_CALLERS lists nobody"):
+        settings(SEARCH_CALLERS=text)
+    assert settings(SEARCH_CALLERS="").search_callers == {}
 
 
 @pytest.mark.parametrize(
