@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 from functions.common.credentials import Credentials
 from functions.common.errors import RetryableError
 from functions.search.answers import RefusedError
+from functions.search.rows import Urls
 
 CHUNK_BYTES: Final = 256 * 1024
+_VERSIONS: Final = ("/v1", "/v1beta1")
 _CONNECT_TIMEOUT_S: Final = 10.0
 _IDLE_CONNECTIONS: Final = 64
 _DRAIN_BYTES: Final = 64 * 1024
@@ -181,9 +183,11 @@ class Relay:
         self._prefix = f"{url.path}/{store}/dicomWeb/"
         self._host = _Host(self._url, timeout_s)
         self._credentials = Credentials()
-        # How the store names its own URLs in what it answers; either version may appear.
-        versions = {url.path, *(url.path.rpartition("/")[0] + version for version in ("/v1", "/v1beta1"))}
-        self.prefixes = tuple(f"{self._url}{path}/{store}/dicomWeb/".encode() for path in sorted(versions))
+        # Either version may appear in an answer, below the endpoint's own path or without it.
+        above = url.path.rpartition("/")[0]
+        self.urls = Urls(
+            sorted({url.path, *(f"{root}{version}" for root in ("", above) for version in _VERSIONS)}), store
+        )
 
     def get(self, path: str, query: str, headers: dict[str, str]) -> Upstream:
         """Send one GET.

@@ -68,7 +68,7 @@ def answer(
     chunks = upstream.chunks()
     if target.media == "metadata" and "Content-Encoding" not in back:
         back.pop("Content-Length", None)
-        chunks = rewritten(chunks, relay.prefixes, base.encode())
+        chunks = rewritten(chunks, relay.urls, base.encode())
     if upstream.status == 304:
         upstream.drain()
         return Reply(304, {name: back[name] for name in ("ETag", "Last-Modified") if name in back})

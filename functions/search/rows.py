@@ -11,6 +11,7 @@ from typing import Any, Final
 ROW_LIMIT: Final = 32 * 1024 * 1024  # characters; one instance with `includefield=all` stays far below
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _AFTER: Final = {"[": "{]", ",": "{", "]": ""}
+_HOST_LENGTH: Final = 260  # of a host with its port
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _CSV_PIECE: Final = 64 * 1024
 
@@ -84,14 +85,32 @@ def joined(rows: Iterable[str]) -> Iterator[bytes]:
     yield b"[]" if separator == "[" else b"]"
 
 
-def rewritten(chunks: Iterable[bytes], prefixes: Sequence[bytes], base: bytes) -> Iterator[bytes]:
-    """The chunks with each prefix replaced by `base`, wherever the chunks are cut."""
-    hold = max(map(len, prefixes)) - 1
+class Urls:
+    """How the URLs of a DICOM store begin, on whatever host: the API has more names than the one it is asked by.
+
+    Args:
+        roots: what may stand between the host and the store's name, such as `/v1`.
+        store: `projects/…/dicomStores/…`.
+    """
+
+    def __init__(self, roots: Sequence[str], store: str) -> None:
+        path = f"/{store}/dicomWeb/"
+        self.path = path.encode()
+        self.beginning = re.compile(
+            rf'https?://[^/"\s]{{1,{_HOST_LENGTH}}}(?:{"|".join(map(re.escape, roots))}){re.escape(path)}'.encode()
+        )
+        self.longest = len("https://") + _HOST_LENGTH + max(map(len, roots)) + len(path)
+
+
+def rewritten(chunks: Iterable[bytes], urls: Urls, base: bytes) -> Iterator[bytes]:
+    """The chunks with `base` for the beginning of each of these URLs, wherever the chunks are cut."""
+    hold = urls.longest - 1
+    base = base.replace(b"\\", rb"\\")  # as a template
     rest = b""
     for chunk in chunks:
         piece = rest + chunk
-        for prefix in prefixes:
-            piece = piece.replace(prefix, base)
+        if urls.path in piece:
+            piece = urls.beginning.sub(base, piece)
         cut = max(0, len(piece) - hold)
         rest = piece[cut:]
         if cut:

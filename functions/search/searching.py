@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
@@ -21,7 +20,7 @@ _FORMS: Final[tuple[Form, ...]] = ("application/dicom+json", "application/json",
 _HEAD_BYTES: Final = 256 * 1024  # an answer of this size is looked at as a whole, a larger one passes through
 _SMALL_LIMIT: Final = 100  # up to here one row more is asked for, to see whether there are more
 _MERGE_ROWS: Final = 50_000  # of the store's, for one answer that is put together
-_MERGE_BYTES: Final = 4 * 1024 * 1024  # of memory, for the rows of such an answer: it is whole before it is sent
+_MERGE_BYTES: Final = 4 * 1024 * 1024  # of the rows of such an answer: it is whole before it is sent
 _DOUBTS: Final = 20  # attributes of one query that the store is asked about one by one
 _REMEMBERED: Final = 4096
 _CUT: Final = "There are more results: ask for the next page"
@@ -137,7 +136,7 @@ class Searcher:
         small = query.limit <= _SMALL_LIMIT
         query, upstream = self._asked(query, query.searches[0], query.limit + small, query.offset)
         after = query.offset + query.limit
-        chunks = rewritten(upstream.chunks(), self._relay.prefixes, base.encode())
+        chunks = rewritten(upstream.chunks(), self._relay.urls, base.encode())
         first, whole = head(chunks, _HEAD_BYTES)
         if not whole:
             more = self._more(query)
@@ -155,17 +154,17 @@ class Searcher:
     def _merged(self, query: Query, base: str) -> Page:
         """One row for each study, series or instance, from the rows of several searches or of a lower level."""
         seen: set[bytes] = set()
-        rows: list[str] = []
+        rows: list[bytes] = []
         read = held = 0
         size = min(qidors.LIMIT_MAX[query.store_level], 4 * (query.offset + query.limit + 1))
         for filters in query.searches:
             for offset in count(0, size):
                 if read >= _MERGE_ROWS:  # and so it will be for the next page
                     text = f"only {read} rows of the DICOM store were looked at: narrow the search"
-                    return Page(rows, None, replace(query, warnings=(*query.warnings, text)))
+                    return Page(map(bytes.decode, rows), None, replace(query, warnings=(*query.warnings, text)))
                 query, upstream = self._asked(query, filters, size, offset)
                 before = read
-                for text, row in split(rewritten(upstream.chunks(), self._relay.prefixes, base.encode())):
+                for text, row in split(rewritten(upstream.chunks(), self._relay.urls, base.encode())):
                     read += 1
                     if (key := _identity(row, query.level)) in seen:
                         continue
@@ -173,15 +172,16 @@ class Searcher:
                     if len(seen) <= query.offset:
                         continue
                     if query.store_level != query.level:
-                        text = _compact(study_of(row, qidors.STUDY_TAGS))
-                    held += sys.getsizeof(text)
+                        text = json.dumps(study_of(row, qidors.STUDY_TAGS), separators=(",", ":"))
+                    line = text.encode()
+                    held += len(line)
                     if len(rows) == query.limit or (rows and held > _MERGE_BYTES):
                         upstream.close()
-                        return Page(rows, query.offset + len(rows), query)
-                    rows.append(text)
+                        return Page(map(bytes.decode, rows), query.offset + len(rows), query)
+                    rows.append(line)
                 if read - before < size:
                     break
-        return Page(rows, None, query)
+        return Page(map(bytes.decode, rows), None, query)
 
     def _asked(self, query: Query, filters: dict[str, str], limit: int, offset: int) -> tuple[Query, Upstream]:
         """Ask the store; once more without the attributes that it turns out not to know."""
@@ -238,10 +238,6 @@ class Searcher:
             upstream.close()
             raise RefusedError("unavailable", "the DICOM store gave no answer that makes sense")
         return upstream
-
-
-def _compact(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
 
 
 def _identity(row: Row, level: str) -> bytes:

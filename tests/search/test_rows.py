@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.search.rows import MalformedError, joined, rewritten, split, spreadsheet
+from functions.search.rows import MalformedError, Urls, joined, rewritten, split, spreadsheet
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -57,12 +57,21 @@ def test_text_that_is_not_utf8_is_malformed_and_nothing_is_an_empty_array() -> N
         assert b"".join(joined([])) == b"[]"
 
 
-@given(st.integers(1, 30), st.text("ab/http:.", max_size=60))
+@given(st.integers(1, 30), st.text('ab/http:." s1v', max_size=60))
 def test_urls_are_replaced_wherever_the_pieces_are_cut(size: int, text: str) -> None:
-    prefixes = (b"http://a/v1/", b"http://a/v1beta1/")
-    data = text.encode() + b"http://a/v1/x" + text.encode() + b"http://a/v1beta1/y"
-    expected = data.replace(prefixes[0], b"https://me/").replace(prefixes[1], b"https://me/")
-    assert b"".join(rewritten(pieces(data, size), prefixes, b"https://me/")) == expected
+    between = text.encode() + b'"'
+    beginnings = (b"http://a/v1/s/dicomWeb/", b"https://b.example:8443/v1beta1/s/dicomWeb/", b"http://a/v1/t/dicomWeb/")
+    data = between.join([b"", *(beginning + b"x" for beginning in beginnings), b""])
+    expected = between.join([b"", b"https://me/x", b"https://me/x", beginnings[2] + b"x", b""])
+    assert b"".join(rewritten(pieces(data, size), Urls(("/v1", "/v1beta1"), "s"), b"https://me/")) == expected
+
+
+def test_a_url_may_have_the_longest_host_there_is() -> None:
+    url = b"https://" + b"h" * 254 + b":65535/v1beta1/s/dicomWeb/"
+    data = b"x" * 1000 + url + b"y" * 1000
+    for size in (1, 7, 500, 5000):
+        urls = Urls(("/v1", "/v1beta1"), "s")
+        assert b"".join(rewritten(pieces(data, size), urls, b"/")) == b"x" * 1000 + b"/" + b"y" * 1000
 
 
 def test_a_spreadsheet_opens_as_text() -> None:
