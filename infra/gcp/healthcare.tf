@@ -21,6 +21,12 @@ resource "google_healthcare_dataset" "this" {
     }
   }
 
+  # Deleting a dataset deletes every scan in it. A plan that would (another region, name or key, or a dicom_store
+  # named later) fails; what is to go is taken out of the state first, as `deploy.sh --destroy` does, and kept.
+  lifecycle {
+    prevent_destroy = true
+  }
+
   depends_on = [time_sleep.apis, google_kms_crypto_key_iam_member.agents]
 }
 
@@ -29,4 +35,8 @@ resource "google_healthcare_dicom_store" "this" {
   count   = local.own_store ? 1 : 0
   name    = var.store
   dataset = google_healthcare_dataset.this[0].id
+
+  lifecycle {
+    prevent_destroy = true
+  }
 }

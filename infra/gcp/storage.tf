@@ -18,7 +18,7 @@ resource "google_storage_bucket" "data" {
   location                    = upper(var.region)
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
-  force_destroy               = var.deletable_buckets
+  force_destroy               = false
 
   soft_delete_policy {
     retention_duration_seconds = each.value.soft_delete_days * 86400
@@ -63,6 +63,10 @@ resource "google_storage_bucket" "data" {
     content {
       default_kms_key_name = encryption.value
     }
+  }
+
+  lifecycle {
+    prevent_destroy = true
   }
 
   depends_on = [time_sleep.apis, google_kms_crypto_key_iam_member.agents]

@@ -277,12 +277,6 @@ variable "retention_days" {
   }
 }
 
-variable "deletable_buckets" {
-  description = "Whether `terraform destroy` may delete buckets that hold objects. Leave it off."
-  type        = bool
-  default     = false
-}
-
 # --- operations ------------------------------------------------------------------------
 
 variable "alert_email" {

@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,28 @@ def workspace() -> Path:
     return gcp
 
 
+@contextmanager
+def applied(*targets: str) -> Iterator[Callable[..., str]]:
+    """Pretend to have applied these resources and what they need, with the defaults, on a state that is thrown away.
+
+    Yields:
+        What plans them with other variables, and raises TerraformError when that is refused.
+    """
+    if _stand_ins() is None:
+        pytest.skip("applying without an account takes the schema-only providers (TFSCHEMA_HOME)")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "variables.tfvars.json"
+        arguments = ["-input=false", "-no-color", "-lock=false", f"-state={folder}/state", f"-var-file={file}"]
+        arguments += [f"-target={target}" for target in targets]
+
+        def go(*command: str, **chosen: object) -> str:
+            file.write_text(json.dumps({"project": PROJECT, **chosen}))
+            return run(workspace(), *command, *arguments, TFSCHEMA_ALLOW_APPLY="1", TFSCHEMA_CHECKS="0")
+
+        go("apply", "-auto-approve")
+        yield functools.partial(go, "plan")
+
+
 def plan(**variables: object) -> "Plan":
     """What terraform would make with these variables. Skips the test where only real providers are: they want a login.
 
@@ -162,11 +185,13 @@ class Plan:
         return self._data["planned_values"]["outputs"][name].get("value")
 
     def references(self, kind: str, attribute: str) -> dict[str, list[str]]:
-        """For each resource block of a type, what an attribute's expression refers to."""
+        """For each resource block of a type, what an attribute (`a`, or `block.a`) refers to."""
         found = {}
+        outer, _, inner = attribute.rpartition(".")
         for prefix, block in _blocks(self._data["configuration"]["root_module"]):
             if block["type"] == kind:
-                found[prefix + block["address"]] = block["expressions"].get(attribute, {}).get("references", [])
+                expressions = block["expressions"].get(outer, [{}])[0] if outer else block["expressions"]
+                found[prefix + block["address"]] = expressions.get(inner, {}).get("references", [])
         return found
 
 

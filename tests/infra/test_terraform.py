@@ -118,6 +118,21 @@ def test_every_bucket_is_uniform_and_never_public(plan: Plan) -> None:
         assert bucket["force_destroy"] is (name == f"{PROJECT}-dicom-source"), name
 
 
+def test_no_plan_destroys_what_holds_data() -> None:
+    """Neither in another region nor with a store that is named later: Google deletes a dataset with all its scans."""
+    dataset, store = "google_healthcare_dataset.this", "google_healthcare_dicom_store.this"
+    bucket = "google_storage_bucket.data"
+    other = f"projects/{PROJECT}/locations/us-central1/datasets/clinic/dicomStores/pacs"
+    with terraform.applied(store, bucket) as planned:
+        for variables, refused in (
+            ({"region": "europe-west4"}, {dataset, bucket}),
+            ({"dicom_store": other}, {dataset}),
+        ):
+            with pytest.raises(TerraformError, match="Instance cannot be destroyed") as said:
+                planned(**variables)
+            assert set(re.findall(r"Resource (google_\w+\.\w+)\S* has", str(said.value))) >= refused, variables
+
+
 def test_no_bucket_deletes_by_itself_unless_asked(plan: Plan) -> None:
     deleting = {
         name
@@ -218,7 +233,10 @@ def test_what_is_only_known_in_the_cloud_is_wired_to_the_right_thing() -> None:
     topics = plan.references("google_pubsub_subscription", "topic")
     assert topics["google_pubsub_subscription.ledger"][0] == "google_pubsub_topic.outcomes.id"
     assert topics["google_pubsub_subscription.outcomes_dead_hold"][0] == "google_pubsub_topic.outcomes_dead.id"
+    dead = plan.references("google_pubsub_subscription", "dead_letter_policy.dead_letter_topic")
+    assert dead["google_pubsub_subscription.ledger"][0] == "google_pubsub_topic.outcomes_dead.id"
     module = "module.event_function.google_pubsub_subscription"
+    assert dead[f"{module}.push"][0] == "google_pubsub_topic.dead.id"
     assert topics[f"{module}.push"][0] == "google_pubsub_topic.this.id"
     assert topics[f"{module}.hold"][0] == "google_pubsub_topic.dead.id"
     (notified,) = plan.references("google_storage_notification", "topic").values()
