@@ -10,6 +10,7 @@ from functions.common.errors import RetryableError, SettingsError
 from functions.common.settings import Settings
 from ops import needs
 from ops.needs import Need
+from ops.subscription import EMPTY_PULLS
 from ops.system import Client, System
 
 Status = Literal["ok", "failed", "skipped"]
@@ -77,7 +78,7 @@ def notification(system: System, client: Client) -> Iterator[Finding]:
 
 def topics(system: System, client: Client) -> Iterator[Finding]:
     """Each topic is there, those of dead letters too."""
-    names = [*system.topology["topics"].values(), *(item["dead_letter_topic"] for item in _bound(system))]
+    names = [*system.topology["topics"].values(), *(item["dead_letter_topic"] for item in system.bound.values())]
     for name in names:
         found = _fetch(client, f"{system.endpoints.pubsub}/v1/{system.topic(name)}", "topic", name)
         yield found if isinstance(found, Finding) else Finding("topic", name, "ok")
@@ -85,7 +86,7 @@ def topics(system: System, client: Client) -> Iterator[Finding]:
 
 def subscriptions(system: System, client: Client) -> Iterator[Finding]:
     """Each subscription is bound, delivers and gives up as the topology says, and never expires."""
-    for item in _bound(system):
+    for item in system.bound.values():
         name = item.get("subscription") or item["name"]
         found = _fetch(client, f"{system.endpoints.pubsub}/v1/{system.subscription(name)}", "subscription", name)
         if isinstance(found, Finding):
@@ -100,7 +101,7 @@ def subscriptions(system: System, client: Client) -> Iterator[Finding]:
 
 def dead_letters(system: System, client: Client) -> Iterator[Finding]:
     """Each subscription for dead letters is there and empty."""
-    for item in _bound(system):
+    for function, item in system.bound.items():
         name = item["dead_letter_subscription"]
         url = f"{system.endpoints.pubsub}/v1/{system.subscription(name)}"
         found = _fetch(client, url, "dead letters", name)
@@ -109,9 +110,8 @@ def dead_letters(system: System, client: Client) -> Iterator[Finding]:
         elif not found.get("topic", "").endswith(f"/{item['dead_letter_topic']}"):
             yield Finding("dead letters", name, "failed", "is bound to another topic: they are lost", _REDEPLOY)
         else:
-            # What the ledger missed is found by reconcile; what a function gave up goes back to it.
-            again = "reconcile" if "bucket" in item else "replay dead-letters"
-            yield _held(client, url, name, f"see the log for why; then python -m ops {again}")
+            mend = f"see the log for why; then python -m ops replay dead-letters --function {function}"
+            yield _held(client, url, name, mend)
 
 
 def functions(system: System, client: Client) -> Iterator[Finding]:
@@ -202,16 +202,14 @@ class _Acting(Credentials):
         headers["Authorization"] = f"Bearer {self._token}"
 
 
-def _bound(system: System) -> list[Mapping[str, Any]]:
-    return [*system.topology["functions"].values(), system.topology["ledger_subscription"]]
-
-
-def _fetch(client: Client, url: str, check: str, subject: str) -> Mapping[str, Any] | Finding:
-    """The resource, or why it can not be had."""
+def _fetch(
+    client: Client, url: str, check: str, subject: str, role: str = "roles/viewer"
+) -> Mapping[str, Any] | Finding:
+    """The resource, or why it can not be had; `role` is what it takes."""
     try:
         status, found = client.get(url, Deadline(CALL_S))
     except RetryableError as error:
-        return _refused(check, subject, error)
+        return _refused(check, subject, error, role)
     if status == 404:
         return Finding(check, subject, "failed", "does not exist", _REDEPLOY)
     if status != 200 or not isinstance(found, dict):
@@ -219,9 +217,9 @@ def _fetch(client: Client, url: str, check: str, subject: str) -> Mapping[str, A
     return found
 
 
-def _refused(check: str, subject: str, error: RetryableError) -> Finding:
+def _refused(check: str, subject: str, error: RetryableError, role: str = "roles/viewer") -> Finding:
     if error.reason == "unauthorized":
-        mend = "gcloud auth application-default login; you need the right to see it (roles/viewer)"
+        mend = f"gcloud auth application-default login; you need the right to see it ({role})"
         return Finding(check, subject, "failed", "you may not see it", mend)
     return Finding(
         check, subject, "failed", f"no answer ({error.reason})", "is it running, and can it be reached from here?"
@@ -266,16 +264,17 @@ def _numbers(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) 
 
 def _held(client: Client, url: str, name: str, mend: str) -> Finding:
     """Whether there are any: they are looked at and left where they are."""
-    try:
-        status, found = client.post(f"{url}:pull", {"maxMessages": 1, "returnImmediately": True}, Deadline(CALL_S))
-        messages = found.get("receivedMessages", []) if status == 200 else []
-        if messages:
-            body = {"ackIds": [messages[0]["ackId"]], "ackDeadlineSeconds": 0}
-            client.post(f"{url}:modifyAckDeadline", body, Deadline(CALL_S))
-    except RetryableError as error:
-        return _refused("dead letters", name, error)
-    if messages:
-        return Finding("dead letters", name, "failed", "holds messages that were given up", mend)
+    for _ in range(EMPTY_PULLS):
+        try:
+            status, found = client.post(f"{url}:pull", {"maxMessages": 1, "returnImmediately": True}, Deadline(CALL_S))
+            if status != 200:
+                return Finding("dead letters", name, "failed", f"Pub/Sub answered {status}", "try again in a minute")
+            if messages := found.get("receivedMessages"):
+                body = {"ackIds": [messages[0]["ackId"]], "ackDeadlineSeconds": 0}
+                client.post(f"{url}:modifyAckDeadline", body, Deadline(CALL_S))
+                return Finding("dead letters", name, "failed", "holds messages that were given up", mend)
+        except RetryableError as error:
+            return _refused("dead letters", name, error, "roles/pubsub.subscriber")
     return Finding("dead letters", name, "ok", "empty")
 
 
@@ -324,7 +323,7 @@ def _tested(system: System, client: Client, need: Need) -> Finding:
 
 
 def _has_role(client: Client, url: str, role: str, member: str, subject: tuple[str, str]) -> Finding:
-    found = _fetch(client, url, *subject)
+    found = _fetch(client, url, *subject, "roles/iam.securityReviewer")  # a viewer sees no policies
     if isinstance(found, Finding):
         return found
     for binding in found.get("bindings", []):

@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     except NoSystemError as error:
         print(f"doctor: {error}", file=sys.stderr)
         return 2
+    print(f"doctor: {system.where}", file=sys.stderr)
     findings = []
     for finding in _quietly(_examine(system, options.timeout if options.probe else None)):
         findings.append(finding)
@@ -85,5 +86,4 @@ def _sum_up(system: System, findings: Iterable[Finding]) -> None:
         if finding.mend:
             print(f"\n{finding.check} {finding.subject}: {finding.detail}\n  mend: {finding.mend}")
     failed, skipped = (sum(1 for f in findings if f.status == status) for status in ("failed", "skipped"))
-    where = "the local stack" if system.local else f"project {system.project}"
-    print(f"\n{where}: {len(findings) - failed - skipped} ok, {failed} failed, {skipped} skipped")
+    print(f"\n{system.where}: {len(findings) - failed - skipped} ok, {failed} failed, {skipped} skipped")

@@ -18,7 +18,7 @@ from ops.system import NoSystemError, System
 
 @dataclass(frozen=True)
 class Places:
-    """Buckets and topics by role, dead letters (full names of subscriptions) and topics' roles by function."""
+    """Buckets and topics by role; dead letters (names of subscriptions) and topics' roles by function or LEDGER."""
 
     buckets_by_role: dict[str, str]
     topics_by_role: dict[str, str]
@@ -32,13 +32,13 @@ class Places:
     @classmethod
     def of(cls, system: System) -> Self:
         """Of a system, local or deployed."""
-        transport, functions = Transport(), system.topology["functions"]
+        transport = Transport()
         pubsub = system.endpoints.pubsub.removeprefix("http://") if system.local else ""
         return cls(
             dict(system.buckets),
             {role: system.topic(role) for role in system.topology["topics"]},
-            {name: system.subscription(item["dead_letter_subscription"]) for name, item in functions.items()},
-            {name: item["topic"] for name, item in functions.items()},
+            {name: system.subscription(item["dead_letter_subscription"]) for name, item in system.bound.items()},
+            {name: item["topic"] for name, item in system.bound.items()},
             system.topology["ledger_subscription"]["filename_prefix"],
             Buckets(transport, system.endpoints.storage if system.local else ""),
             Topics(transport, pubsub),
@@ -64,7 +64,9 @@ def run(command: str, file: Path | None, work: Callable[[Places], Progress]) -> 
         0 done, 1 it broke off (what was done until then stays done), 2 there is no such system.
     """
     try:
-        work(Places.of(System.find(file))).end()
+        system = System.find(file)
+        print(f"{command}: {system.where}", file=sys.stderr)
+        work(Places.of(system)).end()
     except NoSystemError as error:
         print(f"{command}: {error}", file=sys.stderr)
         return 2

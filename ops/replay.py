@@ -1,32 +1,34 @@
 """After a fix: bring back what is in quarantine, or deliver again what was dead-lettered.
 
     python -m ops replay quarantine [--prefix unsupported_input/]
-    python -m ops replay dead-letters [--function store_upload]
+    python -m ops replay dead-letters [--function delete_resource]
 
 From quarantine an object is copied to its old name in the landing bucket, which is an upload like any other, and then
 taken out of quarantine; one whose old name is taken by other bytes stays. A dead letter is published on the topic it
-came from and then acknowledged.
+came from, with the time when it was first published, and then acknowledged; an outcome that the ledger missed likewise.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from functions.common.bucket import StoredObject
-from functions.common.deadline import Deadline
+from functions.common.deadline import Deadline, timestamp
 from functions.common.errors import SupersededError
+from functions.common.events import FIRST_PUBLISHED
 from functions.common.http import read_all
 from functions.common.resources import ObjectRef
 from functions.common.settings import DELETE, EXPORT, STORE
 from functions.store.quarantine import NOTE_ENDING, NOTE_LIMIT_BYTES, Note
 from ops.places import Places, add_flags, run
 from ops.progress import Progress
+from ops.subscription import Held
+from ops.system import LEDGER
 
 _DAY_S: Final = 86400.0
 _CALL_S: Final = 600.0
-_BATCH: Final = 100
-_EMPTY_PULLS: Final = 3  # Pub/Sub may answer that there is nothing although there is
 _ADDED: Final = ("CloudPubSubDeadLetterSource", "googclient_")  # attributes that dead-lettering or a client added
+_SOURCE_TIME: Final = "CloudPubSubDeadLetterSourceTopicPublishTime"
 
 
 def main(arguments: list[str]) -> int:
@@ -37,14 +39,16 @@ def main(arguments: list[str]) -> int:
     kinds = parser.add_subparsers(dest="kind", required=True)
     quarantine = kinds.add_parser("quarantine", help="objects in quarantine")
     quarantine.add_argument("--prefix", default="", help="only those whose name there begins so, such as `rejected/`")
-    letters = kinds.add_parser("dead-letters", help="messages of a dead-letter subscription")
-    letters.add_argument("--function", default=STORE, choices=(STORE, DELETE, EXPORT), help="whose (%(default)s)")
+    letters = kinds.add_parser("dead-letters", help="messages of the dead-letter subscriptions")
+    whose = (STORE, DELETE, EXPORT, LEDGER)
+    letters.add_argument("--function", choices=whose, help=f"only whose; {LEDGER}: outcomes (default: all)")
     for one in (quarantine, letters):
         add_flags(one)
     flags = parser.parse_args(arguments)
     if flags.kind == "quarantine":
         return run("replay", flags.system, lambda places: replay_quarantine(places, flags.prefix, flags.dry_run))
-    return run("replay", flags.system, lambda places: replay_dead_letters(places, flags.function, flags.dry_run))
+    chosen = [flags.function] if flags.function else whose
+    return run("replay", flags.system, lambda places: replay_dead_letters(places, chosen, flags.dry_run))
 
 
 def replay_quarantine(places: Places, prefix: str, dry_run: bool) -> Progress:
@@ -104,31 +108,46 @@ def _notes(places: Places, prefix: str, progress: Progress) -> Iterator[tuple[St
             progress.count("of another bucket")
 
 
-def replay_dead_letters(places: Places, function: str, dry_run: bool) -> Progress:
-    """Publish a function's dead letters again.
+def replay_dead_letters(places: Places, functions: Sequence[str], dry_run: bool) -> Progress:
+    """Publish dead letters again.
+
+    Args:
+        functions: whose, LEDGER among them.
 
     Returns:
-        The counts: replayed (or to replay).
+        The counts: replayed (or to replay), and of them by function.
 
     Raises:
         PermanentError: there is no such subscription.
         RetryableError: Pub/Sub is away; what was published so far is acknowledged.
     """
     progress = Progress("to replay" if dry_run else "replayed")
-    subscription = places.dead_letters[function]
-    topic = places.topics_by_role[places.roles[function]]
-    held, empty = [], 0
-    while empty < _EMPTY_PULLS:
-        messages = places.subscriptions.take(subscription, _BATCH, Deadline(_CALL_S))
-        empty = 0 if messages else empty + 1
-        for message in messages:
-            attributes = {key: value for key, value in message.attributes.items() if not key.startswith(_ADDED)}
-            if not dry_run:
-                places.topics.publish(topic, message.data, attributes, Deadline(_CALL_S))
-            progress.count(progress.done)
-        if dry_run:
-            held += messages
-        else:
-            places.subscriptions.acknowledge(subscription, messages, Deadline(_CALL_S))
-    places.subscriptions.give_back(subscription, held, Deadline(_CALL_S))
+    for function in functions:
+        subscription = places.dead_letters[function]
+        held: list[Held] = []
+        for messages in places.subscriptions.until_empty(subscription):
+            for message in messages:
+                if not dry_run:
+                    _publish_again(places, function, message)
+                progress.count(progress.done)
+                progress.count(f"of {function}")
+            if dry_run:
+                held += messages
+            else:
+                places.subscriptions.acknowledge(subscription, messages, Deadline(_CALL_S))
+        places.subscriptions.give_back(subscription, held, Deadline(_CALL_S))
     return progress
+
+
+def _publish_again(places: Places, function: str, message: Held) -> None:
+    """With its age: a delete that was ordered long ago must not destroy what was stored since."""
+    attributes = {key: value for key, value in message.attributes.items() if not key.startswith(_ADDED)}
+    topic = places.topics_by_role[places.roles[function]]
+    places.topics.publish(topic, message.data, {**attributes, FIRST_PUBLISHED: _first(message)}, Deadline(_CALL_S))
+
+
+def _first(message: Held) -> str:
+    """The earliest of what an earlier replay, the dead-lettering and Pub/Sub say; `unknown` when one is no time."""
+    said = [message.attributes[key] for key in (FIRST_PUBLISHED, _SOURCE_TIME) if key in message.attributes]
+    times = {timestamp(text): text for text in (*said, message.published)}
+    return "unknown" if None in times else times[min(time for time in times if time)]

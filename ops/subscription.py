@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,10 @@ from functions.common.http import Request, Transport, drain, read_all
 from functions.common.topic import ENDPOINT
 
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
+_CALL_S: Final = 600.0
+_BATCH: Final = 100
+EMPTY_PULLS: Final = 3  # Pub/Sub may answer that there is nothing although there is
+_IDS_MAX: Final = 1000  # in one call, as Google's client sends them: a request is limited to 512 KiB
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Held:
     ack_id: str
     data: bytes
     attributes: Mapping[str, str]
+    published: str
 
 
 class Subscriptions:
@@ -48,19 +53,32 @@ class Subscriptions:
                 item["ackId"],
                 base64.b64decode(item["message"].get("data", "")),
                 item["message"].get("attributes") or {},
+                item["message"].get("publishTime", ""),
             )
             for item in answer.get("receivedMessages", ())
         ]
 
+    def until_empty(self, subscription: str) -> Iterator[list[Held]]:
+        """All messages, some at a time; those that are not acknowledged between are not given twice.
+
+        Raises:
+            PermanentError, RetryableError: as take.
+        """
+        empty = 0
+        while empty < EMPTY_PULLS:
+            messages = self.take(subscription, _BATCH, Deadline(_CALL_S))
+            empty = 0 if messages else empty + 1
+            if messages:
+                yield messages
+
     def acknowledge(self, subscription: str, held: Sequence[Held], deadline: Deadline) -> None:
         """They need not come again."""
-        if held:
-            self._call(subscription, "acknowledge", {"ackIds": [one.ack_id for one in held]}, deadline)
+        for ids in _batches(held):
+            self._call(subscription, "acknowledge", {"ackIds": ids}, deadline)
 
     def give_back(self, subscription: str, held: Sequence[Held], deadline: Deadline) -> None:
         """They can be taken again at once."""
-        if held:
-            ids = [one.ack_id for one in held]
+        for ids in _batches(held):
             self._call(subscription, "modifyAckDeadline", {"ackIds": ids, "ackDeadlineSeconds": 0}, deadline)
 
     def _call(self, subscription: str, method: str, body: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
@@ -73,3 +91,8 @@ class Subscriptions:
                 raise PermanentError("rejected", f"Pub/Sub answered {response.status_code} for {subscription}")
             answer: dict[str, Any] = json.loads(read_all(response, deadline, _LIMIT_BYTES) or b"{}")
             return answer
+
+
+def _batches(held: Sequence[Held]) -> Iterator[list[str]]:
+    for start in range(0, len(held), _IDS_MAX):
+        yield [one.ack_id for one in held[start : start + _IDS_MAX]]

@@ -14,6 +14,7 @@ from functions.common.resources import DicomStoreName
 ROOT: Final = Path(__file__).parents[1]
 LOCAL_FILE: Final = ROOT / ".local" / "stack.json"  # written by the local stack
 DEPLOYED_FILE: Final = ROOT / ".deploy" / "system.json"  # written by deploy.sh
+LEDGER: Final = "ledger"  # what takes the outcomes, among the functions that take the other topics
 _ANSWER_LIMIT_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -115,6 +116,16 @@ class System:
             topology=_topology(),
             endpoints=Endpoints(**data.get("endpoints", {})),
         )
+
+    @property
+    def where(self) -> str:
+        """Which it is, for people."""
+        return "the local stack" if self.local else f"project {self.project}"
+
+    @property
+    def bound(self) -> Mapping[str, Mapping[str, Any]]:
+        """The subscriptions that have dead letters, by the function that they call, or LEDGER."""
+        return {**self.topology["functions"], LEDGER: self.topology["ledger_subscription"]}
 
     def topic(self, role_or_name: str) -> str:
         """The full name of a topic, by its role in the topology or its own name."""

@@ -8,13 +8,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
-from functions.common.events import Message
+from functions.common.events import FIRST_PUBLISHED, Message
 from functions.common.resources import DicomStoreName, Resource
 
 Parse = Callable[[object], Any]
 
 # What Pub/Sub, its client libraries and a replay from a dead-letter topic add to a message's attributes.
-_TRANSPORT_KEYS: Final = ("googclient_", "CloudPubSubDeadLetter", "traceparent", "tracestate")
+_TRANSPORT_KEYS: Final = ("googclient_", "CloudPubSubDeadLetter", FIRST_PUBLISHED, "traceparent", "tracestate")
 _SHOWN_KEY: Final = re.compile(r"[A-Za-z_]{1,32}", re.ASCII)
 _QUERY_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,63}|[0-9A-Fa-f]{8}", re.ASCII)
 # Paging and output are ours to choose; the others are parameters of every method of the API.

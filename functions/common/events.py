@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
 from functions.common.resources import ObjectRef
 
 BODY_LIMIT_BYTES: Final = 15 * 1024 * 1024  # 10 MB of a Pub/Sub message, as base64
+# An attribute that a replay of dead letters sets: when the message was first published, RFC 3339.
+FIRST_PUBLISHED: Final = "dicom-first-published"
+_AGES_AGO: Final = "1970-01-01T00:00:00Z"
 _FINALIZED: Final = "google.cloud.storage.object.v1.finalized"
 _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
 
@@ -40,6 +44,23 @@ class Message:
             PermanentError: invalid_event, when it is none.
         """
         return _object(self.data)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether it is a dead letter that was published again."""
+        return FIRST_PUBLISHED in self.attributes
+
+    @property
+    def first_published(self) -> str:
+        """When it, or what it is a replay of, was published: never later than `published`, and ages ago where a replay
+        does not know. So the attribute, whoever set it, can only make a message older."""
+        if not self.replayed:
+            return self.published
+        told = self.attributes[FIRST_PUBLISHED]
+        first, last = timestamp(told), timestamp(self.published)
+        if first is None:
+            return _AGES_AGO
+        return told if last is None or first < last else self.published
 
 
 @dataclass(frozen=True)

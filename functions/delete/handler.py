@@ -57,7 +57,8 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
         outcomes.publish(_dry_run(name, resource, targets))
         return
     _guard(store, targets, command, services.settings, working)
-    work = Work(message.published, store.name.name, resource is None, targets, late=message.attempt > 1)
+    late = message.attempt > 1 or message.replayed
+    work = Work(message.first_published, store.name.name, resource is None, targets, late=late)
     if resource is None and targets:
         # The plan is published before anything is deleted: a redelivery of this command would find fewer studies.
         _follow_up(name, work, services, deadline)
@@ -141,7 +142,7 @@ def _advance(
 ) -> None:
     store = _allowed(_store_name(work.store), services)
     # A follow-up is always fresh: what counts is the command, however many messages ago it was given.
-    work.late = work.late or message.attempt > 1
+    work.late = work.late or message.attempt > 1 or message.replayed
     asked = timestamp(work.asked)
     late = work.late or (asked is not None and age_s(asked) > _LATE_S)
     most = services.settings.delete_max_instances

@@ -23,7 +23,7 @@ locals {
       aligner   = "ALIGN_MAX"
       period    = 60
       per       = ["resource.label.subscription_id"]
-      runbook   = "Find out why with `python -m ops doctor` and the log of the function; then send them again with `python -m ops replay dead-letters`."
+      runbook   = "Find out why with `python -m ops doctor` and the log of the function; then send them again with `python -m ops replay dead-letters` (all of them; `--function` for one function's or the ledger's)."
       divide_by = null
     }
     oldest_message = {

@@ -35,10 +35,10 @@ def test_what_was_dead_lettered_is_replayed_after_the_fix(tmp_path: Path) -> Non
         name = f"projects/local/subscriptions/seen-{uuid.uuid4().hex}"
         with Watch(stack.pubsub, stack.topology.topics["outcomes"], name) as watch:
             stack.buckets.upload(stack.topology.buckets["landing"], "a.dcm", scans.dicom(uids))
-            while ops(stack, "replay", "dead-letters", "--dry-run") != "1 to replay":
+            while ops(stack, "replay", "dead-letters", "--dry-run") != "1 to replay, 1 of store_upload":
                 stack.check()
             requests.delete(faults, timeout=10)
-            assert ops(stack, "replay", "dead-letters") == "1 replayed"
+            assert ops(stack, "replay", "dead-letters") == "1 replayed, 1 of store_upload"
             seen = Seen(watch)
             assert seen.of("a.dcm")[0]["outcome"] == "stored"
             assert ops(stack, "replay", "dead-letters") == "0 replayed"

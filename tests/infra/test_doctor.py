@@ -203,6 +203,8 @@ def test_terraform_grants_what_the_code_needs_and_nothing_more(tmp_path: Path, v
         (f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-store", (200, {}), "has no dead letters"),
         (f"/v1/projects/{PROJECT}/subscriptions/dicom-outcomes-ledger", (200, {}), "does not write to the ledger"),
         (f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold", (200, {}), "bound to another topic"),
+        (f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold:pull", (400, {}), "Pub/Sub answered 400"),
+        (f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold:pull", (403, {}), "you may not see it"),
         (f"/v1/{STORE}/dicomWeb/studies", (404, {}), "answers 404"),
         (f"/v2/{SERVICES}/dicom-search".replace("services", "functions"), (200, {"state": "FAILED"}), "is FAILED"),
         (f"/v2/{SERVICES}/dicom-store-upload:getIamPolicy", (200, {}), "roles/run.invoker is missing"),
@@ -221,6 +223,21 @@ def test_each_thing_that_can_be_wrong_is_named(
     status, findings = doctor(file, "--no-probe", capsys=capsys)
     assert status == 1
     assert any(wanted in detail for _, _, detail in failed(findings)), failed(findings)
+
+
+@needs_terraform
+def test_what_mends_dead_letters_is_a_command_for_theirs(
+    cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = {"receivedMessages": [{"ackId": "a"}]}
+    for path in cloud.answers:
+        if path.endswith("-hold:pull"):
+            cloud.answers[path] = (200, held)
+    findings = [f for f in doctor(file, "--no-probe", capsys=capsys)[1] if f["check"] == "dead letters"]
+    functions = ["store_upload", "delete_resource", "export_resource", "ledger"]
+    assert [f["mend"].rpartition("; then ")[2] for f in findings] == [
+        f"python -m ops replay dead-letters --function {name}" for name in functions
+    ]
 
 
 @needs_terraform

@@ -1,0 +1,141 @@
+"""Dead letters replayed on a real Pub/Sub emulator: what comes back, whose, and how old it is then."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.common.bucket import Buckets
+from functions.common.deadline import utc_now
+from functions.common.events import FIRST_PUBLISHED
+from functions.common.http import Transport
+from functions.common.settings import DELETE, STORE
+from functions.common.topic import Topics
+from functions.delete.handler import handle
+from ops.places import Places
+from ops.replay import replay_dead_letters
+from ops.subscription import Subscriptions
+from ops.system import LEDGER
+from tests.contract.world import World, instance, world
+from tests.pubsub.conftest import Emulator, running
+
+SOURCE_TIME = "CloudPubSubDeadLetterSourceTopicPublishTime"
+LONG_AGO = "2020-01-01T00:00:00.123456789Z"
+COMMAND = json.dumps({"path": "studies/1.2", "request_id": "old"}).encode()
+ROLES = {STORE: "uploads", DELETE: "deletes", LEDGER: "outcomes"}
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with running() as process:
+        yield process
+
+
+class Desk:
+    """A dead-letter topic with its subscription for each kind, and a watch on what each topic gets."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.pubsub, transport = emulator, Transport()
+        self.topics = {role: emulator.topic() for role in ROLES.values()}
+        self.dead = {name: emulator.topic() for name in ROLES}
+        self.watches = {role: emulator.subscription(topic) for role, topic in self.topics.items()}
+        holds = {name: emulator.subscription(topic, ack_deadline_seconds=600) for name, topic in self.dead.items()}
+        clients = Buckets(transport), Topics(transport, emulator.address), Subscriptions(transport, emulator.address)
+        self.places = Places({}, self.topics, holds, ROLES, "", *clients)
+
+    def replay(self, *functions: str, dry_run: bool = False) -> dict[str, int]:
+        return dict(replay_dead_letters(self.places, functions or tuple(ROLES), dry_run).counts)
+
+    def came(self, role: str) -> list[Any]:
+        received = self.pubsub.pull(self.watches[role])
+        self.pubsub.ack(self.watches[role], received)
+        return [item.message for item in received]
+
+
+@pytest.fixture
+def desk(emulator: Emulator) -> Desk:
+    return Desk(emulator)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[World]:
+    with world("delete_resource", tmp_path) as made:
+        yield made
+
+
+def delivered(store: World, message: Any, attempt: int = 1) -> list[dict[str, Any]]:
+    """What the delete says to a message."""
+    before = len(store.outcomes)
+    published = message.publish_time.isoformat()
+    store.deliver(handle, message.data, dict(message.attributes), attempt=attempt, published=published)
+    store.run(handle)
+    return store.outcomes[before:]
+
+
+def test_everybodys_dead_letters_come_back_or_only_those_of_one(desk: Desk) -> None:
+    for name, topic in desk.dead.items():
+        desk.pubsub.publish(topic, name.encode(), kept="yes", CloudPubSubDeadLetterSourceDeliveryCount="10")
+    assert desk.replay(dry_run=True) == {"to replay": 3, **{f"of {name}": 1 for name in ROLES}}
+    assert desk.replay(LEDGER) == {"replayed": 1, "of ledger": 1}
+    assert desk.replay() == {"replayed": 2, "of store_upload": 1, "of delete_resource": 1}
+    assert desk.replay() == {}
+    for name, role in ROLES.items():
+        (message,) = desk.came(role)
+        assert message.data == name.encode()
+        assert set(message.attributes) == {"kept", FIRST_PUBLISHED}
+
+
+def test_thousands_are_given_back_after_a_dry_run(desk: Desk) -> None:
+    desk.pubsub.publish(desk.dead[STORE], *(b"%d" % number for number in range(2100)))
+    for _ in range(2):  # the second finds them all again
+        assert desk.replay(STORE, dry_run=True)["to replay"] == 2100
+
+
+def test_a_replayed_delete_is_as_old_as_its_command(desk: Desk, store: World) -> None:
+    store.put(instance("1.2", "1.2.3", "1.2.3.4"))  # sent again after the command of long ago
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: LONG_AGO})
+    desk.replay()
+    (message,) = desk.came("deletes")
+    assert message.attributes[FIRST_PUBLISHED] == LONG_AGO
+    (record,) = delivered(store, message)
+    assert (record["outcome"], record["detail"]) == ("rejected", "stored again after the command was given")
+    assert len(store.found("instances")) == 1
+
+
+def test_a_delete_that_is_given_up_again_stays_as_old(desk: Desk) -> None:
+    said = {SOURCE_TIME: utc_now(), FIRST_PUBLISHED: LONG_AGO}
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **said)
+    desk.replay()
+    assert desk.came("deletes")[0].attributes[FIRST_PUBLISHED] == LONG_AGO
+
+
+def test_a_replayed_delete_still_deletes_what_is_older(desk: Desk, store: World) -> None:
+    store.put(instance("1.2", "1.2.3", "1.2.3.4"))
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: utc_now()})
+    desk.replay()
+    (record,) = delivered(store, desk.came("deletes")[0])
+    assert record["outcome"] == "deleted"
+    assert store.found("instances") == []
+
+
+@pytest.mark.parametrize("told", ["", "yesterday"])
+def test_a_replay_of_an_unknown_age_deletes_nothing(desk: Desk, store: World, told: str) -> None:
+    store.put(instance("1.2", "1.2.3", "1.2.3.4"))
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: told})
+    desk.replay()
+    (record,) = delivered(store, desk.came("deletes")[0])
+    assert record["outcome"] == "rejected"
+    assert len(store.found("instances")) == 1
+
+
+def test_an_age_that_is_forged_makes_no_delete_younger(desk: Desk, store: World) -> None:
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: LONG_AGO, FIRST_PUBLISHED: "2999-01-01T00:00:00Z"})
+    desk.replay()
+    assert desk.came("deletes")[0].attributes[FIRST_PUBLISHED] == LONG_AGO
+    store.put(instance("1.2", "1.2.3", "1.2.3.4"))
+    forged = {FIRST_PUBLISHED: "2999-01-01T00:00:00Z"}
+    store.deliver(handle, COMMAND, forged, published=LONG_AGO)
+    assert store.outcomes[-1]["outcome"] == "rejected"
+    assert len(store.found("instances")) == 1
