@@ -51,7 +51,7 @@ class SliceWork:
         deadline: Deadline,
         known: Piece | None = None,
     ) -> None:
-        self._request, self._known, self._deadline = request, known, deadline
+        self._store, self._request, self._known, self._deadline = store, request, known, deadline
         self._again, self._last_chance = attempt > 1, attempt >= give_up_attempt
         self._turn = (attempt - 1) / give_up_attempt
         self._fetcher = Fetcher(store, request, deadline)
@@ -97,11 +97,28 @@ class SliceWork:
             self._there |= self._writer.there(f"{series.study}/{series.series}/")
         if self._request.format == "bulkdata":
             return  # only its metadata tells what belongs to an instance
-        for piece in pieces:
-            if written := self._there.get(self._name(piece)):
+        found = {piece: written for piece in pieces if (written := self._there.get(self._name(piece)))}
+        older = sorted({piece.resource for piece, written in found.items() if not written.new})
+        with ThreadPoolExecutor(THREADS) as pool:
+            stored_at = dict(zip(older, pool.map(self._stored_at, older), strict=True))
+        for piece, written in found.items():
+            if self._still_good(written, stored_at.get(piece.resource, "")):
                 self._note(piece, [(written, "")])
         self._there = {}
         self.progress = False
+
+    def _stored_at(self, instance: Resource) -> str:
+        try:
+            return self._store.stored_at(instance, self._deadline)
+        except PermanentError:
+            return ""
+
+    def _still_good(self, written: Written, stored_at: str) -> bool:
+        """Whether an object that is there holds what the store has now; if it may not, it is retrieved and compared."""
+        if written.new or written.newer_than(stored_at):
+            return True
+        self._writer.compared.add(written.stored.ref.name)
+        return False
 
     def _missing(self, pieces: list[Piece]) -> list[Piece]:
         """What is left; each delivery begins elsewhere in it, so that some that always fail do not hide the others."""
@@ -218,7 +235,11 @@ class SliceWork:
     def _bulkdata(self, piece: Piece) -> Iterator[tuple[Written, str]]:
         for tag, stream in self._fetcher.bulkdata(piece.resource):
             name = f"{self._name(piece)}{tag}.bin"
-            yield self._there.get(name) or self._writer.write_stream(name, stream), tag
+            there = self._there.get(name)
+            if there and self._still_good(there, "" if there.new else self._stored_at(piece.resource)):
+                yield there, tag
+            else:
+                yield self._writer.write_stream(name, stream), tag
 
     def _attempt(self, piece: Piece, write: Callable[[], list[tuple[Written, str]]]) -> None:
         try:

@@ -7,15 +7,16 @@ from itertools import chain
 from typing import Any, Final
 
 from functions.common.bucket import Buckets, PreconditionFailedError, StoredObject
-from functions.common.deadline import Deadline
+from functions.common.deadline import Deadline, timestamp, utc_now
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import ObjectRef
-from functions.common.upload import crc32c_text
+from functions.common.upload import Checksum, crc32c_text
 from functions.export.request import CONTENT_TYPES, ExportRequest, Piece
 
 SMALL_BYTES: Final = 2 * 1024 * 1024  # up to this size objects are written side by side, larger ones one by one
 _KIND: Final = "dicom-export"
 _RUN: Final = "dicom-export-run"
+_TIME: Final = "dicom-export-time"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Written:
 
     stored: StoredObject
     new: bool
+
+    def newer_than(self, stored_at: str) -> bool:
+        """Whether what it holds was retrieved after that time; False when it is not known."""
+        since, other = timestamp(self.stored.metadata.get(_TIME, "")), timestamp(stored_at)
+        return since is not None and other is not None and since > other
 
     def entry(self, piece: Piece, tag: str = "") -> dict[str, Any]:
         """As the manifest names it."""
@@ -41,7 +47,8 @@ class ObjectWriter:
     def __init__(self, buckets: Buckets, request: ExportRequest, run: str, deadline: Deadline) -> None:
         self._buckets, self._request, self._deadline = buckets, request, deadline
         self._run, self._kind = run, request.kind
-        self._labels = {_KIND: self._kind, _RUN: run}
+        self._labels = {_KIND: self._kind, _RUN: run, _TIME: utc_now()}  # before anything is retrieved
+        self.compared: set[str] = set()  # names of objects that are there and may hold something else
         self._large = threading.Lock()
 
     def there(self, below: str) -> dict[str, Written]:
@@ -53,10 +60,17 @@ class ObjectWriter:
     def write(self, name: str, head: list[bytes], rest: Iterable[bytes] | None = None) -> Written:
         """Write one object: `head` alone, or `head` and then a stream (one at a time, as that takes more memory).
 
+        One of `compared` is not written, but must hold the same.
+
         Raises:
-            PermanentError: conflict, when another object has the name; not_found, when there is no such bucket.
+            PermanentError: conflict, when the object of that name is another; not_found, when there is no such bucket.
             RetryableError: as Buckets.write.
         """
+        if name in self.compared:
+            checksum = Checksum()
+            for data in chain(_let_go(head), rest or ()):
+                checksum.add(data)
+            return self._existing(name, checksum.text)
         try:
             if rest is None:
                 return Written(self._create(name, head), new=True)
@@ -80,11 +94,13 @@ class ObjectWriter:
         return self.write(name, head)
 
     def _existing(self, name: str, crc32c: str) -> Written:
-        """What is there under the name. Two renderings may differ in their bytes; what is kept as stored may not."""
+        """What is there under the name. Two renderings of the same may differ in their bytes, but not what is kept as
+        stored, nor what was made of an instance that may be another now."""
         stored = self._buckets.stat(ObjectRef(self._request.destination.bucket, name), self._deadline)
         if stored is None:
             raise RetryableError("unavailable")
-        differs = crc32c and self._kind == "dicom *" and stored.crc32c != crc32c
+        must_be_equal = self._kind == "dicom *" or name in self.compared
+        differs = crc32c and must_be_equal and stored.crc32c != crc32c
         if stored.metadata.get(_KIND) != self._kind or differs:
             raise PermanentError("conflict", "the destination has another object of that name")
         return self._known(stored)

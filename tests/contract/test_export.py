@@ -67,6 +67,34 @@ def test_running_it_again_writes_only_what_is_missing(store: World) -> None:
     assert store.requests("GET", "retrieve") == 2  # the study, then the one instance
 
 
+@pytest.mark.parametrize("pixels", [32, 2048])  # 2048: larger than what is written in one piece
+def test_an_instance_that_is_another_now_is_a_conflict(store: World, pixels: int) -> None:
+    fill(store, series=1, pixels=pixels)
+    run(store)
+    before = {name: item["generation"] for name, item in store.objects("out/1.1").items()}
+    store.remove("studies/1.1/series/1.1.1/instances/1.1.1.1")
+    store.remove("studies/1.1/series/1.1.1/instances/1.1.1.2")
+    store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=pixels, PatientName="Roe^Richard"))
+    store.put(instance("1.1", "1.1.1", "1.1.1.2", pixels=pixels))  # stored anew, but with the same bytes
+    record = run(store, expect="partial", request_id="r2")
+    assert (record["reason"], record["counts"]["objects"], record["counts"]["written"]) == ("conflict", 2, 0)
+    (failure,) = manifest(store)["failures"]
+    assert failure["instance"] == "1.1.1.1"
+    assert {name: item["generation"] for name, item in store.objects("out/1.1").items()} == before
+    assert store.requests("GET", "retrieve") == 3  # the study, then the two
+
+
+@pytest.mark.parametrize("format_", ["metadata", "bulkdata", "png"])
+def test_what_was_made_of_an_instance_that_is_another_now_is_a_conflict(store: World, format_: str) -> None:
+    fill(store, series=1)
+    run(store, format=format_)
+    store.remove("studies/1.1/series/1.1.1/instances/1.1.1.1")
+    other = instance("1.1", "1.1.1", "1.1.1.1", pixels=64, PatientName="Roe^Richard")
+    store.put(other)
+    record = run(store, expect="partial", request_id="r2", format=format_)
+    assert (record["reason"], record["counts"]["objects"]) == ("conflict", 2)
+
+
 def test_large_work_fans_out(small_slices: World) -> None:
     store = small_slices
     stored = fill(store, series=5, instances=3)

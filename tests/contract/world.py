@@ -132,6 +132,11 @@ class World:
             request = urllib.request.Request(url, data, {"Content-Type": "application/dicom"}, method="POST")
             assert urllib.request.urlopen(request).status == 200
 
+    def remove(self, path: str) -> None:
+        """Delete an instance."""
+        url = f"{self.store_url}/v1/{STORE_NAME}/dicomWeb/{path}"
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).read()
+
     def fault(self, **rule: Any) -> None:
         """A rule of the DICOM store's faults."""
         body = json.dumps(rule).encode()
