@@ -79,7 +79,7 @@ class _Upload:
     def run(self) -> None:
         """Bring it to its outcome."""
         event = self.event
-        self.inputs = [StoredObject(event.ref, event.size, event.crc32c, metadata=event.metadata)]
+        self.inputs = [StoredObject(event.ref, event.size, event.crc32c, event.created, metadata=event.metadata)]
         try:
             verdict = self._verdict()
             if self.bad and verdict is not None:
@@ -136,6 +136,7 @@ class _Upload:
             self.services.dicom_store,
             storage_class,
             settings.conflict_policy.of(name),
+            max(filter(None, (timestamp(one.updated) for one in self.inputs)), default=None),
             self.message.attempt > 1,
             lambda resource, crc32c: self.memory.stored(resource, crc32c, by),
             self.deadline,

@@ -302,6 +302,7 @@ def dump(event: ObjectFinalized, progress: Progress) -> bytes:
                 "generation": str(event.ref.generation),
                 "size": str(event.size),
                 "metadata": dict(event.metadata),
+                "timeCreated": event.created,
             },
             "cursor": progress.cursor,
             "members": progress.members,

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol
 
 import requests
 
-from functions.common.deadline import Deadline
+from functions.common.deadline import Deadline, timestamp
 from functions.common.dicomweb import AS_STORED, DicomStore
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.http import chunks, drain, read_all
@@ -20,6 +21,7 @@ from functions.store.sources import Source, body_of
 _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _GONE: Final = (204, 404, 410)
 _REFUSED: Final = (400, 409, 413, 415, 422)  # what is wrong with the instance; other statuses are about the service
+_OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
 
 # Whether the store holds the same (None: it holds nothing) under the instance's UIDs.
 Same = bool | None
@@ -90,6 +92,7 @@ class Storing:
         store: the client.
         storage_class: as the store knows it; empty: its default.
         policy: reject, keep or overwrite, where other bytes are stored under the same UIDs.
+        written: when the input was; None where that is not known.
         again: whether an earlier delivery may have stored it already.
         seen: whether another input with these UIDs and this checksum was stored lately; also remembers this one.
         deadline: of the invocation.
@@ -98,6 +101,7 @@ class Storing:
     store: DicomStore
     storage_class: str
     policy: str
+    written: datetime | None
     again: bool
     seen: Callable[[Resource, str], bool]
     deadline: Deadline
@@ -133,7 +137,11 @@ class Storing:
         if self.policy == "keep":
             return "conflict"
         if self.policy != "overwrite":
-            raise PermanentError("conflict", "the DICOM store has other bytes under the same UIDs")
+            raise PermanentError("conflict", _OTHER_BYTES)
+        # Messages come late, twice and in any order: bytes that are older than those there never replace them.
+        stored = timestamp(self.store.stored_at(instance.resource, self.deadline))
+        if stored and self.written and stored > self.written:
+            raise PermanentError("conflict", f"{_OTHER_BYTES}, stored after this was written")
         self.store.delete(instance.resource, self.deadline)
         failure, _ = self._send(instance)
         if failure is not None:

@@ -15,6 +15,7 @@ from tests.contract.servers import Answer, planned
 UIDS = ("1.2", "1.2.3", "1.2.3.4")
 SCAN = scans.dicom(UIDS, scans.noise(1, 300_000))
 OTHER = SCAN[:-4] + bytes(4)
+EARLIER, LATER = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"  # than anything is stored
 
 
 @pytest.fixture
@@ -198,9 +199,24 @@ def test_policy_by_prefix_keeps_or_overwrites(tmp_path: Path) -> None:
         assert words(place.drop("keep/b.dcm", OTHER)) == [("conflict", "conflict")]
         assert place.stored(UIDS) == SCAN
         assert not place.buckets.names(QUARANTINE)
-        assert words(place.drop("new/b.dcm", OTHER)) == [("stored", "")]
+        assert words(place.drop("new/b.dcm", OTHER, created=LATER)) == [("stored", "")]
         assert place.stored(UIDS) == OTHER
         assert place.buckets.names(LANDING) == ["a.dcm", "keep/b.dcm", "new/b.dcm"]
+
+
+def test_overwrite_never_puts_older_bytes_in_the_place_of_newer_ones(tmp_path: Path) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="overwrite") as place:
+        first = place.upload("1/a.dcm", SCAN, created=EARLIER)
+        place.deliver(first)
+        assert words(place.drop("2/a.dcm", OTHER, created=LATER)) == [("stored", "")]
+        place.restart()
+        assert place.deliver(first, attempt=2) == ""  # acknowledged too late: it comes once more
+        assert words(place.world.outcomes)[2:] == [("conflict", "conflict")]
+        assert place.stored(UIDS) == OTHER
+        assert place.buckets.read(QUARANTINE, "conflict/1/a.dcm") == SCAN
+        records = place.drop("3/a.zip", scans.zipped([("a.dcm", SCAN)]), created=EARLIER)
+        assert words(records) == [("conflict", "conflict"), ("rejected", "conflict")]
+        assert place.stored(UIDS) == OTHER
 
 
 def report(detail: str, code: int = 272) -> bytes:
