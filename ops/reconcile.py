@@ -1,7 +1,8 @@
 """Find what lies in the landing bucket without an outcome in the ledger, and publish its event again.
 
 An event that Cloud Storage never sent, or that was dead-lettered, leaves such an object. What has come lately is left
-alone: its outcome may be on its way. Publishing an event once more does no harm; it is at most a duplicate.
+alone: its outcome may be on its way. Publishing an event once more does no harm; it is at most a duplicate. It says
+that it is to be gone through anew, also by a process that remembers having begun with the object.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from typing import Final
 
 from functions.common.bucket import StoredObject
 from functions.common.deadline import Deadline, age_s, timestamp
+from functions.common.events import ANEW
 from functions.common.http import chunks
 from functions.common.outcomes import outcome_id
 from functions.common.settings import STORE
@@ -114,4 +116,5 @@ def _attributes(one: StoredObject) -> dict[str, str]:
         "bucketId": one.ref.bucket,
         "objectId": one.ref.name,
         "objectGeneration": str(one.ref.generation),
+        ANEW: "reconcile",
     }

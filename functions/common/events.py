@@ -20,6 +20,7 @@ BODY_LIMIT_BYTES: Final = 15 * 1024 * 1024  # 10 MB of a Pub/Sub message, as bas
 # An attribute that a replay of dead letters sets: when the message was first published, RFC 3339.
 FIRST_PUBLISHED: Final = "dicom-first-published"
 _AGES_AGO: Final = "1970-01-01T00:00:00Z"
+ANEW: Final = "dicom-anew"  # attribute of an event that is to be gone through again, whatever a process remembers of it
 _FINALIZED: Final = "google.cloud.storage.object.v1.finalized"
 _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
 

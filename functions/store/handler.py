@@ -12,7 +12,7 @@ from typing import Final
 from functions.common.bucket import StoredObject
 from functions.common.deadline import Deadline, age_s, timestamp
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError, SupersededError
-from functions.common.events import Message, ObjectFinalized, is_finalize
+from functions.common.events import ANEW, Message, ObjectFinalized, is_finalize
 from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
 from functions.common.resources import ObjectRef, Resource
 from functions.common.runtime import Services, View, event_function
@@ -55,7 +55,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     if event.ref.bucket != services.settings.landing_bucket:
         raise PermanentError("invalid_event", "not the landing bucket")
     with memory.working_on((event.ref, progress.cursor)) as done:
-        if not done:
+        if not done or ANEW in message.attributes:
             _Upload(event, progress, message, services, outcomes, deadline, memory).run()
         elif not memory.is_done((_PASSED_ON, event.ref)):  # an archive's own outcome comes from its last message
             told = "this event was handled before"
@@ -203,7 +203,9 @@ class _Upload:
             finished, error = True, caught
         if not finished:
             data = members.dump(event, self.progress)
-            self.services.topics.publish(settings.uploads_topic, data, members.CONTINUATION, self.deadline)
+            anew = {ANEW: "yes"} if ANEW in self.message.attributes else {}
+            attributes = {**members.CONTINUATION, **anew}
+            self.services.topics.publish(settings.uploads_topic, data, attributes, self.deadline)
             return None
         verdict = members.verdict(self.progress, error)
         self.bad = verdict.outcome in ("rejected", "partial")

@@ -1,5 +1,6 @@
 """Reconcile and replay against a strict bucket server: what is found, what is done, and what is left alone."""
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,23 @@ def test_what_has_no_outcome_is_published_again_and_stored(place: Landing, place
     assert place.stored(("1", "2", "3"))
     write_ledger(place, "2.ndjson")
     assert reconcile(places, "", 900, dry_run=False).counts["published"] == 0
+
+
+def test_an_archive_whose_follow_up_was_lost_is_begun_anew(
+    place: Landing, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.store.handler._SLICE_PART", 2)  # a slice ends after one member
+    content = scans.zipped([(str(n), scans.dicom(("1", "1", str(n)))) for n in (1, 2, 3, 4)])
+    assert place.deliver(place.upload("a.zip", content)) == ""
+    lost = place.world.topics.messages[UPLOADS]
+    follow_up = lost.pop()
+    assert place.world.deliver(place.handle, base64.b64decode(follow_up["data"]), follow_up["attributes"]) == ""
+    lost.clear()
+    assert place.instances() == 2
+    assert reconcile(places, "", 900, dry_run=False).counts["published"] == 1
+    place.follow()  # in the process that remembers having gone on with it
+    assert place.instances() == 4
+    assert words(place.world.outcomes)[-1:] == [("stored", "")]
 
 
 def test_an_overwritten_object_needs_an_outcome_of_its_own(place: Landing, places: Places) -> None:
