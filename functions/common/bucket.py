@@ -133,17 +133,26 @@ class Buckets:
         response = self._transport.send(request, deadline)
         return self._verified(self._good(response, 200), checksum, deadline)
 
-    def copy(self, source: ObjectRef, bucket: str, name: str, deadline: Deadline) -> StoredObject:
-        """Copy within Cloud Storage, metadata included, whatever the size and whatever is there already.
+    def copy(
+        self, source: ObjectRef, bucket: str, name: str, deadline: Deadline, if_generation_match: int | None = None
+    ) -> StoredObject:
+        """Copy within Cloud Storage, metadata included, whatever the size.
+
+        Args:
+            if_generation_match: of the copy; 0: only when there is none; None: whatever is there already.
 
         Raises:
+            PreconditionFailedError: what is there is not at that generation.
             SupersededError: the source is gone or was overwritten.
             PermanentError: not_found, when there is no such bucket.
             RetryableError: as Transport.send.
         """
         self._check_emulated(source, deadline)
+        if if_generation_match == 0 and self._endpoint != ENDPOINT and self.stat(ObjectRef(bucket, name), deadline):
+            raise PreconditionFailedError  # emulators ignore it on a copy
         url = f"{self._object_url(source)}/rewriteTo/b/{bucket}/o/{quote(name, safe='')}"
         params = {"sourceGeneration": str(source.generation)} if source.generation else {}
+        params |= _only_at(if_generation_match)
         while True:
             headers = {"Content-Type": "application/json"}
             response = self._transport.send(Request("POST", url, params, headers, b""), deadline)

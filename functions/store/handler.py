@@ -9,12 +9,12 @@ import functools
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from functions.common.bucket import StoredObject
+from functions.common.bucket import PreconditionFailedError, StoredObject
 from functions.common.deadline import Deadline, age_s, timestamp
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError, SupersededError
 from functions.common.events import ANEW, Message, ObjectFinalized, is_finalize
 from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
-from functions.common.resources import ObjectRef, Resource
+from functions.common.resources import GcsPrefix, ObjectRef, Resource
 from functions.common.runtime import Services, View, event_function
 from functions.common.settings import STORAGE_CLASSES, STORE
 from functions.store import content, members, pair, quarantine, sources
@@ -233,14 +233,21 @@ class _Upload:
         if disposition == "keep":
             return
         if disposition == "move" and settings.move_destination is not None:
-            place = settings.move_destination
             try:
-                buckets.copy(ref, place.bucket, f"{place.prefix}/{ref.name}".lstrip("/"), self.deadline)
+                self._copy_to(settings.move_destination, ref)
             except SupersededError:
                 return  # an earlier delivery moved it
             except PermanentError as error:
                 raise RetryableError("unavailable") from error  # the place is wrong: that heals
         buckets.delete(ref, self.deadline)
+
+    def _copy_to(self, place: GcsPrefix, ref: ObjectRef) -> None:
+        """Copy; with its generation as an ending where an earlier upload (or an earlier delivery) took its name."""
+        name, buckets = f"{place.prefix}/{ref.name}".lstrip("/"), self.services.buckets
+        try:
+            buckets.copy(ref, place.bucket, name, self.deadline, if_generation_match=0)
+        except PreconditionFailedError:
+            buckets.copy(ref, place.bucket, f"{name}~{ref.generation}", self.deadline)
 
 
 def _done(word: Word, resource: Resource) -> Outcome:

@@ -110,6 +110,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             wanted = query.get("sourceGeneration")
             if source is None or found[2] not in self.server.buckets or wanted not in (None, str(source.generation)):
                 return self._answer(404, b"{}", "copy")
+            there = self.server.buckets[found[2]].get(urllib.parse.unquote(found[3]))
+            if query.get("ifGenerationMatch") not in (None, str(there.generation if there else 0)):
+                return self._answer(412, b"{}", "copy")
             made = self.server.put(found[2], urllib.parse.unquote(found[3]), source.data, metadata=source.metadata)
             return self._answer(200, json.dumps({"done": True, "resource": made.resource}).encode(), "copy")
         bucket = path.split("/")[-2]

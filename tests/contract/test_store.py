@@ -373,6 +373,21 @@ def test_a_stored_source_is_kept_deleted_or_moved_by_prefix(tmp_path: Path) -> N
         assert words(place.world.outcomes)[-2:] == [("stored", ""), ("superseded", "")]
 
 
+def test_a_later_upload_of_a_name_replaces_nothing_that_was_moved(tmp_path: Path) -> None:
+    settings = {"SOURCE_DISPOSITION": "move", "MOVE_DESTINATION": f"gs://{ARCHIVE}/done"}
+    with landing(tmp_path, **settings) as place:
+        place.drop("scan.dcm", SCAN)
+        later = place.upload("scan.dcm", scans.dicom(("1.2", "1.2.3", "1.2.3.5")))
+        place.deliver(later)
+        place.buckets.buckets[LANDING]["scan.dcm"] = later  # killed after the copy, before the source was deleted
+        place.restart()
+        place.deliver(later, attempt=2)
+        kept = place.buckets.names(ARCHIVE)
+        assert kept == ["done/scan.dcm", f"done/scan.dcm~{later.generation}"]
+        assert [place.buckets.read(ARCHIVE, name) for name in kept] == [SCAN, later.data]
+        assert place.buckets.names(LANDING) == []
+
+
 def test_the_storage_class_is_the_objects_or_the_prefixs(tmp_path: Path) -> None:
     with landing(tmp_path, STORAGE_CLASS="old/=COLDLINE") as place:
         place.drop("old/a", scans.dicom(("1", "1", "1")))
