@@ -37,9 +37,10 @@ class Note:
 
     @property
     def name(self) -> str:
-        """What the object is called in quarantine: as before, below its reason; a name too long for that is cut."""
+        """What the object is called in quarantine: as before, below its reason; a name too long for that is cut, and
+        one that could be a note's gets its generation as an ending."""
         name = self.source.name
-        if len(name.encode()) > _NAME_BYTES:
+        if len(name.encode()) > _NAME_BYTES or name.endswith(NOTE_ENDING):
             tail = f"~{self.source.generation}"
             name = name.encode()[: _NAME_BYTES - len(tail)].decode(errors="ignore") + tail
         return f"{self.reason}/{name}"

@@ -112,6 +112,16 @@ def test_a_later_upload_of_a_name_replaces_nothing_in_quarantine(place: Landing)
     assert words(place.world.outcomes) == [("rejected", "unsupported_input")] * 2
 
 
+def test_an_upload_that_is_called_like_a_note_replaces_none(place: Landing) -> None:
+    place.drop("x", b"junk")
+    named = place.upload("x.reason.json", b"more junk")
+    place.deliver(named)
+    kept = f"unsupported_input/x.reason.json~{named.generation}"
+    assert place.buckets.read(QUARANTINE, kept) == b"more junk"
+    assert place.note("unsupported_input/x")["name"] == "x"
+    assert place.note(kept)["name"] == "x.reason.json"
+
+
 def test_a_folders_placeholder_is_left_alone(place: Landing) -> None:
     assert words(place.drop("night/", b"")) == [("skipped", "unsupported_input")]
     assert place.buckets.names(LANDING) == ["night/"]
