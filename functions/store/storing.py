@@ -123,7 +123,7 @@ class Storing:
             raise RetryableError("operation_pending")
         # Where an earlier attempt may have been stored before its answer was lost, a refusal says little.
         unsure = self.again or attempts > 1
-        same = instance.same_in(self.store, self.deadline) if failure.kind == "exists" or unsure else None
+        same = self._look(instance, failure) if failure.kind == "exists" or unsure else None
         if same:
             self.seen(instance.resource, instance.crc32c)
             return "duplicate"
@@ -132,6 +132,15 @@ class Storing:
         if same is None:
             raise RetryableError("unavailable")  # it was there a moment ago: try again
         return self._conflict(instance)
+
+    def _look(self, instance: Instance, failure: Failure) -> Same:
+        try:
+            return instance.same_in(self.store, self.deadline)
+        except RetryableError as error:
+            # By 403 the service also says that there is nothing (fact sheet section 5.8), and it has just let us store.
+            if failure.kind == "refused" and error.reason == "unauthorized":
+                return None
+            raise
 
     def _conflict(self, instance: Instance) -> Word:
         if self.policy == "keep":

@@ -287,6 +287,14 @@ def test_a_damaged_copy_of_a_stored_instance_is_rejected_on_every_delivery(place
     assert words(place.world.outcomes) == [("stored", ""), ("rejected", "rejected")]
 
 
+def test_a_refusal_on_a_second_delivery_stands_where_what_is_absent_is_forbidden(place: Landing) -> None:
+    place.world.fault(method="GET", path="instances", kind="status", status=403)
+    place.world.fault(method="POST", kind="status", status=409, body="no report")
+    blob = place.upload("a.dcm", SCAN)
+    assert place.deliver(blob, attempt=2) == ""
+    assert words(place.world.outcomes) == [("rejected", "rejected")]
+
+
 def test_success_that_cannot_be_read_is_checked(place: Landing) -> None:
     place.world.fault(method="POST", kind="status", status=200, body="done", count=1)
     assert place.deliver(place.upload("a.dcm", SCAN)) == "unavailable"  # it said so, and nothing was there
