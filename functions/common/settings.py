@@ -103,9 +103,10 @@ SETTINGS: Final = (
     ),
     Setting(
         "PAIR_WAIT_S",
-        values.whole(1, 7 * 86400),
+        values.whole(1, 7200),  # redeliveries go on for 8,430 s (infra/topology.json); then it would be a dead letter
         "1800",
-        "Seconds that metadata or a JPEG waits for its other half, from when it was written, before it is quarantined.",
+        "Seconds that metadata or a JPEG waits for its other half, from when it was written, before it is quarantined;"
+        " at most 7200.",
         (STORE,),
     ),
     Setting(

@@ -1,10 +1,11 @@
 import dataclasses
+import json
 
 import pytest
 
 from functions.common.errors import SettingsError
 from functions.common.settings import SETTINGS, STORE, Setting, Settings
-from tests.unit.test_architecture import ENVIRONMENT
+from tests.unit.test_architecture import ENVIRONMENT, ROOT
 
 
 def load(function: str = STORE, **environ: str) -> Settings:
@@ -47,12 +48,20 @@ def test_a_required_setting_is_required_by_its_functions_only(setting: Setting) 
         ("LANDING_BUCKET", "gs://landing"),
         ("STORAGE_CLASS", "FROZEN"),
         ("CONFLICT_POLICY", "a/=b=keep,c"),
+        ("PAIR_WAIT_S", "7201"),
     ],
 )
 def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name: str, text: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} takes ") as raised:
         load(**{name: text})
     assert text not in str(raised.value) or text == "0"
+
+
+def test_half_a_pair_is_delivered_for_longer_than_it_may_wait() -> None:
+    topology = json.loads((ROOT / "infra/topology.json").read_text())
+    delivery, attempts = topology["delivery"], topology["functions"][STORE]["max_delivery_attempts"]
+    waits = [min(delivery["minimum_backoff_s"] * 2**n, delivery["maximum_backoff_s"]) for n in range(attempts - 1)]
+    assert load(PAIR_WAIT_S="7200").pair_wait_s < sum(waits)
 
 
 def test_by_prefix_the_longest_prefix_decides() -> None:
