@@ -1,22 +1,27 @@
 """One way to speak HTTP: credentials, time limits, retries, and what a status means. The three clients stand on it."""
 
+import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 import requests
 import requests.adapters
 import urllib3.exceptions
+from urllib3.util import Timeout
 
 from functions.common.credentials import Credentials
-from functions.common.deadline import Deadline
+from functions.common.deadline import Deadline, age_s
 from functions.common.errors import RetryableError
 from functions.common.log import log
 
 CHUNK_BYTES: Final = 256 * 1024
 _CONNECT_TIMEOUT_S: Final = 10.0
 _READ_TIMEOUT_S: Final = 60.0  # between two reads, not for the whole body
+_COMMIT_BYTES_PER_S: Final = 8 * 1024 * 1024  # a large body is kept by the service before it answers: that takes longer
 _ATTEMPTS: Final = 4  # the first and three more; what takes longer belongs to Pub/Sub
 _BACKOFF_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 8.0
@@ -117,8 +122,10 @@ class Transport:
         body: Any = request.body() if callable(request.body) else request.body
         prepared = requests.PreparedRequest()
         prepared.prepare(request.method, request.url, headers, data=body, params=request.params)
-        timeouts = (deadline.timeout_s(_CONNECT_TIMEOUT_S), deadline.timeout_s(_READ_TIMEOUT_S))
-        return self._adapter.send(prepared, stream=True, timeout=timeouts)
+        read_s = _READ_TIMEOUT_S + (len(body) if isinstance(body, Sized) else 0) / _COMMIT_BYTES_PER_S
+        # Sending counts towards the total too: the wait for the answer ends with the deadline, however long it took.
+        timeout: Any = Timeout(deadline.timeout_s(math.inf), _CONNECT_TIMEOUT_S, read_s)
+        return self._adapter.send(prepared, stream=True, timeout=timeout)
 
 
 def chunks(response: requests.Response, deadline: Deadline, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
@@ -171,8 +178,14 @@ def _error_of(response: requests.Response) -> RetryableError:
 
 
 def _retry_after_s(text: str) -> float | None:
-    """Seconds. The form with a date is not read: no service here sends it."""
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+    """Seconds from now, whichever way it is said: RFC 9110 section 10.2.3 allows a number and a date."""
+    if text.isascii() and text.isdigit() and len(text) < 7:
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, -age_s(date if date.tzinfo else date.replace(tzinfo=UTC)))
 
 
 def _wait(error: RetryableError, attempt: int, deadline: Deadline) -> bool:

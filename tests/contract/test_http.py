@@ -32,6 +32,8 @@ RECOVERED = {
     "502": Answer(502),
     "503": Answer(503, {"Retry-After": "0"}),
     "504": Answer(504),
+    "Retry-After a date gone by": Answer(429, {"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}),
+    "Retry-After that is neither": Answer(429, {"Retry-After": "Sun, 99 Nov 1994 soon"}),
     "reset": Answer(0),
     "an answer before the body is read": Answer(503, early=True),
 }
@@ -56,6 +58,12 @@ GIVEN_UP = {
     "401": (Answer(401), "unauthorized", 2),
     "403": (Answer(403, body=b"no permission for Doe^Jane"), "unauthorized", 1),
     "Retry-After longer than worth waiting": (Answer(503, {"Retry-After": "300"}), "rate_limited", 1),
+    "Retry-After a far date": (Answer(503, {"Retry-After": "Fri, 31 Dec 2999 23:59:59 GMT"}), "rate_limited", 1),
+    "Retry-After a far date, written the old way": (
+        Answer(503, {"Retry-After": "Tue Dec 31 23:59:59 2999"}),
+        "rate_limited",
+        1,
+    ),
 }
 
 
@@ -99,6 +107,19 @@ def test_an_answer_that_does_not_come_is_given_up_within_the_budget() -> None:
         with pytest.raises(RetryableError):
             Transport().send(Request("GET", server.url), deadline)
         assert deadline.elapsed_s() < 10
+
+
+def test_the_answer_to_a_large_body_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http, "_COMMIT_BYTES_PER_S", 10_000, raising=False)
+    with planned(Answer(200, body=b"good", delay_s=1)) as server:
+        with pytest.raises(RetryableError, match="unavailable"):
+            fetch(server.url, body=b"small")
+        before = len(server.seen)
+        assert fetch(server.url, body=bytes(600_000)) == (200, b"good")
+        assert len(server.seen) == before + 1
+        with pytest.raises(RetryableError):  # but never longer than the time left
+            fetch(server.url, body=bytes(600_000), budget_s=0.5)
 
 
 def test_an_answer_larger_than_expected_is_not_read_into_memory() -> None:
