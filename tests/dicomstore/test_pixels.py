@@ -280,6 +280,14 @@ def test_5_6_transcoding_keeps_every_pixel(store: Client, syntax: str) -> None:
     assert got.SOPInstanceUID == "1.2.3.4"
 
 
+@pytest.mark.parametrize("syntax", [IMPLICIT, RLE, JPEG + "80", JPEG + "90"])
+def test_5_6_transcoding_keeps_colours_that_come_plane_by_plane(store: Client, syntax: str) -> None:
+    path, ds = bundled(store, "ExplVR_BigEnd.dcm")
+    assert ds.PlanarConfiguration == 1
+    got = pydicom.dcmread(io.BytesIO(store.get(path, f"application/dicom; transfer-syntax={syntax}").content))
+    assert np.array_equal(got.pixel_array, ds.pixel_array)
+
+
 def test_5_6_to_jpeg_baseline(store: Client) -> None:
     array = gradient(64, 64)
     store.stored(part10(image(array)))

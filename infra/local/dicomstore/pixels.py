@@ -245,6 +245,8 @@ def _transcoded(path: Path, stored: str, wanted: str) -> bytes:
 
 
 def _compress(ds: Dataset, wanted: str) -> None:
+    if ds.get("PlanarConfiguration"):  # pydicom encodes as if the samples of a pixel were side by side
+        ds.PixelData, ds.PlanarConfiguration = ds.pixel_array.tobytes(), 0
     if wanted != BASELINE:
         compress(ds, UID(wanted), generate_instance_uid=False)
         return
