@@ -262,6 +262,14 @@ def test_5_3_a_bad_viewport_is_400(store: Client, viewport: str) -> None:
     assert store.get(ONE + "/rendered", viewport=viewport).status_code == 400
 
 
+def test_5_3_and_9_a_viewport_of_too_large_a_frame_is_400(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pixels.MAX_VIEWED == 50 << 20
+    store.stored(part10(image(gradient())))
+    monkeypatch.setattr(pixels, "MAX_VIEWED", 16 * 24 - 1)
+    assert store.get(ONE + "/rendered", viewport="12,8").status_code == 400
+    assert store.get(ONE + "/rendered").status_code == 200
+
+
 def test_5_3_negative_region_sizes_flip(store: Client) -> None:
     ds = image(gradient(4, 4), WindowCenter=8, WindowWidth=16)
     plain = shown(store, ds)

@@ -59,7 +59,7 @@ FRAMES = (
 RENDERED = (Media("image/jpeg"), Media("image/png"))
 FRAME_SIZE = (0x00280010, 0x00280011, 0x00280002, BITS_ALLOCATED)  # rows, columns, samples, bits
 MAX_FILE, MAX_FRAME = 1 << 30, 150 << 20  # bytes of what is transcoded (sheet section 9)
-MAX_SIDE = 10_000  # pixels of a viewport (the same)
+MAX_SIDE, MAX_VIEWED = 10_000, 50 << 20  # pixels of a viewport, bytes of the frame it is of (the same)
 
 
 def refuse(message: str) -> ApiError:
@@ -269,6 +269,8 @@ def rendered(path: Path, number: int, kind: str, viewport: str) -> bytes:
     """A frame as a viewer shows it, as `image/jpeg` or `image/png`. Raises ApiError 400, 406."""
     ds = dcmread(path, force=True, stop_before_pixels=True)
     array = _decoded(path, number, raw=False)
+    if viewport and array.nbytes > MAX_VIEWED:
+        raise refuse(f"a viewport is for frames of up to {MAX_VIEWED} bytes")
     photometric = str(ds.get("PhotometricInterpretation", "MONOCHROME2"))
     if photometric == "PALETTE COLOR":
         array = apply_color_lut(array, ds)
