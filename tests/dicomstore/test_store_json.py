@@ -156,6 +156,8 @@ def broken(change: str) -> dict[str, Any]:
         data["0020000D"]["Value"] = {"a": 1}
     elif change == "a UID that is a number":
         data["0020000D"]["Value"] = 5
+    elif change == "a class that is null":
+        data["00080016"]["Value"] = [None]
     elif change == "a URI that is a list":
         data["7FE00010"]["BulkDataURI"] = ["jpeg-image"]
     elif change == "a keyword":
@@ -182,7 +184,14 @@ def broken(change: str) -> dict[str, Any]:
     "change",
     [
         *("two bulk attributes", "inline pixels", "no such part", "other character set", "not a data set"),
-        *("a UID that is an object", "a UID that is a number", "a URI that is a list", "a keyword", "a URI in an item"),
+        *(
+            "a class that is null",
+            "a UID that is an object",
+            "a UID that is a number",
+            "a URI that is a list",
+            "a keyword",
+            "a URI in an item",
+        ),
         *("nested too deep", "too large a number", "an item that is none", "no data set tag", "no vr", "no such vr"),
         *("syntax 1.2.840.10008.1.2.2", "syntax 1.2.840.10008.1.2.1.99", "syntax " + JPEG + "90"),
         *("00020010", "00080005", "00080016", "00080018", "0020000D", "0020000E"),

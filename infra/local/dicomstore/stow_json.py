@@ -168,7 +168,7 @@ def _uris(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _first(dataset: dict[str, Any], tag: str) -> str:
     values = dataset.get(tag, {}).get("Value")
-    return str(values[0]) if isinstance(values, list) and values else ""
+    return str(values[0] or "") if isinstance(values, list) and values else ""
 
 
 def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> None:
