@@ -1,6 +1,9 @@
 """Export and delete while functions are killed every few seconds and the DICOM store and the bucket fault at random.
 
-    python -m tests.chaos [--instances 5000] [--studies 50] [--kill-every 3] [--seed 1]
+    python -m tests.chaos [--instances 5000] [--joined 300] [--studies 50] [--kill-every 3] [--seed 1]
+
+A study of `--instances` is exported as DICOM files, one of `--joined` as a zip and as metadata, which are joined of
+parts.
 
 Ends with status 1 and says what is wrong, if anything is.
 """
@@ -8,12 +11,14 @@ Ends with status 1 and says what is wrong, if anything is.
 import argparse
 import base64
 import concurrent.futures
+import io
 import json
 import random
 import sys
 import tempfile
 import threading
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +51,8 @@ STORE_FAULTS = [
     {"kind": "operation", "code": 14, "method": "DELETE", "probability": 0.05},
     {"kind": "operation", "failure": 1, "method": "DELETE", "probability": 0.05},
 ]
-STUDY = "1.5"
+STUDY, JOINED = "1.5", "1.7"
+EXPORTS = {"export": "dicom", "zip": "zip", "metadata": "metadata"}  # the format by request id
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Options:
     """How much, and how hard."""
 
     instances: int = 5000
+    joined: int = 300
     studies: int = 50
     kill_every_s: float = 3.0
     slice_size: int = 250
@@ -96,13 +103,8 @@ def run(options: Options, folder: Path) -> Report:
 
 
 def _fill(stack: Stack, options: Options) -> dict[str, bytes]:
-    """The study to export, by the names of its objects, and the studies to delete."""
-    sizes = [options.instances // 2, options.instances // 4, options.instances // 8]
-    sizes.append(options.instances - sum(sizes))
-    exported = {}
-    for e, size in enumerate(sizes, 1):
-        for n in range(1, size + 1):
-            exported[f"out/{STUDY}/{STUDY}.{e}/{STUDY}.{e}.{n}.dcm"] = (f"{STUDY}.{e}", f"{STUDY}.{e}.{n}")
+    """The studies to export, by the path of each instance, and the studies to delete."""
+    exported = _paths(STUDY, options.instances) | _paths(JOINED, options.joined)
     deleted = [(f"1.9.{s}", f"1.9.{s}.1", f"1.9.{s}.1.{n}") for s in range(options.studies) for n in range(1, 5)]
     url = f"{stack.addresses.dicomweb_url}/studies"
 
@@ -110,13 +112,21 @@ def _fill(stack: Stack, options: Options) -> dict[str, bytes]:
         answer = requests.post(url, data, headers={"Content-Type": "application/dicom"}, timeout=60)
         assert answer.status_code == 200, answer.text
 
-    files = {name: instance(STUDY, *uids, pixels=64) for name, uids in exported.items()}
+    files = {name: instance(*uids, pixels=64) for name, uids in exported.items()}
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(put, files.values()))
         half = options.studies // 2 * 4
         names = ["Doe^Jane"] * half + ["Roe^Richard"] * (len(deleted) - half)
         list(pool.map(put, [instance(*uids, PatientName=name) for uids, name in zip(deleted, names, strict=True)]))
     return files
+
+
+def _paths(study: str, instances: int) -> dict[str, tuple[str, str, str]]:
+    """The UIDs of each instance, by its path: four series of different sizes."""
+    sizes = [instances // 2, instances // 4, instances // 8]
+    sizes.append(instances - sum(sizes))
+    uids = [(study, f"{study}.{e}", f"{study}.{e}.{n}") for e, size in enumerate(sizes, 1) for n in range(1, size + 1)]
+    return {"/".join(one): one for one in uids}
 
 
 def _set_faults(stack: Stack, seed: int) -> None:
@@ -127,11 +137,11 @@ def _set_faults(stack: Stack, seed: int) -> None:
 def _send(stack: Stack, options: Options) -> set[tuple[str, str]]:
     """Publish the commands; returns the outcomes to come, as request id and member."""
     topics, bucket = stack.topology.topics, stack.topology.buckets["export"]
-    stack.pubsub.publish(
-        topics["exports"],
-        {"path": f"studies/{STUDY}", "destination": f"gs://{bucket}/out", "request_id": "export"},
-    )
-    wanted = {("export", ""), ("query", "")}
+    for name, format_ in EXPORTS.items():
+        path = f"studies/{STUDY if format_ == 'dicom' else JOINED}"
+        command = {"path": path, "destination": f"gs://{bucket}/{name}", "format": format_, "request_id": name}
+        stack.pubsub.publish(topics["exports"], command)
+    wanted = {*((name, "") for name in EXPORTS), ("query", "")}
     for s in range(options.studies // 2):
         stack.pubsub.publish(topics["deletes"], {"path": f"studies/1.9.{s}", "request_id": f"delete-{s}"})
         wanted.add((f"delete-{s}", ""))
@@ -186,7 +196,7 @@ def _check(
     if sorted(said) != sorted(wanted):
         report.wrong.append(f"outcomes: {len(said)} ids for {len(wanted)} inputs")
     for record in first.values():
-        if record["outcome"] != ("exported" if record["request_id"] == "export" else "deleted"):
+        if record["outcome"] != ("exported" if record["request_id"] in EXPORTS else "deleted"):
             report.wrong.append(f"{record['request_id']}: {record['outcome']} {record.get('reason', '')}")
     _check_objects(stack, stored, proxy, report)
     for s in {name.split(".")[2] for name, _ in said if name.startswith("1.9")} | {"0"}:
@@ -194,29 +204,46 @@ def _check(
         if answer.status_code != 204:
             report.wrong.append(f"study 1.9.{s} is not gone")
     left = requests.get(f"{stack.addresses.dicomweb_url}/studies?limit=100", timeout=60).json()
-    if [item["0020000D"]["Value"][0] for item in left] != [STUDY]:
-        report.wrong.append(f"{len(left)} studies are left, and only one should be")
+    if {item["0020000D"]["Value"][0] for item in left} != {STUDY, JOINED}:
+        report.wrong.append(f"{len(left)} studies are left, and only two should be")
 
 
 def _check_objects(stack: Stack, stored: dict[str, bytes], proxy: FaultyProxy, report: Report) -> None:
     bucket = stack.topology.buckets["export"]
     objects = _list(stack, bucket)
-    if missing := stored.keys() - objects.keys():
-        report.wrong.append(f"{len(missing)} objects are missing")
-    if more := objects.keys() - stored.keys() - {"out/manifest.json"}:
+    files = {f"export/{path}.dcm": data for path, data in stored.items() if path.startswith(f"{STUDY}/")}
+    joined = {path: data for path, data in stored.items() if path.startswith(f"{JOINED}/")}
+    alone = [*files, *(f"metadata/{path}.json" for path in joined)]
+    others = [f"zip/{JOINED}.zip", "metadata/metadata.ndjson", *(f"{name}/manifest.json" for name in EXPORTS)]
+    if missing := {*alone, *others} - objects.keys():
+        report.wrong.append(f"{len(missing)} objects are missing, such as {sorted(missing)[:3]}")
+        return
+    if more := objects.keys() - {*alone, *others}:
         report.wrong.append(f"{len(more)} objects too many, such as {sorted(more)[:3]}")
-    differing = [n for n, data in stored.items() if n in objects and objects[n]["crc32c"] != _crc32c(data)]
-    if differing:
+    if differing := [name for name, data in files.items() if objects[name]["crc32c"] != _crc32c(data)]:
         report.wrong.append(f"{len(differing)} objects differ")
-    manifest = json.loads(stack.buckets.download(bucket, "out/manifest.json"))
-    named = [entry["name"] for entry in manifest["objects"]]
-    if sorted(named) != sorted(stored) or not manifest["complete"]:
-        report.wrong.append(f"the manifest names {len(named)} objects, complete: {manifest['complete']}")
-    if [entry for entry in manifest["objects"] if entry["crc32c"] != objects[entry["name"]]["crc32c"]]:
-        report.wrong.append("the manifest has a wrong checksum")
+    with zipfile.ZipFile(io.BytesIO(stack.buckets.download(bucket, f"zip/{JOINED}.zip"))) as archive:
+        if {name: archive.read(name) for name in archive.namelist()} != {f"{p}.dcm": d for p, d in joined.items()}:
+            report.wrong.append(f"the zip of {len(archive.namelist())} members does not hold what is stored")
+    lines = [json.loads(line) for line in stack.buckets.download(bucket, "metadata/metadata.ndjson").splitlines()]
+    if sorted(f"{one['study']}/{one['series']}/{one['instance']}" for one in lines) != sorted(joined):
+        report.wrong.append(f"the metadata has {len(lines)} lines for {len(joined)} instances")
+    members = [f"{path}.dcm" for path in joined]
+    for name, wanted in (("export", list(files)), ("zip", members), ("metadata", alone[len(files) :])):
+        _check_manifest(json.loads(stack.buckets.download(bucket, f"{name}/manifest.json")), wanted, objects, report)
     made = {path.rpartition(" ")[2]: n for (m, path, status), n in proxy.seen.answers.items() if status == 200}
-    if twice := [name for name in stored if made.get(name, 1) != 1]:
+    if twice := [name for name in alone if made.get(name, 1) != 1]:
         report.wrong.append(f"{len(twice)} objects were written more than once")
+
+
+def _check_manifest(
+    manifest: dict[str, Any], wanted: list[str], objects: dict[str, dict[str, Any]], report: Report
+) -> None:
+    named = [entry["name"] for entry in manifest["objects"]]
+    if sorted(named) != sorted(wanted) or not manifest["complete"]:
+        report.wrong.append(f"a manifest names {len(named)} objects, complete: {manifest['complete']}")
+    if [one for one in manifest["objects"] if "crc32c" in one and one["crc32c"] != objects[one["name"]]["crc32c"]]:
+        report.wrong.append("a manifest has a wrong checksum")
 
 
 def _list(stack: Stack, bucket: str) -> dict[str, dict[str, Any]]:
@@ -238,11 +265,12 @@ def main() -> int:
     """Run it as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--instances", type=int, default=5000)
+    parser.add_argument("--joined", type=int, default=300)
     parser.add_argument("--studies", type=int, default=50)
     parser.add_argument("--kill-every", type=float, default=3.0, help="seconds, on average")
     parser.add_argument("--seed", type=int, default=1)
     flags = parser.parse_args()
-    options = Options(flags.instances, flags.studies, flags.kill_every, seed=flags.seed)
+    options = Options(flags.instances, flags.joined, flags.studies, flags.kill_every, seed=flags.seed)
     with tempfile.TemporaryDirectory() as folder:
         report = run(options, Path(folder))
     print(f"{options.instances} instances exported, {options.studies} studies deleted in {report.seconds:.0f} s")
