@@ -1,14 +1,16 @@
 """The search page in a browser: found, opened, looked at, exported; by mouse and by keyboard."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.search.browser import browser, needs_chromium
-from tests.search.kit import Answer, FakeStore, Function, fake_store, function, real_store, study
+from tests.search.kit import Answer, Asked, FakeStore, Function, fake_store, function, real_store, row, study
 
 pytestmark = needs_chromium
 WEB = Path(__file__).parents[2] / "functions" / "search" / "web"
@@ -145,9 +147,9 @@ def test_a_study_is_opened_down_to_a_picture_and_its_metadata(page: Page) -> Non
     pictures = page.locator(".instances img")
     expect(pictures).to_have_count(3)
     for picture in pictures.all():
-        page.wait_for_function("image => image.complete && image.naturalWidth === 64", arg=picture.element_handle())
+        expect(picture).to_have_js_property("naturalWidth", 64)
     page.get_by_role("button", name="Instance 2").click()
-    page.wait_for_function("document.getElementById('image').naturalWidth === 64")
+    expect(page.locator("#image")).to_have_js_property("naturalWidth", 64)
     expect(page.get_by_role("cell", name="Series Description")).to_be_visible()
     page.get_by_label("Find in the metadata").fill("0010,0020")
     expect(page.locator("#attributes tr:visible")).to_have_count(1)
@@ -182,6 +184,89 @@ def test_what_was_found_is_downloaded_as_a_spreadsheet(page: Page) -> None:
     assert waiting.value.suggested_filename == "studies.csv"
     assert len(lines) == 31
     assert lines[0].startswith("PatientName,")
+
+
+# Before a store that is slow, or has more than is shown
+
+
+def gif(width: int) -> Answer:
+    """A picture of one colour, this wide."""
+    size = width.to_bytes(2, "little") * 2
+    frame = b"," + bytes(4) + size + b"\0\2\2\x44\1\0"
+    return Answer(body=b"GIF89a" + size + b"\x80\0\0" + bytes(6) + frame + b";", headers={"Content-Type": "image/gif"})
+
+
+@pytest.fixture
+def planned(chromium: Browser, store: FakeStore, tmp_path: Path) -> Iterator[Page]:
+    """The page before a store that answers by plan; not loaded yet."""
+    store.answers(Answer())
+    with function(store.url, tmp_path) as running:
+        context = chromium.new_context(accept_downloads=True, base_url=running.url)
+        context.set_default_timeout(20_000)
+        yield context.new_page()
+        context.close()
+
+
+def test_what_comes_late_is_not_shown_with_another_instance(planned: Page, store: FakeStore) -> None:
+    late_metadata, late_picture = threading.Event(), threading.Event()
+
+    def plan(asked: Asked) -> Answer:
+        below, _, last = asked.path.rpartition("/")
+        uid = below.rpartition("/")[2]
+        if last == "metadata":
+            assert uid == "1.2" or late_metadata.wait(60)
+            return Answer(body=json.dumps([row(t00100020=f"Patient-of-{uid}")]).encode())
+        if last == "rendered":
+            assert uid == "1.1" or late_picture.wait(60)
+            return gif(16 if uid == "1.1" else 32)
+        numbers = (1, 2) if last == "instances" else (1,)
+        found = [
+            row(t0020000D="1", t0020000E="1", t00080018=f"1.{n}", t00200013=n, t00280010=16, t00280011=16)
+            for n in numbers
+        ]
+        return Answer(body=json.dumps(found).encode())
+
+    store.plan = plan
+    planned.goto("/")
+    planned.get_by_role("button", name="Series of").click()
+    planned.get_by_role("button", name="Instances of").click()
+    attributes = planned.locator("#attributes")
+    with planned.expect_request("**/instances/1.1/metadata"):
+        planned.get_by_role("button", name="Instance 1").click()
+    expect(planned.locator("#image")).to_have_js_property("naturalWidth", 16)
+    planned.keyboard.press("Escape")
+    planned.get_by_role("button", name="Instance 2").click()
+    expect(attributes).to_contain_text("Patient-of-1.2")
+    assert planned.evaluate("document.getElementById('image').naturalWidth") == 0
+    with planned.expect_response("**/instances/1.1/metadata") as waiting:
+        late_metadata.set()
+    waiting.value.finished()
+    late_picture.set()
+    expect(planned.locator("#image")).to_have_js_property("naturalWidth", 32)
+    expect(attributes).to_contain_text("Patient-of-1.2")
+
+
+def test_what_is_cut_says_so(planned: Page, store: FakeStore) -> None:
+    def plan(asked: Asked) -> Answer:
+        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+        begin, end = int(query.get("offset", 0)), 6000
+        places = range(begin, min(begin + int(query["limit"]), end))
+        return Answer(
+            body=json.dumps([row(t0020000D=f"1.{n}", t0020000E=f"2.{n}", t00080060="CT") for n in places]).encode()
+        )
+
+    store.plan = plan
+    planned.goto("/")
+    expect(planned.locator("#status")).to_have_text("25 and more studies")
+    with planned.expect_download() as waiting:
+        planned.get_by_role("button", name="Download as CSV").click()
+    assert waiting.value.suggested_filename == "studies-first-5000.csv"
+    assert len(Path(waiting.value.path()).read_text("utf-8-sig").splitlines()) == 5001
+    expect(planned.locator("#notes")).to_contain_text("The spreadsheet ends after 5000 studies")
+    planned.get_by_role("button", name="Series of").first.click()
+    expect(planned.locator(".series > li")).to_have_count(5000)
+    expect(planned.locator("tr.detail").first).to_contain_text("There are more series than the 5000 shown")
+    expect(planned.locator("tr.study td").filter(has_text="CT").first).to_contain_text("perhaps more")
 
 
 def test_every_control_has_a_name_and_every_picture_a_text(page: Page) -> None:

@@ -2,6 +2,7 @@
 
 const PAGE = 25;
 const INSTANCES = 48;
+const MOST = 5000; // studies or series that the service gives at once
 const AT_ONCE = 4;
 const TAG = {
   name: "00100010", id: "00100020", born: "00100030", sex: "00100040", date: "00080020", time: "00080030",
@@ -13,8 +14,9 @@ const TAG = {
 const $ = (id) => document.getElementById(id);
 let config = { retrieve: false, exports: null };
 let names = null;
-let asked = null; // the query on show, and where its page begins
+let asked = null; // the query on show, where its page begins, and where the next one does
 let turn = 0; // answers of an earlier search are dropped
+let viewing = 0; // likewise those of an instance that is not on show any more
 
 // Values
 
@@ -72,6 +74,20 @@ async function problem(response) {
   }
 }
 
+// Where the rows after these begin; 0 when there are none.
+const following = (response) => Number(/offset=(\d+)>; rel="next"/.exec(response.headers.get("Link") ?? "")?.[1] ?? 0);
+
+// What the service says about the answer, other than that there are more rows.
+function remarks(response) {
+  const texts = [...(response.headers.get("Warning") ?? "").matchAll(/"([^"]*)"/g)].map((found) => found[1]);
+  return texts.filter((text) => !text.startsWith("There are more"));
+}
+
+function tell(notes) {
+  $("notes").textContent = notes.join(". ");
+  $("notes").hidden = !notes.length;
+}
+
 function complain(node, error) {
   node.textContent = error.message;
   node.hidden = false;
@@ -99,8 +115,9 @@ async function search(query, offset) {
     const response = await ask("studies/_query", { ...query, limit: PAGE, offset });
     const studies = await response.json();
     if (mine !== turn) return;
-    asked = { query, offset };
-    show(studies, (response.headers.get("Link") ?? "").includes('rel="next"'), response.headers.get("Warning") ?? "");
+    asked = { query, offset, next: following(response) };
+    show(studies);
+    tell(remarks(response));
   } catch (error) {
     if (mine !== turn) return;
     $("studies").hidden = $("pages").hidden = $("csv").hidden = true;
@@ -111,8 +128,9 @@ async function search(query, offset) {
   }
 }
 
-function show(studies, more, warning) {
-  const { offset } = asked;
+function show(studies) {
+  const { offset, next } = asked;
+  const more = next > 0;
   const last = offset + studies.length;
   const some = studies.length > 0;
   $("rows").replaceChildren(...studies.flatMap(studyRows));
@@ -125,9 +143,6 @@ function show(studies, more, warning) {
   $("empty").textContent = offset ? "No more studies." : "No study matches. Names match by the beginning of any part; everything else is matched whole.";
   const count = `${last}${more ? " and more" : ""}`;
   $("status").textContent = some ? (offset ? `Studies ${offset + 1} to ${last}${more ? " and more" : ""}` : `${count} ${last === 1 ? "study" : "studies"}`) : "No study found";
-  const notes = [...warning.matchAll(/"([^"]*)"/g)].map((found) => found[1]).filter((note) => !note.startsWith("There are more"));
-  $("notes").textContent = notes.join(". ");
-  $("notes").hidden = !notes.length;
 }
 
 function studyRows(study) {
@@ -149,8 +164,9 @@ function studyRows(study) {
     make("td", {}, exportButton(`studies/${uid}`, `the study of ${who}`)));
   const load = once(() => seriesOf(uid));
   later(async () => {
-    const kinds = new Set((await load()).map((series) => text(series, TAG.modality)).filter(Boolean));
-    modality.append(...[...kinds].sort().map((kind) => make("span", { className: "badge" }, kind)));
+    const { series, more } = await load();
+    const kinds = new Set(series.map((one) => text(one, TAG.modality)).filter(Boolean));
+    modality.append(...[...kinds].sort().map((kind) => make("span", { className: "badge" }, kind)), more ? "perhaps more" : "");
   });
   toggle.addEventListener("click", () => open(toggle, [row, below], detail, async () => seriesList(uid, await load())));
   return [row, below];
@@ -158,11 +174,13 @@ function studyRows(study) {
 
 async function seriesOf(study) {
   const fields = "SeriesNumber,SeriesDescription,Modality,SeriesInstanceUID";
-  const series = await (await ask(`studies/${study}/series?limit=500&includefield=${fields}`)).json();
-  return series.sort((a, b) => (value(a, TAG.seriesNumber) ?? 1e9) - (value(b, TAG.seriesNumber) ?? 1e9));
+  const response = await ask(`studies/${study}/series?limit=${MOST}&includefield=${fields}`);
+  const series = await response.json();
+  series.sort((a, b) => (value(a, TAG.seriesNumber) ?? 1e9) - (value(b, TAG.seriesNumber) ?? 1e9));
+  return { series, more: following(response) > 0 };
 }
 
-function seriesList(study, all) {
+function seriesList(study, { series: all, more: cut }) {
   const list = make("ul", { className: "series" });
   for (const series of all) {
     const uid = text(series, TAG.series);
@@ -181,7 +199,9 @@ function seriesList(study, all) {
         make("span", { className: "title" }, title), exportButton(path, `series ${title}`)),
       body));
   }
-  return [all.length ? list : make("p", { className: "soft" }, "No series.")];
+  const parts = [all.length ? list : make("p", { className: "soft" }, "No series.")];
+  if (cut) parts.push(make("p", { className: "soft" }, `There are more series than the ${all.length} shown.`));
+  return parts;
 }
 
 async function addInstances(series, grid, more, offset) {
@@ -190,9 +210,10 @@ async function addInstances(series, grid, more, offset) {
   const found = await response.json();
   found.sort((a, b) => (value(a, TAG.number) ?? 1e9) - (value(b, TAG.number) ?? 1e9));
   grid.append(...found.map((instance) => make("li", {}, instanceButton(series, instance))));
-  more.hidden = !(response.headers.get("Link") ?? "").includes('rel="next"');
+  const next = following(response);
+  more.hidden = !next;
   const button = make("button", { type: "button", className: "small" }, "Show more instances");
-  button.addEventListener("click", () => addInstances(series, grid, more, offset + INSTANCES).catch((error) => complain($("problem"), error)));
+  button.addEventListener("click", () => addInstances(series, grid, more, next).catch((error) => complain($("problem"), error)));
   more.replaceChildren(button);
 }
 
@@ -216,19 +237,22 @@ const picturePath = (path, frames, frame) => (frames > 1 ? `${path}/frames/${fra
 // One instance
 
 async function view(path, label, frames) {
+  const mine = ++viewing;
+  const image = make("img", { id: "image", alt: "" }); // the one before would show its picture until this one's is there
+  $("image").replaceWith(image);
   $("instance-title").textContent = label;
   $("figure").hidden = !frames;
   $("frame").max = Math.max(frames, 1);
   $("frame").value = 1;
   $("frame").hidden = $("frame-label").hidden = frames < 2;
   const draw = () => {
-    $("image").hidden = false;
+    image.hidden = false;
     $("image-note").textContent = "";
     $("frame-number").textContent = `${$("frame").value} of ${frames}`;
-    $("image").src = picturePath(path, frames, $("frame").value);
-    $("image").alt = `${label}${frames > 1 ? `, frame ${$("frame").value} of ${frames}` : ""}`;
+    image.src = picturePath(path, frames, $("frame").value);
+    image.alt = `${label}${frames > 1 ? `, frame ${$("frame").value} of ${frames}` : ""}`;
   };
-  $("image").onerror = () => { $("image").hidden = true; $("image-note").textContent = "The DICOM store cannot draw this one."; };
+  image.onerror = () => { image.hidden = true; $("image-note").textContent = "The DICOM store cannot draw this one."; };
   $("frame").oninput = draw;
   if (frames) draw();
   $("filter").value = "";
@@ -237,9 +261,9 @@ async function view(path, label, frames) {
   try {
     names ??= await (await ask("names.json", null, "application/json")).json();
     const [metadata] = await (await ask(`${path}/metadata`)).json();
-    $("attributes").replaceChildren(...attributeRows(metadata ?? {}, 0));
+    if (mine === viewing) $("attributes").replaceChildren(...attributeRows(metadata ?? {}, 0));
   } catch (error) {
-    $("attributes").replaceChildren(make("tr", {}, make("td", { colSpan: 3 }, error.message)));
+    if (mine === viewing) $("attributes").replaceChildren(make("tr", {}, make("td", { colSpan: 3 }, error.message)));
   }
 }
 
@@ -340,18 +364,22 @@ $("search").addEventListener("submit", (event) => {
   return search(wanted(), 0);
 });
 $("search").addEventListener("reset", () => setTimeout(() => { $("name").focus(); search(wanted(), 0); }));
-$("previous").addEventListener("click", () => turnPage(-PAGE));
-$("next").addEventListener("click", () => turnPage(PAGE));
-async function turnPage(by) {
-  await search(asked.query, Math.max(0, asked.offset + by));
+$("previous").addEventListener("click", () => turnPage(Math.max(0, asked.offset - PAGE)));
+$("next").addEventListener("click", () => turnPage(asked.next));
+async function turnPage(offset) {
+  await search(asked.query, offset);
   $("results-heading").focus();
 }
 $("csv").addEventListener("click", async () => {
   try {
-    const response = await ask("studies/_query", { ...asked.query, limit: 5000 }, "text/csv");
-    const link = make("a", { href: URL.createObjectURL(await response.blob()), download: "studies.csv" });
+    const response = await ask("studies/_query", { ...asked.query, limit: MOST }, "text/csv");
+    const end = following(response);
+    const file = end ? `studies-first-${end}.csv` : "studies.csv";
+    const link = make("a", { href: URL.createObjectURL(await response.blob()), download: file });
     link.click();
     URL.revokeObjectURL(link.href);
+    const cut = `The spreadsheet ends after ${end} studies and there are more: narrow the search, by the study date for example`;
+    tell([...remarks(response), ...(end ? [cut] : [])]);
   } catch (error) {
     complain($("problem"), error);
   }
