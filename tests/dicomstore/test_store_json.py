@@ -156,6 +156,8 @@ def broken(change: str) -> dict[str, Any]:
         data["0020000D"]["Value"] = {"a": 1}
     elif change == "a UID that is a number":
         data["0020000D"]["Value"] = 5
+    elif change == "a class that is no text":
+        data["00080016"]["Value"] = ["\ud800"]
     elif change == "a class that is null":
         data["00080016"]["Value"] = [None]
     elif change == "a URI that is a list":
@@ -186,6 +188,7 @@ def broken(change: str) -> dict[str, Any]:
         *("two bulk attributes", "inline pixels", "no such part", "other character set", "not a data set"),
         *(
             "a class that is null",
+            "a class that is no text",
             "a UID that is an object",
             "a UID that is a number",
             "a URI that is a list",

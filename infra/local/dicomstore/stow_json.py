@@ -167,8 +167,10 @@ def _uris(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _first(dataset: dict[str, Any], tag: str) -> str:
+    """An attribute's first value; none when it is not ASCII, as every UID and code is."""
     values = dataset.get(tag, {}).get("Value")
-    return str(values[0] or "") if isinstance(values, list) and values else ""
+    value = str(values[0] or "") if isinstance(values, list) and values else ""
+    return value if value.isascii() else ""
 
 
 def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> None:
