@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from functions.export.request import FORMATS
 from functions.search import qidors
 from functions.search.answers import STATUS
 from tests.search.kit import Answer, FakeStore, Function, fake_store, function, real_store, study
@@ -60,6 +61,13 @@ def test_schemathesis_finds_no_5xx_and_nothing_undocumented(full: Function, tmp_
     )
     assert done.returncode == 0, done.stdout[-6000:]
     assert "Traceback" not in full.log()
+
+
+def test_the_formats_of_an_export_are_those_that_the_export_function_takes(full: Function) -> None:
+    document = json.loads(DESCRIPTION.read_text())
+    offered = full.send("/config.json").json()["exports"]["formats"]
+    assert set(offered) == set(document["components"]["schemas"]["Export"]["properties"]["format"]["enum"])
+    assert set(offered) == set(FORMATS)
 
 
 def test_every_way_to_refuse_is_described() -> None:

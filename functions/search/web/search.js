@@ -213,7 +213,13 @@ async function addInstances(series, grid, more, offset) {
   const next = following(response);
   more.hidden = !next;
   const button = make("button", { type: "button", className: "small" }, "Show more instances");
-  button.addEventListener("click", () => addInstances(series, grid, more, next).catch((error) => complain($("problem"), error)));
+  button.addEventListener("click", () => {
+    button.disabled = true; // a second click would show the same instances twice
+    addInstances(series, grid, more, next).catch((error) => {
+      button.disabled = false;
+      complain($("problem"), error);
+    });
+  });
   more.replaceChildren(button);
 }
 
