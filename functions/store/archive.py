@@ -39,7 +39,8 @@ _READ_MAX_BYTES: Final = 4 * 1024 * 1024  # tarfile takes an extended header int
 _ENTRY: Final = struct.Struct("<4s24xHHH12x")  # of a zip's directory: mark, lengths of name, extra field, comment
 _BLOCK: Final = 512
 _HARMLESS_BYTES: Final = 16 * 1024 * 1024  # unpacked: no ratio is held against a small archive
-_ZIP64_END_BYTES: Final = 76  # what stands before the end record of a large zip
+_ZIP64_END: Final = b"PK\x06\x06"
+_ZIP64_END_BYTES: Final = 76  # from there to the last record
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -287,4 +288,7 @@ def _directory(file: BinaryIO) -> tuple[int, int]:
     if not end:
         raise zipfile.BadZipFile
     mark, size, location = end[0], int(end[5]), int(end[9])
-    return location - size - (_ZIP64_END_BYTES if mark == b"PK\x06\x06" else 0), size
+    file.seek(location)
+    # Of a large zip, older versions give the place of the last record, and newer ones that of the one with this mark.
+    later = mark == _ZIP64_END and file.read(len(mark)) != mark
+    return location - size - (_ZIP64_END_BYTES if later else 0), size

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.common.errors import PermanentError
+from functions.store import archive
 from functions.store.archive import Cursor, Limits, Member, Walk
 from tests import scans
 
@@ -95,12 +96,27 @@ def test_a_zip_that_lies_about_its_count_is_counted() -> None:
     assert "members" in refused(bytes(data), "zip", members=100)
 
 
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_zip64_is_read_wherever_the_version_of_python_says_its_end_is(
+    monkeypatch: pytest.MonkeyPatch, newer: bool
+) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)  # as more than 65,535 members or 4 GiB have it
+    data = scans.zipped((str(n), b"text") for n in range(3))
+    at = data.index(b"PK\x06\x06")
+    end: list[Any] = list(zipfile._EndRecData(io.BytesIO(data)))  # type: ignore[attr-defined]
+    end[9] = at if newer else data.index(b"PK\x05\x06")
+    monkeypatch.setattr(zipfile, "_EndRecData", lambda file: end)
+    assert archive._directory(io.BytesIO(data)) == (data.index(b"PK\x01\x02"), end[5])
+    monkeypatch.undo()
+    assert [text for _, text in walk(data, "zip")] == [b"text"] * 3
+
+
 def test_members_that_share_bytes_are_refused() -> None:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a", bytes(5000))
-        archive.writestr("b", bytes(5000))
-        archive.getinfo("b").header_offset = archive.getinfo("a").header_offset + 10
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("a", bytes(5000))
+        packed.writestr("b", bytes(5000))
+        packed.getinfo("b").header_offset = packed.getinfo("a").header_offset + 10
     assert "share" in refused(file.getvalue(), "zip")
 
 
@@ -122,11 +138,11 @@ def test_links_devices_and_secrets_have_a_problem_each() -> None:
     import tarfile
 
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
+    with tarfile.open(fileobj=file, mode="w") as packed:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
             info = tarfile.TarInfo(f"x{kind!r}")
             info.type, info.linkname = kind, "/etc/passwd"
-            archive.addfile(info)
+            packed.addfile(info)
     assert [member.problem is not None for member, _ in walk(file.getvalue(), "tar")] == [True] * 4
     secret = bytearray(scans.zipped([("a", b"1")]))
     for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
