@@ -17,10 +17,11 @@ from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
 from functions.common.resources import GcsPrefix, ObjectRef, Resource
 from functions.common.runtime import Services, View, event_function
 from functions.common.settings import STORAGE_CLASSES, STORE
-from functions.store import content, members, pair, quarantine, sources
+from functions.store import content, continuation, members, pair, quarantine, sources
 from functions.store.archive import Limits
 from functions.store.content import Kind
-from functions.store.members import Members, Progress
+from functions.store.continuation import Progress
+from functions.store.members import Members
 from functions.store.memory import Memory
 from functions.store.ranged import open_ranged
 from functions.store.sources import Source, object_source
@@ -46,15 +47,15 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
             for its other half, or another thread works on the same object.
     """
     progress = Progress()
-    if members.is_continuation(message):
-        event, progress = members.load(message)
+    if continuation.is_continuation(message):
+        event, progress = continuation.load(message)
     elif is_finalize(message):
         event = ObjectFinalized.of(message)
     else:
         raise PermanentError("invalid_event", "not a notification that an object was written")
     if event.ref.bucket != services.settings.landing_bucket:
         raise PermanentError("invalid_event", "not the landing bucket")
-    with memory.working_on((event.ref, progress.cursor)) as done:
+    with memory.working_on((event.ref, progress.reached)) as done:
         if not done or ANEW in message.attributes:
             _Upload(event, progress, message, services, outcomes, deadline, memory).run()
         elif not memory.is_done((_PASSED_ON, event.ref)):  # an archive's own outcome comes from its last message
@@ -202,12 +203,12 @@ class _Upload:
         except PermanentError as caught:
             finished, error = True, caught
         if not finished:
-            data = members.dump(event, self.progress)
+            data = continuation.dump(event, self.progress)
             anew = {ANEW: "yes"} if ANEW in self.message.attributes else {}
-            attributes = {**members.CONTINUATION, **anew}
+            attributes = {**continuation.ATTRIBUTES, **anew}
             self.services.topics.publish(settings.uploads_topic, data, attributes, self.deadline)
             return None
-        verdict = members.verdict(self.progress, error)
+        verdict = continuation.verdict(self.progress, error)
         self.bad = verdict.outcome in ("rejected", "partial")
         return verdict
 

@@ -5,64 +5,36 @@ sent as they are read. What a follow-up message needs to go on is kept in order:
 """
 
 import concurrent.futures
-import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final, cast
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Final
 
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
-from functions.common.events import Message, ObjectFinalized
 from functions.common.outcomes import Outcome, Word
 from functions.common.resources import ObjectRef, Resource
 from functions.store import content, pair, sources
 from functions.store.archive import Cursor, Limits, Member, Walk
 from functions.store.content import Kind
+from functions.store.continuation import GOOD, Progress
+from functions.store.halves import Half
 from functions.store.sources import Source
 from functions.store.storing import File, Instance
 
-CONTINUATION: Final = {"continuation": "archive"}  # the attributes of a follow-up message
 KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
-_WAITING_MAX: Final = 5000
 _FAILED_MAX: Final = 1000  # named in the quarantine's sidecar
-_GOOD: Final = ("stored", "duplicate")
-_KEYS: Final = frozenset({"event", "cursor", "members", "total_bytes", "counts", "failed", "reason", "waiting"})
-
-
-@dataclass
-class Half:
-    """Metadata or a JPEG whose other half has not come yet."""
-
-    kind: Kind
-    name: str
-    before: Cursor
-    size: int
-    source: Source | None = None  # None after a follow-up message: it is looked up again
-
-
-@dataclass
-class Progress:
-    """How far an archive has come: everything before `cursor` is done, and counted."""
-
-    cursor: Cursor = ()
-    members: int = 0
-    total_bytes: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    failed: list[tuple[str, str]] = field(default_factory=list)  # name and reason, the first thousand
-    reason: str = ""  # of the first that failed
-    waiting: dict[str, Half] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Result:
-    """One member's outcome, published; `paired` is what waited and waits no more."""
+    """One member's outcome, published; `half` waits no more."""
 
     word: Word
     reason: str = ""
     name: str = ""
-    paired: str = ""
+    half: Half | None = None
 
 
 _Entry = tuple[Member, "concurrent.futures.Future[list[_Result]]", int, int]
@@ -111,24 +83,73 @@ class Members:
             SupersededError: the archive is gone.
             RetryableError: not even the first member could be done.
         """
-        began_at = self.progress.cursor
-        walk = Walk(self._size, self._limits, self.progress.members, self.progress.total_bytes)
+        began_at = self.progress.reached
+        error: PermanentError | None = None
         try:
-            with self._open_file() as file, concurrent.futures.ThreadPoolExecutor(_WORKERS) as self._pool:
+            for step in (self._walk, self._pair_later):
                 try:
-                    for member in walk.members_of(file, self._kind, began_at):
-                        self._take(member, walk)
-                        if not self._time_left():
-                            self._settle(0)
-                            return False
-                finally:
-                    self._settle(0)
+                    if not step():
+                        return False
+                except PermanentError as caught:
+                    error = error or caught  # what waits has its outcome all the same
             self._report_waiting()
         except RetryableError:
-            if self.progress.cursor == began_at:
+            if self.progress.reached == began_at:
                 raise
             return False
+        if error is not None:
+            raise error
         return True
+
+    def _walk(self) -> bool:
+        """Go through the members in order; whether that is finished."""
+        walk = Walk(self._size, self._limits, self.progress.members, self.progress.total_bytes)
+        with self._open_file() as file, concurrent.futures.ThreadPoolExecutor(_WORKERS) as self._pool:
+            try:
+                for member in walk.members_of(file, self._kind, self.progress.cursor):
+                    self._take(member, walk)
+                    if not self._time_left():
+                        return False
+            finally:
+                self._settle(0)
+        return True
+
+    def _pair_later(self) -> bool:
+        """Send the pairs that could not be sent on the way; whether that is finished.
+
+        Each walk takes as much metadata into memory as it may, and sends the JPEGs of what is in memory. More often
+        than not all metadata is in memory already, and this is the one further walk.
+        """
+        waiting = self.progress.waiting
+        while wanted := waiting.both():
+            before = len(waiting), waiting.kept_bytes["json"]
+            with self._open_file() as file:
+                walk = Walk(self._size, self._limits)
+                for member in walk.members_of(file, self._kind, min(wanted)):
+                    half = wanted.pop(member.before, None)
+                    if half is not None and self._note(self._come_again(half, member)) and not self._time_left():
+                        return False
+                    if not wanted:
+                        break
+            if before == (len(waiting), waiting.kept_bytes["json"]):
+                raise PermanentError("invalid_event", "a continuation names a member that is not there")
+        return True
+
+    def _come_again(self, half: Half, member: Member) -> list[_Result]:
+        """Keep one that is metadata; send one that is a JPEG, if its metadata is in memory."""
+        other = self.progress.waiting.other(half)
+        if other is None:
+            return []  # both were sent earlier in this walk
+        if half.kind == "jpeg":
+            return [] if other.data is None else self._paired(half, member.source, other)
+        return self._keep(half, other, member.size, lambda: _text_of(member))
+
+    def _keep(self, half: Half, other: Half | None, size: int, read: Callable[[], bytes]) -> list[_Result]:
+        try:
+            self.progress.waiting.keep(half, size, read)
+        except PermanentError as error:
+            return [self._lost(error, one) for one in (half, other) if one is not None]
+        return []
 
     def _take(self, member: Member, walk: Walk) -> None:
         """Begin with a member; members that were begun earlier are settled as far as room is needed."""
@@ -159,16 +180,22 @@ class Members:
             member, future, members, total_bytes = self._entries.popleft()
             if future.exception() is not None:
                 self._entries.clear()  # they may be done, but are not counted: they are done again
-            results = future.result()
+            self._note(future.result())
             progress = self.progress
-            for result in results:
-                progress.counts[result.word] += 1
-                progress.waiting.pop(result.paired, None)
-                if result.reason and result.word not in (*_GOOD, "skipped"):
-                    progress.reason = progress.reason or result.reason
-                    if len(progress.failed) < _FAILED_MAX:
-                        progress.failed.append((result.name, result.reason))
             progress.cursor, progress.members, progress.total_bytes = member.after, members, total_bytes
+
+    def _note(self, results: list[_Result]) -> int:
+        """Count what became of members; of how many that was."""
+        progress = self.progress
+        for result in results:
+            progress.counts[result.word] += 1
+            if result.half is not None:
+                progress.waiting.remove(result.half)
+            if result.reason and result.word not in (*GOOD, "skipped"):
+                progress.reason = progress.reason or result.reason
+                if len(progress.failed) < _FAILED_MAX:
+                    progress.failed.append((result.name, result.reason))
+        return len(results)
 
     def _done(self, member: Member, kind: Kind) -> list[_Result]:
         """Bring one member to its outcome; none yet for one that waits for its other half."""
@@ -187,55 +214,38 @@ class Members:
             return [self._failed(error, member.name, member.before, member.size)]
 
     def _half(self, member: Member, kind: Kind) -> list[_Result]:
-        endings = pair.JSON_ENDINGS if kind == "json" else pair.JPEG_ENDINGS
-        stem = pair.stem_of(member.name, endings)
+        text = _text_of(member) if kind == "json" else b""
         if kind == "json":
-            pair.parse_metadata(sources.whole(member.source, pair.METADATA_LIMIT_BYTES))
-        if not stem:
+            pair.parse_metadata(text)
+        half, waiting = Half(kind, member.name, member.before, member.size), self.progress.waiting
+        if not half.stem:
             raise NothingToStoreError("metadata or a JPEG whose name does not say so")
-        other = self.progress.waiting.get(stem)
-        if other is None or other.kind == kind:
-            source = sources.in_memory(member.source) if member.size <= _SMALL_BYTES else member.source
-            self.progress.waiting[stem] = Half(kind, member.name, member.before, member.size, source)
-            if len(self.progress.waiting) > _WAITING_MAX:
-                raise PermanentError("unsafe_archive", "too many files wait for their other half")
-            return []
-        return self._pair(member, kind, other, stem)
+        other = waiting.other(half)
+        if other is None or other.data is None:
+            half = waiting.add(half)
+            return self._keep(half, None, member.size, lambda: text or b"".join(member.source.chunks()))
+        if kind == "json":
+            half.data, jpeg = text, other.data
+            return self._paired(other, Source(lambda: iter((jpeg,)), len(jpeg)), half)
+        return self._paired(half, member.source, other)
 
-    def _pair(self, member: Member, kind: Kind, other: Half, stem: str) -> list[_Result]:
-        if other.source is not None:
-            return self._paired(member, kind, other, other.source, stem)
-        # An earlier slice went past it. The archive is opened once more: where it is compressed, two readings of one
-        # file would disturb each other.
-        with self._open_file() as file:
-            found = next(Walk(self._size, self._limits).members_of(file, self._kind, other.before), None)
-            if found is None:
-                raise PermanentError("invalid_event", "a continuation names a member that is not there")
-            return self._paired(member, kind, other, found.source, stem)
-
-    def _paired(self, member: Member, kind: Kind, other: Half, theirs: Source, stem: str) -> list[_Result]:
-        halves = {kind: member.source, other.kind: theirs}
-        both = [(member.name, member.before, member.size), (other.name, other.before, other.size)]
+    def _paired(self, jpeg: Half, source: Source, metadata: Half) -> list[_Result]:
         try:
-            metadata = pair.parse_metadata(sources.whole(halves["json"], pair.METADATA_LIMIT_BYTES))
-            word = self._store(pair.Pair(metadata, halves["jpeg"]), _place(member.before))
+            parsed = pair.parse_metadata(metadata.data or b"")
+            word = self._store(pair.Pair(parsed, source), _place(metadata.before))
         except PermanentError as error:
-            results = [self._failed(error, *one) for one in both]
-        else:
-            results = [self._kept(word, name, before, metadata.resource, size) for name, before, size in both]
-        return [_Result(r.word, r.reason, r.name, stem) for r in results]
+            return [self._lost(error, half) for half in (metadata, jpeg)]
+        return [
+            replace(self._kept(word, half.name, half.before, parsed.resource, half.size), half=half)
+            for half in (metadata, jpeg)
+        ]
 
     def _report_waiting(self) -> None:
-        for half in self.progress.waiting.values():
-            error: PermanentError = NothingToStoreError("a JPEG without metadata")
-            if half.kind == "json":
-                error = PermanentError("unsupported_input", "metadata without its JPEG")
-            result = self._failed(error, half.name, half.before, half.size)
-            self.progress.counts[result.word] += 1
-            if result.word == "rejected":
-                self.progress.reason = self.progress.reason or result.reason
-                self.progress.failed.append((result.name, result.reason))
-        self.progress.waiting.clear()
+        for half in self.progress.waiting:
+            self._note([self._lost(half.alone(), half)])
+
+    def _lost(self, error: PermanentError, half: Half) -> _Result:
+        return replace(self._failed(error, half.name, half.before, half.size), half=half)
 
     def _kept(self, word: Word, name: str, before: Cursor, resource: Resource, size: int) -> _Result:
         """Of what the DICOM store has now, or has other bytes of that are to stay: neither is a failure."""
@@ -269,98 +279,8 @@ class Members:
         return _Result(word, reason, name)
 
 
-def verdict(progress: Progress, error: PermanentError | None = None) -> Outcome:
-    """The archive's own outcome, once its members have theirs.
-
-    Raises:
-        PermanentError: nothing of it was stored, or none of it could be.
-    """
-    good = sum(progress.counts[word] for word in _GOOD)
-    kept = progress.counts["conflict"] if not progress.reason else 0
-    reason = error.reason if error else progress.reason
-    counts = {**progress.counts, "members": progress.members}
-    if reason:
-        detail = error.detail if error else "some members could not be stored"
-        return Outcome("partial" if good else "rejected", reason, counts=counts, detail=detail)
-    if not good and not kept:
-        return Outcome("rejected", "unsupported_input", counts=counts, detail="nothing in it to store")
-    return Outcome("stored" if progress.counts["stored"] else "duplicate", counts=counts)
-
-
-def is_continuation(message: Message) -> bool:
-    """Whether the message says that an archive is to be gone on with."""
-    return message.attributes.get("continuation") == CONTINUATION["continuation"]
-
-
-def dump(event: ObjectFinalized, progress: Progress) -> bytes:
-    """The data of the follow-up message."""
-    return json.dumps(
-        {
-            "event": {
-                "bucket": event.ref.bucket,
-                "name": event.ref.name,
-                "generation": str(event.ref.generation),
-                "size": str(event.size),
-                "metadata": dict(event.metadata),
-                "timeCreated": event.created,
-            },
-            "cursor": progress.cursor,
-            "members": progress.members,
-            "total_bytes": progress.total_bytes,
-            "counts": progress.counts,
-            "failed": progress.failed,
-            "reason": progress.reason,
-            "waiting": {s: [h.kind, h.name, h.before, h.size] for s, h in progress.waiting.items()},
-        }
-    ).encode()
-
-
-def load(message: Message) -> tuple[ObjectFinalized, Progress]:
-    """Read a follow-up message, as strictly as any event: whoever may publish can send one.
-
-    Raises:
-        PermanentError: invalid_event.
-    """
-    data = message.json()
-    if data.keys() != _KEYS:
-        raise PermanentError("invalid_event", "a continuation has other keys")
-    try:
-        event = ObjectFinalized.of(Message(json.dumps(data["event"]).encode()))
-        progress = Progress(
-            _cursor(data["cursor"]),
-            _whole(data["members"]),
-            _whole(data["total_bytes"]),
-            Counter({_text(word): _whole(count) for word, count in data["counts"].items()}),
-            [(_text(name), _text(reason)) for name, reason in data["failed"]],
-            _text(data["reason"]),
-            {_text(stem): _half(half) for stem, half in data["waiting"].items()},
-        )
-    except (TypeError, ValueError, AttributeError):
-        raise PermanentError("invalid_event", "a continuation has other values") from None
-    return event, progress
-
-
-def _half(value: Any) -> Half:
-    kind, name, before, size = value
-    if kind not in ("json", "jpeg"):
-        raise ValueError
-    return Half(cast("Kind", kind), _text(name), _cursor(before), _whole(size))
-
-
-def _cursor(value: Any) -> Cursor:
-    return tuple(map(_whole, value))
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
+def _text_of(member: Member) -> bytes:
+    return sources.whole(member.source, pair.METADATA_LIMIT_BYTES)
 
 
 def _place(cursor: Cursor) -> str:

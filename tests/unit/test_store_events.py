@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +13,10 @@ from functions.common import events
 from functions.common.errors import PermanentError
 from functions.common.events import Message, ObjectFinalized
 from functions.common.resources import ObjectRef
-from functions.store import members
-from functions.store.members import Half, Progress
+from functions.store import continuation
+from functions.store.content import Kind
+from functions.store.continuation import Progress
+from functions.store.halves import Half, Halves
 
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -48,7 +50,7 @@ def test_anything_is_a_message_or_invalid(body: bytes, cloud_event: bool) -> Non
     message = message_of(body, headers)
     if message is None:
         return
-    for read in (ObjectFinalized.of, members.load):
+    for read in (ObjectFinalized.of, continuation.load):
         try:
             read(message)
         except PermanentError as error:
@@ -70,7 +72,19 @@ def test_a_notification_comes_out_as_it_went_in(
 
 
 CURSORS = st.lists(st.integers(0, 2**40), max_size=3).map(tuple)
-HALVES = st.builds(Half, st.sampled_from(["json", "jpeg"]), NAMES, CURSORS, st.integers(0, 2**40))
+ENDINGS = {"json": st.just(".json"), "jpeg": st.sampled_from([".jpg", ".JPEG"])}
+
+
+@st.composite
+def halves(draw: st.DrawFn) -> Halves:
+    made = Halves()
+    for stem in draw(st.sets(NAMES, max_size=3)):
+        for kind in draw(st.sampled_from([["json"], ["jpeg"], ["json", "jpeg"]])):
+            name = stem + draw(ENDINGS[kind])
+            made.add(Half(cast("Kind", kind), name, draw(CURSORS), draw(st.integers(0, 2**40))))
+    return made
+
+
 PROGRESS = st.builds(
     Progress,
     CURSORS,
@@ -79,7 +93,7 @@ PROGRESS = st.builds(
     st.dictionaries(st.sampled_from(["stored", "skipped"]), st.integers(0, 99)).map(Counter),
     st.lists(st.tuples(NAMES, NAMES), max_size=3),
     NAMES,
-    st.dictionaries(NAMES, HALVES, max_size=3),
+    halves(),
 )
 
 
@@ -87,7 +101,7 @@ PROGRESS = st.builds(
 @given(PROGRESS)
 def test_a_follow_up_message_comes_out_as_it_went_in(progress: Progress) -> None:
     event = ObjectFinalized(ObjectRef("landing", "a.zip", 7), 99, "", "", {"k": "v"}, "")
-    again, loaded = members.load(Message(members.dump(event, progress)))
+    again, loaded = continuation.load(Message(continuation.dump(event, progress)))
     assert (again, loaded) == (event, progress)
 
 
@@ -97,10 +111,10 @@ def test_a_follow_up_message_with_any_other_value_is_refused_or_harmless(
     progress: Progress, data: st.DataObject
 ) -> None:
     event = ObjectFinalized(ObjectRef("landing", "a.zip", 7), 99, "", "", {}, "")
-    document = json.loads(members.dump(event, progress))
+    document = json.loads(continuation.dump(event, progress))
     document[data.draw(st.sampled_from(sorted(document)))] = data.draw(JSON)
     try:
-        _, loaded = members.load(Message(json.dumps(document).encode()))
+        _, loaded = continuation.load(Message(json.dumps(document).encode()))
     except PermanentError as error:
         assert error.reason == "invalid_event"
         return
@@ -109,4 +123,4 @@ def test_a_follow_up_message_with_any_other_value_is_refused_or_harmless(
 
 def test_keys_that_are_missing_are_named_as_such() -> None:
     with pytest.raises(PermanentError):
-        members.load(Message(b"{}"))
+        continuation.load(Message(b"{}"))
