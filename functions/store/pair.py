@@ -18,7 +18,7 @@ from functions.common.resources import Resource, is_uid
 from functions.common.upload import Checksum
 from functions.store.sources import Source, body_of
 
-METADATA_LIMIT_BYTES: Final = 8 * 1024 * 1024
+METADATA_LIMIT_BYTES: Final = 1024 * 1024  # read, it may take 25 times as much memory
 JSON_ENDINGS: Final = (".json",)
 JPEG_ENDINGS: Final = (".jpg", ".jpeg")
 

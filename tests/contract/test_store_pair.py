@@ -119,3 +119,8 @@ def test_both_sources_are_moved(tmp_path: Path) -> None:
         place.restart()
         assert place.deliver(early, attempt=2) == ""
         assert words(place.world.outcomes) == [("stored", ""), ("stored", ""), ("superseded", "")]
+
+
+def test_metadata_that_would_fill_the_memory_is_refused(place: Landing) -> None:
+    text = scans.metadata(UIDS, **{"00091001": [{}] * 300_000})
+    assert words(place.drop("1.json", text, created=NOW)) == [("rejected", "unsupported_input")]
