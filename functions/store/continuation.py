@@ -13,6 +13,7 @@ from functions.store.content import Kind
 from functions.store.halves import Half, Halves
 
 ATTRIBUTES: Final = {"continuation": "archive"}  # the attributes of a follow-up message
+KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
 GOOD: Final = ("stored", "duplicate")
 _KEYS: Final = frozenset({"event", "cursor", "members", "total_bytes", "counts", "failed", "reason", "waiting"})
 
@@ -36,21 +37,20 @@ class Progress:
 
 
 def verdict(progress: Progress, error: PermanentError | None = None) -> Outcome:
-    """The archive's own outcome, once its members have theirs.
-
-    Raises:
-        PermanentError: nothing of it was stored, or none of it could be.
-    """
-    good = sum(progress.counts[word] for word in GOOD)
-    kept = progress.counts["conflict"] if not progress.reason else 0
-    reason = error.reason if error else progress.reason
+    """The archive's own outcome, once its members have theirs; a conflict that is kept is no failure."""
     counts = {**progress.counts, "members": progress.members}
+    reason = error.reason if error else progress.reason
+    good = any(progress.counts[word] for word in GOOD)
     if reason:
         detail = error.detail if error else "some members could not be stored"
         return Outcome("partial" if good else "rejected", reason, counts=counts, detail=detail)
-    if not good and not kept:
-        return Outcome("rejected", "unsupported_input", counts=counts, detail="nothing in it to store")
-    return Outcome("stored" if progress.counts["stored"] else "duplicate", counts=counts)
+    if progress.counts["stored"]:
+        return Outcome("stored", counts=counts)
+    if progress.counts["conflict"]:
+        return Outcome("conflict", "conflict", counts=counts, detail=KEPT)
+    if good:
+        return Outcome("duplicate", counts=counts)
+    return Outcome("rejected", "unsupported_input", counts=counts, detail="nothing in it to store")
 
 
 def is_continuation(message: Message) -> bool:

@@ -17,7 +17,7 @@ from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
 from functions.common.resources import GcsPrefix, ObjectRef, Resource
 from functions.common.runtime import Services, View, event_function
 from functions.common.settings import STORAGE_CLASSES, STORE
-from functions.store import content, continuation, members, pair, quarantine, sources
+from functions.store import content, continuation, pair, quarantine, sources
 from functions.store.archive import Limits
 from functions.store.content import Kind
 from functions.store.continuation import Progress
@@ -95,7 +95,7 @@ class _Upload:
         for one in self.inputs:
             if self.bad:
                 self.services.buckets.delete(one.ref, self.deadline)
-            elif verdict.outcome in ("stored", "duplicate"):
+            elif verdict.outcome in ("stored", "duplicate") and not verdict.counts.get("conflict"):
                 self._dispose(one.ref)
         for other in self.inputs[1:]:
             self.memory.done((other.ref, ()))
@@ -253,5 +253,5 @@ class _Upload:
 
 def _done(word: Word, resource: Resource) -> Outcome:
     if word == "conflict":
-        return Outcome(word, "conflict", resource=resource, detail=members.KEPT)
+        return Outcome(word, "conflict", resource=resource, detail=continuation.KEPT)
     return Outcome(word, resource=resource)

@@ -16,12 +16,11 @@ from functions.common.resources import ObjectRef, Resource
 from functions.store import content, pair, sources
 from functions.store.archive import Cursor, Limits, Member, Walk
 from functions.store.content import Kind
-from functions.store.continuation import GOOD, Progress
+from functions.store.continuation import GOOD, KEPT, Progress
 from functions.store.halves import Half
 from functions.store.sources import Source
 from functions.store.storing import File, Instance
 
-KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
 _FAILED_MAX: Final = 1000  # named in the quarantine's sidecar
