@@ -8,13 +8,14 @@ import requests
 
 from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
-from functions.common.errors import RetryableError
+from functions.common.errors import PermanentError, RetryableError
 from functions.common.http import chunks
 from functions.common.resources import ObjectRef
 
 BUFFER_BYTES: Final = 256 * 1024
 _READ_ON_BYTES: Final = 1024 * 1024  # a gap up to this is read over; a larger one is worth a new request
 _TRIES: Final = 3  # without a byte in between
+_PARTIAL: Final = 206
 
 
 class RangedObject(io.RawIOBase):
@@ -24,7 +25,8 @@ class RangedObject(io.RawIOBase):
         ref: the object, with its generation.
         size: in bytes.
         buckets: the client.
-        deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open does.
+        deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open does, and
+            PermanentError("unsupported_input") where the object cannot be read in ranges.
     """
 
     def __init__(self, ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> None:
@@ -82,7 +84,12 @@ class RangedObject(io.RawIOBase):
         place = self._stream_at - len(self._left)
         if self._response is None or not 0 <= at - place <= _READ_ON_BYTES:
             self._drop()
-            self._response = self._buckets.open(self._ref, self._deadline, at)
+            self._response = response = self._buckets.open(self._ref, self._deadline, at)
+            if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
+                # Cloud Storage unpacks it on the way, from its first byte on, whatever range was asked for.
+                raise PermanentError("unsupported_input", "an archive with a Content-Encoding: upload it without")
+            if at and response.status_code != _PARTIAL:
+                raise RetryableError("unavailable")
             self._stream, self._stream_at = chunks(self._response, self._deadline, BUFFER_BYTES), at
             return
         while place < at:

@@ -57,6 +57,7 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self.requests: Counter[str] = Counter()
         self.cuts: list[int] = []  # each breaks the next read off after so many bytes
         self.extra: dict[str, str] = {}  # headers of every read
+        self.ranges = True  # whether a read of a part is answered with the part
         self.failures: list[int] = []  # each is the status of the next request
         self.lock = threading.RLock()
         self._generation = 1000
@@ -156,7 +157,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _media(self, blob: Blob) -> None:
         data, status = blob.data, 200
-        if found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if found and self.server.ranges:
             data, status = data[int(found[1]) : int(found[2]) + 1 if found[2] else None], 206
         cut = self.server.cuts.pop(0) if self.server.cuts else None
         self._answer(status, data, "read", {"x-goog-generation": str(blob.generation), **self.server.extra}, cut)
