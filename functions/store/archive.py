@@ -8,6 +8,7 @@ import contextlib
 import functools
 import gzip
 import itertools
+import math
 import re
 import struct
 import tarfile
@@ -35,8 +36,11 @@ _DAMAGED: Final = (
     RuntimeError,
     ValueError,
 )
-_READ_MAX_BYTES: Final = 4 * 1024 * 1024  # tarfile takes an extended header into memory, whatever its size
+_HEADERS_BYTES: Final = 64 * 1024  # of one member of a tar: its name and attributes
 _ENTRY: Final = struct.Struct("<4s24xHHH12x")  # of a zip's directory: mark, lengths of name, extra field, comment
+_LISTED_BYTES: Final = 400  # what zipfile takes for an entry besides its texts
+_LISTED_MAX_BYTES: Final = 1024  # on average
+_HARMLESS_LIST_BYTES: Final = 1024 * 1024
 _BLOCK: Final = 512
 _HARMLESS_BYTES: Final = 16 * 1024 * 1024  # unpacked: no ratio is held against a small archive
 _ZIP64_END: Final = b"PK\x06\x06"
@@ -103,6 +107,7 @@ class Walk:
         self._limits = limits
         self.members = members
         self.total_bytes = total_bytes
+        self._listed_bytes = 0  # of memory, for the zips that are open: one inside another
 
     def members_of(self, file: BinaryIO, kind: Kind, cursor: Cursor = ()) -> Iterator[Member]:
         """The files from a cursor on; a member's source is good until the next one is asked for and after.
@@ -125,8 +130,7 @@ class Walk:
                 yield from self._gzip(file, cursor, path, depth)
 
     def _zip(self, file: BinaryIO, cursor: Cursor, path: str, depth: int) -> Iterator[Member]:
-        self._count_directory(file)
-        with zipfile.ZipFile(file) as archive:
+        with self._directory_counted(file), zipfile.ZipFile(file) as archive:
             infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
             if self.total_bytes + sum(info.file_size for info in infos[_first(cursor) :]) > self._most_bytes:
                 raise _unsafe("more bytes than the limit, unpacked")
@@ -139,23 +143,27 @@ class Walk:
                 info, inner = infos[number], cursor[1:] if number == _first(cursor) else ()
                 if not info.is_dir():
                     source = Source(_reads_zip(archive, info), info.file_size)
-                    problem = NothingToStoreError("an encrypted file") if info.flag_bits & 1 else None
-                    member = Member(path + _shown(info.filename), source, (number,), (number + 1,), problem)
+                    name, problem = path + _shown(info.filename), _zip_problem(info)
+                    member = Member(name, source, (number,), (number + 1,), problem)
                     yield from self._member(member, inner, depth, functools.partial(archive.open, info))
 
     def _tar(self, file: BinaryIO, cursor: Cursor, path: str, depth: int) -> Iterator[Member]:
         file.seek(_first(cursor))
         inner = cursor[1:]
-        with tarfile.TarFile(fileobj=cast("BinaryIO", _Capped(file)), mode="r") as archive:
+        headers = _Headers(file)
+        with tarfile.TarFile(fileobj=cast("BinaryIO", headers), mode="r") as archive:
             while (info := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+                headers.left = math.inf
+                # It would keep them all. What is said for all members that follow (pax) does not matter here, and is
+                # not known to a walk that begins later.
+                archive.members, archive.pax_headers = [], {}  # type: ignore[attr-defined]
                 after = archive.offset
                 if not info.isdir():
                     problem = None if info.isreg() else NothingToStoreError("a link or a device")
                     source = Source(_reads_tar(archive, info), info.size)
                     member = Member(path + _shown(info.name), source, (info.offset,), (after,), problem)
                     yield from self._member(member, inner, depth, functools.partial(archive.extractfile, info))
-                inner = ()
+                inner, headers.left = (), _HEADERS_BYTES
             # It also stops, without a word, at a header that is damaged.
             file.seek(archive.offset)
             if any(file.read(_BLOCK) or b"cut"):
@@ -163,9 +171,17 @@ class Walk:
 
     def _gzip(self, file: BinaryIO, cursor: Cursor, path: str, depth: int) -> Iterator[Member]:
         with gzip.GzipFile(fileobj=file) as unpacked:
-            if content.sniff(unpacked.read(_BLOCK)) != "tar":
+            kind = content.sniff(unpacked.read(_BLOCK))
+            if kind == "dicom":
+                raise PermanentError("unsupported_input", "a scan inside gzip: upload it unpacked")
+            if kind != "tar":
                 raise NothingToStoreError("gzip, and no tar inside it")
             yield from self._tar(cast("BinaryIO", unpacked), cursor, path, depth)
+            left = max(self._most_bytes - self.total_bytes, _HARMLESS_BYTES)
+            while piece := unpacked.read(READ_BYTES):  # to its end, where gzip compares the checksum
+                left -= len(piece)
+                if left < 0:
+                    raise _unsafe("more bytes than the limit, unpacked")
 
     def _member(self, member: Member, inner: Cursor, depth: int, open_: Callable[[], Any]) -> Iterator[Member]:
         """The member, or, where it is an archive itself, its members."""
@@ -206,32 +222,41 @@ class Walk:
         if _CONTROL.search(name) or ".." in parts or not parts[0] or parts[0].endswith(":"):
             raise _unsafe("a name that leads out of the archive, or with control characters")
 
-    def _count_directory(self, file: BinaryIO) -> None:
+    @contextlib.contextmanager
+    def _directory_counted(self, file: BinaryIO) -> Iterator[None]:
         """Count a zip's entries before zipfile takes them all into memory; the count that a zip states may lie."""
         at, size = _directory(file)
-        file.seek(at)
-        count, end = 0, at + size
+        count, end, before = 0, at + size, self._listed_bytes
         while at < end:
-            mark, name, extra, comment = _ENTRY.unpack(file.read(_ENTRY.size))
-            at += _ENTRY.size + name + extra + comment
             file.seek(at)
+            mark, name, extra, comment = _ENTRY.unpack(file.read(_ENTRY.size))
+            length = _ENTRY.size + name + extra + comment
+            at += length
             count += 1
+            # The directory as it is, all of it once more entry by entry, and up to four bytes for a character.
+            self._listed_bytes += _LISTED_BYTES + 2 * length + (0 if file.read(name).isascii() else 3 * name)
             if mark != b"PK\x01\x02":
                 raise zipfile.BadZipFile
             if self.members + count > self._limits.members:
                 raise _unsafe("more members than the limit")
+            if self._listed_bytes > max(self._limits.members * _LISTED_MAX_BYTES, _HARMLESS_LIST_BYTES):
+                raise _unsafe("a list of members larger than the limit on their number allows for")
+        yield
+        self._listed_bytes = before
 
 
-class _Capped:
-    """A file that refuses to read much at once."""
+class _Headers:
+    """A file of which little is given for the headers of one member of a tar; tarfile takes them whole, into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell, self.seekable, self._read = file.seek, file.tell, file.seekable, file.read
+        self.left: float = _HEADERS_BYTES
 
     def read(self, size: int = -1) -> bytes:
         """As a file."""
-        if not 0 <= size <= _READ_MAX_BYTES:
-            raise _unsafe("a header larger than the limit")
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise _unsafe("headers larger than the limit")
         return self._read(size)
 
 
@@ -261,6 +286,16 @@ def _kind_of(source: Source) -> Kind:
         return content.sniff(source.head)
     except PermanentError:
         return "other"  # damaged: whoever reads it finds out
+
+
+def _zip_problem(info: zipfile.ZipInfo) -> PermanentError | None:
+    """Why a member is not opened; it may well be a scan."""
+    if info.flag_bits & 1:
+        return PermanentError("unsupported_input", "an encrypted file")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # The others unpack as much at once as they like, whatever size the zip states.
+        return PermanentError("unsupported_input", "compressed in another way than deflate")
+    return None
 
 
 def _reads_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], Iterator[bytes]]:

@@ -1,5 +1,7 @@
 """Archives between a strict bucket server and a real DICOM store: each member to its outcome, all of them to one."""
 
+import gzip
+import io
 import json
 import zipfile
 from collections import Counter
@@ -218,6 +220,65 @@ def test_a_member_that_may_stay_as_it_is_does_not_spoil_the_archive(tmp_path: Pa
         assert (own["outcome"], own["counts"]) == ("stored", {"members": 2, "stored": 1, "conflict": 1})
         assert members["study/series/1"]["reason"] == "conflict"
         assert not place.buckets.names(QUARANTINE)
+
+
+@pytest.mark.parametrize("new", [0, 1])
+@pytest.mark.parametrize("same", [0, 1])
+def test_an_archive_with_bytes_that_only_it_has_stays(tmp_path: Path, same: int, new: int) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="keep", SOURCE_DISPOSITION="before/=keep,delete") as place:
+        content = files(3)
+        place.drop("before/a.dcm", content[0][1][:-4] + bytes(4))
+        place.drop("before/b.dcm", content[1][1])
+        own, _ = split(place.drop("a.zip", scans.zipped(content[: 1 + same] + content[2 : 2 + new])))
+        counts = {"conflict": 1, "duplicate": same, "stored": new, "members": 1 + same + new}
+        assert own["counts"] == {word: count for word, count in counts.items() if count}
+        assert words([own]) == [("stored", "") if new else ("conflict", "conflict")]
+        assert "a.zip" in place.buckets.names(LANDING)
+        assert not place.buckets.names(QUARANTINE)
+
+
+@pytest.mark.parametrize("hidden", ["encrypted", "gzip"])
+def test_an_archive_with_a_scan_that_cannot_be_read_is_kept(tmp_path: Path, hidden: str) -> None:
+    with landing(tmp_path, SOURCE_DISPOSITION="delete") as place:
+        content = files(2)
+        if hidden == "gzip":
+            content[1] = ("scan.dcm.gz", gzip.compress(content[1][1]))
+        data = bytearray(scans.zipped(content))
+        for mark, at in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+            data[data.rindex(mark) + at] |= hidden == "encrypted"
+        own, members = split(place.drop("a.zip", bytes(data)))
+        assert own["counts"] == {"members": 2, "stored": 1, "rejected": 1}
+        assert members[content[1][0]]["reason"] == "unsupported_input"
+        assert place.buckets.read(QUARANTINE, "unsupported_input/a.zip") == data
+
+
+def test_a_damaged_tar_gz_is_quarantined(place: Landing) -> None:
+    file = io.BytesIO()
+    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=0) as packed:
+        packed.write(scans.tarred(files(2, 50_000)))
+    data = bytearray(file.getvalue())
+    data[25_000] ^= 1  # inside the first member's pixels: only the checksum of the whole shows it
+    own, _ = split(place.drop("a.tgz", bytes(data)))
+    assert words([own]) == [("partial", "unsupported_input")]
+    assert "unsupported_input/a.tgz" in place.buckets.names(QUARANTINE)
+
+
+@KINDS
+def test_an_archive_that_is_unpacked_on_the_way_is_refused_with_the_reason(place: Landing, kind: str) -> None:
+    place.buckets.extra = {"x-goog-stored-content-encoding": "gzip"}
+    own, members = split(place.drop("a", archive(kind, files(3))))
+    assert "Content-Encoding" in own["detail"]
+    assert not members
+
+
+def test_a_part_that_is_answered_with_the_whole_is_not_taken_for_it(place: Landing) -> None:
+    blob = place.upload("a.zip", scans.zipped(files(30, 40_000), zipfile.ZIP_STORED))
+    place.buckets.ranges = False
+    assert place.deliver(blob) == "unavailable"
+    assert not place.world.outcomes
+    place.buckets.ranges = True
+    place.finish(blob)
+    assert place.instances() == 30
 
 
 def test_nothing_to_store_is_quarantined(place: Landing) -> None:

@@ -1,16 +1,19 @@
 """Archives gone through member by member: whole, from any place on, cut and damaged anywhere, and built to harm."""
 
 import contextlib
+import gzip
 import io
 import struct
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.common.errors import PermanentError
+from functions.common.errors import NothingToStoreError, PermanentError
 from functions.store import archive
 from functions.store.archive import Cursor, Limits, Member, Walk
 from tests import scans
@@ -70,7 +73,7 @@ def test_damage_ends_in_a_reason_or_in_true_bytes(
     except PermanentError as error:
         assert error.reason in ("unsupported_input", "unsafe_archive")
         return
-    if kind == "zip":  # a tar has no checksum for its members, a tar.gz one for the whole
+    if kind != "tar":  # which has no checksum
         texts = [text for _, text in files]
         assert all(text in texts for member, text in found if member.problem is None)
 
@@ -111,6 +114,27 @@ def test_a_zip64_is_read_wherever_the_version_of_python_says_its_end_is(
     assert [text for _, text in walk(data, "zip")] == [b"text"] * 3
 
 
+def listed(count: int, name: str, comment: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        for number in range(count):
+            info = zipfile.ZipInfo(f"{number}{name}")
+            info.comment = comment
+            packed.writestr(info, b"")
+    return file.getvalue()
+
+
+def test_the_list_of_a_zip_is_measured_before_it_is_read() -> None:
+    fair = listed(3000, "/" + "1.2.840.99" * 20 + ".dcm", b"")
+    assert len(walk(fair, "zip", limits=replace(LIMITS, members=3000))) == 3000
+    for harmful in (listed(200, "", bytes(20_000)), listed(2500, "\N{GRINNING FACE}" + "a" * 300, b"")):
+        assert "list" in refused(harmful, "zip", members=2500)
+    inner, outer = listed(900, "b" * 200, b""), [(f"{n}{'a' * 200}", b"") for n in range(900)]
+    within = scans.zipped([("in.zip", inner), *outer])
+    assert len(walk(within, "zip", limits=replace(LIMITS, members=1900))) == 1800
+    assert "members" in refused(within, "zip", members=1200)
+
+
 def test_members_that_share_bytes_are_refused() -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as packed:
@@ -126,6 +150,29 @@ def test_a_header_that_would_fill_the_memory_is_refused() -> None:
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33  # a name of 8 GiB
     assert "header" in refused(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048), "tar")
+
+
+def test_headers_do_not_gather_in_memory() -> None:
+    import tarfile
+
+    def pax(kind: bytes, key: str, size: int) -> bytes:
+        record = b" %s=%s\n" % (key.encode(), b"x" * size)
+        record = str(len(record) + 5).encode() + record
+        info = tarfile.TarInfo("headers")
+        info.type, info.size = kind, len(record)
+        return info.tobuf(tarfile.USTAR_FORMAT) + record + bytes(-len(record) % 512)
+
+    file = tarfile.TarInfo("a").tobuf()
+    for_all = b"".join(pax(tarfile.XGLTYPE, f"key{n:03}", 50_000) + file for n in range(400))
+    members = Walk(len(for_all), LIMITS).members_of(io.BytesIO(for_all + bytes(1024)), "tar")
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in members) == 400
+        assert tracemalloc.get_traced_memory()[1] < 2 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    in_a_row = b"".join(pax(tarfile.XHDTYPE, f"key{n:03}", 20_000) for n in range(4))
+    assert "headers" in refused(in_a_row + file + bytes(1024), "tar")
 
 
 def test_a_bomb_is_refused_before_it_is_read() -> None:
@@ -147,7 +194,37 @@ def test_links_devices_and_secrets_have_a_problem_each() -> None:
     secret = bytearray(scans.zipped([("a", b"1")]))
     for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         secret[secret.index(mark) + at] |= 1
-    assert walk(bytes(secret), "zip")[0][0].problem is not None
+    for data in (secret, scans.zipped([("a", b"1")], zipfile.ZIP_BZIP2), scans.zipped([("a", b"1")], zipfile.ZIP_LZMA)):
+        problem = walk(bytes(data), "zip")[0][0].problem
+        assert problem is not None
+        assert not isinstance(problem, NothingToStoreError)  # it may be a scan
+
+
+def test_gzip_that_is_no_tar_is_bad_only_where_it_holds_a_scan() -> None:
+    texts = [("scan.gz", gzip.compress(scans.dicom(("1", "2", "3")))), ("text.gz", gzip.compress(b"text"))]
+    problems = [member.problem for member, _ in walk(scans.zipped(texts), "zip")]
+    assert [isinstance(problem, NothingToStoreError) for problem in problems] == [False, True]
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_the_checksum_of_a_tar_gz_is_compared(within: bool) -> None:
+    file = io.BytesIO()
+    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=0) as packed:
+        packed.write(scans.tarred([("a", bytes(40_000))]))
+    data = bytearray(file.getvalue())
+    data[20_000] ^= 1
+    if within:
+        (_, whole) = (member for member, _ in walk(scans.tarred([("in", bytes(data))]), "tar"))
+        assert (whole.name, str(whole.problem)) == ("in", "unsupported_input")
+        return
+    with pytest.raises(PermanentError) as caught:
+        walk(bytes(data), "gzip")
+    assert caught.value.reason == "unsupported_input"
+
+
+def test_what_follows_the_tar_in_a_gzip_is_bounded() -> None:
+    data = gzip.compress(scans.tarred([("a", b"1")])) + gzip.compress(bytes(20_000_000))
+    assert "bytes" in refused(data, "gzip")
 
 
 def test_names_that_no_character_set_explains_can_be_written_as_json() -> None:
