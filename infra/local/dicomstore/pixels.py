@@ -300,7 +300,7 @@ def _grey(array: Any, ds: Dataset, number: int) -> Any:
     if center is None or width is None or width < 1:
         padding = ds.get("PixelPaddingValue")
         shown = values[array != padding] if padding is not None and (array != padding).any() else values
-        low, high = float(shown.min()), float(shown.max())
+        low, high = float(np.min(shown)), float(np.max(shown))
         scaled = (values - low) / ((high - low) or 1)
     elif function == "SIGMOID":
         scaled = 1 / (1 + np.exp(-4 * (values - center) / width))
