@@ -102,7 +102,8 @@ def test_the_archive_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @needs_chromium
 @pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed (Debian: apt-get install npm)")
-def test_ohif_draws_an_image(full: Function) -> None:
+def test_ohif_draws_an_image(full: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer, "_FETCH_S", 240)  # with the waits below, less than the test may take
     try:
         dist = viewer.installed(viewer.DATA / "viewer")
     except viewer.ViewerError as error:
