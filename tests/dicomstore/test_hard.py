@@ -64,7 +64,7 @@ def _originals() -> list[bytes]:
     return [nested(), japanese, *((BUNDLED / name).read_bytes()[:20_000] for name in names)]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_bytes_make_the_scanner_fail_in_another_way(data: st.DataObject) -> None:
     file = bytearray(data.draw(st.sampled_from(_originals())))
@@ -89,7 +89,7 @@ def test_no_query_and_no_accept_header_is_ever_a_500(store: Client) -> None:
     )
     accepts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30).map(str.strip)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(paths, st.lists(st.tuples(names, texts), max_size=3), accepts | st.just("*/*"))
     def ask(path: str, query: list[tuple[str, str]], accept: str) -> None:
         answer = store.http.get(f"{store.web}/{path}", params=query, headers={"Accept": accept}, timeout=30)

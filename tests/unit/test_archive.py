@@ -41,7 +41,7 @@ def walk(data: bytes, kind: Any, cursor: Cursor = (), limits: Limits = LIMITS) -
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(FILES, KINDS, KINDS)
 def test_all_come_in_order_and_a_walk_goes_on_from_anywhere(
     files: list[tuple[str, bytes]], kind: str, inner: str
@@ -56,7 +56,7 @@ def test_all_come_in_order_and_a_walk_goes_on_from_anywhere(
         assert [text for _, text in walk(data, kind, member.after)] == [text for _, text in expected[number + 1 :]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(FILES, KINDS, st.data())
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_damage_ends_in_a_reason_or_in_true_bytes(
@@ -78,7 +78,7 @@ def test_damage_ends_in_a_reason_or_in_true_bytes(
         assert all(text in texts for member, text in found if member.problem is None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=2000), KINDS)
 def test_any_bytes_end_in_one_reason_or_nothing(data: bytes, kind: str) -> None:
     with contextlib.suppress(PermanentError):

@@ -115,14 +115,14 @@ def test_a_dicomdir_is_nothing_to_store() -> None:
         part10.read_header([scans.meta(sop_class="1.2.840.10008.1.3.10")])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=600), st.sampled_from(SYNTAXES), st.integers(1, 50))
 def test_any_bytes_end_in_a_header_or_one_reason(data: bytes, syntax: str, size: int) -> None:
     by_us(data, size)
     by_us(scans.meta(syntax) + data, size)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from(SYNTAXES))
 def test_damage_never_gives_other_uids_than_are_written(data: st.DataObject, syntax: str) -> None:
     file = bytearray(scans.dicom(UIDS, syntax=syntax, private=nested(2, syntax)))

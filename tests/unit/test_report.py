@@ -108,7 +108,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=200))
 def test_anything_else_is_a_report_or_unreadable(body: bytes) -> None:
     try:

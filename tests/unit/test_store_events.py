@@ -43,7 +43,7 @@ def message_of(body: bytes, headers: dict[str, str]) -> Message | None:
         return None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100), st.booleans())
 def test_anything_is_a_message_or_invalid(body: bytes, cloud_event: bool) -> None:
     headers = {"ce-type": "google.cloud.storage.object.v1.finalized", "ce-id": "1"} if cloud_event else {}
@@ -57,7 +57,6 @@ def test_anything_is_a_message_or_invalid(body: bytes, cloud_event: bool) -> Non
             assert error.reason == "invalid_event"
 
 
-@settings(deadline=None)
 @given(NAMES, st.integers(1, 2**62), st.integers(0, 2**62), st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
 def test_a_notification_comes_out_as_it_went_in(
     name: str, generation: int, size: int, metadata: dict[str, str]
@@ -97,7 +96,6 @@ PROGRESS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(PROGRESS)
 def test_a_follow_up_message_comes_out_as_it_went_in(progress: Progress) -> None:
     event = ObjectFinalized(ObjectRef("landing", "a.zip", 7), 99, "", "", {"k": "v"}, "")
@@ -105,7 +103,7 @@ def test_a_follow_up_message_comes_out_as_it_went_in(progress: Progress) -> None
     assert (again, loaded) == (event, progress)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(PROGRESS, st.data())
 def test_a_follow_up_message_with_any_other_value_is_refused_or_harmless(
     progress: Progress, data: st.DataObject

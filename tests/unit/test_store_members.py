@@ -98,7 +98,7 @@ def run_of(kind: str, files: list[tuple[str, bytes]]) -> Run:
 KINDS = pytest.mark.parametrize("kind", ["zip", "tar", "gzip"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["zip", "tar", "gzip"]),
     st.permutations([(n, ending) for n in range(1, 7) for ending in ("json", "jpg")]),
