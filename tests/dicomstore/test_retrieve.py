@@ -135,11 +135,11 @@ def test_5_4_metadata_as_xml(store: Client) -> None:
 
 def test_5_4_xml_leaves_out_the_characters_that_xml_cannot_hold(store: Client) -> None:
     store.stored(
-        dicom(ImageComments="page 1\x0cpage 2\ufffe", PatientName="Doe\x01^Jane", SpecificCharacterSet="ISO_IR 192")
+        dicom(ImageComments="page 1\x0c\r\npage 2\ufffe", PatientName="Doe\x01^Jane", SpecificCharacterSet="ISO_IR 192")
     )
     ((_, body),) = parts_of(store.get(ONE + "/metadata", 'multipart/related; type="application/dicom+xml"'))
     root = ElementTree.fromstring(body)
-    assert root.findtext("./DicomAttribute[@tag='00204000']/Value") == "page 1page 2"
+    assert root.findtext("./DicomAttribute[@tag='00204000']/Value") == "page 1\r\npage 2"
     assert root.findtext(".//FamilyName") == "Doe"
 
 

@@ -103,7 +103,7 @@ def test_4_1_unsupported_includefield_is_400(filled: Client) -> None:
 
 
 def test_1_google_parameters_are_no_attributes(filled: Client) -> None:
-    names = ("alt", "prettyPrint", "fields", "key", "access_token", "quotaUser", "callback", "uploadType")
+    names = ("alt", "prettyPrint", "fields", "key", "access_token", "quotaUser", "callback", "uploadType", "$alt")
     assert len(filled.found("studies", **dict.fromkeys(names, "json"))) == 3
 
 

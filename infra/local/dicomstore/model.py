@@ -223,7 +223,7 @@ def _xml_value(attribute: dict[str, Any]) -> str:
 
 
 def _xml_text(text: str) -> str:
-    return escape(NOT_XML.sub("", text))
+    return escape(NOT_XML.sub("", text), {"\r": "&#13;"})  # a bare one would be read as a line feed
 
 
 def _xml_name(text: str) -> str:

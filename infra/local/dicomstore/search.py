@@ -24,7 +24,7 @@ MAX_OFFSET = 1_000_000
 GOOGLE = frozenset(  # parameters of every Google API method, not DICOM attributes (sheet section 1)
     (
         *("alt", "prettyPrint", "fields", "key", "access_token", "oauth_token", "$.xgafv", "quotaUser"),
-        *("callback", "upload_protocol", "uploadType"),
+        *("callback", "upload_protocol", "uploadType", "$alt"),
     )
 )
 UNSUPPORTED = frozenset(("00083002",))  # AvailableTransferSyntaxUID, seen refused as filter and includefield
