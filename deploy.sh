@@ -10,7 +10,7 @@ Usage: ./deploy.sh --project P [--region R] [--plan | --apply | --destroy] [--ye
 Checks what is needed, plans, asks, applies, then stores, finds and deletes a synthetic scan as a proof.
 
   --project P         the project that everything is made in
-  --region R          region of everything (default: us-central1)
+  --region R          region of everything (default: that of terraform.tfvars, of what is deployed, or us-central1)
   --plan              only show what would be made or changed; changes nothing
   --apply             plan, ask, apply, test (the default)
   --destroy           take the system down; scans, buckets and the ledger are kept
@@ -23,9 +23,8 @@ Exit status: 0 done, 1 a step failed, 2 something is missing or the command line
 TEXT
 }
 
-readonly MINIMUM_TERRAFORM=1.9.0
-readonly POLL_S=${DEPLOY_POLL_S:-5}            # between two looks
-readonly OUTCOME_LIMIT_S=${DEPLOY_LIMIT_S:-420} # cold start, and rights that are new
+readonly MINIMUM_BASH=4.4 MINIMUM_PYTHON=3.11 MINIMUM_TERRAFORM=1.9.0
+readonly POLL_S=${DEPLOY_POLL_S:-5} # between two looks
 readonly WORK=.deploy
 readonly BOOTSTRAP=(cloudresourcemanager.googleapis.com iam.googleapis.com serviceusage.googleapis.com storage.googleapis.com)
 
@@ -54,8 +53,8 @@ readonly PERMISSIONS=(
     storage.buckets.setIamPolicy:roles/storage.admin
 )
 
-project='' region=us-central1 action=apply yes=false smoke=true
-missing=0 to_enable=() scratch='' probe_subscription='' probe_object=''
+project='' region='' action=apply yes=false smoke=true
+missing=0 to_enable=() scratch=''
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }
@@ -72,8 +71,7 @@ give_up_if_missing() {
 }
 
 clean_up() {
-    [ -z "$probe_subscription" ] || gcloud pubsub subscriptions delete "$probe_subscription" --project="$project" --quiet >/dev/null 2>&1 || true
-    [ -z "$probe_object" ] || gcloud storage rm "$probe_object" --quiet >/dev/null 2>&1 || true
+    smoke_clean_up
     [ -z "$scratch" ] || rm -rf "$scratch"
 }
 trap clean_up EXIT
@@ -83,8 +81,8 @@ parse() {
         case $1 in
             --project) project=${2:-}; shift ;;
             --project=*) project=${1#*=} ;;
-            --region) region=${2:-}; shift ;;
-            --region=*) region=${1#*=} ;;
+            --region) region=${2:-none}; shift ;;
+            --region=*) region=${1#*=} region=${region:-none} ;;
             --plan | --apply | --destroy) action=${1#--} ;;
             --yes) yes=true ;;
             --skip-smoke-test) smoke=false ;;
@@ -94,7 +92,8 @@ parse() {
         shift || true
     done
     [[ $project =~ ^[a-z][a-z0-9-]{4,28}[a-z0-9]$ ]] || die "--project takes the id of a project, see --help" 2
-    [[ $region =~ ^[a-z]+-[a-z]+[0-9]{1,2}$ ]] || die "--region takes a region such as us-central1, see --help" 2
+    [ -n "$region" ] || region=$(sed -n 's/^ *region *= *"\([^"]*\)".*/\1/p' infra/gcp/terraform.tfvars 2>/dev/null || true)
+    [[ ${region:-us-central1} =~ ^[a-z]+-[a-z]+[0-9]{1,2}$ ]] || die "--region takes a region such as us-central1, see --help" 2
     state_bucket=$project-dicom-functions-state
 }
 
@@ -107,7 +106,13 @@ older() { # A B: whether version A is older than B
 check_tools() {
     command -v gcloud >/dev/null || lack "gcloud" "install it: https://cloud.google.com/sdk/docs/install"
     command -v curl >/dev/null || lack "curl" "install it with your system's packages"
-    command -v python3 >/dev/null || lack "python3" "install it with your system's packages"
+    ! older "$BASH_VERSION" "$MINIMUM_BASH" ||
+        lack "bash $MINIMUM_BASH (this is $BASH_VERSION)" "install a later one with your system's packages"
+    if ! command -v python3 >/dev/null; then
+        lack "python3" "install it with your system's packages"
+    elif ! python3 -c "import sys; sys.exit(sys.version_info < (${MINIMUM_PYTHON/./, }))"; then
+        lack "python3 $MINIMUM_PYTHON (this is $(python3 -V 2>&1))" "install a later one with your system's packages"
+    fi
     if ! command -v terraform >/dev/null; then
         lack "terraform" "install $MINIMUM_TERRAFORM or later: https://developer.hashicorp.com/terraform/install"
         return
@@ -207,33 +212,61 @@ prepare_state() {
         die "there is no gs://$state_bucket: nothing was deployed from here" 2
     else
         say "state: making gs://$state_bucket"
-        gcloud storage buckets create "gs://$state_bucket" --project="$project" --location="$region" \
+        gcloud storage buckets create "gs://$state_bucket" --project="$project" --location="${region:-us-central1}" \
             --uniform-bucket-level-access --public-access-prevention --quiet
     fi
     [ "$action" = plan ] || gcloud storage buckets update "gs://$state_bucket" --versioning --quiet >/dev/null
     tf init -input=false -no-color -reconfigure -backend-config="bucket=$state_bucket" >/dev/null
 }
 
-# What --destroy kept is taken up again, and not made a second time.
+# What --destroy kept, a line with address and id each: of each run a list of its own, so that none overwrites another.
+kept() { { gcloud storage cat "gs://$state_bucket/kept-*.tsv" 2>/dev/null || true; } | sort -u; }
+
+# It is taken up again, and not made a second time.
 take_up_kept() {
-    local kept="gs://$state_bucket/kept.tsv" address id known
-    gcloud storage cat "$kept" >"$scratch/kept.tsv" 2>/dev/null || return 0
+    local address id known
+    kept >"$scratch/kept.tsv"
+    [ -s "$scratch/kept.tsv" ] || return 0
+    if [ "$action" = plan ]; then
+        say "kept by --destroy, and taken up by a deployment: $(cut -f 2 "$scratch/kept.tsv" | tr '\n' ' '); the plan shows them as made"
+        return
+    fi
     known=$(tf state list 2>/dev/null || true)
     while IFS=$'\t' read -r address id; do
         [ -n "$address" ] || continue
         grep -qxF "$address" <<<"$known" && continue
         say "taking up again: $id"
-        tf import -input=false -no-color "${variables[@]}" "$address" "$id" >/dev/null </dev/null
+        tf import -input=false -no-color "${variables[@]}" "$address" "$id" >/dev/null </dev/null ||
+            die "could not take up $id, see above. mend that and run this again, or forget it: gcloud storage rm 'gs://$state_bucket/kept-*.tsv'"
     done <"$scratch/kept.tsv"
-    gcloud storage rm "$kept" --quiet >/dev/null
+    gcloud storage rm "gs://$state_bucket/kept-*.tsv" --quiet >/dev/null
 }
+
+# Data does not move: where the buckets are is where the system is.
+settle_region() {
+    local state deployed
+    state=$(tf state pull) || die "could not read the state, see above"
+    deployed=$(python3 -c '
+import json, sys
+for resource in json.loads(sys.stdin.read().strip() or "{}").get("resources", []):
+    if (resource["type"], resource["name"]) == ("google_storage_bucket", "data") and resource["instances"]:
+        print(resource["instances"][0]["attributes"]["location"].lower())
+' <<<"$state")
+    if [ -n "$deployed" ] && [ "${region:-$deployed}" != "$deployed" ]; then
+        die "this system is in $deployed, and its data does not move to $region: leave the region out (of terraform.tfvars too), or deploy to another project" 2
+    fi
+    region=${region:-$deployed}
+    name_variables
+}
+
+name_variables() { variables=(-var="project=$project" ${region:+-var="region=$region"}); }
 
 confirm() { # QUESTION, ANSWER
     [ "$yes" = false ] || return 0
     local answer=''
     printf '\n%s Type %s to go on: ' "$1" "$2"
     read -r answer || true
-    [ "$answer" = "$2" ] || die "stopped; nothing has been changed" 3
+    [ "$answer" = "$2" ] || die "stopped; the system is as it was" 3
 }
 
 plan_and_apply() {
@@ -243,7 +276,7 @@ plan_and_apply() {
     case $status in
         0) say "no changes"; return ;;
         2) [ "$action" = apply ] || return 0 ;;
-        *) die "the plan failed, see above; nothing has been changed" ;;
+        *) die "the plan failed, see above; the system is as it was" ;;
     esac
     confirm "Apply this to $project?" yes
     step "Apply"
@@ -256,10 +289,14 @@ destroy() {
     say "Taken down: functions, topics, subscriptions (and the messages in them), alerts, accounts."
     say "Kept: the DICOM store, every bucket with its objects, and the state, so that a later deployment takes them up again."
     confirm "This takes the system in $project down." "$project"
-    local address
+    local address list
     tf show -json | python3 -c '
 import json, sys
-KEPT = {"google_healthcare_dataset.this", "google_healthcare_dicom_store.this", "google_storage_bucket.data"}
+# The roles too, which bind nobody: the name of a deleted one is not free again for a month.
+KEPT = {
+    "google_healthcare_dataset.this", "google_healthcare_dicom_store.this", "google_storage_bucket.data",
+    "google_project_iam_custom_role.roles",
+}
 root = json.load(sys.stdin).get("values", {}).get("root_module", {})
 for resource in root.get("resources", []):
     if resource["address"].split("[")[0] in KEPT:
@@ -267,76 +304,21 @@ for resource in root.get("resources", []):
 ' >"$scratch/kept.tsv"
     if [ -s "$scratch/kept.tsv" ]; then
         # Written down first: a failure in between must not lose track of a bucket.
-        gcloud storage cp "$scratch/kept.tsv" "gs://$state_bucket/kept.tsv" --quiet >/dev/null 2>&1 ||
-            die "could not write gs://$state_bucket/kept.tsv; nothing has been changed"
+        list="gs://$state_bucket/kept-$(date +%s)-$RANDOM.tsv"
+        gcloud storage cp "$scratch/kept.tsv" "$list" --quiet >/dev/null 2>&1 ||
+            die "could not write $list; nothing has been changed"
         while IFS=$'\t' read -r address _; do
-            tf state rm "$address" >/dev/null
+            tf state rm "$address" >/dev/null ||
+                die "stopped half way, see above: run the same command again to go on"
         done <"$scratch/kept.tsv"
     fi
     tf destroy -input=false -auto-approve "${variables[@]}" || die "stopped half way, see above: run the same command again to go on"
     step "Done"
-    say "Kept: $(cut -f 2 "$scratch/kept.tsv" | tr '\n' ' ')"
+    say "Kept: $(kept | cut -f 2 | tr '\n' ' ')"
 }
 
-# --- smoke test -------------------------------------------------------------------------------
-
-wait_for_outcome() { # WHAT IT IS KNOWN BY, THE OUTCOMES WANTED
-    local end=$((SECONDS + OUTCOME_LIMIT_S)) found
-    while ((SECONDS < end)); do
-        found=$(gcloud pubsub subscriptions pull "$probe_subscription" --project="$project" --auto-ack --limit=100 --format=json 2>/dev/null |
-            python3 -c '
-import base64, json, sys
-for item in json.load(sys.stdin):
-    record = json.loads(base64.b64decode(item["message"]["data"]))
-    if sys.argv[1] in (record.get("study"), record.get("request_id")):
-        print(record["outcome"], record.get("reason", ""))
-        break
-' "$1" || true)
-        if [ -n "$found" ]; then
-            [[ ${found%% *} =~ ^($2)$ ]] || die "the outcome was '$found', not '$2': see the log of the function and docs/deploy.md"
-            say "outcome: $found"
-            return
-        fi
-        sleep "$POLL_S"
-    done
-    die "no outcome after $OUTCOME_LIMIT_S s. mend: python -m ops doctor names what is wrong; then run this again"
-}
-
-check_search() { # URL, STUDY
-    local identity answer
-    identity=$(gcloud auth print-identity-token --audiences="$1" 2>/dev/null || gcloud auth print-identity-token 2>/dev/null) ||
-        die "no identity token to call search with. mend: gcloud auth login"
-    answer=$(call "$identity" --write-out '\n%{http_code}' "$1/studies?StudyInstanceUID=$2") || die "search can not be reached at $1"
-    case ${answer##*$'\n'} in
-        200) ;;
-        401 | 403) die "search refused the call. mend: add yourself to search_callers in infra/gcp/terraform.tfvars, and run this again" ;;
-        *) die "search answered ${answer##*$'\n'}: see its log" ;;
-    esac
-    grep -qF "$2" <<<"$answer" || die "search did not find the scan that was stored"
-    say "found by $1/studies"
-}
-
-smoke_test() {
-    step "Smoke test"
-    local study series instance search landing uids name="dicom-smoke-test-$RANDOM$RANDOM"
-    search=$(tf output -raw search_url)
-    landing=$(tf output -raw landing_bucket)
-    uids=$(python3 -m ops.scan "$scratch/scan.dcm")
-    read -r study series instance <<<"$uids"
-    gcloud pubsub subscriptions create "$name" --project="$project" --topic=dicom-outcomes \
-        --expiration-period=1d --message-retention-duration=1h --quiet >/dev/null 2>&1 || die "could not subscribe to the outcomes"
-    probe_subscription=$name
-    say "storing a synthetic scan (the first call may take a minute)"
-    probe_object="gs://$landing/$name/scan.dcm"
-    gcloud storage cp "$scratch/scan.dcm" "$probe_object" --quiet >/dev/null 2>&1 || die "could not write to gs://$landing"
-    wait_for_outcome "$study" "stored|duplicate"
-    check_search "$search" "$study"
-    gcloud pubsub topics publish dicom-deletes --project="$project" --quiet \
-        --message="{\"path\":\"studies/$study/series/$series/instances/$instance\",\"request_id\":\"$name\"}" >/dev/null ||
-        die "could not order the delete"
-    wait_for_outcome "$name" deleted
-    say "it works"
-}
+# shellcheck source=infra/gcp/smoke_test.sh
+source infra/gcp/smoke_test.sh
 
 main() {
     parse "$@"
@@ -351,15 +333,16 @@ main() {
     say "all there"
 
     enable_services
-    variables=(-var="project=$project" -var="region=$region")
+    name_variables
     mkdir -p "$WORK"
     PLAN=$PWD/$WORK/plan
     prepare_state
+    [ "$action" = destroy ] || take_up_kept
+    settle_region
     if [ "$action" = destroy ]; then
         destroy
         return
     fi
-    [ "$action" = plan ] || take_up_kept
     plan_and_apply
     [ "$action" = apply ] || return 0
     tf output -json system >"$WORK/system.json"

@@ -55,6 +55,7 @@ class System:
     buckets: Mapping[str, str]
     environments: Mapping[str, Mapping[str, str]]
     search_url: str
+    search_ingress: str
     accounts: Mapping[str, str]
     delivery: str
     topology: Mapping[str, Any]
@@ -95,6 +96,7 @@ class System:
             buckets=data["buckets"],
             environments=dict.fromkeys(functions, data["env"]),
             search_url=functions.get("search", ""),
+            search_ingress="ALLOW_ALL",
             accounts={},
             delivery="",
             topology=_topology(),
@@ -111,6 +113,7 @@ class System:
             buckets=data["buckets"],
             environments=data["environments"],
             search_url=data["search_url"].rstrip("/"),
+            search_ingress=data["search_ingress"],
             accounts=data["accounts"],
             delivery=data["delivery"],
             topology=_topology(),

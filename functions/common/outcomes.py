@@ -87,6 +87,7 @@ class Outcomes:
         """
         record = self._record(outcome)
         attributes = {"outcome": outcome.outcome, "function": self.function, "reason": outcome.reason}
+        attributes["study"] = outcome.resource.study if outcome.resource else ""
         self.topics.publish(self.topic, json.dumps(record).encode(), attributes, self.deadline)
         log("INFO", "outcome", trace=self.trace, **{k: v for k, v in record.items() if k in _LOGGED})
 

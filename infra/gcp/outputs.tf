@@ -8,6 +8,9 @@ output "next_steps" {
     See outcomes:    gcloud storage cat "gs://${local.bucket_names.ledger}/${local.topology.ledger_subscription.filename_prefix}**"
     Check it all:    python -m ops doctor
     Dashboard:       https://console.cloud.google.com/monitoring/dashboards?project=${var.project}
+    %{if length(var.notification_channels) == 0 && var.alert_email == ""~}
+    Nobody hears the alerts: set alert_email or notification_channels. Dead letters are kept for ${local.delivery.dead_letter_retention_s / 86400} days.
+    %{endif~}
   TEXT
 }
 
@@ -34,6 +37,8 @@ output "system" {
     environments = merge({ for f, m in module.event_function : f => m.environment }, { search = module.search.environment })
     accounts     = merge({ for f, m in module.event_function : f => m.account }, { search = module.search.account })
     source       = local.source_hash
+
+    search_ingress = var.search_ingress
   }
 }
 

@@ -50,6 +50,7 @@ class FakeCloud:
             "dicom_store": STORE,
             "buckets": {role: f"{PROJECT}-dicom-{role}" for role in ("landing", "quarantine", "export", "ledger")},
             "search_url": self.base,
+            "search_ingress": "ALLOW_ALL",
             "delivery": f"dicom-delivery@{PROJECT}.iam.gserviceaccount.com",
             "environments": {n: f["service_config"][0]["environment_variables"] for n, f in names.items()},
             "accounts": {n: f["service_config"][0]["service_account_email"] for n, f in names.items()},

@@ -10,16 +10,21 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 TOKEN: Final = "ya29.the-secret-token"
 IDENTITY: Final = "eyJ.the-identity-token"
 SEARCH_URL: Final = "https://dicom-search.a.run.app"
 RESOURCES: Final = (
     ("google_healthcare_dataset.this[0]", "projects/p/locations/r/datasets/d"),
+    ('google_project_iam_custom_role.roles["dicomStoreReader"]', "projects/p/roles/dicomStoreReader"),
     ('google_storage_bucket.data["landing"]', "p-dicom-landing"),
     ("google_pubsub_topic.outcomes", "projects/p/topics/dicom-outcomes"),
 )
+SYSTEM: Final[dict[str, Any]] = {
+    "environments": {"store_upload": {}, "delete_resource": {}, "search": {}},
+    "search_ingress": "ALLOW_ALL",
+}
 
 
 class Cloud:
@@ -70,15 +75,20 @@ def gcloud(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
             cloud.put("state-bucket")
         case ["storage", "cp", source]:
             cloud.put(arguments[3].rpartition("/")[2], Path(source).read_bytes())
+            cloud.put("dropped", arguments[3].split("/", 3)[3].encode())
+            cloud.remove("command")
         case ["storage", "cat", path]:
-            name = path.rpartition("/")[2]
-            return (0, cloud.get(name).decode()) if cloud.has(name) else (1, "")
+            found = [file.read_text().rstrip("\n") for file in sorted(cloud.folder.glob(path.rpartition("/")[2]))]
+            return (0, "\n".join(found)) if found else (1, "")
         case ["storage", "rm", path]:
-            cloud.remove(path.rpartition("/")[2])
+            for file in cloud.folder.glob(path.rpartition("/")[2]):
+                file.unlink()
         case ["pubsub", "topics", "publish"]:
             cloud.put("command", next(a for a in arguments if a.startswith("--message=")).encode())
         case ["pubsub", "subscriptions", "pull"]:
-            return 0, json.dumps([{"message": {"data": base64.b64encode(o).decode()}} for o in outcomes(cloud)])
+            return 0, json.dumps(
+                [{"ackId": "a", "message": {"data": base64.b64encode(o).decode()}} for o in outcomes(cloud)]
+            )
     return 0, ""
 
 
@@ -89,7 +99,8 @@ def outcomes(cloud: Cloud) -> list[bytes]:
         command = json.loads(cloud.get("command").decode().partition("=")[2])
         records.append({"outcome": "deleted", "request_id": command["request_id"]})
     elif cloud.has("scan.dcm"):
-        records.append({"outcome": "stored", "study": uid(cloud.get("scan.dcm"), b"\x20\x00\x0d\x00")})
+        told = {"outcome": "rejected", "reason": "unsupported_input"} if cloud.has("REJECT") else {"outcome": "stored"}
+        records.append({**told, "name": cloud.get("dropped").decode()})
     return [json.dumps(record).encode() for record in records]
 
 
@@ -99,19 +110,40 @@ def terraform(call: str, _arguments: list[str], cloud: Cloud) -> tuple[int, str]
     if command == "version":
         return 0, "Terraform v1.11.4\non linux_amd64"
     if command.startswith("plan"):
+        chosen = re.search(r"-var=region=(\S+)", command)
+        cloud.put("planned", (chosen[1] if chosen else "us-central1").encode())
         return (0 if cloud.has("applied") else 2), "the plan"
     if command.startswith("apply"):
         cloud.put("applied")
+        cloud.put("region", cloud.get("planned"))
+        cloud.put("state", "\n".join(address for address, _ in RESOURCES).encode())
     if command.startswith("destroy"):
         cloud.remove("applied")
-    if command == "state list":
-        return 0, "google_pubsub_topic.outcomes"
-    if command == "show -json":
-        resources = [{"address": a, "values": {"id": i}} for a, i in RESOURCES]
-        return 0, json.dumps({"values": {"root_module": {"resources": resources}}})
+        cloud.put("state")
     if command.startswith("output"):
+        outputs = {"search_url": SEARCH_URL, "landing_bucket": "p-dicom-landing", "system": json.dumps(SYSTEM)}
         name = command.split()[-1]
-        return 0, {"search_url": SEARCH_URL, "landing_bucket": "p-dicom-landing"}.get(name, f"<{name}>")
+        return 0, outputs.get(name, f"<{name}>")
+    return _state(command, cloud)
+
+
+def _state(command: str, cloud: Cloud) -> tuple[int, str]:
+    """What is in Terraform's state, a line with an address each."""
+    addresses = cloud.get("state").decode().splitlines() if cloud.has("state") else []
+    if command == "state list":
+        return 0, "\n".join(addresses)
+    if command == "state pull":
+        there = any("bucket" in address for address in addresses)
+        instances = [{"attributes": {"location": cloud.get("region").decode().upper()}}] if there else []
+        bucket = {"type": "google_storage_bucket", "name": "data", "instances": instances}
+        return 0, json.dumps({"resources": [bucket]}) if addresses else ""
+    if command == "show -json":
+        resources = [{"address": a, "values": {"id": i}} for a, i in RESOURCES if a in addresses]
+        return 0, json.dumps({"values": {"root_module": {"resources": resources}}})
+    if command.startswith("state rm "):
+        cloud.put("state", "\n".join(a for a in addresses if a != command.removeprefix("state rm ")).encode())
+    if command.startswith("import "):
+        cloud.put("state", "\n".join([*addresses, command.split()[-2]]).encode())
     return 0, ""
 
 

@@ -95,6 +95,26 @@ def test_a_scan_that_never_arrives_is_noticed(stack: Stack, capsys: pytest.Captu
     assert not [name for name in stack.pubsub.subscriptions("local") if "dicom-probe" in name]
 
 
+def test_what_the_settings_close_to_the_probe_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The probe's scan is stored, and may be neither searched for nor deleted: that is no fault."""
+    with Stack(tmp_path, overrides=QUICK) as stack:
+        state = json.loads((stack.data / "stack.json").read_text())
+        state["env"] |= {"DELETE_MIN_AGE_HOURS": "24", "SEARCH_CALLERS": "a@example.org"}
+        closed = tmp_path / "closed.json"
+        closed.write_text(json.dumps(state))
+        status, findings = doctor(closed, capsys=capsys)
+        probe = {f["subject"]: (f["status"], f["detail"]) for f in findings if f["check"] == "probe"}
+        assert status == 0
+        assert probe["search"] == (
+            "skipped",
+            "it takes callers in SEARCH_CALLERS only, with tokens for SEARCH_AUDIENCE",
+        )
+        assert probe["delete"][0] == "skipped"
+        assert "DELETE_MIN_AGE_HOURS is 24" in probe["delete"][1]
+
+
 def test_a_stack_that_is_gone_is_told_from_one_that_is_ill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ops_main.main(["doctor", "--system", str(tmp_path / "none.json")]) == 2
     assert "is not a system's file" in capsys.readouterr().err
@@ -110,6 +130,13 @@ def test_commands_and_their_help(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:
             ops_main.main([name, "--help"])
         assert ended.value.code == 0
+
+
+def test_without_what_it_needs_it_says_how_to_install_that() -> None:
+    command = [sys.executable, "-S", "-m", "ops", "doctor"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("requests is not installed here: python3 -m venv .venv")
 
 
 def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: Path) -> None:

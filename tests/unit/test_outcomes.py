@@ -37,7 +37,7 @@ def test_the_message_names_the_input_and_the_log_line_does_not(capsys: pytest.Ca
         assert server.seen[0].target == "/v1/projects/p/topics/outcomes:publish"
         published = json.loads(server.seen[0].body)["messages"][0]
     record = json.loads(base64.b64decode(published["data"]))
-    assert published["attributes"] == {"outcome": "stored", "function": "store_upload"}
+    assert published["attributes"] == {"outcome": "stored", "function": "store_upload", "study": "1.2"}
     assert record.pop("time") < "3"
     assert record.pop("duration_ms") >= 0
     assert record == {

@@ -1,0 +1,101 @@
+# shellcheck shell=bash disable=SC2154
+# The end of deploy.sh, which reads this file: a synthetic scan is stored, found and deleted as a proof.
+
+readonly OUTCOME_LIMIT_S=${DEPLOY_LIMIT_S:-420}      # cold start, and rights that are new
+readonly SEARCH_LIMIT_S=${DEPLOY_SEARCH_LIMIT_S:-90} # rights that are new, and a search that lags
+probe_subscription='' probe_objects=() probe_delete=''
+
+order_delete() {
+    gcloud pubsub topics publish dicom-deletes --project="$project" --quiet --message="$probe_delete" >/dev/null &&
+        probe_delete=''
+}
+
+# Whatever went wrong: what was stored is ordered to go, and nothing is left behind.
+smoke_clean_up() {
+    local object
+    [ -z "$probe_delete" ] || order_delete 2>/dev/null || true
+    [ -z "$probe_subscription" ] ||
+        gcloud pubsub subscriptions delete "$probe_subscription" --project="$project" --quiet >/dev/null 2>&1 || true
+    for object in ${probe_objects[@]+"${probe_objects[@]}"}; do
+        gcloud storage rm "$object" --quiet >/dev/null 2>&1 || true
+    done
+}
+
+wait_for_outcome() { # NAME OR REQUEST, THE OUTCOMES WANTED
+    local end=$((SECONDS + OUTCOME_LIMIT_S)) found pulled
+    while ((SECONDS < end)); do
+        pulled=$(gcloud pubsub subscriptions pull "$probe_subscription" --project="$project" --auto-ack --limit=1000 --format=json 2>/dev/null || true)
+        found=$(python3 -c '
+import base64, json, sys
+for item in json.load(sys.stdin):
+    record = json.loads(base64.b64decode(item["message"]["data"]))
+    if sys.argv[1] in (record.get("name"), record.get("request_id")):
+        print(record["outcome"], record.get("reason", ""), record.get("detail", ""))
+        break
+' "$1" <<<"${pulled:-[]}" || true)
+        if [ -n "$found" ]; then
+            [[ ${found%% *} =~ ^($2)$ ]] || die "the outcome was '$found', not '$2': see the log of the function and docs/deploy.md"
+            say "outcome: $found"
+            return
+        fi
+        [[ $pulled == *ackId* ]] || sleep "$POLL_S" # what came was others': the next may be ours
+    done
+    die "no outcome after $OUTCOME_LIMIT_S s. mend: python -m ops doctor (docs/deploy.md) names what is wrong; then run this again"
+}
+
+check_search() { # URL, STUDY
+    local identity answer='' end=$((SECONDS + SEARCH_LIMIT_S))
+    identity=$(gcloud auth print-identity-token --audiences="$1" 2>/dev/null || gcloud auth print-identity-token 2>/dev/null) ||
+        die "no identity token to call search with. mend: gcloud auth login"
+    while true; do
+        answer=$(call "$identity" --write-out '\n%{http_code}' "$1/studies?StudyInstanceUID=$2" 2>/dev/null || true)
+        if [ "${answer##*$'\n'}" = 200 ] && grep -qF "$2" <<<"$answer"; then
+            say "found by $1/studies"
+            return
+        fi
+        ((SECONDS < end)) || break
+        sleep "$POLL_S"
+    done
+    case ${answer##*$'\n'} in
+        200) die "search did not find the scan that was stored" ;;
+        401 | 403) die "search refused the call. mend: add yourself to search_callers in infra/gcp/terraform.tfvars, and run this again" ;;
+        '' | 000) die "search can not be reached at $1" ;;
+        *) die "search answered ${answer##*$'\n'}: see its log" ;;
+    esac
+}
+
+smoke_test() {
+    step "Smoke test"
+    local study series instance search landing uids limits closed moved name="dicom-smoke-test-$RANDOM$RANDOM"
+    search=$(tf output -raw search_url)
+    landing=$(tf output -raw landing_bucket)
+    limits=$(python3 -m ops.limits "$WORK/system.json")
+    uids=$(python3 -m ops.scan "$scratch/scan.dcm")
+    read -r study series instance <<<"$uids"
+    # Of a busy system's outcomes only these: a backlog of the others would hide ours.
+    gcloud pubsub subscriptions create "$name" --project="$project" --topic=dicom-outcomes --expiration-period=1d \
+        --message-retention-duration=1h --message-filter="attributes.study = \"$study\" OR attributes.outcome = \"rejected\"" \
+        --quiet >/dev/null 2>&1 || die "could not subscribe to the outcomes"
+    probe_subscription=$name
+    say "storing a synthetic scan (the first call may take a minute)"
+    probe_objects=("gs://$landing/$name/scan.dcm")
+    moved=$(sed -n 's/^moved //p' <<<"$limits")
+    [ -z "$moved" ] || probe_objects+=("${moved%/}/$name/scan.dcm")
+    gcloud storage cp "$scratch/scan.dcm" "${probe_objects[0]}" --quiet >/dev/null 2>&1 || die "could not write to gs://$landing"
+    wait_for_outcome "$name/scan.dcm" "stored|duplicate"
+    closed=$(sed -n 's/^delete //p' <<<"$limits")
+    [ -n "$closed" ] ||
+        probe_delete="{\"path\":\"studies/$study/series/$series/instances/$instance\",\"request_id\":\"$name\"}"
+    if grep '^search ' <<<"$limits" >"$scratch/closed"; then
+        say "not searched: $(sed 's/^search //' "$scratch/closed")"
+    else
+        check_search "$search" "$study"
+    fi
+    if [ -n "$closed" ]; then
+        say "not deleted: $closed. The synthetic scan stays in the DICOM store: studies/$study"
+    else
+        order_delete || die "could not order the delete of studies/$study"
+        wait_for_outcome "$name" deleted
+    fi
+    say "it works"
+}
