@@ -9,18 +9,23 @@ locals {
   bucket_names  = { for key, name in local.topology.buckets : key => "${local.bucket_prefix}${name}" }
   topic_ids     = { for key, name in local.topology.topics : key => "projects/${var.project}/topics/${name}" }
 
-  services = toset([
+  services = toset(concat([
     "artifactregistry.googleapis.com",
     "cloudbuild.googleapis.com",
     "cloudfunctions.googleapis.com",
     "healthcare.googleapis.com",
     "iam.googleapis.com",
+    "iamcredentials.googleapis.com", # the doctor asks in the accounts' own names
     "logging.googleapis.com",
     "monitoring.googleapis.com",
     "pubsub.googleapis.com",
     "run.googleapis.com",
     "storage.googleapis.com",
-  ])
+    ],
+    # Calls about a key or a budget are counted on this project, wherever those are.
+    var.kms_key == "" ? [] : ["cloudkms.googleapis.com"],
+    var.budget > 0 ? ["billingbudgets.googleapis.com"] : [],
+  ))
 }
 
 data "google_project" "this" {

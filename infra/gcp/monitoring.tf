@@ -52,7 +52,7 @@ locals {
       title     = "More than 5 % of requests fail"
       filter    = "${local.requests} metric.labels.response_code_class=\"5xx\""
       above     = 0.05
-      duration  = 300
+      duration  = 1800 # half a pair that waits for the other half is handed back for some minutes: that alone is no fault
       aligner   = "ALIGN_RATE"
       period    = 300
       per       = ["resource.label.service_name"]
@@ -178,4 +178,6 @@ resource "google_billing_budget" "monthly" {
       monitoring_notification_channels = all_updates_rule.value
     }
   }
+
+  depends_on = [time_sleep.apis]
 }

@@ -83,12 +83,20 @@ variable "conflict_policy" {
   description = "CONFLICT_POLICY of store_upload. `overwrite` anywhere in it is what lets the function delete in the store."
   type        = string
   default     = "reject"
+  validation {
+    condition     = can(regex("^\\s*([^,]*=)?(reject|keep|overwrite)\\s*(,\\s*([^,]*=)?(reject|keep|overwrite)\\s*)*$", var.conflict_policy))
+    error_message = "reject, keep or overwrite, or PREFIX=one of these, separated by commas."
+  }
 }
 
 variable "source_disposition" {
   description = "SOURCE_DISPOSITION of store_upload: keep, delete or move, by prefix."
   type        = string
   default     = "keep"
+  validation {
+    condition     = can(regex("^\\s*([^,]*=)?(keep|delete|move)\\s*(,\\s*([^,]*=)?(keep|delete|move)\\s*)*$", var.source_disposition))
+    error_message = "keep, delete or move, or PREFIX=one of these, separated by commas."
+  }
 }
 
 variable "move_destination" {
@@ -100,6 +108,10 @@ variable "move_destination" {
     error_message = "gs://bucket or gs://bucket/prefix."
   }
   validation {
+    condition     = !startswith("${var.move_destination}/", "gs://${local.bucket_names.landing}/")
+    error_message = "Not in the landing bucket: what is moved there would be an upload again."
+  }
+  validation {
     condition     = var.move_destination != "" || !strcontains(var.source_disposition, "move")
     error_message = "A source_disposition with `move` needs to know where to."
   }
@@ -109,6 +121,10 @@ variable "storage_class" {
   description = "STORAGE_CLASS of store_upload, by prefix; empty: the store's default."
   type        = string
   default     = ""
+  validation {
+    condition     = can(regex("^(\\s*([^,]*=)?(STANDARD|NEARLINE|COLDLINE|ARCHIVE)?\\s*(,|$))*$", var.storage_class))
+    error_message = "STANDARD, NEARLINE, COLDLINE or ARCHIVE, or PREFIX=one of these, separated by commas."
+  }
 }
 
 variable "export_destinations" {
@@ -173,11 +189,11 @@ variable "functions" {
     error_message = "Keys are store_upload, delete_resource, export_resource and search."
   }
   validation {
-    condition = alltrue([for s in values(var.functions) : (
+    condition = alltrue([for f, s in var.functions : (
       coalesce(s.concurrency, 1) >= 1 && coalesce(s.concurrency, 1) <= 1000 && coalesce(s.max_instances, 1) >= 1 &&
-      coalesce(s.min_instances, 0) <= coalesce(s.max_instances, 1000)
+      coalesce(s.min_instances, 0) <= coalesce(s.max_instances, try(local.sizes[f].max_instances, 1000))
     )])
-    error_message = "concurrency takes 1 to 1000, max_instances at least 1, min_instances no more than max_instances."
+    error_message = "concurrency takes 1 to 1000, max_instances at least 1, min_instances no more than max_instances (or its default)."
   }
 }
 
@@ -258,6 +274,10 @@ variable "kms_key" {
       "^projects/[^/]+/locations/${var.region}/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key
     ))
     error_message = "projects/P/locations/REGION/keyRings/R/cryptoKeys/K, in the same region as everything else."
+  }
+  validation {
+    condition     = var.kms_key == "" || var.dicom_store != "" || contains(["", var.region], var.dataset_location)
+    error_message = "A dataset in another place can not use a key of the region: make it with a key there, and name its dicom_store."
   }
 }
 

@@ -363,6 +363,6 @@ def test_every_variable_is_in_the_documents_and_says_what_it_is() -> None:
 
 
 def test_every_file_of_the_house_keeps_to_its_length() -> None:
-    for path in [*GCP.rglob("*.tf"), *GCP.rglob("*.hcl"), ROOT / "deploy.sh"]:
+    for path in [*GCP.rglob("*.tf"), *GCP.rglob("*.hcl"), *GCP.rglob("*.sh"), ROOT / "deploy.sh"]:
         if not {".terraform", ".build"} & set(Path(path).parts) and path.name != ".terraform.lock.hcl":
             assert len(path.read_text().splitlines()) <= 400, path

@@ -92,6 +92,10 @@ run "everything_on" {
     error_message = "With a build account of yours nothing is bound on the project."
   }
   assert {
+    condition     = length(setsubtract(["cloudkms.googleapis.com", "billingbudgets.googleapis.com"], local.services)) == 0
+    error_message = "What a switch needs is enabled with it."
+  }
+  assert {
     condition     = google_billing_budget.monthly[0].amount[0].specified_amount[0].units == "500"
     error_message = "The budget."
   }
@@ -103,6 +107,22 @@ run "foreign_store" {
     dicom_store = "projects/another-project/locations/us/datasets/d/dicomStores/s"
   }
   expect_failures = [google_project_iam_custom_role.roles]
+}
+
+# What used to be found by the function's container only.
+run "refused_settings" {
+  command = plan
+  variables {
+    conflict_policy  = "keep, a/=rejct"
+    storage_class    = "FROZEN"
+    move_destination = "gs://demo-project-dicom-landing/done"
+    functions        = { store_upload = { min_instances = 30 } } # of 20
+    kms_key          = "projects/keys/locations/us-central1/keyRings/r/cryptoKeys/k"
+    dataset_location = "eu"
+  }
+  expect_failures = [
+    var.conflict_policy, var.storage_class, var.move_destination, var.functions, var.kms_key,
+  ]
 }
 
 # Everything that is refused before anything is looked at, in one run.
