@@ -1,6 +1,6 @@
 """What limits the store function at 10, 1,000 and 100,000 instances a second: arrivals, concurrency, retries, quota.
 
-    python -m benchmarks.scale_simulation [--seconds 900] [--seed 1] [--json FILE] [--plot FILE] [--table]
+    python -m benchmarks.scale_simulation [--seconds 3600] [--seed 1] [--json FILE] [--plot FILE]
 
 A model, not a measurement: messages arrive at random, wait in Pub/Sub, are pushed to instances that take time to start,
 call a DICOM store that takes some time and refuses what is over its quota, are tried again inside the invocation, then

@@ -11,6 +11,8 @@ COMMANDS: Final = {
     "replay": "bring back what is in quarantine, or deliver dead letters again",
 }
 
+_INSTALL: Final = "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt, then .venv/bin/python -m ops"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Hand over to the command's module.
@@ -20,7 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in COMMANDS:
-        return int(importlib.import_module(f"ops.{name}").main(rest))
+        try:
+            module = importlib.import_module(f"ops.{name}")
+        except ModuleNotFoundError as error:
+            print(f"{error.name} is not installed here: {_INSTALL}", file=sys.stderr)
+            return 2
+        return int(module.main(rest))
     lines = [f"  {command:<10} {text}" for command, text in COMMANDS.items()]
     usage = "\n".join(["usage: python -m ops COMMAND [--help]", "", *lines])
     print(usage, file=sys.stdout if name in ("-h", "--help") else sys.stderr)
