@@ -2,6 +2,7 @@
 the end Cloud Storage joins them, so that nothing passes through memory or a temporary file again.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from functions.export.zipstream import Member, directory
 _JOIN_MAX: Final = 32
 _CHUNK_BYTES: Final = 8 * 1024 * 1024
 _READ_THREADS: Final = 8
+_READS: Final = 3
 _OBJECT_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _COMPLETE: Final = "dicom-export-complete"
 
@@ -44,8 +46,7 @@ def _lines(result: Result, bucket: str, buckets: Buckets, deadline: Deadline) ->
     be the name of a column."""
 
     def line(entry: dict[str, Any]) -> bytes:
-        with buckets.open(ObjectRef(bucket, entry["name"]), deadline) as response:
-            metadata = json.loads(http.read_all(response, deadline, _OBJECT_LIMIT_BYTES))
+        metadata = json.loads(_read(ObjectRef(bucket, entry["name"]), buckets, deadline))
         uids = {key: entry[key] for key in ("study", "series", "instance")}
         return json.dumps({**uids, "metadata": metadata}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
@@ -55,6 +56,16 @@ def _lines(result: Result, bucket: str, buckets: Buckets, deadline: Deadline) ->
                 yield from pool.map(line, result.objects[start : start + 4 * _READ_THREADS])
     except SupersededError:
         raise RetryableError("unavailable") from None
+
+
+def _read(ref: ObjectRef, buckets: Buckets, deadline: Deadline) -> bytes:
+    """The whole object. One answer that is cut, of thousands, must not mean that all are read again."""
+    for _ in range(_READS - 1):
+        with contextlib.suppress(RetryableError), buckets.open(ref, deadline) as response:
+            return http.read_all(response, deadline, _OBJECT_LIMIT_BYTES)
+        deadline.check()
+    with buckets.open(ref, deadline) as response:
+        return http.read_all(response, deadline, _OBJECT_LIMIT_BYTES)
 
 
 def joined_name(request: ExportRequest) -> str:

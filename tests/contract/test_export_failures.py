@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,16 @@ def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(tmp_path: Path, bucke
         record = run(store, format=format_)
         assert (record["counts"]["objects"], store.answers, proxy.lose) == (6, [""], [])
         assert not [name for name in store.objects() if "state" in name]
+
+
+def test_answers_of_the_bucket_that_are_cut_are_asked_for_again(tmp_path: Path, buckets: str) -> None:
+    chances = Chances(cut=0.05)
+    with faulty(buckets, chances) as proxy, world("export_resource", tmp_path, buckets_url=proxy.url) as store:
+        replace(store, buckets_url=buckets).clear_bucket()
+        fill(store, instances=60)
+        store.run(handle, {"path": "studies/1.1", "destination": TO, "format": "metadata", "request_id": "r1"})
+        assert store.outcomes[0]["counts"]["objects"] == 120
+        assert len(replace(store, buckets_url=buckets).read("out/metadata.ndjson").splitlines()) == 120
 
 
 def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -> None:
