@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.search.kit import PREFIX, Answer, fake_store, free_port, function, row
+from tests.ports import free_port
+from tests.search.kit import PREFIX, Answer, fake_store, function, row
 from tests.search.test_memory import ROWS, large, peak_mib, read
 
 ROOT = Path(__file__).parents[1]
@@ -66,20 +67,20 @@ def nginx(folder: Path) -> Iterator[tuple[int, int]]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not program:
         sys.exit("nginx is not installed (Debian: apt-get install nginx)")
-    store, proxy = free_port(), free_port()
-    answers = folder / "www" / PREFIX.strip("/")
-    answers.mkdir(parents=True)
-    (answers / "studies").write_bytes(ANSWER)
-    folder.chmod(0o755)
-    config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, store=store, proxy=proxy, prefix=PREFIX))
-    process = subprocess.Popen([program, "-e", str(folder / "error.log"), "-c", str(config)])
-    try:
-        _until_open(proxy)
-        yield store, proxy
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+    with free_port() as store, free_port() as proxy:
+        answers = folder / "www" / PREFIX.strip("/")
+        answers.mkdir(parents=True)
+        (answers / "studies").write_bytes(ANSWER)
+        folder.chmod(0o755)
+        config = folder / "nginx.conf"
+        config.write_text(NGINX.format(folder=folder, store=store, proxy=proxy, prefix=PREFIX))
+        process = subprocess.Popen([program, "-e", str(folder / "error.log"), "-c", str(config)])
+        try:
+            _until_open(proxy)
+            yield store, proxy
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
 
 
 @contextlib.contextmanager
@@ -152,20 +153,23 @@ def requests_per_second(port: int, target: str, seconds: float) -> float:
 
 def speed(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
     """Latency and rate of each peer, medians of the rounds."""
-    with nginx(folder) as (store, proxy), function(f"http://127.0.0.1:{store}", folder) as search:
-        constant = free_port()
-        with bare(folder, constant):
-            ways = {
-                "direct": (store, f"{PREFIX}studies?limit=1"),
-                "nginx": (proxy, "/studies?limit=1"),
-                "search": (search.port, "/studies?limit=1"),
-                "constant": (constant, "/"),
-            }
-            found: dict[str, dict[str, list[float]]] = {name: {"ms": [], "rate": []} for name in ways}
-            for _ in range(rounds):
-                for name, (port, target) in ways.items():
-                    found[name]["ms"].append(statistics.median(latencies_ms(port, target, seconds / 3)))
-                    found[name]["rate"].append(requests_per_second(port, target, seconds))
+    with (
+        nginx(folder) as (store, proxy),
+        function(f"http://127.0.0.1:{store}", folder) as search,
+        free_port() as constant,
+        bare(folder, constant),
+    ):
+        ways = {
+            "direct": (store, f"{PREFIX}studies?limit=1"),
+            "nginx": (proxy, "/studies?limit=1"),
+            "search": (search.port, "/studies?limit=1"),
+            "constant": (constant, "/"),
+        }
+        found: dict[str, dict[str, list[float]]] = {name: {"ms": [], "rate": []} for name in ways}
+        for _ in range(rounds):
+            for name, (port, target) in ways.items():
+                found[name]["ms"].append(statistics.median(latencies_ms(port, target, seconds / 3)))
+                found[name]["rate"].append(requests_per_second(port, target, seconds))
     return {
         name: {key: statistics.median(values) for key, values in measured.items()} for name, measured in found.items()
     }
@@ -176,8 +180,8 @@ def cold_starts_s(folder: Path, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {"constant": [], "search": []}
     with nginx(folder) as (store, _):
         for _ in range(rounds + 1):
-            start, port = time.perf_counter(), free_port()
-            with bare(folder, port):
+            start = time.perf_counter()
+            with free_port() as port, bare(folder, port):
                 _first(port, "/")
                 times["constant"].append(time.perf_counter() - start)
             start = time.perf_counter()

@@ -37,7 +37,7 @@ def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str
 
 
 def reserve() -> dict[str, socket.socket]:
-    """A socket bound to a free port for each service; close it just before the service takes the port over.
+    """A socket that keeps a free port for each service; on Linux the service can listen there while it is kept.
 
     Raises:
         PortError: none was found.
@@ -48,7 +48,8 @@ def reserve() -> dict[str, socket.socket]:
         for port in ports:
             held[name] = socket.socket()
             try:
-                held[name].bind((HOST, port))
+                held[name].bind((HOST, port))  # exclusive ...
+                held[name].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ... but for who sets this as well
                 break
             except OSError:
                 held.pop(name).close()

@@ -253,8 +253,8 @@ class Stack:
             command, environment = self._recipe(name)
             log = self.data / "logs" / f"{name}.log"
             self._children[name] = Child(name, command, environment, log, self._console, self._deaths.put)
-        if reserved := self._reserved.pop(name, None):
-            reserved.close()
+        if name in self._reserved and sys.platform != "linux":  # elsewhere a port cannot be held for another process
+            self._reserved.pop(name).close()
         try:
             self._starter.submit(self._children[name].start).result()
         except OSError as error:

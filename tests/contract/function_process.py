@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from tests.contract.world import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,26 +70,26 @@ class FunctionProcess:
 @contextlib.contextmanager
 def function_process(target: str, environ: Mapping[str, str]) -> Iterator[FunctionProcess]:
     """The function for the length of a `with`."""
-    port = free_port()
-    command = [sys.executable, "-m", "functions_framework", "--target", target, "--source", str(ROOT / "main.py")]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
-        env={**os.environ, **environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    function = FunctionProcess(f"http://127.0.0.1:{port}/", process)
-    try:
-        end = time.monotonic() + 30
-        while function_status(function) != 204:
-            assert process.poll() is None and time.monotonic() < end, "the function does not start"
-            time.sleep(0.05)
-        yield function
-    finally:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        process.wait()
+    with free_port() as port:
+        command = [sys.executable, "-m", "functions_framework", "--target", target, "--source", str(ROOT / "main.py")]
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env={**os.environ, **environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        function = FunctionProcess(f"http://127.0.0.1:{port}/", process)
+        try:
+            end = time.monotonic() + 90
+            while function_status(function) != 204:
+                assert process.poll() is None and time.monotonic() < end, "the function does not start"
+                time.sleep(0.05)
+            yield function
+        finally:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
 
 
 def function_status(function: FunctionProcess) -> int:

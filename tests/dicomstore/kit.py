@@ -190,7 +190,7 @@ def process(data: Path, *flags: str, stderr: int | None = None) -> Iterator[tupl
         running.wait()
 
 
-def eventually(check: Any, timeout_s: float = 20) -> Any:
+def eventually(check: Any, timeout_s: float = 60) -> Any:
     """The first true value of check(), polled."""
     deadline = time.monotonic() + timeout_s
     while not (value := check()):

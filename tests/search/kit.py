@@ -20,6 +20,7 @@ import numpy as np
 from infra.local.dicomstore.app import Store, serve
 from infra.local.dicomstore.choices import Options
 from tests.dicomstore.kit import image, part10
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
@@ -187,36 +188,32 @@ class Function:
         return self.send(path, "POST", {"Content-Type": "application/json", **headers}, body)
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def function(endpoint: str, folder: Path, **environment: str) -> Iterator[Function]:
     """The search function under functions-framework, as it is deployed, in front of the store at `endpoint`."""
-    port = free_port()
-    log_file = folder / f"search-{port}.log"
-    settings = {
-        "PATH": os.environ["PATH"],
-        "DICOM_STORE": STORE,
-        "HEALTHCARE_ENDPOINT": f"{endpoint}/v1",
-        "SEARCH_RETRIEVE": "true",
-        **environment,
-    }
-    command = [sys.executable, "-m", "functions_framework", "--target", "search", "--source", "main.py"]
-    with log_file.open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=ROOT, env=settings, stdout=log, stderr=log
-        )
-    try:
-        _wait(process, port, log_file)
-        yield Function(port, process.pid, log_file)
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+    with free_port() as port:
+        log_file = folder / f"search-{port}.log"
+        settings = {
+            "PATH": os.environ["PATH"],
+            "DICOM_STORE": STORE,
+            "HEALTHCARE_ENDPOINT": f"{endpoint}/v1",
+            "SEARCH_RETRIEVE": "true",
+            **environment,
+        }
+        command = [sys.executable, "-m", "functions_framework", "--target", "search", "--source", "main.py"]
+        with log_file.open("w") as log:
+            process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=ROOT, env=settings, stdout=log, stderr=log
+            )
+        try:
+            _wait(process, port, log_file)
+            yield Function(port, process.pid, log_file)
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=60)  # longer than gunicorn's grace
+            process.kill()
+            process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
