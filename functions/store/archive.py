@@ -266,7 +266,7 @@ def _first(cursor: Cursor) -> int:
 
 def _shown(name: str) -> str:
     """The name without the bytes that no character set explains, so that it can be written as JSON."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
+    return name if name.isascii() else name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _unsafe(detail: str) -> PermanentError:

@@ -76,7 +76,7 @@ def dump(event: ObjectFinalized, progress: Progress) -> bytes:
             "counts": progress.counts,
             "failed": progress.failed,
             "reason": progress.reason,
-            "waiting": {half.name: [half.kind, half.name, half.before, half.size] for half in progress.waiting},
+            "waiting": {n: [half.kind, half.name, half.before, half.size] for n, half in enumerate(progress.waiting)},
         }
     ).encode()
 
@@ -109,8 +109,10 @@ def load(message: Message) -> tuple[ObjectFinalized, Progress]:
 
 def _half(value: Any) -> Half:
     kind, name, before, size = value
-    half = Half(cast("Kind", kind), _text(name), _cursor(before), _whole(size))
-    if kind not in ("json", "jpeg") or not half.stem:
+    if kind not in ("json", "jpeg"):
+        raise ValueError
+    half = Half.of(cast("Kind", kind), _text(name), _cursor(before), _whole(size))
+    if not half.stem:
         raise ValueError
     return half
 

@@ -4,6 +4,7 @@ Little of it is kept in memory. Metadata that is kept stays until its JPEG has c
 newer needs the room, which is enough where the two lie side by side. Of all others only the place is remembered.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,24 +16,31 @@ from functions.store.archive import Cursor
 from functions.store.content import Kind
 
 _KEPT_BYTES: Final = 4 * 1024 * 1024
-_NAMES_BYTES: Final = 2 * 1024 * 1024  # a follow-up message holds them all; Pub/Sub takes 10 MB
+_NAMES_BYTES: Final = 4 * 1024 * 1024  # a follow-up message holds them all as JSON; Pub/Sub takes 10 MB
 _ENDINGS: Final = {"json": pair.JSON_ENDINGS, "jpeg": pair.JPEG_ENDINGS}
 
 
-@dataclass
+@dataclass(slots=True)
 class Half:
     """Metadata or a JPEG of an archive."""
 
     kind: Kind
-    name: str
+    stem: str  # what both halves' names have in common; empty for a name that no half can have
+    ending: str
     before: Cursor
     size: int
     data: bytes | None = None  # None: not kept in memory
 
+    @classmethod
+    def of(cls, kind: Kind, name: str, before: Cursor, size: int) -> "Half":
+        """The half of this name."""
+        stem = pair.stem_of(name, _ENDINGS[kind])
+        return cls(kind, stem, name[len(stem) :], before, size)
+
     @property
-    def stem(self) -> str:
-        """What both halves' names have in common; empty for a name that no half can have."""
-        return pair.stem_of(self.name, _ENDINGS[self.kind])
+    def name(self) -> str:
+        """Its path in the archive."""
+        return self.stem + self.ending
 
     def alone(self) -> PermanentError:
         """What is wrong with it when its other half does not come."""
@@ -45,21 +53,21 @@ class Half:
 class Halves:
     """All that wait, at most one of each kind for a stem."""
 
-    _waiting: dict[tuple[str, str], Half] = field(default_factory=dict)  # by kind and stem
+    _waiting: dict[str, dict[str, Half]] = field(default_factory=lambda: {"json": {}, "jpeg": {}})  # by kind and stem
     _jpegs: dict[str, Half] = field(default_factory=dict)  # those in memory by stem, the oldest first
     kept_bytes: Counter[str] = field(default_factory=Counter)  # in memory, by kind
     _names_bytes: int = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     def __iter__(self) -> Iterator[Half]:
-        """In the order in which they came; they may be removed meanwhile."""
-        return iter(list(self._waiting.values()))
+        """Metadata first, in the order in which it came; they may be removed meanwhile."""
+        return iter([half for halves in self._waiting.values() for half in halves.values()])
 
     def other(self, half: Half) -> Half | None:
         """What it waits for, where that waits too."""
-        return self._waiting.get(("jpeg" if half.kind == "json" else "json", half.stem))
+        return self._waiting["jpeg" if half.kind == "json" else "json"].get(half.stem)
 
     def add(self, half: Half) -> Half:
         """Have it wait.
@@ -71,21 +79,24 @@ class Halves:
             PermanentError: unsupported_input, where another of its kind and stem waits; unsafe_archive, when a
                 follow-up message could not hold them all.
         """
-        there = self._waiting.setdefault((half.kind, half.stem), half)
+        other = self.other(half)
+        if other is not None:
+            half.stem = other.stem  # once in memory
+        there = self._waiting[half.kind].setdefault(half.stem, half)
         if there.before != half.before:
             raise half.alone()
         if there is half:
-            self._names_bytes += len(half.name.encode())
+            self._names_bytes += len(json.dumps(half.name))
             if self._names_bytes > _NAMES_BYTES:
                 raise PermanentError("unsafe_archive", "too many files wait for their other half")
         return there
 
     def remove(self, half: Half) -> None:
         """It waits no more."""
-        there = self._waiting.pop((half.kind, half.stem), None)
+        there = self._waiting[half.kind].pop(half.stem, None)
         if there is not None:
             self._let_go(there)
-            self._names_bytes -= len(there.name.encode())
+            self._names_bytes -= len(json.dumps(there.name))
 
     def keep(self, half: Half, size: int, read: Callable[[], bytes]) -> None:
         """Read one that waits into memory, where there is room for so many bytes."""

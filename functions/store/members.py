@@ -122,16 +122,20 @@ class Members:
         waiting = self.progress.waiting
         while wanted := waiting.both():
             before = len(waiting), waiting.kept_bytes["json"]
-            with self._open_file() as file:
-                walk = Walk(self._size, self._limits)
-                for member in walk.members_of(file, self._kind, min(wanted)):
-                    half = wanted.pop(member.before, None)
-                    if half is not None and self._note(self._come_again(half, member)) and not self._time_left():
-                        return False
-                    if not wanted:
-                        break
+            if not self._walk_again(wanted):
+                return False
             if before == (len(waiting), waiting.kept_bytes["json"]):
                 raise PermanentError("invalid_event", "a continuation names a member that is not there")
+        return True
+
+    def _walk_again(self, wanted: dict[Cursor, Half]) -> bool:
+        with self._open_file() as file:
+            for member in Walk(self._size, self._limits).members_of(file, self._kind, min(wanted)):
+                half = wanted.pop(member.before, None)
+                if half is not None and self._note(self._come_again(half, member)) and not self._time_left():
+                    return False
+                if not wanted:
+                    break
         return True
 
     def _come_again(self, half: Half, member: Member) -> list[_Result]:
@@ -216,7 +220,7 @@ class Members:
         text = _text_of(member) if kind == "json" else b""
         if kind == "json":
             pair.parse_metadata(text)
-        half, waiting = Half(kind, member.name, member.before, member.size), self.progress.waiting
+        half, waiting = Half.of(kind, member.name, member.before, member.size), self.progress.waiting
         if not half.stem:
             raise NothingToStoreError("metadata or a JPEG whose name does not say so")
         other = waiting.other(half)

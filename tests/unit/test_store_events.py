@@ -80,7 +80,7 @@ def halves(draw: st.DrawFn) -> Halves:
     for stem in draw(st.sets(NAMES, max_size=3)):
         for kind in draw(st.sampled_from([["json"], ["jpeg"], ["json", "jpeg"]])):
             name = stem + draw(ENDINGS[kind])
-            made.add(Half(cast("Kind", kind), name, draw(CURSORS), draw(st.integers(0, 2**40))))
+            made.add(Half.of(cast("Kind", kind), name, draw(CURSORS), draw(st.integers(0, 2**40))))
     return made
 
 
