@@ -68,13 +68,20 @@ def test_the_table_is_for_people(stack: Stack) -> None:
     assert "probe" not in done.stdout.partition("\n\n")[2]
 
 
-def test_what_is_broken_in_the_stack_is_named(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    file = stack.data / "stack.json"
-    stack.pubsub.delete_subscription("projects/local/subscriptions/dicom-exports-export")
-    stack.pubsub.publish("projects/local/topics/dicom-deletes-dead", b"{}")
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Iterator[Stack]:
+    """A stack for one test, which breaks it."""
+    with Stack(tmp_path, overrides=QUICK) as running:
+        yield running
+
+
+def test_what_is_broken_in_the_stack_is_named(spoilt: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    file = spoilt.data / "stack.json"
+    spoilt.pubsub.delete_subscription("projects/local/subscriptions/dicom-exports-export")
+    spoilt.pubsub.publish("projects/local/topics/dicom-deletes-dead", b"{}")
     state = json.loads(file.read_text())
     state["buckets"]["quarantine"] = "no-such-bucket"
-    broken = stack.data / "broken.json"
+    broken = spoilt.data / "broken.json"
     broken.write_text(json.dumps(state))
     status, findings = doctor(broken, "--no-probe", capsys=capsys)
     assert status == 1
@@ -87,12 +94,12 @@ def test_what_is_broken_in_the_stack_is_named(stack: Stack, capsys: pytest.Captu
     assert failed(again) == failed(findings), "looking took the message away"
 
 
-def test_a_scan_that_never_arrives_is_noticed(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    stack.pubsub.delete_subscription("projects/local/subscriptions/dicom-uploads-store")
-    status, findings = doctor(stack.data / "stack.json", "--timeout", "1", capsys=capsys)
+def test_a_scan_that_never_arrives_is_noticed(spoilt: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    spoilt.pubsub.delete_subscription("projects/local/subscriptions/dicom-uploads-store")
+    status, findings = doctor(spoilt.data / "stack.json", "--timeout", "1", capsys=capsys)
     assert status == 1
     assert ("probe", "outcome", "did not come within 1 s") in failed(findings)
-    assert not [name for name in stack.pubsub.subscriptions("local") if "dicom-probe" in name]
+    assert not [name for name in spoilt.pubsub.subscriptions("local") if "dicom-probe" in name]
 
 
 def test_what_the_settings_close_to_the_probe_is_left_out_and_said(
