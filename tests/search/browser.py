@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 _FLAGS = (
@@ -18,6 +18,7 @@ _FLAGS = (
     "--disable-sync",
 )
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
+expect.set_options(timeout=30_000)  # which the default timeout of a page is not
 
 
 @contextlib.contextmanager
