@@ -231,7 +231,7 @@ def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(sto
 
 
 def test_a_redelivery_goes_on_with_the_operation_it_knows(tmp_path: Path) -> None:
-    with world("delete_resource", tmp_path, options=Options(operation_s=1.0)) as store:
+    with world("delete_resource", tmp_path, options=Options(operation_s=3.0)) as store:
         fill(store)
         command = json.dumps({"path": "studies/1.1", "request_id": "r1"}).encode()
         assert store.deliver(handle, command, {}) == ""

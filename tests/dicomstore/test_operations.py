@@ -49,7 +49,7 @@ def test_6_and_7_study_and_series_deletes_are_operations(store: Client, path: st
 
 
 def test_7_a_running_operation_is_not_done_and_deletes_at_its_end(start: Callable[..., Client]) -> None:
-    store = start(operation_s=0.6)
+    store = start(operation_s=3.0)
     store.stored(dicom())
     name = store.delete("studies/1.2").json()["name"]
     running = store.operation(name)

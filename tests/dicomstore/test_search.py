@@ -190,7 +190,7 @@ def test_4_3_no_warning_header_tells_that_more_remain(filled: Client) -> None:
 
 
 def test_4_3_studies_whose_last_instance_was_deleted_stay_found_for_a_while(start: Callable[..., Client]) -> None:
-    client = start(stale_s=1.0)
+    client = start(stale_s=5.0)
     client.stored(dicom())
     client.delete("studies/1.2/series/1.2.3/instances/1.2.3.4")
     assert client.found("studies") and client.found("series") and not client.found("instances")

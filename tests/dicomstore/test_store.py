@@ -194,7 +194,7 @@ def test_3_5_a_file_without_its_uids_fails(store: Client) -> None:
 
 
 def test_3_5_nothing_goes_into_a_study_that_is_being_deleted(start: object) -> None:
-    client: Client = start(operation_s=0.5)  # type: ignore[operator]
+    client: Client = start(operation_s=3.0)  # type: ignore[operator]
     client.stored(dicom())
     name = client.delete("studies/1.2").json()["name"]
     blocked = client.post(dicom(instance="6"))

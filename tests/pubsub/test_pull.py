@@ -52,6 +52,8 @@ def test_nack_and_deadline_bring_a_message_back(emulator: Emulator) -> None:
         subscription=subscription, ack_ids=[first[0].ack_id], ack_deadline_seconds=0
     )
     second = emulator.pull(subscription)
+    longer = {"name": subscription, "ack_deadline_seconds": 60}
+    emulator.subscriber.update_subscription(subscription=longer, update_mask={"paths": ["ack_deadline_seconds"]})
     third = emulator.pull(subscription)  # after the deadline of the second
     assert [item.message.message_id for item in second + third] == [first[0].message.message_id] * 2
     emulator.ack(subscription, second)  # too late

@@ -71,7 +71,7 @@ def test_an_endpoint_slower_than_the_deadline_is_asked_again(emulator: Emulator,
     hold = threading.Event()
     endpoint.before_answer = lambda: bool(hold.wait(30))
     emulator.publish(topic, b"x")
-    wait_until(lambda: len(endpoint.got) == 2)
+    wait_until(lambda: len(endpoint.got) >= 2)
     hold.set()
 
 
