@@ -112,14 +112,17 @@ class DicomStore:
 
         Raises:
             PermanentError: rejected, when the store refuses the query.
-            RetryableError: as Transport.send.
+            RetryableError: as Transport.send; unavailable when the answer is no list of matches: nothing may be taken
+                for gone because of it.
         """
         response = self.get(resource, (level,), "application/dicom+json", deadline, params)
         if response.status_code in (204, 404):
             drain(response)
             return []
         answer = self._json(response, deadline)
-        return [item for item in answer if isinstance(item, dict)] if isinstance(answer, list) else []
+        if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+            raise RetryableError("unavailable")
+        return answer
 
     def search_all(
         self, resource: Resource | None, level: str, params: list[tuple[str, str]], deadline: Deadline, start: int = 0

@@ -12,10 +12,11 @@ from functions.common import http
 from functions.common.bucket import Buckets, StoredObject
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
-from functions.common.errors import RetryableError, SupersededError
+from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef
 from functions.export.request import ExportRequest
 from functions.export.state import TOTALS, Plan, Result, State
+from functions.export.write import KIND
 from functions.export.zipstream import Member, directory
 
 _JOIN_MAX: Final = 32
@@ -81,11 +82,16 @@ def joined_name(request: ExportRequest) -> str:
 def complete_zip(
     state: State, request: ExportRequest, store: DicomStore, buckets: Buckets, deadline: Deadline
 ) -> dict[str, int] | None:
-    """The totals of a zip that this very request has made, while the DICOM store still has as many instances."""
-    if request.format != "zip" or request.resource is None:
-        return None
-    stored = buckets.stat(ObjectRef(request.destination.bucket, joined_name(request)), deadline)
-    if stored is None or stored.metadata.get(_COMPLETE) != _zip_mark(state, request):
+    """The totals of a zip that this very request has made, while the DICOM store still has as many instances.
+
+    Raises:
+        PermanentError: conflict, when what the request would join has the name of an object that is no such export's.
+    """
+    name = joined_name(request)
+    stored = buckets.stat(ObjectRef(request.destination.bucket, name), deadline) if name else None
+    if stored and stored.metadata.get(KIND) != request.kind:
+        raise PermanentError("conflict", "the destination has another object of that name")
+    if not stored or not request.resource or stored.metadata.get(_COMPLETE) != _zip_mark(state, request):
         return None
     totals = {**{key: int(stored.metadata.get(key, 0)) for key in TOTALS}, "written": 0}
     size = store.size(request.resource, deadline)
@@ -109,11 +115,11 @@ def join_parts(
         return {}
     parts = [state.result(plan.run, one).part for one in plan.slices]
     sources = [ObjectRef(bucket, part["name"], part["generation"]) for part in parts if part and part["bytes"]]
-    metadata: dict[str, str] = {}
+    metadata = {KIND: plan.request.kind}
     if plan.request.format == "zip":
         index = _zip_index(state, plan, buckets, deadline)
         sources.append(index.ref)
-        metadata = {key: str(number) for key, number in totals.items()}
+        metadata |= {key: str(number) for key, number in totals.items()}
         metadata[_COMPLETE] = "" if totals["failures"] else _zip_mark(state, plan.request)
     if not sources:
         return {}

@@ -14,7 +14,7 @@ from functions.common.upload import Checksum, crc32c_text
 from functions.export.request import CONTENT_TYPES, ExportRequest, Piece
 
 SMALL_BYTES: Final = 2 * 1024 * 1024  # up to this size objects are written side by side, larger ones one by one
-_KIND: Final = "dicom-export"
+KIND: Final = "dicom-export"  # the key of an object's metadata that says what it holds
 _RUN: Final = "dicom-export-run"
 _TIME: Final = "dicom-export-time"
 
@@ -47,7 +47,7 @@ class ObjectWriter:
     def __init__(self, buckets: Buckets, request: ExportRequest, run: str, deadline: Deadline) -> None:
         self._buckets, self._request, self._deadline = buckets, request, deadline
         self._run, self._kind = run, request.kind
-        self._labels = {_KIND: self._kind, _RUN: run, _TIME: utc_now()}  # before anything is retrieved
+        self._labels = {KIND: self._kind, _RUN: run, _TIME: utc_now()}  # before anything is retrieved
         self.compared: set[str] = set()  # names of objects that are there and may hold something else
         self._large = threading.Lock()
 
@@ -55,7 +55,7 @@ class ObjectWriter:
         """The objects below a folder that hold what this export would write, by name."""
         prefix = self._request.object_name(below)
         found = self._buckets.list(self._request.destination.bucket, prefix, self._deadline)
-        return {stored.ref.name: self._known(stored) for stored in found if stored.metadata.get(_KIND) == self._kind}
+        return {stored.ref.name: self._known(stored) for stored in found if stored.metadata.get(KIND) == self._kind}
 
     def write(self, name: str, head: list[bytes], rest: Iterable[bytes] | None = None) -> Written:
         """Write one object: `head` alone, or `head` and then a stream (one at a time, as that takes more memory).
@@ -101,7 +101,7 @@ class ObjectWriter:
             raise RetryableError("unavailable")
         must_be_equal = self._kind == "dicom *" or name in self.compared
         differs = crc32c and must_be_equal and stored.crc32c != crc32c
-        if stored.metadata.get(_KIND) != self._kind or differs:
+        if stored.metadata.get(KIND) != self._kind or differs:
             raise PermanentError("conflict", "the destination has another object of that name")
         return self._known(stored)
 

@@ -346,6 +346,14 @@ def test_faults_of_the_store_are_outlived(store: World, rule: dict[str, Any]) ->
     assert not store.found("instances")
 
 
+def test_a_search_that_answers_no_list_does_not_mean_that_all_is_gone(tmp_path: Path) -> None:
+    with world("delete_resource", tmp_path) as store:
+        fill(store)
+        store.fault(kind="status", status=200, body="{}", path="instances")
+        assert store.deliver(handle, json.dumps({"path": "studies/1.1"}).encode(), {}) == "unavailable"
+        assert not store.outcomes
+
+
 def test_a_search_that_lags_is_asked_again(tmp_path: Path) -> None:
     with world("delete_resource", tmp_path) as store:
         fill(store)

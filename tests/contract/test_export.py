@@ -179,6 +179,17 @@ def test_an_object_of_another_kind_is_a_conflict_and_is_left(store: World) -> No
     assert manifest(store)["complete"] is False
 
 
+@pytest.mark.parametrize(("format_", "name"), [("zip", "out/1.1.zip"), ("metadata", "out/metadata.ndjson")])
+def test_what_would_be_joined_over_another_object_is_a_conflict_and_nothing_is_written(
+    store: World, format_: str, name: str
+) -> None:
+    fill(store)
+    store.write_object(name, b"something else")
+    assert run(store, expect="rejected", format=format_)["reason"] == "conflict"
+    assert names(store) == {name}
+    assert store.read(name) == b"something else"
+
+
 def test_images(store: World) -> None:
     store.put(instance("1.1", "1.1.1", "1.1.1.1"), instance("1.1", "1.1.1", "1.1.1.2", frames=3))
     store.put(instance("1.1", "1.1.2", "1.1.2.1", rows=False))

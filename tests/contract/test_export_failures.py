@@ -238,7 +238,7 @@ def test_a_listing_that_stays_short_is_no_complete_export(
 ) -> None:
     monkeypatch.setattr(plan, "PAGE", 3)  # so that each series is listed for itself
     fill(store)
-    store.fault(kind="status", status=200, path="series/1.1.2/instances")  # its answer is no list: nothing is found
+    store.fault(kind="status", status=200, body="[]", path="series/1.1.2/instances")
     assert deliver(store, range(1, 9), format=format_) == [""]
     assert store.answers == ["unavailable"] * 7 + [""]
     (record,) = store.outcomes
@@ -251,6 +251,6 @@ def test_a_planning_that_fails_leaves_no_state(small_slices: World, monkeypatch:
     store = small_slices
     monkeypatch.setattr(plan, "PAGE", 3)
     fill(store, series=3)
-    store.fault(kind="status", status=200, path="series/1.1.3/instances")
+    store.fault(kind="status", status=200, body="[]", path="series/1.1.3/instances")
     assert deliver(store, [1]) == ["in vain"]
     assert not store.objects()

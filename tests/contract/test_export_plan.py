@@ -78,7 +78,7 @@ def test_frames_count(store: World) -> None:
 
 def test_a_listing_that_comes_short_is_made_again(store: World) -> None:
     listing = "studies/1.1/instances"
-    store.fault(kind="status", status=200, body="x", path=listing, count=1)  # an object, not a list: no match
+    store.fault(kind="status", status=200, body="[]", path=listing, count=1)
     assert len(instances(plan(store, "studies/1.1", 1000))) == 15
 
 

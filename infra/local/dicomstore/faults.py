@@ -7,7 +7,7 @@ count: how many times it acts (absent: always); skip: how many matching requests
 probability, seed: act on a random part of the matches, the same part for the same seed.
 when: "before" the store has done its work (the default) or "after" it, so that the work is done and the answer lost.
 
-kinds:  status      answer `status` (and Retry-After) instead        body: its text
+kinds:  status      answer `status` (and Retry-After) instead        body: its text (of an error: its message)
         reset       drop the connection with a TCP reset
         slow        wait delay_s before answering; bytes_per_s slows the body down
         truncate    close the connection after `bytes` of the body (default: half of its first piece)
@@ -138,8 +138,11 @@ class Faults:
             raise ResetError
         headers = [("Retry-After", str(rule["retry_after"]))] if "retry_after" in rule else []
         code = rule.get("status", 503)
+        status = f"{code} {REASONS.get(code, 'Fault')}"
+        if code < 400:
+            return _answer(start, status, rule.get("body", "").encode(), headers)
         error = {"error": {"code": code, "message": rule.get("body", "fault on demand"), "status": "UNAVAILABLE"}}
-        return _json(start, f"{code} {REASONS.get(code, 'Fault')}", error, headers)
+        return _answer(start, status, json.dumps(error).encode(), headers)
 
     def _admin(self, path: str, method: str, environ: Environ) -> tuple[str, Any]:
         if path == "/healthz":
@@ -166,10 +169,13 @@ def _shown(rule: Rule) -> Rule:
     return {key: value for key, value in rule.items() if key != "random"}
 
 
-def _json(start: StartResponse, status: str, value: Any, headers: list[tuple[str, str]] | None = None) -> list[bytes]:
-    body = json.dumps(value).encode()
+def _json(start: StartResponse, status: str, value: Any) -> list[bytes]:
+    return _answer(start, status, json.dumps(value).encode(), [])
+
+
+def _answer(start: StartResponse, status: str, body: bytes, headers: list[tuple[str, str]]) -> list[bytes]:
     base = [("Content-Type", "application/json; charset=UTF-8"), ("Content-Length", str(len(body)))]
-    start(status, base + (headers or []))
+    start(status, base + headers)
     return [body]
 
 
