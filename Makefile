@@ -25,6 +25,8 @@ demo: $(STAMP)  ## the same, then stop; fails when any step's result is wrong
 viewer: $(STAMP)  ## the OHIF viewer, looking at the system that `make run` started
 	@$(BIN)/python -m infra.local.viewer
 
+# The tests read documents, whose letters not every locale has.
+test: export PYTHONUTF8 = 1
 test: $(STAMP) lint  ## checks and all tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	@$(BIN)/python -m pytest -m serial

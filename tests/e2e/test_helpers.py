@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -161,7 +162,8 @@ def test_env(stack: Stack, helper: Helper) -> None:
     values = json.loads(helper("env", "--json").stdout)
     assert values.items() >= stack.env.items()
     assert values["SEARCH_URL"] == stack.function_url("search")
-    shell = f'eval "$({sys.executable} -m infra.local env --data {stack.data})"; echo $DICOM_STORE'
+    command = shlex.join([sys.executable, "-m", "infra.local", "env", "--data", str(stack.data)])
+    shell = f'eval "$({command})"; echo $DICOM_STORE'
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == stack.env["DICOM_STORE"]

@@ -47,9 +47,9 @@ class Desk:
         shutil.copy(ROOT / "infra/topology.json", self.root / "infra/topology.json")
         for name in USED.split():
             (self.bin / name).symlink_to(shutil.which(name) or f"/bin/{name}")
-        (self.bin / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+        (self.bin / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
         for name in ("gcloud", "terraform", "curl"):
-            code = f'#!/bin/sh\nexec {sys.executable} -I -S {ROOT / "tests/infra/stand_ins.py"} {name} "$@"\n'
+            code = f'#!/bin/sh\nexec "{sys.executable}" -I -S "{ROOT}/tests/infra/stand_ins.py" {name} "$@"\n'
             (self.bin / name).write_text(code)
         for name in ("python3", "gcloud", "terraform", "curl"):
             (self.bin / name).chmod(0o755)

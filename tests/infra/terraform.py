@@ -142,7 +142,9 @@ def _plan(variables: str) -> "Plan":
 def _contents() -> str:
     """The hash of all that a plan follows from."""
     places = (GCP, ROOT / "functions")
-    files = [p for place in places for p in place.rglob("*") if p.is_file() and not _UNREAD & set(p.parts)]
+    files = [
+        p for place in places for p in place.rglob("*") if p.is_file() and not _UNREAD & set(p.relative_to(ROOT).parts)
+    ]
     files += [ROOT / name for name in ("main.py", "requirements.txt", "infra/topology.json")]
     digest = hashlib.sha256()
     for file in sorted(files):

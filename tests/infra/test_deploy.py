@@ -242,7 +242,7 @@ def test_the_first_plan_with_the_real_terraform(desk: Desk) -> None:
     real = shutil.which("terraform")
     assert real
     variables = {key: value for key, value in terraform.environment().items() if key.startswith(("TF", "CHECKPOINT"))}
-    (desk.bin / "terraform").write_text(f'#!/bin/sh\nPATH={os.environ["PATH"]} exec {real} "$@"\n')
+    (desk.bin / "terraform").write_text(f'#!/bin/sh\nPATH="{os.environ["PATH"]}" exec "{real}" "$@"\n')
     done = deploy(desk, "--region", "europe-west4", "--plan", more=variables)
     assert done.status == 0, done.text
     text = re.sub("\x1b\\[[0-9;]*m", "", done.text)
