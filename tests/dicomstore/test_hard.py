@@ -279,6 +279,7 @@ def test_a_client_that_goes_away_in_the_middle_leaves_nothing(start: Callable[..
     with socket.create_connection((host, int(port))) as raw:
         head = f"POST {path}/studies HTTP/1.1\r\nContent-Type: application/dicom\r\nContent-Length: 5000000\r\n\r\n"
         raw.sendall(head.encode() + dicom(EncapsulatedDocument=bytes(2_000_000)))
+        eventually(lambda: any(one.is_file() for one in (tmp_path / "data0" / "files").rglob("*")))
     eventually(lambda: not [one for one in (tmp_path / "data0" / "files").rglob("*") if one.is_file()])
     assert store.found("instances") == []
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -180,11 +179,9 @@ def test_5_5_what_is_bulk_data_and_what_stays_inline(store: Client) -> None:
     store.stored(part10(ds))
     (item,) = store.get(ONE + "/metadata").json()
     bulk = {tag for tag, attribute in item.items() if "BulkDataURI" in attribute}
-    assert bulk == {"00420011", "00091010", "00660040", "0072007A" if "0072007A" in bulk else "00720078"}
-    assert (
-        "InlineBinary" in item["00660016"]
-        and len(item["0072007C" if "0072007C" in item else "0072007E"]["Value"]) == 600
-    )
+    assert bulk == {"00420011", "00091010", "00660040", "00720078"}
+    assert "InlineBinary" in item["00660016"]
+    assert (len(item["0072007A"]["Value"]), len(item["0072007E"]["Value"])) == (512, 600)
     assert item["00420011"]["BulkDataURI"] == f"{store.web}/{ONE}/bulkdata/00420011"
 
 
@@ -322,7 +319,6 @@ def test_1_v1beta1_is_the_same_and_other_versions_are_not_there(store: Client) -
     (item,) = beta.get(ONE + "/metadata").json()
     assert item["0020000D"]["Value"] == ["1.2"]
     assert Client(store.url, store.name, "v2").get("studies").status_code == 404
-    assert Path(BUNDLED).exists()
 
 
 def test_baselines_each_part_header_is_an_http_chunk_of_its_own(store: Client) -> None:

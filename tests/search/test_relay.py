@@ -42,10 +42,9 @@ def test_a_secure_server_is_read_only_when_it_is_who_it_says(
     context.load_cert_chain(own, key)
     if trusted:
         monkeypatch.setattr(certifi, "where", lambda: str(own))
-    with fake_store() as store:
-        store.socket = context.wrap_socket(store.socket, server_side=True, do_handshake_on_connect=False)
+    with fake_store(context) as store:
         store.answers(Answer(body=b'{"a": 1}'))
-        url = store.url.replace("http:", "https:") + "/certs"
+        url = f"{store.url}/certs"
         if trusted:
             assert fetch(url) == b'{"a": 1}'
         else:
