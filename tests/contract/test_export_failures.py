@@ -95,12 +95,12 @@ def test_a_slice_of_which_nothing_can_be_had_does_not_keep_the_export_from_its_e
 
 def test_bulk_data_that_never_comes_in_time_is_not_tried_for_ever(store: World) -> None:
     fill(store, series=1)
-    store.fault(kind="slow", delay_s=4, path="instances/1.1.1.2/bulkdata")
+    store.fault(kind="slow", delay_s=8, path="instances/1.1.1.2/bulkdata")
     data = json.dumps({"path": "studies/1.1", "destination": TO, "format": "bulkdata", "request_id": "r1"}).encode()
-    assert store.deliver(handle, data, {}, budget_s=2.0) == ""  # the others were written: on with a new message
+    assert store.deliver(handle, data, {}, budget_s=4.0) == ""  # the others were written: on with a new message
     (message,) = store.topics.messages[store.own_topic]
     again = base64.b64decode(message["data"])
-    answers = [store.deliver(handle, again, {}, attempt, budget_s=2.0) for attempt in (1, 2)]
+    answers = [store.deliver(handle, again, {}, attempt, budget_s=4.0) for attempt in (1, 2)]
     assert answers == ["deadline_exceeded", "deadline_exceeded"]
     assert len(store.topics.messages[store.own_topic]) == 1
 

@@ -20,5 +20,5 @@ def store() -> Iterator[FakeStore]:
 def search(store: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     """The function."""
     folder = tmp_path_factory.mktemp("search")
-    with function(store.url, folder, SEARCH_ORIGINS=ORIGIN, SEARCH_TIMEOUT_S="2") as running:
+    with function(store.url, folder, SEARCH_ORIGINS=ORIGIN, SEARCH_TIMEOUT_S="8") as running:
         yield running

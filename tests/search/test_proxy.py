@@ -315,7 +315,7 @@ def test_an_answer_that_makes_no_sense_is_502(search: Function, store: FakeStore
 
 
 def test_a_store_that_takes_too_long_is_504(search: Function, store: FakeStore) -> None:
-    store.answers(Answer(delay_s=10))
+    store.answers(Answer(delay_s=30))
     reply = search.send("/studies")
     assert (reply.status, reply.reason) == (504, "deadline_exceeded")
 

@@ -16,9 +16,9 @@ def test_a_spent_budget_raises() -> None:
 
 
 def test_a_sleep_longer_than_what_is_left_is_not_begun() -> None:
-    deadline = Deadline(0.5)
+    deadline = Deadline(20)
     assert not deadline.sleep(30)
-    assert deadline.elapsed_s() < 0.5
+    assert deadline.elapsed_s() < 20
     assert deadline.sleep(0.001)
 
 
