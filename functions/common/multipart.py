@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from python_multipart.exceptions import MultipartParseError
@@ -74,11 +75,10 @@ def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[byte
     for chunk in stream:
         head += chunk
         if (found := head.find(b"--" + boundary)) >= 0:
-            yield head[found:]
-            break
+            return chain((head[found:],), stream)
         if len(head) > _PREAMBLE_LIMIT_BYTES:
             raise RetryableError("unavailable")
-    yield from stream
+    return stream
 
 
 class _Reader:

@@ -81,6 +81,31 @@ def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
         PermanentError: unsupported_input, when the header cannot be read, or a UID is missing or malformed; as
             NothingToStoreError when the file is a DICOMDIR.
     """
+    syntax, found = _found(data, {_STUDY, _SERIES, _INSTANCE}, whole)
+    uids = [found.get(tag, "") for tag in (_STUDY, _SERIES, _INSTANCE)]
+    try:
+        resource = Resource(*uids)
+    except PermanentError:
+        resource = None
+    if resource is None or not resource.series or not resource.instance:
+        raise PermanentError("unsupported_input", "a UID is missing or malformed")
+    return Header(resource, syntax)
+
+
+def read_instance_uid(data: Iterable[bytes], *, whole: bool = True) -> str:
+    """The SOP Instance UID alone, empty when there is none: it is among the first elements, the others far behind.
+
+    Args:
+        data, whole: as for read_header.
+
+    Raises:
+        MoreNeededError, PermanentError: as read_header, but for what is missing or malformed.
+    """
+    return _found(data, {_INSTANCE}, whole)[1].get(_INSTANCE, "")
+
+
+def _found(data: Iterable[bytes], wanted: set[int], whole: bool) -> tuple[str, dict[int, str]]:
+    """The transfer syntax, and what there is of these elements."""
     reader = _Reader(iter(data))
     try:
         if reader.peek(132)[128:] == b"DICM":
@@ -92,21 +117,13 @@ def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
         if syntax == _DEFLATED:
             reader = _Reader(_inflated(reader))
         walk = _Walk(reader, ">" if syntax == _BIG_ENDIAN else "<", explicit=_is_vr(reader.peek(6)[4:]))
-        found = walk.find({_STUDY, _SERIES, _INSTANCE}, before_group=_PIXELS)
+        return syntax, walk.find(wanted, before_group=_PIXELS)
     except EOFError:
         if not whole:
             raise MoreNeededError from None
         raise _unreadable() from None
     except zlib.error:
         raise _unreadable() from None
-    uids = [found.get(tag, "") for tag in (_STUDY, _SERIES, _INSTANCE)]
-    try:
-        resource = Resource(*uids)
-    except PermanentError:
-        resource = None
-    if resource is None or not resource.series or not resource.instance:
-        raise PermanentError("unsupported_input", "a UID is missing or malformed")
-    return Header(resource, syntax)
 
 
 def _is_vr(letters: bytes) -> bool:

@@ -3,12 +3,13 @@
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import requests
 
-from functions.common import http, multipart
+from functions.common import http, multipart, part10
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
 from functions.common.errors import PermanentError, RetryableError
@@ -140,6 +141,21 @@ def _having(magic: bytes, at: int, stream: Iterator[bytes]) -> Iterator[bytes]:
         raise RetryableError("unavailable")
     yield head
     yield from stream
+
+
+def by_instance_uid(pieces: list[Piece]) -> dict[str, Piece]:
+    """The pieces by their SOP Instance UID, but for those that share one: they are retrieved by all three UIDs."""
+    uses = Counter(piece.resource.instance for piece in pieces)
+    return {piece.resource.instance: piece for piece in pieces if uses[piece.resource.instance] == 1}
+
+
+def identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
+    """Which of the wanted pieces a file that came with others is; None also where that cannot be read: it is retrieved
+    by its UIDs afterwards."""
+    try:
+        return wanted.get(part10.read_instance_uid(data, whole=False))
+    except (PermanentError, part10.MoreNeededError):
+        return None
 
 
 def split_array(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from functions.common.dicomweb import DicomStore
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
-from functions.export.fetch import Fetcher
+from functions.export.fetch import Fetcher, by_instance_uid, identified
 from functions.export.request import RENDERED, ExportRequest, Piece, Slice
 from functions.export.state import Result
 from functions.export.write import SMALL_BYTES, ByteBudget, ObjectWriter, Written
@@ -81,7 +81,7 @@ class SliceWork:
         pieces = [piece for item in part.items for piece in item.pieces()]
         self._find(pieces)
         with ThreadPoolExecutor(THREADS) as pool:
-            self._stream(part, {piece.resource: piece for piece in pieces}, pool)
+            self._stream(part, by_instance_uid(pieces), pool)
             for _ in range(_PASSES):
                 for _ in pool.map(self._one, self._missing(pieces)):
                     pass
@@ -126,7 +126,7 @@ class SliceWork:
         begin = int(len(missing) * self._turn) % len(missing) if missing else 0
         return missing[begin:] + missing[:begin]
 
-    def _stream(self, part: Slice, wanted: dict[Resource, Piece], pool: ThreadPoolExecutor) -> None:
+    def _stream(self, part: Slice, wanted: dict[str, Piece], pool: ThreadPoolExecutor) -> None:
         """Retrieve as one answer what nothing is there of yet; an answer that breaks is not begun again."""
         batches = _Batches(self._put, pool, self._deadline)
         begun = {level for piece in self._done for level in _levels(piece.resource)}
@@ -152,7 +152,7 @@ class SliceWork:
     def _put(self, piece: Piece, data: list[bytes]) -> None:
         self._attempt(piece, lambda: [(self._writer.write(self._name(piece), data), "")])
 
-    def _take_parts(self, resource: Resource, wanted: dict[Resource, Piece], batches: "_Batches") -> None:
+    def _take_parts(self, resource: Resource, wanted: dict[str, Piece], batches: "_Batches") -> None:
         data, size = list[bytes](), 0
         parts = self._fetcher.parts(resource)
         for part in parts:
@@ -166,11 +166,11 @@ class SliceWork:
             elif isinstance(part, multipart.PartStart):
                 data, size = [], 0
             elif size:
-                if (piece := self._identified(data, wanted)) and not self._settled(piece):
+                if (piece := identified(data, wanted)) and not self._settled(piece):
                     batches.add(piece, data, size)
                 data, size = [], 0
 
-    def _take_large(self, head: list[bytes], parts: Iterator[multipart.Piece], wanted: dict[Resource, Piece]) -> None:
+    def _take_large(self, head: list[bytes], parts: Iterator[multipart.Piece], wanted: dict[str, Piece]) -> None:
         """Write a large part while it arrives."""
         whole = False
 
@@ -184,25 +184,19 @@ class SliceWork:
             raise RetryableError("unavailable")
 
         stream = rest()
-        if (piece := self._identified(head, wanted)) and not self._settled(piece):
+        if (piece := identified(head, wanted)) and not self._settled(piece):
             name = self._name(piece)
             self._attempt(piece, lambda: [(self._writer.write(name, head, stream), "")])
         if not whole:
             for _ in stream:  # it is no longer wanted, or its writing failed: on to the next part
                 pass
 
-    def _identified(self, data: list[bytes], wanted: dict[Resource, Piece]) -> Piece | None:
-        try:
-            return wanted.get(part10.read_header(data, whole=False).resource)
-        except (PermanentError, part10.MoreNeededError):
-            return None  # it is retrieved by its UIDs afterwards
-
-    def _take_metadata(self, resource: Resource, wanted: dict[Resource, Piece], batches: "_Batches") -> None:
+    def _take_metadata(self, resource: Resource, wanted: dict[str, Piece], batches: "_Batches") -> None:
         for text in self._fetcher.metadata(resource):
             self._arrived = True
             found = _of_json(json.loads(text))
-            piece = wanted.get(found) if found else None
-            if piece and not self._settled(piece):
+            piece = wanted.get(found.instance) if found else None
+            if piece and piece.resource == found and not self._settled(piece):
                 batches.add(piece, [text], len(text))
 
     def _one(self, piece: Piece) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from functions.common import multipart, part10
+from functions.common import multipart
 from functions.common.bucket import Buckets
 from functions.common.deadline import Deadline
 from functions.common.dicomweb import DicomStore
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
-from functions.export.fetch import Fetcher
+from functions.export.fetch import Fetcher, by_instance_uid, identified
 from functions.export.request import ExportRequest, Piece, Slice
 from functions.export.state import Result
 from functions.export.write import SMALL_BYTES
@@ -58,7 +58,7 @@ class ZipWork:
         Raises:
             PermanentError, RetryableError: as Buckets.write, and when an instance cannot be retrieved now.
         """
-        pieces = {item.resource: Piece(item.resource) for item in part.items}
+        pieces = [Piece(item.resource) for item in part.items]
         bucket = self._request.destination.bucket
         stored = self._buckets.write(bucket, name, self._bytes(part, pieces), self._deadline, if_generation_match=None)
         members = [[m.name, m.size, m.crc, m.offset, m.streamed] for m in self._zip.members]
@@ -69,7 +69,7 @@ class ZipWork:
         place = {"name": name, "generation": stored.ref.generation, "bytes": stored.size, "members": members}
         return Result(objects, list(self._failures.values()), [], place, len(objects), self._rest)
 
-    def _bytes(self, part: Slice, pieces: dict[Resource, Piece]) -> Iterator[bytes]:
+    def _bytes(self, part: Slice, pieces: list[Piece]) -> Iterator[bytes]:
         try:
             yield from self._all(part, pieces)
         except RetryableError as error:
@@ -84,11 +84,12 @@ class ZipWork:
         streams = [resource for resource in part.streams if resource not in begun]
         return Slice(streams, [item for item in part.items if item.resource not in settled])
 
-    def _all(self, part: Slice, pieces: dict[Resource, Piece]) -> Iterator[bytes]:
+    def _all(self, part: Slice, pieces: list[Piece]) -> Iterator[bytes]:
+        wanted = by_instance_uid(pieces)
         for resource in part.streams:
             self._arrived = False
             try:
-                yield from self._parts(resource, pieces)
+                yield from self._parts(resource, wanted)
             except PermanentError as error:
                 log("WARNING", "stream_refused", reason=error.reason, study=resource.study, series=resource.series)
             except RetryableError as error:
@@ -96,11 +97,11 @@ class ZipWork:
                 self._working.check()
                 if not self._arrived and not self._last_chance:
                     raise
-        for piece in pieces.values():
+        for piece in pieces:
             if piece not in self._written:
                 yield from self._one(piece)
 
-    def _parts(self, resource: Resource, pieces: dict[Resource, Piece]) -> Iterator[bytes]:
+    def _parts(self, resource: Resource, wanted: dict[str, Piece]) -> Iterator[bytes]:
         data, size = list[bytes](), 0
         parts = self._fetcher.parts(resource)
         for part in parts:
@@ -109,10 +110,10 @@ class ZipWork:
                 data.append(part)
                 size += len(part)
                 if size > SMALL_BYTES:
-                    yield from self._add(self._identified(data, pieces), data, _rest(parts))
+                    yield from self._add(identified(data, wanted), data, _rest(parts))
                     data, size = [], 0
             elif size:
-                yield from self._add(self._identified(data, pieces), data, None)
+                yield from self._add(identified(data, wanted), data, None)
                 data, size = [], 0
 
     def _one(self, piece: Piece) -> Iterator[bytes]:
@@ -146,12 +147,6 @@ class ZipWork:
         else:
             yield from self._zip.add_stream(name, _both(data, rest))
         self._written[piece] = self._zip.members[-1]
-
-    def _identified(self, data: list[bytes], pieces: dict[Resource, Piece]) -> Piece | None:
-        try:
-            return pieces.get(part10.read_header(data, whole=False).resource)
-        except (PermanentError, part10.MoreNeededError):
-            return None  # it is retrieved by its UIDs afterwards
 
 
 def _rest(parts: Iterator[multipart.Piece]) -> Iterator[bytes]:

@@ -179,6 +179,18 @@ def test_an_object_of_another_kind_is_a_conflict_and_is_left(store: World) -> No
     assert manifest(store)["complete"] is False
 
 
+@pytest.mark.parametrize("format_", ["dicom", "zip"])
+def test_two_instances_that_share_a_uid_are_not_mistaken_for_each_other(store: World, format_: str) -> None:
+    stored = {f"1.1/{series}/1.1.0.dcm": instance("1.1", series, "1.1.0") for series in ("1.1.1", "1.1.2")}
+    store.put(*stored.values())
+    assert run(store, format=format_)["counts"]["objects"] == 2
+    if format_ == "dicom":
+        assert {name: store.read(f"out/{name}") for name in stored} == stored
+    else:
+        with zipfile.ZipFile(io.BytesIO(store.read("out/1.1.zip"))) as archive:
+            assert {name: archive.read(name) for name in archive.namelist()} == stored
+
+
 @pytest.mark.parametrize(("format_", "name"), [("zip", "out/1.1.zip"), ("metadata", "out/metadata.ndjson")])
 def test_what_would_be_joined_over_another_object_is_a_conflict_and_nothing_is_written(
     store: World, format_: str, name: str
