@@ -1,7 +1,7 @@
 """Writing the objects of an export: each once, whatever number of deliveries try."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -73,9 +73,9 @@ class ObjectWriter:
             return self._existing(name, checksum.text)
         try:
             if rest is None:
-                return Written(self._create(name, head), new=True)
+                return Written(self._put(self._buckets.create, name, head), new=True)
             with self._large:
-                return Written(self._stream(name, chain(_let_go(head), rest)), new=True)
+                return Written(self._put(self._buckets.write, name, chain(_let_go(head), rest)), new=True)
         except PreconditionFailedError:
             return self._existing(name, crc32c_text(head) if rest is None else "")
 
@@ -108,18 +108,8 @@ class ObjectWriter:
     def _known(self, stored: StoredObject) -> Written:
         return Written(stored, new=stored.metadata.get(_RUN) == self._run)
 
-    def _create(self, name: str, data: list[bytes]) -> StoredObject:
-        return self._buckets.create(
-            self._request.destination.bucket,
-            name,
-            data,
-            self._deadline,
-            content_type=CONTENT_TYPES[self._request.format],
-            metadata=self._labels,
-        )
-
-    def _stream(self, name: str, data: Iterator[bytes]) -> StoredObject:
-        return self._buckets.write(
+    def _put(self, put: Callable[..., StoredObject], name: str, data: list[bytes] | Iterator[bytes]) -> StoredObject:
+        return put(
             self._request.destination.bucket,
             name,
             data,
