@@ -224,10 +224,6 @@ class Stack:
         self.kill(name)
         self.launch(name)
 
-    def restart_function(self, name: str) -> None:
-        """Restart a function as a new deployment would: what is in flight may finish."""
-        self.restart(name)
-
     # How
 
     def _take_folder(self) -> None:
