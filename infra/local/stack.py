@@ -1,4 +1,4 @@
-"""The whole system as processes on this machine: start, watch, restart and stop them."""
+"""The whole system as processes on this machine: start, watch, kill and stop them."""
 
 import concurrent.futures
 import contextlib
@@ -212,12 +212,6 @@ class Stack:
         """Start a service that was killed or stopped, on the same port, and wait until it answers."""
         self._start_service(service)
         self._write_state()
-
-    def restart(self, service: str) -> None:
-        """SIGTERM, wait, start."""
-        self._children[service].terminate()
-        self._children[service].finish(GRACE_S)
-        self.launch(service)
 
     def kill_function(self, name: str) -> None:
         """kill -9 a function with its workers, and start it again."""
