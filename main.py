@@ -1,4 +1,5 @@
-"""The entry points, one for each deployed function. Each is imported when it is asked for, and nothing else with it."""
+"""The entry points, one for each deployed function. Each is imported when it is asked for, and
+nothing else with it."""
 
 import importlib
 from typing import Any
@@ -12,7 +13,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """PEP 562: `functions-framework --target NAME` looks the function up here. Settings are read on this first look."""
+    """PEP 562: `functions-framework --target NAME` looks the function up here. Settings are read on
+    this first look."""
     if name not in _MODULES:
         raise AttributeError(name)
     import functions_framework
@@ -22,6 +24,8 @@ def __getattr__(name: str) -> Any:
     try:
         function = functions_framework.http(importlib.import_module(_MODULES[name]).entry_point())
     except SettingsError as error:
-        raise SystemExit(f"{name}: {error}") from None  # one clear line, and the deployment fails early
+        raise SystemExit(
+            f"{name}: {error}"
+        ) from None  # one clear line, and the deployment fails early
     globals()[name] = function  # it is asked for more than once
     return function

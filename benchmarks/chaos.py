@@ -1,11 +1,13 @@
-"""A night of uploads while everything goes wrong: does each end in exactly one outcome, and is nothing lost?
+"""A night of uploads while everything goes wrong: does each end in exactly one outcome, and is
+nothing lost?
 
     python -m benchmarks.chaos [--uploads 2000] [--seed 1] [--kill-every-s 4]
 
-Instances, pairs, archives, junk, duplicates, conflicts and overwrites are uploaded to a local stack; their events are
-delivered several times and out of order; the DICOM store answers a third of all requests with 429, 500, 503, a reset, a
-cut or a late answer, or loses its answer after the work is done; and the function is killed (kill -9) every few
-seconds. Ends with the counts, and with a status other than 0 when one promise is broken.
+Instances, pairs, archives, junk, duplicates, conflicts and overwrites are uploaded to a local
+stack; their events are delivered several times and out of order; the DICOM store answers a third of
+all requests with 429, 500, 503, a reset, a cut or a late answer, or loses its answer after the work
+is done; and the function is killed (kill -9) every few seconds. Ends with the counts, and with a
+status other than 0 when one promise is broken.
 """
 
 import argparse
@@ -36,7 +38,8 @@ FAULTS: Final = (
     {"kind": "status", "status": 503, "when": "after", "probability": 0.03},
     {"kind": "reset", "when": "after", "probability": 0.03},
 )
-# The topology's numbers, 50 times as fast; more attempts, since the faults are many more than a real store's.
+# The topology's numbers, 50 times as fast; more attempts, since the faults are many more than a
+# real store's.
 QUICK: Final = Overrides(0.2, 3, 60, 100, 1)
 QUIET_S: Final = 4.0
 _BAD: Final = ("rejected", "conflict", "partial")
@@ -50,7 +53,8 @@ class Input:
         outcomes: the words its first record may have.
         reason: with which it must be in quarantine, or empty.
         members: of an archive, each with the words it may have.
-        stored: what the DICOM store must hold, by UIDs; None where only the store's own answer can be that.
+        stored: what the DICOM store must hold, by UIDs; None where only the store's own answer can
+            be that.
     """
 
     name: str
@@ -73,7 +77,8 @@ class Plan:
         self._count = 0
 
     def make(self, uploads: int) -> list[list[Input]]:
-        """Steps of one or more inputs; those of one step must be uploaded in their order, steps in any."""
+        """Steps of one or more inputs; those of one step must be uploaded in their order, steps in
+        any."""
         kinds = {
             self.instance: 60,
             self.junk: 6,
@@ -95,7 +100,11 @@ class Plan:
         study = f"1.2.826.0.1.3680043.10.1462.{self._seed}.{self._count // 10 + 1}"
         uids = (study, f"{study}.1", f"{study}.1.{self._count}")
         size = self._random.choice((500, 4_000, 30_000, 300_000))
-        return f"night/{self._count // 100}/{self._count}", uids, scans.dicom(uids, scans.noise(self._count, size))
+        return (
+            f"night/{self._count // 100}/{self._count}",
+            uids,
+            scans.dicom(uids, scans.noise(self._count, size)),
+        )
 
     def instance(self) -> list[Input]:
         """One that can be stored."""
@@ -105,7 +114,9 @@ class Plan:
     def junk(self) -> list[Input]:
         """Bytes that are nothing known."""
         name, _, _ = self.new()
-        return [Input(f"{name}.txt", scans.noise(self._count, 3000), ("rejected",), "unsupported_input")]
+        return [
+            Input(f"{name}.txt", scans.noise(self._count, 3000), ("rejected",), "unsupported_input")
+        ]
 
     def cut(self) -> list[Input]:
         """A file that ends too early."""
@@ -122,7 +133,8 @@ class Plan:
         name, uids, data = self.new()
         other = data[:-4] + bytes(4)
         return [
-            Input(f"{name}-{i}.dcm", d, (*GOOD, "conflict"), stored={uids: None}) for i, d in enumerate((data, other))
+            Input(f"{name}-{i}.dcm", d, (*GOOD, "conflict"), stored={uids: None})
+            for i, d in enumerate((data, other))
         ]
 
     def pair(self) -> list[Input]:
@@ -161,7 +173,11 @@ class Plan:
             words["images/cut"] = ("rejected",)
         self._random.shuffle(files)
         ending = self._random.choice(["zip", "tar", "tar.gz"])
-        data = scans.zipped(files) if ending == "zip" else scans.tarred(files, "w:gz" if ending == "tar.gz" else "w")
+        data = (
+            scans.zipped(files)
+            if ending == "zip"
+            else scans.tarred(files, "w:gz" if ending == "tar.gz" else "w")
+        )
         outcomes, reason = (("partial",), "rejected") if bad else (GOOD, "")
         return [Input(f"{name}.{ending}", data, outcomes, reason, words, stored)]
 
@@ -181,10 +197,14 @@ class Night:
         self.problems: list[str] = []
 
     def run(self, steps: list[list[Input]], kill_every_s: float, timeout_s: float) -> None:
-        """Upload, deliver again, kill, until every input has its outcome and nothing moves any more."""
+        """Upload, deliver again, kill, until every input has its outcome and nothing moves any
+        more."""
         topic = self._stack.topology.topics["outcomes"]
         faults = f"http://{self._stack.addresses.dicomstore}/_faults"
-        rules = [{**rule, "method": "POST", "path": "/studies$", "seed": n} for n, rule in enumerate(FAULTS)]
+        rules = [
+            {**rule, "method": "POST", "path": "/studies$", "seed": n}
+            for n, rule in enumerate(FAULTS)
+        ]
         requests.post(faults, json=rules, timeout=10).raise_for_status()
         queue = [list(step) for step in steps]
         self._random.shuffle(queue)
@@ -200,9 +220,13 @@ class Night:
                     self.kills += 1
                     next_kill = time.monotonic() + kill_every_s
                 if time.monotonic() > end:
-                    self.problems += [f"no outcome in time: {item}" for item in list(self._missing())[:20]]
+                    self.problems += [
+                        f"no outcome in time: {item}" for item in list(self._missing())[:20]
+                    ]
                     break
-        self.faults = sum(rule["acted"] for rule in requests.get(faults, timeout=10).json()["rules"])
+        self.faults = sum(
+            rule["acted"] for rule in requests.get(faults, timeout=10).json()["rules"]
+        )
         requests.delete(faults, timeout=10)
 
     def _upload(self, queue: list[list[Input]]) -> None:
@@ -219,7 +243,12 @@ class Night:
 
     def _deliver_again(self) -> None:
         (name, generation), one = self._random.choice(list(self.uploaded.items()))
-        event = {"bucket": self._landing, "name": name, "generation": generation, "size": str(len(one.data))}
+        event = {
+            "bucket": self._landing,
+            "name": name,
+            "generation": generation,
+            "size": str(len(one.data)),
+        }
         event["timeCreated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         attributes = {"eventType": "OBJECT_FINALIZE", "bucketId": self._landing, "objectId": name}
         for _ in range(self._random.randrange(1, 4)):
@@ -258,16 +287,23 @@ class Night:
             for record in whole.get(key, [{}]):
                 word = str(record.get("outcome"))
                 words[word] += 1
-                self._claim(word in one.outcomes, f"{key}: {word} {record.get('reason')}, not {one.outcomes}")
+                self._claim(
+                    word in one.outcomes,
+                    f"{key}: {word} {record.get('reason')}, not {one.outcomes}",
+                )
             self._claim(len(whole.get(key, [])) == 1, f"{key}: {len(whole.get(key, []))} outcomes")
             members = {record["member"]: record["outcome"] for record in parts.get(key, [])}
-            self._claim(members.keys() == one.members.keys(), f"{key}: outcomes of {len(members)} members")
+            self._claim(
+                members.keys() == one.members.keys(), f"{key}: outcomes of {len(members)} members"
+            )
             for name, word in members.items():
                 self._claim(word in one.members.get(name, ()), f"{key}: member {name} is {word}")
         self._claim(whole.keys() == self.uploaded.keys(), "outcomes of what was never uploaded")
         self._check_quarantine(whole)
         self._check_store(whole)
-        dead = self._stack.pubsub.pull(self._stack.topology.dead_letters["store_upload"], wait=False)
+        dead = self._stack.pubsub.pull(
+            self._stack.topology.dead_letters["store_upload"], wait=False
+        )
         self._claim(not dead, f"{len(dead)} dead letters")
         return words
 
@@ -281,16 +317,28 @@ class Night:
             if record.get("outcome") not in _BAD:
                 continue
             reason = one.reason or "conflict"
-            self._claim(record.get("reason") == reason, f"{key}: reason {record.get('reason')}, not {reason}")
+            self._claim(
+                record.get("reason") == reason,
+                f"{key}: reason {record.get('reason')}, not {reason}",
+            )
             wanted |= {f"{reason}/{one.name}", f"{reason}/{one.name}.reason.json"}
             self._claim(one.name not in landing, f"{key}: still in the landing bucket")
-            kept = self._stack.buckets.download(bucket, f"{reason}/{one.name}") if wanted <= there else b""
+            kept = (
+                self._stack.buckets.download(bucket, f"{reason}/{one.name}")
+                if wanted <= there
+                else b""
+            )
             self._claim(kept == one.data, f"{key}: other bytes in quarantine")
-        self._claim(there == wanted, f"quarantine: {len(there - wanted)} too many, {len(wanted - there)} missing")
+        self._claim(
+            there == wanted,
+            f"quarantine: {len(there - wanted)} too many, {len(wanted - there)} missing",
+        )
 
     def _check_store(self, whole: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
         wanted: dict[scans.Uids, bytes | None] = {}
-        maybe: dict[scans.Uids, bytes | None] = {}  # stored, killed before it was told, and overwritten: superseded
+        maybe: dict[
+            scans.Uids, bytes | None
+        ] = {}  # stored, killed before it was told, and overwritten: superseded
         for key, one in self.uploaded.items():
             word = whole.get(key, [{}])[0].get("outcome")
             if word != "conflict":
@@ -300,15 +348,22 @@ class Night:
             found = self._retrieved(uids)
             there += found is not None
             self._claim(found is not None or uids in maybe, f"{uids[2]}: not in the store")
-            self._claim(None in (data, found) or found == data, f"{uids[2]}: other bytes in the store")
+            self._claim(
+                None in (data, found) or found == data, f"{uids[2]}: other bytes in the store"
+            )
         url = self._stack.addresses.dicomweb_url.removesuffix("/dicomWeb")
         metrics = requests.get(f"{url}:getDICOMStoreMetrics", timeout=30).json()
-        self._claim(int(metrics["instanceCount"]) == there, f"{metrics['instanceCount']} in the store, not {there}")
+        self._claim(
+            int(metrics["instanceCount"]) == there,
+            f"{metrics['instanceCount']} in the store, not {there}",
+        )
 
     def _retrieved(self, uids: scans.Uids) -> bytes | None:
         path = f"studies/{uids[0]}/series/{uids[1]}/instances/{uids[2]}"
         headers = {"Accept": "application/dicom; transfer-syntax=*"}
-        answer = requests.get(f"{self._stack.addresses.dicomweb_url}/{path}", headers=headers, timeout=30)
+        answer = requests.get(
+            f"{self._stack.addresses.dicomweb_url}/{path}", headers=headers, timeout=30
+        )
         return answer.content if answer.status_code == 200 else None
 
     def _claim(self, true: bool, else_: str) -> None:
@@ -324,7 +379,9 @@ def night(data: Path, uploads: int, seed: int, kill_every_s: float, timeout_s: f
         chaos = Night(stack, seed)
         chaos.run(Plan(seed).make(uploads), kill_every_s, timeout_s)
         words = chaos.check()
-    print(f"{len(chaos.uploaded)} uploads in {time.monotonic() - began:.0f} s: {dict(words.most_common())}")
+    print(
+        f"{len(chaos.uploaded)} uploads in {time.monotonic() - began:.0f} s: {dict(words.most_common())}"
+    )
     print(f"{chaos.kills} kills, {chaos.faults} faults, {chaos.deliveries} deliveries more")
     print(f"{len(chaos.first)} outcomes, members of archives included, in {chaos.records} records")
     print("every promise kept" if not chaos.problems else f"{len(chaos.problems)} PROBLEMS")
@@ -335,7 +392,9 @@ def night(data: Path, uploads: int, seed: int, kill_every_s: float, timeout_s: f
 
 def main() -> None:
     """Read the arguments, run, and end with status 1 when something was broken."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--uploads", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kill-every-s", type=float, default=4)

@@ -1,10 +1,11 @@
-"""CPU and memory of one stored instance: this project's function and the naive one, in the local system.
+"""CPU and memory of one stored instance: this project's function and the naive one, in the local
+system.
 
     python -m benchmarks.cost_measure [--instances 300] [--large-mib 512] [--rounds 3] --json FILE
 
-Each gets the same CT instances (526 KB) and then one large one, through bucket, Pub/Sub and DICOM store on this
-machine. CPU is what the function's processes used, divided by the instances; memory is the most they held. A round
-measures both.
+Each gets the same CT instances (526 KB) and then one large one, through bucket, Pub/Sub and DICOM
+store on this machine. CPU is what the function's processes used, divided by the instances; memory
+is the most they held. A round measures both.
 """
 
 import argparse
@@ -67,7 +68,9 @@ class Meter:
 def stored(stack: Stack) -> int:
     """How many instances the store holds."""
     answer = Http(stack.addresses.healthcare_endpoint).send(
-        "GET", stack.addresses.dicomweb_url.removeprefix(stack.addresses.healthcare_endpoint) + "/instances?limit=50000"
+        "GET",
+        stack.addresses.dicomweb_url.removeprefix(stack.addresses.healthcare_endpoint)
+        + "/instances?limit=50000",
     )
     return len(answer.json()) if answer.content else 0
 
@@ -89,7 +92,9 @@ def measure(naive: bool, files: list[bytes], large: bytes, folder: Path) -> dict
     threads = {"THREADS": "1" if naive else "8"}
     source = NAIVE if naive else REPOSITORY / "main.py"
     with Stack(folder, functions=["store_upload"], env=threads, source=source) as stack:
-        stack.buckets.upload("dicom-landing", "warm.dcm", ct(99, 1, 1, 64, np.random.default_rng(0)))
+        stack.buckets.upload(
+            "dicom-landing", "warm.dcm", ct(99, 1, 1, 64, np.random.default_rng(0))
+        )
         until_stored(stack, 1)
         with Meter(stack.pid("store_upload")) as meter:
             idle = max(p.memory_info().rss for p in meter.family())

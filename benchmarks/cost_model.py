@@ -1,10 +1,11 @@
 """What a month costs: this system, the naive function, and the native bulk import.
 
-    python -m benchmarks.cost_model [--measured FILE] [--instance-kib 513] [--largest-mib 1024] [--latency 0.3]
+    python -m benchmarks.cost_model [--measured FILE] [--instance-kib 513] [--largest-mib 1024]
+    [--latency 0.3]
 
-CPU and memory of one instance come from benchmarks/cost_measure.py. Prices are list prices in USD for us-central1,
-without discounts; they change, so check them before relying on a figure. What could be neither measured nor looked up
-is a parameter.
+CPU and memory of one instance come from benchmarks/cost_measure.py. Prices are list prices in USD
+for us-central1, without discounts; they change, so check them before relying on a figure. What
+could be neither measured nor looked up is a parameter.
 """
 
 import argparse
@@ -25,7 +26,8 @@ MEASURED: Final = Path(__file__).parent / "cost_measured.json"
 # Cloud Run, request-based billing, tier 1 (cloud.google.com/run/pricing).
 CPU_S, MEMORY_GIB_S, REQUESTS_M = 0.000024, 0.0000025, 0.40
 FREE_CPU_S, FREE_GIB_S, FREE_REQUESTS = 180_000, 360_000, 2_000_000
-# Pub/Sub (cloud.google.com/pubsub/pricing): at least 1,000 bytes a request; a subscription into a bucket costs more.
+# Pub/Sub (cloud.google.com/pubsub/pricing): at least 1,000 bytes a request; a subscription into a
+# bucket costs more.
 PUBSUB_TIB, PUBSUB_TO_STORAGE_TIB, FREE_PUBSUB_BYTES = 40.0, 50.0, 10 * GIB
 # Cloud Storage, Standard in one region (cloud.google.com/storage/pricing).
 STORAGE_GIB, CLASS_A, CLASS_B = 0.020, 0.005 / 1000, 0.0004 / 1000
@@ -63,7 +65,8 @@ class Way:
     function: bool = True
 
     def instance_s(self, latency_s: float) -> float:
-        """Seconds of a function's instance for one object: it waits for the store with others, but computes alone."""
+        """Seconds of a function's instance for one object: it waits for the store with others, but
+        computes alone."""
         return max(self.cpu_s / 0.7, (self.cpu_s + latency_s) / self.concurrency)
 
 
@@ -74,7 +77,13 @@ def step(gib: float) -> float:
 
 def cost(way: Way, count: int, size_bytes: float, latency_s: float) -> dict[str, float]:
     """USD of a month by what they are for, free tiers taken off."""
-    lines = {"function": 0.0, "Pub/Sub": 0.0, "requests to the store": 0.0, "bucket": 0.0, "logs": 0.0}
+    lines = {
+        "function": 0.0,
+        "Pub/Sub": 0.0,
+        "requests to the store": 0.0,
+        "bucket": 0.0,
+        "logs": 0.0,
+    }
     if way.function:
         seconds = count * way.instance_s(latency_s)
         lines["function"] = (
@@ -91,7 +100,9 @@ def cost(way: Way, count: int, size_bytes: float, latency_s: float) -> dict[str,
     kept = size_bytes * count * SOFT_DELETE_DAYS / MONTHS_OF_DAYS
     lines["bucket"] = kept / GIB * STORAGE_GIB + count * (CLASS_A + CLASS_B)
     if way.outcomes:
-        lines["bucket"] += min(LEDGER_OBJECTS, count) * CLASS_A + count * OUTCOME_BYTES / GIB * STORAGE_GIB
+        lines["bucket"] += (
+            min(LEDGER_OBJECTS, count) * CLASS_A + count * OUTCOME_BYTES / GIB * STORAGE_GIB
+        )
     lines["DICOM storage"] = count * (size_bytes * BLOB_GIB + METADATA_BYTES * STRUCTURED_GIB) / GIB
     return lines
 
@@ -116,28 +127,51 @@ def table(found: tuple[Way, ...], size_bytes: float, latency_s: float) -> str:
         lines += [f"**{count:,} instances a month** ({count * size_bytes / GIB:,.1f} GiB)", ""]
         lines += [f"| USD | {' | '.join(costs)} |", "|---|" + "---:|" * len(costs)]
         for part in costs[found[0].name]:
-            lines.append(f"| {part} | {' | '.join(f'{one[part]:,.2f}' for one in costs.values())} |")
+            lines.append(
+                f"| {part} | {' | '.join(f'{one[part]:,.2f}' for one in costs.values())} |"
+            )
         sums = [f"**{sum(one.values()):,.2f}**" for one in costs.values()]
         moved = [f"{sum(one.values()) - one['DICOM storage']:,.2f}" for one in costs.values()]
-        lines += [f"| **all** | {' | '.join(sums)} |", f"| without DICOM storage | {' | '.join(moved)} |", ""]
+        lines += [
+            f"| **all** | {' | '.join(sums)} |",
+            f"| without DICOM storage | {' | '.join(moved)} |",
+            "",
+        ]
     ours, _, native = (cost(way, VOLUMES[-1], size_bytes, latency_s) for way in found)
     saved = (sum(ours.values()) - sum(native.values())) / (VOLUMES[-1] * size_bytes / GIB)
-    lines += [f"Import saves at most {saved:.4f} USD a GiB; its own price a GiB (ETL operations) is not in the table."]
+    lines += [
+        f"Import saves at most {saved:.4f} USD a GiB; its own price a GiB (ETL operations) is not in the table."
+    ]
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost_model", description="What a month costs.")
-    parser.add_argument("--measured", type=Path, default=MEASURED, help="of benchmarks/cost_measure.py")
-    parser.add_argument("--instance-kib", type=float, default=513, help="size of an instance (a CT slice)")
-    parser.add_argument("--largest-mib", type=float, default=1024, help="the largest that the function must take")
-    parser.add_argument("--latency", type=float, default=0.3, help="seconds that bucket and store take, in the cloud")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cost_model", description="What a month costs."
+    )
+    parser.add_argument(
+        "--measured", type=Path, default=MEASURED, help="of benchmarks/cost_measure.py"
+    )
+    parser.add_argument(
+        "--instance-kib", type=float, default=513, help="size of an instance (a CT slice)"
+    )
+    parser.add_argument(
+        "--largest-mib", type=float, default=1024, help="the largest that the function must take"
+    )
+    parser.add_argument(
+        "--latency",
+        type=float,
+        default=0.3,
+        help="seconds that bucket and store take, in the cloud",
+    )
     options = parser.parse_args(arguments)
     found = ways(json.loads(options.measured.read_text()), options.largest_mib * 1024**2)
     for way in found[:2]:
         seconds = way.instance_s(options.latency)
-        print(f"{way.name}: {way.memory_gib:g} GiB, {seconds * 1000:.1f} ms of an instance for each object")
+        print(
+            f"{way.name}: {way.memory_gib:g} GiB, {seconds * 1000:.1f} ms of an instance for each object"
+        )
     print()
     print(table(found, options.instance_kib * 1024, options.latency))
     return 0

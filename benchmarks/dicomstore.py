@@ -1,9 +1,11 @@
-"""The local DICOM store beside Orthanc with its DICOMweb plugin: same files, same client, same disk, one run.
+"""The local DICOM store beside Orthanc with its DICOMweb plugin: same files, same client, same
+disk, one run.
 
     python -m benchmarks.dicomstore [--rounds 5] [--instances 300] [--large 100000] [--json FILE]
 
-Both servers get the same bytes over keep-alive connections; a round runs both, one after the other. Ratios are of the
-medians: above 1 the local store is faster. Needs Debian's packages orthanc and orthanc-dicomweb.
+Both servers get the same bytes over keep-alive connections; a round runs both, one after the other.
+Ratios are of the medians: above 1 the local store is faster. Needs Debian's packages orthanc and
+orthanc-dicomweb.
 """
 
 import argparse
@@ -58,9 +60,15 @@ def ct(study: int, series: int, number: int, side: int, noise: np.random.Generat
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.SpecificCharacterSet, ds.ImageType = "ISO_IR 192", ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.SOPClassUID, ds.SOPInstanceUID = CT, f"{ROOT}.{study}.{series}.{number}"
-    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = f"2024{study % 12 + 1:02d}{study % 28 + 1:02d}"
+    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = (
+        f"2024{study % 12 + 1:02d}{study % 28 + 1:02d}"
+    )
     ds.StudyTime, ds.AccessionNumber, ds.Modality = "101112", f"ACC{study:06d}", "CT"
-    ds.Manufacturer, ds.InstitutionName, ds.ReferringPhysicianName = "Bench", "Loopback General", "Referrer^Ann"
+    ds.Manufacturer, ds.InstitutionName, ds.ReferringPhysicianName = (
+        "Bench",
+        "Loopback General",
+        "Referrer^Ann",
+    )
     ds.StudyDescription, ds.SeriesDescription = f"Study {study}", f"Series {series}"
     ds.PatientName, ds.PatientID = f"Doe{study}^Jane", f"PAT{study:05d}"
     ds.PatientBirthDate, ds.PatientSex, ds.PatientAge = "19700101", "F", "054Y"
@@ -68,7 +76,12 @@ def ct(study: int, series: int, number: int, side: int, noise: np.random.Generat
     ds.StudyInstanceUID, ds.SeriesInstanceUID = f"{ROOT}.{study}", f"{ROOT}.{study}.{series}"
     ds.StudyID, ds.SeriesNumber, ds.InstanceNumber = str(study), series, number
     ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, number], [1, 0, 0, 0, 1, 0]
-    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.Rows, ds.Columns = 1, "MONOCHROME2", side, side
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.Rows, ds.Columns = (
+        1,
+        "MONOCHROME2",
+        side,
+        side,
+    )
     ds.PixelSpacing, ds.BitsAllocated, ds.BitsStored, ds.HighBit = [0.7, 0.7], 16, 16, 15
     ds.PixelRepresentation, ds.WindowCenter, ds.WindowWidth = 1, 40, 400
     ds.RescaleIntercept, ds.RescaleSlope = -1024, 1
@@ -88,7 +101,15 @@ def body_of(files: list[bytes]) -> bytes:
 def local_store(directory: Path) -> Iterator[Target]:
     """Our server on a fresh directory."""
     port = free_port()
-    command = [sys.executable, "-m", "infra.local.dicomstore", "--port", str(port), "--data", str(directory)]
+    command = [
+        sys.executable,
+        "-m",
+        "infra.local.dicomstore",
+        "--port",
+        str(port),
+        "--data",
+        str(directory),
+    ]
     with _running(command, Target("local", port, STORE), "/healthz"):
         yield Target("local", port, STORE)
 
@@ -124,7 +145,10 @@ def _running(command: list[str], target: Target, health: str) -> Iterator[None]:
         deadline = time.monotonic() + 30
         while True:
             try:
-                if call(http.client.HTTPConnection("127.0.0.1", target.port), "GET", health)[0] == 200:
+                if (
+                    call(http.client.HTTPConnection("127.0.0.1", target.port), "GET", health)[0]
+                    == 200
+                ):
                     break
             except OSError:
                 if time.monotonic() > deadline:
@@ -161,7 +185,9 @@ def store_all(target: Target, bodies: list[bytes], connections: int) -> float:
             if status != 200:
                 failures.append(status)
 
-    threads = [threading.Thread(target=work, args=(bodies[i::connections],)) for i in range(connections)]
+    threads = [
+        threading.Thread(target=work, args=(bodies[i::connections],)) for i in range(connections)
+    ]
     start = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -178,7 +204,9 @@ def retrieve_all(target: Target, studies: int) -> float:
     connection = http.client.HTTPConnection("127.0.0.1", target.port)
     start = time.perf_counter()
     for study in range(studies):
-        status, _ = call(connection, "GET", f"{target.base}/studies/{ROOT}.{study}", Accept=AS_STORED)
+        status, _ = call(
+            connection, "GET", f"{target.base}/studies/{ROOT}.{study}", Accept=AS_STORED
+        )
         if status != 200:
             raise SystemExit(f"{target.name}: retrieve answered {status}")
     return time.perf_counter() - start
@@ -197,7 +225,9 @@ def search(target: Target, path: str, times: int) -> float:
     return statistics.median(taken)
 
 
-def measure(target: Target, sizes: argparse.Namespace, files: list[bytes], small: list[bytes]) -> dict[str, float]:
+def measure(
+    target: Target, sizes: argparse.Namespace, files: list[bytes], small: list[bytes]
+) -> dict[str, float]:
     """Every figure of one server in one round; bytes/s or seconds."""
     total = sum(map(len, files))
     half = len(files) // 2
@@ -218,7 +248,9 @@ def large(directory: Path, count: int, noise: np.random.Generator) -> dict[str, 
         for study in range(count // 500):
             named = template.replace(b"1000000", b"%d" % (1_000_000 + study))
             files = [
-                named.replace(b"2000000", b"%d" % (2_000_000 + n // 100)).replace(b"3000000", b"%d" % (3_000_000 + n))
+                named.replace(b"2000000", b"%d" % (2_000_000 + n // 100)).replace(
+                    b"3000000", b"%d" % (3_000_000 + n)
+                )
                 for n in range(500)
             ]
             store_all(target, [body_of(files)], 1)
@@ -232,15 +264,23 @@ def show(name: str, values: dict[str, list[float]]) -> dict[str, float]:
     """Print one line of the table; returns its medians."""
     unit, scale, form = ("MB/s", 1e-6, "8.0f") if not name.startswith("/") else ("ms", 1e3, "8.2f")
     medians = {server: statistics.median(seen) for server, seen in values.items()}
-    ratio = medians["local"] / medians["orthanc"] if unit == "MB/s" else medians["orthanc"] / medians["local"]
-    figures = "  ".join(f"{server} {medians[server] * scale:{form}} {unit}" for server in ("local", "orthanc"))
+    ratio = (
+        medians["local"] / medians["orthanc"]
+        if unit == "MB/s"
+        else medians["orthanc"] / medians["local"]
+    )
+    figures = "  ".join(
+        f"{server} {medians[server] * scale:{form}} {unit}" for server in ("local", "orthanc")
+    )
     print(f"{name:24} {figures}   ratio {ratio:5.2f}", flush=True)
     return {**medians, "ratio": ratio}
 
 
 def main() -> None:
     """Run the rounds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--instances", type=int, default=300)
     parser.add_argument("--studies", type=int, default=3)
@@ -265,7 +305,9 @@ def main() -> None:
         if sizes.large:
             for name, seconds in large(Path(scratch) / "large", sizes.large, noise).items():
                 ratio = seconds / table[name]["local"]
-                print(f"{name:24} local {seconds * 1e3:8.2f} ms at {sizes.large} instances, {ratio:.2f} times")
+                print(
+                    f"{name:24} local {seconds * 1e3:8.2f} ms at {sizes.large} instances, {ratio:.2f} times"
+                )
                 table[name]["large"] = seconds
     if sizes.json:
         sizes.json.write_text(json.dumps(table, indent=1))

@@ -1,11 +1,14 @@
-"""Retrieving a study as this project's export does, beside its peers; and the export function's time and memory.
+"""Retrieving a study as this project's export does, beside its peers; and the export function's
+time and memory.
 
-    python -m benchmarks.export [--instances 300] [--rounds 5] [--large-mib 1024] [--many 10000] [--json FILE]
+    python -m benchmarks.export [--instances 300] [--rounds 5] [--large-mib 1024] [--many 10000]
+    [--json FILE]
 
-Every client is a process of its own, gets the same study from the same server and writes the same files; a round runs
-them one after the other, first on the local DICOM store, then on Orthanc where Debian's packages orthanc and
-orthanc-dicomweb are installed. Ratios are of the medians. The second part runs the deployed function against the bucket
-server and samples the resident memory of its worker.
+Every client is a process of its own, gets the same study from the same server and writes the same
+files; a round runs them one after the other, first on the local DICOM store, then on Orthanc where
+Debian's packages orthanc and orthanc-dicomweb are installed. Ratios are of the medians. The second
+part runs the deployed function against the bucket server and samples the resident memory of its
+worker.
 """
 
 import argparse
@@ -28,12 +31,12 @@ from typing import Any
 import requests
 
 from benchmarks.dicomstore import PLUGIN, orthanc
-from functions.common.bucket import Buckets, StoredObject
+from functions.common.checksum import Checksum
+from functions.common.clients.dicomweb import DicomStore
+from functions.common.clients.storage import Buckets, StoredObject
+from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
-from functions.common.dicomweb import DicomStore
-from functions.common.http import Transport
 from functions.common.resources import DicomStoreName, GcsPrefix, ObjectRef, Resource
-from functions.common.upload import Checksum
 from functions.export.plan import Planner
 from functions.export.request import ExportRequest, Item, Slice
 from functions.export.work import SliceWork
@@ -54,10 +57,14 @@ class FileBuckets(Buckets):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def create(self, bucket: str, name: str, data: Any, deadline: Deadline, **_: Any) -> StoredObject:
+    def create(
+        self, bucket: str, name: str, data: Any, deadline: Deadline, **_: Any
+    ) -> StoredObject:
         return self.write(bucket, name, [data] if isinstance(data, bytes) else data, deadline)
 
-    def write(self, bucket: str, name: str, data: Iterable[bytes], deadline: Deadline, **_: Any) -> StoredObject:
+    def write(
+        self, bucket: str, name: str, data: Iterable[bytes], deadline: Deadline, **_: Any
+    ) -> StoredObject:
         path, checksum, size = self._folder / name.rpartition("/")[2], Checksum(), 0
         with path.open("wb") as file:
             for piece in data:
@@ -65,7 +72,9 @@ class FileBuckets(Buckets):
                 size += file.write(piece)
         return StoredObject(ObjectRef(bucket, name, 1), size, checksum.text)
 
-    def list(self, bucket: str, prefix: str, deadline: Deadline, *, start: str = "") -> Iterator[StoredObject]:
+    def list(
+        self, bucket: str, prefix: str, deadline: Deadline, *, start: str = ""
+    ) -> Iterator[StoredObject]:
         return iter(())
 
 
@@ -78,7 +87,8 @@ class StoreAt(DicomStore):
 
 
 def ours(base: str, folder: Path, *, plan_first: bool = False) -> None:
-    """The export's own retrieving, splitting, naming and checksums; the search for what there is only if asked for."""
+    """The export's own retrieving, splitting, naming and checksums; the search for what there is
+    only if asked for."""
     store, deadline = StoreAt(base), Deadline(600)
     request = ExportRequest("benchmark", Resource(STUDY), None, GcsPrefix(BUCKET))
     if plan_first:
@@ -93,18 +103,25 @@ def ours(base: str, folder: Path, *, plan_first: bool = False) -> None:
 
 def planned(instances: int) -> str:
     """The plan for the study, as the function keeps it."""
-    items = [Item(Resource(STUDY, f"{STUDY}.{n % 6}", f"{STUDY}.{n % 6}.{n}")) for n in range(instances)]
+    items = [
+        Item(Resource(STUDY, f"{STUDY}.{n % 6}", f"{STUDY}.{n % 6}.{n}")) for n in range(instances)
+    ]
     return json.dumps(Slice([Resource(STUDY)], items).to_json())
 
 
 def bare_loop(base: str, folder: Path) -> None:
     """A bare loop over the study's multipart answer, split into files."""
     answer = requests.get(f"{base}/studies/{STUDY}", headers=HEADERS, stream=True, timeout=60)
-    mark = b"\r\n--" + answer.headers["Content-Type"].partition("boundary=")[2].split(";")[0].strip('"').encode()
+    mark = (
+        b"\r\n--"
+        + answer.headers["Content-Type"].partition("boundary=")[2].split(";")[0].strip('"').encode()
+    )
     buffer, file, count = b"\r\n", None, 0
     for chunk in answer.iter_content(256 * 1024):
         buffer += chunk
-        while (at := buffer.find(mark)) >= 0 and (end := buffer.find(b"\r\n\r\n", at + len(mark))) >= 0:
+        while (at := buffer.find(mark)) >= 0 and (
+            end := buffer.find(b"\r\n\r\n", at + len(mark))
+        ) >= 0:
             if file:
                 file.write(buffer[:at])
                 file.close()
@@ -134,7 +151,9 @@ def each(get: Callable[..., requests.Response], threads: int) -> Callable[[str, 
             series, uid = path
             target = f"{base}/studies/{STUDY}/series/{series}/instances/{uid}"
             body = get(target, headers=HEADERS, timeout=60).content
-            (folder / f"{uid}.dcm").write_bytes(body[body.find(b"\r\n\r\n") + 4 : body.rfind(b"\r\n--")])
+            (folder / f"{uid}.dcm").write_bytes(
+                body[body.find(b"\r\n\r\n") + 4 : body.rfind(b"\r\n--")]
+            )
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fetch, paths))
@@ -146,7 +165,9 @@ def dicomweb_client(base: str, folder: Path) -> None:
     """dicomweb-client's iter_study."""
     from dicomweb_client.api import DICOMwebClient
 
-    for n, dataset in enumerate(DICOMwebClient(base).iter_study(STUDY, media_types=("application/dicom",))):
+    for n, dataset in enumerate(
+        DICOMwebClient(base).iter_study(STUDY, media_types=("application/dicom",))
+    ):
         dataset.save_as(folder / f"{n}.dcm")
 
 
@@ -180,13 +201,30 @@ def compare(base: str, rounds: int, hashes: list[str]) -> dict[str, dict[str, fl
         for name in CLIENTS:
             with tempfile.TemporaryDirectory(dir=SHM) as folder:
                 (Path(folder).parent / f"{Path(folder).name}.plan").write_text(planned(len(hashes)))
-                command = [sys.executable, "-m", "benchmarks.export", "--client", name, "--url", base, "--to", folder]
-                taken[name].append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
-                files = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir())
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.export",
+                    "--client",
+                    name,
+                    "--url",
+                    base,
+                    "--to",
+                    folder,
+                ]
+                taken[name].append(
+                    json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+                )
+                files = sorted(
+                    hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()
+                )
                 (Path(folder).parent / f"{Path(folder).name}.plan").unlink()
                 taken[name][-1]["right"] = len([h for h in files if h in set(hashes)])
     keys = ("s", "cpu_s", "peak_mib", "right")
-    return {name: {key: statistics.median(one[key] for one in runs) for key in keys} for name, runs in taken.items()}
+    return {
+        name: {key: statistics.median(one[key] for one in runs) for key in keys}
+        for name, runs in taken.items()
+    }
 
 
 def export(function: FunctionProcess, store: World, study: str, to: str) -> float:
@@ -212,7 +250,9 @@ def memory_of(function: FunctionProcess, store: World, study: str, to: str) -> t
 def thousands(objects: Mapping[str, Mapping[str, Any]]) -> list[float]:
     """Milliseconds an instance, for each thousand in the order in which they were written."""
     times = sorted(
-        datetime.fromisoformat(item["timeCreated"]).timestamp() for name, item in objects.items() if ".dcm" in name
+        datetime.fromisoformat(item["timeCreated"]).timestamp()
+        for name, item in objects.items()
+        if ".dcm" in name
     )
     return [times[at + 999] - times[at] for at in range(0, len(times) - 999, 1000)]
 
@@ -237,36 +277,55 @@ def main() -> None:
         bucket_server(folder=Path(folder) / "buckets") as buckets,
         world("export_resource", Path(folder) / "store", buckets_url=buckets) as store,
     ):
-        figures = {"retrieve": _retrieve(store, flags.instances, flags.rounds), "function": _function(store, flags)}
+        figures = {
+            "retrieve": _retrieve(store, flags.instances, flags.rounds),
+            "function": _function(store, flags),
+        }
     if flags.json:
         flags.json.write_text(json.dumps(figures, indent=2))
 
 
 def _retrieve(store: World, instances: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    files = [instance(STUDY, f"{STUDY}.{n % 6}", f"{STUDY}.{n % 6}.{n}", pixels=725) for n in range(instances)]
+    files = [
+        instance(STUDY, f"{STUDY}.{n % 6}", f"{STUDY}.{n % 6}.{n}", pixels=725)
+        for n in range(instances)
+    ]
     hashes = [hashlib.sha256(data).hexdigest() for data in files]
     store.put(*files)
     base = f"{store.store_url}/v1/{STORE_NAME}/dicomWeb"
-    figures = {"local": _shown("the local DICOM store", compare(base, rounds, hashes), instances, rounds)}
+    figures = {
+        "local": _shown("the local DICOM store", compare(base, rounds, hashes), instances, rounds)
+    }
     if shutil.which("Orthanc") and PLUGIN.exists():
-        with tempfile.TemporaryDirectory(dir=SHM) as folder, orthanc(Path(folder) / "orthanc") as target:
+        with (
+            tempfile.TemporaryDirectory(dir=SHM) as folder,
+            orthanc(Path(folder) / "orthanc") as target,
+        ):
             for data in files:
-                requests.post(f"http://127.0.0.1:{target.port}/instances", data, timeout=60).raise_for_status()
+                requests.post(
+                    f"http://127.0.0.1:{target.port}/instances", data, timeout=60
+                ).raise_for_status()
             found = compare(f"http://127.0.0.1:{target.port}{target.base}", rounds, hashes)
         figures["orthanc"] = _shown("Orthanc", found, instances, rounds)
     return figures
 
 
-def _shown(server: str, found: dict[str, dict[str, float]], instances: int, rounds: int) -> dict[str, dict[str, float]]:
+def _shown(
+    server: str, found: dict[str, dict[str, float]], instances: int, rounds: int
+) -> dict[str, dict[str, float]]:
     megabytes = instances * 526 / 1000
     us, bare = found["this project"]["s"], found["bare requests loop over the study"]["s"]
     single = found["one request each, a connection for each"]["s"]
     print(f"Retrieve {instances} instances of 526 KB from {server} into files, medians of {rounds}")
-    print(f"{'client':42} {'MB/s':>6} {'CPU s':>6} {'peak MiB':>9} {'right':>6}  time / this project's")
+    print(
+        f"{'client':42} {'MB/s':>6} {'CPU s':>6} {'peak MiB':>9} {'right':>6}  time / this project's"
+    )
     for name, one in found.items():
         line = f"{name:42} {megabytes / one['s']:6.0f} {one['cpu_s']:6.2f} {one['peak_mib']:9.0f} {one['right']:6.0f}"
         print(f"{line}  {one['s'] / us:5.2f}")
-    print(f"target: at least 4.00 of one request each with a connection for each: {single / us:.2f}")
+    print(
+        f"target: at least 4.00 of one request each with a connection for each: {single / us:.2f}"
+    )
     print(f"target: at least 0.90 of the bare loop: {bare / us:.2f}\n", flush=True)
     return found
 
@@ -281,11 +340,16 @@ def _function(store: World, flags: argparse.Namespace) -> dict[str, Any]:
         store.put(instance(many, series, f"{series}.{n}", pixels=64))
     with function_process("export_resource", store.environ) as function:
         export(function, store, f"{STUDY}.90", "warm")
-        print("The function, into the bucket server (peak is resident memory over the idle worker's)")
+        print(
+            "The function, into the bucket server (peak is resident memory over the idle worker's)"
+        )
         for name, study, limit in (("study", STUDY, 32), ("large", large, 64), ("many", many, 32)):
             taken, peak = memory_of(function, store, study, name)
             figures[name] = {"s": taken, "peak_mib": peak}
-            print(f"{name:8} {taken:7.1f} s  peak {peak:5.1f} MiB  target: at most {limit}", flush=True)
+            print(
+                f"{name:8} {taken:7.1f} s  peak {peak:5.1f} MiB  target: at most {limit}",
+                flush=True,
+            )
     each_thousand = thousands(store.objects("many/"))
     figures["seconds_each_thousand"] = each_thousand
     if each_thousand:

@@ -1,4 +1,5 @@
-"""What most samples do, as the yardstick of benchmarks/cost_measure.py: the whole file in memory, one at a time."""
+"""What most samples do, as the yardstick of benchmarks/cost_measure.py: the whole file in memory,
+one at a time."""
 
 import base64
 import json

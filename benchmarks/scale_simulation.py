@@ -1,12 +1,14 @@
-"""What limits the store function at 10, 1,000 and 100,000 instances a second: arrivals, concurrency, retries, quota.
+"""What limits the store function at 10, 1,000 and 100,000 instances a second: arrivals,
+concurrency, retries, quota.
 
     python -m benchmarks.scale_simulation [--seconds 3600] [--seed 1] [--json FILE] [--plot FILE]
 
-A model, not a measurement: messages arrive at random, wait in Pub/Sub, are pushed to instances that take time to start,
-call a DICOM store that takes some time and refuses what is over its quota, are tried again inside the invocation, then
-by Pub/Sub with its back-off, and at last are dead letters. The numbers of the system are read from
-infra/topology.json; what only a cloud knows (how long a store call takes there, the quota) is a parameter.
-Of many messages one in `weight` is followed, with capacity and quota in proportion.
+A model, not a measurement: messages arrive at random, wait in Pub/Sub, are pushed to instances that
+take time to start, call a DICOM store that takes some time and refuses what is over its quota, are
+tried again inside the invocation, then by Pub/Sub with its back-off, and at last are dead letters.
+The numbers of the system are read from infra/topology.json; what only a cloud knows (how long a
+store call takes there, the quota) is a parameter. Of many messages one in `weight` is followed,
+with capacity and quota in proportion.
 """
 
 import argparse
@@ -27,7 +29,7 @@ TOPOLOGY = json.loads((ROOT / "infra" / "topology.json").read_text())
 DELIVERY = TOPOLOGY["delivery"]
 MAX_ATTEMPTS = int(TOPOLOGY["functions"]["store_upload"]["max_delivery_attempts"])
 
-INLINE_TRIES = 4  # functions/common/http.py: the first and three more
+INLINE_TRIES = 4  # functions/common/clients/transport.py: the first and three more
 INLINE_BACKOFF_S = 0.5
 INLINE_BACKOFF_MAX_S = 8.0
 REFUSAL_S = 0.02  # a 429 comes back at once
@@ -229,7 +231,8 @@ class Simulation:
         return True
 
     def _second(self, event: _Event) -> None:
-        """Scale as Cloud Run does: for what runs and waits now, instances at 60 % of their concurrency."""
+        """Scale as Cloud Run does: for what runs and waits now, instances at 60 % of their
+        concurrency."""
         scenario = self.scenario
         waiting = len(self.queue) * self.weight
         wanted = (self.running * self.weight + waiting) / (scenario.concurrency * 0.6)
@@ -260,7 +263,14 @@ SCENARIOS = (
     Scenario("1,000/s, 30 instances, quota 500/s", 1_000, 30, 8, quota=500),
     Scenario("100,000/s, 1,000 instances", 100_000, 1_000, 8, starts_per_s=50),
     Scenario("100,000/s, 10,000 instances", 100_000, 10_000, 8, starts_per_s=50),
-    Scenario("100,000/s, 10,000 instances, quota 5,000/s", 100_000, 10_000, 8, quota=5_000, starts_per_s=50),
+    Scenario(
+        "100,000/s, 10,000 instances, quota 5,000/s",
+        100_000,
+        10_000,
+        8,
+        quota=5_000,
+        starts_per_s=50,
+    ),
 )
 
 
@@ -297,7 +307,9 @@ def plot(results: Sequence[Result], path: Path) -> None:
             if result.scenario.rate == load:
                 label = result.scenario.name.partition(", ")[2]
                 for row, series in enumerate((result.backlog, result.finished)):
-                    panels[row][column].plot([t for t, _ in series], [n for _, n in series], label=label)
+                    panels[row][column].plot(
+                        [t for t, _ in series], [n for _, n in series], label=label
+                    )
         panels[0][column].set_title(f"{load:,.0f} instances a second for 5 minutes")
         panels[1][column].set_xlabel("seconds")
         panels[0][column].legend(fontsize=7)
@@ -309,7 +321,9 @@ def plot(results: Sequence[Result], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run every scenario."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale_simulation", description="Scale on paper.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale_simulation", description="Scale on paper."
+    )
     parser.add_argument("--seconds", type=float, default=3600, help="of simulated time at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the numbers here")
@@ -318,7 +332,9 @@ def main(arguments: list[str] | None = None) -> int:
     results = [Simulation(scenario, options.seconds, options.seed).run() for scenario in SCENARIOS]
     print(table(results))
     if options.json:
-        options.json.write_text(json.dumps([result.summary() for result in results], indent=2) + "\n")
+        options.json.write_text(
+            json.dumps([result.summary() for result in results], indent=2) + "\n"
+        )
     if options.plot:
         plot(results, options.plot)
     return 0

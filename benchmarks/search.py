@@ -1,9 +1,11 @@
-"""The search function beside nginx as a proxy that does nothing else, and beside a function that answers a constant.
+"""The search function beside nginx as a proxy that does nothing else, and beside a function that
+answers a constant.
 
     python -m benchmarks.search [--rounds 7] [--seconds 3] [--json FILE]
 
-The store is nginx with one small answer as a file, so that the store's own time is next to nothing. Rounds run the
-peers one after the other; ratios are of medians in one run. Needs nginx (Debian: apt-get install nginx).
+The store is nginx with one small answer as a file, so that the store's own time is next to nothing.
+Rounds run the peers one after the other; ratios are of medians in one run. Needs nginx (Debian:
+apt-get install nginx).
 """
 
 import argparse
@@ -31,7 +33,9 @@ from tests.search.test_memory import ROWS, large, peak_mib, read
 ROOT = Path(__file__).parents[1]
 CONNECTIONS = 16
 MIB = 1024 * 1024
-ANSWER = json.dumps([row(t0020000D="1.2.3", t00100020="P1", t00080020="20240101", t00100010="Doe^Jane")]).encode()
+ANSWER = json.dumps(
+    [row(t0020000D="1.2.3", t00100020="P1", t00080020="20240101", t00100010="Doe^Jane")]
+).encode()
 TARGETS = {"added ms": 2.0, "rate": 0.5, "cold start": 1.5, "memory MiB": 16.0}
 BARE = """
 import functions_framework
@@ -88,9 +92,19 @@ def bare(folder: Path, port: int) -> Iterator[None]:
     """A functions-framework function that answers a constant."""
     source = folder / "bare.py"
     source.write_text(BARE % ANSWER)
-    command = [sys.executable, "-m", "functions_framework", "--target", "bare", "--source", str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "functions_framework",
+        "--target",
+        "bare",
+        "--source",
+        str(source),
+    ]
     environment = {"PATH": os.environ["PATH"]}
-    process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], env=environment)
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)], env=environment
+    )
     try:
         _until_open(port)
         yield
@@ -124,7 +138,8 @@ def latencies_ms(port: int, target: str, seconds: float) -> list[float]:
 
 
 def requests_per_second(port: int, target: str, seconds: float) -> float:
-    """CONNECTIONS kept connections, each with one request at a time, from one thread without a library's cost."""
+    """CONNECTIONS kept connections, each with one request at a time, from one thread without a
+    library's cost."""
     request = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
     selector = selectors.DefaultSelector()
     for _ in range(CONNECTIONS):
@@ -171,7 +186,8 @@ def speed(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
                 found[name]["ms"].append(statistics.median(latencies_ms(port, target, seconds / 3)))
                 found[name]["rate"].append(requests_per_second(port, target, seconds))
     return {
-        name: {key: statistics.median(values) for key, values in measured.items()} for name, measured in found.items()
+        name: {key: statistics.median(values) for key, values in measured.items()}
+        for name, measured in found.items()
     }
 
 
@@ -216,10 +232,14 @@ def memory_mib(folder: Path) -> dict[str, float]:
                     search.send("/instances?limit=50000")
                 if name.startswith("50"):
                     store.plan = lambda asked: (
-                        Answer(body=large(ROWS)) if "offset" not in asked.query else Answer(204, b"")
+                        Answer(body=large(ROWS))
+                        if "offset" not in asked.query
+                        else Answer(204, b"")
                     )
                 elif name.startswith("1 G"):
-                    store.plan = lambda _: Answer(body=itertools.repeat(bytes(MIB), 1024), headers=huge)
+                    store.plan = lambda _: Answer(
+                        body=itertools.repeat(bytes(MIB), 1024), headers=huge
+                    )
                 read(search, target, accept)
                 peaks[name] = peak_mib(search)
     return peaks
@@ -245,16 +265,22 @@ def report(result: dict[str, Any]) -> bool:
         met = value >= TARGETS[name] if name == "rate" else value <= TARGETS[name]
         good &= met
         bound = "at least" if name == "rate" else "at most"
-        print(f"{name:12}{value:8.2f}   target: {bound} {TARGETS[name]:g}   {'met' if met else 'MISSED'}")
+        print(
+            f"{name:12}{value:8.2f}   target: {bound} {TARGETS[name]:g}   {'met' if met else 'MISSED'}"
+        )
     print(f"\nnginx adds {peers['nginx']['ms'] - peers['direct']['ms']:.2f} ms")
     return good
 
 
 def main() -> int:
     """Measure, print, and fail when a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement of the rate")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="of each measurement of the rate"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     result: dict[str, Any] = {}

@@ -1,10 +1,12 @@
-"""The store function beside a bare `requests` loop, the naive function, and one that does nothing, in one run.
+"""The store function beside a bare `requests` loop, the naive function, and one that does nothing,
+in one run.
 
-    python -m benchmarks.store [--rounds 3] [--instances 300] [--flat 10000] [--big-mib 1024] [--zip-mib 2048]
+    python -m benchmarks.store [--rounds 3] [--instances 300] [--flat 10000] [--big-mib 1024]
+    [--zip-mib 2048]
 
-Events are pushed to the function by 8 connections that are kept; bucket, topic and DICOM store are those of the local
-stack. CPU seconds are the function's own (all its processes); ratios are of medians. `--flat 0`, `--big-mib 0` and
-`--zip-mib 0` leave those parts out.
+Events are pushed to the function by 8 connections that are kept; bucket, topic and DICOM store are
+those of the local stack. CPU seconds are the function's own (all its processes); ratios are of
+medians. `--flat 0`, `--big-mib 0` and `--zip-mib 0` leave those parts out.
 """
 
 import argparse
@@ -47,12 +49,22 @@ class Function:
 
     def __init__(self, stack: Stack, target: str, source: Path, log: Path) -> None:
         self.port = _free_port()
-        command = [sys.executable, "-m", "functions_framework", "--target", target, "--source", str(source)]
+        command = [
+            sys.executable,
+            "-m",
+            "functions_framework",
+            "--target",
+            target,
+            "--source",
+            str(source),
+        ]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         self.began = time.perf_counter()
         self._log = log.open("ab")
         environment = {**os.environ, **stack.env, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log, cwd=ROOT)
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=self._log, stderr=self._log, cwd=ROOT
+        )
 
     def wait(self) -> None:
         """Until it answers."""
@@ -109,7 +121,9 @@ class Function:
 
 
 @contextmanager
-def function(stack: Stack, target: str = "store_upload", source: Path = ROOT / "main.py") -> Iterator[Function]:
+def function(
+    stack: Stack, target: str = "store_upload", source: Path = ROOT / "main.py"
+) -> Iterator[Function]:
     """A function that answers, for the length of a `with`."""
     running = Function(stack, target, source, stack.data / f"{target}.log")
     try:
@@ -152,8 +166,18 @@ def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
     names = stack.data / "names.json"
     names.write_text(json.dumps([one["name"] for one in objects]))
     bucket = f"http://{stack.addresses.gcs}/storage/v1/b/{objects[0]['bucket']}"
-    loop = [sys.executable, str(PEERS / "loop.py"), bucket, f"{stack.addresses.dicomweb_url}/studies", str(names)]
-    took: dict[str, list[tuple[float, float]]] = {"requests loop": [], "store_upload": [], "naive function": []}
+    loop = [
+        sys.executable,
+        str(PEERS / "loop.py"),
+        bucket,
+        f"{stack.addresses.dicomweb_url}/studies",
+        str(names),
+    ]
+    took: dict[str, list[tuple[float, float]]] = {
+        "requests loop": [],
+        "store_upload": [],
+        "naive function": [],
+    }
     for _ in range(rounds):
         empty(stack)
         done = subprocess.run([*loop, str(THREADS)], capture_output=True, text=True, check=True)
@@ -170,16 +194,25 @@ def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
                 wall_s = running.push(objects[1:])
                 took[name].append((wall_s, running.cpu_s() - before))
     size = sum(int(one["size"]) for one in objects) / 1e6
-    base_wall, base_cpu = (statistics.median(values) for values in zip(*took["requests loop"], strict=True))
-    print(f"\n{len(objects)} CT, {size:.0f} MB, {THREADS} at a time      MB/s   CPU s   CPU ratio   throughput ratio")
+    base_wall, base_cpu = (
+        statistics.median(values) for values in zip(*took["requests loop"], strict=True)
+    )
+    print(
+        f"\n{len(objects)} CT, {size:.0f} MB, {THREADS} at a time      MB/s   CPU s   CPU ratio   throughput ratio"
+    )
     for name, values in took.items():
         wall_s, cpu_s = (statistics.median(column) for column in zip(*values, strict=True))
-        print(f"{name:30}{size / wall_s:8.0f}{cpu_s:8.2f}{cpu_s / base_cpu:12.2f}{base_wall / wall_s:19.2f}")
+        print(
+            f"{name:30}{size / wall_s:8.0f}{cpu_s:8.2f}{cpu_s / base_cpu:12.2f}{base_wall / wall_s:19.2f}"
+        )
 
 
 def cold_start(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
     """From the start of the process to its first answer, and to the first stored scan."""
-    took: dict[str, list[float]] = {"a function that does nothing": [], "store_upload, first scan stored": []}
+    took: dict[str, list[float]] = {
+        "a function that does nothing": [],
+        "store_upload, first scan stored": [],
+    }
     for number in range(rounds * 2):
         with function(stack, "nothing", PEERS / "main.py") as running:
             running.push(objects[:1])
@@ -211,12 +244,15 @@ def memory(stack: Stack, label: str, one: Object, warm: Object) -> float:
         done.set()
         watcher.join()
     size = int(one["size"]) / MIB
-    print(f"{label:32}{wall_s:6.1f} s{size / wall_s:7.0f} MiB/s   idle {idle:.0f} MiB, peak +{peak - idle:.0f} MiB")
+    print(
+        f"{label:32}{wall_s:6.1f} s{size / wall_s:7.0f} MiB/s   idle {idle:.0f} MiB, peak +{peak - idle:.0f} MiB"
+    )
     return peak - idle
 
 
 def planted(stack: Stack, name: str, file: Path) -> Object:
-    """A large object put on the bucket server's disk: uploading it would take several times its size of memory."""
+    """A large object put on the bucket server's disk: uploading it would take several times its
+    size of memory."""
     one = upload(stack, name, b"small")
     place = stack.data / "gcs" / one["bucket"] / name
     with file.open("rb") as source, place.open("r+b") as target:
@@ -241,7 +277,9 @@ def big_zip(folder: Path, mib: int, noise: np.random.Generator) -> Path:
     path = folder / "big.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for number in range(mib * 2):
-            archive.writestr(f"study/{number // 100}/{number}", ct(900 + number // 500, 1, number, 512, noise))
+            archive.writestr(
+                f"study/{number // 100}/{number}", ct(900 + number // 500, 1, number, 512, noise)
+            )
     return path
 
 
@@ -254,18 +292,26 @@ def flat(stack: Stack, count: int) -> None:
         for start in range(0, count, 1000):
             objects = []
             for number in range(start, min(count, start + 1000)):
-                data = scans.dicom(("1.2.7", f"1.2.7.{number // 500}", f"1.2.7.1.{number}"), scans.noise(number, 4000))
+                data = scans.dicom(
+                    ("1.2.7", f"1.2.7.{number // 500}", f"1.2.7.1.{number}"),
+                    scans.noise(number, 4000),
+                )
                 objects.append((f"flat/{number // 1000}-{number}", data))
             made = [upload(stack, name, data) for name, data in objects]
             wall_s = running.push(made)
-            print(f"  {start + 1000:6}  {wall_s / len(made) * 1000:6.2f} ms  {running.rss_mib():6.1f} MiB", flush=True)
+            print(
+                f"  {start + 1000:6}  {wall_s / len(made) * 1000:6.2f} ms  {running.rss_mib():6.1f} MiB",
+                flush=True,
+            )
             for one in made:
                 (folder / one["name"]).unlink()
 
 
 def main() -> None:
     """Run the parts that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--instances", type=int, default=300)
     parser.add_argument("--flat", type=int, default=10_000)
@@ -274,9 +320,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="where to work; else a temporary folder")
     flags = parser.parse_args()
     noise = np.random.default_rng(1)
-    with tempfile.TemporaryDirectory(dir=flags.data) as folder, Stack(Path(folder), functions=[]) as stack:
+    with (
+        tempfile.TemporaryDirectory(dir=flags.data) as folder,
+        Stack(Path(folder), functions=[]) as stack,
+    ):
         objects = [
-            upload(stack, f"ct/{n:04}.dcm", ct(n // 50, n // 25, n, 512, noise)) for n in range(1, flags.instances + 1)
+            upload(stack, f"ct/{n:04}.dcm", ct(n // 50, n // 25, n, 512, noise))
+            for n in range(1, flags.instances + 1)
         ]
         speed(stack, objects, flags.rounds)
         cold_start(stack, objects, flags.rounds)

@@ -1,10 +1,11 @@
-"""The checks that look without touching: what is there, and whether it is as the topology and the code want it."""
+"""The checks that look without touching: what is there, and whether it is as the topology and the
+code want it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from functions.common.credentials import Credentials
+from functions.common.clients.credentials import Credentials
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError, SettingsError
 from functions.common.settings import Settings
@@ -60,25 +61,44 @@ def notification(system: System, client: Client) -> Iterator[Finding]:
     """The landing bucket tells the uploads topic of each new object."""
     bucket, topic = system.buckets["landing"], system.topic("uploads")
     if system.local:
-        yield Finding("notification", bucket, "skipped", "the local bucket server has none to ask for: the probe tells")
+        yield Finding(
+            "notification",
+            bucket,
+            "skipped",
+            "the local bucket server has none to ask for: the probe tells",
+        )
         return
     found = _fetch(
-        client, f"{system.endpoints.storage}/storage/v1/b/{bucket}/notificationConfigs", "notification", bucket
+        client,
+        f"{system.endpoints.storage}/storage/v1/b/{bucket}/notificationConfigs",
+        "notification",
+        bucket,
     )
     if isinstance(found, Finding):
         yield found
         return
     for item in found.get("items", []):
-        right = item.get("payload_format") == "JSON_API_V1" and "OBJECT_FINALIZE" in item.get("event_types", [])
+        right = item.get("payload_format") == "JSON_API_V1" and "OBJECT_FINALIZE" in item.get(
+            "event_types", []
+        )
         if right and item.get("topic", "").endswith(topic) and not item.get("object_name_prefix"):
             yield Finding("notification", bucket, "ok", f"to {topic}")
             return
-    yield Finding("notification", bucket, "failed", f"does not notify {topic}: uploads are not seen", _REDEPLOY)
+    yield Finding(
+        "notification",
+        bucket,
+        "failed",
+        f"does not notify {topic}: uploads are not seen",
+        _REDEPLOY,
+    )
 
 
 def topics(system: System, client: Client) -> Iterator[Finding]:
     """Each topic is there, those of dead letters too."""
-    names = [*system.topology["topics"].values(), *(item["dead_letter_topic"] for item in system.bound.values())]
+    names = [
+        *system.topology["topics"].values(),
+        *(item["dead_letter_topic"] for item in system.bound.values()),
+    ]
     for name in names:
         found = _fetch(client, f"{system.endpoints.pubsub}/v1/{system.topic(name)}", "topic", name)
         yield found if isinstance(found, Finding) else Finding("topic", name, "ok")
@@ -88,15 +108,25 @@ def subscriptions(system: System, client: Client) -> Iterator[Finding]:
     """Each subscription is bound, delivers and gives up as the topology says, and never expires."""
     for item in system.bound.values():
         name = item.get("subscription") or item["name"]
-        found = _fetch(client, f"{system.endpoints.pubsub}/v1/{system.subscription(name)}", "subscription", name)
+        found = _fetch(
+            client,
+            f"{system.endpoints.pubsub}/v1/{system.subscription(name)}",
+            "subscription",
+            name,
+        )
         if isinstance(found, Finding):
             yield found
             continue
-        wrong = [*_binding(system, item, found), *([] if system.local else _numbers(system, item, found))]
+        wrong = [
+            *_binding(system, item, found),
+            *([] if system.local else _numbers(system, item, found)),
+        ]
         if wrong:
             yield Finding("subscription", name, "failed", "; ".join(wrong), _REDEPLOY)
         else:
-            yield Finding("subscription", name, "ok", f"dead letters to {item['dead_letter_topic']}")
+            yield Finding(
+                "subscription", name, "ok", f"dead letters to {item['dead_letter_topic']}"
+            )
 
 
 def dead_letters(system: System, client: Client) -> Iterator[Finding]:
@@ -108,9 +138,17 @@ def dead_letters(system: System, client: Client) -> Iterator[Finding]:
         if isinstance(found, Finding):
             yield found
         elif not found.get("topic", "").endswith(f"/{item['dead_letter_topic']}"):
-            yield Finding("dead letters", name, "failed", "is bound to another topic: they are lost", _REDEPLOY)
+            yield Finding(
+                "dead letters",
+                name,
+                "failed",
+                "is bound to another topic: they are lost",
+                _REDEPLOY,
+            )
         else:
-            mend = f"see the log for why; then python -m ops replay dead-letters --function {function}"
+            mend = (
+                f"see the log for why; then python -m ops replay dead-letters --function {function}"
+            )
             yield _held(client, url, name, mend)
 
 
@@ -120,7 +158,13 @@ def functions(system: System, client: Client) -> Iterator[Finding]:
         try:
             Settings.load(name, {key: value for key, value in environment.items() if key.isupper()})
         except SettingsError as error:
-            yield Finding("function", name, "failed", str(error), "set it (README.md, Settings) and deploy again")
+            yield Finding(
+                "function",
+                name,
+                "failed",
+                str(error),
+                "set it (README.md, Settings) and deploy again",
+            )
             continue
         if system.local:
             yield Finding("function", name, "ok", "settings are whole")
@@ -131,7 +175,11 @@ def functions(system: System, client: Client) -> Iterator[Finding]:
             yield found
         elif found.get("state") != "ACTIVE":
             yield Finding(
-                "function", name, "failed", f"is {found.get('state', 'unknown')}", f"see its build log; {_REDEPLOY}"
+                "function",
+                name,
+                "failed",
+                f"is {found.get('state', 'unknown')}",
+                f"see its build log; {_REDEPLOY}",
             )
         else:
             yield Finding("function", name, "ok", "active, settings are whole")
@@ -149,13 +197,21 @@ def store(system: System, client: Client) -> Iterator[Finding]:
     if status in (200, 204):
         yield Finding("DICOM store", name, "ok", "answers searches")
     else:
-        yield Finding("DICOM store", name, "failed", f"answers {status}", f"is {system.store.name} the right name?")
+        yield Finding(
+            "DICOM store",
+            name,
+            "failed",
+            f"answers {status}",
+            f"is {system.store.name} the right name?",
+        )
 
 
 def permissions(system: System, _: Client) -> Iterator[Finding]:
     """Each function's account may do what its code needs, asked in the account's own name."""
     if system.local:
-        yield Finding("permissions", "all functions", "skipped", "there are no rights on this machine")
+        yield Finding(
+            "permissions", "all functions", "skipped", "there are no rights on this machine"
+        )
         return
     clients: dict[str, Client | Finding] = {}
     for need in needs.of(system):
@@ -179,7 +235,9 @@ def delivery(system: System, client: Client) -> Iterator[Finding]:
         url = f"{system.endpoints.pubsub}/v1/{system.topic(item['dead_letter_topic'])}:getIamPolicy"
         subject = ("delivery", f"moves to {item['dead_letter_topic']}")
         yield _has_role(client, url, "roles/pubsub.publisher", "@gcp-sa-pubsub.", subject)
-        url = f"{system.endpoints.pubsub}/v1/{system.subscription(item['subscription'])}:getIamPolicy"
+        url = (
+            f"{system.endpoints.pubsub}/v1/{system.subscription(item['subscription'])}:getIamPolicy"
+        )
         subject = ("delivery", f"moves from {item['subscription']}")
         yield _has_role(client, url, "roles/pubsub.subscriber", "@gcp-sa-pubsub.", subject)
 
@@ -213,16 +271,24 @@ def _fetch(
     if status == 404:
         return Finding(check, subject, "failed", "does not exist", _REDEPLOY)
     if status != 200 or not isinstance(found, dict):
-        return Finding(check, subject, "failed", f"the service answered {status}", "try again in a minute")
+        return Finding(
+            check, subject, "failed", f"the service answered {status}", "try again in a minute"
+        )
     return found
 
 
-def _refused(check: str, subject: str, error: RetryableError, role: str = "roles/viewer") -> Finding:
+def _refused(
+    check: str, subject: str, error: RetryableError, role: str = "roles/viewer"
+) -> Finding:
     if error.reason == "unauthorized":
         mend = f"gcloud auth application-default login; you need the right to see it ({role})"
         return Finding(check, subject, "failed", "you may not see it", mend)
     return Finding(
-        check, subject, "failed", f"no answer ({error.reason})", "is it running, and can it be reached from here?"
+        check,
+        subject,
+        "failed",
+        f"no answer ({error.reason})",
+        "is it running, and can it be reached from here?",
     )
 
 
@@ -230,7 +296,9 @@ def _binding(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) 
     """What is wrong with what the subscription joins."""
     if found.get("topic") != system.topic(item["topic"]):
         yield f"is bound to {found.get('topic')}"
-    if found.get("deadLetterPolicy", {}).get("deadLetterTopic") != system.topic(item["dead_letter_topic"]):
+    if found.get("deadLetterPolicy", {}).get("deadLetterTopic") != system.topic(
+        item["dead_letter_topic"]
+    ):
         yield "has no dead letters"
     if "bucket" in item:
         storage = found.get("cloudStorageConfig", {})
@@ -246,7 +314,10 @@ def _numbers(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) 
     """What is wrong with how it delivers."""
     delivery, retry = system.topology["delivery"], found.get("retryPolicy", {})
     wanted = {
-        "attempts": (found.get("deadLetterPolicy", {}).get("maxDeliveryAttempts"), item["max_delivery_attempts"]),
+        "attempts": (
+            found.get("deadLetterPolicy", {}).get("maxDeliveryAttempts"),
+            item["max_delivery_attempts"],
+        ),
         "ack deadline": (found.get("ackDeadlineSeconds"), delivery["ack_deadline_s"]),
         "least back-off": (retry.get("minimumBackoff"), f"{delivery['minimum_backoff_s']}s"),
         "most back-off": (retry.get("maximumBackoff"), f"{delivery['maximum_backoff_s']}s"),
@@ -266,13 +337,23 @@ def _held(client: Client, url: str, name: str, mend: str) -> Finding:
     """Whether there are any: they are looked at and left where they are."""
     for _ in range(EMPTY_PULLS):
         try:
-            status, found = client.post(f"{url}:pull", {"maxMessages": 1, "returnImmediately": True}, Deadline(CALL_S))
+            status, found = client.post(
+                f"{url}:pull", {"maxMessages": 1, "returnImmediately": True}, Deadline(CALL_S)
+            )
             if status != 200:
-                return Finding("dead letters", name, "failed", f"Pub/Sub answered {status}", "try again in a minute")
+                return Finding(
+                    "dead letters",
+                    name,
+                    "failed",
+                    f"Pub/Sub answered {status}",
+                    "try again in a minute",
+                )
             if messages := found.get("receivedMessages"):
                 body = {"ackIds": [messages[0]["ackId"]], "ackDeadlineSeconds": 0}
                 client.post(f"{url}:modifyAckDeadline", body, Deadline(CALL_S))
-                return Finding("dead letters", name, "failed", "holds messages that were given up", mend)
+                return Finding(
+                    "dead letters", name, "failed", "holds messages that were given up", mend
+                )
         except RetryableError as error:
             return _refused("dead letters", name, error, "roles/pubsub.subscriber")
     return Finding("dead letters", name, "ok", "empty")
@@ -283,7 +364,9 @@ def _acting_as(system: System, function: str) -> Client | Finding:
     url = f"{system.endpoints.credentials}/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
     try:
         status, found = Client().post(
-            url, {"scope": ["https://www.googleapis.com/auth/cloud-platform"], "lifetime": "300s"}, Deadline(CALL_S)
+            url,
+            {"scope": ["https://www.googleapis.com/auth/cloud-platform"], "lifetime": "300s"},
+            Deadline(CALL_S),
         )
     except RetryableError as error:
         if error.reason != "unauthorized":
@@ -296,8 +379,12 @@ def _acting_as(system: System, function: str) -> Client | Finding:
         "--role=roles/iam.serviceAccountTokenCreator"
     )
     if status == 404:
-        return Finding("permissions", function, "failed", f"the account {account} does not exist", _REDEPLOY)
-    return Finding("permissions", function, "skipped", "you may not act as its account to ask", mend)
+        return Finding(
+            "permissions", function, "failed", f"the account {account} does not exist", _REDEPLOY
+        )
+    return Finding(
+        "permissions", function, "skipped", "you may not act as its account to ask", mend
+    )
 
 
 def _tested(system: System, client: Client, need: Need) -> Finding:
@@ -305,24 +392,36 @@ def _tested(system: System, client: Client, need: Need) -> Finding:
     try:
         if need.kind == "bucket":
             url = f"{system.endpoints.storage}/storage/v1/b/{need.resource}/iam/testPermissions"
-            status, found = client.get(url, Deadline(CALL_S), [("permissions", p) for p in need.permissions])
+            status, found = client.get(
+                url, Deadline(CALL_S), [("permissions", p) for p in need.permissions]
+            )
         else:
-            base = f"{system.endpoints.pubsub}/v1" if need.kind == "topic" else system.endpoints.healthcare
+            base = (
+                f"{system.endpoints.pubsub}/v1"
+                if need.kind == "topic"
+                else system.endpoints.healthcare
+            )
             url = f"{base}/{need.resource}:testIamPermissions"
-            status, found = client.post(url, {"permissions": list(need.permissions)}, Deadline(CALL_S))
+            status, found = client.post(
+                url, {"permissions": list(need.permissions)}, Deadline(CALL_S)
+            )
     except RetryableError as error:
         if error.reason != "unauthorized":
             return _refused("permissions", subject, error)
         status, found = 200, {}
     if status != 200:
-        return Finding("permissions", subject, "failed", f"the service answered {status}", _REDEPLOY)
+        return Finding(
+            "permissions", subject, "failed", f"the service answered {status}", _REDEPLOY
+        )
     lacking = [p for p in need.permissions if p not in found.get("permissions", [])]
     if lacking:
         return Finding("permissions", subject, "failed", f"lacks {', '.join(lacking)}", _REDEPLOY)
     return Finding("permissions", subject, "ok", ", ".join(need.permissions))
 
 
-def _has_role(client: Client, url: str, role: str, member: str, subject: tuple[str, str]) -> Finding:
+def _has_role(
+    client: Client, url: str, role: str, member: str, subject: tuple[str, str]
+) -> Finding:
     found = _fetch(client, url, *subject, "roles/iam.securityReviewer")  # a viewer sees no policies
     if isinstance(found, Finding):
         return found

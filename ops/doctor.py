@@ -1,4 +1,5 @@
-"""`python -m ops doctor`: check a system, and say in one line for each thing that is wrong how to mend it."""
+"""`python -m ops doctor`: check a system, and say in one line for each thing that is wrong how to
+mend it."""
 
 import argparse
 import contextlib
@@ -42,7 +43,8 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ops doctor", description="Check a system from its buckets to a scan's way through it."
+        prog="python -m ops doctor",
+        description="Check a system from its buckets to a scan's way through it.",
     )
     parser.add_argument(
         "--system",
@@ -51,8 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the system's file (default: .local/stack.json of the running local stack, else .deploy/system.json)",
     )
     parser.add_argument("--json", action="store_true", help="JSON for programs")
-    parser.add_argument("--no-probe", dest="probe", action="store_false", help="only look: store and delete nothing")
-    parser.add_argument("--timeout", type=float, default=300, metavar="S", help="for each outcome of the probe")
+    parser.add_argument(
+        "--no-probe", dest="probe", action="store_false", help="only look: store and delete nothing"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=300, metavar="S", help="for each outcome of the probe"
+    )
     return parser
 
 
@@ -76,7 +82,8 @@ def _quietly(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _print(finding: Finding) -> None:
     print(
-        f"{_MARKS[finding.status]:<7} {finding.check:<13} {finding.subject:<46} {finding.detail}".rstrip(), flush=True
+        f"{_MARKS[finding.status]:<7} {finding.check:<13} {finding.subject:<46} {finding.detail}".rstrip(),
+        flush=True,
     )
 
 
@@ -85,5 +92,9 @@ def _sum_up(system: System, findings: Iterable[Finding]) -> None:
     for finding in findings:
         if finding.mend:
             print(f"\n{finding.check} {finding.subject}: {finding.detail}\n  mend: {finding.mend}")
-    failed, skipped = (sum(1 for f in findings if f.status == status) for status in ("failed", "skipped"))
-    print(f"\n{system.where}: {len(findings) - failed - skipped} ok, {failed} failed, {skipped} skipped")
+    failed, skipped = (
+        sum(1 for f in findings if f.status == status) for status in ("failed", "skipped")
+    )
+    print(
+        f"\n{system.where}: {len(findings) - failed - skipped} ok, {failed} failed, {skipped} skipped"
+    )

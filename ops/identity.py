@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from functions.common.credentials import Credentials
+from functions.common.clients.credentials import Credentials
 from functions.common.errors import RetryableError
 
 
 class IdentityToken(Credentials):
-    """A token made for one audience: by the service account or the metadata server, or of the person that is logged in.
+    """A token made for one audience: by the service account or the metadata server, or of the
+    person that is logged in.
 
     Args:
         audience: the URL that is called.
@@ -43,7 +44,8 @@ class IdentityToken(Credentials):
             fetch: Any = google.oauth2.id_token.fetch_id_token
             return str(fetch(request, self._audience))
         except google.auth.exceptions.DefaultCredentialsError:
-            # A person's login: the token it comes with has another audience, which Cloud Run accepts.
+            # A person's login: the token it comes with has another audience, which Cloud Run
+            # accepts.
             person: Any = google.auth.default()[0]
             person.refresh(request)
             if not getattr(person, "id_token", None):

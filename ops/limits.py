@@ -1,4 +1,5 @@
-"""What a system's settings close to a probe. Standard library alone: deploy.sh runs it where nothing is installed."""
+"""What a system's settings close to a probe. Standard library alone: deploy.sh runs it where
+nothing is installed."""
 
 import json
 import sys
@@ -35,7 +36,8 @@ class Limits:
 
 
 def main() -> None:
-    """`python3 -m ops.limits FILE`: a line `NAME REASON` for each limit of the system that deploy.sh wrote down."""
+    """`python3 -m ops.limits FILE`: a line `NAME REASON` for each limit of the system that
+    deploy.sh wrote down."""
     system: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     for name, text in asdict(Limits.of(system["environments"], system["search_ingress"])).items():
         if text:

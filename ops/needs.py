@@ -1,4 +1,5 @@
-"""What the code of each function must be allowed to do, and on what. A test compares it with what Terraform grants."""
+"""What the code of each function must be allowed to do, and on what. A test compares it with what
+Terraform grants."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ _PUBLISH: Final = ("pubsub.topics.publish",)
 _READ: Final = "healthcare.dicomStores.dicomWebRead"
 _WRITE: Final = "healthcare.dicomStores.dicomWebWrite"
 _DELETE: Final = "healthcare.dicomStores.dicomWebDelete"
-# Without list, Cloud Storage answers 403 and not 404 for what is gone, and a message would be tried for ever.
+# Without list, Cloud Storage answers 403 and not 404 for what is gone, and a message would be tried
+# for ever.
 _OBJECTS_READ: Final = ("storage.objects.get", "storage.objects.list")
 # Cloud Storage asks for delete where an object is written over, as it is on a redelivery.
 _OBJECTS_WRITE: Final = ("storage.objects.create", "storage.objects.delete")
@@ -52,9 +54,14 @@ def of(system: System) -> Iterator[Need]:
 def _store(system: System) -> Iterator[Need]:
     environment = system.environments[STORE]
     overwrites = "overwrite" in environment.get("CONFLICT_POLICY", "")
-    yield Need(STORE, "store", system.store.name, (_READ, _WRITE, *((_DELETE,) if overwrites else ())))
-    yield Need(STORE, "bucket", system.buckets["landing"], (*_OBJECTS_READ, "storage.objects.delete"))
-    # Read too: a note that is there already says whether it is of this upload or of an earlier one of its name.
+    yield Need(
+        STORE, "store", system.store.name, (_READ, _WRITE, *((_DELETE,) if overwrites else ()))
+    )
+    yield Need(
+        STORE, "bucket", system.buckets["landing"], (*_OBJECTS_READ, "storage.objects.delete")
+    )
+    # Read too: a note that is there already says whether it is of this upload or of an earlier one
+    # of its name.
     yield Need(STORE, "bucket", system.buckets["quarantine"], (*_OBJECTS_READ, *_OBJECTS_WRITE))
     if place := environment.get("MOVE_DESTINATION"):
         yield Need(STORE, "bucket", GcsPrefix.parse(place).bucket, _OBJECTS_WRITE)

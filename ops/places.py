@@ -1,4 +1,5 @@
-"""What a command that moves messages and objects works with: a system's buckets and topics, and clients for them."""
+"""What a command that moves messages and objects works with: a system's buckets and topics, and
+clients for them."""
 
 import argparse
 import sys
@@ -7,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from functions.common.bucket import Buckets
+from functions.common.clients.pubsub import Topics
+from functions.common.clients.storage import Buckets
+from functions.common.clients.transport import Transport
 from functions.common.errors import DicomFunctionsError, PermanentError
-from functions.common.http import Transport
-from functions.common.topic import Topics
 from ops.progress import Progress
 from ops.subscription import Subscriptions
 from ops.system import NoSystemError, System
@@ -18,7 +19,8 @@ from ops.system import NoSystemError, System
 
 @dataclass(frozen=True)
 class Places:
-    """Buckets and topics by role; dead letters (names of subscriptions) and topics' roles by function or LEDGER."""
+    """Buckets and topics by role; dead letters (names of subscriptions) and topics' roles by
+    function or LEDGER."""
 
     buckets_by_role: dict[str, str]
     topics_by_role: dict[str, str]
@@ -37,7 +39,10 @@ class Places:
         return cls(
             dict(system.buckets),
             {role: system.topic(role) for role in system.topology["topics"]},
-            {name: system.subscription(item["dead_letter_subscription"]) for name, item in system.bound.items()},
+            {
+                name: system.subscription(item["dead_letter_subscription"])
+                for name, item in system.bound.items()
+            },
             {name: item["topic"] for name, item in system.bound.items()},
             system.topology["ledger_subscription"]["filename_prefix"],
             Buckets(transport, system.endpoints.storage if system.local else ""),
@@ -54,7 +59,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the system's file (default: .local/stack.json of the running local stack, else .deploy/system.json)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and do nothing"
+    )
 
 
 def run(command: str, file: Path | None, work: Callable[[Places], Progress]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from functions.common.bucket import Buckets
+from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import GcsPrefix, ObjectRef
@@ -38,20 +38,33 @@ class Probe:
         return Limits.of(self.system.environments, self.system.search_ingress)
 
     def run(self) -> Iterator[Finding]:
-        """Upload, outcome, search, delete; stops at the first that fails, and leaves nothing behind."""
+        """Upload, outcome, search, delete; stops at the first that fails, and leaves nothing
+        behind."""
         system, made, name = self.system, scan.make(), f"dicom-probe-{uuid.uuid4().hex[:12]}"
         buckets = Buckets(self.client.transport, system.endpoints.storage)
         watch = f"{system.endpoints.pubsub}/v1/{system.subscription(name)}"
         try:
             # Of a busy system's outcomes only these: a backlog of the others would hide ours.
             mine = f'attributes.study = "{made.study}" OR attributes.outcome = "rejected"'
-            body = {"topic": system.topic("outcomes"), "messageRetentionDuration": "3600s", "filter": mine}
+            body = {
+                "topic": system.topic("outcomes"),
+                "messageRetentionDuration": "3600s",
+                "filter": mine,
+            }
             status, _ = self.client.send("PUT", watch, Deadline(CALL_S), body)
             if status != 200:
-                yield _bad("subscribe", f"Pub/Sub answered {status}", "you need roles/pubsub.editor on the project")
+                yield _bad(
+                    "subscribe",
+                    f"Pub/Sub answered {status}",
+                    "you need roles/pubsub.editor on the project",
+                )
                 return
-            uploaded = buckets.create(system.buckets["landing"], f"{name}/scan.dcm", made.data, Deadline(CALL_S))
-            yield Finding("probe", "upload", "ok", f"gs://{uploaded.ref.bucket}/{uploaded.ref.name}")
+            uploaded = buckets.create(
+                system.buckets["landing"], f"{name}/scan.dcm", made.data, Deadline(CALL_S)
+            )
+            yield Finding(
+                "probe", "upload", "ok", f"gs://{uploaded.ref.bucket}/{uploaded.ref.name}"
+            )
             try:
                 yield from self._steps(made, name, watch)
             finally:
@@ -83,9 +96,15 @@ class Probe:
         url = f"{self.system.endpoints.pubsub}/v1/{self.system.topic('deletes')}:publish"
         status, _ = self.client.post(url, message, Deadline(CALL_S))
         if status != 200:
-            yield _bad("delete", f"Pub/Sub answered {status}", "you need roles/pubsub.publisher on the deletes topic")
+            yield _bad(
+                "delete",
+                f"Pub/Sub answered {status}",
+                "you need roles/pubsub.publisher on the deletes topic",
+            )
             return
-        yield _judged("delete", self._outcome(watch, "request_id", name), ("deleted",), self.limit_s)
+        yield _judged(
+            "delete", self._outcome(watch, "request_id", name), ("deleted",), self.limit_s
+        )
 
     def _outcome(self, watch: str, key: str, value: str) -> Mapping[str, Any] | None:
         """The first outcome with this value, or None when it does not come."""
@@ -95,7 +114,9 @@ class Probe:
             status, found = self.client.post(f"{watch}:pull", body, deadline)
             received = found.get("receivedMessages", []) if status == 200 else []
             if received:
-                self.client.post(f"{watch}:acknowledge", {"ackIds": [one["ackId"] for one in received]}, deadline)
+                self.client.post(
+                    f"{watch}:acknowledge", {"ackIds": [one["ackId"] for one in received]}, deadline
+                )
             for one in received:
                 record: Mapping[str, Any] = json.loads(base64.b64decode(one["message"]["data"]))
                 if record.get(key) == value:
@@ -114,7 +135,11 @@ class Probe:
             status, found = searcher.get(url, Deadline(CALL_S), [("StudyInstanceUID", study)])
         except RetryableError as error:
             mend = "add yourself to search_callers in infra/gcp/terraform.tfvars, and ./deploy.sh"
-            return _bad("search", f"refused ({error.reason})", mend if error.reason == "unauthorized" else _DOCTOR)
+            return _bad(
+                "search",
+                f"refused ({error.reason})",
+                mend if error.reason == "unauthorized" else _DOCTOR,
+            )
         if status != 200 or not any(study in str(item) for item in found):
             return _bad("search", f"answered {status} without the scan", _DOCTOR)
         return Finding("probe", "search", "ok", "finds the scan")
@@ -132,14 +157,19 @@ def _identity(audience: str) -> Any:
     return IdentityToken(audience)
 
 
-def _judged(subject: str, record: Mapping[str, Any] | None, wanted: tuple[str, ...], limit_s: float) -> Finding:
+def _judged(
+    subject: str, record: Mapping[str, Any] | None, wanted: tuple[str, ...], limit_s: float
+) -> Finding:
     if record is None:
         return _bad(subject, f"did not come within {limit_s:.0f} s", _DOCTOR)
     words = " ".join(filter(None, (record["outcome"], record.get("reason"), record.get("detail"))))
     if record["outcome"] not in wanted:
         return _bad(subject, words, "see docs/deploy.md for what the reason means")
     return Finding(
-        "probe", subject, "ok", f"{words}, attempt {record.get('attempt', 1)}, {record.get('duration_ms', 0)} ms"
+        "probe",
+        subject,
+        "ok",
+        f"{words}, attempt {record.get('attempt', 1)}, {record.get('duration_ms', 0)} ms",
     )
 
 

@@ -1,4 +1,5 @@
-"""Counts that a person can watch: on a terminal one line that changes, elsewhere the last line only."""
+"""Counts that a person can watch: on a terminal one line that changes, elsewhere the last line
+only."""
 
 import sys
 from collections import Counter
@@ -35,5 +36,6 @@ class Progress:
 
     def __str__(self) -> str:
         return ", ".join(
-            f"{count} {word}" for word, count in {self.done: self.counts[self.done], **self.counts}.items()
+            f"{count} {word}"
+            for word, count in {self.done: self.counts[self.done], **self.counts}.items()
         )

@@ -1,8 +1,10 @@
-"""Find what lies in the landing bucket without an outcome in the ledger, and publish its event again.
+"""Find what lies in the landing bucket without an outcome in the ledger, and publish its event
+again.
 
-An event that Cloud Storage never sent, or that was dead-lettered, leaves such an object. What has come lately is left
-alone: its outcome may be on its way. Publishing an event once more does no harm; it is at most a duplicate. It says
-that it is to be gone through anew, also by a process that remembers having begun with the object.
+An event that Cloud Storage never sent, or that was dead-lettered, leaves such an object. What has
+come lately is left alone: its outcome may be on its way. Publishing an event once more does no
+harm; it is at most a duplicate. It says that it is to be gone through anew, also by a process that
+remembers having begun with the object.
 """
 
 import argparse
@@ -10,11 +12,11 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from functions.common.bucket import StoredObject
+from functions.common.clients.storage import StoredObject
+from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline, age_s, timestamp
-from functions.common.events import ANEW
-from functions.common.http import chunks
-from functions.common.outcomes import outcome_id
+from functions.common.events.messages import ANEW
+from functions.common.events.outcomes import outcome_id
 from functions.common.settings import STORE
 from ops.places import Places, add_flags, run
 from ops.progress import Progress
@@ -28,7 +30,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m ops reconcile", description=__doc__)
     parser.add_argument("--prefix", default="", help="look only at objects whose name begins so")
     parser.add_argument(
-        "--older-than-s", type=float, default=_HOUR_S, help="leave younger objects alone, seconds (%(default)s)"
+        "--older-than-s",
+        type=float,
+        default=_HOUR_S,
+        help="leave younger objects alone, seconds (%(default)s)",
     )
     add_flags(parser)
     flags = parser.parse_args(arguments)
@@ -65,7 +70,9 @@ def reconcile(places: Places, prefix: str, older_than_s: float, dry_run: bool) -
             progress.count("too young")
         else:
             if not dry_run:
-                places.topics.publish(topic, _notification(one), _attributes(one), Deadline(_CALL_S))
+                places.topics.publish(
+                    topic, _notification(one), _attributes(one), Deadline(_CALL_S)
+                )
             progress.count(progress.done)
     return progress
 
@@ -73,10 +80,16 @@ def reconcile(places: Places, prefix: str, older_than_s: float, dry_run: bool) -
 def _known(places: Places, progress: Progress) -> set[bytes]:
     """The ids of all outcomes of whole objects."""
     known: set[bytes] = set()
-    for one in places.buckets.list(places.buckets_by_role["ledger"], places.ledger_prefix, Deadline(_HOUR_S * 24)):
+    for one in places.buckets.list(
+        places.buckets_by_role["ledger"], places.ledger_prefix, Deadline(_HOUR_S * 24)
+    ):
         for line in _lines(places, one):
             record = json.loads(line)
-            if record.get("function") == STORE and "generation" in record and "member" not in record:
+            if (
+                record.get("function") == STORE
+                and "generation" in record
+                and "member" not in record
+            ):
                 known.add(bytes.fromhex(record["id"]))
                 progress.count("outcomes")
     return known

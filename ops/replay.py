@@ -3,20 +3,21 @@
     python -m ops replay quarantine [--prefix unsupported_input/]
     python -m ops replay dead-letters [--function delete_resource]
 
-From quarantine an object is copied to its old name in the landing bucket, which is an upload like any other, and then
-taken out of quarantine; one whose old name is taken by other bytes stays. A dead letter is published on the topic it
-came from, with the time when it was first published, and then acknowledged; an outcome that the ledger missed likewise.
+From quarantine an object is copied to its old name in the landing bucket, which is an upload like
+any other, and then taken out of quarantine; one whose old name is taken by other bytes stays. A
+dead letter is published on the topic it came from, with the time when it was first published, and
+then acknowledged; an outcome that the ledger missed likewise.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from functions.common.bucket import StoredObject
+from functions.common.clients.storage import StoredObject
+from functions.common.clients.transport import read_all
 from functions.common.deadline import Deadline, timestamp
 from functions.common.errors import SupersededError
-from functions.common.events import FIRST_PUBLISHED
-from functions.common.http import read_all
+from functions.common.events.messages import FIRST_PUBLISHED
 from functions.common.resources import ObjectRef
 from functions.common.settings import DELETE, EXPORT, STORE
 from functions.store.quarantine import NOTE_ENDING, NOTE_LIMIT_BYTES, Note
@@ -27,28 +28,43 @@ from ops.system import LEDGER
 
 _DAY_S: Final = 86400.0
 _CALL_S: Final = 600.0
-_ADDED: Final = ("CloudPubSubDeadLetterSource", "googclient_")  # attributes that dead-lettering or a client added
+_ADDED: Final = (
+    "CloudPubSubDeadLetterSource",
+    "googclient_",
+)  # attributes that dead-lettering or a client added
 _SOURCE_TIME: Final = "CloudPubSubDeadLetterSourceTopicPublishTime"
 
 
 def main(arguments: list[str]) -> int:
     """Read the flags, replay, print the counts; the exit status, as ops.places.run."""
     parser = argparse.ArgumentParser(
-        prog="python -m ops replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m ops replay",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
     quarantine = kinds.add_parser("quarantine", help="objects in quarantine")
-    quarantine.add_argument("--prefix", default="", help="only those whose name there begins so, such as `rejected/`")
+    quarantine.add_argument(
+        "--prefix", default="", help="only those whose name there begins so, such as `rejected/`"
+    )
     letters = kinds.add_parser("dead-letters", help="messages of the dead-letter subscriptions")
     whose = (STORE, DELETE, EXPORT, LEDGER)
-    letters.add_argument("--function", choices=whose, help=f"only whose; {LEDGER}: outcomes (default: all)")
+    letters.add_argument(
+        "--function", choices=whose, help=f"only whose; {LEDGER}: outcomes (default: all)"
+    )
     for one in (quarantine, letters):
         add_flags(one)
     flags = parser.parse_args(arguments)
     if flags.kind == "quarantine":
-        return run("replay", flags.system, lambda places: replay_quarantine(places, flags.prefix, flags.dry_run))
+        return run(
+            "replay",
+            flags.system,
+            lambda places: replay_quarantine(places, flags.prefix, flags.dry_run),
+        )
     chosen = [flags.function] if flags.function else whose
-    return run("replay", flags.system, lambda places: replay_dead_letters(places, chosen, flags.dry_run))
+    return run(
+        "replay", flags.system, lambda places: replay_dead_letters(places, chosen, flags.dry_run)
+    )
 
 
 def replay_quarantine(places: Places, prefix: str, dry_run: bool) -> Progress:
@@ -78,7 +94,9 @@ def replay_quarantine(places: Places, prefix: str, dry_run: bool) -> Progress:
     return progress
 
 
-def _bring_back(places: Places, kept: StoredObject, listed: StoredObject, note: Note, copy: bool) -> None:
+def _bring_back(
+    places: Places, kept: StoredObject, listed: StoredObject, note: Note, copy: bool
+) -> None:
     deadline = Deadline(_CALL_S)
     if copy:  # else an earlier run was cut off after it
         try:
@@ -141,13 +159,22 @@ def replay_dead_letters(places: Places, functions: Sequence[str], dry_run: bool)
 
 def _publish_again(places: Places, function: str, message: Held) -> None:
     """With its age: a delete that was ordered long ago must not destroy what was stored since."""
-    attributes = {key: value for key, value in message.attributes.items() if not key.startswith(_ADDED)}
+    attributes = {
+        key: value for key, value in message.attributes.items() if not key.startswith(_ADDED)
+    }
     topic = places.topics_by_role[places.roles[function]]
-    places.topics.publish(topic, message.data, {**attributes, FIRST_PUBLISHED: _first(message)}, Deadline(_CALL_S))
+    places.topics.publish(
+        topic, message.data, {**attributes, FIRST_PUBLISHED: _first(message)}, Deadline(_CALL_S)
+    )
 
 
 def _first(message: Held) -> str:
-    """The earliest of what an earlier replay, the dead-lettering and Pub/Sub say; `unknown` when one is no time."""
-    said = [message.attributes[key] for key in (FIRST_PUBLISHED, _SOURCE_TIME) if key in message.attributes]
+    """The earliest of what an earlier replay, the dead-lettering and Pub/Sub say; `unknown` when
+    one is no time."""
+    said = [
+        message.attributes[key]
+        for key in (FIRST_PUBLISHED, _SOURCE_TIME)
+        if key in message.attributes
+    ]
     times = {timestamp(text): text for text in (*said, message.published)}
     return "unknown" if None in times else times[min(time for time in times if time)]

@@ -1,4 +1,5 @@
-"""A synthetic scan: the smallest valid Part 10 file with UIDs of its own, from the standard library alone."""
+"""A synthetic scan: the smallest valid Part 10 file with UIDs of its own, from the standard library
+alone."""
 
 import argparse
 import struct
@@ -67,7 +68,8 @@ def make(patient: str = "SYNTHETIC^PROBE") -> Scan:
 
 
 def _element(group: int, element: int, vr: str, value: str | bytes) -> bytes:
-    """One data element, explicit VR, little endian (PS3.5 section 7.1.2), padded to an even length (section 6.2)."""
+    """One data element, explicit VR, little endian (PS3.5 section 7.1.2), padded to an even length
+    (section 6.2)."""
     data = value.encode("ascii") if isinstance(value, str) else value
     if len(data) % 2:
         data += b"\x00" if vr in ("UI", "OB") else b" "

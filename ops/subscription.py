@@ -1,4 +1,5 @@
-"""Taking messages from a Pub/Sub subscription, over its REST API. Functions never do: messages are pushed to them."""
+"""Taking messages from a Pub/Sub subscription, over its REST API. Functions never do: messages are
+pushed to them."""
 
 import base64
 import json
@@ -6,16 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from functions.common.clients.pubsub import ENDPOINT
+from functions.common.clients.transport import Request, Transport, drain, read_all
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError
-from functions.common.http import Request, Transport, drain, read_all
-from functions.common.topic import ENDPOINT
 
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 _CALL_S: Final = 600.0
 _BATCH: Final = 100
 EMPTY_PULLS: Final = 3  # Pub/Sub may answer that there is nothing although there is
-_IDS_MAX: Final = 1000  # in one call, as Google's client sends them: a request is limited to 512 KiB
+_IDS_MAX: Final = (
+    1000  # in one call, as Google's client sends them: a request is limited to 512 KiB
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class Subscriptions:
             PermanentError: rejected, when Pub/Sub refuses (there is no such subscription).
             RetryableError: as Transport.send.
         """
-        answer = self._call(subscription, "pull", {"maxMessages": limit, "returnImmediately": True}, deadline)
+        answer = self._call(
+            subscription, "pull", {"maxMessages": limit, "returnImmediately": True}, deadline
+        )
         return [
             Held(
                 item["ackId"],
@@ -59,7 +64,8 @@ class Subscriptions:
         ]
 
     def until_empty(self, subscription: str) -> Iterator[list[Held]]:
-        """All messages, some at a time; those that are not acknowledged between are not given twice.
+        """All messages, some at a time; those that are not acknowledged between are not given
+        twice.
 
         Raises:
             PermanentError, RetryableError: as take.
@@ -79,16 +85,27 @@ class Subscriptions:
     def give_back(self, subscription: str, held: Sequence[Held], deadline: Deadline) -> None:
         """They can be taken again at once."""
         for ids in _batches(held):
-            self._call(subscription, "modifyAckDeadline", {"ackIds": ids, "ackDeadlineSeconds": 0}, deadline)
+            self._call(
+                subscription,
+                "modifyAckDeadline",
+                {"ackIds": ids, "ackDeadlineSeconds": 0},
+                deadline,
+            )
 
-    def _call(self, subscription: str, method: str, body: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
+    def _call(
+        self, subscription: str, method: str, body: Mapping[str, Any], deadline: Deadline
+    ) -> dict[str, Any]:
         url = f"{self._endpoint}/v1/{subscription}:{method}"
         headers = {"Content-Type": "application/json"}
-        response = self._transport.send(Request("POST", url, None, headers, json.dumps(body).encode()), deadline)
+        response = self._transport.send(
+            Request("POST", url, None, headers, json.dumps(body).encode()), deadline
+        )
         with response:
             if response.status_code != 200:
                 drain(response)
-                raise PermanentError("rejected", f"Pub/Sub answered {response.status_code} for {subscription}")
+                raise PermanentError(
+                    "rejected", f"Pub/Sub answered {response.status_code} for {subscription}"
+                )
             answer: dict[str, Any] = json.loads(read_all(response, deadline, _LIMIT_BYTES) or b"{}")
             return answer
 

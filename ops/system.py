@@ -1,4 +1,5 @@
-"""The system that a command is about: names and addresses, of a deployment or of the local stack."""
+"""The system that a command is about: names and addresses, of a deployment or of the local
+stack."""
 
 import json
 from collections.abc import Mapping
@@ -6,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from functions.common.credentials import Credentials
+from functions.common.clients.credentials import Credentials
+from functions.common.clients.transport import Request, Transport, read_all
 from functions.common.deadline import Deadline
-from functions.common.http import Request, Transport, read_all
 from functions.common.resources import DicomStoreName
 
 ROOT: Final = Path(__file__).parents[1]
@@ -63,19 +64,30 @@ class System:
 
     @classmethod
     def find(cls, file: Path | None = None) -> Self:
-        """Read the system's file: the one given, else the running local stack's, else the deployment's.
+        """Read the system's file: the one given, else the running local stack's, else the
+        deployment's.
 
         Raises:
             NoSystemError: there is none, or it cannot be read.
         """
-        path = file or next((place for place in (LOCAL_FILE, DEPLOYED_FILE) if place.exists()), None)
+        path = file or next(
+            (place for place in (LOCAL_FILE, DEPLOYED_FILE) if place.exists()), None
+        )
         if path is None:
-            raise NoSystemError("no system: start one (make run), deploy one (./deploy.sh) or name --system FILE")
+            raise NoSystemError(
+                "no system: start one (make run), deploy one (./deploy.sh) or name --system FILE"
+            )
         try:
             data = json.loads(path.read_text())
-            return cls._of_stack(data) if "endpoints" in data and "pid" in data else cls._of_deployment(data)
+            return (
+                cls._of_stack(data)
+                if "endpoints" in data and "pid" in data
+                else cls._of_deployment(data)
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise NoSystemError(f"{path} is not a system's file ({type(error).__name__})") from error
+            raise NoSystemError(
+                f"{path} is not a system's file ({type(error).__name__})"
+            ) from error
 
     @classmethod
     def _of_stack(cls, data: Mapping[str, Any]) -> Self:
@@ -154,7 +166,9 @@ class Client:
     def __init__(self, credentials: Credentials | None = None) -> None:
         self.transport = Transport(credentials=credentials)
 
-    def get(self, url: str, deadline: Deadline, params: list[tuple[str, str]] | None = None) -> tuple[int, Any]:
+    def get(
+        self, url: str, deadline: Deadline, params: list[tuple[str, str]] | None = None
+    ) -> tuple[int, Any]:
         """Status and JSON of an answer.
 
         Raises:
@@ -167,10 +181,14 @@ class Client:
         headers = {"Content-Type": "application/json"}
         return self._call(Request("POST", url, None, headers, json.dumps(body).encode()), deadline)
 
-    def send(self, method: str, url: str, deadline: Deadline, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+    def send(
+        self, method: str, url: str, deadline: Deadline, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, Any]:
         """As get, with another method."""
         headers = {"Content-Type": "application/json"}
-        return self._call(Request(method, url, None, headers, json.dumps(body or {}).encode()), deadline)
+        return self._call(
+            Request(method, url, None, headers, json.dumps(body or {}).encode()), deadline
+        )
 
     def _call(self, request: Request, deadline: Deadline) -> tuple[int, Any]:
         with self.transport.send(request, deadline) as response:

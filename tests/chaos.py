@@ -1,9 +1,11 @@
-"""Export and delete while functions are killed every few seconds and the DICOM store and the bucket fault at random.
+"""Export and delete while functions are killed every few seconds and the DICOM store and the bucket
+fault at random.
 
-    python -m tests.chaos [--instances 5000] [--joined 300] [--studies 50] [--kill-every 3] [--seed 1]
+    python -m tests.chaos [--instances 5000] [--joined 300] [--studies 50] [--kill-every 3] [--seed
+    1]
 
-A study of `--instances` is exported as DICOM files, one of `--joined` as a zip and as metadata, which are joined of
-parts.
+A study of `--instances` is exported as DICOM files, one of `--joined` as a zip and as metadata,
+which are joined of parts.
 
 Ends with status 1 and says what is wrong, if anything is.
 """
@@ -33,7 +35,9 @@ from tests.contract.world import instance
 from tests.faulty import Chances, FaultyProxy, faulty
 
 FUNCTIONS = ("delete_resource", "export_resource")
-QUICK = Overrides(minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, max_delivery_attempts=100)
+QUICK = Overrides(
+    minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, max_delivery_attempts=100
+)
 BUCKET_FAULTS = Chances(refused=0.03, reset=0.02, lost=0.02, cut=0.01)
 STORE_FAULTS = [
     {"kind": "status", "status": 503, "probability": 0.03},
@@ -88,7 +92,9 @@ def run(options: Options, folder: Path) -> Report:
         env = {"EXPORT_SLICE": str(options.slice_size), "EXPORT_GIVE_UP_ATTEMPT": "100"}
         env["STORAGE_EMULATOR_HOST"] = proxy.url
         slow = ["--operation-s", "0.5"]
-        with Stack(folder, overrides=QUICK, env=env, functions=FUNCTIONS, dicomstore_options=slow) as stack:
+        with Stack(
+            folder, overrides=QUICK, env=env, functions=FUNCTIONS, dicomstore_options=slow
+        ) as stack:
             proxy.upstream = stack.addresses.gcs
             stored = _fill(stack, options)
             _set_faults(stack, options.seed)
@@ -105,7 +111,11 @@ def run(options: Options, folder: Path) -> Report:
 def _fill(stack: Stack, options: Options) -> dict[str, bytes]:
     """The studies to export, by the path of each instance, and the studies to delete."""
     exported = _paths(STUDY, options.instances) | _paths(JOINED, options.joined)
-    deleted = [(f"1.9.{s}", f"1.9.{s}.1", f"1.9.{s}.1.{n}") for s in range(options.studies) for n in range(1, 5)]
+    deleted = [
+        (f"1.9.{s}", f"1.9.{s}.1", f"1.9.{s}.1.{n}")
+        for s in range(options.studies)
+        for n in range(1, 5)
+    ]
     url = f"{stack.addresses.dicomweb_url}/studies"
 
     def put(data: bytes) -> None:
@@ -117,7 +127,15 @@ def _fill(stack: Stack, options: Options) -> dict[str, bytes]:
         list(pool.map(put, files.values()))
         half = options.studies // 2 * 4
         names = ["Doe^Jane"] * half + ["Roe^Richard"] * (len(deleted) - half)
-        list(pool.map(put, [instance(*uids, PatientName=name) for uids, name in zip(deleted, names, strict=True)]))
+        list(
+            pool.map(
+                put,
+                [
+                    instance(*uids, PatientName=name)
+                    for uids, name in zip(deleted, names, strict=True)
+                ],
+            )
+        )
     return files
 
 
@@ -125,13 +143,19 @@ def _paths(study: str, instances: int) -> dict[str, tuple[str, str, str]]:
     """The UIDs of each instance, by its path: four series of different sizes."""
     sizes = [instances // 2, instances // 4, instances // 8]
     sizes.append(instances - sum(sizes))
-    uids = [(study, f"{study}.{e}", f"{study}.{e}.{n}") for e, size in enumerate(sizes, 1) for n in range(1, size + 1)]
+    uids = [
+        (study, f"{study}.{e}", f"{study}.{e}.{n}")
+        for e, size in enumerate(sizes, 1)
+        for n in range(1, size + 1)
+    ]
     return {"/".join(one): one for one in uids}
 
 
 def _set_faults(stack: Stack, seed: int) -> None:
     rules = [{**rule, "seed": seed + n} for n, rule in enumerate(STORE_FAULTS)]
-    requests.post(f"http://{stack.addresses.dicomstore}/_faults", json=rules, timeout=30).raise_for_status()
+    requests.post(
+        f"http://{stack.addresses.dicomstore}/_faults", json=rules, timeout=30
+    ).raise_for_status()
 
 
 def _send(stack: Stack, options: Options) -> set[tuple[str, str]]:
@@ -139,11 +163,18 @@ def _send(stack: Stack, options: Options) -> set[tuple[str, str]]:
     topics, bucket = stack.topology.topics, stack.topology.buckets["export"]
     for name, format_ in EXPORTS.items():
         path = f"studies/{STUDY if format_ == 'dicom' else JOINED}"
-        command = {"path": path, "destination": f"gs://{bucket}/{name}", "format": format_, "request_id": name}
+        command = {
+            "path": path,
+            "destination": f"gs://{bucket}/{name}",
+            "format": format_,
+            "request_id": name,
+        }
         stack.pubsub.publish(topics["exports"], command)
     wanted = {*((name, "") for name in EXPORTS), ("query", "")}
     for s in range(options.studies // 2):
-        stack.pubsub.publish(topics["deletes"], {"path": f"studies/1.9.{s}", "request_id": f"delete-{s}"})
+        stack.pubsub.publish(
+            topics["deletes"], {"path": f"studies/1.9.{s}", "request_id": f"delete-{s}"}
+        )
         wanted.add((f"delete-{s}", ""))
     studies = [f"1.9.{s}" for s in range(options.studies // 2, options.studies)]
     query = {"query": "PatientName=Roe^Richard", "max_studies": len(studies), "request_id": "query"}
@@ -167,7 +198,9 @@ def _kill_until(
     try:
         while missing := wanted - {(r["request_id"], r.get("member", "")) for r in records}:
             if time.monotonic() - began > options.timeout_s:
-                report.wrong.append(f"{len(missing)} outcomes never came, such as {sorted(missing)[:3]}")
+                report.wrong.append(
+                    f"{len(missing)} outcomes never came, such as {sorted(missing)[:3]}"
+                )
                 break
             records += watch.take(1.0)
     finally:
@@ -197,10 +230,14 @@ def _check(
         report.wrong.append(f"outcomes: {len(said)} ids for {len(wanted)} inputs")
     for record in first.values():
         if record["outcome"] != ("exported" if record["request_id"] in EXPORTS else "deleted"):
-            report.wrong.append(f"{record['request_id']}: {record['outcome']} {record.get('reason', '')}")
+            report.wrong.append(
+                f"{record['request_id']}: {record['outcome']} {record.get('reason', '')}"
+            )
     _check_objects(stack, stored, proxy, report)
     for s in {name.split(".")[2] for name, _ in said if name.startswith("1.9")} | {"0"}:
-        answer = requests.get(f"{stack.addresses.dicomweb_url}/instances?StudyInstanceUID=1.9.{s}", timeout=60)
+        answer = requests.get(
+            f"{stack.addresses.dicomweb_url}/instances?StudyInstanceUID=1.9.{s}", timeout=60
+        )
         if answer.status_code != 204:
             report.wrong.append(f"study 1.9.{s} is not gone")
     left = requests.get(f"{stack.addresses.dicomweb_url}/studies?limit=100", timeout=60).json()
@@ -208,30 +245,64 @@ def _check(
         report.wrong.append(f"{len(left)} studies are left, and only two should be")
 
 
-def _check_objects(stack: Stack, stored: dict[str, bytes], proxy: FaultyProxy, report: Report) -> None:
+def _check_objects(
+    stack: Stack, stored: dict[str, bytes], proxy: FaultyProxy, report: Report
+) -> None:
     bucket = stack.topology.buckets["export"]
     objects = _list(stack, bucket)
-    files = {f"export/{path}.dcm": data for path, data in stored.items() if path.startswith(f"{STUDY}/")}
+    files = {
+        f"export/{path}.dcm": data for path, data in stored.items() if path.startswith(f"{STUDY}/")
+    }
     joined = {path: data for path, data in stored.items() if path.startswith(f"{JOINED}/")}
     alone = [*files, *(f"metadata/{path}.json" for path in joined)]
-    others = [f"zip/{JOINED}.zip", "metadata/metadata.ndjson", *(f"{name}/manifest.json" for name in EXPORTS)]
+    others = [
+        f"zip/{JOINED}.zip",
+        "metadata/metadata.ndjson",
+        *(f"{name}/manifest.json" for name in EXPORTS),
+    ]
     if missing := {*alone, *others} - objects.keys():
         report.wrong.append(f"{len(missing)} objects are missing, such as {sorted(missing)[:3]}")
         return
     if more := objects.keys() - {*alone, *others}:
         report.wrong.append(f"{len(more)} objects too many, such as {sorted(more)[:3]}")
-    if differing := [name for name, data in files.items() if objects[name]["crc32c"] != _crc32c(data)]:
+    if differing := [
+        name for name, data in files.items() if objects[name]["crc32c"] != _crc32c(data)
+    ]:
         report.wrong.append(f"{len(differing)} objects differ")
-    with zipfile.ZipFile(io.BytesIO(stack.buckets.download(bucket, f"zip/{JOINED}.zip"))) as archive:
-        if {name: archive.read(name) for name in archive.namelist()} != {f"{p}.dcm": d for p, d in joined.items()}:
-            report.wrong.append(f"the zip of {len(archive.namelist())} members does not hold what is stored")
-    lines = [json.loads(line) for line in stack.buckets.download(bucket, "metadata/metadata.ndjson").splitlines()]
-    if sorted(f"{one['study']}/{one['series']}/{one['instance']}" for one in lines) != sorted(joined):
+    with zipfile.ZipFile(
+        io.BytesIO(stack.buckets.download(bucket, f"zip/{JOINED}.zip"))
+    ) as archive:
+        if {name: archive.read(name) for name in archive.namelist()} != {
+            f"{p}.dcm": d for p, d in joined.items()
+        }:
+            report.wrong.append(
+                f"the zip of {len(archive.namelist())} members does not hold what is stored"
+            )
+    lines = [
+        json.loads(line)
+        for line in stack.buckets.download(bucket, "metadata/metadata.ndjson").splitlines()
+    ]
+    if sorted(f"{one['study']}/{one['series']}/{one['instance']}" for one in lines) != sorted(
+        joined
+    ):
         report.wrong.append(f"the metadata has {len(lines)} lines for {len(joined)} instances")
     members = [f"{path}.dcm" for path in joined]
-    for name, wanted in (("export", list(files)), ("zip", members), ("metadata", alone[len(files) :])):
-        _check_manifest(json.loads(stack.buckets.download(bucket, f"{name}/manifest.json")), wanted, objects, report)
-    made = {path.rpartition(" ")[2]: n for (m, path, status), n in proxy.seen.answers.items() if status == 200}
+    for name, wanted in (
+        ("export", list(files)),
+        ("zip", members),
+        ("metadata", alone[len(files) :]),
+    ):
+        _check_manifest(
+            json.loads(stack.buckets.download(bucket, f"{name}/manifest.json")),
+            wanted,
+            objects,
+            report,
+        )
+    made = {
+        path.rpartition(" ")[2]: n
+        for (m, path, status), n in proxy.seen.answers.items()
+        if status == 200
+    }
     if twice := [name for name in alone if made.get(name, 1) != 1]:
         report.wrong.append(f"{len(twice)} objects were written more than once")
 
@@ -241,8 +312,14 @@ def _check_manifest(
 ) -> None:
     named = [entry["name"] for entry in manifest["objects"]]
     if sorted(named) != sorted(wanted) or not manifest["complete"]:
-        report.wrong.append(f"a manifest names {len(named)} objects, complete: {manifest['complete']}")
-    if [one for one in manifest["objects"] if "crc32c" in one and one["crc32c"] != objects[one["name"]]["crc32c"]]:
+        report.wrong.append(
+            f"a manifest names {len(named)} objects, complete: {manifest['complete']}"
+        )
+    if [
+        one
+        for one in manifest["objects"]
+        if "crc32c" in one and one["crc32c"] != objects[one["name"]]["crc32c"]
+    ]:
         report.wrong.append("a manifest has a wrong checksum")
 
 
@@ -270,12 +347,18 @@ def main() -> int:
     parser.add_argument("--kill-every", type=float, default=3.0, help="seconds, on average")
     parser.add_argument("--seed", type=int, default=1)
     flags = parser.parse_args()
-    options = Options(flags.instances, flags.joined, flags.studies, flags.kill_every, seed=flags.seed)
+    options = Options(
+        flags.instances, flags.joined, flags.studies, flags.kill_every, seed=flags.seed
+    )
     with tempfile.TemporaryDirectory() as folder:
         report = run(options, Path(folder))
-    print(f"{options.instances} instances exported, {options.studies} studies deleted in {report.seconds:.0f} s")
+    print(
+        f"{options.instances} instances exported, {options.studies} studies deleted in {report.seconds:.0f} s"
+    )
     print(f"kill -9: {report.kills}; faults of the bucket: {report.faults}")
-    print(f"outcome records: {report.records}, of these {report.repeated} repeated under an id that had come before")
+    print(
+        f"outcome records: {report.records}, of these {report.repeated} repeated under an id that had come before"
+    )
     for line in report.wrong:
         print(f"WRONG: {line}")
     return 1 if report.wrong else 0

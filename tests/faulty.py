@@ -1,4 +1,5 @@
-"""A proxy in front of a server that loses requests and answers at random, for servers that cannot do so themselves."""
+"""A proxy in front of a server that loses requests and answers at random, for servers that cannot
+do so themselves."""
 
 import collections
 import http.client
@@ -36,7 +37,8 @@ class Seen:
 
 
 class FaultyProxy(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Forwards to `server`, or to what `upstream` is set to; faults are drawn from one seeded generator."""
+    """Forwards to `server`, or to what `upstream` is set to; faults are drawn from one seeded
+    generator."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -46,7 +48,9 @@ class FaultyProxy(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urllib.parse.urlsplit(server).netloc
         self.chances, self.seen = chances, Seen()
-        self.lose = list[bytes]()  # each makes the answer to the next request that has it in its body be lost
+        self.lose = list[
+            bytes
+        ]()  # each makes the answer to the next request that has it in its body be lost
         self._random, self._lock = random.Random(seed), threading.Lock()
 
     @property
@@ -105,7 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._upstream.request(self.command, self.path, body, headers)
         answer = self._upstream.getresponse()
         data = answer.read()
-        self.server.note(self.command, self.path.partition("?")[0] + self._object_of(body), answer.status)
+        self.server.note(
+            self.command, self.path.partition("?")[0] + self._object_of(body), answer.status
+        )
         if fault == "lost":
             self._reset()
             return
@@ -120,7 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
         del head
         return " " + rest.partition(b'"')[0].decode() if mark and self.command == "POST" else ""
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False) -> None:
+    def _answer(
+        self, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -1,4 +1,5 @@
-"""Writes the settings table of the README from the code: `make docs`. A test fails when the two differ."""
+"""Writes the settings table of the README from the code: `make docs`. A test fails when the two
+differ."""
 
 from pathlib import Path
 
@@ -12,8 +13,18 @@ def settings_table() -> str:
     """The table, one row for each setting."""
     rows = ["| variable | default | used by | what it is |", "| --- | --- | --- | --- |"]
     for setting in SETTINGS:
-        default = "*required*" if setting.default is None else f"`{setting.default}`" if setting.default else "empty"
-        functions = "all" if len(setting.functions) == 4 else ", ".join(f"`{name}`" for name in setting.functions)
+        default = (
+            "*required*"
+            if setting.default is None
+            else f"`{setting.default}`"
+            if setting.default
+            else "empty"
+        )
+        functions = (
+            "all"
+            if len(setting.functions) == 4
+            else ", ".join(f"`{name}`" for name in setting.functions)
+        )
         rows.append(f"| `{setting.name}` | {default} | {functions} | {setting.help} |")
     return "\n".join(rows)
 

@@ -1,4 +1,5 @@
-"""Small inputs, made without a DICOM library: what a test knows of them does not come from what it tests."""
+"""Small inputs, made without a DICOM library: what a test knows of them does not come from what it
+tests."""
 
 import io
 import json
@@ -16,8 +17,11 @@ LONG = ("OB", "OW", "SQ", "UN", "UT")
 Uids = tuple[str, str, str]  # study, series, instance
 
 
-def element(tag: int, vr: str, value: bytes, syntax: str = EXPLICIT, *, undefined: bool = False) -> bytes:
-    """One element; with `undefined` its length is not said and the value ends in a delimiter of its own."""
+def element(
+    tag: int, vr: str, value: bytes, syntax: str = EXPLICIT, *, undefined: bool = False
+) -> bytes:
+    """One element; with `undefined` its length is not said and the value ends in a delimiter of its
+    own."""
     order = ">" if syntax == BIG_ENDIAN else "<"
     value += (b"\0" if vr in ("UI", "OB", "UN") else b" ") * (len(value) % 2)
     length = 0xFFFFFFFF if undefined else len(value)
@@ -32,17 +36,29 @@ def element(tag: int, vr: str, value: bytes, syntax: str = EXPLICIT, *, undefine
 def meta(syntax: str = EXPLICIT, sop_class: str = CT, instance: str = "1.2.3") -> bytes:
     """Preamble and group 2."""
     body = element(0x00020001, "OB", b"\0\1") + element(0x00020002, "UI", sop_class.encode())
-    body += element(0x00020003, "UI", instance.encode()) + element(0x00020010, "UI", syntax.encode())
+    body += element(0x00020003, "UI", instance.encode()) + element(
+        0x00020010, "UI", syntax.encode()
+    )
     body += element(0x00020012, "UI", b"1.2.826.0.1.3680043.10.1462.0")
     return bytes(128) + b"DICM" + element(0x00020000, "UL", struct.pack("<I", len(body))) + body
 
 
-def dicom(uids: Uids, pixels: bytes = b"\1\2\3\4", *, syntax: str = EXPLICIT, private: bytes = b"") -> bytes:
+def dicom(
+    uids: Uids, pixels: bytes = b"\1\2\3\4", *, syntax: str = EXPLICIT, private: bytes = b""
+) -> bytes:
     """A Part 10 file; `private` is put before the study UID as it is."""
     study, series, instance = (uid.encode() for uid in uids)
-    data = element(0x00080005, "CS", b"ISO_IR 192", syntax) + element(0x00080016, "UI", CT.encode(), syntax)
-    data += element(0x00080018, "UI", instance, syntax) + element(0x00080060, "CS", b"CT", syntax) + private
-    data += element(0x00100010, "PN", b"Doe^Jane", syntax) + element(0x00100020, "LO", b"PAT1", syntax)
+    data = element(0x00080005, "CS", b"ISO_IR 192", syntax) + element(
+        0x00080016, "UI", CT.encode(), syntax
+    )
+    data += (
+        element(0x00080018, "UI", instance, syntax)
+        + element(0x00080060, "CS", b"CT", syntax)
+        + private
+    )
+    data += element(0x00100010, "PN", b"Doe^Jane", syntax) + element(
+        0x00100020, "LO", b"PAT1", syntax
+    )
     data += element(0x0020000D, "UI", study, syntax) + element(0x0020000E, "UI", series, syntax)
     data += element(0x7FE00010, "OW", pixels, syntax)
     if syntax == DEFLATED:
@@ -84,7 +100,9 @@ def metadata(uids: Uids, **more: object) -> bytes:
         "00280102": ("US", 7),
         "00280103": ("US", 0),
     }
-    document: dict[str, object] = {tag: {"vr": vr, "Value": [value]} for tag, (vr, value) in values.items()}
+    document: dict[str, object] = {
+        tag: {"vr": vr, "Value": [value]} for tag, (vr, value) in values.items()
+    }
     document["7FE00010"] = {"vr": "OB", "BulkDataURI": "jpeg-image"}
     return json.dumps([{**document, **more}]).encode()
 

@@ -1,4 +1,5 @@
-"""The bare loop: copies objects from bucket to store with requests, and nothing else. Prints seconds and CPU seconds.
+"""The bare loop: copies objects from bucket to store with requests, and nothing else. Prints
+seconds and CPU seconds.
 
 python loop.py BUCKET_URL STORE_URL NAMES_FILE THREADS
 """
@@ -32,7 +33,10 @@ def main() -> None:
             quoted = quote(name, safe="")
             with session.get(f"{bucket}/o/{quoted}?alt=media", stream=True, timeout=60) as source:
                 answer = session.post(
-                    store, data=Body(source), headers={"Content-Type": "application/dicom"}, timeout=60
+                    store,
+                    data=Body(source),
+                    headers={"Content-Type": "application/dicom"},
+                    timeout=60,
                 )
                 answer.raise_for_status()
 

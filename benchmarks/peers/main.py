@@ -1,4 +1,5 @@
-"""What the store function is measured against: the function that anybody writes first, and one that does nothing."""
+"""What the store function is measured against: the function that anybody writes first, and one that
+does nothing."""
 
 import base64
 import json
@@ -26,5 +27,7 @@ def naive(request: flask.Request) -> str:
     bucket = f"{os.environ['STORAGE_EMULATOR_HOST']}/storage/v1/b/{event['bucket']}"
     data = requests.get(f"{bucket}/o/{name}?alt=media", timeout=60).content
     url = f"{os.environ['HEALTHCARE_ENDPOINT']}/{os.environ['DICOM_STORE']}/dicomWeb/studies"
-    requests.post(url, data=data, headers={"Content-Type": "application/dicom"}, timeout=60).raise_for_status()
+    requests.post(
+        url, data=data, headers={"Content-Type": "application/dicom"}, timeout=60
+    ).raise_for_status()
     return "ok"

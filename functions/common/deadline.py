@@ -12,7 +12,8 @@ class Deadline:
     """The time one invocation may take, counted from when this was made.
 
     Args:
-        budget_s: seconds in all; less than the function's timeout, which is less than the ack deadline.
+        budget_s: seconds in all; less than the function's timeout, which is less than the ack
+            deadline.
     """
 
     budget_s: float
@@ -32,7 +33,8 @@ class Deadline:
             raise RetryableError("deadline_exceeded")
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep, and say whether it was done; return at once with False when the time left is no longer than that."""
+        """Sleep, and say whether it was done; return at once with False when the time left is no
+        longer than that."""
         if seconds >= self.remaining_s():
             return False
         time.sleep(seconds)

@@ -1,12 +1,13 @@
 """The two kinds of failure, because there are two things to do about one.
 
-    DicomFunctionsError(reason)          str() is the reason code, never a server's text (it may hold patient data)
-    ├─ PermanentError                    trying again cannot help: record the outcome, quarantine, acknowledge
-    └─ RetryableError(retry_after_s)     trying again may help: answer 503, Pub/Sub backs off and delivers again
+    DicomFunctionsError(reason)          str() is the reason code, never a server's text (it may
+    hold patient data) ├─ PermanentError                    trying again cannot help: record the
+    outcome, quarantine, acknowledge └─ RetryableError(retry_after_s)     trying again may help:
+    answer 503, Pub/Sub backs off and delivers again
 
-Anything else that is raised is a bug: one log line with its type and place, answered like a RetryableError.
-Missing credentials or permissions are retryable on purpose: they are an operator's slip that heals, and must
-not send a night of scans to quarantine.
+Anything else that is raised is a bug: one log line with its type and place, answered like a
+RetryableError. Missing credentials or permissions are retryable on purpose: they are an operator's
+slip that heals, and must not send a night of scans to quarantine.
 """
 
 from typing import Final, Literal, get_args
@@ -43,7 +44,8 @@ class DicomFunctionsError(Exception):
 class PermanentError(DicomFunctionsError):
     """Trying again cannot help.
 
-    `detail` is one line of our own words for a person (never a server's text, a name or a patient's attribute).
+    `detail` is one line of our own words for a person (never a server's text, a name or a patient's
+    attribute).
     """
 
     def __init__(self, reason: PermanentReason, detail: str = "") -> None:
@@ -52,7 +54,8 @@ class PermanentError(DicomFunctionsError):
 
 
 class NothingToStoreError(PermanentError):
-    """unsupported_input, of a file that is no image and does not claim to be: a DICOMDIR, a text, a viewer.
+    """unsupported_input, of a file that is no image and does not claim to be: a DICOMDIR, a text, a
+    viewer.
 
     In an archive it is skipped; the archive is not the worse for it.
     """
@@ -70,7 +73,8 @@ class RetryableError(DicomFunctionsError):
 
 
 class SupersededError(DicomFunctionsError):
-    """The object an event speaks of is gone or was overwritten: nothing is left to do for this event."""
+    """The object an event speaks of is gone or was overwritten: nothing is left to do for this
+    event."""
 
     def __init__(self) -> None:
         super().__init__("superseded")

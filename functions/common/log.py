@@ -1,7 +1,7 @@
 """The only place that logs: one JSON object a line on standard output, as Cloud Logging reads it.
 
-A field is written only when its name is on the list below. So no object name, patient attribute, query value,
-token or server's text reaches a log by accident: there is no field to put it in.
+A field is written only when its name is on the list below. So no object name, patient attribute,
+query value, token or server's text reaches a log by accident: there is no field to put it in.
 """
 
 import json
@@ -42,7 +42,8 @@ def log(severity: Severity, event: str, *, trace: str = "", **fields: object) ->
     Args:
         severity: as Cloud Logging knows it.
         event: what happened, in one word such as `outcome` or `retry`.
-        trace: `projects/P/traces/T`, so that Cloud Logging groups the lines of one request; left out when empty.
+        trace: `projects/P/traces/T`, so that Cloud Logging groups the lines of one request; left
+            out when empty.
         fields: those of FIELDS; empty ones are left out.
 
     Raises:

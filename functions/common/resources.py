@@ -1,4 +1,5 @@
-"""Names of things: the DICOM store, what is in it, and where objects go. All are validated when they are made."""
+"""Names of things: the DICOM store, what is in it, and where objects go. All are validated when
+they are made."""
 
 import re
 from dataclasses import dataclass
@@ -8,11 +9,16 @@ from urllib.parse import quote
 
 from functions.common.errors import PermanentError
 
-# PS3.5 section 9.1: digits and dots, at most 64. Leading zeros are left to the DICOM store, which takes them.
+# PS3.5 section 9.1: digits and dots, at most 64. Leading zeros are left to the DICOM store, which
+# takes them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _UID_LENGTH = 64
-_STORE = re.compile(r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}/dicomStores/[\w.-]{1,256}", re.ASCII)
-_OPERATION = re.compile(r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}/operations/[\w-]{1,256}", re.ASCII)
+_STORE = re.compile(
+    r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}/dicomStores/[\w.-]{1,256}", re.ASCII
+)
+_OPERATION = re.compile(
+    r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}/operations/[\w-]{1,256}", re.ASCII
+)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
 _OBJECT_NAME_BYTES = 1024
 
@@ -44,7 +50,9 @@ class Resource:
             raise PermanentError("invalid_command", "an instance needs its series")
         for uid in filter(None, (self.study, self.series, self.instance)):
             if not is_uid(uid):
-                raise PermanentError("invalid_command", "a UID is digits and dots, at most 64 characters")
+                raise PermanentError(
+                    "invalid_command", "a UID is digits and dots, at most 64 characters"
+                )
         if not self.study:
             raise PermanentError("invalid_command", "a study UID is needed")
 
@@ -57,10 +65,14 @@ class Resource:
         """
         parts = path.strip().removeprefix("/").split("/")
         if parts[0::2] != ["studies", "series", "instances"][: len(parts) // 2] or len(parts) % 2:
-            raise PermanentError("invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]")
+            raise PermanentError(
+                "invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]"
+            )
         uids = parts[1::2]
         if not all(uids):
-            raise PermanentError("invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]")
+            raise PermanentError(
+                "invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]"
+            )
         return cls(*uids)
 
     def __str__(self) -> str:
@@ -93,7 +105,9 @@ class DicomStoreName:
 
     def owns_operation(self, operation: str) -> bool:
         """Whether it is the name of an operation of this store's dataset."""
-        return _OPERATION.fullmatch(operation) is not None and operation.startswith(self.dataset + "/operations/")
+        return _OPERATION.fullmatch(operation) is not None and operation.startswith(
+            self.dataset + "/operations/"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,8 @@ class ObjectRef:
     """One object of a bucket at one generation (0: whichever is live).
 
     Raises:
-        PermanentError: invalid_event, when the bucket or the object's name cannot be one of Cloud Storage.
+        PermanentError: invalid_event, when the bucket or the object's name cannot be one of Cloud
+            Storage.
     """
 
     bucket: str
@@ -111,7 +126,11 @@ class ObjectRef:
     def __post_init__(self) -> None:
         if not is_bucket(self.bucket):
             raise PermanentError("invalid_event", "not the name of a bucket")
-        if not self.name or len(self.name.encode(errors="replace")) > _OBJECT_NAME_BYTES or self.generation < 0:
+        if (
+            not self.name
+            or len(self.name.encode(errors="replace")) > _OBJECT_NAME_BYTES
+            or self.generation < 0
+        ):
             raise PermanentError("invalid_event", "not the name of an object")
 
     @property
@@ -125,8 +144,8 @@ class GcsPrefix:
     """`gs://bucket/prefix`, the prefix without slashes at its ends and perhaps empty.
 
     Raises:
-        PermanentError: invalid_command, when the bucket is malformed or the prefix has empty, `.` or `..` segments
-            or control characters.
+        PermanentError: invalid_command, when the bucket is malformed or the prefix has empty, `.`
+            or `..` segments or control characters.
     """
 
     bucket: str
@@ -134,8 +153,15 @@ class GcsPrefix:
 
     def __post_init__(self) -> None:
         segments = self.prefix.split("/") if self.prefix else []
-        good = all(s not in ("", ".", "..") and s.isprintable() and len(s.encode()) <= 255 for s in segments)
-        if not is_bucket(self.bucket) or not good or len(self.prefix.encode()) > _OBJECT_NAME_BYTES // 2:
+        good = all(
+            s not in ("", ".", "..") and s.isprintable() and len(s.encode()) <= 255
+            for s in segments
+        )
+        if (
+            not is_bucket(self.bucket)
+            or not good
+            or len(self.prefix.encode()) > _OBJECT_NAME_BYTES // 2
+        ):
             raise PermanentError("invalid_command", "a destination is gs://bucket/prefix")
 
     @classmethod
@@ -155,7 +181,11 @@ class GcsPrefix:
 
     def contains(self, other: "GcsPrefix") -> bool:
         """Whether the other is this folder or inside it."""
-        inside = not self.prefix or other.prefix == self.prefix or other.prefix.startswith(self.prefix + "/")
+        inside = (
+            not self.prefix
+            or other.prefix == self.prefix
+            or other.prefix.startswith(self.prefix + "/")
+        )
         return other.bucket == self.bucket and inside
 
 

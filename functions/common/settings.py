@@ -1,4 +1,5 @@
-"""The only place that reads the environment. One table: it is read, checked, and shown in the README."""
+"""The only place that reads the environment. One table: it is read, checked, and shown in the
+README."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -16,15 +17,21 @@ EXPORT: Final = "export_resource"
 SEARCH: Final = "search"
 _ALL: Final = (STORE, DELETE, EXPORT, SEARCH)
 _EVENT: Final = (STORE, DELETE, EXPORT)
-STORAGE_CLASSES: Final = ("", "STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")  # empty: the store's default
+STORAGE_CLASSES: Final = (
+    "",
+    "STANDARD",
+    "NEARLINE",
+    "COLDLINE",
+    "ARCHIVE",
+)  # empty: the store's default
 
 
 @dataclass(frozen=True)
 class Setting:
     """One environment variable.
 
-    `parse` raises ValueError with what the variable takes. A setting without a default is required by the
-    functions in `functions`; the others leave it alone.
+    `parse` raises ValueError with what the variable takes. A setting without a default is required
+    by the functions in `functions`; the others leave it alone.
     """
 
     name: str
@@ -35,7 +42,9 @@ class Setting:
 
 
 SETTINGS: Final = (
-    Setting("DICOM_STORE", DicomStoreName, None, "`projects/P/locations/L/datasets/D/dicomStores/S`"),
+    Setting(
+        "DICOM_STORE", DicomStoreName, None, "`projects/P/locations/L/datasets/D/dicomStores/S`"
+    ),
     Setting(
         "HEALTHCARE_ENDPOINT",
         values.url,
@@ -71,8 +80,20 @@ SETTINGS: Final = (
         "The bucket whose objects are stored; events of others are refused.",
         (STORE,),
     ),
-    Setting("QUARANTINE_BUCKET", values.bucket, None, "Where objects go that can never be stored.", (STORE,)),
-    Setting("UPLOADS_TOPIC", values.topic, None, "Where a large archive's continuation is published.", (STORE,)),
+    Setting(
+        "QUARANTINE_BUCKET",
+        values.bucket,
+        None,
+        "Where objects go that can never be stored.",
+        (STORE,),
+    ),
+    Setting(
+        "UPLOADS_TOPIC",
+        values.topic,
+        None,
+        "Where a large archive's continuation is published.",
+        (STORE,),
+    ),
     Setting(
         "STORAGE_CLASS",
         values.by_prefix(*STORAGE_CLASSES),
@@ -103,7 +124,9 @@ SETTINGS: Final = (
     ),
     Setting(
         "PAIR_WAIT_S",
-        values.whole(1, 7200),  # redeliveries go on for 8,430 s (infra/topology.json); then it would be a dead letter
+        values.whole(
+            1, 7200
+        ),  # redeliveries go on for 8,430 s (infra/topology.json); then it would be a dead letter
         "1800",
         "Seconds that metadata or a JPEG waits for its other half, from when it was written, before it is quarantined;"
         " at most 7200.",
@@ -151,7 +174,13 @@ SETTINGS: Final = (
         "Bytes of the name of a file in an archive, folders included.",
         (STORE,),
     ),
-    Setting("DELETES_TOPIC", values.topic, None, "Where a long delete's continuation is published.", (DELETE,)),
+    Setting(
+        "DELETES_TOPIC",
+        values.topic,
+        None,
+        "Where a long delete's continuation is published.",
+        (DELETE,),
+    ),
     Setting(
         "DELETE_STORES",
         values.stores,
@@ -173,7 +202,13 @@ SETTINGS: Final = (
         "A command that would delete anything stored within so many hours is refused; 0: no such limit.",
         (DELETE,),
     ),
-    Setting("EXPORTS_TOPIC", values.topic, None, "Where the parts of a large export are published.", (EXPORT,)),
+    Setting(
+        "EXPORTS_TOPIC",
+        values.topic,
+        None,
+        "Where the parts of a large export are published.",
+        (EXPORT,),
+    ),
     Setting(
         "EXPORT_DESTINATIONS",
         values.destinations,
@@ -258,7 +293,8 @@ SETTINGS: Final = (
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of SETTINGS; those that the function does not use have their default or are None."""
+    """The values of SETTINGS; those that the function does not use have their default or are
+    None."""
 
     dicom_store: DicomStoreName
     healthcare_endpoint: str
@@ -303,7 +339,8 @@ class Settings:
         """Read what this function needs.
 
         Raises:
-            SettingsError: a variable is missing or malformed; the message names it and says what it takes.
+            SettingsError: a variable is missing or malformed; the message names it and says what it
+                takes.
         """
         found: dict[str, Any] = {}
         for setting in SETTINGS:
@@ -328,6 +365,8 @@ class Settings:
             raise SettingsError("QUARANTINE_BUCKET must be another one than LANDING_BUCKET")
         moves = any(disposition == "move" for _, disposition in self.source_disposition.rules)
         if moves and self.move_destination is None:
-            raise SettingsError("MOVE_DESTINATION is not set: SOURCE_DISPOSITION has a move that needs it")
+            raise SettingsError(
+                "MOVE_DESTINATION is not set: SOURCE_DISPOSITION has a move that needs it"
+            )
         if self.move_destination and self.move_destination.bucket == self.landing_bucket:
             raise SettingsError("MOVE_DESTINATION must not be in LANDING_BUCKET")

@@ -1,4 +1,5 @@
-"""How the text of a setting becomes a value. Each function raises ValueError with what the setting takes."""
+"""How the text of a setting becomes a value. Each function raises ValueError with what the setting
+takes."""
 
 import json
 import re
@@ -11,8 +12,15 @@ from functions.common.resources import DicomStoreName, GcsPrefix, is_bucket
 
 T = TypeVar("T")
 
-# What a caller of the search function can be limited to. Names are not among them: the store matches them loosely.
-FIXABLE: Final = ("StudyInstanceUID", "PatientID", "AccessionNumber", "ReferringPhysicianName", "StudyDate")
+# What a caller of the search function can be limited to. Names are not among them: the store
+# matches them loosely.
+FIXABLE: Final = (
+    "StudyInstanceUID",
+    "PatientID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyDate",
+)
 
 
 @dataclass(frozen=True)
@@ -103,8 +111,12 @@ def stores(text: str) -> tuple[DicomStoreName, ...]:
 def origins(text: str) -> tuple[str, ...]:
     """Origins of web pages, with commas between, or *."""
     origins = tuple(filter(None, (item.strip() for item in text.split(","))))
-    if not all(o == "*" or re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?", o, re.ASCII) for o in origins):
-        raise ValueError("takes origins such as https://viewer.example.org, separated by commas, or *")
+    if not all(
+        o == "*" or re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?", o, re.ASCII) for o in origins
+    ):
+        raise ValueError(
+            "takes origins such as https://viewer.example.org, separated by commas, or *"
+        )
     return origins
 
 
@@ -114,7 +126,8 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def callers(text: str) -> dict[str, dict[str, str]]:
-    """Who may call, as addresses or as JSON with what each is limited to; nothing at all: everyone."""
+    """Who may call, as addresses or as JSON with what each is limited to; nothing at all:
+    everyone."""
     callers: object
     try:
         callers = json.loads(text) if text.startswith("{") else {name: {} for name in words(text)}
@@ -124,13 +137,19 @@ def callers(text: str) -> dict[str, dict[str, str]]:
         raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
     if not isinstance(callers, dict) or not all(map(_is_fixed, callers.values())):
         keys = ", ".join(FIXABLE)
-        raise ValueError(f'takes addresses separated by commas, or JSON {{"ADDRESS": {{"KEY": "VALUE"}}}} with {keys}')
+        raise ValueError(
+            f'takes addresses separated by commas, or JSON {{"ADDRESS": {{"KEY": "VALUE"}}}} with {keys}'
+        )
     return callers
 
 
 def _is_fixed(value: object) -> bool:
     return isinstance(value, dict) and all(
-        key in FIXABLE and isinstance(text, str) and text and text.isprintable() and not set("*?\\,") & set(text)
+        key in FIXABLE
+        and isinstance(text, str)
+        and text
+        and text.isprintable()
+        and not set("*?\\,") & set(text)
         for key, text in value.items()
     )
 
@@ -144,14 +163,17 @@ def destination(text: str) -> GcsPrefix | None:
 
 
 def by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
-    """`value`, or `prefix=value` several times, separated by commas; the value alone is for all other names."""
+    """`value`, or `prefix=value` several times, separated by commas; the value alone is for all
+    other names."""
 
     def parse(text: str) -> ByPrefix[str]:
         rules = {"": choices[0]}
         for item in filter(None, (i.strip() for i in text.split(","))):
             prefix, _, value = item.rpartition("=")
             if value not in choices:
-                raise ValueError(f"takes {', '.join(c or 'nothing' for c in choices)}, or PREFIX=one of these, …")
+                raise ValueError(
+                    f"takes {', '.join(c or 'nothing' for c in choices)}, or PREFIX=one of these, …"
+                )
             rules[prefix] = value
         return ByPrefix(tuple(rules.items()))
 

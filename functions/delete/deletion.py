@@ -1,11 +1,14 @@
-"""A delete on its way: what is left to do travels in messages, so that no state is kept anywhere else.
+"""A delete on its way: what is left to do travels in messages, so that no state is kept anywhere
+else.
 
-A study or a series is deleted by a long-running operation. The message that starts operations publishes their names in
-a follow-up message and is acknowledged; only follow-up messages wait. So a redelivery of either never starts what the
-follow-up knows of. One gap is left: the process is killed between the service's answer to DELETE and the publishing.
-Then DELETE is sent again, which is harmless: nothing can be stored below the target while the first operation runs
-(fact sheet section 6), so the second finds less or nothing; and a command that was delivered again or is old deletes
-only what was stored before it was given (`stored_since`), in all its follow-up messages too.
+A study or a series is deleted by a long-running operation. The message that starts operations
+publishes their names in a follow-up message and is acknowledged; only follow-up messages wait. So a
+redelivery of either never starts what the follow-up knows of. One gap is left: the process is
+killed between the service's answer to DELETE and the publishing. Then DELETE is sent again, which
+is harmless: nothing can be stored below the target while the first operation runs (fact sheet
+section 6), so the second finds less or nothing; and a command that was delivered again or is old
+deletes only what was stored before it was given (`stored_since`), in all its follow-up messages
+too.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,16 +18,17 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from functions.common import commands
+from functions.common.clients.dicomweb import CANCELLED, NOT_FOUND, DicomStore, Operation, uid
 from functions.common.deadline import Deadline, timestamp
-from functions.common.dicomweb import CANCELLED, NOT_FOUND, DicomStore, Operation, uid
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.outcomes import Word
+from functions.common.events import commands
+from functions.common.events.outcomes import Word
 from functions.common.resources import Resource
 
 RUNNING_MAX: Final = 5  # operations at once (fact sheet section 7)
 _TRIES: Final = 3
-# google.rpc: the operation may do better next time. Cancelled is not among them: somebody wanted that.
+# google.rpc: the operation may do better next time. Cancelled is not among them: somebody wanted
+# that.
 _WORTH_ANOTHER_TRY: Final = frozenset({4, NOT_FOUND, 8, 10, 13, 14})
 _POLL_S: Final = 0.25
 _POLL_MAX_S: Final = 10.0
@@ -37,7 +41,8 @@ _WHOLE: Final = commands.whole(0, 10**15)
 
 @dataclass
 class Target:
-    """One resource to delete. `operation` is empty until it was started; `series` does not travel."""
+    """One resource to delete. `operation` is empty until it was started; `series` does not
+    travel."""
 
     resource: Resource
     instances: int = 0
@@ -61,8 +66,8 @@ class Settled:
 class Work:
     """A whole request: one target by path, or the studies that a query matched.
 
-    `asked` is when the command was published; `late`: it, or a follow-up of it, was delivered before; the counts are of
-    targets that have been settled.
+    `asked` is when the command was published; `late`: it, or a follow-up of it, was delivered
+    before; the counts are of targets that have been settled.
     """
 
     asked: str
@@ -79,7 +84,10 @@ class Work:
             "store": self.store,
             "by_query": self.by_query,
             "late": self.late,
-            "targets": [[str(t.resource), t.instances, t.size_bytes, t.tries, t.operation] for t in self.targets],
+            "targets": [
+                [str(t.resource), t.instances, t.size_bytes, t.tries, t.operation]
+                for t in self.targets
+            ],
             "counts": self.counts,
         }
 
@@ -117,7 +125,11 @@ def _target(item: object) -> Target:
         raise _MALFORMED
     path, instances, size_bytes, tries = item[:4]
     return Target(
-        Resource.parse(commands.text(path)), _WHOLE(instances), _WHOLE(size_bytes), _WHOLE(tries), operation=item[4]
+        Resource.parse(commands.text(path)),
+        _WHOLE(instances),
+        _WHOLE(size_bytes),
+        _WHOLE(tries),
+        operation=item[4],
     )
 
 
@@ -127,21 +139,25 @@ class Deletion:
     Args:
         store: to delete from.
         late: whether the command was delivered before, or was given long ago.
-        max_instances: a target that has more is refused: what is there now counts, not what a message says.
+        max_instances: a target that has more is refused: what is there now counts, not what a
+            message says.
         deadline: of the work; some time for publishing is left after it.
     """
 
-    def __init__(self, store: DicomStore, work: Work, late: bool, max_instances: int, deadline: Deadline) -> None:
+    def __init__(
+        self, store: DicomStore, work: Work, late: bool, max_instances: int, deadline: Deadline
+    ) -> None:
         self._store, self._work, self._late, self._deadline = store, work, late, deadline
         self._max_instances = max_instances
         self._started = False
 
     def advance(self) -> Iterator[Settled]:
-        """Poll what runs and start what waits; yields what ended. When it returns, either no target is left, or the
-        work has to go on in a follow-up message.
+        """Poll what runs and start what waits; yields what ended. When it returns, either no target
+        is left, or the work has to go on in a follow-up message.
 
         Raises:
-            RetryableError: before anything was started, so that the same message can be delivered again.
+            RetryableError: before anything was started, so that the same message can be delivered
+                again.
         """
         wait_s = _POLL_S
         while self._work.targets:
@@ -162,7 +178,8 @@ class Deletion:
         return self._ended(target, operation) if operation.done else None
 
     def _judged(self, target: Target, step: Callable[[Target], Settled | None]) -> Settled | None:
-        """A step with one target; where the store refuses it, that ends this target and not the whole request."""
+        """A step with one target; where the store refuses it, that ends this target and not the
+        whole request."""
         try:
             return step(target)
         except PermanentError as error:
@@ -192,8 +209,12 @@ class Deletion:
         if size and size.instances > self._max_instances:
             detail = f"{size.instances} instances are more than DELETE_MAX_INSTANCES"
             return Settled(target, "rejected", "rejected", detail)
-        if self._late and stored_since(self._store, target.resource, self._work.asked, self._deadline):
-            return Settled(target, "rejected", "rejected", "stored again after the command was given")
+        if self._late and stored_since(
+            self._store, target.resource, self._work.asked, self._deadline
+        ):
+            return Settled(
+                target, "rejected", "rejected", "stored again after the command was given"
+            )
         target.tries += 1
         operation = self._store.delete(target.resource, self._deadline)
         if operation and not operation.done:
@@ -202,12 +223,14 @@ class Deletion:
         return self._ended(target, operation or Operation("", done=True))
 
     def _ended(self, target: Target, operation: Operation) -> Settled | None:
-        """An operation that ended well may still have failed for some instances, and one that failed may have found
-        that nothing was left: what decides is what is left."""
+        """An operation that ended well may still have failed for some instances, and one that
+        failed may have found that nothing was left: what decides is what is left."""
         well = not operation.error_code and not operation.failures
         if self._gone(target.resource, _LAG_S if well else 0):
             return Settled(target, "deleted")
-        if target.tries < _TRIES and (operation.failures or operation.error_code in _WORTH_ANOTHER_TRY):
+        if target.tries < _TRIES and (
+            operation.failures or operation.error_code in _WORTH_ANOTHER_TRY
+        ):
             target.operation = ""
             return None
         if operation.error_code == CANCELLED:
@@ -230,9 +253,15 @@ class Deletion:
 
 
 def stored_since(
-    store: DicomStore, resource: Resource, moment: str, deadline: Deadline, *, when_unknown: bool = False
+    store: DicomStore,
+    resource: Resource,
+    moment: str,
+    deadline: Deadline,
+    *,
+    when_unknown: bool = False,
 ) -> bool:
-    """Whether any instance below `resource` was stored at that time or later; one request for each instance.
+    """Whether any instance below `resource` was stored at that time or later; one request for each
+    instance.
 
     Args:
         moment: RFC 3339; empty: unknown.
@@ -260,4 +289,6 @@ def stored_since(
 def _instances(store: DicomStore, resource: Resource, deadline: Deadline) -> Iterator[Resource]:
     params = [("includefield", "0020000D"), ("includefield", "0020000E")]
     for item in store.search_all(resource, "instances", params, deadline):
-        yield Resource(resource.study, resource.series or uid(item, "0020000E"), uid(item, "00080018"))
+        yield Resource(
+            resource.study, resource.series or uid(item, "0020000E"), uid(item, "00080018")
+        )

@@ -5,15 +5,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from functions.common import commands
-from functions.common.commands import Query
+from functions.common.clients.dicomweb import DicomStore, uid
 from functions.common.deadline import Deadline, age_s, timestamp, utc_now
-from functions.common.dicomweb import DicomStore, uid
 from functions.common.errors import PermanentError
-from functions.common.events import Message
-from functions.common.outcomes import Outcome, Outcomes
+from functions.common.events import commands
+from functions.common.events.commands import Query
+from functions.common.events.messages import Message
+from functions.common.events.outcomes import Outcome, Outcomes
+from functions.common.events.runtime import Services, View, event_function, request_id
 from functions.common.resources import DicomStoreName, Resource
-from functions.common.runtime import Services, View, event_function, request_id
 from functions.common.settings import DELETE, Settings
 from functions.delete.deletion import Deletion, Settled, Target, Work, stored_since
 
@@ -43,7 +43,9 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
         PermanentError: invalid_command; rejected, when a guard rail or the DICOM store refuses it.
         RetryableError: the DICOM store is busy or away.
     """
-    working = Deadline(max(1.0, deadline.remaining_s() - min(_PUBLISHING_S, deadline.remaining_s() / 4)))
+    working = Deadline(
+        max(1.0, deadline.remaining_s() - min(_PUBLISHING_S, deadline.remaining_s() / 4))
+    )
     if _is_follow_up(message):
         given = commands.read(message, _FOLLOW_UP)
         name, work = request_id(message, given), given["continue"]
@@ -60,7 +62,8 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     late = message.attempt > 1 or message.replayed
     work = Work(message.first_published, store.name.name, resource is None, targets, late=late)
     if resource is None and targets:
-        # The plan is published before anything is deleted: a redelivery of this command would find fewer studies.
+        # The plan is published before anything is deleted: a redelivery of this command would find
+        # fewer studies.
         _follow_up(name, work, services, deadline)
     else:
         _advance(name, work, message, services, outcomes, working)
@@ -80,7 +83,9 @@ def _scope(command: dict[str, Any], services: Services) -> tuple[DicomStore, Res
         store, resource = command["path"]
         return _allowed(store or services.settings.dicom_store, services), resource
     if "max_studies" not in command or command["query"].level != "studies":
-        raise PermanentError("invalid_command", "a delete by query is of studies and takes max_studies")
+        raise PermanentError(
+            "invalid_command", "a delete by query is of studies and takes max_studies"
+        )
     return _allowed(services.settings.dicom_store, services), None
 
 
@@ -91,8 +96,11 @@ def _allowed(name: DicomStoreName, services: Services) -> DicomStore:
     return services.dicom_store.of(name)
 
 
-def _targets(store: DicomStore, resource: Resource | None, command: dict[str, Any], deadline: Deadline) -> list[Target]:
-    """What is to be deleted, with its size; a query that matches more than `max_studies` is refused."""
+def _targets(
+    store: DicomStore, resource: Resource | None, command: dict[str, Any], deadline: Deadline
+) -> list[Target]:
+    """What is to be deleted, with its size; a query that matches more than `max_studies` is
+    refused."""
     if resource:
         return [_measured(store, resource, deadline)]
     wanted: int = command["max_studies"]
@@ -105,7 +113,11 @@ def _targets(store: DicomStore, resource: Resource | None, command: dict[str, An
 
 def _measured(store: DicomStore, resource: Resource, deadline: Deadline) -> Target:
     size = store.size(resource, deadline)
-    return Target(resource, size.instances, size.size_bytes, series=size.series) if size else Target(resource)
+    return (
+        Target(resource, size.instances, size.size_bytes, series=size.series)
+        if size
+        else Target(resource)
+    )
 
 
 def _dry_run(name: str, resource: Resource | None, targets: list[Target]) -> Outcome:
@@ -118,30 +130,46 @@ def _dry_run(name: str, resource: Resource | None, targets: list[Target]) -> Out
     }
     size_bytes = sum(target.size_bytes for target in found)
     reason = "" if found else "not_found"
-    return Outcome("dry_run", reason, request_id=name, resource=resource, size_bytes=size_bytes, counts=counts)
+    return Outcome(
+        "dry_run", reason, request_id=name, resource=resource, size_bytes=size_bytes, counts=counts
+    )
 
 
 def _guard(
-    store: DicomStore, targets: list[Target], command: dict[str, Any], settings: Settings, deadline: Deadline
+    store: DicomStore,
+    targets: list[Target],
+    command: dict[str, Any],
+    settings: Settings,
+    deadline: Deadline,
 ) -> None:
     instances = sum(target.instances for target in targets)
     if instances > settings.delete_max_instances:
-        raise PermanentError("rejected", f"{instances} instances are more than DELETE_MAX_INSTANCES")
+        raise PermanentError(
+            "rejected", f"{instances} instances are more than DELETE_MAX_INSTANCES"
+        )
     moments = [moment for moment in (timestamp(command.get("stored_before", "")),) if moment]
     if settings.delete_min_age_hours and (now := timestamp(utc_now())):
         moments.append(now - timedelta(hours=settings.delete_min_age_hours))
     if not moments:
         return
     for target in targets:
-        if stored_since(store, target.resource, min(moments).isoformat(), deadline, when_unknown=True):
+        if stored_since(
+            store, target.resource, min(moments).isoformat(), deadline, when_unknown=True
+        ):
             raise PermanentError("rejected", "something in it was stored too recently")
 
 
 def _advance(
-    name: str, work: Work, message: Message, services: Services, outcomes: Outcomes, deadline: Deadline
+    name: str,
+    work: Work,
+    message: Message,
+    services: Services,
+    outcomes: Outcomes,
+    deadline: Deadline,
 ) -> None:
     store = _allowed(_store_name(work.store), services)
-    # A follow-up is always fresh: what counts is the command, however many messages ago it was given.
+    # A follow-up is always fresh: what counts is the command, however many messages ago it was
+    # given.
     work.late = work.late or message.attempt > 1 or message.replayed
     asked = timestamp(work.asked)
     late = work.late or (asked is not None and age_s(asked) > _LATE_S)
@@ -180,10 +208,17 @@ def _outcome(name: str, settled: Settled, message: Message, member: str = "") ->
     target = settled.target
     gone = settled.word == "deleted" and not settled.reason
     outcome = Outcome(
-        settled.word, settled.reason, request_id=name, member=member, resource=target.resource, detail=settled.detail
+        settled.word,
+        settled.reason,
+        request_id=name,
+        member=member,
+        resource=target.resource,
+        detail=settled.detail,
     )
     if gone:
-        return replace(outcome, size_bytes=target.size_bytes, counts={"instances": target.instances})
+        return replace(
+            outcome, size_bytes=target.size_bytes, counts={"instances": target.instances}
+        )
     if settled.reason == "not_found" and message.attempt > 1:
         return replace(outcome, detail="nothing was there; an earlier delivery may have deleted it")
     return outcome
@@ -201,5 +236,7 @@ def _summary(name: str, work: Work) -> Outcome:
 
 
 def _follow_up(name: str, work: Work, services: Services, deadline: Deadline) -> None:
-    data = json.dumps({"continue": work.to_json(), "request_id": name}, separators=(",", ":")).encode()
+    data = json.dumps(
+        {"continue": work.to_json(), "request_id": name}, separators=(",", ":")
+    ).encode()
     services.topics.publish(services.settings.deletes_topic, data, {}, deadline)

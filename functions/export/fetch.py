@@ -1,4 +1,5 @@
-"""Retrieving for an export: whole studies as streams of parts, and single instances, frames, metadata, bulk data."""
+"""Retrieving for an export: whole studies as streams of parts, and single instances, frames,
+metadata, bulk data."""
 
 import codecs
 import json
@@ -9,17 +10,20 @@ from typing import Any, Final
 
 import requests
 
-from functions.common import http, multipart, part10
+from functions.common.clients import transport
+from functions.common.clients.dicomweb import DicomStore
+from functions.common.clients.transport import drain
 from functions.common.deadline import Deadline
-from functions.common.dicomweb import DicomStore
+from functions.common.dicom import multipart, part10
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.http import drain
 from functions.common.resources import Resource
 from functions.export.request import RENDERED, ExportRequest, Piece
 
 _JSON: Final = "application/dicom+json"
 _BULKDATA: Final = "application/octet-stream; transfer-syntax=*"
-_BULKDATA_PATH: Final = re.compile(r"/bulkdata/([0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*)(?:[?#]|$)", re.ASCII)
+_BULKDATA_PATH: Final = re.compile(
+    r"/bulkdata/([0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*)(?:[?#]|$)", re.ASCII
+)
 _IMAGES: Final = {"jpeg": b"\xff\xd8", "png": b"\x89PNG"}  # how they begin
 _BETWEEN: Final = re.compile(r"[\[\s,]*")
 _METADATA_LIMIT: Final = 64 * 1024 * 1024  # characters of one instance
@@ -28,8 +32,8 @@ _METADATA_LIMIT: Final = 64 * 1024 * 1024  # characters of one instance
 class Fetcher:
     """Retrieves what an export wants.
 
-    Everywhere: PermanentError not_found or rejected, when the store has not got it or refuses; RetryableError as
-    Transport.send, and when an answer breaks.
+    Everywhere: PermanentError not_found or rejected, when the store has not got it or refuses;
+    RetryableError as Transport.send, and when an answer breaks.
     """
 
     def __init__(self, store: DicomStore, request: ExportRequest, deadline: Deadline) -> None:
@@ -37,7 +41,8 @@ class Fetcher:
         self._accept = f'multipart/related; type="application/dicom"; transfer-syntax={request.transfer_syntax}'
 
     def parts(self, resource: Resource) -> Iterator[multipart.Piece]:
-        """The instances of a study, a series or one instance: for each PartStart, its bytes, PartEnd."""
+        """The instances of a study, a series or one instance: for each PartStart, its bytes,
+        PartEnd."""
         with self._good(self._store.get(resource, (), self._accept, self._deadline)) as response:
             yield from self._pieces(response)
 
@@ -52,15 +57,20 @@ class Fetcher:
         return _having(_IMAGES[self._request.format], 0, body)
 
     def metadata(self, resource: Resource) -> Iterator[bytes]:
-        """The DICOM JSON of each instance of a study, a series or one instance, one after the other."""
-        with self._good(self._store.get(resource, ("metadata",), _JSON, self._deadline)) as response:
-            yield from split_array(http.chunks(response, self._deadline))
+        """The DICOM JSON of each instance of a study, a series or one instance, one after the
+        other."""
+        with self._good(
+            self._store.get(resource, ("metadata",), _JSON, self._deadline)
+        ) as response:
+            yield from split_array(transport.chunks(response, self._deadline))
 
     def bulkdata(self, resource: Resource) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Each bulk data of an instance: its path, such as 7FE00010 or 00400100/0/00100010, and its bytes.
+        """Each bulk data of an instance: its path, such as 7FE00010 or 00400100/0/00100010, and its
+        bytes.
 
         Raises:
-            PermanentError: rejected, after the others, when it has one that is not named as expected.
+            PermanentError: rejected, after the others, when it has one that is not named as
+                expected.
         """
         for text in self.metadata(resource):
             paths = set(_bulkdata_paths(json.loads(text)))
@@ -70,8 +80,8 @@ class Fetcher:
                 raise PermanentError("rejected", "a BulkDataURI of a form that is not known")
 
     def gives(self, piece: Piece) -> bool:
-        """Whether the store answers when it is asked for this: only the beginning of an answer is read. A refusal is an
-        answer."""
+        """Whether the store answers when it is asked for this: only the beginning of an answer is
+        read. A refusal is an answer."""
         if self._request.format in RENDERED:
             stream = self.rendered(piece)
         elif self._request.format in ("dicom", "zip"):
@@ -93,7 +103,7 @@ class Fetcher:
     def _pieces(self, response: requests.Response) -> Iterator[multipart.Piece]:
         """The parts of an answer; one that is not multipart is one part."""
         content_type = response.headers.get("Content-Type", "")
-        chunks = http.chunks(response, self._deadline)
+        chunks = transport.chunks(response, self._deadline)
         if multipart.media_type(content_type)[0].startswith("multipart/"):
             yield from multipart.read(chunks, content_type)
             return
@@ -127,7 +137,8 @@ def _first_part(pieces: Iterator[multipart.Piece]) -> Iterator[bytes]:
 
 
 def _having(magic: bytes, at: int, stream: Iterator[bytes]) -> Iterator[bytes]:
-    """The stream, if it has these bytes there: an answer of 200 may still be something else, such as a proxy's page.
+    """The stream, if it has these bytes there: an answer of 200 may still be something else, such
+    as a proxy's page.
 
     Raises:
         RetryableError: unavailable, when it has not.
@@ -144,14 +155,17 @@ def _having(magic: bytes, at: int, stream: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def by_instance_uid(pieces: list[Piece]) -> dict[str, Piece]:
-    """The pieces by their SOP Instance UID, but for those that share one: they are retrieved by all three UIDs."""
+    """The pieces by their SOP Instance UID, but for those that share one: they are retrieved by all
+    three UIDs."""
     uses = Counter(piece.resource.instance for piece in pieces)
-    return {piece.resource.instance: piece for piece in pieces if uses[piece.resource.instance] == 1}
+    return {
+        piece.resource.instance: piece for piece in pieces if uses[piece.resource.instance] == 1
+    }
 
 
 def identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
-    """Which of the wanted pieces a file that came with others is; None also where that cannot be read: it is retrieved
-    by its UIDs afterwards."""
+    """Which of the wanted pieces a file that came with others is; None also where that cannot be
+    read: it is retrieved by its UIDs afterwards."""
     try:
         return wanted.get(part10.read_instance_uid(data, whole=False))
     except (PermanentError, part10.MoreNeededError):
@@ -186,8 +200,8 @@ def split_array(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _bulkdata_paths(dataset: Any) -> Iterator[str]:
-    """The paths of all BulkDataURI, however deep; empty where one is not as expected. Of the server's URI only the
-    checked path is used."""
+    """The paths of all BulkDataURI, however deep; empty where one is not as expected. Of the
+    server's URI only the checked path is used."""
     if isinstance(dataset, dict):
         if "BulkDataURI" in dataset:
             found = _BULKDATA_PATH.search(str(dataset["BulkDataURI"]))

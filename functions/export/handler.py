@@ -1,17 +1,18 @@
-"""Retrieve studies, series or instances and write them to a bucket: as DICOM, images, metadata, bulk data or a zip."""
+"""Retrieve studies, series or instances and write them to a bucket: as DICOM, images, metadata,
+bulk data or a zip."""
 
 import json
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from functions.common import commands
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events import Message
+from functions.common.events import commands
+from functions.common.events.messages import Message
+from functions.common.events.outcomes import Outcome, Outcomes, Word, outcome_id
+from functions.common.events.runtime import Services, View, event_function, request_id
 from functions.common.log import log
-from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
 from functions.common.resources import GcsPrefix, Resource
-from functions.common.runtime import Services, View, event_function, request_id
 from functions.common.settings import EXPORT
 from functions.export.join import complete_zip, join_parts, write_lines
 from functions.export.manifest import write_manifest
@@ -26,7 +27,9 @@ _NAME: Final = commands.matching(r"[0-9a-f]{16}", "a follow-up message")
 _PLANNING: Final[dict[str, commands.Parse]] = {
     **KEYS,
     "run": _NAME,
-    "slices": lambda value: [_NAME(name) for name in value] if isinstance(value, list) else _NAME(value),
+    "slices": lambda value: (
+        [_NAME(name) for name in value] if isinstance(value, list) else _NAME(value)
+    ),
     "matched": commands.whole(0, 10**9),
 }
 _SLICE: Final[dict[str, commands.Parse]] = {
@@ -84,7 +87,9 @@ class _Export:
         attempt: int,
     ) -> "_Export":
         destination = GcsPrefix.parse(values.get("destination", ""))
-        if not any(allowed.contains(destination) for allowed in services.settings.export_destinations):
+        if not any(
+            allowed.contains(destination) for allowed in services.settings.export_destinations
+        ):
             raise PermanentError("rejected", "EXPORT_DESTINATIONS does not have this destination")
         store, _ = values.get("path", (None, None))
         if store not in (None, services.settings.dicom_store):
@@ -99,17 +104,22 @@ class _Export:
         return self.attempt >= self.services.settings.export_give_up_attempt
 
     def start(self, request: ExportRequest, values: dict[str, Any]) -> None:
-        """Plan, unless an earlier delivery has, and get the slices done: one here, more by messages."""
+        """Plan, unless an earlier delivery has, and get the slices done: one here, more by
+        messages."""
         plan = self.state.plan()
         store, buckets = self.services.dicom_store, self.services.buckets
-        if plan is None and (totals := complete_zip(self.state, request, store, buckets, self.deadline)):
+        if plan is None and (
+            totals := complete_zip(self.state, request, store, buckets, self.deadline)
+        ):
             self.outcomes.publish(_outcome(request, totals))
             return
         plan = plan or self._plan(request, values)
         if plan is None:
             return  # the planning goes on in another message
         if plan.request != request:
-            raise PermanentError("invalid_command", "another export with this request_id is under way")
+            raise PermanentError(
+                "invalid_command", "another export with this request_id is under way"
+            )
         if len(plan.slices) == 1:
             self._work(plan, plan.slices[0])
             return
@@ -124,7 +134,9 @@ class _Export:
         """Do one slice."""
         plan = self.state.plan()
         if plan is None or plan.run != run or self.state.slice(run, name) is None:
-            self.state.clear_run(run)  # a delivery that was killed while it cleaned up may have left some of it
+            self.state.clear_run(
+                run
+            )  # a delivery that was killed while it cleaned up may have left some of it
             log("INFO", "superseded", function=EXPORT, request_id=self.name)
             return
         self._work(plan, name)
@@ -164,7 +176,9 @@ class _Export:
             except RetryableError as error:
                 if error.reason != "deadline_exceeded" or not work.progress:
                     raise
-                self._send_slice(plan, name)  # there is more than before: a new message, with all its attempts
+                self._send_slice(
+                    plan, name
+                )  # there is more than before: a new message, with all its attempts
                 return
             if not self.state.finish_slice(plan.run, name, result):
                 self.state.drop(result.part)
@@ -172,7 +186,9 @@ class _Export:
         if done.keys() >= set(every_slice(plan, done)):
             self._finish(plan, done)
         elif (now := self.state.plan()) is None or now.run != plan.run:
-            self.state.clear_run(plan.run)  # another delivery finished it all meanwhile, and cleaned up
+            self.state.clear_run(
+                plan.run
+            )  # another delivery finished it all meanwhile, and cleaned up
         elif (rest := done[name].rest) and rest not in done:
             self._send_slice(plan, rest)
 
@@ -180,37 +196,63 @@ class _Export:
         store, buckets, request = self.services.dicom_store, self.services.buckets, plan.request
         known = self._known(plan) if self._last_chance else None
         if request.format == "zip":
-            return ZipWork(store, buckets, request, self._last_chance, self.working, self.deadline, known)
+            return ZipWork(
+                store, buckets, request, self._last_chance, self.working, self.deadline, known
+            )
         give_up_attempt = self.services.settings.export_give_up_attempt
-        return SliceWork(store, buckets, request, plan.run, self.attempt, give_up_attempt, self.working, known)
+        return SliceWork(
+            store, buckets, request, plan.run, self.attempt, give_up_attempt, self.working, known
+        )
 
     def _known(self, plan: Plan) -> Piece | None:
         """Something that a finished slice has."""
         for name, done in self.state.finished(plan.run).items():
             if done.totals["objects"]:
                 entry = self.state.result(plan.run, name).objects[0]
-                return Piece(Resource(entry["study"], entry["series"], entry["instance"]), entry.get("frame", 0))
+                return Piece(
+                    Resource(entry["study"], entry["series"], entry["instance"]),
+                    entry.get("frame", 0),
+                )
         return None
 
     def _do(self, work: SliceWork | ZipWork, part: Slice, plan: Plan) -> Result:
-        result = work.run(part, self.state.part_name(plan.run)) if isinstance(work, ZipWork) else work.run(part)
+        result = (
+            work.run(part, self.state.part_name(plan.run))
+            if isinstance(work, ZipWork)
+            else work.run(part)
+        )
         result.failures += part.failures
         if plan.request.format == "metadata":
-            write_lines(result, self.state.part_name(plan.run), plan.request, self.services.buckets, self.working)
+            write_lines(
+                result,
+                self.state.part_name(plan.run),
+                plan.request,
+                self.services.buckets,
+                self.working,
+            )
         return result
 
     def _finish(self, plan: Plan, done: dict[str, Done]) -> None:
-        """Join what is to be joined, write the manifest, say so, and clean up. Two deliveries may do it at once: both
-        write the same."""
+        """Join what is to be joined, write the manifest, say so, and clean up. Two deliveries may
+        do it at once: both write the same."""
         plan = replace(plan, slices=tuple(every_slice(plan, done)))
         totals = {key: sum(done[name].totals[key] for name in plan.slices) for key in TOTALS}
         joined = join_parts(self.state, plan, totals, self.services.buckets, self.deadline)
-        reason = write_manifest(self.state, plan, totals, joined, self.services.buckets, self.deadline)
+        reason = write_manifest(
+            self.state, plan, totals, joined, self.services.buckets, self.deadline
+        )
         self.outcomes.publish(_outcome(plan.request, totals, reason))
         self.state.clear(plan)
 
     def _send_slice(self, plan: Plan, name: str) -> None:
-        self._send({"request_id": self.name, "destination": str(self.destination), "run": plan.run, "slice": name})
+        self._send(
+            {
+                "request_id": self.name,
+                "destination": str(self.destination),
+                "run": plan.run,
+                "slice": name,
+            }
+        )
 
     def _send(self, command: dict[str, Any]) -> None:
         data = json.dumps(command, separators=(",", ":")).encode()
@@ -218,7 +260,9 @@ class _Export:
 
 
 def _outcome(request: ExportRequest, totals: dict[str, int], reason: str = "") -> Outcome:
-    word: Word = "exported" if not totals["failures"] else "partial" if totals["objects"] else "rejected"
+    word: Word = (
+        "exported" if not totals["failures"] else "partial" if totals["objects"] else "rejected"
+    )
     return Outcome(
         word,
         reason,

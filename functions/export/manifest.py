@@ -1,12 +1,12 @@
-"""manifest.json: what was asked for, what there is now, and what is missing and why. Written as a stream, slice by
-slice, so that its size does not matter."""
+"""manifest.json: what was asked for, what there is now, and what is missing and why. Written as a
+stream, slice by slice, so that its size does not matter."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
-from functions.common.bucket import Buckets
+from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
 from functions.export.state import Plan, State
 
@@ -15,7 +15,12 @@ _CHUNK_BYTES: Final = 8 * 1024 * 1024
 
 
 def write_manifest(
-    state: State, plan: Plan, totals: dict[str, int], joined: dict[str, Any], buckets: Buckets, deadline: Deadline
+    state: State,
+    plan: Plan,
+    totals: dict[str, int],
+    joined: dict[str, Any],
+    buckets: Buckets,
+    deadline: Deadline,
 ) -> str:
     """Write it, in the place of an earlier one.
 
@@ -44,7 +49,12 @@ def write_manifest(
 def _text(
     state: State, plan: Plan, totals: dict[str, int], joined: dict[str, Any], reasons: Counter[str]
 ) -> Iterator[bytes]:
-    head: dict[str, Any] = {"version": 1, **plan.request.asked, "complete": not totals["failures"], "counts": totals}
+    head: dict[str, Any] = {
+        "version": 1,
+        **plan.request.asked,
+        "complete": not totals["failures"],
+        "counts": totals,
+    }
     if joined:
         head["joined"] = joined
     yield json.dumps(head, indent=1).removesuffix("\n}").encode()

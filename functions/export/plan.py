@@ -1,14 +1,15 @@
-"""The plan of an export: which instances there are, cut into slices of which each is one invocation's work.
+"""The plan of an export: which instances there are, cut into slices of which each is one
+invocation's work.
 
-The order of a search is not documented, so a paged listing is checked against the store's own count and repeated
-where it came short; a series that fits one page needs no paging at all.
+The order of a search is not documented, so a paged listing is checked against the store's own count
+and repeated where it came short; a series that fits one page needs no paging at all.
 """
 
 from collections.abc import Iterator
 from typing import Any, Final
 
+from functions.common.clients.dicomweb import DicomStore, uid
 from functions.common.deadline import Deadline
-from functions.common.dicomweb import DicomStore, uid
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
@@ -16,9 +17,17 @@ from functions.export.request import RENDERED, STREAMED, ExportRequest, Item, Pi
 
 PAGE: Final = 1000
 _PASSES: Final = 3
-_STREAM_SLICES: Final = 5  # a series up to this many times the size of a slice is still retrieved in one answer
+_STREAM_SLICES: Final = (
+    5  # a series up to this many times the size of a slice is still retrieved in one answer
+)
 _UIDS: Final = [("includefield", "0020000D"), ("includefield", "0020000E")]
-_INSTANCE, _SERIES, _STUDY, _FRAMES, _ROWS = "00080018", "0020000E", "0020000D", "00280008", "00280010"
+_INSTANCE, _SERIES, _STUDY, _FRAMES, _ROWS = (
+    "00080018",
+    "0020000E",
+    "0020000D",
+    "00280008",
+    "00280010",
+)
 Found = dict[Resource, Item | None]  # None: nothing of the wanted kind in it
 
 
@@ -27,27 +36,40 @@ class Planner:
 
     Args:
         size: of a slice, in objects.
-        last_chance: whether a listing that stays short becomes a failure, instead of another delivery's work.
+        last_chance: whether a listing that stays short becomes a failure, instead of another
+            delivery's work.
     """
 
     def __init__(
-        self, store: DicomStore, request: ExportRequest, size: int, deadline: Deadline, *, last_chance: bool = False
+        self,
+        store: DicomStore,
+        request: ExportRequest,
+        size: int,
+        deadline: Deadline,
+        *,
+        last_chance: bool = False,
     ) -> None:
         self._store, self._request, self._size, self._deadline = store, request, size, deadline
         self._last_chance = last_chance
         self._packer = _Packer(size, request.format in STREAMED)
 
     def targets(self, start: int) -> Iterator[Resource | None]:
-        """What was asked for: the one resource, or the query's matches from the one at `start` on; None for a match
-        that a page repeats."""
+        """What was asked for: the one resource, or the query's matches from the one at `start` on;
+        None for a match that a page repeats."""
         if self._request.resource:
             yield self._request.resource
         if not self._request.query:
             return
         query, seen = self._request.query, set[Resource]()
-        for item in self._store.search_all(None, query.level, [*query.params, *_UIDS], self._deadline, start=start):
+        for item in self._store.search_all(
+            None, query.level, [*query.params, *_UIDS], self._deadline, start=start
+        ):
             series = uid(item, _SERIES) if query.level != "studies" else ""
-            target = Resource(uid(item, _STUDY), series, uid(item, _INSTANCE) if query.level == "instances" else "")
+            target = Resource(
+                uid(item, _STUDY),
+                series,
+                uid(item, _INSTANCE) if query.level == "instances" else "",
+            )
             yield None if target in seen else target
             seen.add(target)
 
@@ -83,7 +105,8 @@ class Planner:
             yield from self._packer.add([series], *_parted(found))
 
     def _instances(self, target: Resource, count: int | None) -> Found:
-        """Every instance below a resource, by a listing that has at least as many as the store counts.
+        """Every instance below a resource, by a listing that has at least as many as the store
+        counts.
 
         Raises:
             RetryableError: unavailable, when it has fewer each time.
@@ -98,11 +121,18 @@ class Planner:
             else:
                 items = self._store.search_all(above, "instances", params, self._deadline)
             for item in items:
-                resource = Resource(target.study, target.series or uid(item, _SERIES), uid(item, _INSTANCE))
+                resource = Resource(
+                    target.study, target.series or uid(item, _SERIES), uid(item, _INSTANCE)
+                )
                 found[resource] = self._item(resource, item)
             if count is None or len(found) >= count:
                 break
-            log("WARNING", "listing_short", study=target.study, counts={"found": len(found), "counted": count})
+            log(
+                "WARNING",
+                "listing_short",
+                study=target.study,
+                counts={"found": len(found), "counted": count},
+            )
         else:
             if not target.instance:  # that one is just not there
                 self._short(target, f"the search finds {len(found)} of {count} instances")
@@ -133,7 +163,9 @@ class _Packer:
         self._size, self._streamed = size, streamed
         self._slice = Slice()
 
-    def add(self, streams: list[Resource], items: list[Item], skipped: list[Resource]) -> Iterator[Slice]:
+    def add(
+        self, streams: list[Resource], items: list[Item], skipped: list[Resource]
+    ) -> Iterator[Slice]:
         weight = sum(item.weight for item in items)
         self._slice.skipped += skipped
         if weight <= self._size * (_STREAM_SLICES if self._streamed and streams else 1):
@@ -158,7 +190,9 @@ class _Packer:
 
 
 def _parted(found: Found) -> tuple[list[Item], list[Resource]]:
-    return [item for item in found.values() if item], [resource for resource, item in found.items() if not item]
+    return [item for item in found.values() if item], [
+        resource for resource, item in found.items() if not item
+    ]
 
 
 def _weight(found: tuple[Resource, Item | None]) -> int:
@@ -184,5 +218,7 @@ def _number(item: dict[str, Any], tag: str) -> int:
 
 def nothing_there(request: ExportRequest) -> PermanentError:
     """What an export of nothing ends in."""
-    detail = "the query matches nothing" if request.query else "the DICOM store has no such resource"
+    detail = (
+        "the query matches nothing" if request.query else "the DICOM store has no such resource"
+    )
     return PermanentError("not_found", detail)

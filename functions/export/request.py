@@ -4,15 +4,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from functions.common import commands
-from functions.common.commands import Query
 from functions.common.errors import PermanentError
+from functions.common.events import commands
+from functions.common.events.commands import Query
 from functions.common.resources import GcsPrefix, Resource, is_uid
 
 FORMATS: Final = ("dicom", "jpeg", "png", "metadata", "bulkdata", "zip")
 RENDERED: Final = {"jpeg": "image/jpeg", "png": "image/png"}
 STREAMED: Final = ("dicom", "metadata", "zip")  # a whole study or series comes in one answer
-_EXTENSIONS: Final = {"dicom": ".dcm", "zip": ".dcm", "jpeg": ".jpg", "png": ".png", "metadata": ".json"}
+_EXTENSIONS: Final = {
+    "dicom": ".dcm",
+    "zip": ".dcm",
+    "jpeg": ".jpg",
+    "png": ".png",
+    "metadata": ".json",
+}
 CONTENT_TYPES: Final = {
     "dicom": "application/dicom",
     "zip": "application/dicom",
@@ -49,12 +55,16 @@ class ExportRequest:
         if (self.resource is None) == (self.query is None):
             raise PermanentError("invalid_command", "an export takes either path or query")
         if self.format == "zip" and self.query:
-            raise PermanentError("invalid_command", "a zip is of one study, series or instance: it takes a path")
+            raise PermanentError(
+                "invalid_command", "a zip is of one study, series or instance: it takes a path"
+            )
         if self.transfer_syntax != "*":
             if not is_uid(self.transfer_syntax):
                 raise PermanentError("invalid_command", "transfer_syntax takes * or a UID")
             if self.format not in ("dicom", "zip"):
-                raise PermanentError("invalid_command", "transfer_syntax goes with the formats dicom and zip")
+                raise PermanentError(
+                    "invalid_command", "transfer_syntax goes with the formats dicom and zip"
+                )
 
     @classmethod
     def of(cls, name: str, values: Mapping[str, Any]) -> "ExportRequest":
@@ -77,8 +87,13 @@ class ExportRequest:
 
     @property
     def kind(self) -> str:
-        """What each object holds; kept in its metadata, so that one of another kind is not taken for it."""
-        return f"{self.format} {self.transfer_syntax}" if self.format in ("dicom", "zip") else self.format
+        """What each object holds; kept in its metadata, so that one of another kind is not taken
+        for it."""
+        return (
+            f"{self.format} {self.transfer_syntax}"
+            if self.format in ("dicom", "zip")
+            else self.format
+        )
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -115,7 +130,11 @@ class Piece:
         at = f"{self.resource.study}/{self.resource.series}/{self.resource.instance}"
         if format_ == "bulkdata":
             return f"{at}/"
-        return f"{at}/{self.frame}{_EXTENSIONS[format_]}" if self.frame else f"{at}{_EXTENSIONS[format_]}"
+        return (
+            f"{at}/{self.frame}{_EXTENSIONS[format_]}"
+            if self.frame
+            else f"{at}{_EXTENSIONS[format_]}"
+        )
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""Where an export stands: small objects below `<destination>/.export-state/<id>/`, each written once.
+"""Where an export stands: small objects below `<destination>/.export-state/<id>/`, each written
+once.
 
-    plan.json                what was asked for, and the slices; the first delivery that writes it decides
-    <run>/slice-<n>.json     what a slice consists of
+    plan.json                what was asked for, and the slices; the first delivery that writes it
+    decides <run>/slice-<n>.json     what a slice consists of
     <run>/done-<n>.json      what became of it; the first delivery that writes it decides
     <run>/part-<n>           bytes of a zip or of the NDJSON file, joined at the end
 
-<run> and <n> are random, so that what an abandoned attempt wrote is never taken for another's. All of it is deleted
-once the outcome is out, the plan first: a message that finds no plan has come too late and has nothing to do.
+<run> and <n> are random, so that what an abandoned attempt wrote is never taken for another's. All
+of it is deleted once the outcome is out, the plan first: a message that finds no plan has come too
+late and has nothing to do.
 """
 
 import contextlib
@@ -16,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from functions.common import http
-from functions.common.bucket import Buckets, PreconditionFailedError
+from functions.common.clients import transport
+from functions.common.clients.storage import Buckets, PreconditionFailedError
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError, SupersededError
 from functions.common.resources import GcsPrefix, ObjectRef
@@ -48,7 +50,8 @@ class Result:
         objects: each with name, bytes, crc32c and UIDs.
         failures: each with UIDs, reason and detail.
         skipped: instances that have nothing of the wanted kind.
-        part: the object that holds this slice's share of a joined object, its size, and its entries.
+        part: the object that holds this slice's share of a joined object, its size, and its
+            entries.
         written: how many of the objects this export wrote; the others were there.
         rest: what there was no time for: a slice of its own.
     """
@@ -63,13 +66,20 @@ class Result:
     def totals(self) -> dict[str, int]:
         """The numbers by TOTALS."""
         size_bytes = sum(int(entry["bytes"]) for entry in self.objects)
-        numbers = (len(self.objects), self.written, size_bytes, len(self.failures), len(self.skipped))
+        numbers = (
+            len(self.objects),
+            self.written,
+            size_bytes,
+            len(self.failures),
+            len(self.skipped),
+        )
         return dict(zip(TOTALS, numbers, strict=True))
 
 
 @dataclass(frozen=True)
 class Done:
-    """What the listing says of a slice that is done: its totals, and the name of the slice that has the rest of it."""
+    """What the listing says of a slice that is done: its totals, and the name of the slice that has
+    the rest of it."""
 
     totals: dict[str, int]
     rest: str
@@ -82,7 +92,9 @@ class State:
         key: its id: a hash of the request's, so that each delivery of it finds the same.
     """
 
-    def __init__(self, buckets: Buckets, destination: GcsPrefix, key: str, deadline: Deadline) -> None:
+    def __init__(
+        self, buckets: Buckets, destination: GcsPrefix, key: str, deadline: Deadline
+    ) -> None:
         self._buckets, self._bucket, self._deadline = buckets, destination.bucket, deadline
         self._root = f"{destination.prefix}/{_FOLDER}/{key}/".lstrip("/")
         self.key = key
@@ -94,7 +106,9 @@ class State:
             return None
         asked = value["request"]
         values = {key: item for key, item in asked.items() if key != "request_id"}
-        request = ExportRequest.of(asked["request_id"], {key: KEYS[key](item) for key, item in values.items()})
+        request = ExportRequest.of(
+            asked["request_id"], {key: KEYS[key](item) for key, item in values.items()}
+        )
         return Plan(value["run"], request, tuple(value["slices"]), value[_GENERATION])
 
     def decide(self, plan: Plan) -> Plan:
@@ -171,7 +185,9 @@ class State:
 
     def clear(self, plan: Plan) -> None:
         """Delete the plan, if it is still this one, and then all that belongs to it."""
-        self._buckets.delete(ObjectRef(self._bucket, f"{self._root}plan.json", plan.generation), self._deadline)
+        self._buckets.delete(
+            ObjectRef(self._bucket, f"{self._root}plan.json", plan.generation), self._deadline
+        )
         self.clear_run(plan.run)
 
     def clear_run(self, run: str) -> None:
@@ -184,7 +200,9 @@ class State:
         if part:
             self._buckets.delete(ObjectRef(self._bucket, part["name"]), self._deadline)
 
-    def _write(self, name: str, value: dict[str, Any], metadata: dict[str, str], *, once: bool = True) -> None:
+    def _write(
+        self, name: str, value: dict[str, Any], metadata: dict[str, str], *, once: bool = True
+    ) -> None:
         data = json.dumps(value, separators=(",", ":")).encode()
         self._buckets.create(
             self._bucket,
@@ -198,11 +216,13 @@ class State:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            response = self._buckets.open(ObjectRef(self._bucket, f"{self._root}{name}"), self._deadline)
+            response = self._buckets.open(
+                ObjectRef(self._bucket, f"{self._root}{name}"), self._deadline
+            )
         except SupersededError:
             return None
         with response:
-            value = json.loads(http.read_all(response, self._deadline, _LIMIT_BYTES))
+            value = json.loads(transport.read_all(response, self._deadline, _LIMIT_BYTES))
         if not isinstance(value, dict):
             raise RetryableError("unavailable")
         generation = response.headers.get("x-goog-generation", "0")

@@ -1,4 +1,5 @@
-"""One slice of an export: retrieve what is not there yet, write it, and say what became of each object."""
+"""One slice of an export: retrieve what is not there yet, write it, and say what became of each
+object."""
 
 import contextlib
 import json
@@ -7,10 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from functions.common import multipart, part10
-from functions.common.bucket import Buckets
+from functions.common.clients.dicomweb import DicomStore
+from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
-from functions.common.dicomweb import DicomStore
+from functions.common.dicom import multipart, part10
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
@@ -35,7 +36,8 @@ class SliceWork:
     Args:
         run: of the plan.
         attempt: how often the work was delivered.
-        give_up_attempt: from this one on, what cannot be retrieved becomes a failure, not another delivery's work.
+        give_up_attempt: from this one on, what cannot be retrieved becomes a failure, not another
+            delivery's work.
         deadline: of the work; some time to record it is left after it.
         known: something that another slice has, if any.
     """
@@ -64,7 +66,9 @@ class SliceWork:
         self._there: dict[str, Written] = {}
         self._in_a_row = 0  # attempts that failed since the last that did not
         self._gives: bool | None = None  # whether the store gives at all; None: not asked yet
-        self._broken = RetryableError("unavailable")  # what a stream ended with, before anything of it came
+        self._broken = RetryableError(
+            "unavailable"
+        )  # what a stream ended with, before anything of it came
         self._arrived = False  # whether anything of the present stream did
         self.progress = False  # whether this invocation wrote anything
 
@@ -75,8 +79,8 @@ class SliceWork:
             What became of it, in the slice's order.
 
         Raises:
-            RetryableError: not all could be done; what was done is in the bucket, and `progress` says if that is more
-                than before.
+            RetryableError: not all could be done; what was done is in the bucket, and `progress`
+                says if that is more than before.
         """
         pieces = [piece for item in part.items for piece in item.pieces()]
         self._find(pieces)
@@ -97,7 +101,9 @@ class SliceWork:
             self._there |= self._writer.there(f"{series.study}/{series.series}/")
         if self._request.format == "bulkdata":
             return  # only its metadata tells what belongs to an instance
-        found = {piece: written for piece in pieces if (written := self._there.get(self._name(piece)))}
+        found = {
+            piece: written for piece in pieces if (written := self._there.get(self._name(piece)))
+        }
         older = sorted({piece.resource for piece, written in found.items() if not written.new})
         with ThreadPoolExecutor(THREADS) as pool:
             stored_at = dict(zip(older, pool.map(self._stored_at, older), strict=True))
@@ -114,20 +120,23 @@ class SliceWork:
             return ""
 
     def _still_good(self, written: Written, stored_at: str) -> bool:
-        """Whether an object that is there holds what the store has now; if it may not, it is retrieved and compared."""
+        """Whether an object that is there holds what the store has now; if it may not, it is
+        retrieved and compared."""
         if written.new or written.newer_than(stored_at):
             return True
         self._writer.compared.add(written.stored.ref.name)
         return False
 
     def _missing(self, pieces: list[Piece]) -> list[Piece]:
-        """What is left; each delivery begins elsewhere in it, so that some that always fail do not hide the others."""
+        """What is left; each delivery begins elsewhere in it, so that some that always fail do not
+        hide the others."""
         missing = [piece for piece in pieces if not self._settled(piece)]
         begin = int(len(missing) * self._turn) % len(missing) if missing else 0
         return missing[begin:] + missing[:begin]
 
     def _stream(self, part: Slice, wanted: dict[str, Piece], pool: ThreadPoolExecutor) -> None:
-        """Retrieve as one answer what nothing is there of yet; an answer that breaks is not begun again."""
+        """Retrieve as one answer what nothing is there of yet; an answer that breaks is not begun
+        again."""
         batches = _Batches(self._put, pool, self._deadline)
         begun = {level for piece in self._done for level in _levels(piece.resource)}
         for resource in part.streams:
@@ -140,11 +149,25 @@ class SliceWork:
                 else:
                     self._take_metadata(resource, wanted, batches)
             except PermanentError as error:
-                log("WARNING", "stream_refused", reason=error.reason, study=resource.study, series=resource.series)
+                log(
+                    "WARNING",
+                    "stream_refused",
+                    reason=error.reason,
+                    study=resource.study,
+                    series=resource.series,
+                )
             except RetryableError as error:
-                log("WARNING", "stream_broken", reason=error.reason, study=resource.study, series=resource.series)
+                log(
+                    "WARNING",
+                    "stream_broken",
+                    reason=error.reason,
+                    study=resource.study,
+                    series=resource.series,
+                )
                 self._deadline.check()
-                if not self._arrived and not self._again:  # it seems to be away: no use to ask for each instance
+                if (
+                    not self._arrived and not self._again
+                ):  # it seems to be away: no use to ask for each instance
                     self._broken, self._in_a_row = error, _IN_A_ROW_MAX
                     break
         batches.finish()
@@ -152,7 +175,9 @@ class SliceWork:
     def _put(self, piece: Piece, data: list[bytes]) -> None:
         self._attempt(piece, lambda: [(self._writer.write(self._name(piece), data), "")])
 
-    def _take_parts(self, resource: Resource, wanted: dict[str, Piece], batches: "_Batches") -> None:
+    def _take_parts(
+        self, resource: Resource, wanted: dict[str, Piece], batches: "_Batches"
+    ) -> None:
         data, size = list[bytes](), 0
         parts = self._fetcher.parts(resource)
         for part in parts:
@@ -170,7 +195,9 @@ class SliceWork:
                     batches.add(piece, data, size)
                 data, size = [], 0
 
-    def _take_large(self, head: list[bytes], parts: Iterator[multipart.Piece], wanted: dict[str, Piece]) -> None:
+    def _take_large(
+        self, head: list[bytes], parts: Iterator[multipart.Piece], wanted: dict[str, Piece]
+    ) -> None:
         """Write a large part while it arrives."""
         whole = False
 
@@ -191,7 +218,9 @@ class SliceWork:
             for _ in stream:  # it is no longer wanted, or its writing failed: on to the next part
                 pass
 
-    def _take_metadata(self, resource: Resource, wanted: dict[str, Piece], batches: "_Batches") -> None:
+    def _take_metadata(
+        self, resource: Resource, wanted: dict[str, Piece], batches: "_Batches"
+    ) -> None:
         for text in self._fetcher.metadata(resource):
             self._arrived = True
             found = _of_json(json.loads(text))
@@ -200,12 +229,14 @@ class SliceWork:
                 batches.add(piece, [text], len(text))
 
     def _one(self, piece: Piece) -> None:
-        """Retrieve and write one piece by a request of its own, unless the store or the bucket seems to be away."""
+        """Retrieve and write one piece by a request of its own, unless the store or the bucket
+        seems to be away."""
         if self._in_a_row < _IN_A_ROW_MAX or (self._last_chance and self._store_gives()):
             self._attempt(piece, lambda: self._fetched(piece))
 
     def _store_gives(self) -> bool:
-        """Whether the store gives what it gave before: what fails beside that does not fail for lack of a store."""
+        """Whether the store gives what it gave before: what fails beside that does not fail for
+        lack of a store."""
         if self._gives is None:
             with self._lock:
                 known = next(iter(self._done), self._known)
@@ -224,13 +255,22 @@ class SliceWork:
             if [_of_json(json.loads(text)) for text in texts] != [piece.resource]:
                 raise RetryableError("unavailable")
             return [(self._writer.write(name, texts), "")]
-        return [(self._writer.write_stream(name, _checked(self._fetcher.instance(piece.resource), piece)), "")]
+        return [
+            (
+                self._writer.write_stream(
+                    name, _checked(self._fetcher.instance(piece.resource), piece)
+                ),
+                "",
+            )
+        ]
 
     def _bulkdata(self, piece: Piece) -> Iterator[tuple[Written, str]]:
         for tag, stream in self._fetcher.bulkdata(piece.resource):
             name = f"{self._name(piece)}{tag}.bin"
             there = self._there.get(name)
-            if there and self._still_good(there, "" if there.new else self._stored_at(piece.resource)):
+            if there and self._still_good(
+                there, "" if there.new else self._stored_at(piece.resource)
+            ):
                 yield there, tag
             else:
                 yield self._writer.write_stream(name, stream), tag
@@ -265,11 +305,15 @@ class SliceWork:
         return self._request.object_name(piece.below(self._request.format))
 
     def _give_up_or_raise(self, missing: list[Piece]) -> None:
-        """What is left is another delivery's work; but what has failed often, and now again while the store gives
-        others, is given up."""
+        """What is left is another delivery's work; but what has failed often, and now again while
+        the store gives others, is given up."""
         if not (self._last_chance and self._pending.keys() >= set(missing) and self._store_gives()):
             late = self._deadline.remaining_s() <= 0
-            raise RetryableError("deadline_exceeded") if late else next(iter(self._pending.values()), self._broken)
+            raise (
+                RetryableError("deadline_exceeded")
+                if late
+                else next(iter(self._pending.values()), self._broken)
+            )
         for piece, error in self._pending.items():
             self._failed[piece] = error.reason, "given up after several deliveries"
 
@@ -287,10 +331,16 @@ class SliceWork:
 class _Batches:
     """Hands what arrives to threads, a few pieces at a time: each hand-over costs the reader time.
 
-    Threads pay only against latency: while writing takes hardly any time, the reader does it itself.
+    Threads pay only against latency: while writing takes hardly any time, the reader does it
+    itself.
     """
 
-    def __init__(self, put: Callable[[Piece, list[bytes]], None], pool: ThreadPoolExecutor, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        put: Callable[[Piece, list[bytes]], None],
+        pool: ThreadPoolExecutor,
+        deadline: Deadline,
+    ) -> None:
         self._put, self._pool, self._deadline = put, pool, deadline
         self._cost_s = 0.0  # of writing one piece, a running mean
         self._budget = ByteBudget(_WAITING_BYTES)
@@ -349,7 +399,8 @@ def _of_json(item: dict[str, Any]) -> Resource | None:
 
 
 def _checked(stream: Iterator[bytes], piece: Piece) -> Iterator[bytes]:
-    """The stream, unless it is another instance; a file whose UIDs cannot be read is taken for what was asked for."""
+    """The stream, unless it is another instance; a file whose UIDs cannot be read is taken for what
+    was asked for."""
     head, size = list[bytes](), 0
     for data in stream:
         head.append(data)

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from functions.common import multipart
-from functions.common.bucket import Buckets
+from functions.common.clients.dicomweb import DicomStore
+from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
-from functions.common.dicomweb import DicomStore
+from functions.common.dicom import multipart
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
@@ -20,11 +20,12 @@ _CHUNK_BYTES: Final = 16 * 1024 * 1024
 
 
 class ZipWork:
-    """The work on one slice of a zip; begun anew by each delivery, as a part is one object. When the time is over the
-    part ends with the members it has.
+    """The work on one slice of a zip; begun anew by each delivery, as a part is one object. When
+    the time is over the part ends with the members it has.
 
     Args:
-        last_chance: whether what cannot be retrieved now becomes a failure, instead of another delivery's work.
+        last_chance: whether what cannot be retrieved now becomes a failure, instead of another
+            delivery's work.
         working: for retrieving.
         deadline: for writing what was retrieved; later than `working`.
         known: something that another slice has, if any.
@@ -56,17 +57,30 @@ class ZipWork:
         """Write the part under this name.
 
         Raises:
-            PermanentError, RetryableError: as Buckets.write, and when an instance cannot be retrieved now.
+            PermanentError, RetryableError: as Buckets.write, and when an instance cannot be
+                retrieved now.
         """
         pieces = [Piece(item.resource) for item in part.items]
         bucket = self._request.destination.bucket
-        stored = self._buckets.write(bucket, name, self._bytes(part, pieces), self._deadline, if_generation_match=None)
+        stored = self._buckets.write(
+            bucket, name, self._bytes(part, pieces), self._deadline, if_generation_match=None
+        )
         members = [[m.name, m.size, m.crc, m.offset, m.streamed] for m in self._zip.members]
         objects = [
-            {"name": member.name, "bytes": member.size, "crc32": f"{member.crc:08x}", **piece.fields}
+            {
+                "name": member.name,
+                "bytes": member.size,
+                "crc32": f"{member.crc:08x}",
+                **piece.fields,
+            }
             for piece, member in self._written.items()
         ]
-        place = {"name": name, "generation": stored.ref.generation, "bytes": stored.size, "members": members}
+        place = {
+            "name": name,
+            "generation": stored.ref.generation,
+            "bytes": stored.size,
+            "members": members,
+        }
         return Result(objects, list(self._failures.values()), [], place, len(objects), self._rest)
 
     def _bytes(self, part: Slice, pieces: list[Piece]) -> Iterator[bytes]:
@@ -78,9 +92,14 @@ class ZipWork:
             self._rest = self._left(part)  # begun anew, all of it would take as long again
 
     def _left(self, part: Slice) -> Slice:
-        """What there was no time for. Of a study or series that was begun, the rest is retrieved by instance."""
+        """What there was no time for. Of a study or series that was begun, the rest is retrieved by
+        instance."""
         settled = {piece.resource for piece in (*self._written, *self._failures)}
-        begun = {above for one in settled for above in (Resource(one.study), Resource(one.study, one.series))}
+        begun = {
+            above
+            for one in settled
+            for above in (Resource(one.study), Resource(one.study, one.series))
+        }
         streams = [resource for resource in part.streams if resource not in begun]
         return Slice(streams, [item for item in part.items if item.resource not in settled])
 
@@ -91,9 +110,21 @@ class ZipWork:
             try:
                 yield from self._parts(resource, wanted)
             except PermanentError as error:
-                log("WARNING", "stream_refused", reason=error.reason, study=resource.study, series=resource.series)
+                log(
+                    "WARNING",
+                    "stream_refused",
+                    reason=error.reason,
+                    study=resource.study,
+                    series=resource.series,
+                )
             except RetryableError as error:
-                log("WARNING", "stream_broken", reason=error.reason, study=resource.study, series=resource.series)
+                log(
+                    "WARNING",
+                    "stream_broken",
+                    reason=error.reason,
+                    study=resource.study,
+                    series=resource.series,
+                )
                 self._working.check()
                 if not self._arrived and not self._last_chance:
                     raise
@@ -136,7 +167,9 @@ class ZipWork:
             detail = "given up after several deliveries"
             self._failures[piece] = {**piece.fields, "reason": error.reason, "detail": detail}
 
-    def _add(self, piece: Piece | None, data: list[bytes], rest: Iterator[bytes] | None) -> Iterator[bytes]:
+    def _add(
+        self, piece: Piece | None, data: list[bytes], rest: Iterator[bytes] | None
+    ) -> Iterator[bytes]:
         if piece is None or piece in self._written:
             for _ in rest or ():
                 pass

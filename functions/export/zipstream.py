@@ -1,5 +1,6 @@
-"""A zip (PKWARE APPNOTE 6.3.9) written as a stream, in parts that are joined later. Members are stored, not deflated:
-images are compressed already, or are wanted fast. ZIP64 fields appear where a size or an offset needs them.
+"""A zip (PKWARE APPNOTE 6.3.9) written as a stream, in parts that are joined later. Members are
+stored, not deflated: images are compressed already, or are wanted fast. ZIP64 fields appear where a
+size or an offset needs them.
 """
 
 import struct
@@ -17,7 +18,8 @@ _SIZES_FOLLOW: Final = 0x8
 
 @dataclass(frozen=True)
 class Member:
-    """One file of the zip. `offset` is that of its header within its part; `streamed`: its sizes follow its data."""
+    """One file of the zip. `offset` is that of its header within its part; `streamed`: its sizes
+    follow its data."""
 
     name: str
     size: int
@@ -46,8 +48,8 @@ class ZipPart:
         self.members.append(member)
 
     def add_stream(self, name: str, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """A member of any length. When `pieces` raises, what was written of it is left between the members, where no
-        reader looks: the zip stays good, and the member can be added again."""
+        """A member of any length. When `pieces` raises, what was written of it is left between the
+        members, where no reader looks: the zip stays good, and the member can be added again."""
         offset, size, crc = self._offset, 0, 0
         yield self._counted(_local(Member(name, 0, 0, offset, streamed=True)))
         for piece in pieces:
@@ -90,7 +92,9 @@ def directory(parts: Iterable[tuple[int, Iterable[Member]]]) -> Iterator[bytes]:
         yield struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", *record)
         yield struct.pack("<4sLQL", b"PK\x06\x07", 0, base + length, 1)
     short = min(count, 0xFFFF)
-    yield struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, short, short, min(length, _FIT), min(base, _FIT), 0)
+    yield struct.pack(
+        "<4s4H2LH", b"PK\x05\x06", 0, 0, short, short, min(length, _FIT), min(base, _FIT), 0
+    )
 
 
 def _central(member: Member, offset: int) -> bytes:
@@ -99,5 +103,22 @@ def _central(member: Member, offset: int) -> bytes:
     size, at = (_FIT, _FIT) if large else (member.size, offset)
     version = _ZIP64 if large or member.streamed else _PLAIN
     flags = _SIZES_FOLLOW if member.streamed else 0
-    head = (version, version, flags, 0, 0, _DATE, member.crc, size, size, len(name), len(extra), 0, 0, 0, 0, at)
+    head = (
+        version,
+        version,
+        flags,
+        0,
+        0,
+        _DATE,
+        member.crc,
+        size,
+        size,
+        len(name),
+        len(extra),
+        0,
+        0,
+        0,
+        0,
+        at,
+    )
     return struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *head) + name + extra

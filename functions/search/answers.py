@@ -1,4 +1,5 @@
-"""What the search function answers: every way it can refuse, and the headers that every answer carries."""
+"""What the search function answers: every way it can refuse, and the headers that every answer
+carries."""
 
 import json
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ STATUS: Final = {
     "deadline_exceeded": 504,  # the DICOM store took too long
 }
 
-# The page's own policy is stricter where it can be and looser where it must; see functions/search/handler.py.
+# The page's own policy is stricter where it can be and looser where it must; see
+# functions/search/handler.py.
 SAFE_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -1,4 +1,5 @@
-"""Who may ask: callers known by Google-signed ID tokens, each perhaps limited to some data; and which origins."""
+"""Who may ask: callers known by Google-signed ID tokens, each perhaps limited to some data; and
+which origins."""
 
 import hashlib
 import json
@@ -19,7 +20,9 @@ _KNOWN_TOKENS: Final = 1024
 
 Fixed = Mapping[str, str]
 CORS_METHODS: Final = "GET, HEAD, OPTIONS, POST"
-CORS_HEADERS: Final = "accept, authorization, content-type, if-none-match, range, x-serverless-authorization"
+CORS_HEADERS: Final = (
+    "accept, authorization, content-type, if-none-match, range, x-serverless-authorization"
+)
 CORS_EXPOSED: Final = "content-range, content-type, etag, link, retry-after, warning"
 
 
@@ -34,12 +37,15 @@ class Callers:
     """Checks the `Authorization: Bearer` token against an allow-list.
 
     Args:
-        allowed: fixed filters by e-mail address or subject; empty: everyone whom the platform lets through.
+        allowed: fixed filters by e-mail address or subject; empty: everyone whom the platform lets
+            through.
         audiences: what a token must be made for, one of them.
         certificates_url: where Google publishes the keys it signs with.
     """
 
-    def __init__(self, allowed: Mapping[str, Fixed], audiences: tuple[str, ...], certificates_url: str) -> None:
+    def __init__(
+        self, allowed: Mapping[str, Fixed], audiences: tuple[str, ...], certificates_url: str
+    ) -> None:
         self._allowed = {name.lower(): fixed for name, fixed in allowed.items()}
         self._audiences = audiences
         self._certificates = _Certificates(certificates_url)
@@ -49,8 +55,8 @@ class Callers:
         """Who sends this header.
 
         Raises:
-            RefusedError: unauthenticated; forbidden, for a caller who is not on the list; unavailable, when Google's
-                keys cannot be had.
+            RefusedError: unauthenticated; forbidden, for a caller who is not on the list;
+                unavailable, when Google's keys cannot be had.
         """
         if not self._allowed:
             return Caller()
@@ -77,7 +83,9 @@ class Callers:
         try:
             key_id = jwt.decode_header(token).get("kid")
             certificates = self._certificates.with_key(str(key_id))
-            claims: Mapping[str, Any] = jwt.decode(token, certs=certificates, audience=list(self._audiences))
+            claims: Mapping[str, Any] = jwt.decode(
+                token, certs=certificates, audience=list(self._audiences)
+            )
         except (ValueError, exceptions.GoogleAuthError) as error:
             raise RefusedError("unauthenticated", "the ID token does not verify") from error
         if claims.get("iss") not in _ISSUERS:
@@ -111,19 +119,27 @@ class _Certificates:
             RefusedError: unavailable.
         """
         with self._lock:
-            if not self._fresh.remaining_s() or (key_id not in self._keys and not self._settled.remaining_s()):
+            if not self._fresh.remaining_s() or (
+                key_id not in self._keys and not self._settled.remaining_s()
+            ):
                 try:
                     self._keys = dict(json.loads(fetch(self._url)))
                 except (ValueError, TypeError) as error:
-                    raise RefusedError("unavailable", "the keys of ID tokens make no sense") from error
-                self._fresh, self._settled = Deadline(_CERTIFICATES_S), Deadline(_CERTIFICATES_AGAIN_S)
+                    raise RefusedError(
+                        "unavailable", "the keys of ID tokens make no sense"
+                    ) from error
+                self._fresh, self._settled = (
+                    Deadline(_CERTIFICATES_S),
+                    Deadline(_CERTIFICATES_AGAIN_S),
+                )
             return self._keys
 
 
 def cors(origins: tuple[str, ...], origin: str, *, preflight: bool) -> dict[str, str]:
     """The CORS headers for a request from `origin` (empty: none was named).
 
-    A listed origin is answered by its name and may send credentials; `*` lets every origin read, without credentials.
+    A listed origin is answered by its name and may send credentials; `*` lets every origin read,
+    without credentials.
     """
     if not origins:
         return {}

@@ -1,7 +1,9 @@
-"""The HTTP function that people, scripts and viewers ask: QIDO-RS, WADO-RS for reading, and a page to search with.
+"""The HTTP function that people, scripts and viewers ask: QIDO-RS, WADO-RS for reading, and a page
+to search with.
 
-The DICOM store is asked with the service's own credentials. Every answer is JSON, DICOMweb or the page's own files;
-whatever goes wrong is answered in one shape, {"error": {"reason": …}}, without a word of the store's.
+The DICOM store is asked with the service's own credentials. Every answer is JSON, DICOMweb or the
+page's own files; whatever goes wrong is answered in one shape, {"error": {"reason": …}}, without a
+word of the store's.
 """
 
 import hashlib
@@ -68,8 +70,12 @@ def entry_point() -> Callable[[flask.Request], flask.Response]:
 
     if flask.has_app_context():
         app = flask.current_app
-        app.url_map.merge_slashes = False  # no redirects: a path with empty segments is refused like other bad ones
-        app.register_error_handler(werkzeug.exceptions.HTTPException, lambda _: service.answer(flask.request))
+        app.url_map.merge_slashes = (
+            False  # no redirects: a path with empty segments is refused like other bad ones
+        )
+        app.register_error_handler(
+            werkzeug.exceptions.HTTPException, lambda _: service.answer(flask.request)
+        )
         app.register_error_handler(Exception, _bug)
     return search
 
@@ -82,25 +88,35 @@ def _bug(error: Exception) -> flask.Response:
     place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
     log("ERROR", "bug", function=SEARCH, error_type=type(error).__name__, error_place=place)
     refused = RefusedError("internal")
-    return _response(Reply(refused.status, {"Content-Type": "application/json"}, refused.body()), {})
+    return _response(
+        Reply(refused.status, {"Content-Type": "application/json"}, refused.body()), {}
+    )
 
 
 class _Service:
     def __init__(self, settings: Settings) -> None:
         if settings.search_callers and not settings.search_audience:
-            raise SettingsError("SEARCH_AUDIENCE is not set: SEARCH_CALLERS needs to know what tokens are made for")
-        if settings.search_exports and not (settings.exports_topic and settings.export_destinations):
+            raise SettingsError(
+                "SEARCH_AUDIENCE is not set: SEARCH_CALLERS needs to know what tokens are made for"
+            )
+        if settings.search_exports and not (
+            settings.exports_topic and settings.export_destinations
+        ):
             raise SettingsError("SEARCH_EXPORTS needs EXPORTS_TOPIC and EXPORT_DESTINATIONS")
         self._settings = settings
         store = settings.dicom_store.name
         self._relay = Relay(settings.healthcare_endpoint, store, settings.search_timeout_s)
         self._searcher = Searcher(self._relay)
-        self._callers = Callers(settings.search_callers, settings.search_audience, settings.search_certs_url)
+        self._callers = Callers(
+            settings.search_callers, settings.search_audience, settings.search_certs_url
+        )
         self._allowed: dict[tuple[str, str], Deadline] = {}
 
     def answer(self, request: flask.Request) -> flask.Response:
         preflight = request.method == "OPTIONS"
-        headers = callers.cors(self._settings.search_origins, request.headers.get("Origin", ""), preflight=preflight)
+        headers = callers.cors(
+            self._settings.search_origins, request.headers.get("Origin", ""), preflight=preflight
+        )
         try:
             return _response(self._reply(request), headers)
         except RefusedError as error:
@@ -108,7 +124,9 @@ class _Service:
         except (MalformedError, ConnectionResetError):
             refused = RefusedError("unavailable", "the DICOM store gave no answer that makes sense")
         if refused.status >= 500:
-            log("WARNING", "answered", function=SEARCH, reason=refused.reason, status=refused.status)
+            log(
+                "WARNING", "answered", function=SEARCH, reason=refused.reason, status=refused.status
+            )
         headers |= {"Content-Type": "application/json", **refused.headers()}
         return _response(Reply(refused.status, {}, refused.body()), headers)
 
@@ -140,24 +158,36 @@ class _Service:
         url = f"{base}{target.path}"
         if target.kind == "query":
             if not {name for name, _ in pairs} <= {"limit", "offset"}:
-                raise RefusedError("invalid_parameter", "the URL of a query by POST takes limit and offset only")
+                raise RefusedError(
+                    "invalid_parameter", "the URL of a query by POST takes limit and offset only"
+                )
             found = translate_body(request)
             if page := {name for name, _ in pairs}:
                 self._translated(target, found, caller)
                 found = [pair for pair in found if pair[0] not in page] + pairs
-            return self._searcher.answer(self._translated(target, found, caller), form, base, lambda: f"{url}/_query")
-        return self._searcher.answer(self._translated(target, pairs, caller), form, base, lambda: own_url(url, pairs))
+            return self._searcher.answer(
+                self._translated(target, found, caller), form, base, lambda: f"{url}/_query"
+            )
+        return self._searcher.answer(
+            self._translated(target, pairs, caller), form, base, lambda: own_url(url, pairs)
+        )
 
-    def _translated(self, target: Target, pairs: list[tuple[str, str]], caller: Caller) -> qidors.Query:
+    def _translated(
+        self, target: Target, pairs: list[tuple[str, str]], caller: Caller
+    ) -> qidors.Query:
         return qidors.translate(target.level, target.resource, pairs, caller.fixed)
 
-    def _retrieve(self, target: Target, query: str, caller: Caller, request: flask.Request) -> Reply:
+    def _retrieve(
+        self, target: Target, query: str, caller: Caller, request: flask.Request
+    ) -> Reply:
         if not self._settings.search_retrieve:
             raise RefusedError("retrieve_disabled", "this service searches only")
         assert target.resource
         self._check_study(target.resource, caller)
         pairs = qidors.decode(query)
-        return retrieving.answer(self._relay, target, pairs, dict(request.headers), self._base(request))
+        return retrieving.answer(
+            self._relay, target, pairs, dict(request.headers), self._base(request)
+        )
 
     def _check_study(self, resource: Resource, caller: Caller) -> None:
         """A caller who is limited to some data sees a study only when it is part of that."""
@@ -191,31 +221,49 @@ class _Service:
         if not any(allowed.contains(destination) for allowed in settings.export_destinations):
             raise RefusedError("forbidden", "exports may not go to this destination")
         self._check_study(resource, caller)
-        command = {"path": str(resource), "destination": str(destination), "format": wanted["format"]}
+        command = {
+            "path": str(resource),
+            "destination": str(destination),
+            "format": wanted["format"],
+        }
         return Reply(202, {"Content-Type": _TYPES[".json"]}, _published(settings, command))
 
     def _check_origin(self, request: flask.Request) -> None:
-        """Other sites' pages ask for nothing in a person's name; who is no browser sends no Origin."""
+        """Other sites' pages ask for nothing in a person's name; who is no browser sends no
+        Origin."""
         origin = request.headers.get("Origin", "")
         if not origin or origin in self._settings.search_origins:
             return
-        # A proxy may give the request another Host than the browser's. Browsers say this, and no page can.
-        if request.headers.get("Sec-Fetch-Site") == "same-origin" or origin + "/" == self._base(request):
+        # A proxy may give the request another Host than the browser's. Browsers say this, and no
+        # page can.
+        if request.headers.get("Sec-Fetch-Site") == "same-origin" or origin + "/" == self._base(
+            request
+        ):
             return
         raise RefusedError("forbidden", "this origin may not ask for exports")
 
     def _config(self) -> bytes:
         settings = self._settings
-        exports = {"formats": _FORMATS, "destinations": [str(place) for place in settings.export_destinations or ()]}
+        exports = {
+            "formats": _FORMATS,
+            "destinations": [str(place) for place in settings.export_destinations or ()],
+        }
         return json.dumps(
-            {"retrieve": settings.search_retrieve, "exports": exports if settings.search_exports else None}
+            {
+                "retrieve": settings.search_retrieve,
+                "exports": exports if settings.search_exports else None,
+            }
         ).encode()
 
     def _asset(self, name: str, known: str) -> Reply:
         if not self._settings.search_page and name != "openapi.json":
             raise RefusedError("not_found")
         content, etag = _file(name)
-        headers = {"ETag": etag, "Cache-Control": "no-cache", "Content-Security-Policy": _PAGE_POLICY}
+        headers = {
+            "ETag": etag,
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": _PAGE_POLICY,
+        }
         if known == etag:
             return Reply(304, headers)
         return Reply(200, headers | {"Content-Type": _TYPES[Path(name).suffix]}, content)
@@ -227,12 +275,16 @@ class _Service:
         host = request.environ.get("HTTP_HOST", "")
         if not _HOST.fullmatch(host):
             raise RefusedError("invalid_header", "Host is not the name of a host")
-        secure = "https" in (request.environ.get("HTTP_X_FORWARDED_PROTO"), request.environ.get("wsgi.url_scheme"))
+        secure = "https" in (
+            request.environ.get("HTTP_X_FORWARDED_PROTO"),
+            request.environ.get("wsgi.url_scheme"),
+        )
         return f"{'https' if secure else 'http'}://{host}/"
 
 
 def translate_body(request: flask.Request) -> list[tuple[str, str]]:
-    """The parameters in the body of a query by POST: a form, or a JSON object whose values may be lists.
+    """The parameters in the body of a query by POST: a form, or a JSON object whose values may be
+    lists.
 
     Raises:
         RefusedError: unsupported_media_type, invalid_body, invalid_parameter.
@@ -245,7 +297,9 @@ def translate_body(request: flask.Request) -> list[tuple[str, str]]:
     wanted = _json_body(request)
     if not isinstance(wanted, dict):
         raise RefusedError("invalid_body", "a query is a JSON object")
-    lists = ((name, value if isinstance(value, list) else [value]) for name, value in wanted.items())
+    lists = (
+        (name, value if isinstance(value, list) else [value]) for name, value in wanted.items()
+    )
     return [(name, _value(name, item)) for name, items in lists for item in items]
 
 
@@ -253,11 +307,18 @@ def _value(name: str, item: object) -> str:
     """A text; of fuzzymatching true or false, of limit and offset a whole number."""
     if isinstance(item, bool) and name == "fuzzymatching":
         return str(item).lower()
-    if isinstance(item, int | float) and not isinstance(item, bool) and name in ("limit", "offset") and item % 1 == 0:
+    if (
+        isinstance(item, int | float)
+        and not isinstance(item, bool)
+        and name in ("limit", "offset")
+        and item % 1 == 0
+    ):
         return str(int(item))
     if isinstance(item, str) and name not in ("limit", "offset", "fuzzymatching"):
         return item
-    raise RefusedError("invalid_body", "texts; limit and offset whole numbers; fuzzymatching true or false")
+    raise RefusedError(
+        "invalid_body", "texts; limit and offset whole numbers; fuzzymatching true or false"
+    )
 
 
 def _json_body(request: flask.Request) -> Any:
@@ -282,8 +343,8 @@ def _body(request: flask.Request) -> bytes:
 def _published(settings: Settings, command: dict[str, str]) -> bytes:
     import uuid
 
-    from functions.common.http import Transport
-    from functions.common.topic import Topics
+    from functions.common.clients.pubsub import Topics
+    from functions.common.clients.transport import Transport
 
     request_id = str(uuid.uuid4())
     data = json.dumps({**command, "request_id": request_id}).encode()
@@ -302,7 +363,8 @@ def _file(name: str) -> tuple[bytes, str]:
 
 
 def _response(reply: Reply, headers: dict[str, str]) -> flask.Response:
-    """Always a stream: for others functions-framework reads the request's body into memory first."""
+    """Always a stream: for others functions-framework reads the request's body into memory
+    first."""
     body = reply.body
     headers = {**SAFE_HEADERS, **headers, **reply.headers}
     if isinstance(body, bytes):

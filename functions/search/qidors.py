@@ -1,8 +1,9 @@
-"""QIDO-RS parameters: what callers send, turned into what the DICOM store takes (fact sheet section 4).
+"""QIDO-RS parameters: what callers send, turned into what the DICOM store takes (fact sheet section
+4).
 
-The store matches whole values of a few attributes and refuses everything else. What a caller means plainly is
-translated here, and said in a warning where the answer is not exactly what PS3.18 would give; the rest is refused
-by the parameter's name. docs/search.md lists the translations.
+The store matches whole values of a few attributes and refuses everything else. What a caller means
+plainly is translated here, and said in a warning where the answer is not exactly what PS3.18 would
+give; the rest is refused by the parameter's name. docs/search.md lists the translations.
 """
 
 import itertools
@@ -16,7 +17,8 @@ from urllib.parse import quote, unquote_to_bytes, urlencode
 from functions.common.resources import Resource, is_uid
 from functions.search.answers import RefusedError
 
-# What a search returns by default and, at studies and series, what it returns when asked (fact sheet section 4.4).
+# What a search returns by default and, at studies and series, what it returns when asked (fact
+# sheet section 4.4).
 _DEFAULT: Final = {
     "studies": "SpecificCharacterSet=00080005 StudyDate=00080020 StudyTime=00080030 AccessionNumber=00080050"
     " InstanceAvailability=00080056 ReferringPhysicianName=00080090 TimezoneOffsetFromUTC=00080201"
@@ -88,7 +90,9 @@ DEFAULT: Final = {level: tuple(_table(text)) for level, text in _DEFAULT.items()
 STUDY_TAGS: Final = frozenset(_table(_DEFAULT["studies"] + " " + _FURTHER["studies"]).values())
 _KNOWN: Final = {
     "studies": frozenset(_table(_DEFAULT["studies"] + " " + _FURTHER["studies"])),
-    "series": frozenset(_table(" ".join(_DEFAULT[x] + " " + _FURTHER[x] for x in ("studies", "series")))),
+    "series": frozenset(
+        _table(" ".join(_DEFAULT[x] + " " + _FURTHER[x] for x in ("studies", "series")))
+    ),
 }
 _UNHELPFUL: Final = frozenset(_table(_NEVER))
 
@@ -100,7 +104,8 @@ class Query:
     Args:
         level: studies, series or instances: the rows of the answer.
         resource: what it is limited to by the path.
-        searches: the filters of one search, or of several whose rows are put together (a list of values).
+        searches: the filters of one search, or of several whose rows are put together (a list of
+            values).
         store_level: what the store is asked for; `series` for a modality at study level.
         include: keywords or tags, or `all`.
         limit, offset: rows.
@@ -127,7 +132,9 @@ class Query:
         """The path of the store's search, below `dicomWeb`."""
         return f"{self.resource}/{self.store_level}" if self.resource else self.store_level
 
-    def parameters(self, filters: Mapping[str, str], limit: int, offset: int, *, include: bool = True) -> str:
+    def parameters(
+        self, filters: Mapping[str, str], limit: int, offset: int, *, include: bool = True
+    ) -> str:
         """The query string of one of the store's searches."""
         pairs = list(filters.items())
         if self.fuzzy:
@@ -157,7 +164,10 @@ def decode(text: str) -> list[tuple[str, str]]:
 
 
 def translate(
-    level: str, resource: Resource | None, pairs: Iterable[tuple[str, str]], fixed: Mapping[str, str] | None = None
+    level: str,
+    resource: Resource | None,
+    pairs: Iterable[tuple[str, str]],
+    fixed: Mapping[str, str] | None = None,
 ) -> Query:
     """Read a caller's parameters.
 
@@ -165,7 +175,8 @@ def translate(
         fixed: filters that this caller cannot leave out or change.
 
     Raises:
-        RefusedError: invalid_parameter, which names it; forbidden, for a parameter that is fixed for this caller.
+        RefusedError: invalid_parameter, which names it; forbidden, for a parameter that is fixed
+            for this caller.
     """
     return _Reader(level, resource).read(pairs, fixed or {})
 
@@ -195,7 +206,9 @@ class _Reader:
             if self.filters.get(keyword, [value]) != [value]:
                 raise RefusedError("forbidden", "this parameter is fixed for this caller", keyword)
             self.filters[keyword] = [value]
-        store_level = "series" if self.level == "studies" and "Modality" in self.filters else self.level
+        store_level = (
+            "series" if self.level == "studies" and "Modality" in self.filters else self.level
+        )
         return Query(
             self.level,
             self.resource,
@@ -226,8 +239,12 @@ class _Reader:
         keyword = KEYWORD_OF.get(name.upper(), name)
         if keyword == "ModalitiesInStudy" and self.level == "studies":
             keyword = "Modality"
-        if keyword not in KEYS[self.level] and not (keyword == "Modality" and self.level == "studies"):
-            raise _bad(name, f"cannot be searched for here; what can: {', '.join(KEYS[self.level])}")
+        if keyword not in KEYS[self.level] and not (
+            keyword == "Modality" and self.level == "studies"
+        ):
+            raise _bad(
+                name, f"cannot be searched for here; what can: {', '.join(KEYS[self.level])}"
+            )
         if keyword in self.filters:
             raise _bad(name, "is given more than once")
         if value.strip("*") == "":  # universal matching: any value, or none
@@ -268,7 +285,9 @@ class _Reader:
         if math.prod(map(len, self.filters.values())) > _SEARCHES_MAX:
             raise _bad(lists[0], f"a list of values may lead to {_SEARCHES_MAX} searches at most")
         names = list(self.filters)
-        return tuple(dict(zip(names, one, strict=True)) for one in itertools.product(*self.filters.values()))
+        return tuple(
+            dict(zip(names, one, strict=True)) for one in itertools.product(*self.filters.values())
+        )
 
     def _limit(self) -> int:
         most = LIMIT_MAX[self.level]
@@ -289,7 +308,10 @@ class _Reader:
         for item in filter(None, self.include + self.universal):
             keyword = KEYWORD_OF.get(item.upper(), item)
             if not _ATTRIBUTE.fullmatch(item):
-                raise _bad("includefield", "takes keywords or tags of eight digits, separated by commas, or all")
+                raise _bad(
+                    "includefield",
+                    "takes keywords or tags of eight digits, separated by commas, or all",
+                )
             if keyword == "all" or self._known(keyword):
                 wanted[keyword] = None
             else:
@@ -314,7 +336,9 @@ class _Reader:
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise RefusedError("invalid_parameter", "a parameter's name is a keyword or a tag of eight digits")
+        raise RefusedError(
+            "invalid_parameter", "a parameter's name is a keyword or a tag of eight digits"
+        )
     return name
 
 

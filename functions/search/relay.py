@@ -1,7 +1,8 @@
-"""One GET of the DICOM store, passed on as it comes: for people who wait, so nothing is retried in their place.
+"""One GET of the DICOM store, passed on as it comes: for people who wait, so nothing is retried in
+their place.
 
-This stands on the standard library and not on `requests`: with it the proxy answers twice as many requests in a second,
-and starts faster (benchmarks/search.py).
+This stands on the standard library and not on `requests`: with it the proxy answers twice as many
+requests in a second, and starts faster (benchmarks/search.py).
 """
 
 import collections
@@ -15,7 +16,7 @@ from errno import ECONNRESET
 from typing import Final
 from urllib.parse import urlsplit
 
-from functions.common.credentials import Credentials
+from functions.common.clients.credentials import Credentials
 from functions.common.errors import RetryableError
 from functions.search.answers import RefusedError
 from functions.search.rows import Urls
@@ -64,7 +65,9 @@ class Upstream:
         idle: where the connection goes when it can be used again.
     """
 
-    def __init__(self, response: http.client.HTTPResponse, connection: socket.socket, idle: _Idle) -> None:
+    def __init__(
+        self, response: http.client.HTTPResponse, connection: socket.socket, idle: _Idle
+    ) -> None:
         self._response = response
         self._connection = connection
         self._idle = idle
@@ -76,8 +79,9 @@ class Upstream:
         """The body as it arrives, as it was sent.
 
         Raises:
-            ConnectionResetError: it broke off. Where the status has been sent already that is all there is left to do:
-                the server closes the connection without a word in the log, and the caller sees a cut answer.
+            ConnectionResetError: it broke off. Where the status has been sent already that is all
+                there is left to do: the server closes the connection without a word in the log, and
+                    the caller sees a cut answer.
         """
         try:
             while chunk := self._response.read(CHUNK_BYTES):
@@ -90,11 +94,16 @@ class Upstream:
             self.close()
 
     def close(self) -> None:
-        """Keep the connection for another request when the answer was read to its end, else close it."""
+        """Keep the connection for another request when the answer was read to its end, else close
+        it."""
         if self._closed:
             return
         self._closed = True
-        if self._response.isclosed() and not self._response.length and not self._response.will_close:
+        if (
+            self._response.isclosed()
+            and not self._response.length
+            and not self._response.will_close
+        ):
             self._idle.append(self._connection)
         else:
             self._response.close()
@@ -121,8 +130,15 @@ class _Host:
         self._idle: _Idle = collections.deque(maxlen=_IDLE_CONNECTIONS)
 
     def get(self, target: str, headers: dict[str, str]) -> Upstream:
-        """Send one GET, over a kept connection where there is one that the other side did not close meanwhile."""
-        lines = [f"GET {target} HTTP/1.1", f"Host: {self._address}", *map(": ".join, headers.items()), "", ""]
+        """Send one GET, over a kept connection where there is one that the other side did not close
+        meanwhile."""
+        lines = [
+            f"GET {target} HTTP/1.1",
+            f"Host: {self._address}",
+            *map(": ".join, headers.items()),
+            "",
+            "",
+        ]
         if any("\r" in line or "\n" in line for line in lines):
             raise ValueError("a line break in a header")
         request = "\r\n".join(lines).encode("ascii")
@@ -148,7 +164,9 @@ class _Host:
             raise
 
     def _opened(self) -> socket.socket:
-        connection = socket.create_connection((self._name, self._port), min(_CONNECT_TIMEOUT_S, self._timeout_s))
+        connection = socket.create_connection(
+            (self._name, self._port), min(_CONNECT_TIMEOUT_S, self._timeout_s)
+        )
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._secure:
@@ -186,7 +204,10 @@ class Relay:
         # Either version may appear in an answer, below the endpoint's own path or without it.
         above = url.path.rpartition("/")[0]
         self.urls = Urls(
-            sorted({url.path, *(f"{root}{version}" for root in ("", above) for version in _VERSIONS)}), store
+            sorted(
+                {url.path, *(f"{root}{version}" for root in ("", above) for version in _VERSIONS)}
+            ),
+            store,
         )
 
     def get(self, path: str, query: str, headers: dict[str, str]) -> Upstream:
@@ -239,14 +260,17 @@ def fetch(url: str) -> bytes:
         body, _ = head(upstream.chunks(), _FETCH_BYTES)
         upstream.close()
     except _FAILED as error:
-        raise RefusedError("unavailable", "a document that is needed to answer cannot be had") from error
+        raise RefusedError(
+            "unavailable", "a document that is needed to answer cannot be had"
+        ) from error
     if upstream.status != 200:
         raise RefusedError("unavailable", "a document that is needed to answer cannot be had")
     return body
 
 
 def head(chunks: Iterator[bytes], size: int) -> tuple[bytes, bool]:
-    """The beginning of a body, at least `size` bytes where it is that long, and whether that is all of it."""
+    """The beginning of a body, at least `size` bytes where it is that long, and whether that is all
+    of it."""
     data = bytearray()
     for chunk in chunks:
         data += chunk

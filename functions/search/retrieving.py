@@ -1,4 +1,5 @@
-"""Answers a retrieve: WADO-RS passed through as a stream, with the store's own URLs replaced by the function's."""
+"""Answers a retrieve: WADO-RS passed through as a stream, with the store's own URLs replaced by the
+function's."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,8 @@ from functions.search.rows import rewritten
 from functions.search.searching import Reply
 from functions.search.targets import Media, Target
 
-# For callers who take anything: the bytes as stored (fact sheet section 5.1: else the store decompresses them).
+# For callers who take anything: the bytes as stored (fact sheet section 5.1: else the store
+# decompresses them).
 _DEFAULT_ACCEPT: Final[Mapping[Media, str]] = {
     "dicom": 'multipart/related; type="application/dicom"; transfer-syntax=*',
     "metadata": "application/dicom+json",
@@ -41,7 +43,11 @@ _VIEWPORT: Final = re.compile(rf"{_NUMBER},{_NUMBER}(,({_NUMBER})?){{0,4}}", re.
 
 
 def answer(
-    relay: Relay, target: Target, pairs: Iterable[tuple[str, str]], headers: Mapping[str, str], base: str
+    relay: Relay,
+    target: Target,
+    pairs: Iterable[tuple[str, str]],
+    headers: Mapping[str, str],
+    base: str,
 ) -> Reply:
     """The answer to a retrieve.
 
@@ -82,11 +88,15 @@ def _parameters(target: Target, pairs: Iterable[tuple[str, str]]) -> tuple[str, 
             accept = _checked("Accept", value)
         elif name == "viewport" and target.media == "rendered" and not query:
             if not _VIEWPORT.fullmatch(value):
-                raise RefusedError("invalid_parameter", "takes width,height and perhaps x,y,width,height", name)
+                raise RefusedError(
+                    "invalid_parameter", "takes width,height and perhaps x,y,width,height", name
+                )
             query = f"viewport={value}"
         else:
             known = name if re.fullmatch(r"[\w.]{1,64}", name, re.ASCII) else ""
-            raise RefusedError("invalid_parameter", "a retrieve takes accept, and rendered takes viewport", known)
+            raise RefusedError(
+                "invalid_parameter", "a retrieve takes accept, and rendered takes viewport", known
+            )
     return accept, query
 
 
@@ -97,7 +107,8 @@ def _checked(name: str, value: str) -> str:
 
 
 def _accept(target: Target, accept: str) -> str:
-    """What to ask the store for. Browsers name many types and then `*/*`: they get what is plainest."""
+    """What to ask the store for. Browsers name many types and then `*/*`: they get what is
+    plainest."""
     kinds = {item.partition(";")[0].strip().lower() for item in accept.split(",")}
     if target.media == "rendered":
         if kinds & {"image/jpeg", "image/*", "*/*"}:

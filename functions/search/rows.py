@@ -1,4 +1,5 @@
-"""The rows of a DICOM JSON answer, one at a time, in the memory of one row: read, rewritten, as a spreadsheet."""
+"""The rows of a DICOM JSON answer, one at a time, in the memory of one row: read, rewritten, as a
+spreadsheet."""
 
 import codecs
 import csv
@@ -8,7 +9,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-ROW_LIMIT: Final = 32 * 1024 * 1024  # characters; one instance with `includefield=all` stays far below
+ROW_LIMIT: Final = (
+    32 * 1024 * 1024
+)  # characters; one instance with `includefield=all` stays far below
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _AFTER: Final = {"[": "{]", ",": "{", "]": ""}
 _HOST_LENGTH: Final = 260  # of a host with its port
@@ -23,13 +26,15 @@ class MalformedError(ValueError):
 
 
 def split(chunks: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
-    """Each object of a JSON array, as its text and as it reads. Nothing at all counts as an empty array.
+    """Each object of a JSON array, as its text and as it reads. Nothing at all counts as an empty
+    array.
 
     Args:
         chunks: UTF-8, cut anywhere.
 
     Raises:
-        MalformedError: it is no array of objects, it ends too early, or one object is larger than ROW_LIMIT.
+        MalformedError: it is no array of objects, it ends too early, or one object is larger than
+            ROW_LIMIT.
     """
     scanner = _Scanner()
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -72,7 +77,9 @@ class _Scanner:
             else:
                 position, self._expect = position + 1, _AFTER[mark]
         self.buffer = buffer[position:]
-        if len(self.buffer) > ROW_LIMIT or (final and (self.buffer or self._expect not in ("", "["))):
+        if len(self.buffer) > ROW_LIMIT or (
+            final and (self.buffer or self._expect not in ("", "["))
+        ):
             raise MalformedError("a row that is cut or too large")
 
 
@@ -86,7 +93,8 @@ def joined(rows: Iterable[str]) -> Iterator[bytes]:
 
 
 class Urls:
-    """How the URLs of a DICOM store begin, on whatever host: the API has more names than the one it is asked by.
+    """How the URLs of a DICOM store begin, on whatever host: the API has more names than the one it
+    is asked by.
 
     Args:
         roots: what may stand between the host and the store's name, such as `/v1`.
@@ -103,7 +111,8 @@ class Urls:
 
 
 def rewritten(chunks: Iterable[bytes], urls: Urls, base: bytes) -> Iterator[bytes]:
-    """The chunks with `base` for the beginning of each of these URLs, wherever the chunks are cut."""
+    """The chunks with `base` for the beginning of each of these URLs, wherever the chunks are
+    cut."""
     hold = urls.longest - 1
     base = base.replace(b"\\", rb"\\")  # as a template
     rest = b""
@@ -125,7 +134,8 @@ def study_of(row: Row, tags: frozenset[str]) -> Row:
 
 
 def spreadsheet(rows: Iterable[Row], columns: Sequence[tuple[str, str]]) -> Iterator[bytes]:
-    """RFC 4180 with a byte order mark, so that spreadsheets read it as UTF-8; no cell is taken for a formula.
+    """RFC 4180 with a byte order mark, so that spreadsheets read it as UTF-8; no cell is taken for
+    a formula.
 
     Args:
         columns: tag and heading of each.

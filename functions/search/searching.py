@@ -1,4 +1,5 @@
-"""Answers a search: asks the DICOM store, and says when the answer is cut. Large ones stream, row by row."""
+"""Answers a search: asks the DICOM store, and says when the answer is cut. Large ones stream, row
+by row."""
 
 import hashlib
 import json
@@ -12,15 +13,27 @@ from functions.search import qidors
 from functions.search.answers import RefusedError
 from functions.search.qidors import Query
 from functions.search.relay import Relay, Upstream, chain, head
-from functions.search.rows import MalformedError, Row, joined, rewritten, split, spreadsheet, study_of
+from functions.search.rows import (
+    MalformedError,
+    Row,
+    joined,
+    rewritten,
+    split,
+    spreadsheet,
+    study_of,
+)
 
 Form = Literal["application/dicom+json", "application/json", "text/csv"]
 
 _FORMS: Final[tuple[Form, ...]] = ("application/dicom+json", "application/json", "text/csv")
-_HEAD_BYTES: Final = 256 * 1024  # an answer of this size is looked at as a whole, a larger one passes through
+_HEAD_BYTES: Final = (
+    256 * 1024
+)  # an answer of this size is looked at as a whole, a larger one passes through
 _SMALL_LIMIT: Final = 100  # up to here one row more is asked for, to see whether there are more
 _MERGE_ROWS: Final = 50_000  # of the store's, for one answer that is put together
-_MERGE_BYTES: Final = 4 * 1024 * 1024  # of the rows of such an answer: it is whole before it is sent
+_MERGE_BYTES: Final = (
+    4 * 1024 * 1024
+)  # of the rows of such an answer: it is whole before it is sent
 _DOUBTS: Final = 20  # attributes of one query that the store is asked about one by one
 _REMEMBERED: Final = 4096
 _CUT: Final = "There are more results: ask for the next page"
@@ -52,7 +65,8 @@ class Reply:
 
 @dataclass(frozen=True)
 class Page:
-    """Rows of an answer, as text, and the offset of the rows after them (None: these are the last)."""
+    """Rows of an answer, as text, and the offset of the rows after them (None: these are the
+    last)."""
 
     rows: Iterable[str]
     following: int | None
@@ -72,7 +86,11 @@ def form_of(accept: str) -> Form:
         kind, *parameters = (part.strip().lower() for part in item.split(";"))
         weight = _weight(parameters)
         for form in _FORMS:
-            if weight > 0 and kind in (form, "*/*", form.split("/")[0] + "/*") and (not best or weight > best[0]):
+            if (
+                weight > 0
+                and kind in (form, "*/*", form.split("/")[0] + "/*")
+                and (not best or weight > best[0])
+            ):
                 best = (weight, form)
     if not best:
         raise RefusedError("not_acceptable", f"a search answers {', '.join(_FORMS)}")
@@ -105,8 +123,10 @@ class Searcher:
 
         Args:
             query: translated.
-            base: the function's own URL, which takes the place of the store's in the answer; with a slash at its end.
-            own_url: gives this search's URL without limit and offset, for the link to the next page.
+            base: the function's own URL, which takes the place of the store's in the answer; with a
+                slash at its end.
+            own_url: gives this search's URL without limit and offset, for the link to the next
+                page.
 
         Raises:
             RefusedError, MalformedError, ConnectionResetError: the store gave no good answer.
@@ -120,16 +140,22 @@ class Searcher:
         if page.following is not None and page.following <= qidors.OFFSET_MAX:
             url = own_url()
             joint = "&" if "?" in url else "?"
-            headers["Link"] = f'<{url}{joint}limit={query.limit}&offset={page.following}>; rel="next"'
+            headers["Link"] = (
+                f'<{url}{joint}limit={query.limit}&offset={page.following}>; rel="next"'
+            )
         if form != "text/csv":
             return Reply(200, headers, page.raw or joined(page.rows), page.close)
         headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
         headers["Content-Disposition"] = f'attachment; filename="{query.level}.csv"'
-        return Reply(200, headers, spreadsheet(map(json.loads, page.rows), _columns(query)), page.close)
+        return Reply(
+            200, headers, spreadsheet(map(json.loads, page.rows), _columns(query)), page.close
+        )
 
     def holds(self, study: str, filters: dict[str, str]) -> bool:
         """Whether this study is there and matches."""
-        query = qidors.translate("studies", None, [("StudyInstanceUID", study), ("limit", "1")], filters)
+        query = qidors.translate(
+            "studies", None, [("StudyInstanceUID", study), ("limit", "1")], filters
+        )
         return any(True for _ in self._merged(replace(query, include=()), "").rows)
 
     def _direct(self, query: Query, form: Form, base: str) -> Page:
@@ -142,7 +168,9 @@ class Searcher:
             more = self._more(query)
             rows = (text for text, _ in split(chain(first, chunks)))
             raw = None if small or form == "text/csv" else chain(first, chunks)
-            return Page(islice(rows, query.limit), after if more else None, query, upstream.close, raw)
+            return Page(
+                islice(rows, query.limit), after if more else None, query, upstream.close, raw
+            )
         found = _count(first)
         more = found > query.limit or (not small and found == query.limit and self._more(query))
         following = after if more else None
@@ -152,7 +180,8 @@ class Searcher:
         return Page(islice(rows, query.limit), following, query, upstream.close)
 
     def _merged(self, query: Query, base: str) -> Page:
-        """One row for each study, series or instance, from the rows of several searches or of a lower level."""
+        """One row for each study, series or instance, from the rows of several searches or of a
+        lower level."""
         seen: set[bytes] = set()
         rows: list[bytes] = []
         read = held = 0
@@ -161,10 +190,16 @@ class Searcher:
             for offset in count(0, size):
                 if read >= _MERGE_ROWS:  # and so it will be for the next page
                     text = f"only {read} rows of the DICOM store were looked at: narrow the search"
-                    return Page(map(bytes.decode, rows), None, replace(query, warnings=(*query.warnings, text)))
+                    return Page(
+                        map(bytes.decode, rows),
+                        None,
+                        replace(query, warnings=(*query.warnings, text)),
+                    )
                 query, upstream = self._asked(query, filters, size, offset)
                 before = read
-                for text, row in split(rewritten(upstream.chunks(), self._relay.urls, base.encode())):
+                for text, row in split(
+                    rewritten(upstream.chunks(), self._relay.urls, base.encode())
+                ):
                     read += 1
                     if (key := _identity(row, query.level)) in seen:
                         continue
@@ -183,15 +218,21 @@ class Searcher:
                     break
         return Page(map(bytes.decode, rows), None, query)
 
-    def _asked(self, query: Query, filters: dict[str, str], limit: int, offset: int) -> tuple[Query, Upstream]:
+    def _asked(
+        self, query: Query, filters: dict[str, str], limit: int, offset: int
+    ) -> tuple[Query, Upstream]:
         """Ask the store; once more without the attributes that it turns out not to know."""
         try:
             return query, self._get(query, query.parameters(filters, limit, offset))
         except RefusedError as error:
-            doubtful = [name for name in query.include if name not in qidors.TAG_OF and name != "all"]
+            doubtful = [
+                name for name in query.include if name not in qidors.TAG_OF and name != "all"
+            ]
             if error.reason != "rejected" or not doubtful:
                 raise
-            unknown = [name for name in doubtful[:_DOUBTS] if not self._can_include(query, name)] + doubtful[_DOUBTS:]
+            unknown = [
+                name for name in doubtful[:_DOUBTS] if not self._can_include(query, name)
+            ] + doubtful[_DOUBTS:]
             if not unknown:
                 raise
             known = tuple(name for name in query.include if name not in unknown)
@@ -200,7 +241,8 @@ class Searcher:
             return query, self._get(query, query.parameters(filters, limit, offset))
 
     def _can_include(self, query: Query, name: str) -> bool:
-        """Whether the store knows this attribute: asked once, remembered while the process lives."""
+        """Whether the store knows this attribute: asked once, remembered while the process
+        lives."""
         known = self._includes.get(name)
         if known is None:
             try:
@@ -221,17 +263,23 @@ class Searcher:
         if after > qidors.OFFSET_MAX:
             return True
         try:
-            upstream = self._get(query, query.parameters(query.searches[0], 1, after, include=False))
+            upstream = self._get(
+                query, query.parameters(query.searches[0], 1, after, include=False)
+            )
             return any(True for _ in split(upstream.chunks()))
         except (RefusedError, ConnectionResetError):
             return True
 
     def _get(self, query: Query, parameters: str) -> Upstream:
         try:
-            upstream = self._relay.get(query.path(), parameters, {"Accept": "application/dicom+json"})
+            upstream = self._relay.get(
+                query.path(), parameters, {"Accept": "application/dicom+json"}
+            )
         except RefusedError as error:
             if error.reason == "not_found" and not query.resource:
-                raise RefusedError("unavailable", "the DICOM store does not exist; the operator has to look") from error
+                raise RefusedError(
+                    "unavailable", "the DICOM store does not exist; the operator has to look"
+                ) from error
             raise
         kind = upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if upstream.status == 200 and not kind.endswith("json") and not _is_empty(upstream):
@@ -241,7 +289,8 @@ class Searcher:
 
 
 def _identity(row: Row, level: str) -> bytes:
-    """What tells a row from others: its UID and those above it, since a UID alone may stand in two places.
+    """What tells a row from others: its UID and those above it, since a UID alone may stand in two
+    places.
 
     As a digest: of long answers many are remembered.
     """
@@ -271,11 +320,15 @@ def _is_empty(upstream: Upstream) -> bool:
 
 def own_url(url: str, pairs: Iterable[tuple[str, str]]) -> str:
     """This search's URL with the caller's parameters, but without limit and offset."""
-    query = urlencode([pair for pair in pairs if pair[0] not in ("limit", "offset")], quote_via=quote)
+    query = urlencode(
+        [pair for pair in pairs if pair[0] not in ("limit", "offset")], quote_via=quote
+    )
     return f"{url}?{query}" if query else url
 
 
 def _columns(query: Query) -> list[tuple[str, str]]:
-    names = dict.fromkeys([*_CSV_COLUMNS[query.level].split(), *(name for name in query.include if name != "all")])
+    names = dict.fromkeys(
+        [*_CSV_COLUMNS[query.level].split(), *(name for name in query.include if name != "all")]
+    )
     tags = {**qidors.TAG_OF}
     return [(tags.get(name, name), name) for name in names]

@@ -1,4 +1,5 @@
-"""What a URL asks for. The path is read raw, as it was sent, and only what DICOMweb's grammar knows gets through."""
+"""What a URL asks for. The path is read raw, as it was sent, and only what DICOMweb's grammar knows
+gets through."""
 
 import re
 from collections.abc import Mapping
@@ -62,7 +63,9 @@ def raw_target(environ: Mapping[str, Any]) -> tuple[str, str]:
     if not target:
         raise RefusedError("internal")
     if len(target) > _TARGET_LENGTH:
-        raise RefusedError("invalid_path", f"longer than {_TARGET_LENGTH} characters; send the query by POST")
+        raise RefusedError(
+            "invalid_path", f"longer than {_TARGET_LENGTH} characters; send the query by POST"
+        )
     path, _, query = target.partition("?")
     return path, query
 
@@ -71,7 +74,8 @@ def parse(path: str) -> Target:
     """Read a raw path.
 
     Raises:
-        RefusedError: invalid_path, invalid_uid, or not_found for one that is well-formed and means nothing.
+        RefusedError: invalid_path, invalid_uid, or not_found for one that is well-formed and means
+            nothing.
     """
     if path in ASSETS:
         return Target("asset", asset=ASSETS[path])
@@ -79,8 +83,14 @@ def parse(path: str) -> Target:
         return Target("exports")
     path = path.replace("%2C", ",").replace("%2c", ",").removesuffix("/")
     parts = path.split("/")[1:]
-    if len(path) > _PATH_LENGTH or not _PATH.fullmatch(path) or not {"", ".", ".."}.isdisjoint(parts):
-        raise RefusedError("invalid_path", "a path is plain segments: no %, no empty segments, no . or ..")
+    if (
+        len(path) > _PATH_LENGTH
+        or not _PATH.fullmatch(path)
+        or not {"", ".", ".."}.isdisjoint(parts)
+    ):
+        raise RefusedError(
+            "invalid_path", "a path is plain segments: no %, no empty segments, no . or .."
+        )
     query = parts[-1] == "_query"
     uids, rest = _uids(parts[:-1] if query else parts)
     resource = Resource(*uids) if uids else None
@@ -113,7 +123,9 @@ def _media(resource: Resource, rest: list[str]) -> Media:
             if len(frames) > _FRAMES_LENGTH or not _FRAMES.fullmatch(frames):
                 raise RefusedError("invalid_path", "frames are numbers from 1, separated by commas")
             return "rendered" if more else "frames"
-        case ["bulkdata", *segments] if resource.instance and segments and all(map(_SEGMENT.fullmatch, segments)):
+        case ["bulkdata", *segments] if (
+            resource.instance and segments and all(map(_SEGMENT.fullmatch, segments))
+        ):
             return "bulkdata"
         case _:
             raise RefusedError("not_found")

@@ -1,7 +1,9 @@
-"""Goes through a zip, a tar or a tar.gz member by member, over a file that can be sought in, and trusts none of it.
+"""Goes through a zip, a tar or a tar.gz member by member, over a file that can be sought in, and
+trusts none of it.
 
-Nothing is unpacked: a member is a source that reads from the archive while it is sent. Members come in the order in
-which they lie in the archive, so that a walk is one long read, and each says where a later walk can go on after it.
+Nothing is unpacked: a member is a source that reads from the archive while it is sent. Members come
+in the order in which they lie in the archive, so that a walk is one long read, and each says where
+a later walk can go on after it.
 """
 
 import contextlib
@@ -23,7 +25,9 @@ from functions.store import content
 from functions.store.content import Kind
 from functions.store.sources import READ_BYTES, Source
 
-Cursor = tuple[int, ...]  # a place at each level: in a zip the member's number, in a tar the byte of its header
+Cursor = tuple[
+    int, ...
+]  # a place at each level: in a zip the member's number, in a tar the byte of its header
 
 _DAMAGED: Final = (
     zipfile.BadZipFile,
@@ -37,7 +41,9 @@ _DAMAGED: Final = (
     ValueError,
 )
 _HEADERS_BYTES: Final = 64 * 1024  # of one member of a tar: its name and attributes
-_ENTRY: Final = struct.Struct("<4s24xHHH12x")  # of a zip's directory: mark, lengths of name, extra field, comment
+_ENTRY: Final = struct.Struct(
+    "<4s24xHHH12x"
+)  # of a zip's directory: mark, lengths of name, extra field, comment
 _LISTED_BYTES: Final = 400  # what zipfile takes for an entry besides its texts
 _LISTED_MAX_BYTES: Final = 1024  # on average
 _HARMLESS_LIST_BYTES: Final = 1024 * 1024
@@ -75,8 +81,10 @@ class Member:
 
     Args:
         name: its path in the archive, those of inner archives before it.
-        source: its bytes; raises PermanentError("unsupported_input") while it is read, when it is damaged.
-        before, after: from where to walk again so that it comes first, or that what follows it does.
+        source: its bytes; raises PermanentError("unsupported_input") while it is read, when it is
+            damaged.
+        before, after: from where to walk again so that it comes first, or that what follows it
+            does.
         problem: why it cannot be opened at all.
     """
 
@@ -110,15 +118,18 @@ class Walk:
         self._listed_bytes = 0  # of memory, for the zips that are open: one inside another
 
     def members_of(self, file: BinaryIO, kind: Kind, cursor: Cursor = ()) -> Iterator[Member]:
-        """The files from a cursor on; a member's source is good until the next one is asked for and after.
+        """The files from a cursor on; a member's source is good until the next one is asked for and
+        after.
 
         Raises:
-            PermanentError: unsafe_archive, at the first breach of a limit; unsupported_input, where the archive is
-                damaged.
+            PermanentError: unsafe_archive, at the first breach of a limit; unsupported_input, where
+                the archive is damaged.
         """
         yield from self._archive(file, kind, cursor, "", 0)
 
-    def _archive(self, file: BinaryIO, kind: Kind, cursor: Cursor, path: str, depth: int) -> Iterator[Member]:
+    def _archive(
+        self, file: BinaryIO, kind: Kind, cursor: Cursor, path: str, depth: int
+    ) -> Iterator[Member]:
         if depth > self._limits.nesting:
             raise _unsafe("archives inside the archive lie too deep")
         with _damage("the archive is damaged or cut"):
@@ -132,7 +143,10 @@ class Walk:
     def _zip(self, file: BinaryIO, cursor: Cursor, path: str, depth: int) -> Iterator[Member]:
         with self._directory_counted(file), zipfile.ZipFile(file) as archive:
             infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
-            if self.total_bytes + sum(info.file_size for info in infos[_first(cursor) :]) > self._most_bytes:
+            if (
+                self.total_bytes + sum(info.file_size for info in infos[_first(cursor) :])
+                > self._most_bytes
+            ):
                 raise _unsafe("more bytes than the limit, unpacked")
             for info in infos:  # before anything is sent
                 self._check(path + _shown(info.filename), info.file_size)
@@ -145,7 +159,9 @@ class Walk:
                     source = Source(_reads_zip(archive, info), info.file_size)
                     name, problem = path + _shown(info.filename), _zip_problem(info)
                     member = Member(name, source, (number,), (number + 1,), problem)
-                    yield from self._member(member, inner, depth, functools.partial(archive.open, info))
+                    yield from self._member(
+                        member, inner, depth, functools.partial(archive.open, info)
+                    )
 
     def _tar(self, file: BinaryIO, cursor: Cursor, path: str, depth: int) -> Iterator[Member]:
         file.seek(_first(cursor))
@@ -154,15 +170,19 @@ class Walk:
         with tarfile.TarFile(fileobj=cast("BinaryIO", headers), mode="r") as archive:
             while (info := archive.next()) is not None:
                 headers.left = math.inf
-                # It would keep them all. What is said for all members that follow (pax) does not matter here, and is
-                # not known to a walk that begins later.
+                # It would keep them all. What is said for all members that follow (pax) does not
+                # matter here, and is not known to a walk that begins later.
                 archive.members, archive.pax_headers = [], {}  # type: ignore[attr-defined]
                 after = archive.offset
                 if not info.isdir():
                     problem = None if info.isreg() else NothingToStoreError("a link or a device")
                     source = Source(_reads_tar(archive, info), info.size)
-                    member = Member(path + _shown(info.name), source, (info.offset,), (after,), problem)
-                    yield from self._member(member, inner, depth, functools.partial(archive.extractfile, info))
+                    member = Member(
+                        path + _shown(info.name), source, (info.offset,), (after,), problem
+                    )
+                    yield from self._member(
+                        member, inner, depth, functools.partial(archive.extractfile, info)
+                    )
                 inner, headers.left = (), _HEADERS_BYTES
             # It also stops, without a word, at a header that is damaged.
             file.seek(archive.offset)
@@ -178,12 +198,16 @@ class Walk:
                 raise NothingToStoreError("gzip, and no tar inside it")
             yield from self._tar(cast("BinaryIO", unpacked), cursor, path, depth)
             left = max(self._most_bytes - self.total_bytes, _HARMLESS_BYTES)
-            while piece := unpacked.read(READ_BYTES):  # to its end, where gzip compares the checksum
+            while piece := unpacked.read(
+                READ_BYTES
+            ):  # to its end, where gzip compares the checksum
                 left -= len(piece)
                 if left < 0:
                     raise _unsafe("more bytes than the limit, unpacked")
 
-    def _member(self, member: Member, inner: Cursor, depth: int, open_: Callable[[], Any]) -> Iterator[Member]:
+    def _member(
+        self, member: Member, inner: Cursor, depth: int, open_: Callable[[], Any]
+    ) -> Iterator[Member]:
         """The member, or, where it is an archive itself, its members."""
         self._check(member.name, member.size)
         if member.problem is None:
@@ -209,7 +233,9 @@ class Walk:
     ) -> Iterator[Member]:
         with contextlib.closing(cast("BinaryIO", open_())) as file:
             for one in self._archive(file, kind, cursor, f"{member.name}/", depth + 1):
-                yield replace(one, before=member.before + one.before, after=member.before + one.after)
+                yield replace(
+                    one, before=member.before + one.before, after=member.before + one.after
+                )
 
     def _check(self, name: str, size: int) -> None:
         if size > self._limits.member_bytes:
@@ -224,7 +250,8 @@ class Walk:
 
     @contextlib.contextmanager
     def _directory_counted(self, file: BinaryIO) -> Iterator[None]:
-        """Count a zip's entries before zipfile takes them all into memory; the count that a zip states may lie."""
+        """Count a zip's entries before zipfile takes them all into memory; the count that a zip
+        states may lie."""
         at, size = _directory(file)
         count, end, before = 0, at + size, self._listed_bytes
         while at < end:
@@ -233,23 +260,34 @@ class Walk:
             length = _ENTRY.size + name + extra + comment
             at += length
             count += 1
-            # The directory as it is, all of it once more entry by entry, and up to four bytes for a character.
-            self._listed_bytes += _LISTED_BYTES + 2 * length + (0 if file.read(name).isascii() else 3 * name)
+            # The directory as it is, all of it once more entry by entry, and up to four bytes for a
+            # character.
+            self._listed_bytes += (
+                _LISTED_BYTES + 2 * length + (0 if file.read(name).isascii() else 3 * name)
+            )
             if mark != b"PK\x01\x02":
                 raise zipfile.BadZipFile
             if self.members + count > self._limits.members:
                 raise _unsafe("more members than the limit")
-            if self._listed_bytes > max(self._limits.members * _LISTED_MAX_BYTES, _HARMLESS_LIST_BYTES):
+            if self._listed_bytes > max(
+                self._limits.members * _LISTED_MAX_BYTES, _HARMLESS_LIST_BYTES
+            ):
                 raise _unsafe("a list of members larger than the limit on their number allows for")
         yield
         self._listed_bytes = before
 
 
 class _Headers:
-    """A file of which little is given for the headers of one member of a tar; tarfile takes them whole, into memory."""
+    """A file of which little is given for the headers of one member of a tar; tarfile takes them
+    whole, into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.seek, self.tell, self.seekable, self._read = file.seek, file.tell, file.seekable, file.read
+        self.seek, self.tell, self.seekable, self._read = (
+            file.seek,
+            file.tell,
+            file.seekable,
+            file.read,
+        )
         self.left: float = _HEADERS_BYTES
 
     def read(self, size: int = -1) -> bytes:
@@ -265,8 +303,11 @@ def _first(cursor: Cursor) -> int:
 
 
 def _shown(name: str) -> str:
-    """The name without the bytes that no character set explains, so that it can be written as JSON."""
-    return name if name.isascii() else name.encode(errors="surrogateescape").decode(errors="replace")
+    """The name without the bytes that no character set explains, so that it can be written as
+    JSON."""
+    return (
+        name if name.isascii() else name.encode(errors="surrogateescape").decode(errors="replace")
+    )
 
 
 def _unsafe(detail: str) -> PermanentError:
@@ -324,6 +365,7 @@ def _directory(file: BinaryIO) -> tuple[int, int]:
         raise zipfile.BadZipFile
     mark, size, location = end[0], int(end[5]), int(end[9])
     file.seek(location)
-    # Of a large zip, older versions give the place of the last record, and newer ones that of the one with this mark.
+    # Of a large zip, older versions give the place of the last record, and newer ones that of the
+    # one with this mark.
     later = mark == _ZIP64_END and file.read(len(mark)) != mark
     return location - size - (_ZIP64_END_BYTES if later else 0), size

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from functions.common import part10
+from functions.common.dicom import part10
 
 Kind = Literal["dicom", "zip", "tar", "gzip", "json", "jpeg", "other"]
 
@@ -14,8 +14,9 @@ _BOM: Final = b"\xef\xbb\xbf"
 def sniff(head: bytes) -> Kind:
     """What begins so.
 
-    A file that has lost its preamble, or is a bare data set, counts as DICOM: the DICOM store decides whether it
-    takes it. DICM goes before all else: a preamble may look like the beginning of another format.
+    A file that has lost its preamble, or is a bare data set, counts as DICOM: the DICOM store
+    decides whether it takes it. DICM goes before all else: a preamble may look like the beginning
+    of another format.
     """
     if part10.is_part10(head):
         return "dicom"

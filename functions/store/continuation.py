@@ -1,4 +1,5 @@
-"""How far an archive has come: what a follow-up message carries, and what in the end becomes of the archive."""
+"""How far an archive has come: what a follow-up message carries, and what in the end becomes of the
+archive."""
 
 import json
 from collections import Counter
@@ -6,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from functions.common.errors import PermanentError
-from functions.common.events import Message, ObjectFinalized
-from functions.common.outcomes import Outcome
+from functions.common.events.messages import Message, ObjectFinalized
+from functions.common.events.outcomes import Outcome
 from functions.store.archive import Cursor
 from functions.store.content import Kind
 from functions.store.halves import Half, Halves
@@ -15,7 +16,9 @@ from functions.store.halves import Half, Halves
 ATTRIBUTES: Final = {"continuation": "archive"}  # the attributes of a follow-up message
 KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
 GOOD: Final = ("stored", "duplicate")
-_KEYS: Final = frozenset({"event", "cursor", "members", "total_bytes", "counts", "failed", "reason", "waiting"})
+_KEYS: Final = frozenset(
+    {"event", "cursor", "members", "total_bytes", "counts", "failed", "reason", "waiting"}
+)
 
 
 @dataclass
@@ -26,7 +29,9 @@ class Progress:
     members: int = 0
     total_bytes: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    failed: list[tuple[str, str]] = field(default_factory=list)  # name and reason, the first thousand
+    failed: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # name and reason, the first thousand
     reason: str = ""  # of the first that failed
     waiting: Halves = field(default_factory=Halves)
 
@@ -37,7 +42,8 @@ class Progress:
 
 
 def verdict(progress: Progress, error: PermanentError | None = None) -> Outcome:
-    """The archive's own outcome, once its members have theirs; a conflict that is kept is no failure."""
+    """The archive's own outcome, once its members have theirs; a conflict that is kept is no
+    failure."""
     counts = {**progress.counts, "members": progress.members}
     reason = error.reason if error else progress.reason
     good = any(progress.counts[word] for word in GOOD)
@@ -76,7 +82,10 @@ def dump(event: ObjectFinalized, progress: Progress) -> bytes:
             "counts": progress.counts,
             "failed": progress.failed,
             "reason": progress.reason,
-            "waiting": {n: [half.kind, half.name, half.before, half.size] for n, half in enumerate(progress.waiting)},
+            "waiting": {
+                n: [half.kind, half.name, half.before, half.size]
+                for n, half in enumerate(progress.waiting)
+            },
         }
     ).encode()
 

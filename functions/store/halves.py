@@ -1,7 +1,8 @@
 """What waits in an archive for its other half: metadata for its JPEG, or a JPEG for its metadata.
 
-Little of it is kept in memory. Metadata that is kept stays until its JPEG has come; JPEGs are kept only while nothing
-newer needs the room, which is enough where the two lie side by side. Of all others only the place is remembered.
+Little of it is kept in memory. Metadata that is kept stays until its JPEG has come; JPEGs are kept
+only while nothing newer needs the room, which is enough where the two lie side by side. Of all
+others only the place is remembered.
 """
 
 import json
@@ -16,7 +17,9 @@ from functions.store.archive import Cursor
 from functions.store.content import Kind
 
 _KEPT_BYTES: Final = 4 * 1024 * 1024
-_NAMES_BYTES: Final = 4 * 1024 * 1024  # a follow-up message holds them all as JSON; Pub/Sub takes 10 MB
+_NAMES_BYTES: Final = (
+    4 * 1024 * 1024
+)  # a follow-up message holds them all as JSON; Pub/Sub takes 10 MB
 _ENDINGS: Final = {"json": pair.JSON_ENDINGS, "jpeg": pair.JPEG_ENDINGS}
 
 
@@ -53,8 +56,12 @@ class Half:
 class Halves:
     """All that wait, at most one of each kind for a stem."""
 
-    _waiting: dict[str, dict[str, Half]] = field(default_factory=lambda: {"json": {}, "jpeg": {}})  # by kind and stem
-    _jpegs: dict[str, Half] = field(default_factory=dict)  # those in memory by stem, the oldest first
+    _waiting: dict[str, dict[str, Half]] = field(
+        default_factory=lambda: {"json": {}, "jpeg": {}}
+    )  # by kind and stem
+    _jpegs: dict[str, Half] = field(
+        default_factory=dict
+    )  # those in memory by stem, the oldest first
     kept_bytes: Counter[str] = field(default_factory=Counter)  # in memory, by kind
     _names_bytes: int = 0
 
@@ -76,8 +83,8 @@ class Halves:
             The one that waits: an earlier reading of the same.
 
         Raises:
-            PermanentError: unsupported_input, where another of its kind and stem waits; unsafe_archive, when a
-                follow-up message could not hold them all.
+            PermanentError: unsupported_input, where another of its kind and stem waits;
+                unsafe_archive, when a follow-up message could not hold them all.
         """
         other = self.other(half)
         if other is not None:
@@ -110,7 +117,8 @@ class Halves:
             self._jpegs[half.stem] = half
 
     def both(self) -> dict[Cursor, Half]:
-        """By place, those whose other half waits as well; nothing but metadata of these stays in memory."""
+        """By place, those whose other half waits as well; nothing but metadata of these stays in
+        memory."""
         for half in self:
             if half.kind == "jpeg" or not self.other(half):
                 self._let_go(half)

@@ -1,21 +1,27 @@
 """Store each object of the landing bucket in the DICOM store, and say what became of it.
 
-The order is: do the work, publish the outcome, move or delete the source, acknowledge. A process that is killed
-anywhere in between leaves a message that is delivered again, and every step may be done twice: the DICOM store takes
-identical bytes as one instance, outcomes have the same id, and an object that is gone needs nothing more.
+The order is: do the work, publish the outcome, move or delete the source, acknowledge. A process
+that is killed anywhere in between leaves a message that is delivered again, and every step may be
+done twice: the DICOM store takes identical bytes as one instance, outcomes have the same id, and an
+object that is gone needs nothing more.
 """
 
 import functools
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from functions.common.bucket import PreconditionFailedError, StoredObject
+from functions.common.clients.storage import PreconditionFailedError, StoredObject
 from functions.common.deadline import Deadline, age_s, timestamp
-from functions.common.errors import NothingToStoreError, PermanentError, RetryableError, SupersededError
-from functions.common.events import ANEW, Message, ObjectFinalized, is_finalize
-from functions.common.outcomes import Outcome, Outcomes, Word, outcome_id
+from functions.common.errors import (
+    NothingToStoreError,
+    PermanentError,
+    RetryableError,
+    SupersededError,
+)
+from functions.common.events.messages import ANEW, Message, ObjectFinalized, is_finalize
+from functions.common.events.outcomes import Outcome, Outcomes, Word, outcome_id
+from functions.common.events.runtime import Services, View, event_function
 from functions.common.resources import GcsPrefix, ObjectRef, Resource
-from functions.common.runtime import Services, View, event_function
 from functions.common.settings import STORAGE_CLASSES, STORE
 from functions.store import content, continuation, pair, quarantine, sources
 from functions.store.archive import Limits
@@ -38,13 +44,15 @@ def entry_point() -> View:
     return event_function(STORE, functools.partial(handle, memory=Memory()))
 
 
-def handle(message: Message, services: Services, outcomes: Outcomes, deadline: Deadline, memory: Memory) -> None:
+def handle(
+    message: Message, services: Services, outcomes: Outcomes, deadline: Deadline, memory: Memory
+) -> None:
     """Store the object that the event speaks of, or go on with an archive.
 
     Raises:
         PermanentError: invalid_event.
-        RetryableError: the DICOM store or the bucket is busy or away; operation_pending while metadata or a JPEG waits
-            for its other half, or another thread works on the same object.
+        RetryableError: the DICOM store or the bucket is busy or away; operation_pending while
+            metadata or a JPEG waits for its other half, or another thread works on the same object.
     """
     progress = Progress()
     if continuation.is_continuation(message):
@@ -58,9 +66,13 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     with memory.working_on((event.ref, progress.reached)) as done:
         if not done or ANEW in message.attributes:
             _Upload(event, progress, message, services, outcomes, deadline, memory).run()
-        elif not memory.is_done((_PASSED_ON, event.ref)):  # an archive's own outcome comes from its last message
+        elif not memory.is_done(
+            (_PASSED_ON, event.ref)
+        ):  # an archive's own outcome comes from its last message
             told = "this event was handled before"
-            outcomes.publish(Outcome("duplicate", source=event.ref, size_bytes=event.size, detail=told))
+            outcomes.publish(
+                Outcome("duplicate", source=event.ref, size_bytes=event.size, detail=told)
+            )
 
 
 @dataclass
@@ -80,7 +92,11 @@ class _Upload:
     def run(self) -> None:
         """Bring it to its outcome."""
         event = self.event
-        self.inputs = [StoredObject(event.ref, event.size, event.crc32c, event.created, metadata=event.metadata)]
+        self.inputs = [
+            StoredObject(
+                event.ref, event.size, event.crc32c, event.created, metadata=event.metadata
+            )
+        ]
         try:
             verdict = self._verdict()
             if self.bad and verdict is not None:
@@ -128,7 +144,9 @@ class _Upload:
     def _send(self, instance: Instance, place: str = "") -> Word:
         """Store one instance, of the object or of a place in it."""
         name, settings = self.event.ref.name, self.services.settings
-        asked = next((one.metadata[_CLASS_KEY] for one in self.inputs if _CLASS_KEY in one.metadata), "")
+        asked = next(
+            (one.metadata[_CLASS_KEY] for one in self.inputs if _CLASS_KEY in one.metadata), ""
+        )
         storage_class = asked.upper() or settings.storage_class.of(name)
         if storage_class not in STORAGE_CLASSES:
             raise PermanentError("rejected", f"{_CLASS_KEY} is no storage class")
@@ -144,7 +162,8 @@ class _Upload:
         ).run(instance)
 
     def _store_pair(self, kind: Kind, source: Source) -> Outcome:
-        """Store metadata and JPEG, if both are there; the one that comes second brings both to their outcome."""
+        """Store metadata and JPEG, if both are there; the one that comes second brings both to
+        their outcome."""
         endings = {"json": pair.JSON_ENDINGS, "jpeg": pair.JPEG_ENDINGS}
         mine, theirs = endings.pop(kind), endings.popitem()[1]
         stem = pair.stem_of(self.event.ref.name, mine)
@@ -157,7 +176,9 @@ class _Upload:
         self.inputs.append(other)
         try:
             if metadata is None:
-                metadata = pair.parse_metadata(sources.whole(self._source(other), pair.METADATA_LIMIT_BYTES))
+                metadata = pair.parse_metadata(
+                    sources.whole(self._source(other), pair.METADATA_LIMIT_BYTES)
+                )
             jpeg = self._source(other) if kind == "json" else source
             return _done(self._send(pair.Pair(metadata, jpeg)), metadata.resource)
         except SupersededError:
@@ -219,9 +240,16 @@ class _Upload:
         """Copy what is bad; it is deleted once its outcome is out."""
         for one in list(self.inputs):
             identity = outcome_id(STORE, one.ref)
-            note = quarantine.Note(verdict.reason, verdict.detail, one.ref, identity, tuple(self.progress.failed))
+            note = quarantine.Note(
+                verdict.reason, verdict.detail, one.ref, identity, tuple(self.progress.failed)
+            )
             try:
-                quarantine.put(self.services.settings.quarantine_bucket, note, self.services.buckets, self.deadline)
+                quarantine.put(
+                    self.services.settings.quarantine_bucket,
+                    note,
+                    self.services.buckets,
+                    self.deadline,
+                )
             except SupersededError:
                 self.inputs.remove(one)  # the other half of a pair: its own event says so
                 if one.ref == self.event.ref:
@@ -243,7 +271,8 @@ class _Upload:
         buckets.delete(ref, self.deadline)
 
     def _copy_to(self, place: GcsPrefix, ref: ObjectRef) -> None:
-        """Copy; with its generation as an ending where an earlier upload (or an earlier delivery) took its name."""
+        """Copy; with its generation as an ending where an earlier upload (or an earlier delivery)
+        took its name."""
         name, buckets = f"{place.prefix}/{ref.name}".lstrip("/"), self.services.buckets
         try:
             buckets.copy(ref, place.bucket, name, self.deadline, if_generation_match=0)

@@ -1,7 +1,9 @@
-"""The members of one archive, each to its own outcome, and all of them to one; what takes too long goes on later.
+"""The members of one archive, each to its own outcome, and all of them to one; what takes too long
+goes on later.
 
-Small members are read ahead and sent by several threads, since most of the time is the DICOM store's; large ones are
-sent as they are read. What a follow-up message needs to go on is kept in order: only members before which none is left.
+Small members are read ahead and sent by several threads, since most of the time is the DICOM
+store's; large ones are sent as they are read. What a follow-up message needs to go on is kept in
+order: only members before which none is left.
 """
 
 import concurrent.futures
@@ -11,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
-from functions.common.outcomes import Outcome, Word
+from functions.common.events.outcomes import Outcome, Word
 from functions.common.resources import ObjectRef, Resource
 from functions.store import content, pair, sources
 from functions.store.archive import Cursor, Limits, Member, Walk
@@ -65,14 +67,21 @@ class Members:
         time_left: Callable[[], bool],
         progress: Progress,
     ) -> None:
-        self._open_file, self._kind, self._source, self._size, self._limits = open_file, kind, source, size, limits
+        self._open_file, self._kind, self._source, self._size, self._limits = (
+            open_file,
+            kind,
+            source,
+            size,
+            limits,
+        )
         self._store, self._publish, self._time_left = store, publish, time_left
         self.progress = progress
         self._entries: deque[_Entry] = deque()
         self._pool: concurrent.futures.ThreadPoolExecutor
 
     def run(self) -> bool:
-        """Go through the members until all are done, the time is up, or something does not work for now.
+        """Go through the members until all are done, the time is up, or something does not work for
+        now.
 
         Returns:
             Whether all are done; False: go on later from `progress`.
@@ -103,7 +112,10 @@ class Members:
     def _walk(self) -> bool:
         """Go through the members in order; whether that is finished."""
         walk = Walk(self._size, self._limits, self.progress.members, self.progress.total_bytes)
-        with self._open_file() as file, concurrent.futures.ThreadPoolExecutor(_WORKERS) as self._pool:
+        with (
+            self._open_file() as file,
+            concurrent.futures.ThreadPoolExecutor(_WORKERS) as self._pool,
+        ):
             try:
                 for member in walk.members_of(file, self._kind, self.progress.cursor):
                     self._take(member, walk)
@@ -116,8 +128,9 @@ class Members:
     def _pair_later(self) -> bool:
         """Send the pairs that could not be sent on the way; whether that is finished.
 
-        Each walk takes as much metadata into memory as it may, and sends the JPEGs of what is in memory. More often
-        than not all metadata is in memory already, and this is the one further walk.
+        Each walk takes as much metadata into memory as it may, and sends the JPEGs of what is in
+        memory. More often than not all metadata is in memory already, and this is the one further
+        walk.
         """
         waiting = self.progress.waiting
         while wanted := waiting.both():
@@ -125,14 +138,20 @@ class Members:
             if not self._walk_again(wanted):
                 return False
             if before == (len(waiting), waiting.kept_bytes["json"]):
-                raise PermanentError("invalid_event", "a continuation names a member that is not there")
+                raise PermanentError(
+                    "invalid_event", "a continuation names a member that is not there"
+                )
         return True
 
     def _walk_again(self, wanted: dict[Cursor, Half]) -> bool:
         with self._open_file() as file:
             for member in Walk(self._size, self._limits).members_of(file, self._kind, min(wanted)):
                 half = wanted.pop(member.before, None)
-                if half is not None and self._note(self._come_again(half, member)) and not self._time_left():
+                if (
+                    half is not None
+                    and self._note(self._come_again(half, member))
+                    and not self._time_left()
+                ):
                     return False
                 if not wanted:
                     break
@@ -147,7 +166,9 @@ class Members:
             return [] if other.data is None else self._paired(half, member.source, other)
         return self._keep(half, other, member.size, lambda: _text_of(member))
 
-    def _keep(self, half: Half, other: Half | None, size: int, read: Callable[[], bytes]) -> list[_Result]:
+    def _keep(
+        self, half: Half, other: Half | None, size: int, read: Callable[[], bytes]
+    ) -> list[_Result]:
         try:
             self.progress.waiting.keep(half, size, read)
         except PermanentError as error:
@@ -155,7 +176,8 @@ class Members:
         return []
 
     def _take(self, member: Member, walk: Walk) -> None:
-        """Begin with a member; members that were begun earlier are settled as far as room is needed."""
+        """Begin with a member; members that were begun earlier are settled as far as room is
+        needed."""
         kind: Kind = "other"
         if member.problem is None:
             try:
@@ -185,7 +207,11 @@ class Members:
                 self._entries.clear()  # they may be done, but are not counted: they are done again
             self._note(future.result())
             progress = self.progress
-            progress.cursor, progress.members, progress.total_bytes = member.after, members, total_bytes
+            progress.cursor, progress.members, progress.total_bytes = (
+                member.after,
+                members,
+                total_bytes,
+            )
 
     def _note(self, results: list[_Result]) -> int:
         """Count what became of members; of how many that was."""
@@ -220,13 +246,18 @@ class Members:
         text = _text_of(member) if kind == "json" else b""
         if kind == "json":
             pair.parse_metadata(text)
-        half, waiting = Half.of(kind, member.name, member.before, member.size), self.progress.waiting
+        half, waiting = (
+            Half.of(kind, member.name, member.before, member.size),
+            self.progress.waiting,
+        )
         if not half.stem:
             raise NothingToStoreError("metadata or a JPEG whose name does not say so")
         other = waiting.other(half)
         if other is None or other.data is None:
             half = waiting.add(half)
-            return self._keep(half, None, member.size, lambda: text or b"".join(member.source.chunks()))
+            return self._keep(
+                half, None, member.size, lambda: text or b"".join(member.source.chunks())
+            )
         if kind == "json":
             half.data, jpeg = text, other.data
             return self._paired(other, Source(lambda: iter((jpeg,)), len(jpeg)), half)
@@ -250,8 +281,11 @@ class Members:
     def _lost(self, error: PermanentError, half: Half) -> _Result:
         return replace(self._failed(error, half.name, half.before, half.size), half=half)
 
-    def _kept(self, word: Word, name: str, before: Cursor, resource: Resource, size: int) -> _Result:
-        """Of what the DICOM store has now, or has other bytes of that are to stay: neither is a failure."""
+    def _kept(
+        self, word: Word, name: str, before: Cursor, resource: Resource, size: int
+    ) -> _Result:
+        """Of what the DICOM store has now, or has other bytes of that are to stay: neither is a
+        failure."""
         reason, detail = ("conflict", KEPT) if word == "conflict" else ("", "")
         self._outcome(word, reason, detail, name, _place(before), resource, size)
         return _Result(word, "", name)
@@ -265,7 +299,14 @@ class Members:
         return self._outcome(word, error.reason, error.detail, name, _place(before), None, size)
 
     def _outcome(
-        self, word: Word, reason: str, detail: str, name: str, place: str, resource: Resource | None, size: int
+        self,
+        word: Word,
+        reason: str,
+        detail: str,
+        name: str,
+        place: str,
+        resource: Resource | None,
+        size: int,
     ) -> _Result:
         self._publish(
             Outcome(

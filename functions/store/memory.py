@@ -1,6 +1,8 @@
-"""What this process has done lately, and is doing: it saves work and tells duplicates; nothing depends on it.
+"""What this process has done lately, and is doing: it saves work and tells duplicates; nothing
+depends on it.
 
-A process may forget or die at any time: then an input is done once more, which changes nothing but the outcome's word.
+A process may forget or die at any time: then an input is done once more, which changes nothing but
+the outcome's word.
 """
 
 import threading
@@ -28,7 +30,8 @@ class Memory:
 
     @contextmanager
     def working_on(self, key: Hashable) -> Iterator[bool]:
-        """Claim an input for the length of a `with`; leaving it without an error makes the input done.
+        """Claim an input for the length of a `with`; leaving it without an error makes the input
+        done.
 
         Yields:
             Whether it was done before.
@@ -59,7 +62,8 @@ class Memory:
             return key in self._done
 
     def stored(self, resource: Resource, crc32c: str, by: Hashable) -> bool:
-        """Whether an input other than `by` stored these bytes lately; remembers `by` if none did."""
+        """Whether an input other than `by` stored these bytes lately; remembers `by` if none
+        did."""
         if not crc32c:
             return False
         with self._lock:
@@ -68,7 +72,9 @@ class Memory:
         return first != by
 
 
-def _remember(kept: OrderedDict[Hashable, Hashable], key: Hashable, value: Hashable, limit: int) -> None:
+def _remember(
+    kept: OrderedDict[Hashable, Hashable], key: Hashable, value: Hashable, limit: int
+) -> None:
     kept[key] = value
     kept.move_to_end(key)
     if len(kept) > limit:

@@ -1,7 +1,9 @@
-"""DICOM JSON metadata and a JPEG as one instance (multipart/related; type="application/dicom+json").
+"""DICOM JSON metadata and a JPEG as one instance (multipart/related;
+type="application/dicom+json").
 
-The DICOM store makes the Part 10 file of them (fact sheet section 3.1); here the metadata is checked and completed with
-what a person need not write: the character set, the transfer syntax, and where the pixel data comes from.
+The DICOM store makes the Part 10 file of them (fact sheet section 3.1); here the metadata is
+checked and completed with what a person need not write: the character set, the transfer syntax, and
+where the pixel data comes from.
 """
 
 import json
@@ -10,12 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from functions.common import http, multipart
+from functions.common.checksum import Checksum
+from functions.common.clients import transport
+from functions.common.clients.dicomweb import DicomStore
 from functions.common.deadline import Deadline
-from functions.common.dicomweb import DicomStore
+from functions.common.dicom import multipart
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.resources import Resource, is_uid
-from functions.common.upload import Checksum
 from functions.store.sources import Source, body_of
 
 METADATA_LIMIT_BYTES: Final = 1024 * 1024  # read, it may take 25 times as much memory
@@ -26,7 +29,8 @@ _CHARACTER_SET, _CLASS, _INSTANCE = "00080005", "00080016", "00080018"
 _STUDY, _SERIES, _SYNTAX, _PIXELS = "0020000D", "0020000E", "00020010", "7FE00010"
 _UTF8: Final = "ISO_IR 192"  # the only one that the service takes
 _URI: Final = "jpeg-image"
-# JPEG's start-of-frame marker and the transfer syntax of what follows it (PS3.5 annex A.4); baseline where in doubt.
+# JPEG's start-of-frame marker and the transfer syntax of what follows it (PS3.5 annex A.4);
+# baseline where in doubt.
 _BASELINE: Final = "1.2.840.10008.1.2.4.50"
 _SYNTAXES: Final = {0xC0: _BASELINE, 0xC1: "1.2.840.10008.1.2.4.51", 0xC3: "1.2.840.10008.1.2.4.70"}
 _GONE: Final = (204, 404, 410)
@@ -42,7 +46,8 @@ class Metadata:
 
 
 def stem_of(name: str, endings: tuple[str, ...]) -> str:
-    """The name without its ending, which both halves share; empty when it has none of the endings."""
+    """The name without its ending, which both halves share; empty when it has none of the
+    endings."""
     ending = next((e for e in endings if name.lower().endswith(e)), "")
     return name[: -len(ending)] if ending else ""
 
@@ -51,8 +56,8 @@ def parse_metadata(text: bytes) -> Metadata:
     """Read and complete the metadata.
 
     Raises:
-        PermanentError: unsupported_input, where something is missing or the service would not take it; as
-            NothingToStoreError when it is other JSON.
+        PermanentError: unsupported_input, where something is missing or the service would not take
+            it; as NothingToStoreError when it is other JSON.
     """
     try:
         document = json.loads(text)
@@ -60,17 +65,29 @@ def parse_metadata(text: bytes) -> Metadata:
         raise NothingToStoreError("neither DICOM nor readable JSON") from None
     if isinstance(document, list) and len(document) == 1:
         document = document[0]
-    if not isinstance(document, dict) or not any(key in document for key in (_STUDY, _SERIES, _INSTANCE, _CLASS)):
+    if not isinstance(document, dict) or not any(
+        key in document for key in (_STUDY, _SERIES, _INSTANCE, _CLASS)
+    ):
         raise NothingToStoreError("JSON that is not the metadata of one instance")
     uids = [_value(document, tag) for tag in (_STUDY, _SERIES, _INSTANCE, _CLASS)]
     if not all(map(is_uid, uids)):
         raise PermanentError("unsupported_input", "a UID is missing or malformed")
     if _value(document, _CHARACTER_SET) not in ("", _UTF8):
-        raise PermanentError("unsupported_input", "metadata in another character set than ISO_IR 192")
+        raise PermanentError(
+            "unsupported_input", "metadata in another character set than ISO_IR 192"
+        )
     pixels = document.get(_PIXELS) or {}
     uri = pixels.get("BulkDataURI", _URI) if isinstance(pixels, dict) else None
-    others = any(isinstance(a, dict) and "BulkDataURI" in a for tag, a in document.items() if tag != _PIXELS)
-    if others or not isinstance(uri, str) or not uri.isascii() or not uri.isprintable() or "InlineBinary" in pixels:
+    others = any(
+        isinstance(a, dict) and "BulkDataURI" in a for tag, a in document.items() if tag != _PIXELS
+    )
+    if (
+        others
+        or not isinstance(uri, str)
+        or not uri.isascii()
+        or not uri.isprintable()
+        or "InlineBinary" in pixels
+    ):
         raise PermanentError("unsupported_input", "bulk data that is not the JPEG")
     document[_CHARACTER_SET] = {"vr": "CS", "Value": [_UTF8]}
     document[_PIXELS] = {"vr": "OB", "BulkDataURI": uri}
@@ -87,7 +104,9 @@ class Pair:
         self._metadata = metadata
         self._jpeg = jpeg
         self._boundary = multipart.new_boundary()
-        self.content_type = f'multipart/related; type="application/dicom+json"; boundary={self._boundary}'
+        self.content_type = (
+            f'multipart/related; type="application/dicom+json"; boundary={self._boundary}'
+        )
 
     @cached_property
     def _syntax(self) -> str:
@@ -97,8 +116,11 @@ class Pair:
         """The request's body."""
         attributes = {**self._metadata.attributes, _SYNTAX: {"vr": "UI", "Value": [self._syntax]}}
         text = json.dumps([attributes])
-        # Inline binary values are little endian; only then does the service ask for the part's transfer syntax.
-        kind = "application/dicom+json" + ("; transfer-syntax=1.2.840.10008.1.2.1" if '"InlineBinary"' in text else "")
+        # Inline binary values are little endian; only then does the service ask for the part's
+        # transfer syntax.
+        kind = "application/dicom+json" + (
+            "; transfer-syntax=1.2.840.10008.1.2.1" if '"InlineBinary"' in text else ""
+        )
         first = (
             f"--{self._boundary}\r\nContent-Type: {kind}\r\n\r\n{text}\r\n"
             f"--{self._boundary}\r\nContent-Location: {self._metadata.uri}\r\n"
@@ -120,15 +142,21 @@ class Pair:
         if stored is None:
             return None
         for tag, attribute in self._metadata.attributes.items():
-            if tag != _PIXELS and not tag.startswith("0002") and _plain(attribute) != _plain(stored.get(tag)):
+            if (
+                tag != _PIXELS
+                and not tag.startswith("0002")
+                and _plain(attribute) != _plain(stored.get(tag))
+            ):
                 return False
         accept = f'multipart/related; type="image/jpeg"; transfer-syntax={self._syntax}'
         with store.get(self.resource, ("frames", "1"), accept, deadline) as answer:
             if answer.status_code != 200:
-                http.drain(answer)
+                transport.drain(answer)
                 return False
             stored_checksum = Checksum()
-            for piece in multipart.read(http.chunks(answer, deadline), answer.headers.get("Content-Type", "")):
+            for piece in multipart.read(
+                transport.chunks(answer, deadline), answer.headers.get("Content-Type", "")
+            ):
                 if isinstance(piece, bytes):
                     stored_checksum.add(piece)
         ours = Checksum()
@@ -141,11 +169,11 @@ class Pair:
     def _stored_attributes(self, store: DicomStore, deadline: Deadline) -> dict[str, Any] | None:
         with store.get(self.resource, ("metadata",), "application/dicom+json", deadline) as answer:
             if answer.status_code in _GONE:
-                http.drain(answer)
+                transport.drain(answer)
                 return None
             if answer.status_code != 200:
                 raise RetryableError("unavailable")
-            text = http.read_all(answer, deadline, 4 * METADATA_LIMIT_BYTES)
+            text = transport.read_all(answer, deadline, 4 * METADATA_LIMIT_BYTES)
         try:
             document = json.loads(text)
         except ValueError:

@@ -1,14 +1,15 @@
-"""Where objects go that can never be stored: `gs://QUARANTINE/<reason>/<name>`, each with a note that says why."""
+"""Where objects go that can never be stored: `gs://QUARANTINE/<reason>/<name>`, each with a note
+that says why."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from functions.common.bucket import Buckets, PreconditionFailedError
+from functions.common.clients.storage import Buckets, PreconditionFailedError
+from functions.common.clients.transport import read_all
 from functions.common.deadline import Deadline, utc_now
 from functions.common.errors import PermanentError, RetryableError, SupersededError
-from functions.common.http import read_all
 from functions.common.resources import ObjectRef, is_bucket
 
 NOTE_ENDING: Final = ".reason.json"
@@ -26,7 +27,8 @@ class Note:
         detail: one line of our own words.
         source: the object it was.
         outcome_id: of its outcome record.
-        members: of an archive, those that could not be stored, with their reasons (the first thousand).
+        members: of an archive, those that could not be stored, with their reasons (the first
+            thousand).
     """
 
     reason: str
@@ -37,8 +39,8 @@ class Note:
 
     @property
     def name(self) -> str:
-        """What the object is called in quarantine: as before, below its reason; a name too long for that is cut, and
-        one that could be a note's gets its generation as an ending."""
+        """What the object is called in quarantine: as before, below its reason; a name too long for
+        that is cut, and one that could be a note's gets its generation as an ending."""
         name = self.source.name
         if len(name.encode()) > _NAME_BYTES or name.endswith(NOTE_ENDING):
             tail = f"~{self.source.generation}"
@@ -75,20 +77,24 @@ class Note:
 
 
 def put(bucket: str, note: Note, buckets: Buckets, deadline: Deadline) -> None:
-    """Write the note and copy the object beside it; the source stays. Doing it again changes nothing.
+    """Write the note and copy the object beside it; the source stays. Doing it again changes
+    nothing.
 
-    An earlier upload of the same name that waits there is not touched: the later one gets its generation as an ending.
+    An earlier upload of the same name that waits there is not touched: the later one gets its
+    generation as an ending.
 
     Raises:
         SupersededError: the object is gone or was overwritten.
-        RetryableError: as Transport.send; unavailable also where the quarantine itself is at fault, such as a bucket
-            that does not exist: that heals, and the object must not be lost to it.
+        RetryableError: as Transport.send; unavailable also where the quarantine itself is at fault,
+            such as a bucket that does not exist: that heals, and the object must not be lost to it.
     """
     assert is_bucket(bucket)
     try:
         for name in (note.name, f"{note.name}~{note.source.generation}"):
             written = _write_note(bucket, name + NOTE_ENDING, note, buckets, deadline)
-            if written is not None or _is_of(bucket, name + NOTE_ENDING, note.source, buckets, deadline):
+            if written is not None or _is_of(
+                bucket, name + NOTE_ENDING, note.source, buckets, deadline
+            ):
                 break
         try:
             buckets.copy(note.source, bucket, name, deadline)
@@ -100,10 +106,14 @@ def put(bucket: str, note: Note, buckets: Buckets, deadline: Deadline) -> None:
         raise RetryableError("unavailable") from error
 
 
-def _write_note(bucket: str, name: str, note: Note, buckets: Buckets, deadline: Deadline) -> ObjectRef | None:
+def _write_note(
+    bucket: str, name: str, note: Note, buckets: Buckets, deadline: Deadline
+) -> ObjectRef | None:
     """The note's object; None when there is one of this name already."""
     try:
-        return buckets.create(bucket, name, note.dump(), deadline, content_type="application/json").ref
+        return buckets.create(
+            bucket, name, note.dump(), deadline, content_type="application/json"
+        ).ref
     except PreconditionFailedError:
         return None
 

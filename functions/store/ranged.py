@@ -1,4 +1,5 @@
-"""An object of a bucket as a file that can be sought in, through ranged reads; nothing of it is kept but a buffer."""
+"""An object of a bucket as a file that can be sought in, through ranged reads; nothing of it is
+kept but a buffer."""
 
 import io
 from collections.abc import Iterator
@@ -6,14 +7,16 @@ from typing import Final
 
 import requests
 
-from functions.common.bucket import Buckets
+from functions.common.clients.storage import Buckets
+from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.http import chunks
 from functions.common.resources import ObjectRef
 
 BUFFER_BYTES: Final = 256 * 1024
-_READ_ON_BYTES: Final = 1024 * 1024  # a gap up to this is read over; a larger one is worth a new request
+_READ_ON_BYTES: Final = (
+    1024 * 1024
+)  # a gap up to this is read over; a larger one is worth a new request
 _TRIES: Final = 3  # without a byte in between
 _PARTIAL: Final = 206
 
@@ -25,8 +28,8 @@ class RangedObject(io.RawIOBase):
         ref: the object, with its generation.
         size: in bytes.
         buckets: the client.
-        deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open does, and
-            PermanentError("unsupported_input") where the object cannot be read in ranges.
+        deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open
+            does, and PermanentError("unsupported_input") where the object cannot be read in ranges.
     """
 
     def __init__(self, ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> None:
@@ -86,8 +89,11 @@ class RangedObject(io.RawIOBase):
             self._drop()
             self._response = response = self._buckets.open(self._ref, self._deadline, at)
             if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
-                # Cloud Storage unpacks it on the way, from its first byte on, whatever range was asked for.
-                raise PermanentError("unsupported_input", "an archive with a Content-Encoding: upload it without")
+                # Cloud Storage unpacks it on the way, from its first byte on, whatever range was
+                # asked for.
+                raise PermanentError(
+                    "unsupported_input", "an archive with a Content-Encoding: upload it without"
+                )
             if at and response.status_code != _PARTIAL:
                 raise RetryableError("unavailable")
             self._stream, self._stream_at = chunks(self._response, self._deadline, BUFFER_BYTES), at
@@ -113,6 +119,8 @@ class RangedObject(io.RawIOBase):
             response.close()
 
 
-def open_ranged(ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> io.BufferedReader:
+def open_ranged(
+    ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline
+) -> io.BufferedReader:
     """A RangedObject with a buffer, for the many small reads of archive formats."""
     return io.BufferedReader(RangedObject(ref, size, buckets, deadline), BUFFER_BYTES)

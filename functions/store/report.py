@@ -1,7 +1,9 @@
-"""The DICOM store's answer to a store request (PS3.18 section 10.5.3), read and not guessed from the status.
+"""The DICOM store's answer to a store request (PS3.18 section 10.5.3), read and not guessed from
+the status.
 
-XML or JSON, an object or an array of one; a 200 may hold failures and a 409 stored instances. The texts of the failures
-are looked into for two known meanings and then forgotten: they may hold patient data.
+XML or JSON, an object or an array of one; a 200 may hold failures and a 409 stored instances. The
+texts of the failures are looked into for two known meanings and then forgotten: they may hold
+patient data.
 """
 
 import json
@@ -12,11 +14,15 @@ from typing import Any, Final, Literal
 
 _REFERENCED, _FAILED = "00081199", "00081198"
 _INSTANCE, _REASON = "00081155", "00081197"
-_DETAILS: Final = ("00090097", "00091097")  # FailureDetail in XML, FailureDetailJSON (fact sheet section 3.2)
+_DETAILS: Final = (
+    "00090097",
+    "00091097",
+)  # FailureDetail in XML, FailureDetailJSON (fact sheet section 3.2)
 _DUPLICATE_REASON: Final = 0x0111  # PS3.18 annex I: duplicate SOP instance; other servers use it
 _EXISTS: Final = re.compile(r"already\s+exist", re.IGNORECASE)
 _BUSY: Final = re.compile(
-    r"\bdelet\w*\b.*\b(operation|progress|running)\b|\boperation\b.*\bdelet", re.IGNORECASE | re.DOTALL
+    r"\bdelet\w*\b.*\b(operation|progress|running)\b|\boperation\b.*\bdelet",
+    re.IGNORECASE | re.DOTALL,
 )
 _ITEMS_MAX: Final = 10_000
 
@@ -33,8 +39,8 @@ class Failure:
     """An instance that was not stored.
 
     Args:
-        kind: exists: an instance of these UIDs is there already; busy: a delete runs on its study or series;
-            refused: anything else.
+        kind: exists: an instance of these UIDs is there already; busy: a delete runs on its study
+            or series; refused: anything else.
         code: the failure reason of PS3.18, such as 272; 0 where the report gives none.
         instance: the SOP Instance UID, or empty where the report does not say.
     """
@@ -52,7 +58,8 @@ class Report:
     failures: tuple[Failure, ...] = ()
 
     def failure_of(self, instance: str) -> Failure | None:
-        """The failure of a request that held this instance and no other; None when it was stored."""
+        """The failure of a request that held this instance and no other; None when it was
+        stored."""
         named = [failure for failure in self.failures if failure.instance == instance]
         unnamed = [failure for failure in self.failures if not failure.instance]
         if instance in self.stored and not named:
@@ -112,7 +119,8 @@ def _json(text: bytes) -> Attributes:
 
 
 def _xml(text: bytes) -> Attributes:
-    """A Native DICOM Model (PS3.19 annex A) in the shape of DICOM JSON, sequences and plain values only."""
+    """A Native DICOM Model (PS3.19 annex A) in the shape of DICOM JSON, sequences and plain values
+    only."""
     from xml.etree import ElementTree
 
     if b"<!" in text:
@@ -127,7 +135,9 @@ def _attributes(parent: Any) -> Attributes:
     found: dict[str, Any] = {}
     for element in parent:
         if _name(element) == "DicomAttribute":
-            values = [_attributes(v) if _name(v) == "Item" else (v.text or "").strip() for v in element]
+            values = [
+                _attributes(v) if _name(v) == "Item" else (v.text or "").strip() for v in element
+            ]
             found[str(element.get("tag"))] = {"vr": str(element.get("vr")), "Value": values}
     return found
 

@@ -1,22 +1,24 @@
-"""Where bytes come from: an object or a member of an archive, read as a stream, and once more for each new attempt."""
+"""Where bytes come from: an object or a member of an archive, read as a stream, and once more for
+each new attempt."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
-from functions.common.bucket import Buckets
+from functions.common.checksum import Checksum
+from functions.common.clients.storage import Buckets
+from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
+from functions.common.dicom.part10 import HEAD_BYTES, Header, MoreNeededError, read_header
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.http import chunks
-from functions.common.part10 import HEAD_BYTES, Header, MoreNeededError, read_header
 from functions.common.resources import ObjectRef
-from functions.common.upload import Checksum
 
 READ_BYTES: Final = 256 * 1024
 
 
 class Source:
-    """Bytes that can be read again; the first reading goes on where `head` stopped, so that it costs no second one.
+    """Bytes that can be read again; the first reading goes on where `head` stopped, so that it
+    costs no second one.
 
     Args:
         open_: begins to read at the first byte.
@@ -24,7 +26,9 @@ class Source:
         crc32c: base64, where it is known beforehand.
     """
 
-    def __init__(self, open_: Callable[[], Iterator[bytes]], size: int | None, crc32c: str = "") -> None:
+    def __init__(
+        self, open_: Callable[[], Iterator[bytes]], size: int | None, crc32c: str = ""
+    ) -> None:
         self._open = open_
         self._stream: Iterator[bytes] | None = None
         self._head: bytes | None = None
@@ -37,7 +41,10 @@ class Source:
         if self._head is None:
             self._stream = self._open()
             pieces: list[bytes] = []
-            while sum(map(len, pieces)) < HEAD_BYTES and (piece := next(self._stream, None)) is not None:
+            while (
+                sum(map(len, pieces)) < HEAD_BYTES
+                and (piece := next(self._stream, None)) is not None
+            ):
                 pieces.append(piece)
             self._head = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return self._head
@@ -61,8 +68,9 @@ class Source:
 class Body:
     """A source as a request body: nothing is sent that is not whole.
 
-    The last chunk is held back until length and checksum are known to be right, so that a source that changed, was cut
-    or was damaged on the way breaks the request off and leaves nothing behind.
+    The last chunk is held back until length and checksum are known to be right, so that a source
+    that changed, was cut or was damaged on the way breaks the request off and leaves nothing
+    behind.
     """
 
     def __init__(self, source: Source) -> None:
@@ -101,13 +109,16 @@ def body_of(source: Source) -> Body:
     return Body(source) if source.size is None else SizedBody(source, source.size)
 
 
-def object_source(ref: ObjectRef, size: int, crc32c: str, buckets: Buckets, deadline: Deadline) -> Source:
+def object_source(
+    ref: ObjectRef, size: int, crc32c: str, buckets: Buckets, deadline: Deadline
+) -> Source:
     """An object as a source: one request for each reading."""
 
     def read() -> Iterator[bytes]:
         with buckets.open(ref, deadline) as response:
             if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
-                # Cloud Storage unpacks such an object on the way: size and checksum are those of what it keeps.
+                # Cloud Storage unpacks such an object on the way: size and checksum are those of
+                # what it keeps.
                 source.size, source.crc32c = None, ""
             yield from chunks(response, deadline)
 
@@ -130,7 +141,8 @@ def whole(source: Source, limit_bytes: int) -> bytes:
 
 
 def header_of(source: Source) -> Header:
-    """What a DICOM file says it is; where its header is larger than the head, that is one more reading.
+    """What a DICOM file says it is; where its header is larger than the head, that is one more
+    reading.
 
     Raises:
         PermanentError: as part10.read_header.
@@ -143,6 +155,7 @@ def header_of(source: Source) -> Header:
 
 
 def in_memory(source: Source) -> Source:
-    """The same bytes, read now: for a small member, so that others can send it while the archive is read on."""
+    """The same bytes, read now: for a small member, so that others can send it while the archive is
+    read on."""
     data = b"".join(source.chunks())
     return Source(lambda: iter((data,)), source.size, source.crc32c)

@@ -1,4 +1,5 @@
-"""One instance into the DICOM store: sent, its answer read, and told apart from what may be there already."""
+"""One instance into the DICOM store: sent, its answer read, and told apart from what may be there
+already."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -7,20 +8,26 @@ from typing import Final, Protocol
 
 import requests
 
+from functions.common.checksum import Checksum
+from functions.common.clients.dicomweb import AS_STORED, DicomStore
+from functions.common.clients.transport import chunks, drain, read_all
 from functions.common.deadline import Deadline, timestamp
-from functions.common.dicomweb import AS_STORED, DicomStore
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.http import chunks, drain, read_all
-from functions.common.outcomes import Word
+from functions.common.events.outcomes import Word
 from functions.common.resources import Resource
-from functions.common.upload import Checksum
 from functions.store import report
 from functions.store.report import Failure, UnreadableReportError
 from functions.store.sources import Source, body_of
 
 _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _GONE: Final = (204, 404, 410)
-_REFUSED: Final = (400, 409, 413, 415, 422)  # what is wrong with the instance; other statuses are about the service
+_REFUSED: Final = (
+    400,
+    409,
+    413,
+    415,
+    422,
+)  # what is wrong with the instance; other statuses are about the service
 _OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
 
 # Whether the store holds the same (None: it holds nothing) under the instance's UIDs.
@@ -38,7 +45,8 @@ class Instance(Protocol):
 
     @property
     def crc32c(self) -> str:
-        """Of the bytes, once they are known; empty before that, and where the bytes are not the identity."""
+        """Of the bytes, once they are known; empty before that, and where the bytes are not the
+        identity."""
 
     def body(self) -> Iterable[bytes]:
         """The request's body, made anew for each attempt."""
@@ -94,7 +102,8 @@ class Storing:
         policy: reject, keep or overwrite, where other bytes are stored under the same UIDs.
         written: when the input was; None where that is not known.
         again: whether an earlier delivery may have stored it already.
-        seen: whether another input with these UIDs and this checksum was stored lately; also remembers this one.
+        seen: whether another input with these UIDs and this checksum was stored lately; also
+            remembers this one.
         deadline: of the invocation.
     """
 
@@ -113,15 +122,18 @@ class Storing:
             stored; duplicate; or conflict, where the policy is to keep what is there.
 
         Raises:
-            PermanentError: rejected; conflict, where the policy is to reject; whatever the source finds wrong.
-            RetryableError: as Transport.send; operation_pending while its study or series is being deleted.
+            PermanentError: rejected; conflict, where the policy is to reject; whatever the source
+                finds wrong.
+            RetryableError: as Transport.send; operation_pending while its study or series is being
+                deleted.
         """
         failure, attempts = self._send(instance)
         if failure is None:
             return "duplicate" if self.seen(instance.resource, instance.crc32c) else "stored"
         if failure.kind == "busy":
             raise RetryableError("operation_pending")
-        # Where an earlier attempt may have been stored before its answer was lost, a refusal says little.
+        # Where an earlier attempt may have been stored before its answer was lost, a refusal says
+        # little.
         unsure = self.again or attempts > 1
         same = self._look(instance, failure) if failure.kind == "exists" or unsure else None
         if same:
@@ -137,7 +149,8 @@ class Storing:
         try:
             return instance.same_in(self.store, self.deadline)
         except RetryableError as error:
-            # By 403 the service also says that there is nothing (fact sheet section 5.8), and it has just let us store.
+            # By 403 the service also says that there is nothing (fact sheet section 5.8), and it
+            # has just let us store.
             if failure.kind == "refused" and error.reason == "unauthorized":
                 return None
             raise
@@ -147,7 +160,8 @@ class Storing:
             return "conflict"
         if self.policy != "overwrite":
             raise PermanentError("conflict", _OTHER_BYTES)
-        # Messages come late, twice and in any order: bytes that are older than those there never replace them.
+        # Messages come late, twice and in any order: bytes that are older than those there never
+        # replace them.
         stored = timestamp(self.store.stored_at(instance.resource, self.deadline))
         if stored and self.written and stored > self.written:
             raise PermanentError("conflict", f"{_OTHER_BYTES}, stored after this was written")
@@ -181,9 +195,15 @@ class Storing:
                 return Failure("refused", status), attempts
             if instance.same_in(self.store, self.deadline):
                 return None, attempts
-            raise RetryableError("unavailable") from None  # it says that all is well, but nothing is there
+            raise RetryableError(
+                "unavailable"
+            ) from None  # it says that all is well, but nothing is there
         failure = found.failure_of(instance.resource.instance)
-        if failure is None and status in _REFUSED and instance.resource.instance not in found.stored:
+        if (
+            failure is None
+            and status in _REFUSED
+            and instance.resource.instance not in found.stored
+        ):
             failure = Failure("refused", status)
         return failure, attempts
 
@@ -193,8 +213,9 @@ def _refusal(failure: Failure) -> str:
 
 
 def _parts(answer: requests.Response, deadline: Deadline) -> Iterator[bytes]:
-    """The one part of a retrieved instance, or the body where the store sends it without multipart."""
-    from functions.common import multipart  # only a conflict needs it
+    """The one part of a retrieved instance, or the body where the store sends it without
+    multipart."""
+    from functions.common.dicom import multipart  # only a conflict needs it
 
     content_type = answer.headers.get("Content-Type", "")
     body = chunks(answer, deadline)

@@ -28,7 +28,9 @@ class Http:
         self._session = requests.Session()
         self._session.trust_env = False
 
-    def send(self, method: str, path: str, accept: Iterable[int] = (), **options: Any) -> requests.Response:
+    def send(
+        self, method: str, path: str, accept: Iterable[int] = (), **options: Any
+    ) -> requests.Response:
         """The answer to one request.
 
         Raises:
@@ -39,9 +41,13 @@ class Http:
                 method, self.base + path, timeout=options.pop("timeout", TIMEOUT_S), **options
             )
         except requests.RequestException as error:
-            raise ClientError(f"{self.base} does not answer ({type(error).__name__}): is the stack running?") from error
+            raise ClientError(
+                f"{self.base} does not answer ({type(error).__name__}): is the stack running?"
+            ) from error
         if answer.status_code > 299 and answer.status_code not in accept:
-            raise ClientError(f"{method} {urllib.parse.unquote(path)}: {answer.status_code} {_reason(answer)}")
+            raise ClientError(
+                f"{method} {urllib.parse.unquote(path)}: {answer.status_code} {_reason(answer)}"
+            )
         return answer
 
 
@@ -123,7 +129,8 @@ class _Body:
 
 
 def check_object_name(name: str) -> None:
-    """Refuse names that the local bucket server, which keeps objects as files, would change or lose.
+    """Refuse names that the local bucket server, which keeps objects as files, would change or
+    lose.
 
     Raises:
         ClientError: an empty, `.` or `..` segment, or one over 255 bytes.
@@ -152,14 +159,23 @@ class PubSub(Http):
 
     def subscriptions(self, project: str) -> list[str]:
         """The full names of a project's subscriptions."""
-        found = self.send("GET", f"/v1/projects/{project}/subscriptions").json().get("subscriptions", [])
+        found = (
+            self.send("GET", f"/v1/projects/{project}/subscriptions")
+            .json()
+            .get("subscriptions", [])
+        )
         return [item["name"] for item in found]
 
     def delete_subscription(self, name: str) -> None:
         """Delete a subscription; it may be gone already."""
         self.send("DELETE", f"/v1/{name}", accept=(404,))
 
-    def publish(self, topic: str, data: bytes | Mapping[str, Any], attributes: Mapping[str, str] | None = None) -> str:
+    def publish(
+        self,
+        topic: str,
+        data: bytes | Mapping[str, Any],
+        attributes: Mapping[str, str] | None = None,
+    ) -> str:
         """Publish one message, data as bytes or as JSON, and return its id."""
         content = data if isinstance(data, bytes) else json.dumps(data).encode()
         message = {"data": base64.b64encode(content).decode(), "attributes": dict(attributes or {})}
@@ -167,14 +183,21 @@ class PubSub(Http):
         return str(answer.json()["messageIds"][0])
 
     def pull(self, subscription: str, wait: bool = True, limit: int = 100) -> list[dict[str, Any]]:
-        """Take and acknowledge up to limit messages, each with its data decoded; may wait and still be empty."""
+        """Take and acknowledge up to limit messages, each with its data decoded; may wait and still
+        be empty."""
         body = {"maxMessages": limit, "returnImmediately": not wait}
-        received = self.send("POST", f"/v1/{subscription}:pull", json=body).json().get("receivedMessages", [])
+        received = (
+            self.send("POST", f"/v1/{subscription}:pull", json=body)
+            .json()
+            .get("receivedMessages", [])
+        )
         if received:
             ids = [item["ackId"] for item in received]
             self.send("POST", f"/v1/{subscription}:acknowledge", json={"ackIds": ids})
         messages = [item["message"] for item in received]
-        return [message | {"data": base64.b64decode(message.get("data", ""))} for message in messages]
+        return [
+            message | {"data": base64.b64decode(message.get("data", ""))} for message in messages
+        ]
 
 
 class Watch:
@@ -195,7 +218,8 @@ class Watch:
         self._pubsub.delete_subscription(self._name)
 
     def take(self, wait_s: float = 30.0) -> list[dict[str, Any]]:
-        """The outcomes that came since the last call; at least one unless wait_s seconds went by."""
+        """The outcomes that came since the last call; at least one unless wait_s seconds went
+        by."""
         end, pause_s = time.monotonic() + wait_s, 0.02
         while True:
             messages = self._pubsub.pull(self._name, wait=False)

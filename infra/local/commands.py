@@ -47,11 +47,17 @@ def upload(running: Running, options: argparse.Namespace) -> int:
                 if not waiting:
                     break
     if not options.wait:
-        _say(options, {"uploaded": len(files), "bucket": bucket}, f"{len(files)} uploaded to gs://{bucket}")
+        _say(
+            options,
+            {"uploaded": len(files), "bucket": bucket},
+            f"{len(files)} uploaded to gs://{bucket}",
+        )
         return 0
     _show(options, outcomes)
     if waiting:
-        raise ClientError(f"{len(waiting)} of {len(files)} had no outcome within {options.timeout:.0f} s")
+        raise ClientError(
+            f"{len(waiting)} of {len(files)} had no outcome within {options.timeout:.0f} s"
+        )
     return 0 if all(map(views.is_good, outcomes)) else 1
 
 
@@ -79,7 +85,9 @@ def export(running: Running, options: argparse.Namespace) -> int:
     return _command(running, options, "exports", fields)
 
 
-def _command(running: Running, options: argparse.Namespace, role: str, fields: Mapping[str, Any]) -> int:
+def _command(
+    running: Running, options: argparse.Namespace, role: str, fields: Mapping[str, Any]
+) -> int:
     given = {key: item for key, item in fields.items() if item is not None}
     with running.watch() as watch:
         request_id = running.command(role, given)
@@ -103,7 +111,9 @@ def search(running: Running, options: argparse.Namespace) -> int:
     for text in options.parameters:
         key, mark, item = text.partition("=")
         if not mark:
-            raise ClientError(f"a search parameter is KEY=VALUE, such as PatientID=4MR1, not {text!r}")
+            raise ClientError(
+                f"a search parameter is KEY=VALUE, such as PatientID=4MR1, not {text!r}"
+            )
         parameters.append((key, item))
     shown = [] if options.json else views.wanted(options.level)
     found, warning = running.search(options.level, [*parameters, *shown], options.scope)
@@ -128,7 +138,11 @@ def outcomes(running: Running, options: argparse.Namespace) -> int:
             if options.json:
                 print(json.dumps(outcome), flush=True)
             else:
-                console.print("  ".join(filter(None, views.outcome_row(outcome))), highlight=False, soft_wrap=True)
+                console.print(
+                    "  ".join(filter(None, views.outcome_row(outcome))),
+                    highlight=False,
+                    soft_wrap=True,
+                )
     return 0
 
 
@@ -159,7 +173,9 @@ def _files(paths: Iterable[Path], prefix: str) -> Iterator[tuple[Path, str]]:
             raise ClientError(f"there is no {path}")
         base = path.resolve().parent
         found = (
-            sorted(item for item in path.resolve().rglob("*") if item.is_file()) if path.is_dir() else [path.resolve()]
+            sorted(item for item in path.resolve().rglob("*") if item.is_file())
+            if path.is_dir()
+            else [path.resolve()]
         )
         for item in found:
             name = prefix + item.relative_to(base).as_posix()
@@ -175,7 +191,12 @@ def _until(watch: Watch, timeout_s: float) -> Iterator[Outcome]:
 
 
 def _progress(options: argparse.Namespace) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=options.json)
 
 

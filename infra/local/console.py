@@ -28,7 +28,9 @@ class Console:
             prefix = f"{name:<{_WIDTH}} |"
             if self._coloured:
                 prefix = f"\x1b[{colour}m{prefix}\x1b[0m"
-            with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to stop serving
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # nobody reads any more: no reason to stop serving
                 self._stream.write(f"{prefix} {text}\n")
                 self._stream.flush()
 

@@ -19,7 +19,8 @@ from infra.local.running import Running, value
 
 TIMEOUT_S = 120.0
 PREFIX = "demo/"
-# Of pydicom's bundled files: many modalities and transfer syntaxes; the four of `brain` are one study of three series.
+# Of pydicom's bundled files: many modalities and transfer syntaxes; the four of `brain` are one
+# study of three series.
 SCANS = {
     "ct/head.dcm": "CT_small.dcm",
     "ct/thorax.dcm": "J2K_pixelrep_mismatch.dcm",
@@ -41,7 +42,11 @@ SCANS = {
     "rt/plan.dcm": "rtplan.dcm",
     "rt/dose.dcm": "rtdose.dcm",
 }
-BROKEN = ("us/cut-off.dcm", "examples_rgb_color.dcm", 20_000)  # so many bytes of it, as when a transfer breaks
+BROKEN = (
+    "us/cut-off.dcm",
+    "examples_rgb_color.dcm",
+    20_000,
+)  # so many bytes of it, as when a transfer breaks
 # Transfer syntaxes in few words, by UID.
 SYNTAXES = {
     "1.2.840.10008.1.2": "implicit little endian",
@@ -113,8 +118,12 @@ class Demo:
 
     def _store(self, watch: Watch) -> None:
         bucket = self._running.names["landing"]
-        self._title(f"1. Drop {len(self._scans)} files in gs://{bucket}, one of them broken on purpose")
-        with Live(self._table(), console=self._console, refresh_per_second=8, vertical_overflow="visible") as live:
+        self._title(
+            f"1. Drop {len(self._scans)} files in gs://{bucket}, one of them broken on purpose"
+        )
+        with Live(
+            self._table(), console=self._console, refresh_per_second=8, vertical_overflow="visible"
+        ) as live:
             for scan in self._scans:
                 scan.generation = self._running.buckets.upload(bucket, scan.name, scan.content)
                 self._note(watch.take(wait_s=0))
@@ -143,32 +152,58 @@ class Demo:
     def _note(self, outcomes: list[dict[str, Any]]) -> None:
         for outcome in outcomes:
             for scan in self._scans:
-                if outcome.get("name") == scan.name and outcome.get("generation") == str(scan.generation):
+                if outcome.get("name") == scan.name and outcome.get("generation") == str(
+                    scan.generation
+                ):
                     scan.outcome = scan.outcome or outcome
 
     def _table(self) -> Table:
         table = Table(
-            "object", "modality", "transfer syntax", "size", "outcome", "ms", "reason", box=None, pad_edge=False
+            "object",
+            "modality",
+            "transfer syntax",
+            "size",
+            "outcome",
+            "ms",
+            "reason",
+            box=None,
+            pad_edge=False,
         )
         for scan in self._scans:
             outcome = scan.outcome or {}
-            row = (scan.name, scan.modality, scan.syntax, views.size_text(len(scan.content)), views.word(scan.outcome))
+            row = (
+                scan.name,
+                scan.modality,
+                scan.syntax,
+                views.size_text(len(scan.content)),
+                views.word(scan.outcome),
+            )
             table.add_row(*row, str(outcome.get("duration_ms", "")), str(outcome.get("reason", "")))
         return table
 
     def _search(self, without: str = "") -> list[str]:
-        self._title("4. Search again: the study is gone" if without else "2. Search: what the DICOM store has now")
-        items, _warning = self._running.search("studies", [("limit", "1000"), *views.wanted("studies")])
+        self._title(
+            "4. Search again: the study is gone"
+            if without
+            else "2. Search: what the DICOM store has now"
+        )
+        items, _warning = self._running.search(
+            "studies", [("limit", "1000"), *views.wanted("studies")]
+        )
         found = {value(item, "0020000D"): item for item in items}
         ours = list(dict.fromkeys(scan.study for scan in self._scans if not scan.broken))
         expected = [study for study in ours if study != without]
         if missing := [study for study in expected if study not in found]:
-            raise DemoError(f"{len(missing)} of {len(expected)} stored studies are not found, {missing[0]} for one")
+            raise DemoError(
+                f"{len(missing)} of {len(expected)} stored studies are not found, {missing[0]} for one"
+            )
         if without in found:
             raise DemoError(f"{without} is still found")
         if not without:
             self._console.print(views.search_table("studies", [found[study] for study in expected]))
-        self._console.print(f"{len(expected)} of {len(ours)} studies; [dim]GET {self._search_url()}/studies[/dim]")
+        self._console.print(
+            f"{len(expected)} of {len(ours)} studies; [dim]GET {self._search_url()}/studies[/dim]"
+        )
         return expected
 
     def _search_url(self) -> str:
@@ -178,16 +213,23 @@ class Demo:
         prefix = f"demo/{uuid.uuid4().hex[:8]}"
         bucket = self._running.names["export"]
         destination = f"gs://{bucket}/{prefix}"
-        self._title(f"3. Export one study of {len(self._of(study))} instances to {destination}, then delete it")
-        outcome = self._ask(watch, "exports", {"path": f"studies/{study}", "destination": destination})
+        self._title(
+            f"3. Export one study of {len(self._of(study))} instances to {destination}, then delete it"
+        )
+        outcome = self._ask(
+            watch, "exports", {"path": f"studies/{study}", "destination": destination}
+        )
         if outcome["outcome"] != "exported":
             raise DemoError(f"the export ended as {outcome['outcome']}, {outcome.get('reason')}")
         for scan in self._of(study):
             name = f"{prefix}/{scan.study}/{scan.series}/{scan.instance}.dcm"
             if self._running.buckets.download(bucket, name) != scan.content:
-                raise DemoError(f"gs://{bucket}/{name} is not byte for byte the file that was dropped")
+                raise DemoError(
+                    f"gs://{bucket}/{name} is not byte for byte the file that was dropped"
+                )
         names = {
-            item["name"].removeprefix(prefix + "/") for item in self._running.buckets.objects(bucket, prefix + "/")
+            item["name"].removeprefix(prefix + "/")
+            for item in self._running.buckets.objects(bucket, prefix + "/")
         }
         if len(names) != len(self._of(study)) + 1 or "manifest.json" not in names:
             raise DemoError(

@@ -6,8 +6,17 @@ from collections.abc import Mapping
 
 HOST = "127.0.0.1"
 BASE = 8080
-# In this order from the base: search on 8080 as functions-framework, Pub/Sub on 8085 as Google's emulator.
-SERVICES = ("search", "store_upload", "delete_resource", "export_resource", "dicomstore", "pubsub", "gcs")
+# In this order from the base: search on 8080 as functions-framework, Pub/Sub on 8085 as Google's
+# emulator.
+SERVICES = (
+    "search",
+    "store_upload",
+    "delete_resource",
+    "export_resource",
+    "dicomstore",
+    "pubsub",
+    "gcs",
+)
 _FREE_RANGE = (20000, 32000)  # below the ports that the kernel gives to outgoing connections
 
 
@@ -23,7 +32,9 @@ def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str
     """
     ports = {name: base + number for number, name in enumerate(SERVICES)}
     if unknown := set(chosen or {}) - set(SERVICES):
-        raise PortError(f"no service is called {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
+        raise PortError(
+            f"no service is called {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}"
+        )
     ports.update(chosen or {})
     for name, port in ports.items():
         if [*ports.values()].count(port) > 1:
@@ -37,7 +48,8 @@ def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str
 
 
 def reserve() -> dict[str, socket.socket]:
-    """A socket that keeps a free port for each service; on Linux the service can listen there while it is kept.
+    """A socket that keeps a free port for each service; on Linux the service can listen there while
+    it is kept.
 
     Raises:
         PortError: none was found.
@@ -49,7 +61,9 @@ def reserve() -> dict[str, socket.socket]:
             held[name] = socket.socket()
             try:
                 held[name].bind((HOST, port))  # exclusive ...
-                held[name].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ... but for who sets this as well
+                held[name].setsockopt(
+                    socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+                )  # ... but for who sets this as well
                 break
             except OSError:
                 held.pop(name).close()

@@ -19,7 +19,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def _die_with_parent() -> None:
-    """In the child, before exec: the kernel kills it when the thread that started it ends, even by kill -9."""
+    """In the child, before exec: the kernel kills it when the thread that started it ends, even by
+    kill -9."""
     if _LIBC:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -36,7 +37,8 @@ class Child:
         console: Console | None,
         on_death: Callable[["Child"], None],
     ) -> None:
-        """on_death is called, from another thread, when the process ends without having been told to."""
+        """on_death is called, from another thread, when the process ends without having been told
+        to."""
         self.name = name
         self._command = [*command]
         self._environment = {**environment}

@@ -1,4 +1,5 @@
-"""A stack that runs, as the helper commands, the demo and tests see it: what its state file says."""
+"""A stack that runs, as the helper commands, the demo and tests see it: what its state file
+says."""
 
 import json
 import os
@@ -35,7 +36,9 @@ class Running:
             state = json.loads((data / STATE_FILE).read_text())
             os.kill(state["pid"], 0)
         except (FileNotFoundError, ProcessLookupError):
-            raise ClientError(f"no stack is running on {data}; start one: python -m infra.local run") from None
+            raise ClientError(
+                f"no stack is running on {data}; start one: python -m infra.local run"
+            ) from None
         except PermissionError:
             pass  # it runs, as another user
         return cls(state)
@@ -46,7 +49,8 @@ class Running:
         return Watch(self.pubsub, self.topics["outcomes"], name)
 
     def command(self, role: str, fields: Mapping[str, Any]) -> str:
-        """Publish a command on the topic of that role ("deletes", "exports") and return its request id."""
+        """Publish a command on the topic of that role ("deletes", "exports") and return its request
+        id."""
         request_id = str(fields.get("request_id") or f"local-{uuid.uuid4().hex[:12]}")
         self.pubsub.publish(self.topics[role], {**fields, "request_id": request_id})
         return request_id
@@ -72,18 +76,26 @@ class Running:
         return list(answer.json()), answer.headers.get("Warning", "")
 
     def ledger(self, limit: int) -> list[dict[str, Any]]:
-        """The last outcomes that the ledger bucket holds, oldest first; those of the last seconds may be missing."""
+        """The last outcomes that the ledger bucket holds, oldest first; those of the last seconds
+        may be missing."""
         bucket, prefix = self.names["ledger"], self.state["ledger_prefix"]
         lines: list[bytes] = []
-        for name in sorted((item["name"] for item in self.buckets.objects(bucket, prefix)), reverse=True):
+        for name in sorted(
+            (item["name"] for item in self.buckets.objects(bucket, prefix)), reverse=True
+        ):
             if len(lines) >= limit:
                 break
             lines += self.buckets.download(bucket, name).splitlines()
-        return sorted((json.loads(line) for line in lines), key=lambda record: str(record.get("time")))[-limit:]
+        return sorted(
+            (json.loads(line) for line in lines), key=lambda record: str(record.get("time"))
+        )[-limit:]
 
 
 def value(item: Mapping[str, Any], tag: str) -> str:
-    """An attribute of a search result as text: several values joined, a name without its components' marks."""
+    """An attribute of a search result as text: several values joined, a name without its
+    components' marks."""
     values = item.get(tag, {}).get("Value", [])
-    texts = [entry.get("Alphabetic", "") if isinstance(entry, dict) else str(entry) for entry in values]
+    texts = [
+        entry.get("Alphabetic", "") if isinstance(entry, dict) else str(entry) for entry in values
+    ]
     return "/".join(texts)

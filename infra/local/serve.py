@@ -46,7 +46,8 @@ class StoppedError(Exception):
 
 @contextlib.contextmanager
 def _until_signalled() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into StoppedError; further ones do not disturb the stopping."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into StoppedError; further ones do not disturb the
+    stopping."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in numbers:
@@ -54,7 +55,9 @@ def _until_signalled() -> Iterator[None]:
         raise StoppedError
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    numbers = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]  # nohup stays nohup
+    numbers = [
+        number for number in signals if signal.getsignal(number) is not signal.SIG_IGN
+    ]  # nohup stays nohup
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
@@ -91,10 +94,14 @@ def _serve(options: argparse.Namespace, stay: bool) -> int:
     console = views.wide_console()
     chosen = "free" if options.free_ports else ports.fixed(options.port_base, dict(options.port))
     overrides = Overrides(minimum_backoff_s=options.minimum_backoff, ledger_max_duration_s=LEDGER_S)
-    stack = Stack(options.data, ports=chosen, overrides=overrides, log_stream=sys.stdout, fresh=options.fresh)
+    stack = Stack(
+        options.data, ports=chosen, overrides=overrides, log_stream=sys.stdout, fresh=options.fresh
+    )
     status = 0
     with stack:
-        console.print(f"[bold]DICOM Functions[/bold]: {', '.join(stack.services)} are up; logs in {options.data}/logs")
+        console.print(
+            f"[bold]DICOM Functions[/bold]: {', '.join(stack.services)} are up; logs in {options.data}/logs"
+        )
         if options.demo:
             try:
                 Demo(Running(stack.state()), console, stack.check).run()

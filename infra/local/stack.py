@@ -37,7 +37,8 @@ class Stack:
     Args:
         data: folder for everything that is kept; made if missing.
         ports: "free", or the port of each service by name (see ports.SERVICES).
-        overrides: delivery settings other than the topology's, such as a shorter back-off for tests.
+        overrides: delivery settings other than the topology's, such as a shorter back-off for
+            tests.
         env: more environment for the functions, over the topology's.
         functions: which of them to start; all when None.
         source: the file functions-framework loads.
@@ -131,7 +132,10 @@ class Stack:
             "subscriptions": names.subscriptions,
             "dead_letters": names.dead_letters,
             "ledger_prefix": names.ledger_prefix,
-            "processes": {name: {"pid": child.pid, "port": self.ports[name]} for name, child in self._children.items()},
+            "processes": {
+                name: {"pid": child.pid, "port": self.ports[name]}
+                for name, child in self._children.items()
+            },
         }
 
     # The whole
@@ -148,10 +152,12 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start everything, in the order in which one needs the other, and wait until all of it answers.
+        """Start everything, in the order in which one needs the other, and wait until all of it
+        answers.
 
         Raises:
-            StackError: the folder is taken by another stack, a program is missing, or a process died.
+            StackError: the folder is taken by another stack, a program is missing, or a process
+                died.
         """
         self._take_folder()
         try:
@@ -168,7 +174,8 @@ class Stack:
         self._write_state()
 
     def stop(self) -> None:
-        """Stop everything: functions first, then Pub/Sub while the bucket for its last batches still answers."""
+        """Stop everything: functions first, then Pub/Sub while the bucket for its last batches
+        still answers."""
         for group in ([*self._functions], ["pubsub"], ["gcs", "dicomstore"]):
             children = [self._children[name] for name in group if name in self._children]
             for child in children:
@@ -209,7 +216,8 @@ class Stack:
         self._children[service].kill()
 
     def launch(self, service: str) -> None:
-        """Start a service that was killed or stopped, on the same port, and wait until it answers."""
+        """Start a service that was killed or stopped, on the same port, and wait until it
+        answers."""
         self._start_service(service)
         self._write_state()
 
@@ -228,7 +236,9 @@ class Stack:
         except BlockingIOError:
             self._lock_file.close()
             self._lock_file = None
-            raise StackError(f"another stack runs on {self.data}; stop it, or choose a folder with --data") from None
+            raise StackError(
+                f"another stack runs on {self.data}; stop it, or choose a folder with --data"
+            ) from None
         for name in _FOLDERS if self._fresh else ("logs",):
             shutil.rmtree(self.data / name, ignore_errors=True)
         for name in _FOLDERS:
@@ -242,8 +252,12 @@ class Stack:
         if name not in self._children:
             command, environment = self._recipe(name)
             log = self.data / "logs" / f"{name}.log"
-            self._children[name] = Child(name, command, environment, log, self._console, self._deaths.put)
-        if name in self._reserved and sys.platform != "linux":  # elsewhere a port cannot be held for another process
+            self._children[name] = Child(
+                name, command, environment, log, self._console, self._deaths.put
+            )
+        if (
+            name in self._reserved and sys.platform != "linux"
+        ):  # elsewhere a port cannot be held for another process
             self._reserved.pop(name).close()
         try:
             self._starter.submit(self._children[name].start).result()
@@ -256,7 +270,9 @@ class Stack:
             if child.status is not None:
                 raise StackError(self._obituary(child))
             if time.monotonic() > end:
-                raise StackError(f"{name} does not answer on port {self.ports[name]}; see {self.data}/logs/{name}.log")
+                raise StackError(
+                    f"{name} does not answer on port {self.ports[name]}; see {self.data}/logs/{name}.log"
+                )
             time.sleep(0.02)
 
     def _obituary(self, child: Child) -> str:
@@ -277,7 +293,13 @@ class Stack:
         python = [sys.executable, "-m"]
         if name == "pubsub":
             options = ["--host", host, "--port", port, "--data", str(self.data / "pubsub")]
-            return [*python, "infra.local.pubsub", *options, "--storage", f"http://{self.addresses.gcs}"], base
+            return [
+                *python,
+                "infra.local.pubsub",
+                *options,
+                "--storage",
+                f"http://{self.addresses.gcs}",
+            ], base
         if name == "gcs":
             emulator = {"PUBSUB_EMULATOR_HOST": self.addresses.pubsub, "GOMEMLIMIT": _GCS_MEMORY}
             return [gcs_binary(), *self._gcs_options()], {**base, **emulator}

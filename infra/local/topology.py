@@ -1,4 +1,5 @@
-"""infra/topology.json as the local stack uses it: names, the functions' environment, and setting it all up."""
+"""infra/topology.json as the local stack uses it: names, the functions' environment, and setting it
+all up."""
 
 import dataclasses
 import json
@@ -15,7 +16,8 @@ DICOM_STORE = f"projects/{PROJECT}/locations/local/datasets/local/dicomStores/lo
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Overrides:
-    """What a local stack may have otherwise than the cloud; None keeps the topology's value. Times in seconds."""
+    """What a local stack may have otherwise than the cloud; None keeps the topology's value. Times
+    in seconds."""
 
     minimum_backoff_s: float | None = None
     maximum_backoff_s: float | None = None
@@ -47,13 +49,17 @@ class Addresses:
 class Topology:
     """Names and delivery settings, from the one file that Terraform reads too."""
 
-    def __init__(self, path: Path = ROOT / "infra" / "topology.json", overrides: Overrides | None = None) -> None:
+    def __init__(
+        self, path: Path = ROOT / "infra" / "topology.json", overrides: Overrides | None = None
+    ) -> None:
         self._data: dict[str, Any] = json.loads(path.read_text())
         changes = dataclasses.asdict(overrides or Overrides())
         delivery = self._data["delivery"]
         for key in ("minimum_backoff_s", "maximum_backoff_s", "ack_deadline_s"):
             delivery[key] = delivery[key] if changes[key] is None else changes[key]
-        delivery["maximum_backoff_s"] = max(delivery["minimum_backoff_s"], delivery["maximum_backoff_s"])
+        delivery["maximum_backoff_s"] = max(
+            delivery["minimum_backoff_s"], delivery["maximum_backoff_s"]
+        )
         if changes["max_delivery_attempts"] is not None:
             for function in self._data["functions"].values():
                 function["max_delivery_attempts"] = changes["max_delivery_attempts"]
@@ -68,7 +74,9 @@ class Topology:
     @property
     def topics(self) -> dict[str, str]:
         """Role to full topic name."""
-        return {role: f"projects/{PROJECT}/topics/{name}" for role, name in self._data["topics"].items()}
+        return {
+            role: f"projects/{PROJECT}/topics/{name}" for role, name in self._data["topics"].items()
+        }
 
     @property
     def functions(self) -> list[str]:
@@ -78,7 +86,10 @@ class Topology:
     @property
     def subscriptions(self) -> dict[str, str]:
         """Function to the full name of its push subscription."""
-        return {name: _subscription(item["subscription"]) for name, item in self._data["functions"].items()}
+        return {
+            name: _subscription(item["subscription"])
+            for name, item in self._data["functions"].items()
+        }
 
     @property
     def dead_letters(self) -> dict[str, str]:
@@ -108,11 +119,14 @@ class Topology:
             "EXPORTS_TOPIC": topics["exports"],
             "SEARCH_RETRIEVE": "true",
             "SEARCH_EXPORTS": "true",
-            "BUDGET_S": str(min(self._data["delivery"]["budget_s"], self._data["delivery"]["ack_deadline_s"])),
+            "BUDGET_S": str(
+                min(self._data["delivery"]["budget_s"], self._data["delivery"]["ack_deadline_s"])
+            ),
         }
 
     def create_topics(self, pubsub: PubSub, at: Addresses) -> None:
-        """Create or bring up to date every topic and subscription; nothing that is owed is lost by it.
+        """Create or bring up to date every topic and subscription; nothing that is owed is lost by
+        it.
 
         Raises:
             ClientError: the emulator refused.
@@ -125,11 +139,15 @@ class Topology:
         for name, item in self._data["functions"].items():
             self._create_dead_letters(pubsub, item)
             push = self._push_subscription(item, at.functions.get(name, ""))
-            pubsub.ensure_subscription(_subscription(item["subscription"]), self.topics[item["topic"]], push)
+            pubsub.ensure_subscription(
+                _subscription(item["subscription"]), self.topics[item["topic"]], push
+            )
         ledger = self._data["ledger_subscription"]
         self._create_dead_letters(pubsub, ledger)
         config = self._ledger_subscription(ledger)
-        pubsub.ensure_subscription(_subscription(ledger["name"]), self.topics[ledger["topic"]], config)
+        pubsub.ensure_subscription(
+            _subscription(ledger["name"]), self.topics[ledger["topic"]], config
+        )
 
     def _create_dead_letters(self, pubsub: PubSub, item: Mapping[str, Any]) -> None:
         topic = f"projects/{PROJECT}/topics/{item['dead_letter_topic']}"

@@ -1,7 +1,9 @@
-"""`make viewer`: the OHIF viewer on this machine, looking at the running stack through its search function.
+"""`make viewer`: the OHIF viewer on this machine, looking at the running stack through its search
+function.
 
-OHIF is fetched once, prebuilt, from the npm registry, and checked. It is served together with the search function's
-own paths under one origin, so the browser needs no CORS and the viewer no configuration.
+OHIF is fetched once, prebuilt, from the npm registry, and checked. It is served together with the
+search function's own paths under one origin, so the browser needs no CORS and the viewer no
+configuration.
 """
 
 import argparse
@@ -24,12 +26,16 @@ from typing import Final
 DATA: Final = Path(__file__).parents[2] / ".local"
 PACKAGE: Final = "@ohif/app"
 VERSION: Final = "3.13.2"
-SHA512: Final = "WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
+SHA512: Final = (
+    "WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
+)
 _FETCH_S: Final = 300
 _UPSTREAM_S: Final = 120
 _CHUNK_BYTES: Final = 256 * 1024
 _PROXIED: Final = ("/studies", "/series", "/instances")
-_HOP_BY_HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "server", "date", "upgrade", "te"})
+_HOP_BY_HOP: Final = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "server", "date", "upgrade", "te"}
+)
 
 # The store matches whole values and knows fuzzy matching of names; it has no thumbnails of its own.
 CONFIG: Final = """window.config = {
@@ -96,11 +102,15 @@ def installed(folder: Path) -> Path:
 def _fetched(scratch: Path) -> Path:
     npm = shutil.which("npm")
     if not npm:
-        raise ViewerError("npm is needed, to fetch the viewer once: install Node.js (Debian: apt-get install npm)")
+        raise ViewerError(
+            "npm is needed, to fetch the viewer once: install Node.js (Debian: apt-get install npm)"
+        )
     print(f"Fetching {PACKAGE} {VERSION} (48 MiB, once)", flush=True)
     command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", str(scratch)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_S, cwd=scratch, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_FETCH_S, cwd=scratch, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise ViewerError(f"npm did not fetch the viewer within {_FETCH_S} s") from error
     archives = list(scratch.glob("*.tgz"))
@@ -114,9 +124,13 @@ def _unpack(archive: Path, folder: Path) -> None:
     with archive.open("rb") as file:
         digest = base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
     if digest != SHA512:
-        raise ViewerError(f"the archive of {PACKAGE} {VERSION} is not the one that this version was tested with")
+        raise ViewerError(
+            f"the archive of {PACKAGE} {VERSION} is not the one that this version was tested with"
+        )
     with tarfile.open(archive) as tar:
-        if hasattr(tarfile, "data_filter"):  # Debian 12's Python has none; the digest vouches for the archive
+        if hasattr(
+            tarfile, "data_filter"
+        ):  # Debian 12's Python has none; the digest vouches for the archive
             tar.extraction_filter = tarfile.data_filter
         tar.extractall(folder)  # noqa: S202
 
@@ -128,9 +142,13 @@ def running_search(data: Path) -> str:
         ViewerError: no stack runs there.
     """
     try:
-        return str(json.loads((data / "stack.json").read_text())["endpoints"]["functions"]["search"])
+        return str(
+            json.loads((data / "stack.json").read_text())["endpoints"]["functions"]["search"]
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise ViewerError("no stack is running here: start it with `make run`, or name a --search URL") from error
+        raise ViewerError(
+            "no stack is running here: start it with `make run`, or name a --search URL"
+        ) from error
 
 
 class Viewer(ThreadingHTTPServer):
@@ -184,7 +202,11 @@ class _Handler(BaseHTTPRequestHandler):
         """The Host header stays, so that the URLs in the answers lead back here."""
         connection = http.client.HTTPConnection(self.server.upstream, timeout=_UPSTREAM_S)
         with contextlib.closing(connection):
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in _HOP_BY_HOP
+            }
             try:
                 connection.request("GET", self.path, headers=headers)
                 response = connection.getresponse()
@@ -210,7 +232,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m infra.local.viewer", description="OHIF, looking at the stack here."
     )
-    parser.add_argument("--data", type=Path, default=DATA, help="the running stack's folder (%(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="the running stack's folder (%(default)s)"
+    )
     parser.add_argument("--search", help="URL of the search function; default: the running stack's")
     parser.add_argument("--port", type=int, default=8099, help="0 takes a free one (%(default)s)")
     options = parser.parse_args()

@@ -9,8 +9,15 @@ from rich.table import Table
 from infra.local.running import value
 
 _BAD = frozenset({"rejected", "conflict", "partial"})
-_STYLES = {"stored": "green", "deleted": "green", "exported": "green", "duplicate": "cyan", "superseded": "cyan"}
-# Heading, attribute, by level of the search. The Healthcare API counts nothing and has no ModalitiesInStudy.
+_STYLES = {
+    "stored": "green",
+    "deleted": "green",
+    "exported": "green",
+    "duplicate": "cyan",
+    "superseded": "cyan",
+}
+# Heading, attribute, by level of the search. The Healthcare API counts nothing and has no
+# ModalitiesInStudy.
 _COLUMNS = {
     "studies": (
         ("date", "00080020"),
@@ -78,7 +85,9 @@ def subject(outcome: Mapping[str, Any]) -> str:
 def outcome_row(outcome: Mapping[str, Any]) -> tuple[str, ...]:
     """One line of the outcomes' table."""
     reason = ": ".join(str(outcome[key]) for key in ("reason", "detail") if outcome.get(key))
-    counts = ", ".join(f"{count} {what}" for what, count in outcome.get("counts", {}).items() if count)
+    counts = ", ".join(
+        f"{count} {what}" for what, count in outcome.get("counts", {}).items() if count
+    )
     return (
         str(outcome.get("time", ""))[11:19],
         word(outcome),
@@ -91,7 +100,16 @@ def outcome_row(outcome: Mapping[str, Any]) -> tuple[str, ...]:
 
 def outcomes_table(outcomes: Iterable[Mapping[str, Any]]) -> Table:
     """Outcomes, one a line."""
-    table = Table("time", "outcome", "input", "function", "size", "counts and reason", box=None, pad_edge=False)
+    table = Table(
+        "time",
+        "outcome",
+        "input",
+        "function",
+        "size",
+        "counts and reason",
+        box=None,
+        pad_edge=False,
+    )
     for outcome in outcomes:
         table.add_row(*outcome_row(outcome))
     return table

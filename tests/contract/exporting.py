@@ -11,7 +11,9 @@ from tests.contract.world import BUCKET, World, instance
 TO = f"gs://{BUCKET}/out"
 
 
-def fill(store: World, studies: int = 1, series: int = 2, instances: int = 3, **options: Any) -> dict[str, bytes]:
+def fill(
+    store: World, studies: int = 1, series: int = 2, instances: int = 3, **options: Any
+) -> dict[str, bytes]:
     """What is stored, by the name it is exported under."""
     stored = {}
     for s in range(1, studies + 1):
@@ -24,7 +26,9 @@ def fill(store: World, studies: int = 1, series: int = 2, instances: int = 3, **
 
 
 def run(store: World, expect: str = "exported", **command: Any) -> dict[str, Any]:
-    (record,) = store.run(handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command})
+    (record,) = store.run(
+        handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command}
+    )
     assert record["outcome"] == expect, record
     return record
 
@@ -38,12 +42,17 @@ def names(store: World) -> set[str]:
 
 
 def deliver(store: World, attempts: Iterable[int], **command: Any) -> list[str]:
-    """A command, and each of the messages that it leads to, so often or until it is acknowledged; the last answers."""
-    data = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1", **command}).encode()
+    """A command, and each of the messages that it leads to, so often or until it is acknowledged;
+    the last answers."""
+    data = json.dumps(
+        {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command}
+    ).encode()
     queue = store.topics.messages.setdefault(store.own_topic, [])
     queue.append({"data": base64.b64encode(data).decode()})
     answers = []
     while queue:
         data = base64.b64decode(queue.pop(0)["data"])
-        answers.append(next((a for n in attempts if not (a := store.deliver(handle, data, {}, n))), "in vain"))
+        answers.append(
+            next((a for n in attempts if not (a := store.deliver(handle, data, {}, n))), "in vain")
+        )
     return answers

@@ -1,4 +1,5 @@
-"""A function as it is deployed: a functions-framework process, what it is sent, and how much memory it has."""
+"""A function as it is deployed: a functions-framework process, what it is sent, and how much memory
+it has."""
 
 import base64
 import contextlib
@@ -32,7 +33,9 @@ class FunctionProcess:
     def __init__(self, url: str, process: "subprocess.Popen[bytes]") -> None:
         self.url, self._process = url, process
 
-    def push(self, command: Mapping[str, Any] | bytes, attempt: int = 1, timeout_s: float = 900) -> int:
+    def push(
+        self, command: Mapping[str, Any] | bytes, attempt: int = 1, timeout_s: float = 900
+    ) -> int:
         """Deliver one message as a push subscription does; the status."""
         data = command if isinstance(command, bytes) else json.dumps(command).encode()
         message = {"data": base64.b64encode(data).decode(), "messageId": "m1", "attributes": {}}
@@ -71,7 +74,15 @@ class FunctionProcess:
 def function_process(target: str, environ: Mapping[str, str]) -> Iterator[FunctionProcess]:
     """The function for the length of a `with`."""
     with free_port() as port:
-        command = [sys.executable, "-m", "functions_framework", "--target", target, "--source", str(ROOT / "main.py")]
+        command = [
+            sys.executable,
+            "-m",
+            "functions_framework",
+            "--target",
+            target,
+            "--source",
+            str(ROOT / "main.py"),
+        ]
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             env={**os.environ, **environ, "PYTHONPATH": str(ROOT)},
@@ -82,7 +93,9 @@ def function_process(target: str, environ: Mapping[str, str]) -> Iterator[Functi
         try:
             end = time.monotonic() + 90
             while function_status(function) != 204:
-                assert process.poll() is None and time.monotonic() < end, "the function does not start"
+                assert process.poll() is None and time.monotonic() < end, (
+                    "the function does not start"
+                )
                 time.sleep(0.05)
             yield function
         finally:

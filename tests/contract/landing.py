@@ -38,20 +38,25 @@ class Landing:
 
     def event(self, blob: Blob) -> tuple[bytes, dict[str, str]]:
         """The notification's data and attributes."""
-        return json.dumps(blob.resource).encode(), {"eventType": "OBJECT_FINALIZE", "bucketId": blob.bucket}
+        return json.dumps(blob.resource).encode(), {
+            "eventType": "OBJECT_FINALIZE",
+            "bucketId": blob.bucket,
+        }
 
     def deliver(self, blob: Blob, **options: Any) -> str:
         """One delivery: "" when acknowledged, else why not."""
         return self.world.deliver(self.handle, *self.event(blob), **options)
 
     def drop(self, name: str, data: bytes, **more: Any) -> list[dict[str, Any]]:
-        """Upload and deliver, follow-up messages too, until all is acknowledged: the outcomes of it."""
+        """Upload and deliver, follow-up messages too, until all is acknowledged: the outcomes of
+        it."""
         before = len(self.world.outcomes)
         self.finish(self.upload(name, data, **more))
         return self.world.outcomes[before:]
 
     def finish(self, blob: Blob, **options: Any) -> int:
-        """Deliver an event and its follow-up messages until all is acknowledged; how many messages there were."""
+        """Deliver an event and its follow-up messages until all is acknowledged; how many messages
+        there were."""
         attempt = 1
         while self.deliver(blob, attempt=attempt, **options):
             attempt += 1
@@ -67,7 +72,9 @@ class Landing:
             slices += 1
             data = base64.b64decode(message["data"])
             attempt = 1
-            while self.world.deliver(self.handle, data, message["attributes"], attempt=attempt, **options):
+            while self.world.deliver(
+                self.handle, data, message["attributes"], attempt=attempt, **options
+            ):
                 attempt += 1
                 assert attempt < 12, self.world.answers
         return slices
@@ -90,7 +97,9 @@ class Landing:
         """The file in the DICOM store, or None."""
         study, series, instance = uids
         url = f"{self.world.store_url}/v1/{STORE_NAME}/dicomWeb/studies/{study}/series/{series}/instances/{instance}"
-        request = urllib.request.Request(url, headers={"Accept": "application/dicom; transfer-syntax=*"})
+        request = urllib.request.Request(
+            url, headers={"Accept": "application/dicom; transfer-syntax=*"}
+        )
         try:
             return bytes(urllib.request.urlopen(request).read())
         except urllib.error.HTTPError as error:
@@ -114,7 +123,12 @@ class Landing:
 @contextmanager
 def landing(data: Path, **env: str) -> Iterator[Landing]:
     """The function with these settings, for the length of a `with`."""
-    settings: Any = {"LANDING_BUCKET": LANDING, "QUARANTINE_BUCKET": QUARANTINE, "UPLOADS_TOPIC": UPLOADS, **env}
+    settings: Any = {
+        "LANDING_BUCKET": LANDING,
+        "QUARANTINE_BUCKET": QUARANTINE,
+        "UPLOADS_TOPIC": UPLOADS,
+        **env,
+    }
     with (
         strict_buckets(LANDING, QUARANTINE, ARCHIVE) as buckets,
         world("store_upload", data, buckets_url=buckets.url, **settings) as made,

@@ -15,7 +15,8 @@ class Answer:
         status: of the answer; 0: close the connection without one (a reset).
         headers: beside Content-Length.
         body: what is sent.
-        announce: bytes announced by Content-Length; None: as many as are sent. More than that is a cut answer.
+        announce: bytes announced by Content-Length; None: as many as are sent. More than that is a
+            cut answer.
         delay_s: seconds before the answer.
         early: answer before the request's body is read, and close.
     """

@@ -1,6 +1,8 @@
-"""A bucket server in memory that holds to every precondition, counts requests, and breaks off when told to.
+"""A bucket server in memory that holds to every precondition, counts requests, and breaks off when
+told to.
 
-The emulator of the local stack ignores generations on reads, copies and deletes; what depends on them is tested here.
+The emulator of the local stack ignores generations on reads, copies and deletes; what depends on
+them is tested here.
 """
 
 import base64
@@ -106,18 +108,30 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Create (multipart) and rewrite."""
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         path, query = self._split()
-        if found := re.fullmatch(r"(/storage/v1/b/[^/]+/o/[^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", path):
+        if found := re.fullmatch(
+            r"(/storage/v1/b/[^/]+/o/[^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", path
+        ):
             source = self._blob(found[1])
             wanted = query.get("sourceGeneration")
-            if source is None or found[2] not in self.server.buckets or wanted not in (None, str(source.generation)):
+            if (
+                source is None
+                or found[2] not in self.server.buckets
+                or wanted not in (None, str(source.generation))
+            ):
                 return self._answer(404, b"{}", "copy")
             there = self.server.buckets[found[2]].get(urllib.parse.unquote(found[3]))
             if query.get("ifGenerationMatch") not in (None, str(there.generation if there else 0)):
                 return self._answer(412, b"{}", "copy")
-            made = self.server.put(found[2], urllib.parse.unquote(found[3]), source.data, metadata=source.metadata)
-            return self._answer(200, json.dumps({"done": True, "resource": made.resource}).encode(), "copy")
+            made = self.server.put(
+                found[2], urllib.parse.unquote(found[3]), source.data, metadata=source.metadata
+            )
+            return self._answer(
+                200, json.dumps({"done": True, "resource": made.resource}).encode(), "copy"
+            )
         bucket = path.split("/")[-2]
-        _, head, data, _ = body.split(b"--" + self.headers["Content-Type"].split("boundary=")[1].encode())
+        _, head, data, _ = body.split(
+            b"--" + self.headers["Content-Type"].split("boundary=")[1].encode()
+        )
         resource = json.loads(head.partition(b"\r\n\r\n")[2])
         with self.server.lock:
             there = self.server.buckets.get(bucket, {}).get(resource["name"])
@@ -127,7 +141,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if wanted is not None and int(wanted) != (there.generation if there else 0):
                 return self._answer(412, b"{}", "create")
             content = data.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
-            made = self.server.put(bucket, resource["name"], content, metadata=resource.get("metadata", {}))
+            made = self.server.put(
+                bucket, resource["name"], content, metadata=resource.get("metadata", {})
+            )
         return self._answer(200, json.dumps(made.resource).encode(), "create")
 
     def do_DELETE(self) -> None:
@@ -151,7 +167,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.server.buckets.get(bucket, {}).get(urllib.parse.unquote(name))
 
     def _list(self, bucket: str, query: dict[str, str]) -> None:
-        names = [name for name in self.server.names(bucket) if name.startswith(query.get("prefix", ""))]
+        names = [
+            name for name in self.server.names(bucket) if name.startswith(query.get("prefix", ""))
+        ]
         items = [self.server.buckets[bucket][name].resource for name in names]
         self._answer(200, json.dumps({"items": items}).encode(), "list")
 
@@ -161,10 +179,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if found and self.server.ranges:
             data, status = data[int(found[1]) : int(found[2]) + 1 if found[2] else None], 206
         cut = self.server.cuts.pop(0) if self.server.cuts else None
-        self._answer(status, data, "read", {"x-goog-generation": str(blob.generation), **self.server.extra}, cut)
+        self._answer(
+            status,
+            data,
+            "read",
+            {"x-goog-generation": str(blob.generation), **self.server.extra},
+            cut,
+        )
 
     def _answer(
-        self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None, cut: int | None = None
+        self,
+        status: int,
+        body: bytes,
+        kind: str,
+        headers: dict[str, str] | None = None,
+        cut: int | None = None,
     ) -> None:
         self.server.requests[kind] += 1
         if self.server.failures:

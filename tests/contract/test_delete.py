@@ -1,4 +1,5 @@
-"""Deletes against a real DICOM store: what goes, what stays, and what becomes of operations that do not end well."""
+"""Deletes against a real DICOM store: what goes, what stays, and what becomes of operations that do
+not end well."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from functions.common import http
+from functions.common.clients import transport
 from functions.common.deadline import utc_now
 from functions.delete.handler import handle
 from infra.local.dicomstore.choices import Options
@@ -23,7 +24,12 @@ def store(tmp_path: Path) -> Iterator[World]:
 def fill(store: World, studies: int = 1, series: int = 2, instances: int = 2) -> None:
     for s in range(1, studies + 1):
         for e in range(1, series + 1):
-            store.put(*(instance(f"1.{s}", f"1.{s}.{e}", f"1.{s}.{e}.{n}") for n in range(1, instances + 1)))
+            store.put(
+                *(
+                    instance(f"1.{s}", f"1.{s}.{e}", f"1.{s}.{e}.{n}")
+                    for n in range(1, instances + 1)
+                )
+            )
 
 
 def words(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -39,10 +45,16 @@ def words(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
         (f"{STORE_NAME}/dicomWeb/studies/1.1/series/1.1.2", 2, 2),
     ],
 )
-def test_a_study_a_series_or_an_instance_goes_and_nothing_else(store: World, path: str, left: int, gone: int) -> None:
+def test_a_study_a_series_or_an_instance_goes_and_nothing_else(
+    store: World, path: str, left: int, gone: int
+) -> None:
     fill(store)
     (record,) = store.run(handle, {"path": path, "request_id": "r1"})
-    assert (record["outcome"], record["counts"], record["request_id"]) == ("deleted", {"instances": gone}, "r1")
+    assert (record["outcome"], record["counts"], record["request_id"]) == (
+        "deleted",
+        {"instances": gone},
+        "r1",
+    )
     assert record["bytes"] > 0
     assert record["study"] == "1.1"
     assert len(store.found("instances")) == left
@@ -57,7 +69,10 @@ def test_a_target_that_is_not_there_is_success(store: World) -> None:
 
 def test_attributes_alone_make_a_command(store: World) -> None:
     fill(store)
-    assert store.deliver(handle, b"", {"path": "studies/1.1", "dry_run": "true", "request_id": "r1"}) == ""
+    assert (
+        store.deliver(handle, b"", {"path": "studies/1.1", "dry_run": "true", "request_id": "r1"})
+        == ""
+    )
     assert words(store.outcomes) == [("dry_run", "")]
 
 
@@ -65,14 +80,20 @@ def test_a_dry_run_counts_and_deletes_nothing(store: World) -> None:
     fill(store, studies=2)
     (study,) = store.run(handle, {"path": "studies/1.1", "dry_run": True})
     (series,) = store.run(handle, {"path": "studies/1.1/series/1.1.1", "dry_run": True})
-    (one,) = store.run(handle, {"path": "studies/1.1/series/1.1.1/instances/1.1.1.1", "dry_run": True})
-    (query,) = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 5, "dry_run": True})
+    (one,) = store.run(
+        handle, {"path": "studies/1.1/series/1.1.1/instances/1.1.1.1", "dry_run": True}
+    )
+    (query,) = store.run(
+        handle, {"query": "PatientName=Doe^Jane", "max_studies": 5, "dry_run": True}
+    )
     assert study["counts"] == {"studies": 1, "series": 2, "instances": 4}
     assert series["counts"] == {"studies": 1, "series": 1, "instances": 2}
     assert one["counts"] == {"studies": 1, "series": 1, "instances": 1}
     assert query["counts"] == {"studies": 2, "series": 4, "instances": 8}
     assert study["bytes"] * 2 == query["bytes"]
-    assert words(store.run(handle, {"path": "studies/9", "dry_run": True})) == [("dry_run", "not_found")]
+    assert words(store.run(handle, {"path": "studies/9", "dry_run": True})) == [
+        ("dry_run", "not_found")
+    ]
     assert len(store.found("instances")) == 8
     assert store.requests("DELETE", "delete") == 0
 
@@ -80,9 +101,13 @@ def test_a_dry_run_counts_and_deletes_nothing(store: World) -> None:
 def test_a_query_deletes_each_study_and_says_so_for_each_and_for_all(store: World) -> None:
     fill(store, studies=12, series=1, instances=1)
     store.put(instance("2.1", "2.1.1", "2.1.1.1", PatientName="Roe^Richard"))
-    records = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 12, "request_id": "q"})
+    records = store.run(
+        handle, {"query": "PatientName=Doe^Jane", "max_studies": 12, "request_id": "q"}
+    )
     *members, summary = records
-    assert sorted(record["member"] for record in members) == sorted(f"studies/1.{n}" for n in range(1, 13))
+    assert sorted(record["member"] for record in members) == sorted(
+        f"studies/1.{n}" for n in range(1, 13)
+    )
     assert {record["outcome"] for record in members} == {"deleted"}
     assert len({record["id"] for record in records}) == 13
     assert summary["counts"] == {"deleted": 12, "not_found": 0, "failed": 0, "instances": 12}
@@ -93,9 +118,14 @@ def test_a_query_deletes_each_study_and_says_so_for_each_and_for_all(store: Worl
 def test_a_query_that_matches_more_than_it_may_deletes_nothing(store: World) -> None:
     fill(store, studies=3)
     (record,) = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 2})
-    assert (record["outcome"], record["detail"]) == ("rejected", "the query matches more than 2 studies")
+    assert (record["outcome"], record["detail"]) == (
+        "rejected",
+        "the query matches more than 2 studies",
+    )
     assert len(store.found("instances")) == 12
-    assert words(store.run(handle, {"query": "PatientID=none", "max_studies": 2})) == [("deleted", "not_found")]
+    assert words(store.run(handle, {"query": "PatientID=none", "max_studies": 2})) == [
+        ("deleted", "not_found")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +146,9 @@ def test_a_query_that_matches_more_than_it_may_deletes_nothing(store: World) -> 
         {"continue": {"targets": []}, "path": "studies/1.1"},
     ],
 )
-def test_a_malformed_command_is_refused_and_nothing_happens(store: World, command: dict[str, Any]) -> None:
+def test_a_malformed_command_is_refused_and_nothing_happens(
+    store: World, command: dict[str, Any]
+) -> None:
     fill(store)
     assert words(store.run(handle, command)) == [("rejected", "invalid_command")]
     assert store.requests("DELETE", "delete") == 0
@@ -169,20 +201,30 @@ def test_guard_rails(tmp_path: Path) -> None:
         assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
         assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
         assert words(store.run(handle, {"path": "studies/1.1/series/1.1.1"})) == [("deleted", "")]
-        (record,) = store.run(handle, follow_up(targets=[["studies/1.1/series/1.1.2", 1, 1, 0, ""]]))
+        (record,) = store.run(
+            handle, follow_up(targets=[["studies/1.1/series/1.1.2", 1, 1, 0, ""]])
+        )
         assert record["outcome"] == "deleted"
         fill(store)
-        (record,) = store.run(handle, follow_up(targets=[["studies/1.1", 1, 1, 0, ""]]))  # it has grown
+        (record,) = store.run(
+            handle, follow_up(targets=[["studies/1.1", 1, 1, 0, ""]])
+        )  # it has grown
         assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
     with world("delete_resource", tmp_path / "b", DELETE_MIN_AGE_HOURS="1") as store:
         fill(store)
         (record,) = store.run(handle, {"path": "studies/1.1"})
-        assert (record["outcome"], record["detail"]) == ("rejected", "something in it was stored too recently")
+        assert (record["outcome"], record["detail"]) == (
+            "rejected",
+            "something in it was stored too recently",
+        )
         assert len(store.found("instances")) == 4
     with world("delete_resource", tmp_path / "c", DELETE_STORES=other) as store:
         fill(store)
         (record,) = store.run(handle, {"path": "studies/1.1"})
-        assert (record["outcome"], record["detail"]) == ("rejected", "DELETE_STORES does not have this DICOM store")
+        assert (record["outcome"], record["detail"]) == (
+            "rejected",
+            "DELETE_STORES does not have this DICOM store",
+        )
         assert len(store.found("instances")) == 4
     with world("delete_resource", tmp_path / "d") as store:
         fill(store)
@@ -194,31 +236,47 @@ def test_only_what_was_stored_before(store: World) -> None:
     fill(store)
     (record,) = store.run(handle, {"path": "studies/1.1", "stored_before": "2020-01-01T00:00:00Z"})
     assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
-    (record,) = store.run(handle, {"path": "studies/1.1", "stored_before": "2100-01-01T00:00:00+02:00"})
+    (record,) = store.run(
+        handle, {"path": "studies/1.1", "stored_before": "2100-01-01T00:00:00+02:00"}
+    )
     assert record["outcome"] == "deleted"
 
 
-def test_a_late_or_repeated_delivery_does_not_delete_what_was_stored_again_since(store: World) -> None:
+def test_a_late_or_repeated_delivery_does_not_delete_what_was_stored_again_since(
+    store: World,
+) -> None:
     fill(store)
     for options in ({"attempt": 2}, {"published": "2020-01-01T00:00:00Z"}):
         given = {"published": "2020-01-01T00:00:00Z", **options}
         (record,) = store.run(handle, {"path": "studies/1.1"}, **given)
-        assert (record["outcome"], record["detail"]) == ("rejected", "stored again after the command was given")
+        assert (record["outcome"], record["detail"]) == (
+            "rejected",
+            "stored again after the command was given",
+        )
     assert len(store.found("instances")) == 4
     (record,) = store.run(handle, {"path": "studies/1.1"}, attempt=2)
     assert record["outcome"] == "deleted"
 
 
-def test_the_follow_ups_of_a_repeated_command_do_not_delete_what_was_stored_again_since(store: World) -> None:
+def test_the_follow_ups_of_a_repeated_command_do_not_delete_what_was_stored_again_since(
+    store: World,
+) -> None:
     fill(store)
     asked = utc_now()
-    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 5, "request_id": "q"}).encode()
+    command = json.dumps(
+        {"query": "PatientName=Doe^Jane", "max_studies": 5, "request_id": "q"}
+    ).encode()
     store.deliver(handle, command, {}, published=asked)
     assert words(store.run(handle)) == [("deleted", ""), ("deleted", "")]
     fill(store)
-    store.deliver(handle, command, {}, attempt=2, published=asked)  # its first acknowledgement was lost
+    store.deliver(
+        handle, command, {}, attempt=2, published=asked
+    )  # its first acknowledgement was lost
     member, summary = store.run(handle)
-    assert (member["outcome"], member["detail"]) == ("rejected", "stored again after the command was given")
+    assert (member["outcome"], member["detail"]) == (
+        "rejected",
+        "stored again after the command was given",
+    )
     assert summary["outcome"] == "rejected"
     assert len(store.found("instances")) == 4
 
@@ -226,7 +284,10 @@ def test_the_follow_ups_of_a_repeated_command_do_not_delete_what_was_stored_agai
 def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(store: World) -> None:
     fill(store)
     (record,) = store.run(handle, follow_up(asked="2020-01-01T00:00:00Z"))
-    assert (record["outcome"], record["detail"]) == ("rejected", "stored again after the command was given")
+    assert (record["outcome"], record["detail"]) == (
+        "rejected",
+        "stored again after the command was given",
+    )
     assert len(store.found("instances")) == 4
 
 
@@ -237,7 +298,10 @@ def test_a_redelivery_goes_on_with_the_operation_it_knows(tmp_path: Path) -> Non
         assert store.deliver(handle, command, {}) == ""
         (message,) = store.topics.messages[store.own_topic]
         assert len(store.found("instances")) == 4
-        store.topics.messages[store.own_topic] = [dict(message), dict(message)]  # Pub/Sub may deliver it twice
+        store.topics.messages[store.own_topic] = [
+            dict(message),
+            dict(message),
+        ]  # Pub/Sub may deliver it twice
         records = store.run(handle)
         assert words(records) == [("deleted", ""), ("deleted", "")]
         assert len({record["id"] for record in records}) == 1
@@ -256,7 +320,9 @@ def test_an_operation_longer_than_the_budget_is_followed_by_another_message(tmp_
 def test_the_command_may_be_killed_between_the_answer_and_the_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_BACKOFF_S", 0.01)  # the second delivery comes while the operation still runs
+    monkeypatch.setattr(
+        transport, "_BACKOFF_S", 0.01
+    )  # the second delivery comes while the operation still runs
     with world("delete_resource", tmp_path, options=Options(operation_s=5.0)) as store:
         fill(store)
         store.topics.fail = 4  # every attempt to publish the operation's name
@@ -300,7 +366,9 @@ def test_a_cancelled_operation_is_left_alone(tmp_path: Path) -> None:
         operations = f"{store.store_url}/v1/{STORE_NAME.rpartition('/dicomStores')[0]}/operations"
         (operation,) = json.loads(urllib.request.urlopen(operations).read())["operations"]
         urllib.request.urlopen(
-            urllib.request.Request(f"{store.store_url}/v1/{operation['name']}:cancel", b"{}", method="POST")
+            urllib.request.Request(
+                f"{store.store_url}/v1/{operation['name']}:cancel", b"{}", method="POST"
+            )
         ).read()
         (record,) = store.run(handle)
         assert (record["outcome"], record["detail"]) == ("rejected", "the operation was cancelled")
@@ -311,13 +379,21 @@ def test_part_of_a_query_may_fail(store: World) -> None:
     fill(store, studies=3)
     store.fault(method="DELETE", path="studies/1.2", kind="operation", code=7)
     *members, summary = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 3})
-    assert sorted(words(members)) == [("deleted", ""), ("deleted", ""), ("rejected", "operation_failed")]
+    assert sorted(words(members)) == [
+        ("deleted", ""),
+        ("deleted", ""),
+        ("rejected", "operation_failed"),
+    ]
     assert (summary["outcome"], summary["reason"]) == ("partial", "operation_failed")
     assert summary["counts"] == {"deleted": 2, "not_found": 0, "failed": 1, "instances": 8}
 
 
-@pytest.mark.parametrize("fault", [{"method": "DELETE", "path": "1.2$"}, {"method": "GET", "path": "operations"}])
-def test_a_study_that_the_store_refuses_does_not_stop_the_others(tmp_path: Path, fault: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fault", [{"method": "DELETE", "path": "1.2$"}, {"method": "GET", "path": "operations"}]
+)
+def test_a_study_that_the_store_refuses_does_not_stop_the_others(
+    tmp_path: Path, fault: dict[str, Any]
+) -> None:
     with world("delete_resource", tmp_path, options=Options(operation_s=0.5)) as store:
         fill(store, studies=7)
         store.fault(**fault, kind="status", status=400, count=1)
@@ -350,7 +426,9 @@ def test_a_search_that_answers_no_list_does_not_mean_that_all_is_gone(tmp_path: 
     with world("delete_resource", tmp_path) as store:
         fill(store)
         store.fault(kind="status", status=200, body="{}", path="instances")
-        assert store.deliver(handle, json.dumps({"path": "studies/1.1"}).encode(), {}) == "unavailable"
+        assert (
+            store.deliver(handle, json.dumps({"path": "studies/1.1"}).encode(), {}) == "unavailable"
+        )
         assert not store.outcomes
 
 

@@ -1,4 +1,5 @@
-"""Exports between a real DICOM store and a real bucket server: what is written, once, and what is said of it."""
+"""Exports between a real DICOM store and a real bucket server: what is written, once, and what is
+said of it."""
 
 import io
 import json
@@ -24,10 +25,16 @@ from tests.contract.world import BUCKET, STORE_NAME, World, instance, world
         (f"{STORE_NAME}/dicomWeb/studies/1.1/series/1.1.2", 3),
     ],
 )
-def test_a_study_a_series_or_an_instance_arrives_byte_for_byte(store: World, path: str, count: int) -> None:
+def test_a_study_a_series_or_an_instance_arrives_byte_for_byte(
+    store: World, path: str, count: int
+) -> None:
     stored = fill(store, studies=2)
     record = run(store, path=path)
-    assert (record["counts"]["objects"], record["counts"]["written"], record["counts"]["failures"]) == (count, count, 0)
+    assert (
+        record["counts"]["objects"],
+        record["counts"]["written"],
+        record["counts"]["failures"],
+    ) == (count, count, 0)
     assert len(names(store)) == count
     for name in names(store):
         assert store.read(name) == stored[name]
@@ -40,7 +47,10 @@ def test_the_manifest_names_every_object_with_its_checksum(store: World) -> None
     found, said = store.objects("out/1.1"), manifest(store)
     assert {entry["name"] for entry in said["objects"]} == set(found)
     for entry in said["objects"]:
-        assert (entry["crc32c"], str(entry["bytes"])) == (found[entry["name"]]["crc32c"], found[entry["name"]]["size"])
+        assert (entry["crc32c"], str(entry["bytes"])) == (
+            found[entry["name"]]["crc32c"],
+            found[entry["name"]]["size"],
+        )
         assert entry["name"] == f"out/{entry['study']}/{entry['series']}/{entry['instance']}.dcm"
     assert (said["complete"], said["failures"], said["skipped"]) == (True, [], [])
     assert (said["request_id"], said["path"], said["format"]) == ("r1", "studies/1.1", "dicom")
@@ -63,7 +73,9 @@ def test_running_it_again_writes_only_what_is_missing(store: World) -> None:
     after = store.objects("out/1.1")
     assert (record["counts"]["objects"], record["counts"]["written"]) == (6, 1)
     assert store.read(gone) == stored[gone]
-    assert all(after[name]["generation"] == before[name]["generation"] for name in before if name != gone)
+    assert all(
+        after[name]["generation"] == before[name]["generation"] for name in before if name != gone
+    )
     assert store.requests("GET", "retrieve") == 2  # the study, then the one instance
 
 
@@ -75,9 +87,15 @@ def test_an_instance_that_is_another_now_is_a_conflict(store: World, pixels: int
     store.remove("studies/1.1/series/1.1.1/instances/1.1.1.1")
     store.remove("studies/1.1/series/1.1.1/instances/1.1.1.2")
     store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=pixels, PatientName="Roe^Richard"))
-    store.put(instance("1.1", "1.1.1", "1.1.1.2", pixels=pixels))  # stored anew, but with the same bytes
+    store.put(
+        instance("1.1", "1.1.1", "1.1.1.2", pixels=pixels)
+    )  # stored anew, but with the same bytes
     record = run(store, expect="partial", request_id="r2")
-    assert (record["reason"], record["counts"]["objects"], record["counts"]["written"]) == ("conflict", 2, 0)
+    assert (record["reason"], record["counts"]["objects"], record["counts"]["written"]) == (
+        "conflict",
+        2,
+        0,
+    )
     (failure,) = manifest(store)["failures"]
     assert failure["instance"] == "1.1.1.1"
     assert {name: item["generation"] for name, item in store.objects("out/1.1").items()} == before
@@ -85,7 +103,9 @@ def test_an_instance_that_is_another_now_is_a_conflict(store: World, pixels: int
 
 
 @pytest.mark.parametrize("format_", ["metadata", "bulkdata", "png"])
-def test_what_was_made_of_an_instance_that_is_another_now_is_a_conflict(store: World, format_: str) -> None:
+def test_what_was_made_of_an_instance_that_is_another_now_is_a_conflict(
+    store: World, format_: str
+) -> None:
     fill(store, series=1)
     run(store, format=format_)
     store.remove("studies/1.1/series/1.1.1/instances/1.1.1.1")
@@ -115,9 +135,13 @@ def test_a_query_exports_all_it_matches(small_slices: World) -> None:
     (record,) = store.run(handle, {"query": "PatientName=Doe^Jane", "destination": TO})
     assert record["counts"]["objects"] == 20
     assert not [name for name in names(store) if "/2.1/" in name]
-    (record,) = store.run(handle, {"query": "series?Modality=OT&StudyInstanceUID=1.1", "destination": f"{TO}/series"})
+    (record,) = store.run(
+        handle, {"query": "series?Modality=OT&StudyInstanceUID=1.1", "destination": f"{TO}/series"}
+    )
     assert record["counts"]["objects"] == 4
-    (record,) = store.run(handle, {"query": "instances?SOPInstanceUID=1.1.1.2", "destination": f"{TO}/one"})
+    (record,) = store.run(
+        handle, {"query": "instances?SOPInstanceUID=1.1.1.2", "destination": f"{TO}/one"}
+    )
     assert record["counts"]["objects"] == 1
     (record,) = store.run(handle, {"query": "PatientID=none", "destination": TO})
     assert (record["outcome"], record["reason"]) == ("rejected", "not_found")
@@ -152,17 +176,24 @@ def test_what_cannot_be_is_refused(store: World, command: dict[str, Any], reason
 
 
 def test_a_bucket_that_does_not_exist_is_said(tmp_path: Path, buckets: str) -> None:
-    with world("export_resource", tmp_path, buckets_url=buckets, EXPORT_DESTINATIONS="gs://no-such-bucket") as store:
+    with world(
+        "export_resource", tmp_path, buckets_url=buckets, EXPORT_DESTINATIONS="gs://no-such-bucket"
+    ) as store:
         fill(store)
         record = run(store, expect="rejected", destination="gs://no-such-bucket/out")
         assert (record["reason"], record["detail"]) == ("not_found", "the bucket does not exist")
 
 
 def test_allow_list_is_by_folder(tmp_path: Path, buckets: str) -> None:
-    with world("export_resource", tmp_path, buckets_url=buckets, EXPORT_DESTINATIONS=f"gs://{BUCKET}/out") as store:
+    with world(
+        "export_resource", tmp_path, buckets_url=buckets, EXPORT_DESTINATIONS=f"gs://{BUCKET}/out"
+    ) as store:
         store.clear_bucket()
         fill(store)
-        assert run(store, expect="rejected", destination=f"gs://{BUCKET}/outer")["reason"] == "rejected"
+        assert (
+            run(store, expect="rejected", destination=f"gs://{BUCKET}/outer")["reason"]
+            == "rejected"
+        )
         assert run(store, expect="rejected", destination=f"gs://{BUCKET}")["reason"] == "rejected"
         run(store, destination=f"gs://{BUCKET}/out/deeper")
 
@@ -180,8 +211,12 @@ def test_an_object_of_another_kind_is_a_conflict_and_is_left(store: World) -> No
 
 
 @pytest.mark.parametrize("format_", ["dicom", "zip"])
-def test_two_instances_that_share_a_uid_are_not_mistaken_for_each_other(store: World, format_: str) -> None:
-    stored = {f"1.1/{series}/1.1.0.dcm": instance("1.1", series, "1.1.0") for series in ("1.1.1", "1.1.2")}
+def test_two_instances_that_share_a_uid_are_not_mistaken_for_each_other(
+    store: World, format_: str
+) -> None:
+    stored = {
+        f"1.1/{series}/1.1.0.dcm": instance("1.1", series, "1.1.0") for series in ("1.1.1", "1.1.2")
+    }
     store.put(*stored.values())
     assert run(store, format=format_)["counts"]["objects"] == 2
     if format_ == "dicom":
@@ -191,7 +226,9 @@ def test_two_instances_that_share_a_uid_are_not_mistaken_for_each_other(store: W
             assert {name: archive.read(name) for name in archive.namelist()} == stored
 
 
-@pytest.mark.parametrize(("format_", "name"), [("zip", "out/1.1.zip"), ("metadata", "out/metadata.ndjson")])
+@pytest.mark.parametrize(
+    ("format_", "name"), [("zip", "out/1.1.zip"), ("metadata", "out/metadata.ndjson")]
+)
 def test_what_would_be_joined_over_another_object_is_a_conflict_and_nothing_is_written(
     store: World, format_: str, name: str
 ) -> None:
@@ -208,7 +245,10 @@ def test_images(store: World) -> None:
     record = run(store, format="jpeg")
     assert record["counts"] == {"objects": 4, "written": 4, "failures": 0, "skipped": 1}
     folder = "out/1.1/1.1.1"
-    assert names(store) == {f"{folder}/1.1.1.1.jpg", *(f"{folder}/1.1.1.2/{n}.jpg" for n in (1, 2, 3))}
+    assert names(store) == {
+        f"{folder}/1.1.1.1.jpg",
+        *(f"{folder}/1.1.1.2/{n}.jpg" for n in (1, 2, 3)),
+    }
     assert all(store.read(name)[:2] == b"\xff\xd8" for name in names(store))
     assert manifest(store)["skipped"] == [
         {"study": "1.1", "series": "1.1.2", "instance": "1.1.2.1", "reason": "unsupported_input"}
@@ -235,7 +275,9 @@ def test_metadata(fixture: str, request: pytest.FixtureRequest) -> None:
     assert one["00100010"]["Value"] == [{"Alphabetic": "Doe^Jane"}]
     lines = [json.loads(line) for line in store.read("out/metadata.ndjson").splitlines()]
     assert len(lines) == 12
-    assert {line["instance"] for line in lines} == {f"1.1.{e}.{n}" for e in range(1, 5) for n in range(1, 4)}
+    assert {line["instance"] for line in lines} == {
+        f"1.1.{e}.{n}" for e in range(1, 5) for n in range(1, 4)
+    }
     assert all(line["metadata"]["00080018"]["Value"] == [line["instance"]] for line in lines)
     assert manifest(store)["joined"]["name"] == "out/metadata.ndjson"
     store.delete_object("out/1.1/1.1.1/1.1.1.1.json")
@@ -255,7 +297,9 @@ def test_bulk_data(store: World) -> None:
     assert run(store, format="bulkdata")["counts"]["written"] == 0
 
 
-def test_bulk_data_of_an_unknown_address_is_a_failure(store: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bulk_data_of_an_unknown_address_is_a_failure(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fetch, "_BULKDATA_PATH", re.compile("/bulkdata/(0042[0-9]{4})"))
     store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=64))
     assert run(store, expect="rejected", format="bulkdata")["counts"]["failures"] == 1
@@ -274,7 +318,10 @@ def test_a_zip(fixture: str, request: pytest.FixtureRequest) -> None:
     assert names(store) == {"out/1.1.zip"}
     with zipfile.ZipFile(io.BytesIO(store.read("out/1.1.zip"))) as archive:
         assert archive.testzip() is None
-        assert {f"out/{name}" for name in archive.namelist()} == {*stored, "out/1.1/1.1.9/1.1.9.1.dcm"}
+        assert {f"out/{name}" for name in archive.namelist()} == {
+            *stored,
+            "out/1.1/1.1.9/1.1.9.1.dcm",
+        }
         assert archive.read("1.1/1.1.9/1.1.9.1.dcm") == large
         assert all(archive.read(name.removeprefix("out/")) == data for name, data in stored.items())
     assert len(manifest(store)["objects"]) == 13
@@ -284,7 +331,9 @@ def test_a_zip(fixture: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("request_id", ["r1", "r2"])
-def test_a_zip_made_before_is_not_taken_for_what_is_in_the_store_now(store: World, request_id: str) -> None:
+def test_a_zip_made_before_is_not_taken_for_what_is_in_the_store_now(
+    store: World, request_id: str
+) -> None:
     fill(store)
     run(store, format="zip")
     stored = fill(store, series=3)

@@ -1,4 +1,5 @@
-"""Exports when something breaks: what is tried again, what is given up, and what is written only once."""
+"""Exports when something breaks: what is tried again, what is given up, and what is written only
+once."""
 
 import base64
 import io
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from functions.common import http
+from functions.common.clients import transport
 from functions.export import plan
 from functions.export.handler import handle
 from tests.contract.exporting import TO, deliver, fill, manifest, names, run
@@ -43,7 +44,11 @@ def test_what_can_not_be_retrieved_is_said_and_the_rest_is_there(store: World) -
     store.fault(kind="status", status=400, path="studies/1.1$")
     store.fault(kind="status", status=406, path="instances/1.1.1.2$")
     record = run(store, expect="partial")
-    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == ("rejected", 1, 5)
+    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == (
+        "rejected",
+        1,
+        5,
+    )
     (failure,) = manifest(store)["failures"]
     assert (failure["instance"], failure["detail"]) == ("1.1.1.2", "the DICOM store answered 406")
 
@@ -53,22 +58,32 @@ def test_what_keeps_failing_is_given_up_after_some_deliveries(store: World) -> N
     store.fault(kind="truncate", bytes=100, path="(studies/1.1|instances/1.1.1.2)$")
     record = run(store, expect="partial")
     assert store.answers == ["unavailable"] * 7 + [""]
-    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == ("unavailable", 1, 5)
+    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == (
+        "unavailable",
+        1,
+        5,
+    )
 
 
-def test_many_that_keep_failing_do_not_hide_the_others(store: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
+def test_many_that_keep_failing_do_not_hide_the_others(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.001)
     fill(store, series=1, instances=60)
     store.fault(kind="status", status=500, path=r"instances/1\.1\.1\.[1-3][0-9]$")
     store.fault(kind="truncate", bytes=2000, path="studies/1.1$")
     assert deliver(store, range(1, 9)) == [""]
     assert store.outcomes[0]["outcome"] == "partial"
-    assert {failure["instance"] for failure in manifest(store)["failures"]} == {f"1.1.1.{n}" for n in range(10, 40)}
+    assert {failure["instance"] for failure in manifest(store)["failures"]} == {
+        f"1.1.1.{n}" for n in range(10, 40)
+    }
 
 
 @pytest.mark.parametrize("format_", ["dicom", "zip"])
-def test_an_outage_of_the_store_gives_nothing_up(store: World, monkeypatch: pytest.MonkeyPatch, format_: str) -> None:
-    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
+def test_an_outage_of_the_store_gives_nothing_up(
+    store: World, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.001)
     fill(store, series=1, instances=20)
     store.fault(kind="truncate", bytes=9000, path="studies/1.1$")
     store.fault(kind="status", status=503, path="instances/[0-9.]+$")
@@ -84,7 +99,7 @@ def test_a_slice_of_which_nothing_can_be_had_does_not_keep_the_export_from_its_e
     small_slices: World, monkeypatch: pytest.MonkeyPatch, format_: str
 ) -> None:
     store = small_slices
-    monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.001)
     fill(store, series=1, instances=4)
     store.put(instance("1.1", "1.1.2", "1.1.2.1"))
     store.fault(kind="status", status=500, path="series/1.1.2(/instances/1.1.2.1)?$")
@@ -96,8 +111,12 @@ def test_a_slice_of_which_nothing_can_be_had_does_not_keep_the_export_from_its_e
 def test_bulk_data_that_never_comes_in_time_is_not_tried_for_ever(store: World) -> None:
     fill(store, series=1)
     store.fault(kind="slow", delay_s=8, path="instances/1.1.1.2/bulkdata")
-    data = json.dumps({"path": "studies/1.1", "destination": TO, "format": "bulkdata", "request_id": "r1"}).encode()
-    assert store.deliver(handle, data, {}, budget_s=4.0) == ""  # the others were written: on with a new message
+    data = json.dumps(
+        {"path": "studies/1.1", "destination": TO, "format": "bulkdata", "request_id": "r1"}
+    ).encode()
+    assert (
+        store.deliver(handle, data, {}, budget_s=4.0) == ""
+    )  # the others were written: on with a new message
     (message,) = store.topics.messages[store.own_topic]
     again = base64.b64decode(message["data"])
     answers = [store.deliver(handle, again, {}, attempt, budget_s=4.0) for attempt in (1, 2)]
@@ -159,8 +178,13 @@ def test_the_manifest_is_written_by_whoever_comes_after_a_crash(small_slices: Wo
 
 
 @pytest.mark.parametrize("format_", ["dicom", "metadata", "zip"])
-def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(tmp_path: Path, buckets: str, format_: str) -> None:
-    with faulty(buckets, Chances()) as proxy, world("export_resource", tmp_path, buckets_url=proxy.url) as store:
+def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(
+    tmp_path: Path, buckets: str, format_: str
+) -> None:
+    with (
+        faulty(buckets, Chances()) as proxy,
+        world("export_resource", tmp_path, buckets_url=proxy.url) as store,
+    ):
         store.clear_bucket()
         fill(store)
         proxy.lose += [b"/plan.json", b"/done-", b"manifest.json"]
@@ -169,21 +193,33 @@ def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(tmp_path: Path, bucke
         assert not [name for name in store.objects() if "state" in name]
 
 
-def test_answers_of_the_bucket_that_are_cut_are_asked_for_again(tmp_path: Path, buckets: str) -> None:
+def test_answers_of_the_bucket_that_are_cut_are_asked_for_again(
+    tmp_path: Path, buckets: str
+) -> None:
     chances = Chances(cut=0.05)
-    with faulty(buckets, chances) as proxy, world("export_resource", tmp_path, buckets_url=proxy.url) as store:
+    with (
+        faulty(buckets, chances) as proxy,
+        world("export_resource", tmp_path, buckets_url=proxy.url) as store,
+    ):
         replace(store, buckets_url=buckets).clear_bucket()
         fill(store, instances=60)
-        store.run(handle, {"path": "studies/1.1", "destination": TO, "format": "metadata", "request_id": "r1"})
+        store.run(
+            handle,
+            {"path": "studies/1.1", "destination": TO, "format": "metadata", "request_id": "r1"},
+        )
         assert store.outcomes[0]["counts"]["objects"] == 120
-        assert len(replace(store, buckets_url=buckets).read("out/metadata.ndjson").splitlines()) == 120
+        assert (
+            len(replace(store, buckets_url=buckets).read("out/metadata.ndjson").splitlines()) == 120
+        )
 
 
 def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -> None:
     stored = fill(store, series=1, instances=12)
     store.fault(kind="slow", delay_s=0.4, path="instances/1.1.1.[0-9]+$")
     store.fault(kind="truncate", bytes=9000, path="studies/1.1$")
-    (record,) = store.run(handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1"}, budget_s=0.9)
+    (record,) = store.run(
+        handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1"}, budget_s=0.9
+    )
     assert record["outcome"] == "exported"
     assert {name: store.read(name) for name in names(store)} == stored
 
@@ -191,7 +227,10 @@ def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -
 def test_a_zip_that_takes_longer_than_the_budget_goes_on_where_it_stopped(store: World) -> None:
     stored = fill(store, series=2, instances=4, pixels=512)
     store.fault(
-        kind="slow", delay_s=0, bytes_per_s=500_000, path="studies/1.1(/series/1.1.[12](/instances/[0-9.]+)?)?$"
+        kind="slow",
+        delay_s=0,
+        bytes_per_s=500_000,
+        path="studies/1.1(/series/1.1.[12](/instances/[0-9.]+)?)?$",
     )
     command = {"path": "studies/1.1", "destination": TO, "format": "zip", "request_id": "r1"}
     (record,) = store.run(handle, command, budget_s=4)
@@ -206,7 +245,9 @@ def test_a_zip_that_takes_longer_than_the_budget_goes_on_where_it_stopped(store:
 def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) -> None:
     fill(store, series=2, instances=4, pixels=512)
     store.fault(kind="slow", delay_s=0, bytes_per_s=200_000, path="studies/1.1$")
-    data = json.dumps({"path": "studies/1.1", "destination": TO, "format": "zip", "request_id": "r1"}).encode()
+    data = json.dumps(
+        {"path": "studies/1.1", "destination": TO, "format": "zip", "request_id": "r1"}
+    ).encode()
     assert store.deliver(handle, data, {}, budget_s=8) == ""
     (rest,) = store.topics.messages[store.own_topic]
     store.topics.messages[store.own_topic] = []  # the message with the rest was never published
@@ -221,9 +262,15 @@ def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) ->
 @pytest.mark.parametrize("format_", ["dicom", "zip", "jpeg", "metadata"])
 def test_an_answer_that_is_something_else_is_not_written(store: World, format_: str) -> None:
     stored = fill(store, series=1, instances=2)
-    other = {"kind": "status", "status": 200, "path": "(studies/1.1|1.1.1.2)(/rendered|/metadata)?$"}
+    other = {
+        "kind": "status",
+        "status": 200,
+        "path": "(studies/1.1|1.1.1.2)(/rendered|/metadata)?$",
+    }
     store.fault(**other, method="GET")
-    command = json.dumps({"path": "studies/1.1", "destination": TO, "format": format_, "request_id": "r1"}).encode()
+    command = json.dumps(
+        {"path": "studies/1.1", "destination": TO, "format": format_, "request_id": "r1"}
+    ).encode()
     assert store.deliver(handle, command, {}) == "unavailable"
     store.clear_faults()
     assert store.deliver(handle, command, {}, 2) == ""
@@ -242,12 +289,18 @@ def test_a_listing_that_stays_short_is_no_complete_export(
     assert deliver(store, range(1, 9), format=format_) == [""]
     assert store.answers == ["unavailable"] * 7 + [""]
     (record,) = store.outcomes
-    assert (record["outcome"], record["reason"], record["counts"]["objects"]) == ("partial", "unavailable", 3)
+    assert (record["outcome"], record["reason"], record["counts"]["objects"]) == (
+        "partial",
+        "unavailable",
+        3,
+    )
     (failure,) = manifest(store)["failures"]
     assert (failure["series"], failure["detail"]) == ("1.1.2", "the search finds 0 of 3 instances")
 
 
-def test_a_planning_that_fails_leaves_no_state(small_slices: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planning_that_fails_leaves_no_state(
+    small_slices: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = small_slices
     monkeypatch.setattr(plan, "PAGE", 3)
     fill(store, series=3)

@@ -15,21 +15,29 @@ MIB = 1024 * 1024
 def export(function: FunctionProcess, store: World, study: str) -> None:
     """The command, and whatever it publishes."""
     queue = store.topics.messages.setdefault(store.own_topic, [])
-    command = {"path": f"studies/{study}", "destination": f"gs://{BUCKET}/{study}", "request_id": study}
+    command = {
+        "path": f"studies/{study}",
+        "destination": f"gs://{BUCKET}/{study}",
+        "request_id": study,
+    }
     assert function.push(command) == 204
     while queue:
         assert function.push(base64.b64decode(queue.pop(0)["data"])) == 204
 
 
 @pytest.mark.serial
-def test_memory_does_not_grow_with_the_study_and_is_one_chunk_for_a_large_instance(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_study_and_is_one_chunk_for_a_large_instance(
+    tmp_path: Path,
+) -> None:
     with (
         bucket_server() as buckets,
         world("export_resource", tmp_path, buckets_url=buckets, EXPORT_SLICE="100") as store,
         function_process("export_resource", store.environ) as function,
     ):
         store.put(*(instance("1.1", "1.1.1", f"1.1.1.{n}") for n in range(3)))
-        store.put(*(instance("1.2", f"1.2.{n % 5}", f"1.2.{n % 5}.{n}", pixels=724) for n in range(400)))
+        store.put(
+            *(instance("1.2", f"1.2.{n % 5}", f"1.2.{n % 5}.{n}", pixels=724) for n in range(400))
+        )
         store.put(instance("1.3", "1.3.1", "1.3.1.1", pixels=11_600))
         export(function, store, "1.1")  # what is loaded and kept once
         idle = function.rss_bytes()
@@ -39,7 +47,9 @@ def test_memory_does_not_grow_with_the_study_and_is_one_chunk_for_a_large_instan
         with function.peak() as samples:
             export(function, store, "1.3")
         assert (max(samples) - idle) / MIB <= 80
-        assert [record["outcome"] for record in store.outcomes if record["function"] == "export_resource"][-3:] == [
-            "exported"
-        ] * 3
+        assert [
+            record["outcome"]
+            for record in store.outcomes
+            if record["function"] == "export_resource"
+        ][-3:] == ["exported"] * 3
         assert json.loads(store.read("1.2/manifest.json"))["counts"]["objects"] == 400

@@ -1,12 +1,13 @@
-"""Plans from a real DICOM store: every instance once, whatever the size of pages, in slices of bounded size."""
+"""Plans from a real DICOM store: every instance once, whatever the size of pages, in slices of
+bounded size."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from functions.common import dicomweb
-from functions.common.commands import Query
+from functions.common.clients import dicomweb
 from functions.common.deadline import Deadline
+from functions.common.events.commands import Query
 from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan as export_plan
 from functions.export.plan import Planner
@@ -19,7 +20,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world("export_resource", tmp_path_factory.mktemp("store")) as made:
         for series, count in (("1.1.1", 10), ("1.1.2", 3), ("1.1.3", 1), ("1.1.4", 1)):
             made.put(*(instance("1.1", series, f"{series}.{n}") for n in range(count)))
-        made.put(instance("1.2", "1.2.1", "1.2.1.1", frames=9), instance("1.2", "1.2.1", "1.2.1.2", rows=False))
+        made.put(
+            instance("1.2", "1.2.1", "1.2.1.1", frames=9),
+            instance("1.2", "1.2.1", "1.2.1.2", rows=False),
+        )
         yield made
 
 
@@ -29,7 +33,9 @@ def faultless(store: World) -> Iterator[None]:
     store.clear_faults()
 
 
-def plan(store: World, path: str, size: int, format_: str = "dicom", query: str = "") -> list[Slice]:
+def plan(
+    store: World, path: str, size: int, format_: str = "dicom", query: str = ""
+) -> list[Slice]:
     resource = None if query else Resource.parse(path)
     asked = Query.parse(query) if query else None
     request = ExportRequest("r1", resource, asked, GcsPrefix("bucket"), format_)
@@ -44,7 +50,9 @@ def instances(slices: list[Slice]) -> list[str]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 15, 100])
 @pytest.mark.parametrize("page", [1, 3, 4, 15, 1000])
-def test_every_instance_is_in_one_slice(store: World, monkeypatch: pytest.MonkeyPatch, size: int, page: int) -> None:
+def test_every_instance_is_in_one_slice(
+    store: World, monkeypatch: pytest.MonkeyPatch, size: int, page: int
+) -> None:
     monkeypatch.setattr(export_plan, "PAGE", page)
     monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", page)
     slices = plan(store, "studies/1.1", size)
@@ -92,6 +100,8 @@ def test_a_listing_that_comes_short_is_made_again(store: World) -> None:
     ],
 )
 @pytest.mark.parametrize("page", [1, 2, 1000])
-def test_queries(store: World, monkeypatch: pytest.MonkeyPatch, query: str, count: int, page: int) -> None:
+def test_queries(
+    store: World, monkeypatch: pytest.MonkeyPatch, query: str, count: int, page: int
+) -> None:
     monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", page)
     assert len(set(instances(plan(store, "", 4, query=query)))) == count

@@ -1,4 +1,5 @@
-"""Reconcile and replay against a strict bucket server: what is found, what is done, and what is left alone."""
+"""Reconcile and replay against a strict bucket server: what is found, what is done, and what is
+left alone."""
 
 import base64
 import json
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from functions.common.bucket import Buckets
-from functions.common.http import Transport
-from functions.common.topic import Topics
+from functions.common.clients.pubsub import Topics
+from functions.common.clients.storage import Buckets
+from functions.common.clients.transport import Transport
 from ops.places import Places
 from ops.reconcile import reconcile
 from ops.replay import replay_quarantine
@@ -52,11 +53,19 @@ def test_what_has_no_outcome_is_published_again_and_stored(place: Landing, place
     place.drop("done.dcm", scans.dicom(UIDS))
     place.drop("done.zip", scans.zipped([("lost.dcm", scans.dicom(UIDS))]))
     write_ledger(place, "1.ndjson")
-    lost = place.upload("lost.dcm", scans.dicom(("1", "2", "3")), metadata={"dicom-storage-class": "NEARLINE"})
+    lost = place.upload(
+        "lost.dcm", scans.dicom(("1", "2", "3")), metadata={"dicom-storage-class": "NEARLINE"}
+    )
     place.upload("young.dcm", b"", created="2999-01-01T00:00:00Z")
 
     counts = reconcile(places, "", 900, dry_run=True).counts
-    assert counts == {"outcomes": 2, "objects": 4, "with an outcome": 2, "too young": 1, "to publish": 1}
+    assert counts == {
+        "outcomes": 2,
+        "objects": 4,
+        "with an outcome": 2,
+        "too young": 1,
+        "to publish": 1,
+    }
     assert not place.world.topics.messages.get(UPLOADS)
 
     assert reconcile(places, "", 900, dry_run=False).counts["published"] == 1
@@ -74,7 +83,12 @@ def test_an_archive_whose_follow_up_was_lost_is_begun_anew(
     assert place.deliver(place.upload("a.zip", content)) == ""
     lost = place.world.topics.messages[UPLOADS]
     follow_up = lost.pop()
-    assert place.world.deliver(place.handle, base64.b64decode(follow_up["data"]), follow_up["attributes"]) == ""
+    assert (
+        place.world.deliver(
+            place.handle, base64.b64decode(follow_up["data"]), follow_up["attributes"]
+        )
+        == ""
+    )
     lost.clear()
     assert place.instances() == 2
     assert reconcile(places, "", 900, dry_run=False).counts["published"] == 1
@@ -97,13 +111,21 @@ def test_quarantine_is_replayed_under_the_old_names(place: Landing, places: Plac
         place.drop(f"n/{number}.dcm", scans.dicom(("1", "1", str(number))), metadata={"k": "v"})
     place.drop("junk", b"junk")
     place.upload("n/2.dcm", b"something else")
-    assert words(place.world.outcomes) == [("rejected", "rejected")] * 2 + [("rejected", "unsupported_input")]
+    assert words(place.world.outcomes) == [("rejected", "rejected")] * 2 + [
+        ("rejected", "unsupported_input")
+    ]
     before = place.buckets.names(QUARANTINE)
 
-    assert replay_quarantine(places, "rejected/", dry_run=True).counts == {"to replay": 1, "name taken": 1}
+    assert replay_quarantine(places, "rejected/", dry_run=True).counts == {
+        "to replay": 1,
+        "name taken": 1,
+    }
     assert place.buckets.names(QUARANTINE) == before
 
-    assert replay_quarantine(places, "rejected/", dry_run=False).counts == {"replayed": 1, "name taken": 1}
+    assert replay_quarantine(places, "rejected/", dry_run=False).counts == {
+        "replayed": 1,
+        "name taken": 1,
+    }
     assert place.buckets.names(LANDING) == ["n/1.dcm", "n/2.dcm"]
     assert [name for name in place.buckets.names(QUARANTINE) if "n/1" in name] == []
     blob = place.buckets.buckets[LANDING]["n/1.dcm"]
@@ -121,7 +143,14 @@ def test_a_replay_that_was_cut_off_goes_on(place: Landing, places: Places) -> No
 
 def test_what_is_no_note_of_ours_is_left_alone(place: Landing, places: Places) -> None:
     place.buckets.put(QUARANTINE, "x.reason.json", b"{}")
-    place.buckets.put(QUARANTINE, "y.reason.json", b'{"bucket": "other", "name": "y", "generation": 1, "reason": "r"}')
+    place.buckets.put(
+        QUARANTINE,
+        "y.reason.json",
+        b'{"bucket": "other", "name": "y", "generation": 1, "reason": "r"}',
+    )
     place.buckets.put(QUARANTINE, "y", b"")
-    assert replay_quarantine(places, "", False).counts == {"unreadable notes": 1, "of another bucket": 1}
+    assert replay_quarantine(places, "", False).counts == {
+        "unreadable notes": 1,
+        "of another bucket": 1,
+    }
     assert len(place.buckets.names(QUARANTINE)) == 3

@@ -1,4 +1,5 @@
-"""Dead letters replayed on a real Pub/Sub emulator: what comes back, whose, and how old it is then."""
+"""Dead letters replayed on a real Pub/Sub emulator: what comes back, whose, and how old it is
+then."""
 
 import json
 from collections.abc import Iterator
@@ -7,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from functions.common.bucket import Buckets
+from functions.common.clients.pubsub import Topics
+from functions.common.clients.storage import Buckets
+from functions.common.clients.transport import Transport
 from functions.common.deadline import utc_now
-from functions.common.events import FIRST_PUBLISHED
-from functions.common.http import Transport
+from functions.common.events.messages import FIRST_PUBLISHED
 from functions.common.settings import DELETE, STORE
-from functions.common.topic import Topics
 from functions.delete.handler import handle
 from ops.places import Places
 from ops.replay import replay_dead_letters
@@ -34,15 +35,23 @@ def emulator() -> Iterator[Emulator]:
 
 
 class Desk:
-    """A dead-letter topic with its subscription for each kind, and a watch on what each topic gets."""
+    """A dead-letter topic with its subscription for each kind, and a watch on what each topic
+    gets."""
 
     def __init__(self, emulator: Emulator) -> None:
         self.pubsub, transport = emulator, Transport()
         self.topics = {role: emulator.topic() for role in ROLES.values()}
         self.dead = {name: emulator.topic() for name in ROLES}
         self.watches = {role: emulator.subscription(topic) for role, topic in self.topics.items()}
-        holds = {name: emulator.subscription(topic, ack_deadline_seconds=600) for name, topic in self.dead.items()}
-        clients = Buckets(transport), Topics(transport, emulator.address), Subscriptions(transport, emulator.address)
+        holds = {
+            name: emulator.subscription(topic, ack_deadline_seconds=600)
+            for name, topic in self.dead.items()
+        }
+        clients = (
+            Buckets(transport),
+            Topics(transport, emulator.address),
+            Subscriptions(transport, emulator.address),
+        )
         self.places = Places({}, self.topics, holds, ROLES, "", *clients)
 
     def replay(self, *functions: str, dry_run: bool = False) -> dict[str, int]:
@@ -69,14 +78,18 @@ def delivered(store: World, message: Any, attempt: int = 1) -> list[dict[str, An
     """What the delete says to a message."""
     before = len(store.outcomes)
     published = message.publish_time.isoformat()
-    store.deliver(handle, message.data, dict(message.attributes), attempt=attempt, published=published)
+    store.deliver(
+        handle, message.data, dict(message.attributes), attempt=attempt, published=published
+    )
     store.run(handle)
     return store.outcomes[before:]
 
 
 def test_everybodys_dead_letters_come_back_or_only_those_of_one(desk: Desk) -> None:
     for name, topic in desk.dead.items():
-        desk.pubsub.publish(topic, name.encode(), kept="yes", CloudPubSubDeadLetterSourceDeliveryCount="10")
+        desk.pubsub.publish(
+            topic, name.encode(), kept="yes", CloudPubSubDeadLetterSourceDeliveryCount="10"
+        )
     assert desk.replay(dry_run=True) == {"to replay": 3, **{f"of {name}": 1 for name in ROLES}}
     assert desk.replay(LEDGER) == {"replayed": 1, "of ledger": 1}
     assert desk.replay() == {"replayed": 2, "of store_upload": 1, "of delete_resource": 1}
@@ -100,7 +113,10 @@ def test_a_replayed_delete_is_as_old_as_its_command(desk: Desk, store: World) ->
     (message,) = desk.came("deletes")
     assert message.attributes[FIRST_PUBLISHED] == LONG_AGO
     (record,) = delivered(store, message)
-    assert (record["outcome"], record["detail"]) == ("rejected", "stored again after the command was given")
+    assert (record["outcome"], record["detail"]) == (
+        "rejected",
+        "stored again after the command was given",
+    )
     assert len(store.found("instances")) == 1
 
 
@@ -131,7 +147,11 @@ def test_a_replay_of_an_unknown_age_deletes_nothing(desk: Desk, store: World, to
 
 
 def test_an_age_that_is_forged_makes_no_delete_younger(desk: Desk, store: World) -> None:
-    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: LONG_AGO, FIRST_PUBLISHED: "2999-01-01T00:00:00Z"})
+    desk.pubsub.publish(
+        desk.dead[DELETE],
+        COMMAND,
+        **{SOURCE_TIME: LONG_AGO, FIRST_PUBLISHED: "2999-01-01T00:00:00Z"},
+    )
     desk.replay()
     assert desk.came("deletes")[0].attributes[FIRST_PUBLISHED] == LONG_AGO
     store.put(instance("1.2", "1.2.3", "1.2.3.4"))

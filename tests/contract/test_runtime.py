@@ -1,4 +1,5 @@
-"""The wrapper round a handler, as a push subscription meets it: statuses, outcomes, and what must not be seen."""
+"""The wrapper round a handler, as a push subscription meets it: statuses, outcomes, and what must
+not be seen."""
 
 import base64
 import json
@@ -10,9 +11,9 @@ from werkzeug.test import TestResponse
 
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events import Message
-from functions.common.outcomes import Outcome, Outcomes
-from functions.common.runtime import Services, event_function
+from functions.common.events.messages import Message
+from functions.common.events.outcomes import Outcome, Outcomes
+from functions.common.events.runtime import Services, event_function
 from tests.contract.servers import Answer, PlannedServer, planned
 from tests.unit.test_architecture import ENVIRONMENT
 
@@ -30,8 +31,12 @@ def pubsub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlannedServer]:
         yield server
 
 
-def deliver(act: Act, body: bytes | None = None, headers: dict[str, str] | None = None) -> TestResponse:
-    def handle(message: Message, services: Services, outcomes: Outcomes, deadline: Deadline) -> None:
+def deliver(
+    act: Act, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> TestResponse:
+    def handle(
+        message: Message, services: Services, outcomes: Outcomes, deadline: Deadline
+    ) -> None:
         act(message, outcomes)
 
     app = flask.Flask("test")
@@ -39,7 +44,9 @@ def deliver(act: Act, body: bytes | None = None, headers: dict[str, str] | None 
     app.add_url_rule("/", "view", lambda: view(flask.request), methods=["POST", "GET"])
     data = base64.b64encode(json.dumps({"path": "studies/1", "request_id": "r1"}).encode()).decode()
     push = {"message": {"data": data, "messageId": "m1"}, "deliveryAttempt": 2}
-    return app.test_client().post("/", data=json.dumps(push) if body is None else body, headers=headers)
+    return app.test_client().post(
+        "/", data=json.dumps(push) if body is None else body, headers=headers
+    )
 
 
 def records(server: PlannedServer) -> list[dict[str, object]]:
@@ -55,17 +62,25 @@ def raising(error: Exception) -> Act:
 
 
 def test_what_is_done_is_acknowledged(pubsub: PlannedServer) -> None:
-    answer = deliver(lambda message, outcomes: outcomes.publish(Outcome("deleted", request_id="r1")))
+    answer = deliver(
+        lambda message, outcomes: outcomes.publish(Outcome("deleted", request_id="r1"))
+    )
     assert (answer.status_code, answer.data) == (204, b"")
-    assert [(r["outcome"], r["request_id"], r["attempt"]) for r in records(pubsub)] == [("deleted", "r1", 2)]
+    assert [(r["outcome"], r["request_id"], r["attempt"]) for r in records(pubsub)] == [
+        ("deleted", "r1", 2)
+    ]
 
 
 def test_what_can_never_be_done_is_recorded_and_acknowledged(pubsub: PlannedServer) -> None:
     assert deliver(raising(PermanentError("not_found", "no such study"))).status_code == 204
-    assert [(r["outcome"], r["reason"], r["request_id"]) for r in records(pubsub)] == [("rejected", "not_found", "r1")]
+    assert [(r["outcome"], r["reason"], r["request_id"]) for r in records(pubsub)] == [
+        ("rejected", "not_found", "r1")
+    ]
 
 
-def test_what_may_pass_is_handed_back(pubsub: PlannedServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_may_pass_is_handed_back(
+    pubsub: PlannedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = deliver(raising(RetryableError("rate_limited", 42)))
     assert (answer.status_code, answer.data, answer.headers["Retry-After"]) == (503, b"", "42")
     assert not pubsub.seen
@@ -89,7 +104,10 @@ def test_an_outcome_that_cannot_be_published_is_not_lost(
 ) -> None:
     with planned(Answer(404, body=b"no topic")) as broken:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", broken.url.removeprefix("http://"))
-        assert deliver(lambda message, outcomes: outcomes.publish(Outcome("deleted"))).status_code == 503
+        assert (
+            deliver(lambda message, outcomes: outcomes.publish(Outcome("deleted"))).status_code
+            == 503
+        )
         assert deliver(raising(PermanentError("rejected"))).status_code == 503
 
 

@@ -1,4 +1,5 @@
-"""Single instances: every way one can end, between a strict bucket server and a real DICOM store."""
+"""Single instances: every way one can end, between a strict bucket server and a real DICOM
+store."""
 
 import gzip
 import json
@@ -34,7 +35,9 @@ def test_one_read_one_store_request_one_message(place: Landing) -> None:
     assert len(place.world.outcomes) == 1
 
 
-@pytest.mark.parametrize("syntax", [scans.EXPLICIT, scans.IMPLICIT, scans.BIG_ENDIAN, scans.DEFLATED])
+@pytest.mark.parametrize(
+    "syntax", [scans.EXPLICIT, scans.IMPLICIT, scans.BIG_ENDIAN, scans.DEFLATED]
+)
 def test_every_encoding_is_stored_byte_for_byte(place: Landing, syntax: str) -> None:
     data = scans.dicom(UIDS, scans.noise(2, 5000), syntax=syntax)
     assert words(place.drop("a", data)) == [("stored", "")]
@@ -46,7 +49,9 @@ def test_a_header_larger_than_the_head_is_read_once_more(place: Landing) -> None
     private = scans.element(0x00090010, "LO", b"MAKER") + scans.element(
         0x00091001,
         "SQ",
-        b"\xfe\xff\x00\xe0\xff\xff\xff\xff" + item + b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0",
+        b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+        + item
+        + b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0",
         undefined=True,
     )
     data = scans.dicom(UIDS, private=private)
@@ -61,7 +66,8 @@ def test_a_file_without_preamble_is_for_the_store_to_judge(place: Landing) -> No
 
 
 def test_an_object_that_is_unpacked_on_the_way_is_stored_unpacked(place: Landing) -> None:
-    # Cloud Storage's decompressive transcoding: size and checksum in the event are those of the packed bytes.
+    # Cloud Storage's decompressive transcoding: size and checksum in the event are those of the
+    # packed bytes.
     blob = place.upload("a.dcm", SCAN)
     resource = {**blob.resource, "size": str(len(gzip.compress(SCAN))), "crc32c": "AAAAAA=="}
     place.buckets.extra = {"x-goog-stored-content-encoding": "gzip"}
@@ -87,7 +93,9 @@ def test_an_object_that_is_unpacked_on_the_way_is_stored_unpacked(place: Landing
         (gzip.compress(b"no tar", mtime=0), "unsupported_input"),
     ],
 )
-def test_what_can_never_be_stored_goes_to_quarantine_with_its_reason(place: Landing, data: bytes, reason: str) -> None:
+def test_what_can_never_be_stored_goes_to_quarantine_with_its_reason(
+    place: Landing, data: bytes, reason: str
+) -> None:
     (record,) = place.drop("night/x", data, metadata={"from": "scanner"})
     assert (record["outcome"], record["reason"]) == ("rejected", reason)
     assert place.buckets.names(QUARANTINE) == [f"{reason}/night/x", f"{reason}/night/x.reason.json"]
@@ -101,7 +109,9 @@ def test_what_can_never_be_stored_goes_to_quarantine_with_its_reason(place: Land
 def test_a_later_upload_of_a_name_replaces_nothing_in_quarantine(place: Landing) -> None:
     place.drop("x", b"junk")
     later = place.upload("x", b"more junk")
-    place.world.topics.fail = 4  # quarantined, but its outcome cannot be published: all of it comes again
+    place.world.topics.fail = (
+        4  # quarantined, but its outcome cannot be published: all of it comes again
+    )
     assert place.deliver(later) == "unavailable"
     place.restart()
     place.deliver(later, attempt=2)
@@ -170,7 +180,9 @@ def test_an_overwritten_or_vanished_source_is_superseded(place: Landing) -> None
 
 def test_an_object_overwritten_while_it_is_quarantined_is_not_deleted(place: Landing) -> None:
     first = place.upload("a", b"junk")
-    place.world.topics.fail = 4  # the outcome cannot be published: quarantined, and still in the landing bucket
+    place.world.topics.fail = (
+        4  # the outcome cannot be published: quarantined, and still in the landing bucket
+    )
     assert place.deliver(first) == "unavailable"
     place.upload("a", SCAN)
     place.deliver(first, attempt=2)
@@ -178,7 +190,9 @@ def test_an_object_overwritten_while_it_is_quarantined_is_not_deleted(place: Lan
     assert place.buckets.read(LANDING, "a") == SCAN
 
 
-@pytest.mark.parametrize("attributes", [{}, {"eventType": "OBJECT_DELETE"}, {"continuation": "archive"}])
+@pytest.mark.parametrize(
+    "attributes", [{}, {"eventType": "OBJECT_DELETE"}, {"continuation": "archive"}]
+)
 def test_what_is_no_upload_is_refused(place: Landing, attributes: dict[str, str]) -> None:
     blob = place.upload("a.dcm", SCAN)
     assert place.world.deliver(place.handle, json.dumps(blob.resource).encode(), attributes) == ""
@@ -230,13 +244,18 @@ def test_overwrite_never_puts_older_bytes_in_the_place_of_newer_ones(tmp_path: P
 
 
 def report(detail: str, code: int = 272) -> bytes:
-    failed = {"00081197": {"vr": "US", "Value": [code]}, "00091097": {"vr": "LT", "Value": [detail]}}
+    failed = {
+        "00081197": {"vr": "US", "Value": [code]},
+        "00091097": {"vr": "LT", "Value": [detail]},
+    }
     return json.dumps([{"00081198": {"vr": "SQ", "Value": [failed]}}]).encode()
 
 
 def retrieved(data: bytes) -> Answer:
     body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n--b--\r\n"
-    return Answer(200, {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, body)
+    return Answer(
+        200, {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}, body
+    )
 
 
 EXISTS = "An instance already exists in this DICOM Store with the same UIDs."
@@ -253,17 +272,29 @@ EXISTS = "An instance already exists in this DICOM Store with the same UIDs."
         ([Answer(400, body=b"no")], "rejected"),
         ([Answer(415, body=b"no")], "rejected"),
         (
-            [Answer(409, body=report("A delete operation is running.")), Answer(200, body=report(""))],
+            [
+                Answer(409, body=report("A delete operation is running.")),
+                Answer(200, body=report("")),
+            ],
             "operation_pending",
         ),
         ([Answer(409, body=report(EXISTS)), Answer(404)], "unavailable"),
     ],
 )
-def test_a_refusal_is_read_and_not_guessed(tmp_path: Path, answers: list[Answer], expected: str) -> None:
-    with planned(*answers) as store, landing(tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1") as place:
+def test_a_refusal_is_read_and_not_guessed(
+    tmp_path: Path, answers: list[Answer], expected: str
+) -> None:
+    with (
+        planned(*answers) as store,
+        landing(tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1") as place,
+    ):
         answer = place.deliver(place.upload("a.dcm", SCAN))
-        assert [answer or record["outcome"] for record in place.world.outcomes or [{}]] == [expected]
-        assert "damaged" not in json.dumps(place.world.outcomes)  # the store's words may hold patient data
+        assert [answer or record["outcome"] for record in place.world.outcomes or [{}]] == [
+            expected
+        ]
+        assert "damaged" not in json.dumps(
+            place.world.outcomes
+        )  # the store's words may hold patient data
 
 
 def test_an_unreadable_refusal_is_rejected_with_its_status(place: Landing) -> None:
@@ -287,7 +318,9 @@ def test_a_damaged_copy_of_a_stored_instance_is_rejected_on_every_delivery(place
     assert words(place.world.outcomes) == [("stored", ""), ("rejected", "rejected")]
 
 
-def test_a_refusal_on_a_second_delivery_stands_where_what_is_absent_is_forbidden(place: Landing) -> None:
+def test_a_refusal_on_a_second_delivery_stands_where_what_is_absent_is_forbidden(
+    place: Landing,
+) -> None:
     place.world.fault(method="GET", path="instances", kind="status", status=403)
     place.world.fault(method="POST", kind="status", status=409, body="no report")
     blob = place.upload("a.dcm", SCAN)
@@ -297,7 +330,9 @@ def test_a_refusal_on_a_second_delivery_stands_where_what_is_absent_is_forbidden
 
 def test_success_that_cannot_be_read_is_checked(place: Landing) -> None:
     place.world.fault(method="POST", kind="status", status=200, body="done", count=1)
-    assert place.deliver(place.upload("a.dcm", SCAN)) == "unavailable"  # it said so, and nothing was there
+    assert (
+        place.deliver(place.upload("a.dcm", SCAN)) == "unavailable"
+    )  # it said so, and nothing was there
     assert words(place.drop("b.dcm", SCAN)) == [("stored", "")]
 
 
@@ -317,7 +352,9 @@ def test_a_service_that_is_set_up_wrong_quarantines_nothing(place: Landing, stat
         ({"kind": "status", "status": 503, "retry_after": 60}, "rate_limited"),
     ],
 )
-def test_what_may_pass_is_handed_back_and_then_recovers(place: Landing, rule: dict[str, Any], reason: str) -> None:
+def test_what_may_pass_is_handed_back_and_then_recovers(
+    place: Landing, rule: dict[str, Any], reason: str
+) -> None:
     place.world.fault(method="POST", count=1, **rule)
     blob = place.upload("a.dcm", SCAN)
     assert place.deliver(blob) == reason
@@ -359,7 +396,10 @@ def test_bytes_that_do_not_match_the_checksum_are_never_stored(place: Landing) -
     blob = place.upload("a.dcm", SCAN)
     resource = json.dumps({**blob.resource, "crc32c": "AAAAAA=="}).encode()
     attributes = {"eventType": "OBJECT_FINALIZE"}
-    assert place.world.deliver(place.handle, resource, attributes, budget_s=3.0) in ("unavailable", "deadline_exceeded")
+    assert place.world.deliver(place.handle, resource, attributes, budget_s=3.0) in (
+        "unavailable",
+        "deadline_exceeded",
+    )
     assert place.instances() == 0
 
 
@@ -377,7 +417,10 @@ def test_a_quarantine_that_is_missing_loses_nothing(place: Landing) -> None:
 
 
 def test_a_stored_source_is_kept_deleted_or_moved_by_prefix(tmp_path: Path) -> None:
-    settings = {"SOURCE_DISPOSITION": "keep,d/=delete,m/=move", "MOVE_DESTINATION": f"gs://{ARCHIVE}/done"}
+    settings = {
+        "SOURCE_DISPOSITION": "keep,d/=delete,m/=move",
+        "MOVE_DESTINATION": f"gs://{ARCHIVE}/done",
+    }
     with landing(tmp_path, **settings) as place:
         for number, name in enumerate(("k/a", "d/a", "m/a")):
             data = scans.dicom(("1.2", "1.2.3", f"1.2.3.{number + 1}"))
@@ -397,7 +440,9 @@ def test_a_later_upload_of_a_name_replaces_nothing_that_was_moved(tmp_path: Path
         place.drop("scan.dcm", SCAN)
         later = place.upload("scan.dcm", scans.dicom(("1.2", "1.2.3", "1.2.3.5")))
         place.deliver(later)
-        place.buckets.buckets[LANDING]["scan.dcm"] = later  # killed after the copy, before the source was deleted
+        place.buckets.buckets[LANDING]["scan.dcm"] = (
+            later  # killed after the copy, before the source was deleted
+        )
         place.restart()
         place.deliver(later, attempt=2)
         kept = place.buckets.names(ARCHIVE)
@@ -409,10 +454,18 @@ def test_a_later_upload_of_a_name_replaces_nothing_that_was_moved(tmp_path: Path
 def test_the_storage_class_is_the_objects_or_the_prefixs(tmp_path: Path) -> None:
     with landing(tmp_path, STORAGE_CLASS="old/=COLDLINE") as place:
         place.drop("old/a", scans.dicom(("1", "1", "1")))
-        place.drop("old/b", scans.dicom(("1", "1", "2")), metadata={"dicom-storage-class": "archive"})
+        place.drop(
+            "old/b", scans.dicom(("1", "1", "2")), metadata={"dicom-storage-class": "archive"}
+        )
         place.drop("c", scans.dicom(("1", "1", "3")))
         path = "studies/1/series/1/instances/{}:getStorageInfo"
         infos = [place.get(path.format(number)) for number in "123"]
-        assert [i["blobStorageInfo"]["storageClass"] for i in infos] == ["COLDLINE", "ARCHIVE", "STANDARD"]
-        (record,) = place.drop("d", scans.dicom(("1", "1", "4")), metadata={"dicom-storage-class": "cheap"})
+        assert [i["blobStorageInfo"]["storageClass"] for i in infos] == [
+            "COLDLINE",
+            "ARCHIVE",
+            "STANDARD",
+        ]
+        (record,) = place.drop(
+            "d", scans.dicom(("1", "1", "4")), metadata={"dicom-storage-class": "cheap"}
+        )
         assert (record["outcome"], record["reason"]) == ("rejected", "rejected")

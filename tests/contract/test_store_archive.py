@@ -1,4 +1,5 @@
-"""Archives between a strict bucket server and a real DICOM store: each member to its outcome, all of them to one."""
+"""Archives between a strict bucket server and a real DICOM store: each member to its outcome, all
+of them to one."""
 
 import gzip
 import io
@@ -22,7 +23,10 @@ def uids(number: int) -> scans.Uids:
 
 
 def files(count: int, size: int = 3000) -> list[tuple[str, bytes]]:
-    return [(f"study/series/{n}", scans.dicom(uids(n), scans.noise(n, size))) for n in range(1, count + 1)]
+    return [
+        (f"study/series/{n}", scans.dicom(uids(n), scans.noise(n, size)))
+        for n in range(1, count + 1)
+    ]
 
 
 def archive(kind: str, content: list[tuple[str, bytes]]) -> bytes:
@@ -51,7 +55,9 @@ def test_every_member_is_stored_byte_for_byte(place: Landing, kind: str) -> None
     content = files(30)
     own, members = split(place.drop(f"a.{kind}", archive(kind, content)))
     assert (own["outcome"], own["counts"]) == ("stored", {"members": 30, "stored": 30})
-    assert {name: record["outcome"] for name, record in members.items()} == {name: "stored" for name, _ in content}
+    assert {name: record["outcome"] for name, record in members.items()} == {
+        name: "stored" for name, _ in content
+    }
     assert all(place.stored(uids(n)) == data for n, (_, data) in enumerate(content, 1))
     assert len({record["id"] for record in members.values()} | {own["id"]}) == 31
     assert place.buckets.names(LANDING) == [f"a.{kind}"]
@@ -71,7 +77,14 @@ def test_members_that_fail_stand_beside_members_that_store(place: Landing, kind:
     ]
     own, members = split(place.drop("cd", archive(kind, content)))
     assert own["outcome"] == "partial"
-    assert own["counts"] == {"members": 10, "stored": 3, "duplicate": 1, "skipped": 3, "rejected": 2, "conflict": 1}
+    assert own["counts"] == {
+        "members": 10,
+        "stored": 3,
+        "duplicate": 1,
+        "skipped": 3,
+        "rejected": 2,
+        "conflict": 1,
+    }
     assert members["cut"]["reason"] == "rejected"
     assert members["bad-uid"]["reason"] == "unsupported_input"
     assert members["other"]["outcome"] == "conflict"
@@ -90,7 +103,9 @@ def test_members_that_fail_stand_beside_members_that_store(place: Landing, kind:
 
 
 @KINDS
-def test_pairs_are_stored_in_either_order_and_one_left_alone_is_told(place: Landing, kind: str) -> None:
+def test_pairs_are_stored_in_either_order_and_one_left_alone_is_told(
+    place: Landing, kind: str
+) -> None:
     content = [
         ("a/1.json", scans.metadata(uids(1))),
         ("a/2.jpg", scans.jpeg(2)),
@@ -101,13 +116,18 @@ def test_pairs_are_stored_in_either_order_and_one_left_alone_is_told(place: Land
     ]
     own, members = split(place.drop("x", archive(kind, content)))
     assert own["counts"] == {"members": 6, "stored": 4, "skipped": 1, "rejected": 1}
-    assert (members["c/3.json"]["outcome"], members["b/1.jpeg"]["outcome"]) == ("rejected", "skipped")
+    assert (members["c/3.json"]["outcome"], members["b/1.jpeg"]["outcome"]) == (
+        "rejected",
+        "skipped",
+    )
     assert members["a/1.json"]["instance"] == members["a/1.JPG"]["instance"] == uids(1)[2]
     assert place.instances() == 2
 
 
 @KINDS
-def test_an_archive_in_an_archive_is_gone_through_up_to_the_limit(place: Landing, kind: str) -> None:
+def test_an_archive_in_an_archive_is_gone_through_up_to_the_limit(
+    place: Landing, kind: str
+) -> None:
     inner = archive("tar.gz", files(3))
     own, members = split(place.drop("x", archive(kind, [("in/side", inner), *files(5)[3:]])))
     assert own["counts"] == {"members": 5, "stored": 5}
@@ -118,8 +138,15 @@ def test_an_archive_in_an_archive_is_gone_through_up_to_the_limit(place: Landing
 
 
 @KINDS
-def test_an_archive_longer_than_one_invocation_goes_on_and_ends_once(place: Landing, kind: str) -> None:
-    content = [("p/1.jpg", scans.jpeg(1)), *files(24), ("p/1.json", scans.metadata(uids(99))), *files(30)[24:]]
+def test_an_archive_longer_than_one_invocation_goes_on_and_ends_once(
+    place: Landing, kind: str
+) -> None:
+    content = [
+        ("p/1.jpg", scans.jpeg(1)),
+        *files(24),
+        ("p/1.json", scans.metadata(uids(99))),
+        *files(30)[24:],
+    ]
     blob = place.upload("a", archive(kind, content))
     place.world.fault(method="POST", path="/studies$", kind="slow", delay_s=0.25)
     slices = place.finish(blob, budget_s=1.0)
@@ -184,7 +211,9 @@ def test_a_large_member_streams_through_a_read_that_breaks(place: Landing) -> No
 def test_an_archive_is_read_little_more_than_once(place: Landing) -> None:
     place.drop("a.zip", scans.zipped(files(200)))
     assert place.instances() == 200
-    assert place.buckets.requests["read"] <= 8  # its beginning, its directory (a few), and then all in one
+    assert (
+        place.buckets.requests["read"] <= 8
+    )  # its beginning, its directory (a few), and then all in one
 
 
 def test_an_archive_overwritten_on_the_way_is_superseded(place: Landing) -> None:
@@ -201,7 +230,10 @@ def test_an_archive_that_was_cut_is_quarantined(place: Landing, kind: str, cut: 
     own, _ = split(place.drop("a", data[: int(len(data) * cut)]))
     assert own["outcome"] in ("rejected", "partial")
     assert own["reason"] == "unsupported_input"
-    assert place.buckets.names(QUARANTINE) == ["unsupported_input/a", "unsupported_input/a.reason.json"]
+    assert place.buckets.names(QUARANTINE) == [
+        "unsupported_input/a",
+        "unsupported_input/a.reason.json",
+    ]
 
 
 def test_a_damaged_member_is_never_stored(place: Landing) -> None:
@@ -219,7 +251,10 @@ def test_a_member_that_may_stay_as_it_is_does_not_spoil_the_archive(tmp_path: Pa
         content = files(2)
         place.drop("a.dcm", content[0][1][:-4] + bytes(4))
         own, members = split(place.drop("a.zip", scans.zipped(content)))
-        assert (own["outcome"], own["counts"]) == ("stored", {"members": 2, "stored": 1, "conflict": 1})
+        assert (own["outcome"], own["counts"]) == (
+            "stored",
+            {"members": 2, "stored": 1, "conflict": 1},
+        )
         assert members["study/series/1"]["reason"] == "conflict"
         assert not place.buckets.names(QUARANTINE)
 
@@ -227,11 +262,15 @@ def test_a_member_that_may_stay_as_it_is_does_not_spoil_the_archive(tmp_path: Pa
 @pytest.mark.parametrize("new", [0, 1])
 @pytest.mark.parametrize("same", [0, 1])
 def test_an_archive_with_bytes_that_only_it_has_stays(tmp_path: Path, same: int, new: int) -> None:
-    with landing(tmp_path, CONFLICT_POLICY="keep", SOURCE_DISPOSITION="before/=keep,delete") as place:
+    with landing(
+        tmp_path, CONFLICT_POLICY="keep", SOURCE_DISPOSITION="before/=keep,delete"
+    ) as place:
         content = files(3)
         place.drop("before/a.dcm", content[0][1][:-4] + bytes(4))
         place.drop("before/b.dcm", content[1][1])
-        own, _ = split(place.drop("a.zip", scans.zipped(content[: 1 + same] + content[2 : 2 + new])))
+        own, _ = split(
+            place.drop("a.zip", scans.zipped(content[: 1 + same] + content[2 : 2 + new]))
+        )
         counts = {"conflict": 1, "duplicate": same, "stored": new, "members": 1 + same + new}
         assert own["counts"] == {word: count for word, count in counts.items() if count}
         assert words([own]) == [("stored", "") if new else ("conflict", "conflict")]
@@ -266,7 +305,9 @@ def test_a_damaged_tar_gz_is_quarantined(place: Landing) -> None:
 
 
 @KINDS
-def test_an_archive_that_is_unpacked_on_the_way_is_refused_with_the_reason(place: Landing, kind: str) -> None:
+def test_an_archive_that_is_unpacked_on_the_way_is_refused_with_the_reason(
+    place: Landing, kind: str
+) -> None:
     place.buckets.extra = {"x-goog-stored-content-encoding": "gzip"}
     own, members = split(place.drop("a", archive(kind, files(3))))
     assert "Content-Encoding" in own["detail"]
@@ -312,7 +353,10 @@ def test_each_limit_is_one(
     with landing(tmp_path, **{f"ARCHIVE_{setting}": limit}) as place:
         own, _ = split(place.drop("a", archive(kind, content)))
         assert own["reason"] == "unsafe_archive"
-        assert place.buckets.names(QUARANTINE) == ["unsafe_archive/a", "unsafe_archive/a.reason.json"]
+        assert place.buckets.names(QUARANTINE) == [
+            "unsafe_archive/a",
+            "unsafe_archive/a.reason.json",
+        ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Metadata and a JPEG as two objects: in either order one instance, and one left alone is reported."""
+"""Metadata and a JPEG as two objects: in either order one instance, and one left alone is
+reported."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ def place(tmp_path: Path) -> Iterator[Landing]:
 
 @pytest.mark.parametrize("first", ["json", "jpg"])
 @pytest.mark.parametrize("ending", ["jpg", "JPEG"])
-def test_the_second_to_arrive_brings_both_to_their_outcome(place: Landing, first: str, ending: str) -> None:
+def test_the_second_to_arrive_brings_both_to_their_outcome(
+    place: Landing, first: str, ending: str
+) -> None:
     halves = {"json": ("x/1.json", scans.metadata(UIDS)), "jpg": (f"x/1.{ending}", scans.jpeg())}
     early = place.upload(*halves.pop(first), created=NOW)
     assert place.deliver(early) == "operation_pending"
@@ -73,7 +76,9 @@ def test_other_metadata_under_the_same_uids_is_a_conflict(place: Landing) -> Non
     assert place.buckets.names(LANDING) == ["1.jpg", "1.json"]
 
 
-@pytest.mark.parametrize(("name", "data"), [("1.json", scans.metadata(UIDS)), ("1.jpg", scans.jpeg())])
+@pytest.mark.parametrize(
+    ("name", "data"), [("1.json", scans.metadata(UIDS)), ("1.jpg", scans.jpeg())]
+)
 def test_one_left_alone_is_reported_after_a_while(place: Landing, name: str, data: bytes) -> None:
     assert words(place.drop(name, data, created=LONG_AGO)) == [("rejected", "unsupported_input")]
     assert place.buckets.read(QUARANTINE, f"unsupported_input/{name}") == data

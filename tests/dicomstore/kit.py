@@ -1,4 +1,5 @@
-"""What the tests of the DICOM store share: DICOM files from nothing, a client, a server in a process of its own."""
+"""What the tests of the DICOM store share: DICOM files from nothing, a client, a server in a
+process of its own."""
 
 import contextlib
 import io
@@ -24,7 +25,9 @@ STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
 BUNDLED = Path(pydicom.data.__file__).parent / "test_files"
 
 
-def dataset(study: str = "1.2", series: str = "1.2.3", instance: str = "1.2.3.4", **attributes: Any) -> Dataset:
+def dataset(
+    study: str = "1.2", series: str = "1.2.3", instance: str = "1.2.3.4", **attributes: Any
+) -> Dataset:
     """A small data set with its file meta information."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
@@ -44,13 +47,16 @@ def part10(ds: Dataset, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def dicom(study: str = "1.2", series: str = "1.2.3", instance: str = "1.2.3.4", **attributes: Any) -> bytes:
+def dicom(
+    study: str = "1.2", series: str = "1.2.3", instance: str = "1.2.3.4", **attributes: Any
+) -> bytes:
     """A small Part 10 file."""
     return part10(dataset(study, series, instance, **attributes))
 
 
 def image(array: Any, **attributes: Any) -> Dataset:
-    """A data set with these pixels: (rows, columns), or (frames, rows, columns), of uint8, uint16 or int16."""
+    """A data set with these pixels: (rows, columns), or (frames, rows, columns), of uint8, uint16
+    or int16."""
     frames = {"NumberOfFrames": array.shape[0]} if array.ndim == 3 else {}
     bits = array.dtype.itemsize * 8
     about = {
@@ -75,7 +81,9 @@ def gradient(rows: int = 16, columns: int = 24, dtype: Any = np.uint8) -> Any:
     return np.arange(rows * columns, dtype=np.int64).reshape(rows, columns).astype(dtype)
 
 
-def multipart(parts: list[tuple[dict[str, str], bytes]], boundary: str = "testboundary0c1d2e3f") -> bytes:
+def multipart(
+    parts: list[tuple[dict[str, str], bytes]], boundary: str = "testboundary0c1d2e3f"
+) -> bytes:
     """Parts with their headers as a multipart body."""
     out = []
     for headers, body in parts:
@@ -119,9 +127,13 @@ class Client:
     ) -> requests.Response:
         """Store."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.http.post(f"{self.web}/{path}", data=body, headers={"Content-Type": kind, **named}, timeout=120)
+        return self.http.post(
+            f"{self.web}/{path}", data=body, headers={"Content-Type": kind, **named}, timeout=120
+        )
 
-    def post_parts(self, files: list[bytes], path: str = "studies", **headers: str) -> requests.Response:
+    def post_parts(
+        self, files: list[bytes], path: str = "studies", **headers: str
+    ) -> requests.Response:
         """Store several files in one request."""
         body = multipart([({"Content-Type": "application/dicom"}, file) for file in files])
         kind = 'multipart/related; type="application/dicom"; boundary=testboundary0c1d2e3f'
@@ -163,7 +175,8 @@ def uids(found: list[dict[str, Any]], tag: str = "0020000D") -> list[str]:
 
 
 def failures(response: requests.Response) -> list[tuple[str, str]]:
-    """FailureReason and FailureDetail of each failed instance, from either form of a store answer."""
+    """FailureReason and FailureDetail of each failed instance, from either form of a store
+    answer."""
     if response.headers["Content-Type"] == "application/dicom+json":
         items = response.json().get("00081198", {}).get("Value", [])
         return [(str(item["00081197"]["Value"][0]), item["00091097"]["Value"][0]) for item in items]
@@ -176,9 +189,20 @@ def failures(response: requests.Response) -> list[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def process(data: Path, *flags: str, stderr: int | None = None) -> Iterator[tuple[Client, "subprocess.Popen[str]"]]:
+def process(
+    data: Path, *flags: str, stderr: int | None = None
+) -> Iterator[tuple[Client, "subprocess.Popen[str]"]]:
     """The server as its users start it, on a free port."""
-    command = [sys.executable, "-m", "infra.local.dicomstore", "--port", "0", "--data", str(data), *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "infra.local.dicomstore",
+        "--port",
+        "0",
+        "--data",
+        str(data),
+        *flags,
+    ]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert running.stdout

@@ -1,4 +1,5 @@
-"""Independent clients, unmodified: dicomweb-client, dicomtrolley, curl as in the how-to, and how dcmweb reads."""
+"""Independent clients, unmodified: dicomweb-client, dicomtrolley, curl as in the how-to, and how
+dcmweb reads."""
 
 import io
 import json
@@ -38,7 +39,10 @@ def test_dicomweb_client_stores_searches_and_retrieves(store: Client) -> None:
     (study,) = client.search_for_studies(search_filters={"PatientID": ds.PatientID})
     assert study["0020000D"]["Value"] == [uids[0]]
     assert client.search_for_studies(search_filters={"PatientID": "nobody"}) == []
-    assert len(client.search_for_series(uids[0])) == 1 and len(client.search_for_instances(*uids[:2])) == 1
+    assert (
+        len(client.search_for_series(uids[0])) == 1
+        and len(client.search_for_instances(*uids[:2])) == 1
+    )
     for got in (
         client.retrieve_study(uids[0])[0],
         client.retrieve_series(*uids[:2])[0],
@@ -48,7 +52,9 @@ def test_dicomweb_client_stores_searches_and_retrieves(store: Client) -> None:
     (frame,) = client.retrieve_instance_frames(*uids, [1])
     assert frame == ds.PixelData[: ds.Rows * ds.Columns * 2]
     metadata = client.retrieve_instance_metadata(*uids)
-    assert pydicom.Dataset.from_json(metadata, bulk_data_uri_handler=lambda uri: b"").Rows == ds.Rows
+    assert (
+        pydicom.Dataset.from_json(metadata, bulk_data_uri_handler=lambda uri: b"").Rows == ds.Rows
+    )
     (bulk,) = client.retrieve_bulkdata(metadata["7FE00010"]["BulkDataURI"])
     assert bulk == ds.PixelData
     png = client.retrieve_instance_rendered(*uids, media_types=("image/png",))
@@ -57,7 +63,9 @@ def test_dicomweb_client_stores_searches_and_retrieves(store: Client) -> None:
     assert client.search_for_instances() == []
 
 
-def test_dicomtrolley_finds_and_downloads(store: Client, ct: pydicom.Dataset, tmp_path: Path) -> None:
+def test_dicomtrolley_finds_and_downloads(
+    store: Client, ct: pydicom.Dataset, tmp_path: Path
+) -> None:
     session = requests.Session()
     trolley = Trolley(searcher=QidoRS(session, store.web), downloader=WadoRS(session, store.web))
     query = HierarchicalQuery(
@@ -69,14 +77,20 @@ def test_dicomtrolley_finds_and_downloads(store: Client, ct: pydicom.Dataset, tm
     trolley.download(studies, tmp_path / "out")
     (file,) = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert np.array_equal(pydicom.dcmread(file).pixel_array, ct.pixel_array)
-    assert trolley.find_studies(HierarchicalQuery(query_level=QueryLevels.STUDY, PatientID="nobody")) == []
+    assert (
+        trolley.find_studies(HierarchicalQuery(query_level=QueryLevels.STUDY, PatientID="nobody"))
+        == []
+    )
 
 
 def test_dcmweb_reads_multipart_the_way_it_does(store: Client) -> None:
-    """Google's CLI: the boundary up to the next `;` in the lower-cased header; chunks with it are dropped."""
+    """Google's CLI: the boundary up to the next `;` in the lower-cased header; chunks with it are
+    dropped."""
     store.stored(part10(image(np.stack([gradient()] * 2))))
     accept = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
-    answer = store.http.get(f"{store.web}/{ONE}/frames/1,2", headers={"Accept": accept}, stream=True)
+    answer = store.http.get(
+        f"{store.web}/{ONE}/frames/1,2", headers={"Accept": accept}, stream=True
+    )
     kind = answer.headers["Content-Type"].lower()
     start = kind.find("boundary=") + 9
     boundary = kind[start : kind.find(";", start)].encode()
@@ -90,7 +104,9 @@ def test_dcmweb_reads_multipart_the_way_it_does(store: Client) -> None:
 
 
 def test_dcmweb_deletes_and_polls_the_operation_at_the_first_path_segment(store: Client) -> None:
-    assert store.get("studies", limit=1).status_code in (200, 204), "what it asks before every command"
+    assert store.get("studies", limit=1).status_code in (200, 204), (
+        "what it asks before every command"
+    )
     store.stored(dicom())
     name = store.delete("studies/1.2").json()["name"]
     version = store.web.removeprefix(store.url + "/").partition("/")[0]
@@ -98,7 +114,9 @@ def test_dcmweb_deletes_and_polls_the_operation_at_the_first_path_segment(store:
 
 
 def test_dcmweb_needs_exactly_200_and_xml_for_any_accept(store: Client) -> None:
-    answer = requests.post(f"{store.web}/studies", dicom(), headers={"Content-Type": "application/dicom"}, timeout=30)
+    answer = requests.post(
+        f"{store.web}/studies", dicom(), headers={"Content-Type": "application/dicom"}, timeout=30
+    )
     assert answer.status_code == 200 and answer.headers["Content-Type"] == "application/dicom+xml"
     assert "Content-Type" in store.get("studies/9").headers
 
@@ -128,7 +146,14 @@ def test_how_to_store_search_and_retrieve(curl: Curl) -> None:
     file = part10(image(gradient(), PatientName="Sally Zhang"))
     (curl.directory / "file.dcm").write_bytes(file)
     stored = curl(
-        "-X", "POST", *auth, "-H", "Content-Type: application/dicom", "--data-binary", "@file.dcm", f"{base}/studies"
+        "-X",
+        "POST",
+        *auth,
+        "-H",
+        "Content-Type: application/dicom",
+        "--data-binary",
+        "@file.dcm",
+        f"{base}/studies",
     )
     assert stored.startswith(b"<NativeDicomModel>")
     cold = curl.store.http.delete(f"{base}/{ONE}")
@@ -137,15 +162,33 @@ def test_how_to_store_search_and_retrieve(curl: Curl) -> None:
     curl("-X", "POST", *auth, "-H", "Content-Type: application/dicom", "-H", "Storage-Class: COLDLINE",
          "--data-binary", "@file.dcm", f"{beta}/studies")  # fmt: skip
     assert len(json.loads(curl("-X", "GET", *auth, f"{base}/instances"))) == 1
-    assert len(json.loads(curl("-X", "GET", *auth, f"{base}/studies?PatientName=Sally%20Zhang"))) == 1
+    assert (
+        len(json.loads(curl("-X", "GET", *auth, f"{base}/studies?PatientName=Sally%20Zhang"))) == 1
+    )
     multipart = "Accept: multipart/related; type=application/dicom; transfer-syntax=*"
     curl("-X", "GET", *auth, "-H", multipart, f"{base}/studies/1.2", "--output", "study.multipart")
     assert file in (curl.directory / "study.multipart").read_bytes()
     curl(
-        "-X", "GET", *auth, "-H", "Accept: application/dicom; transfer-syntax=*", f"{base}/{ONE}", "--output", "one.dcm"
+        "-X",
+        "GET",
+        *auth,
+        "-H",
+        "Accept: application/dicom; transfer-syntax=*",
+        f"{base}/{ONE}",
+        "--output",
+        "one.dcm",
     )
     assert (curl.directory / "one.dcm").read_bytes() == file
-    curl("-X", "GET", *auth, "-H", "Accept: image/png", f"{base}/{ONE}/rendered", "--output", "one.png")
+    curl(
+        "-X",
+        "GET",
+        *auth,
+        "-H",
+        "Accept: image/png",
+        f"{base}/{ONE}/rendered",
+        "--output",
+        "one.png",
+    )
     assert Image.open(curl.directory / "one.png").size == (24, 16)
     assert "00020010" in json.loads(curl("-X", "GET", *auth, f"{base}/{ONE}/metadata"))[0]
     octets = "Accept: application/octet-stream; transfer-syntax=*"
@@ -176,9 +219,11 @@ def test_how_to_json_and_jpeg(curl: Curl) -> None:
 echo -ne "--DICOMwebBoundary\r\nContent-Type: application/dicom+json\r\n\r\n" > opening.file
 echo -ne "\r\n--DICOMwebBoundary\r\nContent-Location: jpeg-image\r\nContent-Type: image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50\r\n\r\n" > middle.file
 echo -ne "\r\n--DICOMwebBoundary--" > closing.file
-cat opening.file instance.json middle.file image.jpg closing.file > multipart-request.file"""  # noqa: E501
+cat opening.file instance.json middle.file image.jpg closing.file > multipart-request.file"""
     subprocess.run(["bash", "-c", script], cwd=curl.directory, check=True)
-    kind = 'Content-Type: multipart/related; type="application/dicom+json"; boundary=DICOMwebBoundary'
+    kind = (
+        'Content-Type: multipart/related; type="application/dicom+json"; boundary=DICOMwebBoundary'
+    )
     answer = curl("-X", "POST", "-H", kind, "-H", "Authorization: Bearer token", f"{curl.store.web}/studies",
                   "--data-binary", "@multipart-request.file")  # fmt: skip
     assert b"ReferencedSOPSequence" in answer and b"FailedSOPSequence" not in answer

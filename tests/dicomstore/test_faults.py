@@ -22,7 +22,9 @@ def test_health(store: Client) -> None:
 
 
 def test_a_status_fault_acts_count_times_then_no_more(store: Client) -> None:
-    store.fault(kind="status", status=429, retry_after=7, method="POST", path="dicomWeb/studies$", count=2)
+    store.fault(
+        kind="status", status=429, retry_after=7, method="POST", path="dicomWeb/studies$", count=2
+    )
     answers = [store.post(dicom()) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [429, 429, 200]
     assert answers[0].headers["Retry-After"] == "7" and store.found("studies")
@@ -68,7 +70,9 @@ def test_a_status_after_the_work_loses_the_answer_alone(store: Client) -> None:
     assert store.post(dicom()).status_code == 503 and len(store.found("studies")) == 1
 
 
-@pytest.mark.parametrize("path", ["studies/1.2", "studies/1.2/series/1.2.3/instances/1.2.3.4", "instances"])
+@pytest.mark.parametrize(
+    "path", ["studies/1.2", "studies/1.2/series/1.2.3/instances/1.2.3.4", "instances"]
+)
 def test_truncate_cuts_the_body_visibly(store: Client, path: str) -> None:
     store.stored(dicom(ImageComments="x" * 5000))
     store.fault(kind="truncate", bytes=100, method="GET", count=1)
@@ -90,7 +94,11 @@ def test_stale_searches_find_what_was_deleted(store: Client) -> None:
     store.stored(dicom())
     store.delete("studies/1.2")
     store.fault(kind="stale", path="dicomWeb/(studies|series)", count=2)
-    assert len(store.found("studies")) == 1 and len(store.found("series")) == 1 and store.found("studies") == []
+    assert (
+        len(store.found("studies")) == 1
+        and len(store.found("series")) == 1
+        and store.found("studies") == []
+    )
 
 
 def test_a_header_carries_a_fault_for_its_own_request(store: Client) -> None:
@@ -100,7 +108,14 @@ def test_a_header_carries_a_fault_for_its_own_request(store: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [{}, {"kind": "flood"}, {"kind": "status", "colour": "red"}, {"kind": "reset", "path": "("}, [1]]
+    "rule",
+    [
+        {},
+        {"kind": "flood"},
+        {"kind": "status", "colour": "red"},
+        {"kind": "reset", "path": "("},
+        [1],
+    ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(store: Client, rule: object) -> None:
     assert store.http.post(f"{store.url}/_faults", json=rule).status_code == 400
@@ -114,7 +129,13 @@ def test_requests_are_counted_by_method_and_kind(store: Client) -> None:
     store.get("studies/1.2/metadata")
     store.delete("studies/1.2")
     seen = store.http.get(f"{store.url}/_requests").json()
-    expected = {"POST store": 1, "GET search": 2, "GET retrieve": 1, "GET metadata": 1, "DELETE delete": 1}
+    expected = {
+        "POST store": 1,
+        "GET search": 2,
+        "GET retrieve": 1,
+        "GET metadata": 1,
+        "DELETE delete": 1,
+    }
     assert seen["counts"] == expected
     assert [one["status"] for one in seen["recent"]] == [200] * 6
     assert store.http.delete(f"{store.url}/_requests").json()["counts"] == {}
@@ -122,9 +143,17 @@ def test_requests_are_counted_by_method_and_kind(store: Client) -> None:
 
 def test_2_missing_credentials_are_401_and_missing_rights_403(start: Callable[..., Client]) -> None:
     client = start(tokens=frozenset(["all"]), read_tokens=frozenset(["read"]))
-    for token, read, write in (("", 401, 401), ("wrong", 401, 401), ("read", 204, 403), ("all", 204, 200)):
+    for token, read, write in (
+        ("", 401, 401),
+        ("wrong", 401, 401),
+        ("read", 204, 403),
+        ("all", 204, 200),
+    ):
         client.http.headers["Authorization"] = f"Bearer {token}"
-        assert (client.get("studies").status_code, client.post(dicom()).status_code) == (read, write)
+        assert (client.get("studies").status_code, client.post(dicom()).status_code) == (
+            read,
+            write,
+        )
         client.delete("studies/1.2/series/1.2.3/instances/1.2.3.4")
     client.http.headers.pop("Authorization")
     ((error,),) = [client.get("studies").json()]
@@ -141,4 +170,6 @@ def test_2_a_store_that_is_not_there_is_403_when_rights_are_checked_and_404_when
     for client, status in ((guarded, 403), (open_store, 404)):
         other = Client(client.url, "projects/x/locations/x/datasets/x/dicomStores/x")
         other.http = client.http
-        assert other.get("studies").status_code == status and other.post(dicom()).status_code == status
+        assert (
+            other.get("studies").status_code == status and other.post(dicom()).status_code == status
+        )

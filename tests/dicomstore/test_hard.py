@@ -23,7 +23,18 @@ from pydicom.sequence import Sequence
 
 from infra.local.dicomstore.index import instance_of
 from infra.local.dicomstore.scan import NotDicomError, scan
-from tests.dicomstore.kit import BUNDLED, CT, Client, dataset, dicom, eventually, gradient, image, part10, process
+from tests.dicomstore.kit import (
+    BUNDLED,
+    CT,
+    Client,
+    dataset,
+    dicom,
+    eventually,
+    gradient,
+    image,
+    part10,
+    process,
+)
 
 ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 SINGLE = "application/dicom; transfer-syntax=*"
@@ -31,7 +42,8 @@ MIB = 1 << 20
 
 
 def nested() -> bytes:
-    """A file with everything that is hard to cut: sequences of both kinds, private tags, pixels in fragments."""
+    """A file with everything that is hard to cut: sequences of both kinds, private tags, pixels in
+    fragments."""
     ds = pydicom.dcmread(BUNDLED / "MR_small_RLE.dcm")
     item = Dataset()
     item.ReferencedSOPInstanceUID = "1.9"
@@ -43,24 +55,38 @@ def nested() -> bytes:
     return part10(ds)
 
 
-@pytest.mark.parametrize("file", [nested(), part10(image(gradient())), dicom()], ids=["nested", "image", "text"])
+@pytest.mark.parametrize(
+    "file", [nested(), part10(image(gradient())), dicom()], ids=["nested", "image", "text"]
+)
 def test_a_file_cut_anywhere_is_refused_or_is_what_was_sent(store: Client, file: bytes) -> None:
     """A cut between two elements leaves a shorter data set that nothing tells from a whole one."""
-    for length in sorted({*range(0, len(file), 211), *range(0, 400, 3), *range(len(file) - 40, len(file))}):
+    for length in sorted(
+        {*range(0, len(file), 211), *range(0, 400, 3), *range(len(file) - 40, len(file))}
+    ):
         answer = store.post(file[:length])
         assert answer.status_code in (200, 409), (length, answer.text)
         if answer.status_code == 200:
             (found,) = store.found("instances", includefield=["0020000D", "0020000E"])
             path = f"studies/{found['0020000D']['Value'][0]}"
-            got = store.get(path, 'multipart/related; type="application/dicom"; transfer-syntax=*').content
+            got = store.get(
+                path, 'multipart/related; type="application/dicom"; transfer-syntax=*'
+            ).content
             assert file[:length] in got
             store.delete(path)
 
 
 @functools.cache
 def _originals() -> list[bytes]:
-    names = ("rtplan.dcm", "reportsi.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm", "MR_small_implicit.dcm")
-    japanese = dicom(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="Yamada^Tarou=山田^太郎")
+    names = (
+        "rtplan.dcm",
+        "reportsi.dcm",
+        "MR_small_bigendian.dcm",
+        "image_dfl.dcm",
+        "MR_small_implicit.dcm",
+    )
+    japanese = dicom(
+        SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="Yamada^Tarou=山田^太郎"
+    )
     return [nested(), japanese, *((BUNDLED / name).read_bytes()[:20_000] for name in names)]
 
 
@@ -79,20 +105,41 @@ def test_no_bytes_make_the_scanner_fail_in_another_way(data: st.DataObject) -> N
 def test_no_query_and_no_accept_header_is_ever_a_500(store: Client) -> None:
     store.stored(part10(image(gradient())))
     names = st.sampled_from(
-        ["PatientName", "00100010", "StudyDate", "limit", "offset", "includefield", "fuzzymatching", "x"]
+        [
+            "PatientName",
+            "00100010",
+            "StudyDate",
+            "limit",
+            "offset",
+            "includefield",
+            "fuzzymatching",
+            "x",
+        ]
     )
     texts = st.text(max_size=12) | st.sampled_from(
         ["all", "-", "1-2", "true", "7FE00010", "all,PatientName", "FFFFFFFF"]
     )
     paths = st.sampled_from(
-        ["studies", "series", "studies/1.2/instances", "instances", ONE, f"{ONE}/frames/1", "studies/1.2"]
+        [
+            "studies",
+            "series",
+            "studies/1.2/instances",
+            "instances",
+            ONE,
+            f"{ONE}/frames/1",
+            "studies/1.2",
+        ]
     )
-    accepts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30).map(str.strip)
+    accepts = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30).map(
+        str.strip
+    )
 
     @settings(max_examples=200)
     @given(paths, st.lists(st.tuples(names, texts), max_size=3), accepts | st.just("*/*"))
     def ask(path: str, query: list[tuple[str, str]], accept: str) -> None:
-        answer = store.http.get(f"{store.web}/{path}", params=query, headers={"Accept": accept}, timeout=30)
+        answer = store.http.get(
+            f"{store.web}/{path}", params=query, headers={"Accept": accept}, timeout=30
+        )
         assert answer.status_code in (200, 204, 400, 406), answer.text
 
     ask()
@@ -103,12 +150,19 @@ def test_files_with_unusual_encodings(store: Client) -> None:
         ["no_meta_group_length.dcm", "priv_SQ.dcm", "UN_sequence.dcm", "reportsi.dcm", "rtplan.dcm"]
     ):
         ds = pydicom.dcmread(BUNDLED / name, force=True)
-        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = f"1.{n}", f"1.{n}.1", f"1.{n}.1.1"
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = (
+            f"1.{n}",
+            f"1.{n}.1",
+            f"1.{n}.1.1",
+        )
         ds.SOPClassUID = CT
         file = part10(ds)
         store.stored(file)
         path = f"studies/1.{n}/series/1.{n}.1/instances/1.{n}.1.1"
-        assert store.get(path, SINGLE).content == file and store.get(f"{path}/metadata").status_code == 200
+        assert (
+            store.get(path, SINGLE).content == file
+            and store.get(f"{path}/metadata").status_code == 200
+        )
 
 
 def test_group_lengths_and_files_without_preamble(store: Client) -> None:
@@ -125,7 +179,9 @@ def test_group_lengths_and_files_without_preamble(store: Client) -> None:
 def test_fifty_clients_at_once(store: Client) -> None:
     def work(n: int) -> bool:
         client = Client(store.url, store.name)
-        file = dicom(f"5.{n % 7}", f"5.{n % 7}.{n}", f"5.{n}.1", EncapsulatedDocument=bytes(200_000))
+        file = dicom(
+            f"5.{n % 7}", f"5.{n % 7}.{n}", f"5.{n}.1", EncapsulatedDocument=bytes(200_000)
+        )
         client.stored(file)
         path = f"studies/5.{n % 7}/series/5.{n % 7}.{n}/instances/5.{n}.1"
         found = client.found(f"studies/5.{n % 7}/series", limit=100)
@@ -149,10 +205,16 @@ def test_stores_and_deletes_of_one_instance_at_once_end_in_one_state(store: Clie
 
 def test_one_instance_stored_by_twenty_clients_at_once_is_stored_once(store: Client) -> None:
     with ThreadPoolExecutor(20) as pool:
-        same = list(pool.map(lambda _: Client(store.url, store.name).post(dicom()).status_code, range(20)))
+        same = list(
+            pool.map(lambda _: Client(store.url, store.name).post(dicom()).status_code, range(20))
+        )
         other = list(
             pool.map(
-                lambda n: Client(store.url, store.name).post(dicom(instance="7", PatientID=str(n))).status_code,
+                lambda n: (
+                    Client(store.url, store.name)
+                    .post(dicom(instance="7", PatientID=str(n)))
+                    .status_code
+                ),
                 range(20),
             )
         )
@@ -165,7 +227,10 @@ def test_a_killed_server_has_everything_it_acknowledged_and_nothing_else(tmp_pat
     for round_number in range(4):
         with process(tmp_path) as (client, running):
             threads = [
-                threading.Thread(target=_store_until_killed, args=(client.url, f"{round_number}{n}", acknowledged))
+                threading.Thread(
+                    target=_store_until_killed,
+                    args=(client.url, f"{round_number}{n}", acknowledged),
+                )
                 for n in range(4)
             ]
             for thread in threads:
@@ -204,7 +269,9 @@ def _store_until_killed(url: str, worker: str, acknowledged: list[str]) -> None:
 
 def _fill(client: Client, start: int) -> tuple[int, requests.Response]:
     for n in range(start, start + 400):
-        answer = client.post(dicom("6.1", "6.1.1", f"6.1.1.{n}", EncapsulatedDocument=bytes(500_000)))
+        answer = client.post(
+            dicom("6.1", "6.1.1", f"6.1.1.{n}", EncapsulatedDocument=bytes(500_000))
+        )
         if answer.status_code != 200:
             return n, answer
     raise AssertionError("the disk never filled")
@@ -216,7 +283,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     target = tmp_path / "small"
     target.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(target)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(target)],
+        check=False,
+        capture_output=True,
     )
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
@@ -232,14 +301,24 @@ def test_a_full_disk_is_an_error_and_service_goes_on_when_there_is_room(small_di
         assert client.get("studies/6.1/series/6.1.1/instances/6.1.1.0", SINGLE).status_code == 200
         for n in range(10):
             assert client.delete(f"studies/6.1/series/6.1.1/instances/6.1.1.{n}").status_code == 200
-        assert client.post(dicom("6.2", "6.2.1", "6.2.1.1", EncapsulatedDocument=bytes(500_000))).status_code == 200
+        assert (
+            client.post(
+                dicom("6.2", "6.2.1", "6.2.1.1", EncapsulatedDocument=bytes(500_000))
+            ).status_code
+            == 200
+        )
         files = [path for path in (small_disk / "files").rglob("*") if path.is_file()]
         assert len(files) == len(client.found("instances")), "no remains of what did not fit"
 
 
 def test_nothing_of_a_patient_reaches_the_terminal(tmp_path: Path) -> None:
     with process(tmp_path, stderr=subprocess.STDOUT) as (client, running):
-        bad = dicom(PatientName="Planted^Name", PatientID="PLANTED", StudyDate="PLANTED", PatientAge="PLANTED")
+        bad = dicom(
+            PatientName="Planted^Name",
+            PatientID="PLANTED",
+            StudyDate="PLANTED",
+            PatientAge="PLANTED",
+        )
         client.post(bad)
         client.post(bad[:-7])
         client.get("studies", PatientName="Planted^Name")
@@ -259,11 +338,17 @@ def test_a_file_over_the_process_limit_is_503_too(tmp_path: Path) -> None:
     try:
         assert running.stdout
         client = Client(running.stdout.readline().split()[-1])
-        for size in (2 * MIB - 900, 2 * MIB, 3 * MIB):  # at the limit a write is cut short without an error
+        for size in (
+            2 * MIB - 900,
+            2 * MIB,
+            3 * MIB,
+        ):  # at the limit a write is cut short without an error
             for post in (client.post, lambda file: client.post_parts([file])):
                 answer = post(dicom(EncapsulatedDocument=bytes(size)))
                 if answer.status_code == 200:
-                    assert client.get(ONE, SINGLE).content == dicom(EncapsulatedDocument=bytes(size))
+                    assert client.get(ONE, SINGLE).content == dicom(
+                        EncapsulatedDocument=bytes(size)
+                    )
                     client.delete(ONE)
                 assert answer.status_code == (200 if size < 2 * MIB else 503)
         assert client.post(dicom()).status_code == 200
@@ -272,7 +357,9 @@ def test_a_file_over_the_process_limit_is_503_too(tmp_path: Path) -> None:
         running.wait()
 
 
-def test_a_client_that_goes_away_in_the_middle_leaves_nothing(start: Callable[..., Client], tmp_path: Path) -> None:
+def test_a_client_that_goes_away_in_the_middle_leaves_nothing(
+    start: Callable[..., Client], tmp_path: Path
+) -> None:
     store = start()
     host, port = store.url.removeprefix("http://").split(":")
     path = store.web.removeprefix(store.url)
@@ -280,7 +367,9 @@ def test_a_client_that_goes_away_in_the_middle_leaves_nothing(start: Callable[..
         head = f"POST {path}/studies HTTP/1.1\r\nContent-Type: application/dicom\r\nContent-Length: 5000000\r\n\r\n"
         raw.sendall(head.encode() + dicom(EncapsulatedDocument=bytes(2_000_000)))
         eventually(lambda: any(one.is_file() for one in (tmp_path / "data0" / "files").rglob("*")))
-    eventually(lambda: not [one for one in (tmp_path / "data0" / "files").rglob("*") if one.is_file()])
+    eventually(
+        lambda: not [one for one in (tmp_path / "data0" / "files").rglob("*") if one.is_file()]
+    )
     assert store.found("instances") == []
 
 
@@ -316,7 +405,9 @@ def _expecting(store: Client, body: bytes) -> bytes:
         return answer
 
 
-def test_100_continue_is_sent_before_a_body_is_read_and_never_after_an_answer(start: Callable[..., Client]) -> None:
+def test_100_continue_is_sent_before_a_body_is_read_and_never_after_an_answer(
+    start: Callable[..., Client],
+) -> None:
     client = start()
     assert b"HTTP/1.1 200 OK" in _expecting(client, dicom())
     client.fault(kind="status", status=503, count=1)
@@ -324,7 +415,9 @@ def test_100_continue_is_sent_before_a_body_is_read_and_never_after_an_answer(st
     assert refused.startswith(b"HTTP/1.1 503 ") and b"100 Continue" not in refused
 
 
-def test_a_bug_is_a_500_for_its_request_and_the_server_goes_on(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_a_500_for_its_request_and_the_server_goes_on(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("infra.local.dicomstore.search.run", None)
         answer = store.get("studies")
@@ -334,18 +427,23 @@ def test_a_bug_is_a_500_for_its_request_and_the_server_goes_on(store: Client, mo
 
 def test_http_10_and_keep_alive_and_head(store: Client) -> None:
     store.stored(dicom())
-    assert store.http.head(f"{store.web}/{ONE}", headers={"Accept": SINGLE}).headers["Content-Length"] == str(
-        len(dicom())
-    )
+    assert store.http.head(f"{store.web}/{ONE}", headers={"Accept": SINGLE}).headers[
+        "Content-Length"
+    ] == str(len(dicom()))
     if shutil.which("curl"):
         command = ["curl", "-s", "--http1.0", f"{store.web}/studies", f"{store.web}/studies"]
         assert subprocess.run(command, capture_output=True, check=True).stdout.count(b"1.2") >= 2
 
 
 def _big(frames: int) -> tuple[bytes, int]:
-    """The head of a multi-frame file whose pixels are `frames` MiB of 512x1024 16 bit frames, and its whole size."""
+    """The head of a multi-frame file whose pixels are `frames` MiB of 512x1024 16 bit frames, and
+    its whole size."""
     ds = dataset(
-        NumberOfFrames=frames, SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2", Rows=512, Columns=1024
+        NumberOfFrames=frames,
+        SamplesPerPixel=1,
+        PhotometricInterpretation="MONOCHROME2",
+        Rows=512,
+        Columns=1024,
     )
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
     head = part10(ds) + b"\xe0\x7f\x10\x00OW\0\0" + (frames * MIB).to_bytes(4, "little")
@@ -360,7 +458,9 @@ def _pieces(head: bytes, frames: int) -> Iterator[bytes]:
 
 @pytest.mark.serial
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "length"])
-def test_a_body_of_2_gib_costs_no_more_memory_than_one_of_1_mib(tmp_path: Path, chunked: bool) -> None:
+def test_a_body_of_2_gib_costs_no_more_memory_than_one_of_1_mib(
+    tmp_path: Path, chunked: bool
+) -> None:
     if shutil.disk_usage(tmp_path).free < 5 << 30:
         pytest.skip("needs 5 GiB of disk")
     with process(tmp_path) as (client, running):
@@ -370,7 +470,9 @@ def test_a_body_of_2_gib_costs_no_more_memory_than_one_of_1_mib(tmp_path: Path, 
         body = _Pieces(_pieces(head, 2047), size)
         answer = client.post(_pieces(head, 2047) if chunked else body)
         assert answer.status_code == 200, answer.text
-        with client.http.get(f"{client.web}/{ONE}", headers={"Accept": SINGLE}, stream=True, timeout=120) as got:
+        with client.http.get(
+            f"{client.web}/{ONE}", headers={"Accept": SINGLE}, stream=True, timeout=120
+        ) as got:
             assert sum(len(piece) for piece in got.iter_content(MIB)) == size
         frame = client.get(f"{ONE}/frames/1500")
         assert (1499).to_bytes(2, "little") * (MIB // 2) in frame.content
@@ -411,6 +513,8 @@ def test_memory_stays_flat_over_many_requests(tmp_path: Path) -> None:
         before = psutil.Process(running.pid).memory_info().rss
         for _ in range(100):
             assert client.post(file).status_code == 200
-            client.get("studies/1.2", 'multipart/related; type="application/dicom"; transfer-syntax=*')
+            client.get(
+                "studies/1.2", 'multipart/related; type="application/dicom"; transfer-syntax=*'
+            )
             client.delete(ONE)
         assert psutil.Process(running.pid).memory_info().rss - before < 40 * MIB

@@ -24,7 +24,15 @@ def names(client: Client, name: str) -> list[str]:
 
 
 def test_a_second_store_on_one_folder_is_refused_with_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "infra.local.dicomstore", "--port", "0", "--data", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "infra.local.dicomstore",
+        "--port",
+        "0",
+        "--data",
+        str(tmp_path),
+    ]
     with process(tmp_path) as (client, _):
         second = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1 and second.stdout == ""
@@ -37,20 +45,34 @@ def test_a_second_store_on_one_folder_is_refused_with_one_line(tmp_path: Path) -
 
 
 def test_4_4_a_corrected_name_is_found_and_the_wrong_one_no_more(store: Client) -> None:
-    store.stored(*(dicom(instance=sop, PatientName="Wrong^Name", PatientID="W1", Modality="CT") for sop in "12"))
+    store.stored(
+        *(
+            dicom(instance=sop, PatientName="Wrong^Name", PatientID="W1", Modality="CT")
+            for sop in "12"
+        )
+    )
     for sop in "12":
         store.delete(f"{SERIES}/instances/{sop}")
         store.stored(dicom(instance=sop, PatientName="Right^Name", PatientID="R1", Modality="MR"))
     assert names(store, "Right^Name") == ["1.2"] and names(store, "Wrong^Name") == []
     assert uids(store.found("studies", PatientName="right", fuzzymatching="true")) == ["1.2"]
-    assert store.found("instances", PatientID="W1") == [] and len(store.found("instances", PatientID="R1")) == 2
+    assert (
+        store.found("instances", PatientID="W1") == []
+        and len(store.found("instances", PatientID="R1")) == 2
+    )
     (study,), (series,) = store.found("studies"), store.found("series")
     assert study["00100020"]["Value"] == ["R1"] and series["00080060"]["Value"] == ["MR"]
-    assert store.found("series", Modality="CT") == [] and len(store.found("series", Modality="MR")) == 1
+    assert (
+        store.found("series", Modality="CT") == []
+        and len(store.found("series", Modality="MR")) == 1
+    )
 
 
 def test_4_4_a_deleted_series_takes_its_patient_with_it(store: Client) -> None:
-    store.stored(dicom(PatientName="Wrong^Name"), dicom(series="1.2.9", instance="9", PatientName="Right^Name"))
+    store.stored(
+        dicom(PatientName="Wrong^Name"),
+        dicom(series="1.2.9", instance="9", PatientName="Right^Name"),
+    )
     assert names(store, "Wrong^Name") == ["1.2"]
     store.delete(SERIES)
     assert names(store, "Wrong^Name") == [] and names(store, "Right^Name") == ["1.2"]
@@ -72,7 +94,9 @@ def test_nothing_of_a_deleted_store_is_in_a_new_one(store: Client, again: str) -
     new = Client(store.url, store.http.post(base, params={"dicomStoreId": again}).json()["name"])
     stale = {"X-Fault": '{"kind": "stale"}'}
     assert new.http.get(f"{new.web}/studies", headers=stale).status_code == 204
-    assert new.http.get(f"{new.web}/studies?PatientName=Old^Store", headers=stale).status_code == 204
+    assert (
+        new.http.get(f"{new.web}/studies?PatientName=Old^Store", headers=stale).status_code == 204
+    )
 
 
 def test_a_restart_forgets_what_was_deleted(tmp_path: Path) -> None:
@@ -82,7 +106,9 @@ def test_a_restart_forgets_what_was_deleted(tmp_path: Path) -> None:
         client.delete("studies/1.3/series/1.3.2")
     with process(tmp_path) as (client, _):
         assert uids(client.found("studies")) == ["1.3"]
-        found = {table: rows(tmp_path, table) for table in ("studies", "series", "instances", "metadata")}
+        found = {
+            table: rows(tmp_path, table) for table in ("studies", "series", "instances", "metadata")
+        }
         assert found == {"studies": 1, "series": 1, "instances": 1, "metadata": 1}
         with sqlite3.connect(tmp_path / "index.sqlite") as db:
             assert db.execute("SELECT COUNT(DISTINCT study) FROM keys").fetchone() == (1,)

@@ -28,7 +28,9 @@ class Subscriber:
 
         def pull() -> bool:
             body = {"maxMessages": 10, "returnImmediately": True}
-            answer = requests.post(f"http://{self.host}/v1/{SUBSCRIPTION}:pull", json=body, timeout=30).json()
+            answer = requests.post(
+                f"http://{self.host}/v1/{SUBSCRIPTION}:pull", json=body, timeout=30
+            ).json()
             self.seen += [one["message"] for one in answer.get("receivedMessages", [])]
             return len(self.seen) >= count
 
@@ -59,7 +61,9 @@ def configured(start: Callable[..., Client], subscriber: Subscriber, **body: Any
     return client
 
 
-def test_11_every_action_of_every_instance_is_published(start: Callable[..., Client], subscriber: Subscriber) -> None:
+def test_11_every_action_of_every_instance_is_published(
+    start: Callable[..., Client], subscriber: Subscriber
+) -> None:
     client = configured(start, subscriber, notificationConfigs=[{"pubsubTopic": TOPIC}])
     client.stored(dicom(), dicom())  # the identical second one says nothing
     client.post(dicom(instance="8"), Storage_Class="COLDLINE")
@@ -74,17 +78,30 @@ def test_11_every_action_of_every_instance_is_published(start: Callable[..., Cli
     first = next(one for one in found if one["attributes"]["sopInstanceUID"] == "1.2.3.4")
     assert base64.b64decode(first["data"]).decode() == f"{STORE}/dicomWeb/{ONE}"
     attributes = first["attributes"]
-    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d UTC", attributes["lastUpdatedTime"])
+    assert re.fullmatch(
+        r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d UTC", attributes["lastUpdatedTime"]
+    )
     assert re.fullmatch(r"\d+", base64.b64decode(attributes["versionId"] + "==").decode())
-    expected = {"storeName": STORE, "studyInstanceUID": "1.2", "seriesInstanceUID": "1.2.3", "modality": "CT"}
+    expected = {
+        "storeName": STORE,
+        "studyInstanceUID": "1.2",
+        "seriesInstanceUID": "1.2.3",
+        "modality": "CT",
+    }
     assert expected.items() <= attributes.items() and attributes["storageClass"] == "STANDARD"
-    changed = next(one["attributes"] for one in found if one["attributes"]["action"] == "SetBlobSettings")
+    changed = next(
+        one["attributes"] for one in found if one["attributes"]["action"] == "SetBlobSettings"
+    )
     assert (changed["storageClass"], changed["previousStorageClass"]) == ("STANDARD", "COLDLINE")
 
 
-def test_11_what_a_broken_request_stored_is_published(start: Callable[..., Client], subscriber: Subscriber) -> None:
+def test_11_what_a_broken_request_stored_is_published(
+    start: Callable[..., Client], subscriber: Subscriber
+) -> None:
     client = configured(start, subscriber, notificationConfigs=[{"pubsubTopic": TOPIC}])
-    whole = multipart([({"Content-Type": "application/dicom"}, dicom(instance=sop)) for sop in ("5", "6")])
+    whole = multipart(
+        [({"Content-Type": "application/dicom"}, dicom(instance=sop)) for sop in ("5", "6")]
+    )
     kind = 'multipart/related; type="application/dicom"; boundary=testboundary0c1d2e3f'
     assert client.post(whole[:-200], kind).status_code == 400
     assert uids(client.found("instances"), "00080018") == ["5"]
@@ -107,14 +124,20 @@ def test_11_a_configuration_without_a_topic_is_refused(store: Client, body: dict
     mask = {"updateMask": next(iter(body))}
     for answer in (
         store.http.patch(store.store_url, params=mask, json=body),
-        store.http.post(f"{store.dataset_url}/dicomStores", params={"dicomStoreId": "x"}, json=body),
+        store.http.post(
+            f"{store.dataset_url}/dicomStores", params={"dicomStoreId": "x"}, json=body
+        ),
     ):
         assert answer.status_code == 400 and "pubsubTopic" in answer.json()["error"]["message"]
     assert store.http.get(store.store_url).json() == {"name": store.name}
 
 
-def test_11_the_legacy_configuration_sends_the_name_alone(start: Callable[..., Client], subscriber: Subscriber) -> None:
+def test_11_the_legacy_configuration_sends_the_name_alone(
+    start: Callable[..., Client], subscriber: Subscriber
+) -> None:
     client = configured(start, subscriber, notificationConfig={"pubsubTopic": TOPIC})
     client.stored(dicom())
     (message,) = subscriber.messages(1)
-    assert base64.b64decode(message["data"]).decode().endswith(ONE) and not message.get("attributes")
+    assert base64.b64decode(message["data"]).decode().endswith(ONE) and not message.get(
+        "attributes"
+    )

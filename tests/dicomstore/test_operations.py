@@ -32,9 +32,12 @@ def test_6_an_empty_series_and_study_vanish(store: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "method", "left"), [("studies/1.2", "DeleteStudy", 0), ("studies/1.2/series/1.2.3", "DeleteSeries", 1)]
+    ("path", "method", "left"),
+    [("studies/1.2", "DeleteStudy", 0), ("studies/1.2/series/1.2.3", "DeleteSeries", 1)],
 )
-def test_6_and_7_study_and_series_deletes_are_operations(store: Client, path: str, method: str, left: int) -> None:
+def test_6_and_7_study_and_series_deletes_are_operations(
+    store: Client, path: str, method: str, left: int
+) -> None:
     store.stored(dicom(), dicom(series="1.2.9", instance="9"))
     answer = store.delete(path).json()
     assert set(answer) == {"name"}
@@ -43,22 +46,33 @@ def test_6_and_7_study_and_series_deletes_are_operations(store: Client, path: st
     assert found["name"] == answer["name"] and found["done"] is True and found["response"] == EMPTY
     metadata = found["metadata"]
     assert metadata["@type"] == "type.googleapis.com/google.cloud.healthcare.v1.OperationMetadata"
-    assert metadata["apiMethodName"] == f"google.cloud.healthcare.v1.dicomweb.DicomWebService.{method}"
-    assert metadata["counter"] == {"success": str(2 - left)} and metadata["createTime"] <= metadata["endTime"]
+    assert (
+        metadata["apiMethodName"] == f"google.cloud.healthcare.v1.dicomweb.DicomWebService.{method}"
+    )
+    assert (
+        metadata["counter"] == {"success": str(2 - left)}
+        and metadata["createTime"] <= metadata["endTime"]
+    )
     assert len(store.found("instances")) == left
 
 
-def test_7_a_running_operation_is_not_done_and_deletes_at_its_end(start: Callable[..., Client]) -> None:
+def test_7_a_running_operation_is_not_done_and_deletes_at_its_end(
+    start: Callable[..., Client],
+) -> None:
     store = start(operation_s=3.0)
     store.stored(dicom())
     name = store.delete("studies/1.2").json()["name"]
     running = store.operation(name)
-    assert "done" not in running and "response" not in running and "endTime" not in running["metadata"]
+    assert (
+        "done" not in running and "response" not in running and "endTime" not in running["metadata"]
+    )
     assert eventually(lambda: store.operation(name).get("done"))
     assert store.found("instances") == []
 
 
-def test_7_a_cancelled_operation_ends_with_code_1_and_deletes_nothing(start: Callable[..., Client]) -> None:
+def test_7_a_cancelled_operation_ends_with_code_1_and_deletes_nothing(
+    start: Callable[..., Client],
+) -> None:
     store = start(operation_s=30)
     store.stored(dicom())
     name = store.delete("studies/1.2").json()["name"]
@@ -131,7 +145,10 @@ def test_7_an_operation_may_end_in_an_error_or_with_failures(store: Client) -> N
     assert ended["done"] and ended["error"]["code"] == 13 and "response" not in ended
     store.fault(kind="operation", failure=1, method="DELETE", count=1)
     ended = store.operation(store.delete("studies/1.2").json()["name"])
-    assert ended["response"] == EMPTY and ended["metadata"]["counter"] == {"success": "1", "failure": "1"}
+    assert ended["response"] == EMPTY and ended["metadata"]["counter"] == {
+        "success": "1",
+        "failure": "1",
+    }
 
 
 def test_7_v1beta1_names_its_own_version(store: Client) -> None:
@@ -156,13 +173,19 @@ def test_7_an_operation_cut_by_a_restart_is_finished_by_the_next_start(tmp_path:
 
 
 def test_13_metrics_count_in_strings(store: Client) -> None:
-    files = [dicom(), dicom(instance="5"), dicom(series="1.2.9", instance="9"), dicom("3.1", "3.2", "3.3")]
+    files = [
+        dicom(),
+        dicom(instance="5"),
+        dicom(series="1.2.9", instance="9"),
+        dicom("3.1", "3.2", "3.3"),
+    ]
     store.stored(*files)
     study = store.get("studies/1.2:getStudyMetrics").json()
     assert study["study"] == f"{store.name}/dicomWeb/studies/1.2"
     assert (study["instanceCount"], study["seriesCount"]) == ("3", "2")
     assert (
-        study["blobStorageSizeBytes"] == str(sum(map(len, files[:3]))) and int(study["structuredStorageSizeBytes"]) > 0
+        study["blobStorageSizeBytes"] == str(sum(map(len, files[:3])))
+        and int(study["structuredStorageSizeBytes"]) > 0
     )
     series = store.get("studies/1.2/series/1.2.3:getSeriesMetrics").json()
     assert series["series"] == f"{store.name}/dicomWeb/studies/1.2/series/1.2.3"
@@ -183,7 +206,10 @@ def test_13_storage_info(store: Client) -> None:
     assert info["referencedResource"] == f"{store.name}/dicomWeb/{ONE}"
     blob = info["blobStorageInfo"]
     assert blob["sizeBytes"] == str(len(dicom())) and blob["storageClass"] == "STANDARD"
-    assert blob["storageClassUpdateTime"].endswith("Z") and int(info["structuredStorageInfo"]["sizeBytes"]) > 0
+    assert (
+        blob["storageClassUpdateTime"].endswith("Z")
+        and int(info["structuredStorageInfo"]["sizeBytes"]) > 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,20 +220,33 @@ def test_13_storage_info(store: Client) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["studies/1.2", "studies/1.2/series/1.2.3", ONE])
-def test_13_set_blob_storage_settings_at_every_level(store: Client, path: str, body: dict[str, object]) -> None:
+def test_13_set_blob_storage_settings_at_every_level(
+    store: Client, path: str, body: dict[str, object]
+) -> None:
     store.stored(dicom())
     name = store.http.post(f"{store.web}/{path}:setBlobStorageSettings", json=body).json()["name"]
     ended = store.operation(name)
     assert ended["response"] == EMPTY and ended["metadata"]["counter"] == {"success": "1"}
     service = "google.cloud.healthcare.v1.storageinfo.StorageInfoService.SetBlobStorageSettings"
     assert ended["metadata"]["apiMethodName"] == service
-    assert store.get(ONE + ":getStorageInfo").json()["blobStorageInfo"]["storageClass"] == "NEARLINE"
+    assert (
+        store.get(ONE + ":getStorageInfo").json()["blobStorageInfo"]["storageClass"] == "NEARLINE"
+    )
 
 
 def test_13_an_unknown_class_is_400(store: Client) -> None:
     store.stored(dicom())
-    for body in ({}, {"blobStorageSettings": "NEARLINE"}, {"blobStorageSettings": {"blobStorageClass": "WARM"}}):
-        assert store.http.post(f"{store.web}/studies/1.2:setBlobStorageSettings", json=body).status_code == 400
+    for body in (
+        {},
+        {"blobStorageSettings": "NEARLINE"},
+        {"blobStorageSettings": {"blobStorageClass": "WARM"}},
+    ):
+        assert (
+            store.http.post(
+                f"{store.web}/studies/1.2:setBlobStorageSettings", json=body
+            ).status_code
+            == 400
+        )
 
 
 LISTED = {
@@ -253,37 +292,67 @@ def test_13_a_list_in_a_bucket_says_what_changes(start: Callable[..., Client], b
     store = start(storage_url=bucket)
     store.stored(dicom(), dicom(series="1.2.9", instance="9"), dicom("3.1", "3.2", "3.3"))
     body = filtered("gs://lists/night/1.txt")
-    ended = store.operation(store.http.post(f"{store.store_url}:setBlobStorageSettings", json=body).json()["name"])
-    assert ended["response"] == EMPTY and ended["metadata"]["counter"] == {"success": "2", "failure": "1"}
-    assert storage_class(store, ONE) == storage_class(store, "studies/3.1/series/3.2/instances/3.3") == "COLDLINE"
+    ended = store.operation(
+        store.http.post(f"{store.store_url}:setBlobStorageSettings", json=body).json()["name"]
+    )
+    assert ended["response"] == EMPTY and ended["metadata"]["counter"] == {
+        "success": "2",
+        "failure": "1",
+    }
+    assert (
+        storage_class(store, ONE)
+        == storage_class(store, "studies/3.1/series/3.2/instances/3.3")
+        == "COLDLINE"
+    )
     assert storage_class(store, "studies/1.2/series/1.2.9/instances/9") == "STANDARD"
 
 
-@pytest.mark.parametrize("uri", ["gs://lists/missing", "gs://lists/wrong", "gs://lists/empty", "x y", "gs://", 7])
-def test_13_a_list_that_is_none_is_400(start: Callable[..., Client], bucket: str, uri: object) -> None:
+@pytest.mark.parametrize(
+    "uri", ["gs://lists/missing", "gs://lists/wrong", "gs://lists/empty", "x y", "gs://", 7]
+)
+def test_13_a_list_that_is_none_is_400(
+    start: Callable[..., Client], bucket: str, uri: object
+) -> None:
     store = start(storage_url=bucket)
     store.stored(dicom())
     answer = store.http.post(f"{store.store_url}:setBlobStorageSettings", json=filtered(uri))
-    assert answer.status_code == 400 and answer.json()["error"]["message"].startswith("filterConfig")
+    assert answer.status_code == 400 and answer.json()["error"]["message"].startswith(
+        "filterConfig"
+    )
     assert storage_class(store, ONE) == "STANDARD"
 
 
-def test_13_a_list_belongs_to_the_store_and_needs_a_bucket_server(start: Callable[..., Client]) -> None:
+def test_13_a_list_belongs_to_the_store_and_needs_a_bucket_server(
+    start: Callable[..., Client],
+) -> None:
     store = start()
     store.stored(dicom())
     for path in (f"{store.web}/studies/1.2", f"{store.web}/{ONE}"):
-        answer = store.http.post(f"{path}:setBlobStorageSettings", json=filtered("gs://lists/night/1.txt"))
-        assert answer.status_code == 400 and "belongs to the path of a store" in answer.json()["error"]["message"]
+        answer = store.http.post(
+            f"{path}:setBlobStorageSettings", json=filtered("gs://lists/night/1.txt")
+        )
+        assert (
+            answer.status_code == 400
+            and "belongs to the path of a store" in answer.json()["error"]["message"]
+        )
     whole = {"blobStorageSettings": {"blobStorageClass": "COLDLINE"}}
-    assert store.http.post(f"{store.store_url}:setBlobStorageSettings", json=whole).status_code == 400
-    answer = store.http.post(f"{store.store_url}:setBlobStorageSettings", json=filtered("gs://lists/night/1.txt"))
-    assert answer.status_code == 501 and "STORAGE_EMULATOR_HOST" in answer.json()["error"]["message"]
+    assert (
+        store.http.post(f"{store.store_url}:setBlobStorageSettings", json=whole).status_code == 400
+    )
+    answer = store.http.post(
+        f"{store.store_url}:setBlobStorageSettings", json=filtered("gs://lists/night/1.txt")
+    )
+    assert (
+        answer.status_code == 501 and "STORAGE_EMULATOR_HOST" in answer.json()["error"]["message"]
+    )
     assert storage_class(store, ONE) == "STANDARD"
 
 
 def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> None:
     base = f"{store.root}/projects/p/locations/l/datasets/d/dicomStores"
-    created = store.http.post(base, params={"dicomStoreId": "s.1", "alt": "json"}, json={"labels": {"a": "b"}})
+    created = store.http.post(
+        base, params={"dicomStoreId": "s.1", "alt": "json"}, json={"labels": {"a": "b"}}
+    )
     name = "projects/p/locations/l/datasets/d/dicomStores/s.1"
     assert created.status_code == 200 and created.json() == {"name": name, "labels": {"a": "b"}}
     again = store.http.post(base, params={"dicomStoreId": "s.1"}, json={})
@@ -292,10 +361,19 @@ def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> Non
         store.http.post(base, params={"dicomStoreId": f"t{n}"})
     listed = store.http.get(base, params={"pageSize": 3}).json()
     assert [one["name"].rpartition("/")[2] for one in listed["dicomStores"]] == ["s.1", "t0", "t1"]
-    assert len(store.http.get(base, params={"pageToken": listed["nextPageToken"]}).json()["dicomStores"]) == 1
+    assert (
+        len(
+            store.http.get(base, params={"pageToken": listed["nextPageToken"]}).json()[
+                "dicomStores"
+            ]
+        )
+        == 1
+    )
     other = Client(store.url, name)
     other.stored(dicom())
-    assert store.found("studies") == [] and len(other.found("studies")) == 1, "stores do not share instances"
+    assert store.found("studies") == [] and len(other.found("studies")) == 1, (
+        "stores do not share instances"
+    )
     assert store.http.delete(f"{base}/s.1").json() == {}
     missing = store.http.get(f"{base}/s.1")
     assert missing.status_code == 404 and missing.json()["error"]["code"] == 404
@@ -317,5 +395,7 @@ def test_12_and_14_what_is_left_out_says_so_with_501(store: Client, method: str,
 
 def test_9_other_requests_are_limited_to_10_mb(store: Client) -> None:
     store.stored(dicom())
-    answer = store.http.post(f"{store.web}/studies/1.2:setBlobStorageSettings", data=b" " * 10_000_001)
+    answer = store.http.post(
+        f"{store.web}/studies/1.2:setBlobStorageSettings", data=b" " * 10_000_001
+    )
     assert answer.status_code == 413

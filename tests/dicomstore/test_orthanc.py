@@ -1,6 +1,7 @@
 """Beside Orthanc, an independent server: both find the same instances and return the same bytes.
 
-Where they are known to differ, DIFFERENCES says why; a difference that goes away fails its test as well.
+Where they are known to differ, DIFFERENCES says why; a difference that goes away fails its test as
+well.
 """
 
 import io
@@ -26,7 +27,14 @@ AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 JSON = "application/dicom+json"
 SINGLE = "application/dicom; transfer-syntax=*"
 FILES = (
-    *("CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm", "JPGExtended.dcm", "image_dfl.dcm"),
+    *(
+        "CT_small.dcm",
+        "MR_small.dcm",
+        "MR_small_RLE.dcm",
+        "JPEG2000.dcm",
+        "JPGExtended.dcm",
+        "image_dfl.dcm",
+    ),
     *(
         "examples_palette.dcm",
         "examples_ybr_color.dcm",
@@ -55,7 +63,9 @@ class Pair:
                 assert client.post_parts([file], Accept=JSON).status_code == 200, (client.url, name)
             self.datasets.append(ds)
 
-    def both(self, path: str, accept: str = JSON, **params: Any) -> tuple[requests.Response, requests.Response]:
+    def both(
+        self, path: str, accept: str = JSON, **params: Any
+    ) -> tuple[requests.Response, requests.Response]:
         """The same GET to both: (local, Orthanc)."""
         return self.local.get(path, accept, **params), self.orthanc.get(path, accept, **params)
 
@@ -77,7 +87,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
         (directory / "orthanc.json").write_text(json.dumps(config))
-        process = subprocess.Popen(["Orthanc", str(directory / "orthanc.json")], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            ["Orthanc", str(directory / "orthanc.json")], stderr=subprocess.DEVNULL
+        )
         server = serve(Store(tmp_path_factory.mktemp("local"), Options()))
         try:
             orthanc = Client(f"http://127.0.0.1:{port}")
@@ -110,7 +122,9 @@ def test_both_find_the_same_at_every_level(pair: Pair) -> None:
         assert found(local, tag) == found(orthanc, tag) != []
 
 
-@pytest.mark.parametrize("keyword", ["PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID", "StudyDate"])
+@pytest.mark.parametrize(
+    "keyword", ["PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID", "StudyDate"]
+)
 def test_both_find_the_same_by_each_study_key(pair: Pair, keyword: str) -> None:
     for ds in pair.datasets:
         value = str(ds.get(keyword, ""))
@@ -122,7 +136,10 @@ def test_both_find_the_same_by_each_study_key(pair: Pair, keyword: str) -> None:
 def test_both_find_the_same_within_a_study_and_series(pair: Pair) -> None:
     for ds in pair.datasets:
         study, series = f"studies/{ds.StudyInstanceUID}", f"series/{ds.SeriesInstanceUID}"
-        for path, tag in ((f"{study}/series", "0020000E"), (f"{study}/{series}/instances", "00080018")):
+        for path, tag in (
+            (f"{study}/series", "0020000E"),
+            (f"{study}/{series}/instances", "00080018"),
+        ):
             local, orthanc = pair.both(path)
             assert found(local, tag) == found(orthanc, tag) != []
 
@@ -132,12 +149,16 @@ def test_both_return_the_bytes_that_were_stored(pair: Pair) -> None:
         study = f"studies/{ds.StudyInstanceUID}"
         for path in (study, f"{study}/series/{ds.SeriesInstanceUID}"):
             local, orthanc = pair.both(path, AS_STORED)
-            assert sorted(body for _, body in parts_of(local)) == sorted(body for _, body in _parts(orthanc))
+            assert sorted(body for _, body in parts_of(local)) == sorted(
+                body for _, body in _parts(orthanc)
+            )
 
 
 def _parts(answer: requests.Response) -> list[tuple[str, bytes]]:
     """Orthanc's parts, by the Content-Length it gives each."""
-    boundary = answer.headers["Content-Type"].split("boundary=")[1].split(";")[0].strip('"').encode()
+    boundary = (
+        answer.headers["Content-Type"].split("boundary=")[1].split(";")[0].strip('"').encode()
+    )
     out, rest = [], answer.content
     while (start := rest.find(b"--" + boundary + b"\r\n")) >= 0:
         head, _, rest = rest[start:].partition(b"\r\n\r\n")
@@ -151,7 +172,11 @@ def _parts(answer: requests.Response) -> list[tuple[str, bytes]]:
 def test_both_decode_to_the_same_pixels(pair: Pair) -> None:
     compared = 0
     for ds in pair.datasets:
-        if "PixelData" not in ds or ds.SamplesPerPixel != 1 or ds.file_meta.TransferSyntaxUID.endswith(".51"):
+        if (
+            "PixelData" not in ds
+            or ds.SamplesPerPixel != 1
+            or ds.file_meta.TransferSyntaxUID.endswith(".51")
+        ):
             continue
         accept = 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1'
         local, orthanc = pair.both(f"studies/{ds.StudyInstanceUID}", accept)
@@ -161,14 +186,17 @@ def test_both_decode_to_the_same_pixels(pair: Pair) -> None:
         images = []
         for answer in (parts_of(local), _parts(orthanc)):
             ours = [pydicom.dcmread(io.BytesIO(body)) for _, body in answer]
-            images.append(next(one for one in ours if one.SOPInstanceUID == ds.SOPInstanceUID).pixel_array)
+            images.append(
+                next(one for one in ours if one.SOPInstanceUID == ds.SOPInstanceUID).pixel_array
+            )
         assert np.array_equal(images[0], images[1]), ds.SOPInstanceUID
         compared += 1
     assert compared >= 3
 
 
 def test_both_give_the_same_metadata_values(pair: Pair) -> None:
-    """Tag by tag, for the attributes both show; Orthanc writes some numbers and empty values in other ways."""
+    """Tag by tag, for the attributes both show; Orthanc writes some numbers and empty values in
+    other ways."""
     compared = 0
     for ds in pair.datasets:
         path = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}/metadata"
@@ -182,7 +210,9 @@ def test_both_give_the_same_metadata_values(pair: Pair) -> None:
             ):
                 if tag == "00080005":
                     continue  # see DIFFERENCES
-                assert [str(v or "") for v in ours["Value"]] == [str(v or "") for v in theirs["Value"]], (
+                assert [str(v or "") for v in ours["Value"]] == [
+                    str(v or "") for v in theirs["Value"]
+                ], (
                     ds.SOPClassUID,
                     tag,
                 )

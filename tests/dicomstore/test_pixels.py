@@ -31,7 +31,9 @@ def encapsulated(codestreams: list[bytes], **options: Any) -> bytes:
     ds = image(np.zeros((len(codestreams), 64, 64), np.uint8))
     ds.file_meta.TransferSyntaxUID = UID(JPEG + "50")
     if options.pop("extended", False):
-        ds.PixelData, ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths = encapsulate_extended(codestreams)
+        ds.PixelData, ds.ExtendedOffsetTable, ds.ExtendedOffsetTableLengths = encapsulate_extended(
+            codestreams
+        )
     else:
         ds.PixelData = encapsulate(codestreams, **options)
     ds["PixelData"].VR = "OB"
@@ -53,7 +55,10 @@ def bundled(store: Client, name: str) -> tuple[str, Dataset]:
     file = (BUNDLED / name).read_bytes()
     store.stored(file)
     ds = pydicom.dcmread(io.BytesIO(file))
-    return f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}", ds
+    return (
+        f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}",
+        ds,
+    )
 
 
 def test_5_2_native_frames_one_part_each_in_the_order_asked(store: Client) -> None:
@@ -69,29 +74,41 @@ def test_5_2_native_frames_one_part_each_in_the_order_asked(store: Client) -> No
     "options", [{"has_bot": True}, {"has_bot": False}, {"extended": True}, {"has_bot": True, "fragments_per_frame": 3},
                 {"has_bot": False, "fragments_per_frame": 3}]
 )  # fmt: skip
-def test_5_2_encapsulated_frames_with_and_without_offset_tables(store: Client, options: dict[str, Any]) -> None:
+def test_5_2_encapsulated_frames_with_and_without_offset_tables(
+    store: Client, options: dict[str, Any]
+) -> None:
     frames = jpegs(3)
     store.stored(encapsulated(frames, **options))
     for accept in (OCTETS + "*", f'multipart/related; type="image/jpeg"; transfer-syntax={JPEG}50'):
         parts = parts_of(store.get(ONE + "/frames/2,3", accept))
-        assert [kind for kind, _ in parts] == [f"image/jpeg; transfer-syntax={JPEG}50"] * 2, "the native type"
+        assert [kind for kind, _ in parts] == [f"image/jpeg; transfer-syntax={JPEG}50"] * 2, (
+            "the native type"
+        )
         assert [body for _, body in parts] == frames[1:]
 
 
 def test_5_2_frames_are_decoded_by_default(store: Client) -> None:
     path, ds = bundled(store, "JPEG2000.dcm")
     ((kind, body),) = parts_of(store.get(path + "/frames/1"))
-    assert kind == f"application/octet-stream; transfer-syntax={ELE}" and body == ds.pixel_array.tobytes()
+    assert (
+        kind == f"application/octet-stream; transfer-syntax={ELE}"
+        and body == ds.pixel_array.tobytes()
+    )
 
 
 @pytest.mark.parametrize(
-    ("kind", "syntax"), [("image/jls", "80"), ("image/jp2", "90"), ("image/dicom-rle", ""), ("image/png", None)]
+    ("kind", "syntax"),
+    [("image/jls", "80"), ("image/jp2", "90"), ("image/dicom-rle", ""), ("image/png", None)],
 )
-def test_5_2_native_frames_encoded_on_demand_without_loss(store: Client, kind: str, syntax: str | None) -> None:
+def test_5_2_native_frames_encoded_on_demand_without_loss(
+    store: Client, kind: str, syntax: str | None
+) -> None:
     array = gradient(64, 64)
     store.stored(part10(image(array)))
     uid = "" if syntax is None else "; transfer-syntax=" + (JPEG + syntax if syntax else RLE)
-    ((got, body),) = parts_of(store.get(ONE + "/frames/1", f'multipart/related; type="{kind}"{uid}'))
+    ((got, body),) = parts_of(
+        store.get(ONE + "/frames/1", f'multipart/related; type="{kind}"{uid}')
+    )
     assert got == kind + uid
     if syntax is None:
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(body))), array)
@@ -107,7 +124,9 @@ PNG = 'multipart/related; type="image/png"'
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint16])
-def test_5_2_png_frames_hold_signed_pixels_raised_by_half_their_range(store: Client, dtype: Any) -> None:
+def test_5_2_png_frames_hold_signed_pixels_raised_by_half_their_range(
+    store: Client, dtype: Any
+) -> None:
     array = gradient(64, 64, dtype) - dtype(100)
     store.stored(part10(image(array)))
     ((_, body),) = parts_of(store.get(ONE + "/frames/1", PNG))
@@ -152,7 +171,10 @@ def test_5_2_single_bit_frames_that_do_not_start_at_a_byte(store: Client) -> Non
 
 def test_5_3_a_file_without_meta_information_is_rendered_too(store: Client) -> None:
     path, ds = bundled_without_meta(store)
-    assert Image.open(io.BytesIO(store.get(path + "/rendered").content)).size == (ds.Columns, ds.Rows)
+    assert Image.open(io.BytesIO(store.get(path + "/rendered").content)).size == (
+        ds.Columns,
+        ds.Rows,
+    )
     ((_, body),) = parts_of(store.get(path + "/frames/1"))
     assert body == ds.PixelData[: len(body)] and len(body) == ds.Rows * ds.Columns * 2
 
@@ -168,7 +190,11 @@ def bundled_without_meta(store: Client) -> tuple[str, Dataset]:
 
 def test_5_3_jpeg_is_the_default_and_the_type_is_the_accepted_one(store: Client) -> None:
     store.stored(part10(image(gradient())))
-    for accept, kind in (("*/*", "image/jpeg"), ("image/*", "image/jpeg"), ("image/png", "image/png")):
+    for accept, kind in (
+        ("*/*", "image/jpeg"),
+        ("image/*", "image/jpeg"),
+        ("image/png", "image/png"),
+    ):
         answer = store.get(ONE + "/rendered", accept)
         assert answer.headers["Content-Type"] == kind
         assert Image.open(io.BytesIO(answer.content)).size == (24, 16)
@@ -186,7 +212,12 @@ def shown(store: Client, ds: Dataset, path: str = "rendered", **params: Any) -> 
 
 def test_5_3_window_rescale_and_inversion_as_a_viewer_shows_them(store: Client) -> None:
     values = np.array([[0, 924, 1024, 1064, 1224, 4000]], np.uint16)
-    about = {"RescaleSlope": 1, "RescaleIntercept": -1024, "WindowCenter": ["40", "400"], "WindowWidth": ["400", "1"]}
+    about = {
+        "RescaleSlope": 1,
+        "RescaleIntercept": -1024,
+        "WindowCenter": ["40", "400"],
+        "WindowWidth": ["400", "1"],
+    }
     grey = shown(store, image(values, **about))
     expected = (values.astype(float) - 1024 - 39.5) / 399 + 0.5  # PS3.3 C.11.2.1.2.1
     assert np.abs(grey - np.clip(expected * 255, 0, 255).round()).max() <= 1
@@ -203,12 +234,19 @@ def test_5_3_without_a_window_the_whole_range_is_shown_padding_apart(store: Clie
     assert shown(store, image(np.full((2, 2), 7, np.uint16))).shape == (2, 2)
 
 
-@pytest.mark.parametrize(("function", "middle"), [("SIGMOID", [2, 127, 253]), ("LINEAR_EXACT", [0, 128, 255])])
+@pytest.mark.parametrize(
+    ("function", "middle"), [("SIGMOID", [2, 127, 253]), ("LINEAR_EXACT", [0, 128, 255])]
+)
 def test_5_3_other_window_functions(store: Client, function: str, middle: list[int]) -> None:
     values = np.array([[0, 100, 200]], np.uint16)
     grey = shown(
         store,
-        image(values, WindowCenter=100, WindowWidth=88 if function == "SIGMOID" else 200, VOILUTFunction=function),
+        image(
+            values,
+            WindowCenter=100,
+            WindowWidth=88 if function == "SIGMOID" else 200,
+            VOILUTFunction=function,
+        ),
     )
     assert np.abs(grey - np.array([middle])).max() <= 2
 
@@ -236,7 +274,13 @@ def test_5_3_a_multi_frame_instance_shows_its_first_frame_and_a_list_is_400(stor
 
 
 @pytest.mark.parametrize(
-    "name", ["examples_palette.dcm", "examples_rgb_color.dcm", "examples_ybr_color.dcm", "SC_rgb_jpeg_dcmtk.dcm"]
+    "name",
+    [
+        "examples_palette.dcm",
+        "examples_rgb_color.dcm",
+        "examples_ybr_color.dcm",
+        "SC_rgb_jpeg_dcmtk.dcm",
+    ],
 )
 def test_5_3_colour_comes_out_as_rgb(store: Client, name: str) -> None:
     path, ds = bundled(store, name)
@@ -248,21 +292,33 @@ def test_5_3_colour_comes_out_as_rgb(store: Client, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("viewport", "size"),
-    [("12,8", (12, 8)), ("100,8", (12, 8)), ("48,48", (48, 32)), ("10,10,0,0,10,10", (10, 10)), ("6,4,12,8,,", (6, 4))],
+    [
+        ("12,8", (12, 8)),
+        ("100,8", (12, 8)),
+        ("48,48", (48, 32)),
+        ("10,10,0,0,10,10", (10, 10)),
+        ("6,4,12,8,,", (6, 4)),
+    ],
 )
-def test_5_3_viewport_scales_a_region_with_its_proportions(store: Client, viewport: str, size: tuple[int, int]) -> None:
+def test_5_3_viewport_scales_a_region_with_its_proportions(
+    store: Client, viewport: str, size: tuple[int, int]
+) -> None:
     store.stored(part10(image(gradient())))
     answer = store.get(ONE + "/rendered", "image/png", viewport=viewport)
     assert Image.open(io.BytesIO(answer.content)).size == size
 
 
-@pytest.mark.parametrize("viewport", ["x", "1", "0,5", "10001,10", "1,2,3", "5,5,100,100,1,1", "-1,5", "nan,nan"])
+@pytest.mark.parametrize(
+    "viewport", ["x", "1", "0,5", "10001,10", "1,2,3", "5,5,100,100,1,1", "-1,5", "nan,nan"]
+)
 def test_5_3_a_bad_viewport_is_400(store: Client, viewport: str) -> None:
     store.stored(part10(image(gradient())))
     assert store.get(ONE + "/rendered", viewport=viewport).status_code == 400
 
 
-def test_5_3_and_9_a_viewport_of_too_large_a_frame_is_400(store: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_5_3_and_9_a_viewport_of_too_large_a_frame_is_400(
+    store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert pixels.MAX_VIEWED == 50 << 20
     store.stored(part10(image(gradient())))
     monkeypatch.setattr(pixels, "MAX_VIEWED", 16 * 24 - 1)
@@ -292,20 +348,26 @@ def test_5_6_transcoding_keeps_every_pixel(store: Client, syntax: str) -> None:
 def test_5_6_transcoding_keeps_colours_that_come_plane_by_plane(store: Client, syntax: str) -> None:
     path, ds = bundled(store, "ExplVR_BigEnd.dcm")
     assert ds.PlanarConfiguration == 1
-    got = pydicom.dcmread(io.BytesIO(store.get(path, f"application/dicom; transfer-syntax={syntax}").content))
+    got = pydicom.dcmread(
+        io.BytesIO(store.get(path, f"application/dicom; transfer-syntax={syntax}").content)
+    )
     assert np.array_equal(got.pixel_array, ds.pixel_array)
 
 
 def test_5_6_to_jpeg_baseline(store: Client) -> None:
     array = gradient(64, 64)
     store.stored(part10(image(array)))
-    got = pydicom.dcmread(io.BytesIO(store.get(ONE, f"application/dicom; transfer-syntax={JPEG}50").content))
+    got = pydicom.dcmread(
+        io.BytesIO(store.get(ONE, f"application/dicom; transfer-syntax={JPEG}50").content)
+    )
     assert got.file_meta.TransferSyntaxUID == JPEG + "50"
     assert np.abs(got.pixel_array.astype(int) - array).max() < 40
     sixteen = image(stack())
     sixteen.SOPInstanceUID = "1.2.3.5"
     store.stored(part10(sixteen))
-    assert store.get(f"{ONE[:-1]}5", f"application/dicom; transfer-syntax={JPEG}50").status_code in (400, 406)
+    assert store.get(
+        f"{ONE[:-1]}5", f"application/dicom; transfer-syntax={JPEG}50"
+    ).status_code in (400, 406)
 
 
 @pytest.mark.parametrize(
@@ -318,15 +380,24 @@ def test_5_6_to_jpeg_baseline(store: Client) -> None:
             "JPGExtended.dcm",
             "MR_small_jp2klossless.dcm",
         ),
-        *("MR_small_jpeg_ls_lossless.dcm", "examples_jpeg2k.dcm", "MR_small_expb.dcm", "rtdose_rle.dcm"),
+        *(
+            "MR_small_jpeg_ls_lossless.dcm",
+            "examples_jpeg2k.dcm",
+            "MR_small_expb.dcm",
+            "rtdose_rle.dcm",
+        ),
     ],
 )
-def test_5_6_what_comes_compressed_can_be_had_as_explicit_little_endian(store: Client, name: str) -> None:
+def test_5_6_what_comes_compressed_can_be_had_as_explicit_little_endian(
+    store: Client, name: str
+) -> None:
     path, ds = bundled(store, name)
     answer = store.get(path, f"application/dicom; transfer-syntax={ELE}")
     assert answer.status_code == 200, answer.text
     got = pydicom.dcmread(io.BytesIO(answer.content))
-    assert got.file_meta.TransferSyntaxUID == ELE and np.array_equal(got.pixel_array, ds.pixel_array)
+    assert got.file_meta.TransferSyntaxUID == ELE and np.array_equal(
+        got.pixel_array, ds.pixel_array
+    )
 
 
 def test_5_6_what_cannot_be_transcoded_is_406_and_still_comes_as_stored(store: Client) -> None:
@@ -343,7 +414,9 @@ def test_5_6_what_cannot_be_transcoded_is_406_and_still_comes_as_stored(store: C
 
 
 def test_5_6_pixels_that_do_not_decode_are_406_wherever_they_are_asked_for(store: Client) -> None:
-    path, _ = bundled(store, "JPEG-lossy.dcm")  # 12 bit, by an encoder that no decoder here understands
+    path, _ = bundled(
+        store, "JPEG-lossy.dcm"
+    )  # 12 bit, by an encoder that no decoder here understands
     asked = ("/rendered", "/frames/1", "", "/frames/1/rendered")
     assert [store.get(path + what).status_code for what in asked] == [406] * 4
     assert store.get(path, "application/dicom").status_code == 406
@@ -358,17 +431,25 @@ def test_5_6_and_9_too_large_a_file_or_frame_is_not_transcoded(
     store.stored(file)
     rle = f'multipart/related; type="image/dicom-rle"; transfer-syntax={RLE}'
     asked = [("/frames/1", rle), ("", f"application/dicom; transfer-syntax={IMPLICIT}")]
-    monkeypatch.setattr(pixels, limit, 64 * 64 + (len(file) - 64 * 64 if limit == "MAX_FILE" else 0))
-    assert [store.get(ONE + path, accept).status_code for path, accept in asked] == [200, 200], "at the limit"
+    monkeypatch.setattr(
+        pixels, limit, 64 * 64 + (len(file) - 64 * 64 if limit == "MAX_FILE" else 0)
+    )
+    assert [store.get(ONE + path, accept).status_code for path, accept in asked] == [200, 200], (
+        "at the limit"
+    )
     monkeypatch.setattr(pixels, limit, getattr(pixels, limit) - 1)
     assert [store.get(ONE + path, accept).status_code for path, accept in asked] == [406, 406]
     for syntax in ("*", ELE):
-        assert store.get(ONE, f"application/dicom; transfer-syntax={syntax}").content == file, "nothing to transcode"
+        assert store.get(ONE, f"application/dicom; transfer-syntax={syntax}").content == file, (
+            "nothing to transcode"
+        )
     assert store.get(ONE + "/frames/1", OCTETS + ELE).status_code == 200
 
 
 def test_5_6_instances_without_pixels_are_rewritten(store: Client) -> None:
     ds = pydicom.dcmread(io.BytesIO(dicom(PatientComments="text")))
     store.stored(part10(ds))
-    got = pydicom.dcmread(io.BytesIO(store.get(ONE, f"application/dicom; transfer-syntax={IMPLICIT}").content))
+    got = pydicom.dcmread(
+        io.BytesIO(store.get(ONE, f"application/dicom; transfer-syntax={IMPLICIT}").content)
+    )
     assert got.file_meta.TransferSyntaxUID == IMPLICIT and got.PatientComments == "text"

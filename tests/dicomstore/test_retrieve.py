@@ -1,4 +1,5 @@
-"""Retrieve (WADO-RS): instances, metadata, bulk data and negotiation, sections 5.1, 5.4, 5.5, 5.7 and 5.8."""
+"""Retrieve (WADO-RS): instances, metadata, bulk data and negotiation, sections 5.1, 5.4, 5.5, 5.7
+and 5.8."""
 
 import base64
 import io
@@ -11,7 +12,17 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRBigEndian
 
-from tests.dicomstore.kit import BUNDLED, ELE, Client, dataset, dicom, gradient, image, part10, parts_of
+from tests.dicomstore.kit import (
+    BUNDLED,
+    ELE,
+    Client,
+    dataset,
+    dicom,
+    gradient,
+    image,
+    part10,
+    parts_of,
+)
 
 ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -44,19 +55,30 @@ def test_5_1_the_default_is_explicit_little_endian_not_as_stored(store: Client) 
     file = (BUNDLED / "JPEG2000.dcm").read_bytes()
     ds = pydicom.dcmread(io.BytesIO(file))
     store.stored(file)
-    path = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    path = (
+        f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    )
     for accept in ("*/*", "", 'multipart/related; type="application/dicom"', "multipart/related"):
         ((kind, body),) = parts_of(store.get(path, accept))
         got = pydicom.dcmread(io.BytesIO(body))
-        assert kind == f"application/dicom; transfer-syntax={ELE}" and got.file_meta.TransferSyntaxUID == ELE
+        assert (
+            kind == f"application/dicom; transfer-syntax={ELE}"
+            and got.file_meta.TransferSyntaxUID == ELE
+        )
         assert np.array_equal(got.pixel_array, ds.pixel_array)
-    assert store.get(path, "application/dicom").headers["Content-Type"] == f"application/dicom; transfer-syntax={ELE}"
+    assert (
+        store.get(path, "application/dicom").headers["Content-Type"]
+        == f"application/dicom; transfer-syntax={ELE}"
+    )
 
 
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [
-        ("application/dicom+json;q=0.1, application/dicom; transfer-syntax=*;q=0.9", "application/dicom;"),
+        (
+            "application/dicom+json;q=0.1, application/dicom; transfer-syntax=*;q=0.9",
+            "application/dicom;",
+        ),
         (f"application/dicom; transfer-syntax=*;q=0.2, {AS_STORED}", "multipart/related"),
         ("text/html, */*;q=0.1", "multipart/related"),
         ("application/*; transfer-syntax=*", "application/dicom;"),
@@ -77,7 +99,9 @@ def test_5_7_quality_values_and_wildcards(store: Client, accept: str, kind: str)
         'multipart/related; type="image/png"',
     ],
 )
-def test_5_7_what_cannot_be_answered_is_406_with_the_list_of_what_can(store: Client, accept: str) -> None:
+def test_5_7_what_cannot_be_answered_is_406_with_the_list_of_what_can(
+    store: Client, accept: str
+) -> None:
     store.stored(dicom())
     answer = store.get(ONE, accept)
     assert answer.status_code == 406
@@ -86,7 +110,9 @@ def test_5_7_what_cannot_be_answered_is_406_with_the_list_of_what_can(store: Cli
     assert answer.text.startswith(start + listed)
 
 
-@pytest.mark.parametrize("path", ["studies/9", "studies/1.2/series/9", "studies/1.2/series/1.2.3/instances/9"])
+@pytest.mark.parametrize(
+    "path", ["studies/9", "studies/1.2/series/9", "studies/1.2/series/1.2.3/instances/9"]
+)
 def test_5_8_what_is_missing_is_404_with_a_bare_json_string(store: Client, path: str) -> None:
     store.stored(dicom())
     for url in (path, f"{path}/metadata"):
@@ -97,11 +123,17 @@ def test_5_8_what_is_missing_is_404_with_a_bare_json_string(store: Client, path:
 
 
 @pytest.mark.parametrize("syntax", ["*", "1.2.840.10008.1.2"])
-def test_5_1_an_instance_deleted_while_its_study_is_sent_has_no_part(store: Client, syntax: str) -> None:
-    store.stored(dicom(instance="1", EncapsulatedDocument=bytes(32 << 20)))  # more than sockets hold: the rest waits
+def test_5_1_an_instance_deleted_while_its_study_is_sent_has_no_part(
+    store: Client, syntax: str
+) -> None:
+    store.stored(
+        dicom(instance="1", EncapsulatedDocument=bytes(32 << 20))
+    )  # more than sockets hold: the rest waits
     store.stored(dicom(instance="2"), dicom(instance="3"))
     accept = {"Accept": f'multipart/related; type="application/dicom"; transfer-syntax={syntax}'}
-    with store.http.get(f"{store.web}/studies/1.2", headers=accept, stream=True, timeout=60) as answer:
+    with store.http.get(
+        f"{store.web}/studies/1.2", headers=accept, stream=True, timeout=60
+    ) as answer:
         assert store.delete(ONE[:-7] + "2").status_code == 200
         found = [pydicom.dcmread(io.BytesIO(body)).SOPInstanceUID for _, body in parts_of(answer)]
     assert found == ["1", "3"]
@@ -125,7 +157,9 @@ def test_5_4_metadata_of_study_and_series_is_one_object_an_instance(store: Clien
 
 def test_5_4_metadata_as_xml(store: Client) -> None:
     store.stored(dicom(instance="1", ImageComments="a < b & c"), dicom(instance="2"))
-    parts = parts_of(store.get("studies/1.2/metadata", 'multipart/related; type="application/dicom+xml"'))
+    parts = parts_of(
+        store.get("studies/1.2/metadata", 'multipart/related; type="application/dicom+xml"')
+    )
     assert len(parts) == 2
     root = ElementTree.fromstring(parts[0][1])
     assert root.tag == "NativeDicomModel"
@@ -134,9 +168,15 @@ def test_5_4_metadata_as_xml(store: Client) -> None:
 
 def test_5_4_xml_leaves_out_the_characters_that_xml_cannot_hold(store: Client) -> None:
     store.stored(
-        dicom(ImageComments="page 1\x0c\r\npage 2\ufffe", PatientName="Doe\x01^Jane", SpecificCharacterSet="ISO_IR 192")
+        dicom(
+            ImageComments="page 1\x0c\r\npage 2\ufffe",
+            PatientName="Doe\x01^Jane",
+            SpecificCharacterSet="ISO_IR 192",
+        )
     )
-    ((_, body),) = parts_of(store.get(ONE + "/metadata", 'multipart/related; type="application/dicom+xml"'))
+    ((_, body),) = parts_of(
+        store.get(ONE + "/metadata", 'multipart/related; type="application/dicom+xml"')
+    )
     root = ElementTree.fromstring(body)
     assert root.findtext("./DicomAttribute[@tag='00204000']/Value") == "page 1\r\npage 2"
     assert root.findtext(".//FamilyName") == "Doe"
@@ -156,13 +196,22 @@ def test_5_4_values_of_every_kind_are_dicom_json(store: Client) -> None:
     store.stored(part10(ds))
     (item,) = store.get(ONE + "/metadata").json()
     assert item["00080008"] == {"vr": "CS", "Value": ["ORIGINAL", "PRIMARY"]}
-    assert item["00101030"] == {"vr": "DS", "Value": [72.5]} and item["00200013"] == {"vr": "IS", "Value": [3]}
+    assert item["00101030"] == {"vr": "DS", "Value": [72.5]} and item["00200013"] == {
+        "vr": "IS",
+        "Value": [3],
+    }
     assert item["00280030"] == {"vr": "DS", "Value": [0.5, 0.25]}
     assert item["00280009"] == {"vr": "AT", "Value": ["00181063"]}
-    assert item["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "A^B", "Ideographic": "\u5c71"}]}
+    assert item["00100010"] == {
+        "vr": "PN",
+        "Value": [{"Alphabetic": "A^B", "Ideographic": "\u5c71"}],
+    }
     assert item["00081161"] == {"vr": "UL", "Value": [1, 2, 4000000000]}
     assert item["00104000"] == {"vr": "LT", "Value": ["line\r\nnext"]}
-    assert item["00400275"] == {"vr": "SQ", "Value": [{"00400009": {"vr": "SH", "Value": ["S1"]}}, {}]}
+    assert item["00400275"] == {
+        "vr": "SQ",
+        "Value": [{"00400009": {"vr": "SH", "Value": ["S1"]}}, {}],
+    }
     assert item["00091001"]["vr"] == "LO" and item["00090010"]["Value"] == ["GOOGLE"]
 
 
@@ -185,7 +234,9 @@ def test_5_5_what_is_bulk_data_and_what_stays_inline(store: Client) -> None:
     assert item["00420011"]["BulkDataURI"] == f"{store.web}/{ONE}/bulkdata/00420011"
 
 
-def test_5_4_a_sequence_over_a_mebibyte_is_left_out_of_metadata_but_stays_in_the_file(store: Client) -> None:
+def test_5_4_a_sequence_over_a_mebibyte_is_left_out_of_metadata_but_stays_in_the_file(
+    store: Client,
+) -> None:
     ds = dataset()
     ds.ReferencedImageSequence = Sequence([Dataset() for _ in range(3)])
     for item in ds.ReferencedImageSequence:
@@ -203,18 +254,28 @@ def test_5_5_bulkdata_in_both_forms_and_nested(store: Client) -> None:
     ds.IconImageSequence = Sequence([Dataset(), image(gradient(2, 2))])
     store.stored(part10(ds))
     raw = store.get(ONE + "/bulkdata/7FE00010", "application/octet-stream; transfer-syntax=*")
-    assert raw.content == ds.PixelData and raw.headers["Content-Type"] == "application/octet-stream; transfer-syntax=*"
+    assert (
+        raw.content == ds.PixelData
+        and raw.headers["Content-Type"] == "application/octet-stream; transfer-syntax=*"
+    )
     ((kind, body),) = parts_of(store.get(ONE + "/bulkdata/7FE00010"))
     assert body == ds.PixelData and kind.startswith("application/octet-stream")
     (item,) = store.get(ONE + "/metadata").json()
     nested = item["00880200"]["Value"][1]["7FE00010"]["BulkDataURI"]
     assert nested == f"{store.web}/{ONE}/bulkdata/00880200/1/7FE00010"
     assert store.get(nested, "application/octet-stream").content == bytes([0, 1, 2, 3])
-    for path, status in (("00420011", 404), ("00880200/7/7FE00010", 404), ("x", 400), ("00880200/1", 404)):
+    for path, status in (
+        ("00420011", 404),
+        ("00880200/7/7FE00010", 404),
+        ("x", 400),
+        ("00880200/1", 404),
+    ):
         assert store.get(f"{ONE}/bulkdata/{path}").status_code == status
 
 
-def test_5_5_bulkdata_is_there_for_what_metadata_gives_a_uri_for_and_for_nothing_else(store: Client) -> None:
+def test_5_5_bulkdata_is_there_for_what_metadata_gives_a_uri_for_and_for_nothing_else(
+    store: Client,
+) -> None:
     ds = dataset(EncapsulatedDocument=b"")
     ds.file_meta.PrivateInformationCreatorUID = UID("1.2.9")
     ds.file_meta.PrivateInformation = b"abcd"
@@ -253,7 +314,9 @@ def test_5_4_and_5_5_big_endian_and_deflated_files(store: Client) -> None:
         assert data[: little.nbytes] == little.tobytes()
         ((_, body),) = parts_of(store.get(f"studies/{ds.StudyInstanceUID}"))
         got = pydicom.dcmread(io.BytesIO(body))
-        assert got.file_meta.TransferSyntaxUID == ELE and np.array_equal(got.pixel_array, ds.pixel_array)
+        assert got.file_meta.TransferSyntaxUID == ELE and np.array_equal(
+            got.pixel_array, ds.pixel_array
+        )
 
 
 def big_endian(ds: Dataset) -> bytes:
@@ -262,18 +325,24 @@ def big_endian(ds: Dataset) -> bytes:
     return part10(ds, implicit_vr=False, little_endian=False)
 
 
-@pytest.mark.parametrize("name", ["rtdose_expb.dcm", "SC_rgb_small_odd_big_endian.dcm", "ExplVR_BigEnd.dcm"])
+@pytest.mark.parametrize(
+    "name", ["rtdose_expb.dcm", "SC_rgb_small_odd_big_endian.dcm", "ExplVR_BigEnd.dcm"]
+)
 def test_5_2_5_5_and_5_6_big_endian_pixels_of_every_size(store: Client, name: str) -> None:
     """Of 32 bits, of 8 bits in words, and of 8 bits in bytes."""
     file = (BUNDLED / name).read_bytes()
     ds = pydicom.dcmread(io.BytesIO(file))
     store.stored(file)
-    path = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    path = (
+        f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    )
     frames = ds.pixel_array if ds.get("NumberOfFrames", 1) > 1 else ds.pixel_array[np.newaxis]
     if ds.get("PlanarConfiguration"):
         frames = np.moveaxis(frames, -1, 1)
     little = frames.astype(frames.dtype.newbyteorder("<"))
-    got = pydicom.dcmread(io.BytesIO(store.get(path, f"application/dicom; transfer-syntax={ELE}").content))
+    got = pydicom.dcmread(
+        io.BytesIO(store.get(path, f"application/dicom; transfer-syntax={ELE}").content)
+    )
     assert np.array_equal(got.pixel_array, ds.pixel_array)
     bulk = store.get(path + "/bulkdata/7FE00010", "application/octet-stream").content
     assert bulk[: little.nbytes] == little.tobytes()
@@ -287,28 +356,45 @@ def test_5_2_big_endian_frames_that_begin_inside_a_word(store: Client) -> None:
     ds.PixelData = np.frombuffer(ds.PixelData, np.uint16).byteswap().tobytes()
     ds["PixelData"].VR = "OW"
     store.stored(big_endian(ds))
-    assert [body for _, body in parts_of(store.get(ONE + "/frames/2,1"))] == [frames[1].tobytes(), frames[0].tobytes()]
+    assert [body for _, body in parts_of(store.get(ONE + "/frames/2,1"))] == [
+        frames[1].tobytes(),
+        frames[0].tobytes(),
+    ]
 
 
-def test_5_4_and_5_5_numbers_and_icons_of_a_big_endian_file_are_little_endian(store: Client) -> None:
-    ds = dataset(SelectorUSValue=list(range(600)), SelectorATValue=[0x00280010] * 600, SelectorFDValue=[0.5] * 600)
+def test_5_4_and_5_5_numbers_and_icons_of_a_big_endian_file_are_little_endian(
+    store: Client,
+) -> None:
+    ds = dataset(
+        SelectorUSValue=list(range(600)),
+        SelectorATValue=[0x00280010] * 600,
+        SelectorFDValue=[0.5] * 600,
+    )
     ds.IconImageSequence = Sequence([image(gradient(2, 2, np.uint32))])
     icon = ds.IconImageSequence[0]
     icon.PixelData = gradient(2, 2, ">u4").tobytes()
     ds.add_new(0x00660016, "OF", np.array([1.5], ">f4").tobytes())
     store.stored(big_endian(ds))
     (item,) = store.get(ONE + "/metadata").json()
-    assert item["00660016"]["InlineBinary"] == base64.b64encode(np.array([1.5], "<f4").tobytes()).decode()
+    assert (
+        item["00660016"]["InlineBinary"]
+        == base64.b64encode(np.array([1.5], "<f4").tobytes()).decode()
+    )
     expected = {
         "0072007A": np.arange(600, dtype="<u2"),
         "00720060": np.array([0x28, 0x10] * 600, "<u2"),
         "00720074": np.full(600, 0.5, "<f8"),
     }
     for tag, array in expected.items():
-        assert store.get(item[tag]["BulkDataURI"], "application/octet-stream").content == array.tobytes()
+        assert (
+            store.get(item[tag]["BulkDataURI"], "application/octet-stream").content
+            == array.tobytes()
+        )
     pixels = item["00880200"]["Value"][0]["7FE00010"]["BulkDataURI"]
     assert store.get(pixels, "application/octet-stream").content == gradient(2, 2, "<u4").tobytes()
-    got = pydicom.dcmread(io.BytesIO(store.get(ONE, f"application/dicom; transfer-syntax={ELE}").content))
+    got = pydicom.dcmread(
+        io.BytesIO(store.get(ONE, f"application/dicom; transfer-syntax={ELE}").content)
+    )
     assert got.IconImageSequence[0].PixelData == gradient(2, 2, "<u4").tobytes()
     assert list(got.SelectorUSValue) == list(range(600))
 
@@ -322,11 +408,14 @@ def test_1_v1beta1_is_the_same_and_other_versions_are_not_there(store: Client) -
 
 
 def test_baselines_each_part_header_is_an_http_chunk_of_its_own(store: Client) -> None:
-    """Google's dcmweb drops every chunk in which it sees the boundary, so data must never share one with it."""
+    """Google's dcmweb drops every chunk in which it sees the boundary, so data must never share one
+    with it."""
     store.stored(dicom(instance="1"), dicom(instance="2"))
     answer = store.http.get(f"{store.web}/studies/1.2", headers={"Accept": AS_STORED}, stream=True)
     boundary = answer.headers["Content-Type"].lower().split("boundary=")[1].split(";")[0].encode()
     chunks = list(answer.raw.read_chunked(decode_content=False))
     with_boundary = [chunk for chunk in chunks if boundary in chunk]
     assert [b"Content-Type" in chunk for chunk in with_boundary] == [True, True, False]
-    assert b"".join(chunk for chunk in chunks if boundary not in chunk) == dicom(instance="1") + dicom(instance="2")
+    assert b"".join(chunk for chunk in chunks if boundary not in chunk) == dicom(
+        instance="1"
+    ) + dicom(instance="2")

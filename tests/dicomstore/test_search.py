@@ -9,7 +9,17 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from infra.local.dicomstore import attributes
-from tests.dicomstore.kit import CT, Client, dicom, eventually, gradient, image, part10, parts_of, uids
+from tests.dicomstore.kit import (
+    CT,
+    Client,
+    dicom,
+    eventually,
+    gradient,
+    image,
+    part10,
+    parts_of,
+    uids,
+)
 
 STUDY, SERIES, SOP = "0020000D", "0020000E", "00080018"
 
@@ -81,7 +91,11 @@ def test_4_1_searchable_attributes_by_keyword_and_tag(
         ("studies", "Modality", "not a supported study"),
         ("series", "SOPInstanceUID", "not a supported series"),
         ("instances", "SOPClassUID", "SOPClassUID is not a supported instance"),
-        ("instances", "AvailableTransferSyntaxUID", "unknown/unsupported QIDO attribute: AvailableTransferSyntaxUID"),
+        (
+            "instances",
+            "AvailableTransferSyntaxUID",
+            "unknown/unsupported QIDO attribute: AvailableTransferSyntaxUID",
+        ),
         ("studies", "SpecificCharacterSet", "SpecificCharacterSet"),
         ("studies", "Nonsense", "unknown/unsupported QIDO attribute: Nonsense"),
     ],
@@ -103,11 +117,23 @@ def test_4_1_unsupported_includefield_is_400(filled: Client) -> None:
 
 
 def test_1_google_parameters_are_no_attributes(filled: Client) -> None:
-    names = ("alt", "prettyPrint", "fields", "key", "access_token", "quotaUser", "callback", "uploadType", "$alt")
+    names = (
+        "alt",
+        "prettyPrint",
+        "fields",
+        "key",
+        "access_token",
+        "quotaUser",
+        "callback",
+        "uploadType",
+        "$alt",
+    )
     assert len(filled.found("studies", **dict.fromkeys(names, "json"))) == 3
 
 
-@pytest.mark.parametrize("value", ["John*", "J?hn^Doe", "John", "Doe", "*", r"1.1\1.2", "John^Doe,Zhang^Sally"])
+@pytest.mark.parametrize(
+    "value", ["John*", "J?hn^Doe", "John", "Doe", "*", r"1.1\1.2", "John^Doe,Zhang^Sally"]
+)
 def test_4_2_values_match_exactly_without_wildcards_or_lists(filled: Client, value: str) -> None:
     assert filled.found("studies", PatientName=value) == []
     assert filled.found("studies", StudyInstanceUID=value) == []
@@ -133,9 +159,19 @@ def test_4_2_study_date_ranges(filled: Client, value: str, expected: list[str]) 
 
 @pytest.mark.parametrize(
     ("value", "matches"),
-    [("jo", True), ("Do", True), ("John Doe", True), ("DOE^x", True), ("ohn", False), ("^", False), ("oe", False)],
+    [
+        ("jo", True),
+        ("Do", True),
+        ("John Doe", True),
+        ("DOE^x", True),
+        ("ohn", False),
+        ("^", False),
+        ("oe", False),
+    ],
 )
-def test_4_2_fuzzy_matching_is_by_prefix_of_any_name_part(filled: Client, value: str, matches: bool) -> None:
+def test_4_2_fuzzy_matching_is_by_prefix_of_any_name_part(
+    filled: Client, value: str, matches: bool
+) -> None:
     found = uids(filled.found("studies", PatientName=value, fuzzymatching="true"))
     assert found == (["1.1"] if matches else [])
 
@@ -147,7 +183,9 @@ def test_4_2_fuzzy_matching_applies_to_the_patient_name_alone(filled: Client) ->
 
 def test_4_2_filters_are_combined_with_and(filled: Client) -> None:
     assert filled.found("studies", PatientName="John^Doe", PatientID="P2") == []
-    assert uids(filled.found("instances", PatientName="John^Doe", Modality="SR"), SOP) == ["1.1.2.1"]
+    assert uids(filled.found("instances", PatientName="John^Doe", Modality="SR"), SOP) == [
+        "1.1.2.1"
+    ]
 
 
 def test_4_3_includefield_repeated_and_comma_separated_by_keyword_and_tag(filled: Client) -> None:
@@ -162,15 +200,19 @@ def test_4_3_limit_and_offset_page_through_everything_once(filled: Client) -> No
 
 
 @pytest.mark.parametrize(
-    ("path", "most"), [("studies", 5000), ("series", 5000), ("studies/1.1/series", 5000), ("instances", 50_000)]
+    ("path", "most"),
+    [("studies", 5000), ("series", 5000), ("studies/1.1/series", 5000), ("instances", 50_000)],
 )
-def test_4_3_the_highest_limit_passes_and_one_more_is_400(filled: Client, path: str, most: int) -> None:
+def test_4_3_the_highest_limit_passes_and_one_more_is_400(
+    filled: Client, path: str, most: int
+) -> None:
     assert filled.get(path, limit=most).status_code == 200
     assert filled.get(path, limit=most + 1).status_code == 400
 
 
 @pytest.mark.parametrize(
-    "page", [{"limit": "-1"}, {"limit": "x"}, {"offset": "-1"}, {"offset": "1000001"}, {"limit": "1.5"}]
+    "page",
+    [{"limit": "-1"}, {"limit": "x"}, {"offset": "-1"}, {"offset": "1000001"}, {"limit": "1.5"}],
 )
 def test_4_3_bad_pages_are_400(filled: Client, page: dict[str, Any]) -> None:
     assert filled.get("studies", **page).status_code == 400
@@ -189,7 +231,9 @@ def test_4_3_no_warning_header_tells_that_more_remain(filled: Client) -> None:
     assert "Warning" not in filled.get("studies", limit=1).headers
 
 
-def test_4_3_studies_whose_last_instance_was_deleted_stay_found_for_a_while(start: Callable[..., Client]) -> None:
+def test_4_3_studies_whose_last_instance_was_deleted_stay_found_for_a_while(
+    start: Callable[..., Client],
+) -> None:
     client = start(stale_s=5.0)
     client.stored(dicom())
     client.delete("studies/1.2/series/1.2.3/instances/1.2.3.4")
@@ -205,7 +249,9 @@ def test_4_4_no_match_is_204_without_a_body(filled: Client) -> None:
 
 def test_4_4_json_is_the_default_and_xml_is_multipart(filled: Client) -> None:
     assert filled.get("studies").headers["Content-Type"] == "application/dicom+json; charset=utf-8"
-    answer = filled.get("studies", 'multipart/related; type="application/dicom+xml"', PatientName="John^Doe")
+    answer = filled.get(
+        "studies", 'multipart/related; type="application/dicom+xml"', PatientName="John^Doe"
+    )
     ((kind, body),) = parts_of(answer)
     assert kind == "application/dicom+xml"
     root = ElementTree.fromstring(body)
@@ -227,7 +273,13 @@ def everything() -> bytes:
         keyword, vr = keyword_for_tag(int(tag, 16)), dictionary_VR(int(tag, 16))
         if keyword not in ds and keyword != "SpecificCharacterSet":
             setattr(
-                ds, keyword, Sequence([Dataset()]) if vr == "SQ" else 1 if vr in ("IS", "US") else texts.get(vr, "text")
+                ds,
+                keyword,
+                Sequence([Dataset()])
+                if vr == "SQ"
+                else 1
+                if vr in ("IS", "US")
+                else texts.get(vr, "text"),
             )
     ds.SpecificCharacterSet = "ISO_IR 100"
     return part10(ds)
@@ -235,7 +287,11 @@ def everything() -> bytes:
 
 def test_4_4_default_attributes_at_each_level_and_no_others(store: Client) -> None:
     store.stored(everything())
-    study, series, one = attributes.STUDY_DEFAULT, attributes.SERIES_DEFAULT, attributes.INSTANCE_DEFAULT
+    study, series, one = (
+        attributes.STUDY_DEFAULT,
+        attributes.SERIES_DEFAULT,
+        attributes.INSTANCE_DEFAULT,
+    )
     expected = {
         "studies": study,
         "series": study | series,
@@ -276,13 +332,29 @@ def test_4_4_absent_attributes_are_left_out_and_empty_ones_have_a_vr_alone(store
 
 
 def test_4_4_the_captured_answer_of_the_service(store: Client) -> None:
-    """The file of dcmweb's own integration test has these elements with zero length; the service answered this."""
+    """The file of dcmweb's own integration test has these elements with zero length; the service
+    answered this."""
     empty = dict.fromkeys(
-        ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID"), ""
+        (
+            "StudyDate",
+            "StudyTime",
+            "AccessionNumber",
+            "ReferringPhysicianName",
+            "PatientName",
+            "PatientID",
+        ),
+        "",
     )
     more = {"PatientBirthDate": "", "PatientSex": "", "StudyID": ""}
     store.stored(dicom("111", "111", "111", **empty, **more))
-    vrs = {"00080020": "DA", "00080030": "TM", "00080050": "SH", "00080090": "PN", "00100010": "PN", "00100020": "LO"}
+    vrs = {
+        "00080020": "DA",
+        "00080030": "TM",
+        "00080050": "SH",
+        "00080090": "PN",
+        "00100010": "PN",
+        "00100020": "LO",
+    }
     expected: dict[str, Any] = {tag: {"vr": vr} for tag, vr in vrs.items()}
     expected |= {"00100030": {"vr": "DA"}, "00100040": {"vr": "CS"}, "00200010": {"vr": "SH"}}
     assert store.found("studies") == [{**expected, "0020000D": {"vr": "UI", "Value": ["111"]}}]

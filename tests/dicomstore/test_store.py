@@ -15,9 +15,7 @@ def test_3_1_single_part_file_is_stored_and_comes_back_byte_for_byte(store: Clie
     file = (BUNDLED / "CT_small.dcm").read_bytes()
     assert store.post(file).status_code == 200
     (found,) = store.found("instances", includefield="0020000E")
-    path = (
-        f"studies/{uids([found])[0]}/series/{found['0020000E']['Value'][0]}/instances/{found['00080018']['Value'][0]}"
-    )
+    path = f"studies/{uids([found])[0]}/series/{found['0020000E']['Value'][0]}/instances/{found['00080018']['Value'][0]}"
     assert store.get(path, "application/dicom; transfer-syntax=*").content == file
 
 
@@ -40,7 +38,9 @@ def test_3_1_a_boundary_may_be_quoted_and_straddle_reads(store: Client) -> None:
     chunks = (body[i : i + 997] for i in range(0, len(body), 997))
     kind = 'multipart/related; type="application/dicom"; boundary="testboundary0c1d2e3f"'
     assert store.post(chunks, kind).status_code == 200
-    got = store.get("studies/1.2/series/1.2.3/instances/1.2.3.4", "application/dicom; transfer-syntax=*")
+    got = store.get(
+        "studies/1.2/series/1.2.3/instances/1.2.3.4", "application/dicom; transfer-syntax=*"
+    )
     assert got.content == file
 
 
@@ -96,7 +96,10 @@ def test_3_2_json_answer(store: Client) -> None:
     item = {
         "00081150": {"vr": "UI", "Value": [CT]},
         "00081155": {"vr": "UI", "Value": ["1.2.3.4"]},
-        "00081190": {"vr": "UR", "Value": [f"{store.web}/studies/1.2/series/1.2.3/instances/1.2.3.4"]},
+        "00081190": {
+            "vr": "UR",
+            "Value": [f"{store.web}/studies/1.2/series/1.2.3/instances/1.2.3.4"],
+        },
     }
     assert answer.json() == {
         "00081190": {"vr": "UR", "Value": [f"{store.web}/studies/1.2"]},
@@ -107,15 +110,28 @@ def test_3_2_json_answer(store: Client) -> None:
 def test_3_2_failure_detail_is_a_private_text_in_xml_and_another_in_json(store: Client) -> None:
     xml = store.post(b"no dicom at all")
     assert xml.status_code == 409
-    assert '<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value number="1">272</Value>' in xml.text
-    assert '<DicomAttribute tag="00090097" vr="LT" keyword="FailureDetail" privateCreator="GOOGLE">' in xml.text
-    item = store.post(b"no dicom at all", Accept="application/dicom+json").json()["00081198"]["Value"][0]
+    assert (
+        '<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value number="1">272</Value>'
+        in xml.text
+    )
+    assert (
+        '<DicomAttribute tag="00090097" vr="LT" keyword="FailureDetail" privateCreator="GOOGLE">'
+        in xml.text
+    )
+    item = store.post(b"no dicom at all", Accept="application/dicom+json").json()["00081198"][
+        "Value"
+    ][0]
     assert item["00081197"]["Value"] == [272] and item["00091097"]["Value"][0]
 
 
-def test_3_2_a_control_character_in_the_file_leaves_the_xml_answer_well_formed(store: Client) -> None:
+def test_3_2_a_control_character_in_the_file_leaves_the_xml_answer_well_formed(
+    store: Client,
+) -> None:
     answer = store.post(dicom().replace(CT.encode() + b"\0", CT.encode() + b"\1"))
-    assert ElementTree.fromstring(answer.text).findtext(".//DicomAttribute[@tag='00081150']/Value") == CT
+    assert (
+        ElementTree.fromstring(answer.text).findtext(".//DicomAttribute[@tag='00081150']/Value")
+        == CT
+    )
 
 
 def test_3_3_406_when_no_answer_is_acceptable_and_nothing_is_stored(store: Client) -> None:
@@ -129,21 +145,33 @@ def test_3_3_406_when_no_answer_is_acceptable_and_nothing_is_stored(store: Clien
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/json", "text/plain", "multipart/form-data; boundary=x", "multipart/related"]
+    "kind",
+    ["application/json", "text/plain", "multipart/form-data; boundary=x", "multipart/related"],
 )
 def test_3_3_an_unsupported_content_type_is_400_not_415(store: Client, kind: str) -> None:
     assert store.post(dicom(), kind).status_code == 400
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"no boundary", multipart([({}, b"x")])[:-30], multipart([({}, b"x")])[:-6], multipart([])]
+    "body",
+    [
+        b"",
+        b"no boundary",
+        multipart([({}, b"x")])[:-30],
+        multipart([({}, b"x")])[:-6],
+        multipart([]),
+    ],
 )
 def test_3_3_a_malformed_or_cut_multipart_body_is_400(store: Client, body: bytes) -> None:
     assert store.post(body, WHOLE).status_code == 400
 
 
-def test_3_3_one_bad_instance_among_good_ones_is_409_and_the_good_ones_are_stored(store: Client) -> None:
-    answer = store.post_parts([dicom(), b"broken", dicom(instance="5")], Accept="application/dicom+json")
+def test_3_3_one_bad_instance_among_good_ones_is_409_and_the_good_ones_are_stored(
+    store: Client,
+) -> None:
+    answer = store.post_parts(
+        [dicom(), b"broken", dicom(instance="5")], Accept="application/dicom+json"
+    )
     assert answer.status_code == 409
     assert len(answer.json()["00081199"]["Value"]) == 2 and len(failures(answer)) == 1
     assert sorted(uids(store.found("instances"), "00080018")) == ["1.2.3.4", "5"]
@@ -155,13 +183,17 @@ def test_3_4_identical_bytes_again_are_200(store: Client) -> None:
     assert len(store.found("instances")) == 1
 
 
-def test_3_4_other_bytes_of_the_same_instance_are_409_already_exists_and_the_first_stays(store: Client) -> None:
+def test_3_4_other_bytes_of_the_same_instance_are_409_already_exists_and_the_first_stays(
+    store: Client,
+) -> None:
     store.stored(dicom())
     answer = store.post(dicom(PatientID="P2"))
     ((reason, detail),) = failures(answer)
     assert answer.status_code == 409 and reason == "272"
     assert "already exists" in detail and "checksum mismatch" in detail
-    assert f"{store.web}/studies/1.2</Value>" in answer.text  # the top-level RetrieveURL stays on failure
+    assert (
+        f"{store.web}/studies/1.2</Value>" in answer.text
+    )  # the top-level RetrieveURL stays on failure
     assert store.found("studies")[0]["00100020"]["Value"] == ["P1"]
 
 
@@ -199,7 +231,9 @@ def test_3_5_nothing_goes_into_a_study_that_is_being_deleted(start: object) -> N
     name = client.delete("studies/1.2").json()["name"]
     blocked = client.post(dicom(instance="6"))
     assert blocked.status_code == 409 and failures(blocked)
-    assert client.post(dicom("1.20", "1.20.3", "7")).status_code == 200, "another study whose UID begins the same"
+    assert client.post(dicom("1.20", "1.20.3", "7")).status_code == 200, (
+        "another study whose UID begins the same"
+    )
     deadline = time.monotonic() + 20
     while not client.operation(name).get("done"):
         assert time.monotonic() < deadline
@@ -207,11 +241,22 @@ def test_3_5_nothing_goes_into_a_study_that_is_being_deleted(start: object) -> N
 
 
 def test_5_5_and_3_1_japanese_and_arabic_names(store: Client) -> None:
-    japanese = dicom(SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう")
-    arabic = dicom("2.2", "2.3", "2.4", SpecificCharacterSet="ISO_IR 127", PatientName="قباني^لنزار")
+    japanese = dicom(
+        SpecificCharacterSet=["", "ISO 2022 IR 87"],
+        PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう",
+    )
+    arabic = dicom(
+        "2.2", "2.3", "2.4", SpecificCharacterSet="ISO_IR 127", PatientName="قباني^لنزار"
+    )
     store.stored(japanese, arabic)
-    names = {uid: item["00100010"]["Value"][0] for item in store.found("studies") for uid in uids([item])}
-    assert names["1.2"] == {"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎", "Phonetic": "やまだ^たろう"}
+    names = {
+        uid: item["00100010"]["Value"][0] for item in store.found("studies") for uid in uids([item])
+    }
+    assert names["1.2"] == {
+        "Alphabetic": "Yamada^Tarou",
+        "Ideographic": "山田^太郎",
+        "Phonetic": "やまだ^たろう",
+    }
     assert names["2.2"] == {"Alphabetic": "قباني^لنزار"}
     assert uids(store.found("studies", PatientName="قباني^لنزار")) == ["2.2"]
     assert uids(store.found("studies", PatientName="山田^太郎")) == ["1.2"]
@@ -231,4 +276,9 @@ def test_3_1_every_bundled_file_that_is_dicom_comes_back_as_it_was(store: Client
         assert store.get(f"{url}/metadata").status_code == 200, path.name
         assert store.http.delete(url).json() == {}
     broken = {name for name, detail in refused if "UID is missing" not in detail}
-    assert broken == {"rtplan_truncated.dcm", "MR_truncated.dcm", "no_meta.dcm", "ExplVR_BigEndNoMeta.dcm"}
+    assert broken == {
+        "rtplan_truncated.dcm",
+        "MR_truncated.dcm",
+        "no_meta.dcm",
+        "ExplVR_BigEndNoMeta.dcm",
+    }

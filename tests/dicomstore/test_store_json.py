@@ -24,7 +24,9 @@ def jpeg(array: Any) -> bytes:
     return file.getvalue()
 
 
-def metadata(syntax: str = JPEG + "50", rows: int = 16, columns: int = 24, **more: Any) -> dict[str, Any]:
+def metadata(
+    syntax: str = JPEG + "50", rows: int = 16, columns: int = 24, **more: Any
+) -> dict[str, Any]:
     """The how-to's template, for one grey sample."""
     found = {
         "00020010": {"vr": "UI", "Value": [syntax]},
@@ -51,10 +53,15 @@ def metadata(syntax: str = JPEG + "50", rows: int = 16, columns: int = 24, **mor
 TYPE = "application/dicom+json; transfer-syntax=" + ELE
 
 
-def send(store: Client, datasets: Any, *parts: tuple[str, str, bytes], kind: str = TYPE, **headers: str) -> Any:
-    """POST data sets and (Content-Location, Content-Type, bytes) parts; `kind` is the first part's Content-Type."""
+def send(
+    store: Client, datasets: Any, *parts: tuple[str, str, bytes], kind: str = TYPE, **headers: str
+) -> Any:
+    """POST data sets and (Content-Location, Content-Type, bytes) parts; `kind` is the first part's
+    Content-Type."""
     first = ({"Content-Type": kind}, as_json(datasets))
-    rest = [({"Content-Location": where, "Content-Type": kind}, data) for where, kind, data in parts]
+    rest = [
+        ({"Content-Location": where, "Content-Type": kind}, data) for where, kind, data in parts
+    ]
     return store.post(multipart([first, *rest]), KIND, **headers)
 
 
@@ -66,30 +73,52 @@ def fetched(store: Client) -> pydicom.Dataset:
 
 def test_3_1_jpeg_becomes_a_file_that_decodes_to_the_image_sent(store: Client) -> None:
     picture = jpeg(gradient())
-    answer = send(store, [metadata()], ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", picture))
+    answer = send(
+        store, [metadata()], ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", picture)
+    )
     assert answer.status_code == 200 and "RetrieveURL" in answer.text
     ds = fetched(store)
     assert ds.file_meta.TransferSyntaxUID == JPEG + "50" and ds.PatientName == "Müller^Jörg"
     other = np.asarray(Image.open(io.BytesIO(picture)))
-    assert np.allclose(ds.pixel_array.astype(int), other, atol=2), "two decoders, each within the rounding JPEG allows"
-    frames = store.get(PATH + "/frames/1", 'multipart/related; type="image/jpeg"; transfer-syntax=' + JPEG + "50")
+    assert np.allclose(ds.pixel_array.astype(int), other, atol=2), (
+        "two decoders, each within the rounding JPEG allows"
+    )
+    frames = store.get(
+        PATH + "/frames/1", 'multipart/related; type="image/jpeg"; transfer-syntax=' + JPEG + "50"
+    )
     assert picture in frames.content
 
 
 @pytest.mark.parametrize(
     ("syntax", "kind"),
-    [(JPEG + "80", "image/jls"), (JPEG + "90", "image/jp2"), ("1.2.840.10008.1.2.5", "image/dicom-rle")],
+    [
+        (JPEG + "80", "image/jls"),
+        (JPEG + "90", "image/jp2"),
+        ("1.2.840.10008.1.2.5", "image/dicom-rle"),
+    ],
 )
-def test_3_1_other_compressed_parts_decode_to_the_image_sent(store: Client, syntax: str, kind: str) -> None:
+def test_3_1_other_compressed_parts_decode_to_the_image_sent(
+    store: Client, syntax: str, kind: str
+) -> None:
     array = gradient(64, 64)
-    about: dict[str, Any] = {"rows": 64, "columns": 64, "samples_per_pixel": 1, "bits_allocated": 8, "bits_stored": 8}
+    about: dict[str, Any] = {
+        "rows": 64,
+        "columns": 64,
+        "samples_per_pixel": 1,
+        "bits_allocated": 8,
+        "bits_stored": 8,
+    }
     more: dict[str, Any] = {
         "pixel_representation": 0,
         "photometric_interpretation": "MONOCHROME2",
         "number_of_frames": 1,
     }
     data = get_encoder(UID(syntax)).encode(array, **about, **more)
-    answer = send(store, [metadata(syntax, 64, 64)], ("jpeg-image", f"{kind}; transfer-syntax={syntax}", bytes(data)))
+    answer = send(
+        store,
+        [metadata(syntax, 64, 64)],
+        ("jpeg-image", f"{kind}; transfer-syntax={syntax}", bytes(data)),
+    )
     assert answer.status_code == 200, answer.text
     assert np.array_equal(fetched(store).pixel_array, array)
 
@@ -97,7 +126,9 @@ def test_3_1_other_compressed_parts_decode_to_the_image_sent(store: Client, synt
 @pytest.mark.parametrize("syntax", [ELE, "1.2.840.10008.1.2"])
 def test_3_1_raw_pixels(store: Client, syntax: str) -> None:
     array = gradient(3, 5)  # an odd number of bytes: padded
-    answer = send(store, [metadata(syntax, 3, 5)], ("jpeg-image", "application/octet-stream", array.tobytes()))
+    answer = send(
+        store, [metadata(syntax, 3, 5)], ("jpeg-image", "application/octet-stream", array.tobytes())
+    )
     assert answer.status_code == 200, answer.text
     assert np.array_equal(fetched(store).pixel_array, array)
 
@@ -116,22 +147,36 @@ def test_3_1_attributes_after_the_bulk_one_and_inline_binary(store: Client) -> N
 
 def test_3_1_several_instances_in_one_request(store: Client) -> None:
     one, two = metadata(), metadata()
-    two["00080018"], two["7FE00010"] = {"vr": "UI", "Value": ["1.5.1.2"]}, {"vr": "OB", "BulkDataURI": "other"}
+    two["00080018"], two["7FE00010"] = (
+        {"vr": "UI", "Value": ["1.5.1.2"]},
+        {"vr": "OB", "BulkDataURI": "other"},
+    )
     picture = jpeg(gradient())
     kind = f"image/jpeg; transfer-syntax={JPEG}50"
-    assert send(store, [one, two], ("other", kind, picture), ("jpeg-image", kind, picture)).status_code == 200
+    assert (
+        send(store, [one, two], ("other", kind, picture), ("jpeg-image", kind, picture)).status_code
+        == 200
+    )
     assert len(store.found("instances")) == 2
 
 
 def test_3_1_a_bulk_data_uri_is_unique_across_the_request(store: Client) -> None:
     one, two = metadata(), metadata()
     two["00080018"] = {"vr": "UI", "Value": ["1.5.1.2"]}
-    answer = send(store, [one, two], ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", jpeg(gradient())))
-    assert answer.status_code == 409 and len(failures(answer)) == 1 and "unique" in failures(answer)[0][1]
+    answer = send(
+        store, [one, two], ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", jpeg(gradient()))
+    )
+    assert (
+        answer.status_code == 409
+        and len(failures(answer)) == 1
+        and "unique" in failures(answer)[0][1]
+    )
 
 
 def test_3_1_an_instance_without_pixels_needs_no_part(store: Client) -> None:
-    data = {tag: element for tag, element in metadata(ELE).items() if tag[:4] not in ("0028", "7FE0")}
+    data = {
+        tag: element for tag, element in metadata(ELE).items() if tag[:4] not in ("0028", "7FE0")
+    }
     assert send(store, [data]).status_code == 200
 
 
@@ -168,7 +213,10 @@ def broken(change: str) -> dict[str, Any]:
         data["00880200"] = {"vr": "SQ", "Value": [{"7FE00010": data.pop("7FE00010")}]}
     elif change == "nested too deep":
         for _ in range(250):
-            data["00400275"] = {"vr": "SQ", "Value": [{"00400275": data.get("00400275", {"vr": "SQ"})}]}
+            data["00400275"] = {
+                "vr": "SQ",
+                "Value": [{"00400275": data.get("00400275", {"vr": "SQ"})}],
+            }
     elif change == "no data set tag":
         data["zz"] = {"vr": "OB"}
     elif change == "no such vr":
@@ -185,7 +233,13 @@ def broken(change: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change",
     [
-        *("two bulk attributes", "inline pixels", "no such part", "other character set", "not a data set"),
+        *(
+            "two bulk attributes",
+            "inline pixels",
+            "no such part",
+            "other character set",
+            "not a data set",
+        ),
         *(
             "a class that is null",
             "a class that is no text",
@@ -195,13 +249,22 @@ def broken(change: str) -> dict[str, Any]:
             "a keyword",
             "a URI in an item",
         ),
-        *("nested too deep", "too large a number", "an item that is none", "no data set tag", "no vr", "no such vr"),
+        *(
+            "nested too deep",
+            "too large a number",
+            "an item that is none",
+            "no data set tag",
+            "no vr",
+            "no such vr",
+        ),
         *("syntax 1.2.840.10008.1.2.2", "syntax 1.2.840.10008.1.2.1.99", "syntax " + JPEG + "90"),
         *("00020010", "00080005", "00080016", "00080018", "0020000D", "0020000E"),
     ],
 )
 def test_3_1_a_data_set_that_breaks_a_rule_fails_alone(store: Client, change: str) -> None:
-    good = {tag: element for tag, element in metadata(ELE).items() if tag[:4] not in ("0028", "7FE0")}
+    good = {
+        tag: element for tag, element in metadata(ELE).items() if tag[:4] not in ("0028", "7FE0")
+    }
     good["00080018"] = {"vr": "UI", "Value": ["1.5.1.9"]}
     part = ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", jpeg(gradient()))
     parts = [] if change in ("inline pixels", "no such part", "a URI that is a list") else [part]
@@ -210,14 +273,26 @@ def test_3_1_a_data_set_that_breaks_a_rule_fails_alone(store: Client, change: st
     assert len(store.found("instances")) == 1
 
 
-@pytest.mark.parametrize("first", [b"not json", b'{"no": "array"}', b"[1]", b'[{"00080018": 5}]', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "first", [b"not json", b'{"no": "array"}', b"[1]", b'[{"00080018": 5}]', b"\xff\xfe"]
+)
 def test_3_1_a_first_part_that_is_no_array_of_data_sets_is_400(store: Client, first: bytes) -> None:
-    assert store.post(multipart([({"Content-Type": "application/dicom+json"}, first)]), KIND).status_code == 400
+    assert (
+        store.post(
+            multipart([({"Content-Type": "application/dicom+json"}, first)]), KIND
+        ).status_code
+        == 400
+    )
 
 
 def test_3_1_json_nested_without_end_is_400(store: Client) -> None:
     first = b"[" * 100_000
-    assert store.post(multipart([({"Content-Type": "application/dicom+json"}, first)]), KIND).status_code == 400
+    assert (
+        store.post(
+            multipart([({"Content-Type": "application/dicom+json"}, first)]), KIND
+        ).status_code
+        == 400
+    )
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/json; transfer-syntax=" + ELE, ""])
@@ -234,9 +309,16 @@ def test_3_1_inline_binary_needs_a_transfer_syntax_in_the_first_part(store: Clie
 
 
 @pytest.mark.parametrize("location", ["other", "JPEG-IMAGE", ""])
-def test_3_1_a_part_that_no_data_set_names_is_400_and_nothing_is_stored(store: Client, location: str) -> None:
+def test_3_1_a_part_that_no_data_set_names_is_400_and_nothing_is_stored(
+    store: Client, location: str
+) -> None:
     kind = f"image/jpeg; transfer-syntax={JPEG}50"
-    answer = send(store, [metadata()], ("jpeg-image", kind, jpeg(gradient())), (location, kind, b"would be lost"))
+    answer = send(
+        store,
+        [metadata()],
+        ("jpeg-image", kind, jpeg(gradient())),
+        (location, kind, b"would be lost"),
+    )
     assert answer.status_code == 400 and store.found("instances") == []
 
 
@@ -244,4 +326,6 @@ def test_3_4_the_same_json_and_image_again_are_200_and_another_image_409(store: 
     kind = f"image/jpeg; transfer-syntax={JPEG}50"
     for _ in range(2):
         assert send(store, [metadata()], ("jpeg-image", kind, jpeg(gradient()))).status_code == 200
-    assert send(store, [metadata()], ("jpeg-image", kind, jpeg(gradient()[::-1]))).status_code == 409
+    assert (
+        send(store, [metadata()], ("jpeg-image", kind, jpeg(gradient()[::-1]))).status_code == 409
+    )

@@ -11,7 +11,9 @@ from infra.local.clients import Watch
 from infra.local.stack import Stack
 from infra.local.topology import Overrides
 
-QUICK = Overrides(minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, ledger_max_duration_s=1)
+QUICK = Overrides(
+    minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, ledger_max_duration_s=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,9 @@ class Seen:
         self._watch = watch
         self.records: list[dict[str, Any]] = []
 
-    def until(self, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 60) -> list[dict[str, Any]]:
+    def until(
+        self, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 60
+    ) -> list[dict[str, Any]]:
         """Every record so far, once there are enough.
 
         Raises:
@@ -51,7 +55,9 @@ class Seen:
 
     def answer(self, request_id: str, timeout_s: float = 60) -> dict[str, Any]:
         """The record of a command."""
-        found = self.until(lambda records: any(r.get("request_id") == request_id for r in records), timeout_s)
+        found = self.until(
+            lambda records: any(r.get("request_id") == request_id for r in records), timeout_s
+        )
         return next(record for record in found if record.get("request_id") == request_id)
 
 
@@ -69,5 +75,12 @@ def scans() -> dict[str, Path]:
     import pydicom
 
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
-    names = ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "rtplan.dcm", "SC_rgb_rle.dcm", "US1_J2KI.dcm")
+    names = (
+        "CT_small.dcm",
+        "MR_small.dcm",
+        "JPEG2000.dcm",
+        "rtplan.dcm",
+        "SC_rgb_rle.dcm",
+        "US1_J2KI.dcm",
+    )
     return {name: folder / name for name in names}

@@ -41,7 +41,9 @@ def records(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_the_life_of_a_scan(stack: Stack, helper: Helper, scans: dict[str, Path], tmp_path: Path) -> None:
+def test_the_life_of_a_scan(
+    stack: Stack, helper: Helper, scans: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "night" / "deep").mkdir(parents=True)
     (tmp_path / "night" / "deep" / "one").write_bytes(scans["CT_small.dcm"].read_bytes())
     (tmp_path / "night" / "two.dcm").write_bytes(scans["MR_small.dcm"].read_bytes())
@@ -72,15 +74,21 @@ def test_the_life_of_a_scan(stack: Stack, helper: Helper, scans: dict[str, Path]
     assert len(records(helper("outcomes", "--json", "--limit", "3"))) == 3
 
 
-def test_a_zip_and_a_delete_of_what_is_too_new(stack: Stack, helper: Helper, scans: dict[str, Path]) -> None:
+def test_a_zip_and_a_delete_of_what_is_too_new(
+    stack: Stack, helper: Helper, scans: dict[str, Path]
+) -> None:
     (stored,) = records(helper("upload", str(scans["rtplan.dcm"]), "--json"))
     path = f"studies/{stored['study']}"
-    exported = helper("export", path, "--to", "gs://dicom-export/zipped", "--format", "zip", "--json")
+    exported = helper(
+        "export", path, "--to", "gs://dicom-export/zipped", "--format", "zip", "--json"
+    )
     assert [record["outcome"] for record in records(exported)] == ["exported"]
     assert stack.buckets.exists("dicom-export", f"zipped/{stored['study']}.zip")
     refused = helper("delete", path, "--stored-before", "2000-01-01T00:00:00Z", "--json")
     assert [record["outcome"] for record in records(refused)] == ["rejected"]
-    (deleted,) = records(helper("delete", path, "--stored-before", "2100-01-01T00:00:00Z", "--json"))
+    (deleted,) = records(
+        helper("delete", path, "--stored-before", "2100-01-01T00:00:00Z", "--json")
+    )
     assert deleted["outcome"] == "deleted"
 
 
@@ -94,21 +102,29 @@ def test_the_dicom_store_reads_lists_from_the_bucket_server(
         "filterConfig": {"resourcePathsGcsUri": "gs://dicom-export/lists/cold"},
     }
     web = stack.addresses.dicomweb_url
-    answer = requests.post(f"{web.removesuffix('/dicomWeb')}:setBlobStorageSettings", json=body, timeout=60)
+    answer = requests.post(
+        f"{web.removesuffix('/dicomWeb')}:setBlobStorageSettings", json=body, timeout=60
+    )
     assert answer.status_code == 200, answer.text
     path = f"studies/{stored['study']}/series/{stored['series']}/instances/{stored['instance']}"
     info = requests.get(f"{web}/{path}:getStorageInfo", timeout=60).json()
     assert info["blobStorageInfo"]["storageClass"] == "COLDLINE"
 
 
-def test_an_archive_shows_every_member_and_itself(helper: Helper, scans: dict[str, Path], tmp_path: Path) -> None:
+def test_an_archive_shows_every_member_and_itself(
+    helper: Helper, scans: dict[str, Path], tmp_path: Path
+) -> None:
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         for name in ("rtplan.dcm", "SC_rgb_rle.dcm"):
             archive.write(scans[name], name)
     done = helper("upload", str(tmp_path / "two.zip"), "--json")
     assert done.returncode == 0, done.stdout
     assert [record.get("member", "") for record in records(done)][-1] == ""
-    assert {record.get("member", "") for record in records(done)} == {"rtplan.dcm", "SC_rgb_rle.dcm", ""}
+    assert {record.get("member", "") for record in records(done)} == {
+        "rtplan.dcm",
+        "SC_rgb_rle.dcm",
+        "",
+    }
 
 
 def test_what_goes_wrong_has_a_status_and_one_line(helper: Helper, tmp_path: Path) -> None:
@@ -138,7 +154,16 @@ def test_no_wait(helper: Helper, scans: dict[str, Path]) -> None:
 
 
 def test_outcomes_follow(stack: Stack, scans: dict[str, Path]) -> None:
-    command = [sys.executable, "-m", "infra.local", "outcomes", "--follow", "--json", "--data", str(stack.data)]
+    command = [
+        sys.executable,
+        "-m",
+        "infra.local",
+        "outcomes",
+        "--follow",
+        "--json",
+        "--data",
+        str(stack.data),
+    ]
 
     def watched() -> bool:
         return any(f"/{Watch.PREFIX}" in name for name in stack.pubsub.subscriptions("local"))
@@ -165,7 +190,9 @@ def test_env(stack: Stack, helper: Helper) -> None:
     command = shlex.join([sys.executable, "-m", "infra.local", "env", "--data", str(stack.data)])
     shell = f'eval "$({command})"; echo $DICOM_STORE'
     environment = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        ["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
     assert done.stdout.strip() == stack.env["DICOM_STORE"]
 
 

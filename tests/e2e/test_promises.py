@@ -1,4 +1,5 @@
-"""What the README promises, end to end: bucket, topics, functions and DICOM store, all over real sockets."""
+"""What the README promises, end to end: bucket, topics, functions and DICOM store, all over real
+sockets."""
 
 import json
 import threading
@@ -48,11 +49,17 @@ def new_study() -> str:
     return f"2.25.{uuid.uuid4().int}"
 
 
-def notification(stack: Stack, name: str, generation: int, size: int) -> tuple[bytes, dict[str, str]]:
+def notification(
+    stack: Stack, name: str, generation: int, size: int
+) -> tuple[bytes, dict[str, str]]:
     """The event that the bucket sent, to send it again."""
     bucket = stack.topology.buckets["landing"]
     resource = {"bucket": bucket, "name": name, "generation": str(generation), "size": str(size)}
-    return json.dumps(resource).encode(), {"eventType": "OBJECT_FINALIZE", "bucketId": bucket, "objectId": name}
+    return json.dumps(resource).encode(), {
+        "eventType": "OBJECT_FINALIZE",
+        "bucketId": bucket,
+        "objectId": name,
+    }
 
 
 @pytest.fixture
@@ -67,7 +74,9 @@ def fault(stack: Stack) -> Iterator[Any]:
     requests.delete(admin, timeout=10)
 
 
-@pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "rtplan.dcm", "SC_rgb_rle.dcm"])
+@pytest.mark.parametrize(
+    "name", ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "rtplan.dcm", "SC_rgb_rle.dcm"]
+)
 def test_a_scan_is_stored_found_and_comes_back_byte_for_byte(
     stack: Stack, seen: Seen, scans: dict[str, Path], name: str
 ) -> None:
@@ -87,7 +96,11 @@ def test_an_export_holds_the_stored_bytes_and_a_delete_leaves_nothing(
     data = scan(scans["CT_small.dcm"], study)
     upload(stack, "to-export.dcm", data)
     seen.of("to-export.dcm")
-    export = {"path": f"studies/{study}", "destination": "gs://dicom-export/e2e", "request_id": f"export-{study[-8:]}"}
+    export = {
+        "path": f"studies/{study}",
+        "destination": "gs://dicom-export/e2e",
+        "request_id": f"export-{study[-8:]}",
+    }
     stack.pubsub.publish(stack.topology.topics["exports"], export)
     record = seen.answer(export["request_id"])
     assert record["outcome"] == "exported"
@@ -97,19 +110,26 @@ def test_an_export_holds_the_stored_bytes_and_a_delete_leaves_nothing(
     assert [item["instance"] for item in manifest["objects"]] == [f"{study}.1.1"]
 
     stack.pubsub.publish(
-        stack.topology.topics["deletes"], {"path": f"studies/{study}", "request_id": f"delete-{study[-8:]}"}
+        stack.topology.topics["deletes"],
+        {"path": f"studies/{study}", "request_id": f"delete-{study[-8:]}"},
     )
     assert seen.answer(f"delete-{study[-8:]}")["outcome"] == "deleted"
     assert search(stack, f"studies?StudyInstanceUID={study}") == []
 
 
-def test_what_can_never_be_stored_ends_in_quarantine_with_its_reason(stack: Stack, seen: Seen) -> None:
+def test_what_can_never_be_stored_ends_in_quarantine_with_its_reason(
+    stack: Stack, seen: Seen
+) -> None:
     upload(stack, "notes/readme.txt", b"this is no scan")
     record = seen.of("notes/readme.txt")[0]
     assert (record["outcome"], record["reason"]) == ("rejected", "unsupported_input")
     bucket = stack.topology.buckets["quarantine"]
-    assert stack.buckets.download(bucket, "unsupported_input/notes/readme.txt") == b"this is no scan"
-    assert [o["name"] for o in stack.buckets.objects(bucket, "unsupported_input/notes/readme.txt")][1:]
+    assert (
+        stack.buckets.download(bucket, "unsupported_input/notes/readme.txt") == b"this is no scan"
+    )
+    assert [o["name"] for o in stack.buckets.objects(bucket, "unsupported_input/notes/readme.txt")][
+        1:
+    ]
 
 
 def test_one_event_five_times_twice_at_once_stores_one_instance(
@@ -120,7 +140,9 @@ def test_one_event_five_times_twice_at_once_stores_one_instance(
     generation = upload(stack, "again.dcm", data)
     event = notification(stack, "again.dcm", generation, len(data))
     topic = stack.topology.topics["uploads"]
-    threads = [threading.Thread(target=stack.pubsub.publish, args=(topic, *event)) for _ in range(2)]
+    threads = [
+        threading.Thread(target=stack.pubsub.publish, args=(topic, *event)) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -139,7 +161,16 @@ def test_a_function_killed_while_it_stores_leaves_one_copy_and_one_outcome(
     study = new_study()
     data = scan(scans["MR_small.dcm"], study)
     # The store has the instance, but the answer does not come before the function is gone.
-    fault({"method": "POST", "path": "studies$", "kind": "slow", "delay_s": 20, "count": 1, "when": "after"})
+    fault(
+        {
+            "method": "POST",
+            "path": "studies$",
+            "kind": "slow",
+            "delay_s": 20,
+            "count": 1,
+            "when": "after",
+        }
+    )
     upload(stack, "killed.dcm", data)
     _until(lambda: search(stack, f"studies/{study}/instances"))
     stack.kill_function("store_upload")
@@ -156,7 +187,9 @@ def _until(condition: Any, timeout_s: float = 30) -> None:
         time.sleep(0.05)
 
 
-def test_no_name_of_a_patient_or_an_object_is_in_any_log(stack: Stack, seen: Seen, scans: dict[str, Path]) -> None:
+def test_no_name_of_a_patient_or_an_object_is_in_any_log(
+    stack: Stack, seen: Seen, scans: dict[str, Path]
+) -> None:
     instance = pydicom.dcmread(scans["CT_small.dcm"])
     upload(stack, "Planted^Patient.dcm", scan(scans["CT_small.dcm"], new_study()))
     upload(stack, "Planted^Broken.dcm", b"\0" * 128 + b"DICM" + b"broken")

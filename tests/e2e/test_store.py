@@ -35,7 +35,10 @@ def test_what_was_dead_lettered_is_replayed_after_the_fix(tmp_path: Path) -> Non
         name = f"projects/local/subscriptions/seen-{uuid.uuid4().hex}"
         with Watch(stack.pubsub, stack.topology.topics["outcomes"], name) as watch:
             stack.buckets.upload(stack.topology.buckets["landing"], "a.dcm", scans.dicom(uids))
-            while ops(stack, "replay", "dead-letters", "--dry-run") != "1 to replay, 1 of store_upload":
+            while (
+                ops(stack, "replay", "dead-letters", "--dry-run")
+                != "1 to replay, 1 of store_upload"
+            ):
                 stack.check()
             requests.delete(faults, timeout=10)
             assert ops(stack, "replay", "dead-letters") == "1 replayed, 1 of store_upload"
@@ -57,12 +60,19 @@ def _until_in_ledger(stack: Stack) -> str:
 def test_memory_does_not_grow_with_the_size(tmp_path: Path) -> None:
     with Stack(tmp_path, functions=[]) as stack:
         small = store_benchmark.upload(stack, "small.dcm", scans.dicom(("1.5", "1.5", "1.5")))
-        instance = store_benchmark.planted(stack, "big.dcm", store_benchmark.big_instance(tmp_path, 128))
+        instance = store_benchmark.planted(
+            stack, "big.dcm", store_benchmark.big_instance(tmp_path, 128)
+        )
         noise = np.random.default_rng(1)
-        archive = store_benchmark.planted(stack, "big.zip", store_benchmark.big_zip(tmp_path, 64, noise))
+        archive = store_benchmark.planted(
+            stack, "big.zip", store_benchmark.big_zip(tmp_path, 64, noise)
+        )
         assert store_benchmark.memory(stack, "instance", instance, small) <= 32
         assert store_benchmark.memory(stack, "zip", archive, small) <= 32
-        assert len(requests.get(f"{stack.addresses.dicomweb_url}/instances", timeout=30).json()) == 128 + 1
+        assert (
+            len(requests.get(f"{stack.addresses.dicomweb_url}/instances", timeout=30).json())
+            == 128 + 1
+        )
 
 
 def test_a_dicom_store_that_is_down_loses_nothing(stack: Stack, seen: Seen) -> None:

@@ -1,4 +1,5 @@
-"""A desk to run deploy.sh at: a copy of what it reads, and stand-ins for gcloud, terraform and curl."""
+"""A desk to run deploy.sh at: a copy of what it reads, and stand-ins for gcloud, terraform and
+curl."""
 
 import json
 import re
@@ -13,9 +14,7 @@ from tests.infra.terraform import ROOT
 
 PROJECT = "demo-project"
 STATE = f"gs://{PROJECT}-dicom-functions-state"
-USED = (
-    "bash cat cp cut date dirname env grep head mkdir mktemp printf rm sed sleep sort tr true touch mv"  # and python3
-)
+USED = "bash cat cp cut date dirname env grep head mkdir mktemp printf rm sed sleep sort tr true touch mv"  # and python3
 
 
 @dataclass
@@ -30,11 +29,14 @@ class Result:
 
     def order(self, *patterns: str) -> list[int]:
         """Where in the run the first call of each kind was made."""
-        return [next(i for i, call in enumerate(self.calls) if re.search(p, call)) for p in patterns]
+        return [
+            next(i for i, call in enumerate(self.calls) if re.search(p, call)) for p in patterns
+        ]
 
 
 class Desk:
-    """A copy of the repository's deployable part, and a PATH on which only stand-ins can be found."""
+    """A copy of the repository's deployable part, and a PATH on which only stand-ins can be
+    found."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.bin, self.cloud = folder / "repository", folder / "bin", folder / "cloud"
@@ -43,7 +45,11 @@ class Desk:
         for name in ("deploy.sh", "main.py", "requirements.txt"):
             shutil.copy(ROOT / name, self.root / name)
         for name in ("ops", "functions", "infra/gcp"):
-            shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__", ".terraform*"))
+            shutil.copytree(
+                ROOT / name,
+                self.root / name,
+                ignore=shutil.ignore_patterns("__pycache__", ".terraform*"),
+            )
         shutil.copy(ROOT / "infra/topology.json", self.root / "infra/topology.json")
         for name in USED.split():
             (self.bin / name).symlink_to(shutil.which(name) or f"/bin/{name}")
@@ -84,8 +90,14 @@ class Desk:
             check=False,
             timeout=150,
         )
-        lines = (self.cloud / "calls").read_text().splitlines() if (self.cloud / "calls").exists() else []
-        result = Result(done.returncode, done.stdout + done.stderr, [json.loads(line)["call"] for line in lines])
+        lines = (
+            (self.cloud / "calls").read_text().splitlines()
+            if (self.cloud / "calls").exists()
+            else []
+        )
+        result = Result(
+            done.returncode, done.stdout + done.stderr, [json.loads(line)["call"] for line in lines]
+        )
         for secret in (stand_ins.TOKEN, stand_ins.IDENTITY):
             assert secret not in result.text
             assert not any(secret in call for call in result.calls)

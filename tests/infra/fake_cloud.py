@@ -1,4 +1,5 @@
-"""A cloud as Terraform would make it: the plan's resources behind Google's REST APIs, as far as the doctor asks."""
+"""A cloud as Terraform would make it: the plan's resources behind Google's REST APIs, as far as the
+doctor asks."""
 
 import json
 import re
@@ -18,7 +19,8 @@ _PREDEFINED: Final = {"roles/pubsub.publisher": ("pubsub.topics.publish",)}
 
 
 class FakeCloud:
-    """Serves `answers` (path to status and JSON) and what accounts may do (`allowed`); tests change both."""
+    """Serves `answers` (path to status and JSON) and what accounts may do (`allowed`); tests change
+    both."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -48,12 +50,19 @@ class FakeCloud:
             "project": PROJECT,
             "region": REGION,
             "dicom_store": STORE,
-            "buckets": {role: f"{PROJECT}-dicom-{role}" for role in ("landing", "quarantine", "export", "ledger")},
+            "buckets": {
+                role: f"{PROJECT}-dicom-{role}"
+                for role in ("landing", "quarantine", "export", "ledger")
+            },
             "search_url": self.base,
             "search_ingress": "ALLOW_ALL",
             "delivery": f"dicom-delivery@{PROJECT}.iam.gserviceaccount.com",
-            "environments": {n: f["service_config"][0]["environment_variables"] for n, f in names.items()},
-            "accounts": {n: f["service_config"][0]["service_account_email"] for n, f in names.items()},
+            "environments": {
+                n: f["service_config"][0]["environment_variables"] for n, f in names.items()
+            },
+            "accounts": {
+                n: f["service_config"][0]["service_account_email"] for n, f in names.items()
+            },
             "endpoints": bare.__dict__,
         }
 
@@ -65,8 +74,15 @@ class FakeCloud:
             self.answers[f"/storage/v1/b/{name}"] = (200, {"name": name, "iamConfiguration": rules})
         ((_, notice),) = self.plan.resources("google_storage_notification")
         topic = f"//pubsub.googleapis.com/projects/{PROJECT}/topics/dicom-uploads"
-        item = {"topic": topic, "event_types": notice["event_types"], "payload_format": notice["payload_format"]}
-        self.answers[f"/storage/v1/b/{notice['bucket']}/notificationConfigs"] = (200, {"items": [item]})
+        item = {
+            "topic": topic,
+            "event_types": notice["event_types"],
+            "payload_format": notice["payload_format"],
+        }
+        self.answers[f"/storage/v1/b/{notice['bucket']}/notificationConfigs"] = (
+            200,
+            {"items": [item]},
+        )
 
     def _pubsub(self) -> None:
         base = f"/v1/projects/{PROJECT}"
@@ -98,7 +114,9 @@ class FakeCloud:
                 account, f"{account}@{PROJECT}.iam.gserviceaccount.com"
             )
             for role in allowed:
-                bindings.setdefault(resource, []).append({"role": role, "members": [f"serviceAccount:{member}"]})
+                bindings.setdefault(resource, []).append(
+                    {"role": role, "members": [f"serviceAccount:{member}"]}
+                )
         for resource, found in bindings.items():
             version = "v2" if "/services/" in resource else "v1"
             self.answers[f"/{version}/{resource}:getIamPolicy"] = (200, {"bindings": found})
@@ -128,7 +146,9 @@ class FakeCloud:
 
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, found = cloud.answer(self.command, self.path, body, self.headers.get("Authorization", ""))
+                status, found = cloud.answer(
+                    self.command, self.path, body, self.headers.get("Authorization", "")
+                )
                 data = json.dumps(found).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
@@ -151,7 +171,8 @@ def _healthcare(short: str) -> str:
 
 
 def _subscription(name: str, planned: dict[str, Any]) -> dict[str, Any]:
-    """As the REST API has it. Topics and URLs, which the plan does not know yet, are as the references say."""
+    """As the REST API has it. Topics and URLs, which the plan does not know yet, are as the
+    references say."""
     hold = not planned["dead_letter_policy"]
     family = "dicom-" + name.split("-")[1]
     found: dict[str, Any] = {
@@ -165,11 +186,17 @@ def _subscription(name: str, planned: dict[str, Any]) -> dict[str, Any]:
         topic = f"projects/{PROJECT}/topics/{family}-dead"
         found["deadLetterPolicy"] = {"deadLetterTopic": topic, "maxDeliveryAttempts": attempts}
     for retry in planned["retry_policy"]:
-        backoff = {"minimumBackoff": retry["minimum_backoff"], "maximumBackoff": retry["maximum_backoff"]}
+        backoff = {
+            "minimumBackoff": retry["minimum_backoff"],
+            "maximumBackoff": retry["maximum_backoff"],
+        }
         found["retryPolicy"] = backoff
     for push in planned["push_config"]:
         email = push["oidc_token"][0]["service_account_email"]
-        found["pushConfig"] = {"pushEndpoint": "https://x", "oidcToken": {"serviceAccountEmail": email}}
+        found["pushConfig"] = {
+            "pushEndpoint": "https://x",
+            "oidcToken": {"serviceAccountEmail": email},
+        }
     for storage in planned["cloud_storage_config"]:
         found["cloudStorageConfig"] = {"bucket": storage["bucket"], "state": "ACTIVE"}
     return found

@@ -86,7 +86,11 @@ def _account(member: str) -> str:
     email = member.partition(":")[2]
     agent = re.fullmatch(r"service-\d+@(gcp-sa-|gs-)([a-z-]+)\.iam\.gserviceaccount\.com", email)
     if agent:
-        return {"pubsub": "Pub/Sub", "project-accounts": "Cloud Storage", "healthcare": "Healthcare"}[agent[2]]
+        return {
+            "pubsub": "Pub/Sub",
+            "project-accounts": "Cloud Storage",
+            "healthcare": "Healthcare",
+        }[agent[2]]
     return email.partition("@")[0]
 
 

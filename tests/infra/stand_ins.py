@@ -1,7 +1,8 @@
-"""Stand-ins for gcloud, terraform and curl: they record how they were called and play a small cloud in a folder.
+"""Stand-ins for gcloud, terraform and curl: they record how they were called and play a small cloud
+in a folder.
 
-STAND_INS is the folder; FAIL there is a JSON list of patterns of calls that are to fail, SAY an object of patterns and
-what is to be answered instead.
+STAND_INS is the folder; FAIL there is a JSON list of patterns of calls that are to fail, SAY an
+object of patterns and what is to be answered instead.
 """
 
 import base64
@@ -17,7 +18,10 @@ IDENTITY: Final = "eyJ.the-identity-token"
 SEARCH_URL: Final = "https://dicom-search.a.run.app"
 RESOURCES: Final = (
     ("google_healthcare_dataset.this[0]", "projects/p/locations/r/datasets/d"),
-    ('google_project_iam_custom_role.roles["dicomStoreReader"]', "projects/p/roles/dicomStoreReader"),
+    (
+        'google_project_iam_custom_role.roles["dicomStoreReader"]',
+        "projects/p/roles/dicomStoreReader",
+    ),
     ('google_storage_bucket.data["landing"]', "p-dicom-landing"),
     ("google_pubsub_topic.outcomes", "projects/p/topics/dicom-outcomes"),
 )
@@ -62,7 +66,8 @@ def gcloud(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
         "projects describe": "123456789012",
         "billing projects describe": "True",
         "services list": "\n".join(
-            f"{name}.googleapis.com" for name in ("cloudresourcemanager", "iam", "serviceusage", "storage")
+            f"{name}.googleapis.com"
+            for name in ("cloudresourcemanager", "iam", "serviceusage", "storage")
         ),
     }
     for beginning, answer in fixed.items():
@@ -78,7 +83,10 @@ def gcloud(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
             cloud.put("dropped", arguments[3].split("/", 3)[3].encode())
             cloud.remove("command")
         case ["storage", "cat", path]:
-            found = [file.read_text().rstrip("\n") for file in sorted(cloud.folder.glob(path.rpartition("/")[2]))]
+            found = [
+                file.read_text().rstrip("\n")
+                for file in sorted(cloud.folder.glob(path.rpartition("/")[2]))
+            ]
             return (0, "\n".join(found)) if found else (1, "")
         case ["storage", "rm", path]:
             for file in cloud.folder.glob(path.rpartition("/")[2]):
@@ -87,7 +95,10 @@ def gcloud(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
             cloud.put("command", next(a for a in arguments if a.startswith("--message=")).encode())
         case ["pubsub", "subscriptions", "pull"]:
             return 0, json.dumps(
-                [{"ackId": "a", "message": {"data": base64.b64encode(o).decode()}} for o in outcomes(cloud)]
+                [
+                    {"ackId": "a", "message": {"data": base64.b64encode(o).decode()}}
+                    for o in outcomes(cloud)
+                ]
             )
     return 0, ""
 
@@ -99,7 +110,11 @@ def outcomes(cloud: Cloud) -> list[bytes]:
         command = json.loads(cloud.get("command").decode().partition("=")[2])
         records.append({"outcome": "deleted", "request_id": command["request_id"]})
     elif cloud.has("scan.dcm"):
-        told = {"outcome": "rejected", "reason": "unsupported_input"} if cloud.has("REJECT") else {"outcome": "stored"}
+        told = (
+            {"outcome": "rejected", "reason": "unsupported_input"}
+            if cloud.has("REJECT")
+            else {"outcome": "stored"}
+        )
         records.append({**told, "name": cloud.get("dropped").decode()})
     return [json.dumps(record).encode() for record in records]
 
@@ -121,7 +136,11 @@ def terraform(call: str, _arguments: list[str], cloud: Cloud) -> tuple[int, str]
         cloud.remove("applied")
         cloud.put("state")
     if command.startswith("output"):
-        outputs = {"search_url": SEARCH_URL, "landing_bucket": "p-dicom-landing", "system": json.dumps(SYSTEM)}
+        outputs = {
+            "search_url": SEARCH_URL,
+            "landing_bucket": "p-dicom-landing",
+            "system": json.dumps(SYSTEM),
+        }
         name = command.split()[-1]
         return 0, outputs.get(name, f"<{name}>")
     return _state(command, cloud)
@@ -134,14 +153,19 @@ def _state(command: str, cloud: Cloud) -> tuple[int, str]:
         return 0, "\n".join(addresses)
     if command == "state pull":
         there = any("bucket" in address for address in addresses)
-        instances = [{"attributes": {"location": cloud.get("region").decode().upper()}}] if there else []
+        instances = (
+            [{"attributes": {"location": cloud.get("region").decode().upper()}}] if there else []
+        )
         bucket = {"type": "google_storage_bucket", "name": "data", "instances": instances}
         return 0, json.dumps({"resources": [bucket]}) if addresses else ""
     if command == "show -json":
         resources = [{"address": a, "values": {"id": i}} for a, i in RESOURCES if a in addresses]
         return 0, json.dumps({"values": {"root_module": {"resources": resources}}})
     if command.startswith("state rm "):
-        cloud.put("state", "\n".join(a for a in addresses if a != command.removeprefix("state rm ")).encode())
+        cloud.put(
+            "state",
+            "\n".join(a for a in addresses if a != command.removeprefix("state rm ")).encode(),
+        )
     if command.startswith("import "):
         cloud.put("state", "\n".join([*addresses, command.split()[-2]]).encode())
     return 0, ""
@@ -166,16 +190,24 @@ def main() -> None:
     folder = Path(os.environ["STAND_INS"])
     call = " ".join(arguments)
     with (folder / "calls").open("a") as calls:
-        line = {"call": f"{program} {call}", "token": os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN", "")}
+        line = {
+            "call": f"{program} {call}",
+            "token": os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN", ""),
+        }
         calls.write(json.dumps(line) + "\n")
     for pattern, answer in json.loads((folder / "SAY").read_text()).items():
         if re.search(pattern, f"{program} {call}"):
             print(answer)
             return
-    if any(re.search(pattern, f"{program} {call}") for pattern in json.loads((folder / "FAIL").read_text())):
+    if any(
+        re.search(pattern, f"{program} {call}")
+        for pattern in json.loads((folder / "FAIL").read_text())
+    ):
         print("the stand-in fails as it was told to", file=sys.stderr)
         sys.exit(1)
-    status, answer = {"gcloud": gcloud, "terraform": terraform, "curl": curl}[program](call, arguments, Cloud(folder))
+    status, answer = {"gcloud": gcloud, "terraform": terraform, "curl": curl}[program](
+        call, arguments, Cloud(folder)
+    )
     if answer:
         print(answer)
     sys.exit(status)

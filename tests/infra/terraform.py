@@ -1,4 +1,5 @@
-"""Runs the real terraform on infra/gcp: with the real providers where they can be had, else with schema-only ones."""
+"""Runs the real terraform on infra/gcp: with the real providers where they can be had, else with
+schema-only ones."""
 
 import functools
 import hashlib
@@ -38,7 +39,8 @@ def why_not() -> str:
 
 
 def _stand_ins() -> Path | None:
-    """The folder of the schema-only providers: TFSCHEMA_HOME, or shared/terraform beside a folder above this one."""
+    """The folder of the schema-only providers: TFSCHEMA_HOME, or shared/terraform beside a folder
+    above this one."""
     homes = [Path(home) for home in [os.environ.get("TFSCHEMA_HOME", "")] if home]
     homes += [parent / "shared" / "terraform" for parent in ROOT.parents]
     return next((home for home in homes if (home / "env.sh").is_file()), None)
@@ -47,10 +49,14 @@ def _stand_ins() -> Path | None:
 @functools.cache
 def environment() -> dict[str, str]:
     """With which terraform finds its providers, and no credentials."""
-    variables = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "GOOGLE_", "CLOUDSDK_"))}
+    variables = {
+        k: v for k, v in os.environ.items() if not k.startswith(("TF_", "GOOGLE_", "CLOUDSDK_"))
+    }
     variables |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "TFSCHEMA_CHECKS": "1"}
     if folder := _stand_ins():
-        done = subprocess.run([folder / "env.sh"], capture_output=True, text=True, check=True, timeout=TIME_LIMIT_S)
+        done = subprocess.run(
+            [folder / "env.sh"], capture_output=True, text=True, check=True, timeout=TIME_LIMIT_S
+        )
         variables |= dict(re.findall(r"([A-Z_]+)='([^']*)'", done.stdout))
     return variables
 
@@ -79,12 +85,19 @@ def run(folder: Path, *arguments: str, **extra: str) -> str:
 
 @functools.cache
 def workspace() -> Path:
-    """A copy of what terraform reads, initialised, with its state on the disk and not in a bucket."""
+    """A copy of what terraform reads, initialised, with its state on the disk and not in a
+    bucket."""
     folder = Path(tempfile.mkdtemp(prefix="terraform-"))
     for name in ("main.py", "requirements.txt"):
         shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "functions", folder / "functions", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(GCP, folder / "infra" / "gcp", ignore=shutil.ignore_patterns(".terraform*", ".build", "*.tfvars"))
+    shutil.copytree(
+        ROOT / "functions", folder / "functions", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copytree(
+        GCP,
+        folder / "infra" / "gcp",
+        ignore=shutil.ignore_patterns(".terraform*", ".build", "*.tfvars"),
+    )
     shutil.copy(ROOT / "infra" / "topology.json", folder / "infra" / "topology.json")
     gcp = folder / "infra" / "gcp"
     (gcp / "backend_override.tf").write_text('terraform {\n  backend "local" {}\n}\n')
@@ -94,7 +107,8 @@ def workspace() -> Path:
 
 @contextmanager
 def applied(*targets: str) -> Iterator[Callable[..., str]]:
-    """Pretend to have applied these resources and what they need, with the defaults, on a state that is thrown away.
+    """Pretend to have applied these resources and what they need, with the defaults, on a state
+    that is thrown away.
 
     Yields:
         What plans them with other variables, and raises TerraformError when that is refused.
@@ -103,19 +117,28 @@ def applied(*targets: str) -> Iterator[Callable[..., str]]:
         pytest.skip("applying without an account takes the schema-only providers (TFSCHEMA_HOME)")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "variables.tfvars.json"
-        arguments = ["-input=false", "-no-color", "-lock=false", f"-state={folder}/state", f"-var-file={file}"]
+        arguments = [
+            "-input=false",
+            "-no-color",
+            "-lock=false",
+            f"-state={folder}/state",
+            f"-var-file={file}",
+        ]
         arguments += [f"-target={target}" for target in targets]
 
         def go(*command: str, **chosen: object) -> str:
             file.write_text(json.dumps({"project": PROJECT, **chosen}))
-            return run(workspace(), *command, *arguments, TFSCHEMA_ALLOW_APPLY="1", TFSCHEMA_CHECKS="0")
+            return run(
+                workspace(), *command, *arguments, TFSCHEMA_ALLOW_APPLY="1", TFSCHEMA_CHECKS="0"
+            )
 
         go("apply", "-auto-approve")
         yield functools.partial(go, "plan")
 
 
 def plan(**variables: object) -> "Plan":
-    """What terraform would make with these variables. Skips the test where only real providers are: they want a login.
+    """What terraform would make with these variables. Skips the test where only real providers are:
+    they want a login.
 
     Raises:
         TerraformError: it refused; the text says why.
@@ -127,7 +150,8 @@ def plan(**variables: object) -> "Plan":
 
 @functools.cache
 def _plan(variables: str) -> "Plan":
-    """From build/plans where this very plan was made before: both workers of a test run make it only once."""
+    """From build/plans where this very plan was made before: both workers of a test run make it
+    only once."""
     name = hashlib.sha256(f"{_contents()} {variables}".encode()).hexdigest()[:32]
     path = ROOT / "build" / "plans" / f"{name}.json"
     if not path.exists():
@@ -143,7 +167,10 @@ def _contents() -> str:
     """The hash of all that a plan follows from."""
     places = (GCP, ROOT / "functions")
     files = [
-        p for place in places for p in place.rglob("*") if p.is_file() and not _UNREAD & set(p.relative_to(ROOT).parts)
+        p
+        for place in places
+        for p in place.rglob("*")
+        if p.is_file() and not _UNREAD & set(p.relative_to(ROOT).parts)
     ]
     files += [ROOT / name for name in ("main.py", "requirements.txt", "infra/topology.json")]
     digest = hashlib.sha256()
@@ -176,7 +203,11 @@ class Plan:
 
     def types(self) -> set[str]:
         """Every type of resource that is made."""
-        return {r["type"] for r in _walk(self._data["planned_values"]["root_module"]) if r["mode"] == "managed"}
+        return {
+            r["type"]
+            for r in _walk(self._data["planned_values"]["root_module"])
+            if r["mode"] == "managed"
+        }
 
     def by_name(self, kind: str) -> dict[str, dict[str, Any]]:
         """Those of a type by their own names."""
@@ -192,7 +223,9 @@ class Plan:
         outer, _, inner = attribute.rpartition(".")
         for prefix, block in _blocks(self._data["configuration"]["root_module"]):
             if block["type"] == kind:
-                expressions = block["expressions"].get(outer, [{}])[0] if outer else block["expressions"]
+                expressions = (
+                    block["expressions"].get(outer, [{}])[0] if outer else block["expressions"]
+                )
                 found[prefix + block["address"]] = expressions.get(inner, {}).get("references", [])
         return found
 

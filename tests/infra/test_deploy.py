@@ -1,4 +1,5 @@
-"""deploy.sh with stand-ins for gcloud, terraform and curl: the happy path, and each way that it can fail."""
+"""deploy.sh with stand-ins for gcloud, terraform and curl: the happy path, and each way that it can
+fail."""
 
 import json
 import os
@@ -20,7 +21,12 @@ def test_shellcheck_finds_nothing() -> None:
     if not shutil.which("shellcheck"):
         pytest.skip("there is no shellcheck here")
     done = subprocess.run(
-        ["shellcheck", "-x", "deploy.sh"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        ["shellcheck", "-x", "deploy.sh"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.stdout == ""
 
@@ -28,7 +34,15 @@ def test_shellcheck_finds_nothing() -> None:
 def test_help_needs_nothing(desk: Desk) -> None:
     done = desk.run("--help")
     assert (done.status, done.calls) == (0, [])
-    for flag in ("--project", "--region", "--plan", "--apply", "--destroy", "--yes", "--skip-smoke-test"):
+    for flag in (
+        "--project",
+        "--region",
+        "--plan",
+        "--apply",
+        "--destroy",
+        "--yes",
+        "--skip-smoke-test",
+    ):
         assert flag in done.text
 
 
@@ -44,7 +58,9 @@ def test_help_needs_nothing(desk: Desk) -> None:
         ("--project", PROJECT, "-x"),
     ],
 )
-def test_a_wrong_command_line_is_refused_before_anything(desk: Desk, arguments: tuple[str, ...]) -> None:
+def test_a_wrong_command_line_is_refused_before_anything(
+    desk: Desk, arguments: tuple[str, ...]
+) -> None:
     done = desk.run(*arguments)
     assert (done.status, done.calls) == (2, [])
     assert "--help" in done.text or "Usage" in done.text
@@ -123,7 +139,9 @@ def test_the_smoke_test_can_be_left_out(desk: Desk) -> None:
 
 
 def test_services_that_come_first_are_enabled(desk: Desk) -> None:
-    done = deploy(desk, "--yes", "--skip-smoke-test", say={"gcloud services list": "storage.googleapis.com"})
+    done = deploy(
+        desk, "--yes", "--skip-smoke-test", say={"gcloud services list": "storage.googleapis.com"}
+    )
     assert done.status == 0
     assert done.called("services enable cloudresourcemanager.* iam.* serviceusage") == 1
     planned = deploy(desk, "--plan", say={"gcloud services list": "storage.googleapis.com"})
@@ -171,10 +189,16 @@ def test_an_old_python_is_named(desk: Desk) -> None:
         ("auth list", "a login to Google Cloud", "gcloud auth login"),
         ("gcloud projects describe", f"the project {PROJECT}", "gcloud projects create"),
         ("billing projects describe", f"billing on {PROJECT}", "gcloud billing projects link"),
-        ("curl .*testIamPermissions", "an answer to which permissions", "gcloud services enable cloudresourcemanager"),
+        (
+            "curl .*testIamPermissions",
+            "an answer to which permissions",
+            "gcloud services enable cloudresourcemanager",
+        ),
     ],
 )
-def test_what_is_missing_is_named_with_how_to_mend_it(desk: Desk, fail: str, what: str, mend: str) -> None:
+def test_what_is_missing_is_named_with_how_to_mend_it(
+    desk: Desk, fail: str, what: str, mend: str
+) -> None:
     done = deploy(desk, "--yes", fail=(fail,))
     assert done.status == 2
     assert f"missing: {what}" in done.text
@@ -187,7 +211,9 @@ def test_billing_that_is_off_is_named(desk: Desk) -> None:
 
 
 def test_every_missing_permission_is_named_with_its_role(desk: Desk) -> None:
-    done = deploy(desk, "--yes", say={"testIamPermissions": '{"permissions": ["pubsub.topics.create"]}'})
+    done = deploy(
+        desk, "--yes", say={"testIamPermissions": '{"permissions": ["pubsub.topics.create"]}'}
+    )
     assert done.status == 2
     assert "missing: the permission pubsub.topics.create" not in done.text
     assert "missing: the permission pubsub.subscriptions.create" in done.text
@@ -195,7 +221,8 @@ def test_every_missing_permission_is_named_with_its_role(desk: Desk) -> None:
     assert done.called("buckets create") == 0
 
 
-# --- each step that can fail -----------------------------------------------------------------------------
+# --- each step that can fail
+# -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -212,21 +239,30 @@ def test_every_missing_permission_is_named_with_its_role(desk: Desk) -> None:
         ("topics publish", "could not order the delete"),
     ],
 )
-def test_a_step_that_fails_ends_the_run_and_the_next_run_goes_on(desk: Desk, fail: str, says: str) -> None:
+def test_a_step_that_fails_ends_the_run_and_the_next_run_goes_on(
+    desk: Desk, fail: str, says: str
+) -> None:
     done = deploy(desk, "--yes", fail=(fail,))
     assert done.status == 1
     assert says in done.text
-    assert done.called("subscriptions delete") == done.called("storage cp .*scan.dcm") or "subscribe" in says
+    assert (
+        done.called("subscriptions delete") == done.called("storage cp .*scan.dcm")
+        or "subscribe" in says
+    )
     again = deploy(desk, "--yes")
     assert again.status == 0, again.text
 
 
-# --- the scan, and the real terraform ---------------------------------------------------------------------------
+# --- the scan, and the real terraform
+# ---------------------------------------------------------------------------
 
 
 def test_the_synthetic_scan_is_valid_dicom(tmp_path: Path) -> None:
     made, other = scan.make(), scan.make()
-    assert len({made.study, made.series, made.instance, other.study, other.series, other.instance}) == 6
+    assert (
+        len({made.study, made.series, made.instance, other.study, other.series, other.instance})
+        == 6
+    )
     path = tmp_path / "scan.dcm"
     path.write_bytes(made.data)
     read = pydicom.dcmread(path)
@@ -241,8 +277,14 @@ def test_the_first_plan_with_the_real_terraform(desk: Desk) -> None:
     terraform.plan()  # skips where only real providers are
     real = shutil.which("terraform")
     assert real
-    variables = {key: value for key, value in terraform.environment().items() if key.startswith(("TF", "CHECKPOINT"))}
-    (desk.bin / "terraform").write_text(f'#!/bin/sh\nPATH="{os.environ["PATH"]}" exec "{real}" "$@"\n')
+    variables = {
+        key: value
+        for key, value in terraform.environment().items()
+        if key.startswith(("TF", "CHECKPOINT"))
+    }
+    (desk.bin / "terraform").write_text(
+        f'#!/bin/sh\nPATH="{os.environ["PATH"]}" exec "{real}" "$@"\n'
+    )
     done = deploy(desk, "--region", "europe-west4", "--plan", more=variables)
     assert done.status == 0, done.text
     text = re.sub("\x1b\\[[0-9;]*m", "", done.text)

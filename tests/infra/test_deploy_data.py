@@ -1,4 +1,5 @@
-"""deploy.sh and what holds data: where it is, what is kept when the system goes, and how it is taken up again."""
+"""deploy.sh and what holds data: where it is, what is kept when the system goes, and how it is
+taken up again."""
 
 import re
 
@@ -24,7 +25,9 @@ def imported(done: Result) -> list[tuple[str, str]]:
 
 
 def test_without_a_region_the_next_run_stays_where_the_data_is(desk: Desk) -> None:
-    assert regions(deploy(desk, "--region", "europe-west4", "--yes", "--skip-smoke-test")) == ["europe-west4"]
+    assert regions(deploy(desk, "--region", "europe-west4", "--yes", "--skip-smoke-test")) == [
+        "europe-west4"
+    ]
     again = deploy(desk, "--yes", "--skip-smoke-test")
     assert (again.status, regions(again)) == (0, ["europe-west4"])
     assert regions(deploy(desk, "--plan")) == ["europe-west4"]
@@ -36,12 +39,16 @@ def test_another_region_than_that_of_the_data_is_refused(desk: Desk, action: str
     done = deploy(desk, action, "--yes", "--region", "us-central1")
     assert (done.status, regions(done)) == (2, [])
     assert "this system is in europe-west4, and its data does not move to us-central1" in done.text
-    (desk.root / "infra/gcp/terraform.tfvars").write_text('labels = {}\nregion  = "asia-east1" # moved\n')
+    (desk.root / "infra/gcp/terraform.tfvars").write_text(
+        'labels = {}\nregion  = "asia-east1" # moved\n'
+    )
     assert "does not move to asia-east1" in deploy(desk, action, "--yes").text
 
 
 def test_the_region_of_the_variables_file_is_used_from_the_start(desk: Desk) -> None:
-    (desk.root / "infra/gcp/terraform.tfvars").write_text('# region = "x"\nregion = "europe-west4"\n')
+    (desk.root / "infra/gcp/terraform.tfvars").write_text(
+        '# region = "x"\nregion = "europe-west4"\n'
+    )
     done = deploy(desk, "--yes", "--skip-smoke-test")
     assert regions(done) == ["europe-west4"]
     assert done.called("buckets create .*--location=europe-west4") == 1
@@ -68,7 +75,9 @@ def test_destroy_keeps_the_data_and_a_later_deployment_takes_it_up_again(desk: D
     assert down.status == 0, down.text
     removed = [call.split(" state rm ")[1] for call in down.calls if " state rm " in call]
     assert sorted(removed) == sorted(address for address, _ in KEPT)
-    order = down.order(f"storage cp .*kept.tsv {STATE}/kept-.*.tsv", "state rm", "destroy .*-auto-approve")
+    order = down.order(
+        f"storage cp .*kept.tsv {STATE}/kept-.*.tsv", "state rm", "destroy .*-auto-approve"
+    )
     assert order == sorted(order)
     planned = deploy(desk, "--plan")
     assert "p-dicom-landing" in planned.text

@@ -1,4 +1,5 @@
-"""The smoke test at the end of deploy.sh: what it proves, what it leaves out, and that it leaves nothing behind."""
+"""The smoke test at the end of deploy.sh: what it proves, what it leaves out, and that it leaves
+nothing behind."""
 
 import json
 from typing import Any
@@ -58,11 +59,19 @@ def test_only_its_own_outcomes_are_watched(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (system("ALLOW_INTERNAL_AND_GCLB"), "not searched: search_ingress is ALLOW_INTERNAL_AND_GCLB"),
-        (system(search={"SEARCH_CALLERS": "a@example.org"}), "not searched: it takes callers in SEARCH_CALLERS only"),
+        (
+            system("ALLOW_INTERNAL_AND_GCLB"),
+            "not searched: search_ingress is ALLOW_INTERNAL_AND_GCLB",
+        ),
+        (
+            system(search={"SEARCH_CALLERS": "a@example.org"}),
+            "not searched: it takes callers in SEARCH_CALLERS only",
+        ),
     ],
 )
-def test_a_search_that_is_closed_to_operators_is_left_out(desk: Desk, settings: dict[str, str], says: str) -> None:
+def test_a_search_that_is_closed_to_operators_is_left_out(
+    desk: Desk, settings: dict[str, str], says: str
+) -> None:
     done = deploy(desk, "--yes", say=settings)
     assert done.status == 0, done.text
     assert says in done.text

@@ -1,4 +1,5 @@
-"""The doctor, on the local stack with everything in it, and on a cloud as Terraform would make it."""
+"""The doctor, on the local stack with everything in it, and on a cloud as Terraform would make
+it."""
 
 import json
 import subprocess
@@ -20,14 +21,20 @@ from tests.infra.fake_cloud import SERVICES, STORE, FakeCloud
 from tests.infra.terraform import PROJECT, ROOT
 from tests.infra.test_terraform import EVERYTHING
 
-QUICK = Overrides(minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, ledger_max_duration_s=1)
+QUICK = Overrides(
+    minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, ledger_max_duration_s=1
+)
 needs_terraform = pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
 
 
-def doctor(file: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, str]]]:
+def doctor(
+    file: Path, *arguments: str, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, list[dict[str, str]]]:
     """Exit status and findings."""
     capsys.readouterr()
-    status = ops_main.main(["doctor", "--system", str(file), "--json", "--timeout", "60", *arguments])
+    status = ops_main.main(
+        ["doctor", "--system", str(file), "--json", "--timeout", "60", *arguments]
+    )
     return status, json.loads(capsys.readouterr().out)
 
 
@@ -37,7 +44,8 @@ def failed(findings: list[dict[str, str]]) -> list[tuple[str, str, str]]:
     return [(f["check"], f["subject"], f["detail"]) for f in findings if f["status"] == "failed"]
 
 
-# --- the local stack ---------------------------------------------------------------------------------
+# --- the local stack
+# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +68,18 @@ def test_a_healthy_stack_is_healthy_and_the_probe_leaves_nothing_behind(
 
 
 def test_the_table_is_for_people(stack: Stack) -> None:
-    command = [sys.executable, "-m", "ops", "doctor", "--no-probe", "--system", str(stack.data / "stack.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    command = [
+        sys.executable,
+        "-m",
+        "ops",
+        "doctor",
+        "--no-probe",
+        "--system",
+        str(stack.data / "stack.json"),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0
     assert "ok      bucket        dicom-landing" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("the local stack: ")
@@ -75,7 +93,9 @@ def spoilt(tmp_path: Path) -> Iterator[Stack]:
         yield running
 
 
-def test_what_is_broken_in_the_stack_is_named(spoilt: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_broken_in_the_stack_is_named(
+    spoilt: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = spoilt.data / "stack.json"
     spoilt.pubsub.delete_subscription("projects/local/subscriptions/dicom-exports-export")
     spoilt.pubsub.publish("projects/local/topics/dicom-deletes-dead", b"{}")
@@ -94,7 +114,9 @@ def test_what_is_broken_in_the_stack_is_named(spoilt: Stack, capsys: pytest.Capt
     assert failed(again) == failed(findings), "looking took the message away"
 
 
-def test_a_scan_that_never_arrives_is_noticed(spoilt: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scan_that_never_arrives_is_noticed(
+    spoilt: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoilt.pubsub.delete_subscription("projects/local/subscriptions/dicom-uploads-store")
     status, findings = doctor(spoilt.data / "stack.json", "--timeout", "1", capsys=capsys)
     assert status == 1
@@ -112,7 +134,9 @@ def test_what_the_settings_close_to_the_probe_is_left_out_and_said(
         closed = tmp_path / "closed.json"
         closed.write_text(json.dumps(state))
         status, findings = doctor(closed, capsys=capsys)
-        probe = {f["subject"]: (f["status"], f["detail"]) for f in findings if f["check"] == "probe"}
+        probe = {
+            f["subject"]: (f["status"], f["detail"]) for f in findings if f["check"] == "probe"
+        }
         assert status == 0
         assert probe["search"] == (
             "skipped",
@@ -122,7 +146,9 @@ def test_what_the_settings_close_to_the_probe_is_left_out_and_said(
         assert "DELETE_MIN_AGE_HOURS is 24" in probe["delete"][1]
 
 
-def test_a_stack_that_is_gone_is_told_from_one_that_is_ill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stack_that_is_gone_is_told_from_one_that_is_ill(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ops_main.main(["doctor", "--system", str(tmp_path / "none.json")]) == 2
     assert "is not a system's file" in capsys.readouterr().err
     with pytest.raises(NoSystemError):
@@ -141,17 +167,23 @@ def test_commands_and_their_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_what_it_needs_it_says_how_to_install_that() -> None:
     command = [sys.executable, "-S", "-m", "ops", "doctor"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("requests is not installed here: python3 -m venv .venv")
 
 
 def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: Path) -> None:
-    """What infra.local creates, asked over the API, beside infra/topology.json, which Terraform is tested against."""
+    """What infra.local creates, asked over the API, beside infra/topology.json, which Terraform is
+    tested against."""
     topology = json.loads((ROOT / "infra" / "topology.json").read_text())
     delivery, ledger = topology["delivery"], topology["ledger_subscription"]
     with Stack(tmp_path) as stack:
-        found = {name: stack.pubsub.send("GET", f"/v1/{name}").json() for name in stack.pubsub.subscriptions("local")}
+        found = {
+            name: stack.pubsub.send("GET", f"/v1/{name}").json()
+            for name in stack.pubsub.subscriptions("local")
+        }
         topics = stack.pubsub.send("GET", "/v1/projects/local/topics").json()["topics"]
         buckets = stack.buckets.send("GET", "/storage/v1/b?project=local").json()["items"]
         environment = stack.env
@@ -179,7 +211,8 @@ def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: P
     assert storage_watch == []
 
 
-# --- a cloud as Terraform would make it ------------------------------------------------------------------
+# --- a cloud as Terraform would make it
+# ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -206,7 +239,9 @@ def test_what_terraform_makes_is_healthy(file: Path, capsys: pytest.CaptureFixtu
 
 @needs_terraform
 @pytest.mark.parametrize("variables", [{}, EVERYTHING], ids=["defaults", "everything"])
-def test_terraform_grants_what_the_code_needs_and_nothing_more(tmp_path: Path, variables: dict[str, Any]) -> None:
+def test_terraform_grants_what_the_code_needs_and_nothing_more(
+    tmp_path: Path, variables: dict[str, Any]
+) -> None:
     cloud = FakeCloud(terraform.plan(**variables))
     cloud.close()
     path = tmp_path / "system.json"
@@ -231,17 +266,53 @@ def test_terraform_grants_what_the_code_needs_and_nothing_more(tmp_path: Path, v
     [
         (f"/storage/v1/b/{PROJECT}-dicom-landing", (404, {}), "does not exist"),
         (f"/storage/v1/b/{PROJECT}-dicom-landing", (403, {}), "you may not see it"),
-        (f"/storage/v1/b/{PROJECT}-dicom-ledger", (200, {"iamConfiguration": {}}), "is not uniform"),
-        (f"/storage/v1/b/{PROJECT}-dicom-landing/notificationConfigs", (200, {}), "uploads are not seen"),
+        (
+            f"/storage/v1/b/{PROJECT}-dicom-ledger",
+            (200, {"iamConfiguration": {}}),
+            "is not uniform",
+        ),
+        (
+            f"/storage/v1/b/{PROJECT}-dicom-landing/notificationConfigs",
+            (200, {}),
+            "uploads are not seen",
+        ),
         (f"/v1/projects/{PROJECT}/topics/dicom-uploads-dead", (404, {}), "does not exist"),
-        (f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-store", (200, {}), "has no dead letters"),
-        (f"/v1/projects/{PROJECT}/subscriptions/dicom-outcomes-ledger", (200, {}), "does not write to the ledger"),
-        (f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold", (200, {}), "bound to another topic"),
-        (f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold:pull", (400, {}), "Pub/Sub answered 400"),
-        (f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold:pull", (403, {}), "you may not see it"),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-store",
+            (200, {}),
+            "has no dead letters",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-outcomes-ledger",
+            (200, {}),
+            "does not write to the ledger",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold",
+            (200, {}),
+            "bound to another topic",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold:pull",
+            (400, {}),
+            "Pub/Sub answered 400",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold:pull",
+            (403, {}),
+            "you may not see it",
+        ),
         (f"/v1/{STORE}/dicomWeb/studies", (404, {}), "answers 404"),
-        (f"/v2/{SERVICES}/dicom-search".replace("services", "functions"), (200, {"state": "FAILED"}), "is FAILED"),
-        (f"/v2/{SERVICES}/dicom-store-upload:getIamPolicy", (200, {}), "roles/run.invoker is missing"),
+        (
+            f"/v2/{SERVICES}/dicom-search".replace("services", "functions"),
+            (200, {"state": "FAILED"}),
+            "is FAILED",
+        ),
+        (
+            f"/v2/{SERVICES}/dicom-store-upload:getIamPolicy",
+            (200, {}),
+            "roles/run.invoker is missing",
+        ),
         (
             f"/v1/projects/{PROJECT}/topics/dicom-uploads-dead:getIamPolicy",
             (200, {}),
@@ -250,7 +321,12 @@ def test_terraform_grants_what_the_code_needs_and_nothing_more(tmp_path: Path, v
     ],
 )
 def test_each_thing_that_can_be_wrong_is_named(
-    cloud: FakeCloud, file: Path, path: str, answer: tuple[int, Any], wanted: str, capsys: pytest.CaptureFixture[str]
+    cloud: FakeCloud,
+    file: Path,
+    path: str,
+    answer: tuple[int, Any],
+    wanted: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert path in cloud.answers
     cloud.answers[path] = answer
@@ -267,7 +343,9 @@ def test_what_mends_dead_letters_is_a_command_for_theirs(
     for path in cloud.answers:
         if path.endswith("-hold:pull"):
             cloud.answers[path] = (200, held)
-    findings = [f for f in doctor(file, "--no-probe", capsys=capsys)[1] if f["check"] == "dead letters"]
+    findings = [
+        f for f in doctor(file, "--no-probe", capsys=capsys)[1] if f["check"] == "dead letters"
+    ]
     functions = ["store_upload", "delete_resource", "export_resource", "ledger"]
     assert [f["mend"].rpartition("; then ")[2] for f in findings] == [
         f"python -m ops replay dead-letters --function {name}" for name in functions
@@ -285,7 +363,9 @@ def test_a_number_that_was_changed_by_hand_is_named(
 
 
 @needs_terraform
-def test_each_lacking_permission_is_named(cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_lacking_permission_is_named(
+    cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cloud.allowed[("dicom-store-upload", STORE)] = {"healthcare.dicomStores.dicomWebRead"}
     ((check, subject, detail),) = failed(doctor(file, "--no-probe", capsys=capsys)[1])
     assert (check, subject) == ("permissions", "store_upload on store scans")
@@ -304,16 +384,26 @@ def test_who_may_not_act_as_the_accounts_is_told_what_to_ask_for(
 
 
 @needs_terraform
-def test_a_setting_that_ends_the_function_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_setting_that_ends_the_function_is_named(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     system = json.loads(file.read_text())
     del system["environments"]["store_upload"]["QUARANTINE_BUCKET"]
     file.write_text(json.dumps(system))
-    assert any("QUARANTINE_BUCKET is not set" in d for _, _, d in failed(doctor(file, "--no-probe", capsys=capsys)[1]))
+    assert any(
+        "QUARANTINE_BUCKET is not set" in d
+        for _, _, d in failed(doctor(file, "--no-probe", capsys=capsys)[1])
+    )
 
 
 @needs_terraform
 def test_the_system_file_has_the_keys_of_terraforms_output() -> None:
-    text = (ROOT / "infra/gcp/outputs.tf").read_text().partition('output "system"')[2].partition("\n}\n")[0]
+    text = (
+        (ROOT / "infra/gcp/outputs.tf")
+        .read_text()
+        .partition('output "system"')[2]
+        .partition("\n}\n")[0]
+    )
     made = FakeCloud(terraform.plan())
     made.close()
     for key in made.system_file().keys() - {"endpoints"}:

@@ -28,7 +28,11 @@ def run(scenario: Scenario, seconds: float = 3600) -> dict[str, float]:
 
 def test_with_room_everything_is_stored_at_once() -> None:
     found = run(Scenario("room", 20, 20, 8, load_s=60))
-    assert (found["waiting_at_the_end"], found["dead_letters"], found["deliveries_each"]) == (0, 0, 1)
+    assert (found["waiting_at_the_end"], found["dead_letters"], found["deliveries_each"]) == (
+        0,
+        0,
+        1,
+    )
     assert found["p50_s"] < 1
 
 

@@ -42,15 +42,26 @@ class Emulator:
         self.start()
 
     def start(self, port: int = 0) -> None:
-        command = [sys.executable, "-m", "infra.local.pubsub", "--port", str(port), *self._arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "infra.local.pubsub",
+            "--port",
+            str(port),
+            *self._arguments,
+        ]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         match = re.search(r":(\d+)$", self.process.stdout.readline())
         assert match
         self.address = f"127.0.0.1:{match[1]}"
         self.channel = grpc.insecure_channel(self.address)
-        self.publisher: Any = PublisherClient(transport=PublisherGrpcTransport(channel=self.channel))
-        self.subscriber: Any = SubscriberClient(transport=SubscriberGrpcTransport(channel=self.channel))
+        self.publisher: Any = PublisherClient(
+            transport=PublisherGrpcTransport(channel=self.channel)
+        )
+        self.subscriber: Any = SubscriberClient(
+            transport=SubscriberGrpcTransport(channel=self.channel)
+        )
         self._names = iter(range(1_000_000))
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -79,11 +90,17 @@ class Emulator:
         return list(self.publisher.publish(topic=topic, messages=messages).message_ids)
 
     def pull(self, subscription: str, limit: int = 100, wait: bool = True) -> list[Any]:
-        request = {"subscription": subscription, "max_messages": limit, "return_immediately": not wait}
+        request = {
+            "subscription": subscription,
+            "max_messages": limit,
+            "return_immediately": not wait,
+        }
         return list(self.subscriber.pull(request=request, timeout=60).received_messages)
 
     def ack(self, subscription: str, received: list[Any]) -> None:
-        self.subscriber.acknowledge(subscription=subscription, ack_ids=[item.ack_id for item in received])
+        self.subscriber.acknowledge(
+            subscription=subscription, ack_ids=[item.ack_id for item in received]
+        )
 
 
 @contextlib.contextmanager
@@ -114,7 +131,9 @@ class Endpoint:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                content = json.loads(body) if "json" in self.headers["content-type"] else {"raw": body}
+                content = (
+                    json.loads(body) if "json" in self.headers["content-type"] else {"raw": body}
+                )
                 endpoint.got.append((time.monotonic(), self.path, content))
                 endpoint.before_answer()
                 self.send_response(endpoint.statuses.popleft() if endpoint.statuses else 204)

@@ -18,7 +18,9 @@ from tests.pubsub.conftest import Emulator, Endpoint, running, wait_until
 def test_nothing_unacknowledged_is_lost_by_a_restart(tmp_path: Path, how: int) -> None:
     with running(tmp_path) as emulator:
         topic = emulator.topic()
-        subscription = emulator.subscription(topic, ack_deadline_seconds=60, filter='attributes.a = "b"')
+        subscription = emulator.subscription(
+            topic, ack_deadline_seconds=60, filter='attributes.a = "b"'
+        )
         emulator.publish(topic, b"acked", a="b")
         emulator.ack(subscription, emulator.pull(subscription))
         assert emulator.pull(subscription, wait=False) == []
@@ -29,7 +31,10 @@ def test_nothing_unacknowledged_is_lost_by_a_restart(tmp_path: Path, how: int) -
         emulator.start()
         emulator.ack(subscription, stale)  # an id of the run before means nothing now
         data = [item.message.data for item in emulator.pull(subscription)]
-        assert data[-2:] == [b"leased", b"waiting"]  # after kill -9 the last acknowledgement may be forgotten
+        assert data[-2:] == [
+            b"leased",
+            b"waiting",
+        ]  # after kill -9 the last acknowledgement may be forgotten
         if how == signal.SIGTERM:
             assert len(data) == 2
         assert int(emulator.publish(topic, b"new", a="b")[0]) > int(ids[0])
@@ -45,7 +50,9 @@ def test_kill_9_while_publishing_loses_nothing_that_was_answered(tmp_path: Path)
             body = {"messages": [{"data": "eA=="}] * 3}
             with contextlib.suppress(requests.RequestException):
                 while True:
-                    answered.extend(emulator.rest("POST", f"{topic}:publish", body).json()["messageIds"])
+                    answered.extend(
+                        emulator.rest("POST", f"{topic}:publish", body).json()["messageIds"]
+                    )
 
         publisher = threading.Thread(target=publish)
         publisher.start()
@@ -86,7 +93,9 @@ def test_a_backlog_longer_than_the_window_comes_whole(tmp_path: Path) -> None:
         topic = emulator.topic()
         subscription = emulator.subscription(topic)
         for start in range(0, count, 500):
-            emulator.publish(topic, *[str(n).encode() for n in range(start, min(start + 500, count))])
+            emulator.publish(
+                topic, *[str(n).encode() for n in range(start, min(start + 500, count))]
+            )
         seen: list[int] = []
         while len(seen) < count:
             received = emulator.pull(subscription, 1000)
@@ -110,7 +119,12 @@ def test_a_backlog_of_large_messages_stays_out_of_memory(tmp_path: Path) -> None
 
 
 def _sink(emulator: Emulator, topic: str, **config: object) -> None:
-    fixed = {"bucket": "ledger", "filename_prefix": "out/", "filename_suffix": ".ndjson", "text_config": {}}
+    fixed = {
+        "bucket": "ledger",
+        "filename_prefix": "out/",
+        "filename_suffix": ".ndjson",
+        "text_config": {},
+    }
     emulator.subscription(topic, cloud_storage_config={**fixed, **config})
 
 
@@ -138,7 +152,9 @@ def test_a_full_batch_does_not_wait(endpoint: Endpoint) -> None:
         assert endpoint.bodies()[0]["raw"].count(b"\n") >= 2
 
 
-def test_stopping_writes_what_is_gathered_and_keeps_what_cannot_be_written(tmp_path: Path, endpoint: Endpoint) -> None:
+def test_stopping_writes_what_is_gathered_and_keeps_what_cannot_be_written(
+    tmp_path: Path, endpoint: Endpoint
+) -> None:
     with running(tmp_path, storage=endpoint.url) as emulator:
         topic = emulator.topic()
         _sink(emulator, topic, max_duration={"seconds": 600})

@@ -4,7 +4,12 @@ import pytest
 
 from infra.local.pubsub.filters import FilterError, compile_filter
 
-ATTRIBUTES = {"bucketId": "landing", "eventType": "OBJECT_FINALIZE", "iana.org/tz": "x", "quote": 'a"b'}
+ATTRIBUTES = {
+    "bucketId": "landing",
+    "eventType": "OBJECT_FINALIZE",
+    "iana.org/tz": "x",
+    "quote": 'a"b',
+}
 
 
 @pytest.mark.parametrize(

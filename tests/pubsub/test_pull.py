@@ -53,7 +53,9 @@ def test_nack_and_deadline_bring_a_message_back(emulator: Emulator) -> None:
     )
     second = emulator.pull(subscription)
     longer = {"name": subscription, "ack_deadline_seconds": 60}
-    emulator.subscriber.update_subscription(subscription=longer, update_mask={"paths": ["ack_deadline_seconds"]})
+    emulator.subscriber.update_subscription(
+        subscription=longer, update_mask={"paths": ["ack_deadline_seconds"]}
+    )
     third = emulator.pull(subscription)  # after the deadline of the second
     assert [item.message.message_id for item in second + third] == [first[0].message.message_id] * 2
     emulator.ack(subscription, second)  # too late
@@ -79,7 +81,9 @@ def test_dead_letter(emulator: Emulator) -> None:
     assert message.data == b"poison"
     assert message.attributes["kind"] == "a"
     assert message.attributes["CloudPubSubDeadLetterSourceDeliveryCount"] == "5"
-    assert message.attributes["CloudPubSubDeadLetterSourceSubscription"] == subscription.split("/")[-1]
+    assert (
+        message.attributes["CloudPubSubDeadLetterSourceSubscription"] == subscription.split("/")[-1]
+    )
     assert message.attributes["CloudPubSubDeadLetterSourceSubscriptionProject"] == "local"
     assert "CloudPubSubDeadLetterSourceTopicPublishTime" in message.attributes
     assert emulator.pull(subscription, wait=False) == []
@@ -134,7 +138,9 @@ def test_a_deleted_topic_leaves_what_is_owed(emulator: Emulator) -> None:
     subscription = emulator.subscription(topic)
     emulator.publish(topic, b"x")
     emulator.publisher.delete_topic(topic=topic)
-    assert emulator.subscriber.get_subscription(subscription=subscription).topic == "_deleted-topic_"
+    assert (
+        emulator.subscriber.get_subscription(subscription=subscription).topic == "_deleted-topic_"
+    )
     assert [item.message.data for item in emulator.pull(subscription)] == [b"x"]
     emulator.subscriber.delete_subscription(subscription=subscription)
     with pytest.raises(exceptions.NotFound):
@@ -149,11 +155,15 @@ def test_update_and_list(emulator: Emulator) -> None:
         update_mask={"paths": ["ack_deadline_seconds"]},
     )
     assert changed.ack_deadline_seconds == 33
-    emulator.publisher.update_topic(topic={"name": topic, "labels": {"a": "b"}}, update_mask={"paths": ["labels"]})
+    emulator.publisher.update_topic(
+        topic={"name": topic, "labels": {"a": "b"}}, update_mask={"paths": ["labels"]}
+    )
     assert dict(emulator.publisher.get_topic(topic=topic).labels) == {"a": "b"}
     assert topic in [item.name for item in emulator.publisher.list_topics(project=PROJECT)]
     assert list(emulator.publisher.list_topic_subscriptions(topic=topic)) == [subscription]
-    assert subscription in [item.name for item in emulator.subscriber.list_subscriptions(project=PROJECT)]
+    assert subscription in [
+        item.name for item in emulator.subscriber.list_subscriptions(project=PROJECT)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +172,12 @@ def test_update_and_list(emulator: Emulator) -> None:
         {"ack_deadline_seconds": 601},
         {"filter": "nonsense"},
         {"push_config": {"push_endpoint": "ftp://x"}},
-        {"dead_letter_policy": {"dead_letter_topic": f"{PROJECT}/topics/dead", "max_delivery_attempts": 4}},
+        {
+            "dead_letter_policy": {
+                "dead_letter_topic": f"{PROJECT}/topics/dead",
+                "max_delivery_attempts": 4,
+            }
+        },
         {"retry_policy": {"minimum_backoff": {"seconds": 601}}},
         {"retry_policy": {"minimum_backoff": {"seconds": 20}, "maximum_backoff": {"seconds": 10}}},
         {"message_retention_duration": {"seconds": 1}},
@@ -196,7 +211,9 @@ def test_errors(emulator: Emulator) -> None:
 class Streamed:
     """What a stock streaming subscriber got."""
 
-    def __init__(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, subscription: str, **flow: int) -> None:
+    def __init__(
+        self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, subscription: str, **flow: int
+    ) -> None:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.address)
         self.messages: list[Any] = []
         self.nacks = 0
@@ -218,7 +235,9 @@ class Streamed:
         self.client.close()
 
 
-def test_streaming_pull_with_the_stock_client(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streaming_pull_with_the_stock_client(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic = emulator.topic()
     subscription = emulator.subscription(topic)
     stream = Streamed(emulator, monkeypatch, subscription, max_messages=5)

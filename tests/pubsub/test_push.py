@@ -54,20 +54,35 @@ def test_push_backs_off_also_without_a_policy(emulator: Emulator, endpoint: Endp
     start = time.monotonic()
     emulator.publish(topic, b"x")
     wait_until(lambda: len(endpoint.got) == 6)
-    assert endpoint.got[-1][0] - start >= 0.1 * (1 + 2 + 4 + 8 + 16)  # never sooner: a lower bound only
+    assert endpoint.got[-1][0] - start >= 0.1 * (
+        1 + 2 + 4 + 8 + 16
+    )  # never sooner: a lower bound only
 
 
-def test_an_endpoint_that_is_down_gets_its_message_later(emulator: Emulator, endpoint: Endpoint) -> None:
+def test_an_endpoint_that_is_down_gets_its_message_later(
+    emulator: Emulator, endpoint: Endpoint
+) -> None:
     topic = emulator.topic()
-    subscription = emulator.subscription(topic, push_config={"push_endpoint": "http://127.0.0.1:9/"}, retry_policy=FAST)
+    subscription = emulator.subscription(
+        topic, push_config={"push_endpoint": "http://127.0.0.1:9/"}, retry_policy=FAST
+    )
     emulator.publish(topic, b"x")
-    emulator.subscriber.modify_push_config(subscription=subscription, push_config={"push_endpoint": endpoint.url})
+    emulator.subscriber.modify_push_config(
+        subscription=subscription, push_config={"push_endpoint": endpoint.url}
+    )
     assert wait_until(lambda: endpoint.bodies())[0]["message"]["data"] == "eA=="
 
 
-def test_an_endpoint_slower_than_the_deadline_is_asked_again(emulator: Emulator, endpoint: Endpoint) -> None:
+def test_an_endpoint_slower_than_the_deadline_is_asked_again(
+    emulator: Emulator, endpoint: Endpoint
+) -> None:
     topic = emulator.topic()
-    emulator.subscription(topic, push_config={"push_endpoint": endpoint.url}, retry_policy=FAST, ack_deadline_seconds=1)
+    emulator.subscription(
+        topic,
+        push_config={"push_endpoint": endpoint.url},
+        retry_policy=FAST,
+        ack_deadline_seconds=1,
+    )
     hold = threading.Event()
     endpoint.before_answer = lambda: bool(hold.wait(30))
     emulator.publish(topic, b"x")
@@ -90,7 +105,9 @@ def test_push_dead_letters(emulator: Emulator, endpoint: Endpoint) -> None:
     assert [body["deliveryAttempt"] for body in endpoint.bodies()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_turning_push_off_makes_it_a_pull_subscription(emulator: Emulator, endpoint: Endpoint) -> None:
+def test_turning_push_off_makes_it_a_pull_subscription(
+    emulator: Emulator, endpoint: Endpoint
+) -> None:
     topic = emulator.topic()
     subscription = emulator.subscription(topic, push_config={"push_endpoint": endpoint.url})
     emulator.subscriber.modify_push_config(subscription=subscription, push_config={})

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
+CHROMIUM = (
+    shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+    or ""
+)
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -17,7 +22,9 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
+needs_chromium = pytest.mark.skipif(
+    not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)"
+)
 expect.set_options(timeout=30_000)  # which the default timeout of a page is not
 
 
@@ -25,7 +32,9 @@ expect.set_options(timeout=30_000)  # which the default timeout of a page is not
 def browser() -> Iterator[Browser]:
     """A browser with a profile of its own, for the length of a `with`."""
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(_FLAGS))
+        running = playwright.chromium.launch(
+            executable_path=CHROMIUM, headless=True, args=list(_FLAGS)
+        )
         try:
             yield running
         finally:

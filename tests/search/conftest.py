@@ -1,4 +1,5 @@
-"""One store that answers by plan and one search function in front of it, for all tests of a module."""
+"""One store that answers by plan and one search function in front of it, for all tests of a
+module."""
 
 from collections.abc import Iterator
 

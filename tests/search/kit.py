@@ -30,7 +30,8 @@ PREFIX = f"/v1/{STORE}/dicomWeb/"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the store says. `body` in pieces is sent chunked; `cut` closes the connection instead of ending it."""
+    """What the store says. `body` in pieces is sent chunked; `cut` closes the connection instead of
+    ending it."""
 
     status: int = 200
     body: bytes | list[bytes] | Iterator[bytes] = b"[]"
@@ -79,7 +80,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        asked = Asked(self.command, path.removeprefix(PREFIX), query, dict(self.headers.items()), body)
+        asked = Asked(
+            self.command, path.removeprefix(PREFIX), query, dict(self.headers.items()), body
+        )
         self.server.asked.append(asked)
         answer = self.server.plan(asked)
         self.server.released.wait(answer.delay_s)
@@ -95,7 +98,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(answer.status)
         headers = {"Content-Type": "application/dicom+json; charset=utf-8", **answer.headers}
         whole = isinstance(answer.body, bytes)
-        length = {"Content-Length": str(len(answer.body) + 10 * answer.cut)} if isinstance(answer.body, bytes) else {}
+        length = (
+            {"Content-Length": str(len(answer.body) + 10 * answer.cut)}
+            if isinstance(answer.body, bytes)
+            else {}
+        )
         for name, value in {**headers, **(length or {"Transfer-Encoding": "chunked"})}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -119,9 +126,13 @@ def fake_store(tls: ssl.SSLContext | None = None) -> Iterator[FakeStore]:
     """A store for the length of a `with`."""
     server = FakeStore()
     if tls:
-        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
         server.url = server.url.replace("http:", "https:")
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    ).start()
     try:
         yield server
     finally:
@@ -171,7 +182,11 @@ class Function:
         return self.log_file.read_text()
 
     def send(
-        self, target: str, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        target: str,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> Reply:
         """One request, its target sent as it is."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -184,7 +199,9 @@ class Function:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
             response = connection.getresponse()
-            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            return Reply(
+                response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+            )
 
     def query(self, path: str, parameters: object, **headers: str) -> Reply:
         """A query by POST with a JSON body."""
@@ -194,7 +211,8 @@ class Function:
 
 @contextlib.contextmanager
 def function(endpoint: str, folder: Path, **environment: str) -> Iterator[Function]:
-    """The search function under functions-framework, as it is deployed, in front of the store at `endpoint`."""
+    """The search function under functions-framework, as it is deployed, in front of the store at
+    `endpoint`."""
     with free_port() as port:
         log_file = folder / f"search-{port}.log"
         settings = {
@@ -204,10 +222,22 @@ def function(endpoint: str, folder: Path, **environment: str) -> Iterator[Functi
             "SEARCH_RETRIEVE": "true",
             **environment,
         }
-        command = [sys.executable, "-m", "functions_framework", "--target", "search", "--source", "main.py"]
+        command = [
+            sys.executable,
+            "-m",
+            "functions_framework",
+            "--target",
+            "search",
+            "--source",
+            "main.py",
+        ]
         with log_file.open("w") as log:
             process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(port)], cwd=ROOT, env=settings, stdout=log, stderr=log
+                [*command, "--host", "127.0.0.1", "--port", str(port)],
+                cwd=ROOT,
+                env=settings,
+                stdout=log,
+                stderr=log,
             )
         try:
             _wait(process, port, log_file)
@@ -244,7 +274,9 @@ def real_store(folder: Path, files: Iterable[bytes]) -> Iterator[str]:
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
     try:
         for data in files:
-            connection.request("POST", f"{PREFIX}studies", data, {"Content-Type": "application/dicom"})
+            connection.request(
+                "POST", f"{PREFIX}studies", data, {"Content-Type": "application/dicom"}
+            )
             response = connection.getresponse()
             assert response.status == 200, response.read()
             response.read()
@@ -254,8 +286,11 @@ def real_store(folder: Path, files: Iterable[bytes]) -> Iterator[str]:
         server.shutdown()
 
 
-def study(number: int = 1, modality: str = "CT", series: int = 2, instances: int = 3, **attributes: Any) -> list[bytes]:
-    """A small study with images that are not all of one colour: UIDs 1.2.NUMBER, .SERIES and .INSTANCE below."""
+def study(
+    number: int = 1, modality: str = "CT", series: int = 2, instances: int = 3, **attributes: Any
+) -> list[bytes]:
+    """A small study with images that are not all of one colour: UIDs 1.2.NUMBER, .SERIES and
+    .INSTANCE below."""
     files = []
     for position in range(series * instances):
         place, index = divmod(position, instances)

@@ -1,4 +1,5 @@
-"""Who may ask: tokens signed with keys of our own, whose certificates the function fetches from a server here."""
+"""Who may ask: tokens signed with keys of our own, whose certificates the function fetches from a
+server here."""
 
 import base64
 import datetime
@@ -19,7 +20,11 @@ from functions.search import callers
 from tests.search.kit import STORE, Answer, Asked, FakeStore, Function, fake_store, function, row
 
 AUDIENCE = "https://search.example.org"
-CALLERS = {"Reader@Example.org": {}, "trial@p.iam.gserviceaccount.com": {"PatientID": "7"}, "1234567": {}}
+CALLERS = {
+    "Reader@Example.org": {},
+    "trial@p.iam.gserviceaccount.com": {"PatientID": "7"},
+    "1234567": {},
+}
 INSTANCE = "/studies/1.2/series/1.3/instances/1.4"
 
 
@@ -32,7 +37,9 @@ class Signer:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
         now = datetime.datetime.now(datetime.UTC)
         day = datetime.timedelta(days=1)
-        builder = x509.CertificateBuilder(name, name, self.key.public_key(), 7, now - day, now + day)
+        builder = x509.CertificateBuilder(
+            name, name, self.key.public_key(), 7, now - day, now + day
+        )
         certificate = builder.sign(self.key, hashes.SHA256())
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
@@ -71,7 +78,9 @@ def keys(signer: Signer) -> Iterator[FakeStore]:
 
 
 @pytest.fixture(scope="module")
-def guarded(store: FakeStore, keys: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+def guarded(
+    store: FakeStore, keys: FakeStore, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Function]:
     settings = {
         "SEARCH_CALLERS": json.dumps(CALLERS),
         "SEARCH_AUDIENCE": f"https://other.example.org, {AUDIENCE}",
@@ -89,7 +98,9 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_a_listed_caller_is_let_through(guarded: Function, store: FakeStore, keys: FakeStore, signer: Signer) -> None:
+def test_a_listed_caller_is_let_through(
+    guarded: Function, store: FakeStore, keys: FakeStore, signer: Signer
+) -> None:
     store.answers(Answer(body=json.dumps([row(t0020000D="1.2")]).encode()))
     for changes in ({}, {"email": None, "sub": "1234567"}, {"aud": "https://other.example.org"}):
         assert guarded.send("/studies", headers=bearer(signer.token(**changes))).status == 200
@@ -119,12 +130,17 @@ def test_any_other_token_is_not(
 ) -> None:
     asked = store.answers(Answer())
     reply = guarded.send("/studies", headers=bearer(signer.token(**changes)))  # type: ignore[arg-type]
-    assert (reply.status, reply.reason) == (status, "forbidden" if status == 403 else "unauthenticated")
+    assert (reply.status, reply.reason) == (
+        status,
+        "forbidden" if status == 403 else "unauthenticated",
+    )
     assert asked == []
     assert (reply.headers.get("www-authenticate") == "Bearer") == (status == 401)
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Bearer a.b.c", "Basic dTpw", "Bearer " + "a" * 5000])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer x", "Bearer a.b.c", "Basic dTpw", "Bearer " + "a" * 5000]
+)
 def test_without_a_token_nothing_is_told(guarded: Function, store: FakeStore, header: str) -> None:
     asked = store.answers(Answer())
     headers = {"Authorization": header} if header else {}
@@ -146,7 +162,10 @@ def test_a_token_signed_by_another_key_is_refused(guarded: Function, signer: Sig
     changed = json.loads(base64.urlsafe_b64decode(body + "=="))
     changed["email"] = "trial@p.iam.gserviceaccount.com"
     assert (
-        guarded.send("/studies", headers=bearer(f"{head}.{_encoded(json.dumps(changed).encode())}.{signature}")).status
+        guarded.send(
+            "/studies",
+            headers=bearer(f"{head}.{_encoded(json.dumps(changed).encode())}.{signature}"),
+        ).status
         == 401
     )
     removed = f"{head}.{body}.SIGNATURE_REMOVED_BY_GOOGLE"
@@ -158,13 +177,18 @@ def test_a_token_signed_by_another_key_is_refused(guarded: Function, signer: Sig
 
 @pytest.fixture
 def limited(guarded: Function, store: FakeStore, signer: Signer) -> dict[str, str]:
-    """The headers of a caller who may see patient 7 only. The store holds study 1.2 of that patient."""
+    """The headers of a caller who may see patient 7 only. The store holds study 1.2 of that
+    patient."""
 
     def plan(asked: Asked) -> Answer:
         query = {name: values[0] for name, values in parse_qs(asked.query).items()}
         mine = query.get("PatientID") == "7" and query.get("StudyInstanceUID", "1.2") == "1.2"
         if asked.path == "studies":
-            return Answer(body=json.dumps([row(t0020000D="1.2")]).encode()) if mine else Answer(204, b"")
+            return (
+                Answer(body=json.dumps([row(t0020000D="1.2")]).encode())
+                if mine
+                else Answer(204, b"")
+            )
         return Answer(body=b"[]")
 
     store.answers(Answer())
@@ -172,21 +196,34 @@ def limited(guarded: Function, store: FakeStore, signer: Signer) -> dict[str, st
     return bearer(signer.token(email="trial@p.iam.gserviceaccount.com"))
 
 
-@pytest.mark.parametrize("path", ["/studies", "/series", "/instances", "/studies/1.9/series", "/studies/1.9/instances"])
+@pytest.mark.parametrize(
+    "path", ["/studies", "/series", "/instances", "/studies/1.9/series", "/studies/1.9/instances"]
+)
 def test_the_fixed_filter_is_part_of_every_search(
     guarded: Function, store: FakeStore, limited: dict[str, str], path: str
 ) -> None:
-    for query in ("", "?fuzzymatching=true", "?PatientID=7", "?00100020=7", "?PatientID=*", "?PatientID="):
+    for query in (
+        "",
+        "?fuzzymatching=true",
+        "?PatientID=7",
+        "?00100020=7",
+        "?PatientID=*",
+        "?PatientID=",
+    ):
         guarded.send(path + query, headers=limited)
         assert parse_qs(store.asked[-1].query)["PatientID"] == ["7"]
     reply = guarded.query(path + "/_query", {"PatientName": "Doe"}, **limited)
     assert reply.status == 200
     assert parse_qs(store.asked[-1].query)["PatientID"] == ["7"]
-    guarded.send(path + ("?StudyInstanceUID=1.2,1.9" if path == "/studies" else ""), headers=limited)
+    guarded.send(
+        path + ("?StudyInstanceUID=1.2,1.9" if path == "/studies" else ""), headers=limited
+    )
     assert parse_qs(store.asked[-1].query)["PatientID"] == ["7"]
 
 
-@pytest.mark.parametrize("query", ["PatientID=8", "00100020=8", "PatientID=7*", "PatientID=7&PatientID=8"])
+@pytest.mark.parametrize(
+    "query", ["PatientID=8", "00100020=8", "PatientID=7*", "PatientID=7&PatientID=8"]
+)
 def test_the_fixed_filter_cannot_be_changed(
     guarded: Function, store: FakeStore, limited: dict[str, str], query: str
 ) -> None:
@@ -201,7 +238,11 @@ def test_other_studies_do_not_exist_for_a_limited_caller(
     guarded: Function, store: FakeStore, limited: dict[str, str]
 ) -> None:
     assert guarded.send("/studies/1.2/metadata", headers=limited).status == 200
-    for path in ("/studies/1.9", "/studies/1.9/metadata", "/studies/1.9/series/1.3/instances/1.4/rendered"):
+    for path in (
+        "/studies/1.9",
+        "/studies/1.9/metadata",
+        "/studies/1.9/series/1.3/instances/1.4/rendered",
+    ):
         reply = guarded.send(path, headers=limited)
         assert (reply.status, reply.reason) == (404, "not_found")
     assert all("1.9" not in asked.path for asked in store.asked)
@@ -214,7 +255,9 @@ def test_exports_stay_inside_the_callers_data_and_the_allowed_places(
 
     def ask(**changes: str) -> int:
         headers = {"Content-Type": "application/json", **limited}
-        return guarded.send("/exports", "POST", headers, json.dumps({**command, **changes}).encode()).status
+        return guarded.send(
+            "/exports", "POST", headers, json.dumps({**command, **changes}).encode()
+        ).status
 
     assert ask() == 202
     message = json.loads(store.asked[-1].body)["messages"][0]
@@ -238,24 +281,43 @@ def test_exports_stay_inside_the_callers_data_and_the_allowed_places(
         assert ask(**changes) == 400
 
 
-def test_another_sites_page_cannot_ask_for_exports(guarded: Function, limited: dict[str, str]) -> None:
-    body = json.dumps({"path": "studies/1.2", "destination": "gs://exports/trials/7", "format": "jpeg"}).encode()
+def test_another_sites_page_cannot_ask_for_exports(
+    guarded: Function, limited: dict[str, str]
+) -> None:
+    body = json.dumps(
+        {"path": "studies/1.2", "destination": "gs://exports/trials/7", "format": "jpeg"}
+    ).encode()
     headers = {"Content-Type": "application/json", **limited}
-    assert guarded.send("/exports", "POST", {**headers, "Origin": "https://evil.example"}, body).status == 403
+    assert (
+        guarded.send("/exports", "POST", {**headers, "Origin": "https://evil.example"}, body).status
+        == 403
+    )
     assert guarded.send("/exports", "POST", {**headers, "Origin": guarded.url}, body).status == 202
-    assert guarded.send("/exports", "POST", {**headers, "Content-Type": "text/plain"}, body).status == 415
+    assert (
+        guarded.send("/exports", "POST", {**headers, "Content-Type": "text/plain"}, body).status
+        == 415
+    )
 
 
 @pytest.mark.parametrize(
-    ("site", "status"), [("same-origin", 202), ("same-site", 403), ("cross-site", 403), ("none", 403)]
+    ("site", "status"),
+    [("same-origin", 202), ("same-site", 403), ("cross-site", 403), ("none", 403)],
 )
 def test_the_page_may_ask_for_exports_through_a_proxy_that_names_another_host(
     guarded: Function, limited: dict[str, str], site: str, status: int
 ) -> None:
     """`gcloud run services proxy`: Host is the service's, Origin where the proxy listens."""
-    body = json.dumps({"path": "studies/1.2", "destination": "gs://exports/trials/7", "format": "jpeg"}).encode()
-    headers = {"Host": "search-abc.a.run.app", "Origin": "http://localhost:8080", "Sec-Fetch-Site": site}
-    reply = guarded.send("/exports", "POST", {"Content-Type": "application/json", **limited, **headers}, body)
+    body = json.dumps(
+        {"path": "studies/1.2", "destination": "gs://exports/trials/7", "format": "jpeg"}
+    ).encode()
+    headers = {
+        "Host": "search-abc.a.run.app",
+        "Origin": "http://localhost:8080",
+        "Sec-Fetch-Site": site,
+    }
+    reply = guarded.send(
+        "/exports", "POST", {"Content-Type": "application/json", **limited, **headers}, body
+    )
     assert reply.status == status
 
 
@@ -274,12 +336,24 @@ def settings(**environment: str) -> Settings:
 
 
 def test_callers_are_a_list_or_a_table() -> None:
-    assert settings(SEARCH_CALLERS="a@b.org, c@d.org").search_callers == {"a@b.org": {}, "c@d.org": {}}
-    assert settings(SEARCH_CALLERS='{"a@b.org": {"PatientID": "7"}}').search_callers == {"a@b.org": {"PatientID": "7"}}
+    assert settings(SEARCH_CALLERS="a@b.org, c@d.org").search_callers == {
+        "a@b.org": {},
+        "c@d.org": {},
+    }
+    assert settings(SEARCH_CALLERS='{"a@b.org": {"PatientID": "7"}}').search_callers == {
+        "a@b.org": {"PatientID": "7"}
+    }
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a": 1}', '{"a": {"PatientName": "x"}}', '{"a": {"PatientID": ""}}', '{"a": {"PatientID": "7*"}}', "{"]
+    "text",
+    [
+        '{"a": 1}',
+        '{"a": {"PatientName": "x"}}',
+        '{"a": {"PatientID": ""}}',
+        '{"a": {"PatientID": "7*"}}',
+        "{",
+    ],
 )
 def test_a_filter_that_would_not_hold_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="SEARCH_CALLERS"):

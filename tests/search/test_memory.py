@@ -61,19 +61,28 @@ def read(running: Function, target: str, accept: str) -> int:
 
 
 @pytest.mark.parametrize("accept", ["application/dicom+json", "text/csv"])
-def test_fifty_thousand_rows_cost_no_more_than_one(fresh: Function, store: FakeStore, accept: str) -> None:
+def test_fifty_thousand_rows_cost_no_more_than_one(
+    fresh: Function, store: FakeStore, accept: str
+) -> None:
     before = peak_mib(fresh)
-    store.plan = lambda asked: Answer(body=large(ROWS)) if "offset" not in asked.query else Answer(204, b"")
+    store.plan = lambda asked: (
+        Answer(body=large(ROWS)) if "offset" not in asked.query else Answer(204, b"")
+    )
     size = read(fresh, f"/instances?limit={ROWS}&includefield=PatientName", accept)
     assert size > 25 * MIB
     assert peak_mib(fresh) - before < 16
 
 
-def test_an_answer_that_is_put_together_costs_no_more_than_another(fresh: Function, store: FakeStore) -> None:
+def test_an_answer_that_is_put_together_costs_no_more_than_another(
+    fresh: Function, store: FakeStore
+) -> None:
     def plan(asked: Asked) -> Answer:
         modality = asked.query.partition("Modality=")[2][:2]
         return Answer(
-            body=(b"[" * (n == 0) + distinct(modality, n) + (b"]" if n == 24_999 else b",") for n in range(25_000))
+            body=(
+                b"[" * (n == 0) + distinct(modality, n) + (b"]" if n == 24_999 else b",")
+                for n in range(25_000)
+            )
         )
 
     before = peak_mib(fresh)
@@ -84,7 +93,9 @@ def test_an_answer_that_is_put_together_costs_no_more_than_another(fresh: Functi
     assert peak_mib(fresh) - before < 16
 
 
-def test_a_retrieve_of_a_gibibyte_costs_no_more_than_a_small_one(fresh: Function, store: FakeStore) -> None:
+def test_a_retrieve_of_a_gibibyte_costs_no_more_than_a_small_one(
+    fresh: Function, store: FakeStore
+) -> None:
     before = peak_mib(fresh)
     piece = bytes(MIB)
     store.plan = lambda _: Answer(

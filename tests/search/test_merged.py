@@ -1,4 +1,5 @@
-"""Answers that are put together from several of the store's: each thing once, page by page, and an end."""
+"""Answers that are put together from several of the store's: each thing once, page by page, and an
+end."""
 
 import itertools
 import json
@@ -9,7 +10,8 @@ from tests.search.kit import Answer, Asked, FakeStore, Function, Reply, row
 
 
 def stored(one: Callable[[str, int], object], count: int) -> Callable[[Asked], Answer]:
-    """A store with `count` rows for each modality, each made by `one` of the modality and its place."""
+    """A store with `count` rows for each modality, each made by `one` of the modality and its
+    place."""
 
     def plan(asked: Asked) -> Answer:
         query = {name: values[0] for name, values in parse_qs(asked.query).items()}
@@ -32,8 +34,13 @@ def followed(search: Function, target: str) -> Iterator[Reply]:
     raise AssertionError("the links do not end")
 
 
-def test_studies_of_a_modality_are_put_together_from_series(search: Function, store: FakeStore) -> None:
-    series = [row(t0020000D=f"1.{number // 3}", t0020000E=f"2.{number}", t00080060="CT") for number in range(30)]
+def test_studies_of_a_modality_are_put_together_from_series(
+    search: Function, store: FakeStore
+) -> None:
+    series = [
+        row(t0020000D=f"1.{number // 3}", t0020000E=f"2.{number}", t00080060="CT")
+        for number in range(30)
+    ]
     asked = store.answers(Answer(body=json.dumps(series).encode()))
     reply = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=2")
     assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2", "1.3", "1.4", "1.5"]
@@ -45,11 +52,15 @@ def test_studies_of_a_modality_are_put_together_from_series(search: Function, st
     assert "link" not in last.headers
 
 
-def test_pages_of_series_are_read_until_there_are_enough_studies(search: Function, store: FakeStore) -> None:
+def test_pages_of_series_are_read_until_there_are_enough_studies(
+    search: Function, store: FakeStore
+) -> None:
     def plan(asked: Asked) -> Answer:
         query = {name: values[0] for name, values in parse_qs(asked.query).items()}
         offset, limit = int(query.get("offset", "0")), int(query["limit"])
-        found = [row(t0020000D=f"1.{number // 50}") for number in range(offset, min(offset + limit, 500))]
+        found = [
+            row(t0020000D=f"1.{number // 50}") for number in range(offset, min(offset + limit, 500))
+        ]
         return Answer(body=json.dumps(found).encode())
 
     store.answers(Answer())
@@ -68,8 +79,12 @@ def test_several_studies_by_uid_are_found_once_each(search: Function, store: Fak
 
 
 def test_one_uid_in_two_series_is_two_instances(search: Function, store: FakeStore) -> None:
-    found = [row(t0020000D="1.2", t0020000E=f"1.{place % 2}", t00080018="1.9") for place in range(3)]
-    store.answers(Answer(body=json.dumps(found[:2]).encode()), Answer(body=json.dumps(found[2:]).encode()))
+    found = [
+        row(t0020000D="1.2", t0020000E=f"1.{place % 2}", t00080018="1.9") for place in range(3)
+    ]
+    store.answers(
+        Answer(body=json.dumps(found[:2]).encode()), Answer(body=json.dumps(found[2:]).encode())
+    )
     reply = search.send("/instances?Modality=CT,MR")
     assert [one["0020000E"]["Value"] for one in reply.json()] == [["1.0"], ["1.1"]]
     store.answers(Answer(body=json.dumps(found[:2]).encode()), Answer(204, b""))
@@ -79,18 +94,28 @@ def test_one_uid_in_two_series_is_two_instances(search: Function, store: FakeSto
 
 
 def test_a_row_without_its_uid_is_no_bug(search: Function, store: FakeStore) -> None:
-    store.answers(Answer(body=b'[{"0020000D": {"vr": "UI", "Value": []}, "00080018": {"vr": "UI", "Value": []}}]'))
+    store.answers(
+        Answer(
+            body=b'[{"0020000D": {"vr": "UI", "Value": []}, "00080018": {"vr": "UI", "Value": []}}]'
+        )
+    )
     assert len(search.send("/instances?Modality=CT,MR").json()) == 1
 
 
-def test_large_rows_make_short_pages_that_lead_to_all_of_them(search: Function, store: FakeStore) -> None:
+def test_large_rows_make_short_pages_that_lead_to_all_of_them(
+    search: Function, store: FakeStore
+) -> None:
     store.answers(Answer())
-    store.plan = stored(lambda kind, place: row(t00080018=f"{kind}.{place}", t00204000="x" * 30_000), 300)
+    store.plan = stored(
+        lambda kind, place: row(t00080018=f"{kind}.{place}", t00204000="x" * 30_000), 300
+    )
     pages = list(followed(search, "/instances?Modality=CT,MR&limit=1000&includefield=all"))
     assert all(reply.headers["warning"].endswith('ask for the next page"') for reply in pages[:-1])
     assert all(len(reply.body) < 4 * 1024 * 1024 for reply in pages)
     found = [one["00080018"]["Value"][0] for reply in pages for one in reply.json()]
-    assert found == [f"{kind}.{place}" for kind, place in itertools.product(("CT", "MR"), range(300))]
+    assert found == [
+        f"{kind}.{place}" for kind, place in itertools.product(("CT", "MR"), range(300))
+    ]
 
 
 def test_links_end_where_no_more_series_are_read(search: Function, store: FakeStore) -> None:
@@ -104,7 +129,9 @@ def test_links_end_where_no_more_series_are_read(search: Function, store: FakeSt
     )
 
 
-def test_several_searches_that_were_read_to_their_ends_say_nothing(search: Function, store: FakeStore) -> None:
+def test_several_searches_that_were_read_to_their_ends_say_nothing(
+    search: Function, store: FakeStore
+) -> None:
     store.answers(Answer())
     store.plan = stored(lambda kind, place: row(t00080018=f"{kind}.{place}"), 26_000)
     reply = search.send("/instances?Modality=CT,MR&limit=50000&offset=10000")

@@ -17,7 +17,13 @@ from functions.search.answers import STATUS
 from tests.search.kit import Answer, FakeStore, Function, fake_store, function, real_store, study
 
 DESCRIPTION = Path(__file__).parents[2] / "functions" / "search" / "web" / "openapi.json"
-KNOWN = {"study": "1.2.1", "series": "1.2.1.1", "instance": "1.2.1.1.1", "frames": "1", "attribute": "7FE00010"}
+KNOWN = {
+    "study": "1.2.1",
+    "series": "1.2.1.1",
+    "instance": "1.2.1.1.1",
+    "frames": "1",
+    "attribute": "7FE00010",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +45,54 @@ def full(store: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def with_known_uids(document: Any) -> Any:
     """The description with what is in the store, so that most requests find something."""
     for name, value in KNOWN.items():
-        document["components"]["parameters"][f"path_{name}"]["schema"] = {"type": "string", "enum": [value]}
+        document["components"]["parameters"][f"path_{name}"]["schema"] = {
+            "type": "string",
+            "enum": [value],
+        }
     return document
 
 
 @pytest.mark.parametrize("uids", ["any", "known"])
-def test_schemathesis_finds_no_5xx_and_nothing_undocumented(full: Function, tmp_path: Path, uids: str) -> None:
+def test_schemathesis_finds_no_5xx_and_nothing_undocumented(
+    full: Function, tmp_path: Path, uids: str
+) -> None:
     document = full.send("/openapi.json").json()
     file = tmp_path / "openapi.json"
     file.write_text(json.dumps(document if uids == "any" else with_known_uids(document)))
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert program
-    # What the description promises to take is less than what is taken: longer UIDs, other alphabets.
+    # What the description promises to take is less than what is taken: longer UIDs, other
+    # alphabets.
     lenient = ["--exclude-checks", "negative_data_rejection"]
-    # One worker: two that parse Python at once can break each other's parse on Python 3.11 (CPython gh-106905).
-    options = [*lenient, "--url", full.url, "--seed", "7", "--max-examples", "3", "--workers", "1", "--no-color"]
+    # One worker: two that parse Python at once can break each other's parse on Python 3.11 (CPython
+    # gh-106905).
+    options = [
+        *lenient,
+        "--url",
+        full.url,
+        "--seed",
+        "7",
+        "--max-examples",
+        "3",
+        "--workers",
+        "1",
+        "--no-color",
+    ]
     if uids == "known":
-        options += ["--include-path-regex", r"\{study\}", "--phases", "examples,fuzzing", "--mode", "positive"]
+        options += [
+            "--include-path-regex",
+            r"\{study\}",
+            "--phases",
+            "examples,fuzzing",
+            "--mode",
+            "positive",
+        ]
     done = subprocess.run(
-        [program, "run", str(file), *options], capture_output=True, text=True, cwd=tmp_path, timeout=540
+        [program, "run", str(file), *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=540,
     )
     assert done.returncode == 0, done.stdout[-6000:]
     assert "Traceback" not in full.log()
@@ -66,13 +101,17 @@ def test_schemathesis_finds_no_5xx_and_nothing_undocumented(full: Function, tmp_
 def test_the_formats_of_an_export_are_those_that_the_export_function_takes(full: Function) -> None:
     document = json.loads(DESCRIPTION.read_text())
     offered = full.send("/config.json").json()["exports"]["formats"]
-    assert set(offered) == set(document["components"]["schemas"]["Export"]["properties"]["format"]["enum"])
+    assert set(offered) == set(
+        document["components"]["schemas"]["Export"]["properties"]["format"]["enum"]
+    )
     assert set(offered) == set(FORMATS)
 
 
 def test_every_way_to_refuse_is_described() -> None:
     document = json.loads(DESCRIPTION.read_text())
-    reasons = document["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["reason"]["enum"]
+    reasons = document["components"]["schemas"]["Error"]["properties"]["error"]["properties"][
+        "reason"
+    ]["enum"]
     assert set(reasons) == set(STATUS)
     described = {code for path in document["paths"].values() for code in _responses(path)}
     assert {str(status) for status in STATUS.values()} <= described
@@ -86,7 +125,10 @@ def test_every_key_is_described_and_every_reference_leads_somewhere() -> None:
     text = DESCRIPTION.read_text()
     document = json.loads(text)
     for level, keys in qidors.KEYS.items():
-        named = {item["$ref"].rpartition("/")[2] for item in document["paths"][f"/{level}"]["get"]["parameters"]}
+        named = {
+            item["$ref"].rpartition("/")[2]
+            for item in document["paths"][f"/{level}"]["get"]["parameters"]
+        }
         assert set(keys) <= named
     for reference in re.findall(r'"#/components/([^"]+)"', text):
         kind, _, name = reference.partition("/")

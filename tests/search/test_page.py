@@ -10,7 +10,17 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.search.browser import browser, needs_chromium
-from tests.search.kit import Answer, Asked, FakeStore, Function, fake_store, function, real_store, row, study
+from tests.search.kit import (
+    Answer,
+    Asked,
+    FakeStore,
+    Function,
+    fake_store,
+    function,
+    real_store,
+    row,
+    study,
+)
 
 pytestmark = needs_chromium
 WEB = Path(__file__).parents[2] / "functions" / "search" / "web"
@@ -50,7 +60,10 @@ def full(topics: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "EXPORT_DESTINATIONS": "gs://exports/ct,gs://exports/mr",
         "PUBSUB_EMULATOR_HOST": topics.url.removeprefix("http://"),
     }
-    with real_store(folder / "store", files) as endpoint, function(endpoint, folder, **settings) as running:
+    with (
+        real_store(folder / "store", files) as endpoint,
+        function(endpoint, folder, **settings) as running,
+    ):
         yield running
 
 
@@ -67,7 +80,9 @@ def page(chromium: Browser, full: Function) -> Iterator[Page]:
     context.set_default_timeout(20_000)
     opened = context.new_page()
     errors: list[str] = []
-    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    opened.on(
+        "console", lambda message: errors.append(message.text) if message.type == "error" else None
+    )
     opened.on("pageerror", lambda error: errors.append(str(error)))
     urls: list[str] = []
     opened.on("request", lambda request: urls.append(request.url))
@@ -174,7 +189,11 @@ def test_an_export_is_asked_for(page: Page, topics: FakeStore) -> None:
     import base64
 
     sent = json.loads(base64.b64decode(json.loads(topics.asked[0].body)["messages"][0]["data"]))
-    assert (sent["path"], sent["destination"], sent["format"]) == ("studies/1.2.1", "gs://exports/mr/trial-7", "png")
+    assert (sent["path"], sent["destination"], sent["format"]) == (
+        "studies/1.2.1",
+        "gs://exports/mr/trial-7",
+        "png",
+    )
 
 
 def test_what_was_found_is_downloaded_as_a_spreadsheet(page: Page) -> None:
@@ -193,7 +212,10 @@ def gif(width: int) -> Answer:
     """A picture of one colour, this wide."""
     size = width.to_bytes(2, "little") * 2
     frame = b"," + bytes(4) + size + b"\0\2\2\x44\1\0"
-    return Answer(body=b"GIF89a" + size + b"\x80\0\0" + bytes(6) + frame + b";", headers={"Content-Type": "image/gif"})
+    return Answer(
+        body=b"GIF89a" + size + b"\x80\0\0" + bytes(6) + frame + b";",
+        headers={"Content-Type": "image/gif"},
+    )
 
 
 @pytest.fixture
@@ -207,7 +229,9 @@ def planned(chromium: Browser, store: FakeStore, tmp_path: Path) -> Iterator[Pag
         context.close()
 
 
-def test_what_comes_late_is_not_shown_with_another_instance(planned: Page, store: FakeStore) -> None:
+def test_what_comes_late_is_not_shown_with_another_instance(
+    planned: Page, store: FakeStore
+) -> None:
     late_metadata, late_picture = threading.Event(), threading.Event()
 
     def plan(asked: Asked) -> Answer:
@@ -221,7 +245,14 @@ def test_what_comes_late_is_not_shown_with_another_instance(planned: Page, store
             return gif(16 if uid == "1.1" else 32)
         numbers = (1, 2) if last == "instances" else (1,)
         found = [
-            row(t0020000D="1", t0020000E="1", t00080018=f"1.{n}", t00200013=n, t00280010=16, t00280011=16)
+            row(
+                t0020000D="1",
+                t0020000E="1",
+                t00080018=f"1.{n}",
+                t00200013=n,
+                t00280010=16,
+                t00280011=16,
+            )
             for n in numbers
         ]
         return Answer(body=json.dumps(found).encode())
@@ -252,7 +283,9 @@ def test_what_is_cut_says_so(planned: Page, store: FakeStore) -> None:
         begin, end = int(query.get("offset", 0)), 6000
         places = range(begin, min(begin + int(query["limit"]), end))
         return Answer(
-            body=json.dumps([row(t0020000D=f"1.{n}", t0020000E=f"2.{n}", t00080060="CT") for n in places]).encode()
+            body=json.dumps(
+                [row(t0020000D=f"1.{n}", t0020000E=f"2.{n}", t00080060="CT") for n in places]
+            ).encode()
         )
 
     store.plan = plan
@@ -265,8 +298,12 @@ def test_what_is_cut_says_so(planned: Page, store: FakeStore) -> None:
     expect(planned.locator("#notes")).to_contain_text("The spreadsheet ends after 5000 studies")
     planned.get_by_role("button", name="Series of").first.click()
     expect(planned.locator(".series > li")).to_have_count(5000)
-    expect(planned.locator("tr.detail").first).to_contain_text("There are more series than the 5000 shown")
-    expect(planned.locator("tr.study td").filter(has_text="CT").first).to_contain_text("perhaps more")
+    expect(planned.locator("tr.detail").first).to_contain_text(
+        "There are more series than the 5000 shown"
+    )
+    expect(planned.locator("tr.study td").filter(has_text="CT").first).to_contain_text(
+        "perhaps more"
+    )
 
 
 def test_every_control_has_a_name_and_every_picture_a_text(page: Page) -> None:

@@ -33,7 +33,9 @@ def rows(count: int, start: int = 0) -> bytes:
         "studies/1.2/series/1.3/instances",
     ],
 )
-def test_every_search_path_reaches_the_stores_path(search: Function, store: FakeStore, path: str) -> None:
+def test_every_search_path_reaches_the_stores_path(
+    search: Function, store: FakeStore, path: str
+) -> None:
     asked = store.answers(Answer(body=rows(2)))
     for reply in (
         search.send(f"/{path}?PatientID=P%201&limit=5"),
@@ -50,7 +52,9 @@ def test_every_search_path_reaches_the_stores_path(search: Function, store: Fake
 def test_a_form_is_as_good_as_json(search: Function, store: FakeStore) -> None:
     asked = store.answers(Answer())
     body = b"PatientName=M%C3%BCller%5EJ%2A&includefield=StudyDescription&includefield=PatientAge&limit=3"
-    reply = search.send("/studies/_query", "POST", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+    reply = search.send(
+        "/studies/_query", "POST", {"Content-Type": "application/x-www-form-urlencoded"}, body
+    )
     assert reply.json() == []
     assert parse_qs(asked[0].query) == {
         "PatientName": ["Müller^J"],
@@ -61,24 +65,36 @@ def test_a_form_is_as_good_as_json(search: Function, store: FakeStore) -> None:
     assert "PatientAge" in reply.headers["warning"]
 
 
-@pytest.mark.parametrize("answer", [Answer(204, b""), Answer(200, b""), Answer(200, b"[]"), Answer(200, b" ", {})])
-def test_nothing_found_is_an_empty_array(search: Function, store: FakeStore, answer: Answer) -> None:
+@pytest.mark.parametrize(
+    "answer", [Answer(204, b""), Answer(200, b""), Answer(200, b"[]"), Answer(200, b" ", {})]
+)
+def test_nothing_found_is_an_empty_array(
+    search: Function, store: FakeStore, answer: Answer
+) -> None:
     store.answers(answer)
     assert search.send("/studies").json() == []
     assert search.send("/studies", headers={"Accept": "text/csv"}).body.count(b"\r\n") == 1
 
 
-def test_a_cut_answer_says_so_and_leads_to_the_next_page(search: Function, store: FakeStore) -> None:
+def test_a_cut_answer_says_so_and_leads_to_the_next_page(
+    search: Function, store: FakeStore
+) -> None:
     store.answers(Answer(body=rows(4)))
     reply = search.send("/studies?PatientName=D%C3%B6e&limit=3&offset=6")
     assert len(reply.json()) == 3
     assert "There are more results" in reply.headers["warning"]
-    assert reply.headers["link"] == f'<{search.url}/studies?PatientName=D%C3%B6e&limit=3&offset=9>; rel="next"'
+    assert (
+        reply.headers["link"]
+        == f'<{search.url}/studies?PatientName=D%C3%B6e&limit=3&offset=9>; rel="next"'
+    )
     reply = search.query("/studies/_query", {"PatientName": SECRET, "limit": 3})
     assert reply.headers["link"] == f'<{search.url}/studies/_query?limit=3&offset=3>; rel="next"'
     asked = store.answers(Answer(body=rows(3)))
     reply = search.send(
-        "/studies/_query?limit=3&offset=3", "POST", {"Content-Type": "application/json"}, b'{"limit": 9}'
+        "/studies/_query?limit=3&offset=3",
+        "POST",
+        {"Content-Type": "application/json"},
+        b'{"limit": 9}',
     )
     assert "link" not in reply.headers
     assert "warning" not in reply.headers
@@ -87,12 +103,18 @@ def test_a_cut_answer_says_so_and_leads_to_the_next_page(search: Function, store
 
 @pytest.mark.parametrize("more", [True, False])
 @pytest.mark.parametrize("large", [True, False])
-def test_a_full_large_page_is_probed_for_more(search: Function, store: FakeStore, more: bool, large: bool) -> None:
+def test_a_full_large_page_is_probed_for_more(
+    search: Function, store: FakeStore, more: bool, large: bool
+) -> None:
     count = 4000 if large else 500
 
     def plan(asked: Asked) -> Answer:
         offset = int(parse_qs(asked.query).get("offset", ["0"])[0])
-        return Answer(body=rows(count)) if offset < count else Answer(*((200, rows(1)) if more else (204, b"")))
+        return (
+            Answer(body=rows(count))
+            if offset < count
+            else Answer(*((200, rows(1)) if more else (204, b"")))
+        )
 
     store.answers(Answer())
     store.plan = plan
@@ -117,7 +139,9 @@ def test_an_attribute_that_only_the_store_can_judge_is_dropped_when_it_refuses(
     )
     reply = search.send("/instances?includefield=PixelSpacing,Nonsense,Rows")
     assert reply.status == 200
-    assert reply.headers["warning"] == '299 dicom-functions "the DICOM store cannot include Nonsense"'
+    assert (
+        reply.headers["warning"] == '299 dicom-functions "the DICOM store cannot include Nonsense"'
+    )
     assert "includefield=PixelSpacing&includefield=Rows" in store.asked[-1].query
     before = len(store.asked)
     search.send("/instances?includefield=PixelSpacing,Nonsense")
@@ -126,7 +150,9 @@ def test_an_attribute_that_only_the_store_can_judge_is_dropped_when_it_refuses(
 
 def test_a_spreadsheet_has_a_line_for_each_row(search: Function, store: FakeStore) -> None:
     store.answers(Answer(body=rows(3)))
-    reply = search.send("/studies?includefield=StudyDescription&limit=2", headers={"Accept": "text/csv"})
+    reply = search.send(
+        "/studies?includefield=StudyDescription&limit=2", headers={"Accept": "text/csv"}
+    )
     lines = reply.body.decode("utf-8-sig").splitlines()
     assert lines[0].startswith("PatientName,PatientID,")
     assert len(lines) == 3
@@ -141,11 +167,16 @@ def test_a_spreadsheet_has_a_line_for_each_row(search: Function, store: FakeStor
         ("*/*", "application/dicom+json"),
         ("application/json", "application/json"),
         ("text/csv;q=0.5, application/json;q=0.4", "text/csv; charset=utf-8; header=present"),
-        ('multipart/related; type="application/dicom+xml", application/*;q=0.1', "application/dicom+json"),
+        (
+            'multipart/related; type="application/dicom+xml", application/*;q=0.1',
+            "application/dicom+json",
+        ),
         ("text/html, */*;q=0.8", "application/dicom+json"),
     ],
 )
-def test_accept_decides_the_form(search: Function, store: FakeStore, accept: str, kind: str) -> None:
+def test_accept_decides_the_form(
+    search: Function, store: FakeStore, accept: str, kind: str
+) -> None:
     store.answers(Answer(body=rows(1)))
     assert search.send("/studies", headers={"Accept": accept}).headers["content-type"] == kind
 
@@ -162,12 +193,17 @@ def test_a_retrieve_passes_through_as_it_is(search: Function, store: FakeStore) 
     body = bytes(range(256)) * 5000
     kind = 'multipart/related; type="application/dicom"; boundary=abc'
     asked = store.answers(Answer(body=body, headers={"Content-Type": kind, "ETag": '"e"'}))
-    reply = search.send(INSTANCE, headers={"Accept": kind.replace("boundary=abc", "transfer-syntax=*")})
+    reply = search.send(
+        INSTANCE, headers={"Accept": kind.replace("boundary=abc", "transfer-syntax=*")}
+    )
     assert reply.body == body
     assert (reply.headers["content-type"], reply.headers["etag"]) == (kind, '"e"')
     assert reply.headers["content-length"] == str(len(body))
     assert asked[0].path == INSTANCE[1:]
-    assert asked[0].headers["Accept"] == 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    assert (
+        asked[0].headers["Accept"]
+        == 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    )
     assert asked[0].headers["Accept-Encoding"] == "identity"
 
 
@@ -175,11 +211,19 @@ def test_a_retrieve_passes_through_as_it_is(search: Function, store: FakeStore) 
     ("path", "accept", "sent"),
     [
         ("/studies/1.2", "*/*", 'multipart/related; type="application/dicom"; transfer-syntax=*'),
-        (INSTANCE, "text/html,application/xml;q=0.9,*/*;q=0.8", "application/dicom; transfer-syntax=*"),
+        (
+            INSTANCE,
+            "text/html,application/xml;q=0.9,*/*;q=0.8",
+            "application/dicom; transfer-syntax=*",
+        ),
         (f"{INSTANCE}/metadata", "*/*", "application/dicom+json"),
         (f"{INSTANCE}/rendered", "image/avif,image/webp,image/*,*/*;q=0.8", "image/jpeg"),
         (f"{INSTANCE}/rendered", "image/png", "image/png"),
-        (f"{INSTANCE}/frames/1", "*/*", 'multipart/related; type="application/octet-stream"; transfer-syntax=*'),
+        (
+            f"{INSTANCE}/frames/1",
+            "*/*",
+            'multipart/related; type="application/octet-stream"; transfer-syntax=*',
+        ),
         (f"{INSTANCE}/frames/1", "application/octet-stream; transfer-syntax=*, */*", None),
         (f"{INSTANCE}/bulkdata/7FE00010", "*/*", "application/octet-stream; transfer-syntax=*"),
     ],
@@ -193,10 +237,18 @@ def test_who_takes_anything_gets_what_was_stored(
 
 
 def test_ranges_and_conditions_are_kept(search: Function, store: FakeStore) -> None:
-    octets = {"Content-Type": "application/octet-stream", "Content-Range": "bytes 2-4/9", "Accept-Ranges": "bytes"}
+    octets = {
+        "Content-Type": "application/octet-stream",
+        "Content-Range": "bytes 2-4/9",
+        "Accept-Ranges": "bytes",
+    }
     asked = store.answers(Answer(206, b"cde", octets))
     reply = search.send(INSTANCE, headers={"Range": "bytes=2-4", "If-Range": '"e"'})
-    assert (reply.status, reply.body, reply.headers["content-range"]) == (206, b"cde", "bytes 2-4/9")
+    assert (reply.status, reply.body, reply.headers["content-range"]) == (
+        206,
+        b"cde",
+        "bytes 2-4/9",
+    )
     assert (asked[0].headers["Range"], asked[0].headers["If-Range"]) == ("bytes=2-4", '"e"')
     store.answers(Answer(304, b"", {"ETag": '"e"'}))
     assert search.send(INSTANCE, headers={"If-None-Match": '"e"'}).status == 304
@@ -205,12 +257,17 @@ def test_ranges_and_conditions_are_kept(search: Function, store: FakeStore) -> N
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 100_000])
-def test_the_stores_urls_are_replaced_by_the_functions(search: Function, store: FakeStore, pieces: int) -> None:
-    """On the host that was asked, and on another: a regional or private endpoint may answer with the common name."""
+def test_the_stores_urls_are_replaced_by_the_functions(
+    search: Function, store: FakeStore, pieces: int
+) -> None:
+    """On the host that was asked, and on another: a regional or private endpoint may answer with
+    the common name."""
     roots = (f"{store.url}/v1", f"{store.url}/v1beta1", "https://healthcare.googleapis.com/v1")
     uris = [f"{root}/{STORE}/dicomWeb{INSTANCE}/bulkdata/7FE00010" for root in roots]
     other = f"https://healthcare.googleapis.com/v1/{STORE}2/dicomWeb/studies"
-    data = json.dumps([{"7FE00010": {"vr": "OW", "BulkDataURI": uri}} for uri in [*uris, other]]).encode()
+    data = json.dumps(
+        [{"7FE00010": {"vr": "OW", "BulkDataURI": uri}} for uri in [*uris, other]]
+    ).encode()
     body = [data[start : start + pieces] for start in range(0, len(data), pieces)]
     for path in (f"{INSTANCE}/metadata", "/instances"):
         store.answers(Answer(body=list(body)))
@@ -248,7 +305,11 @@ def test_parameters_of_a_retrieve_are_checked(search: Function, store: FakeStore
     asked = store.answers(Answer(body=b"x", headers={"Content-Type": "image/png"}))
     assert search.send(f"{INSTANCE}/rendered?viewport=100,80&accept=image/png").status == 200
     assert (asked[0].query, asked[0].headers["Accept"]) == ("viewport=100,80", "image/png")
-    for query, blamed in (("viewport=a", "viewport"), ("quality=3", "quality"), ("access_token=t", "access_token")):
+    for query, blamed in (
+        ("viewport=a", "viewport"),
+        ("quality=3", "quality"),
+        ("access_token=t", "access_token"),
+    ):
         reply = search.send(f"{INSTANCE}/rendered?{query}")
         assert (reply.reason, reply.parameter) == ("invalid_parameter", blamed)
     assert search.send(f"{INSTANCE}/metadata?viewport=1,1").parameter == "viewport"
@@ -288,7 +349,11 @@ def test_the_stores_refusals_become_sensible_answers_without_its_words(
     search: Function, store: FakeStore, upstream: int, status: int, reason: str
 ) -> None:
     words = json.dumps([{"error": {"message": f"{SECRET} {PREFIX}"}}]).encode()
-    headers = {"Retry-After": "17", "Location": "http://elsewhere.example/", "WWW-Authenticate": "Bearer realm=x"}
+    headers = {
+        "Retry-After": "17",
+        "Location": "http://elsewhere.example/",
+        "WWW-Authenticate": "Bearer realm=x",
+    }
     for path in (f"{INSTANCE}/metadata", "/studies/1.2/series"):
         store.answers(Answer(upstream, words, headers))
         reply = search.send(path)
@@ -307,7 +372,9 @@ def test_a_store_that_is_not_there_is_no_empty_answer(search: Function, store: F
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"error": 1}', b"[1]", b'[{"a":', b"\xff\xfe"])
-def test_an_answer_that_makes_no_sense_is_502(search: Function, store: FakeStore, body: bytes) -> None:
+def test_an_answer_that_makes_no_sense_is_502(
+    search: Function, store: FakeStore, body: bytes
+) -> None:
     store.answers(Answer(body=body))
     assert search.send("/studies").reason == "unavailable"
     store.answers(Answer(body=body, headers={"Content-Type": "text/html"}))
@@ -320,7 +387,9 @@ def test_a_store_that_takes_too_long_is_504(search: Function, store: FakeStore) 
     assert (reply.status, reply.reason) == (504, "deadline_exceeded")
 
 
-def test_a_kept_connection_that_the_store_closed_is_no_failure(search: Function, store: FakeStore) -> None:
+def test_a_kept_connection_that_the_store_closed_is_no_failure(
+    search: Function, store: FakeStore
+) -> None:
     for _ in range(5):
         store.answers(Answer(body=rows(1), headers={"Connection": "close"}))
         assert search.send("/studies").status == 200
@@ -359,7 +428,9 @@ def test_a_cut_answer_is_seen_as_cut(search: Function, store: FakeStore) -> None
         "/studies?PatientName=%ff",
     ],
 )
-def test_what_could_escape_is_400_and_reaches_no_store(search: Function, store: FakeStore, target: str) -> None:
+def test_what_could_escape_is_400_and_reaches_no_store(
+    search: Function, store: FakeStore, target: str
+) -> None:
     asked = store.answers(Answer())
     reply = search.send(target)
     assert reply.status == 400
@@ -367,7 +438,9 @@ def test_what_could_escape_is_400_and_reaches_no_store(search: Function, store: 
     assert asked == []
 
 
-@pytest.mark.parametrize("path", ["/robots.txt", "/favicon.ico", "/admin", "/studies/1.2/thumbnail"])
+@pytest.mark.parametrize(
+    "path", ["/robots.txt", "/favicon.ico", "/admin", "/studies/1.2/thumbnail"]
+)
 def test_what_is_not_there_is_404_in_the_same_shape(search: Function, path: str) -> None:
     assert search.send(path).reason == "not_found"
 
@@ -400,14 +473,18 @@ def test_other_methods_are_refused_with_allow(search: Function) -> None:
         ("application/x-www-form-urlencoded", "ü=1".encode(), "invalid_body"),
     ],
 )
-def test_a_body_that_is_no_query_is_refused(search: Function, kind: str, body: bytes, reason: str) -> None:
+def test_a_body_that_is_no_query_is_refused(
+    search: Function, kind: str, body: bytes, reason: str
+) -> None:
     reply = search.send("/studies/_query", "POST", {"Content-Type": kind}, body)
     assert reply.reason == reason
     assert reply.status == (415 if kind == "text/plain" else 400)
 
 
 def test_names_in_the_url_of_a_query_by_post_are_refused(search: Function) -> None:
-    reply = search.send("/studies/_query?PatientName=x", "POST", {"Content-Type": "application/json"}, b"{}")
+    reply = search.send(
+        "/studies/_query?PatientName=x", "POST", {"Content-Type": "application/json"}, b"{}"
+    )
     assert reply.reason == "invalid_parameter"
 
 
@@ -423,7 +500,10 @@ def test_a_listed_origin_may_read_and_no_other(search: Function, store: FakeStor
         reply = search.send("/studies", headers={"Origin": origin})
         assert "access-control-allow-origin" not in reply.headers
         assert reply.headers["vary"] == "Origin"
-    assert search.send("/nothing", headers={"Origin": ORIGIN}).headers["access-control-allow-origin"] == ORIGIN
+    assert (
+        search.send("/nothing", headers={"Origin": ORIGIN}).headers["access-control-allow-origin"]
+        == ORIGIN
+    )
 
 
 def test_a_preflight_is_answered(search: Function) -> None:
@@ -441,7 +521,9 @@ def test_a_preflight_is_answered(search: Function) -> None:
 
 def test_many_at_once_are_kept_apart(search: Function, store: FakeStore) -> None:
     store.answers(Answer())
-    store.plan = lambda asked: Answer(body=json.dumps([row(t00100020=parse_qs(asked.query)["PatientID"][0])]).encode())
+    store.plan = lambda asked: Answer(
+        body=json.dumps([row(t00100020=parse_qs(asked.query)["PatientID"][0])]).encode()
+    )
     wrong: list[str] = []
 
     def ask(number: int) -> None:

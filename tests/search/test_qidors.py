@@ -93,7 +93,9 @@ def test_what_the_store_cannot_search_for_is_refused_by_name(level: str, name: s
         ("StudyInstanceUID", ",\\,"),
     ],
 )
-def test_a_bad_value_is_refused_by_the_parameters_name_and_never_repeated(name: str, value: str) -> None:
+def test_a_bad_value_is_refused_by_the_parameters_name_and_never_repeated(
+    name: str, value: str
+) -> None:
     error = refused("studies", (name, value))
     assert (error.reason, error.parameter) == ("invalid_parameter", name)
     assert len(value) < 4 or value not in error.body().decode()
@@ -113,9 +115,12 @@ def test_a_name_that_is_none_is_refused_without_repeating_it(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "sent"), [("Doe*", "Doe"), ("doe^jane*", "doe^jane"), ("*Doe*", "Doe"), ("Doe^*", "Doe")]
+    ("typed", "sent"),
+    [("Doe*", "Doe"), ("doe^jane*", "doe^jane"), ("*Doe*", "Doe"), ("Doe^*", "Doe")],
 )
-def test_a_name_with_an_asterisk_at_its_end_is_matched_fuzzily_and_says_so(typed: str, sent: str) -> None:
+def test_a_name_with_an_asterisk_at_its_end_is_matched_fuzzily_and_says_so(
+    typed: str, sent: str
+) -> None:
     query = translate("studies", None, [("PatientName", typed)])
     assert asked(query) == [("PatientName", sent), ("fuzzymatching", "true")]
     assert "fuzzily" in query.warnings[0]
@@ -123,12 +128,18 @@ def test_a_name_with_an_asterisk_at_its_end_is_matched_fuzzily_and_says_so(typed
 
 @pytest.mark.parametrize("value", ["", "*", "**"])
 def test_a_key_that_matches_anything_is_asked_for_and_not_searched_for(value: str) -> None:
-    assert asked(translate("series", None, [("PatientID", value)])) == [("includefield", "PatientID")]
+    assert asked(translate("series", None, [("PatientID", value)])) == [
+        ("includefield", "PatientID")
+    ]
 
 
 def test_a_modality_at_study_level_goes_through_a_series_search_for_whole_studies() -> None:
     for name in ("Modality", "ModalitiesInStudy", "00080060", "00080061"):
-        query = translate("studies", None, [(name, "CT"), ("PatientID", "7"), ("includefield", "StudyDescription")])
+        query = translate(
+            "studies",
+            None,
+            [(name, "CT"), ("PatientID", "7"), ("includefield", "StudyDescription")],
+        )
         assert query.path() == "series"
         assert query.merged
         assert ("Modality", "CT") in asked(query)
@@ -149,12 +160,18 @@ def test_a_list_of_values_becomes_several_searches() -> None:
 
 
 def test_what_cannot_be_included_is_dropped_with_a_warning() -> None:
-    query = translate("studies", None, [("includefield", "00081030,NumberOfStudyRelatedSeries,Modality,00100010")])
+    query = translate(
+        "studies", None, [("includefield", "00081030,NumberOfStudyRelatedSeries,Modality,00100010")]
+    )
     assert asked(query) == [("includefield", "StudyDescription"), ("includefield", "PatientName")]
     assert query.warnings == ("the DICOM store cannot include NumberOfStudyRelatedSeries Modality",)
-    query = translate("instances", None, [("includefield", "AvailableTransferSyntaxUID,PixelSpacing,00181030")])
+    query = translate(
+        "instances", None, [("includefield", "AvailableTransferSyntaxUID,PixelSpacing,00181030")]
+    )
     assert asked(query) == [("includefield", "PixelSpacing"), ("includefield", "00181030")]
-    assert asked(translate("instances", None, [("includefield", "all,Rows")])) == [("includefield", "all")]
+    assert asked(translate("instances", None, [("includefield", "all,Rows")])) == [
+        ("includefield", "all")
+    ]
 
 
 def test_limits_are_the_stores_defaults_and_clamped_with_a_warning() -> None:
@@ -170,7 +187,9 @@ def test_fixed_filters_cannot_be_left_out_or_changed() -> None:
     assert asked(translate("series", None, [("00100020", "7")], fixed)) == [("PatientID", "7")]
     for value in ("8", "*"):
         if value == "*":
-            assert ("PatientID", "7") in asked(translate("series", None, [("PatientID", value)], fixed))
+            assert ("PatientID", "7") in asked(
+                translate("series", None, [("PatientID", value)], fixed)
+            )
             continue
         with pytest.raises(RefusedError) as caught:
             translate("series", None, [("PatientID", value)], fixed)
@@ -178,7 +197,10 @@ def test_fixed_filters_cannot_be_left_out_or_changed() -> None:
 
 
 def test_the_scope_of_a_path_is_part_of_the_search() -> None:
-    assert translate("instances", Resource("1.2", "1.3"), []).path() == "studies/1.2/series/1.3/instances"
+    assert (
+        translate("instances", Resource("1.2", "1.3"), []).path()
+        == "studies/1.2/series/1.3/instances"
+    )
 
 
 def test_decoding_is_strict_utf8() -> None:
@@ -191,7 +213,13 @@ def test_decoding_is_strict_utf8() -> None:
         decode("PatientName=%FF")
 
 
-@given(st.lists(st.tuples(st.sampled_from([*qidors.TAG_OF, "limit", "offset", "includefield", "x"]), st.text())))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*qidors.TAG_OF, "limit", "offset", "includefield", "x"]), st.text()
+        )
+    )
+)
 def test_any_parameters_are_translated_or_refused(pairs: list[tuple[str, str]]) -> None:
     try:
         query = translate("instances", None, pairs)

@@ -1,4 +1,5 @@
-"""The way to the DICOM store, as it is in the cloud: over TLS, with the certificates that certifi has."""
+"""The way to the DICOM store, as it is in the cloud: over TLS, with the certificates that certifi
+has."""
 
 import datetime
 import ipaddress
@@ -25,11 +26,17 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     day = datetime.timedelta(days=1)
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     builder = x509.CertificateBuilder(name, name, key.public_key(), 7, now - day, now + day)
-    signed = builder.add_extension(names, False).add_extension(x509.BasicConstraints(True, None), True)
+    signed = builder.add_extension(names, False).add_extension(
+        x509.BasicConstraints(True, None), True
+    )
     certificate_file, key_file = folder / "cert.pem", folder / "key.pem"
-    certificate_file.write_bytes(signed.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    certificate_file.write_bytes(
+        signed.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    )
     private = serialization.PrivateFormat.PKCS8
-    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption())
+    )
     return certificate_file, key_file
 
 

@@ -40,7 +40,17 @@ def test_rows_are_read_wherever_the_pieces_are_cut(
 
 @pytest.mark.parametrize(
     "data",
-    [b'[{"a":1}', b'[{"a":1},', b'[{"a":1},]', b"[1]", b'{"a":1}', b"[]]", b"<html>", b'[{"a":1} {"b":2}]', b'[{"a":'],
+    [
+        b'[{"a":1}',
+        b'[{"a":1},',
+        b'[{"a":1},]',
+        b"[1]",
+        b'{"a":1}',
+        b"[]]",
+        b"<html>",
+        b'[{"a":1} {"b":2}]',
+        b'[{"a":',
+    ],
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_what_is_no_array_of_objects_is_malformed(data: bytes, size: int) -> None:
@@ -60,10 +70,17 @@ def test_text_that_is_not_utf8_is_malformed_and_nothing_is_an_empty_array() -> N
 @given(st.integers(1, 30), st.text('ab/http:." s1v', max_size=60))
 def test_urls_are_replaced_wherever_the_pieces_are_cut(size: int, text: str) -> None:
     between = text.encode() + b'"'
-    beginnings = (b"http://a/v1/s/dicomWeb/", b"https://b.example:8443/v1beta1/s/dicomWeb/", b"http://a/v1/t/dicomWeb/")
+    beginnings = (
+        b"http://a/v1/s/dicomWeb/",
+        b"https://b.example:8443/v1beta1/s/dicomWeb/",
+        b"http://a/v1/t/dicomWeb/",
+    )
     data = between.join([b"", *(beginning + b"x" for beginning in beginnings), b""])
     expected = between.join([b"", b"https://me/x", b"https://me/x", beginnings[2] + b"x", b""])
-    assert b"".join(rewritten(pieces(data, size), Urls(("/v1", "/v1beta1"), "s"), b"https://me/")) == expected
+    assert (
+        b"".join(rewritten(pieces(data, size), Urls(("/v1", "/v1beta1"), "s"), b"https://me/"))
+        == expected
+    )
 
 
 def test_a_url_may_have_the_longest_host_there_is() -> None:
@@ -71,15 +88,23 @@ def test_a_url_may_have_the_longest_host_there_is() -> None:
     data = b"x" * 1000 + url + b"y" * 1000
     for size in (1, 7, 500, 5000):
         urls = Urls(("/v1", "/v1beta1"), "s")
-        assert b"".join(rewritten(pieces(data, size), urls, b"/")) == b"x" * 1000 + b"/" + b"y" * 1000
+        assert (
+            b"".join(rewritten(pieces(data, size), urls, b"/")) == b"x" * 1000 + b"/" + b"y" * 1000
+        )
 
 
 def test_a_spreadsheet_opens_as_text() -> None:
     rows: list[dict[str, Any]] = [
-        {"1": {"vr": "PN", "Value": [{"Alphabetic": "Müller^J"}]}, "2": {"vr": "CS", "Value": ["A", "B"]}},
+        {
+            "1": {"vr": "PN", "Value": [{"Alphabetic": "Müller^J"}]},
+            "2": {"vr": "CS", "Value": ["A", "B"]},
+        },
         {"1": {"vr": "LO", "Value": ["=cmd()"]}, "2": {"vr": "LO", "Value": ['say "hi", you\n']}},
         {"1": {"vr": "LO", "Value": ["-5"]}, "2": {"vr": "LO"}},
-        {"1": {"vr": "LO", "Value": ["@x"]}, "2": {"vr": "SQ", "Value": [{"3": {"vr": "LO"}}, None]}},
+        {
+            "1": {"vr": "LO", "Value": ["@x"]},
+            "2": {"vr": "SQ", "Value": [{"3": {"vr": "LO"}}, None]},
+        },
     ]
     data = b"".join(spreadsheet(rows, [("1", "First"), ("2", "Second")]))
     assert data.startswith(b"\xef\xbb\xbf")

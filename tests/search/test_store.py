@@ -58,7 +58,9 @@ def test_studies_are_found(full: Function, query: str, found: list[str]) -> None
 def test_a_viewers_search_is_answered(full: Function) -> None:
     """As OHIF asks (its study list), with attributes that the store does not know."""
     fields = "00081030,00080060,00080061,00201206,00201208"
-    reply = full.send(f"/studies?limit=101&offset=0&fuzzymatching=true&includefield={fields}&PatientName=Doe")
+    reply = full.send(
+        f"/studies?limit=101&offset=0&fuzzymatching=true&includefield={fields}&PatientName=Doe"
+    )
     assert reply.status == 200
     assert reply.json()[0]["00081030"]["Value"] == ["Chest"]
     assert "ModalitiesInStudy" in reply.headers["warning"]
@@ -88,7 +90,10 @@ def test_pages_of_a_query_by_post_follow_each_other(full: Function) -> None:
 
 
 def test_an_instance_comes_back_as_it_was_stored(full: Function) -> None:
-    assert full.send(f"/{INSTANCE}", headers={"Accept": "application/dicom; transfer-syntax=*"}).body == study(1)[0]
+    assert (
+        full.send(f"/{INSTANCE}", headers={"Accept": "application/dicom; transfer-syntax=*"}).body
+        == study(1)[0]
+    )
     answer = requests.get(f"{full.url}/studies/1.2.1", timeout=30)
     message = email.message_from_bytes(
         f"Content-Type: {answer.headers['Content-Type']}\r\n\r\n".encode() + answer.content
@@ -115,12 +120,19 @@ def test_pictures_and_frames_are_drawn(full: Function) -> None:
 
 
 def test_what_is_not_there_is_404(full: Function) -> None:
-    for path in ("/studies/1.9", "/studies/1.9/metadata", f"/{INSTANCE}.9/rendered", f"/{INSTANCE}/bulkdata/00104000"):
+    for path in (
+        "/studies/1.9",
+        "/studies/1.9/metadata",
+        f"/{INSTANCE}.9/rendered",
+        f"/{INSTANCE}/bulkdata/00104000",
+    ):
         assert full.send(path).reason == "not_found"
     assert full.send("/studies/1.9/series").json() == []
 
 
-def test_retrieving_can_be_switched_off(full: Function, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_retrieving_can_be_switched_off(
+    full: Function, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("off")
     with (
         real_store(folder / "store", study(1, series=1, instances=1)) as endpoint,
@@ -131,4 +143,6 @@ def test_retrieving_can_be_switched_off(full: Function, tmp_path_factory: pytest
             assert (off.send(path).status, off.send(path).reason) == (403, "retrieve_disabled")
         assert off.send("/").status == 404
         assert off.send("/config.json").json() == {"retrieve": False, "exports": None}
-        assert off.send("/exports", "POST", {"Content-Type": "application/json"}, b"{}").status == 404
+        assert (
+            off.send("/exports", "POST", {"Content-Type": "application/json"}, b"{}").status == 404
+        )

@@ -20,7 +20,10 @@ GOOD = {
     "/studies/1.2": ("retrieve", "studies/1.2"),
     "/studies/1.2/metadata": ("retrieve", "studies/1.2/metadata"),
     "/studies/1.2/series/1.3/metadata": ("retrieve", "studies/1.2/series/1.3/metadata"),
-    "/studies/1.2/series/1.3/instances/1.4/rendered": ("retrieve", "studies/1.2/series/1.3/instances/1.4/rendered"),
+    "/studies/1.2/series/1.3/instances/1.4/rendered": (
+        "retrieve",
+        "studies/1.2/series/1.3/instances/1.4/rendered",
+    ),
     "/studies/1.2/series/1.3/instances/1.4/frames/1%2C2": (
         "retrieve",
         "studies/1.2/series/1.3/instances/1.4/frames/1,2",
@@ -78,7 +81,14 @@ def test_a_path_that_could_lead_elsewhere_is_malformed(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/studies/abc", "/studies/1..2", "/studies/.1", "/studies/1.2/series/x/metadata", "/studies/" + "1" * 65]
+    "path",
+    [
+        "/studies/abc",
+        "/studies/1..2",
+        "/studies/.1",
+        "/studies/1.2/series/x/metadata",
+        "/studies/" + "1" * 65,
+    ],
 )
 def test_a_malformed_uid_is_told(path: str) -> None:
     with pytest.raises(RefusedError) as caught:

@@ -54,7 +54,10 @@ def test_files_and_dicomweb_come_from_one_origin(full: Function, files: Path) ->
     server = served(files, full.url)
     try:
         assert "OHIF" in requests.get(f"{server.url}/viewer?StudyInstanceUIDs=1.2", timeout=10).text
-        assert requests.get(f"{server.url}/x.wasm", timeout=10).headers["Content-Type"] == "application/wasm"
+        assert (
+            requests.get(f"{server.url}/x.wasm", timeout=10).headers["Content-Type"]
+            == "application/wasm"
+        )
         assert requests.get(f"{server.url}/missing.js", timeout=10).status_code == 404
         assert requests.get(f"{server.url}/..%2F..%2Fetc/passwd.txt", timeout=10).status_code == 404
         metadata = requests.get(f"{server.url}/studies/1.2.1/metadata", timeout=10).json()
@@ -65,7 +68,9 @@ def test_files_and_dicomweb_come_from_one_origin(full: Function, files: Path) ->
         server.server_close()
 
 
-def test_without_npm_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_npm_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(viewer.ViewerError, match="apt-get install npm"):
         viewer.installed(tmp_path / "viewer")
@@ -73,7 +78,9 @@ def test_without_npm_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest
         viewer.running_search(tmp_path)
 
 
-def test_another_archive_than_the_tested_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_archive_than_the_tested_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     npm = tmp_path / "npm"
     npm.write_text("#!/bin/sh\necho x > ohif-app.tgz\n")
     npm.chmod(0o755)
@@ -83,8 +90,12 @@ def test_another_archive_than_the_tested_one_is_refused(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("python", ["this one", "Debian 12's"])
-def test_the_archive_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str) -> None:
-    def before_filters(self: tarfile.TarFile, path: Path, members: None = None, *, numeric_owner: bool = False) -> None:
+def test_the_archive_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str
+) -> None:
+    def before_filters(
+        self: tarfile.TarFile, path: Path, members: None = None, *, numeric_owner: bool = False
+    ) -> None:
         extract(self, path, members, numeric_owner=numeric_owner)
 
     extract = tarfile.TarFile.extractall
@@ -101,9 +112,13 @@ def test_the_archive_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @needs_chromium
-@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed (Debian: apt-get install npm)")
+@pytest.mark.skipif(
+    not shutil.which("npm"), reason="npm is not installed (Debian: apt-get install npm)"
+)
 def test_ohif_draws_an_image(full: Function, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer, "_FETCH_S", 240)  # with the waits below, less than the test may take
+    monkeypatch.setattr(
+        viewer, "_FETCH_S", 240
+    )  # with the waits below, less than the test may take
     try:
         dist = viewer.installed(viewer.DATA / "viewer")
     except viewer.ViewerError as error:
@@ -113,7 +128,9 @@ def test_ohif_draws_an_image(full: Function, monkeypatch: pytest.MonkeyPatch) ->
         with browser() as chromium:
             page = chromium.new_page(viewport={"width": 1280, "height": 900})
             page.goto(f"{server.url}/viewer?StudyInstanceUIDs=1.2.1", timeout=90_000)
-            page.wait_for_function(f"Math.max(0, ...({SHADES})()) > 16", timeout=90_000, polling=500)
+            page.wait_for_function(
+                f"Math.max(0, ...({SHADES})()) > 16", timeout=90_000, polling=500
+            )
     finally:
         server.shutdown()
         server.server_close()

@@ -13,17 +13,17 @@ ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted((ROOT / "functions").rglob("*.py"))
 LOCAL = sorted((ROOT / "infra").rglob("*.py"))
 OPS = sorted((ROOT / "ops").rglob("*.py"))
-GROUND = {"errors", "settings", "values", "log", "deadline", "resources"}
+GROUND = {"checksum", "errors", "settings", "values", "log", "deadline", "resources"}
 HANDLERS = {"store", "delete", "export", "search"}
 
 # An outside library, and the modules below functions/ that may import it.
 HOMES: dict[str, set[str]] = {
-    "requests": {"common/http"},
-    "urllib3": {"common/http"},
-    "google.auth": {"common/credentials", "search/callers"},
-    "google_crc32c": {"common/upload"},
-    "python_multipart": {"common/multipart"},
-    "flask": {"common/runtime", "search/handler"},
+    "requests": {"common/clients/transport"},
+    "urllib3": {"common/clients/transport"},
+    "google.auth": {"common/clients/credentials", "search/callers"},
+    "google_crc32c": {"common/checksum"},
+    "python_multipart": {"common/dicom/multipart"},
+    "flask": {"common/events/runtime", "search/handler"},
     "functions_framework": set(),
     "pydicom": set(),
 }
@@ -50,7 +50,9 @@ def test_functions_and_the_local_stack_never_import_each_other() -> None:
     for path in FUNCTIONS:
         assert not any(name.startswith(("infra", "ops")) for name in imports(path)), path
     for path in LOCAL:
-        assert not any(name.startswith(("functions.", "ops", "main")) for name in imports(path)), path
+        assert not any(name.startswith(("functions.", "ops", "main")) for name in imports(path)), (
+            path
+        )
 
 
 def test_a_function_never_imports_another_and_common_never_imports_a_function() -> None:
@@ -74,7 +76,10 @@ def test_each_outside_library_has_one_home(library: str) -> None:
         for path in FUNCTIONS
         if any(name == library or name.startswith(library + ".") for name in imports(path))
         # A type in an annotation is no use of the library.
-        and not ((library == "requests" and not used(path, "requests.")) or _only_annotates(path, library))
+        and not (
+            (library == "requests" and not used(path, "requests."))
+            or _only_annotates(path, library)
+        )
     }
     assert homes <= HOMES[library]
 
@@ -98,7 +103,9 @@ def test_only_settings_reads_the_environment_only_log_writes_only_deadline_keeps
         assert path.stem == "deadline" or "time" not in names, path
         assert path.stem == "log" or not ({"logging", "sys"} & names), path
         assert not any(
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "print"
             for node in ast.walk(ast.parse(path.read_text()))
         ), path
 
@@ -109,16 +116,23 @@ def test_a_broad_except_stands_in_one_place_only() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ExceptHandler) and (
                 node.type is None
-                or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+                or (
+                    isinstance(node.type, ast.Name)
+                    and node.type.id in ("Exception", "BaseException")
+                )
             ):
                 broad.append(path.stem)
     assert broad == ["runtime"]
 
 
-@pytest.mark.parametrize("path", [*FUNCTIONS, *LOCAL, *OPS, ROOT / "main.py"], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [*FUNCTIONS, *LOCAL, *OPS, ROOT / "main.py"], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_a_file_stays_readable(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= 400
+    assert (
+        sum(len(line.strip()) for line in text.splitlines()) <= 18_000
+    )  # characters, so that nobody packs
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is long"
@@ -153,9 +167,16 @@ def loaded_by(function: str, environment: dict[str, str]) -> set[str]:
 
 def test_the_search_function_loads_neither_storage_nor_pubsub_nor_pydicom() -> None:
     modules = loaded_by("search", ENVIRONMENT)
-    for name in ("google.cloud.storage", "google.cloud.pubsub", "google.pubsub_v1", "grpc", "pydicom", "numpy"):
+    for name in (
+        "google.cloud.storage",
+        "google.cloud.pubsub",
+        "google.pubsub_v1",
+        "grpc",
+        "pydicom",
+        "numpy",
+    ):
         assert not any(module == name or module.startswith(name + ".") for module in modules), name
-    assert "functions.common.bucket" not in modules
+    assert "functions.common.clients.storage" not in modules
 
 
 @pytest.mark.parametrize("function", ["store_upload", "delete_resource", "export_resource"])

@@ -1,4 +1,5 @@
-"""Archives gone through member by member: whole, from any place on, cut and damaged anywhere, and built to harm."""
+"""Archives gone through member by member: whole, from any place on, cut and damaged anywhere, and
+built to harm."""
 
 import contextlib
 import gzip
@@ -22,7 +23,9 @@ LIMITS = Limits(1000, 1 << 30, 1 << 28, 500, 2, 1024)
 NAMES = st.text("abc/._- ü", min_size=1, max_size=12).filter(
     lambda n: ".." not in n.split("/") and not n.startswith("/") and not n.endswith("/")
 )
-FILES = st.lists(st.tuples(NAMES, st.binary(max_size=3000).map(lambda text: b"." + text)), max_size=6)
+FILES = st.lists(
+    st.tuples(NAMES, st.binary(max_size=3000).map(lambda text: b"." + text)), max_size=6
+)
 KINDS: Any = st.sampled_from(["zip", "tar", "gzip"])
 
 
@@ -33,7 +36,9 @@ def pack(kind: str, files: list[tuple[str, bytes]]) -> bytes:
     return scans.tarred(files, "w:gz" if kind == "gzip" else "w")
 
 
-def walk(data: bytes, kind: Any, cursor: Cursor = (), limits: Limits = LIMITS) -> list[tuple[Member, bytes]]:
+def walk(
+    data: bytes, kind: Any, cursor: Cursor = (), limits: Limits = LIMITS
+) -> list[tuple[Member, bytes]]:
     found = []
     for member in Walk(len(data), limits).members_of(io.BytesIO(data), kind, cursor):
         found.append((member, b"" if member.problem else b"".join(member.source.chunks())))
@@ -52,8 +57,12 @@ def test_all_come_in_order_and_a_walk_goes_on_from_anywhere(
     whole = walk(data, kind)
     assert [(member.name, text) for member, text in whole] == expected
     for number, (member, _) in enumerate(whole):
-        assert [text for _, text in walk(data, kind, member.before)] == [text for _, text in expected[number:]]
-        assert [text for _, text in walk(data, kind, member.after)] == [text for _, text in expected[number + 1 :]]
+        assert [text for _, text in walk(data, kind, member.before)] == [
+            text for _, text in expected[number:]
+        ]
+        assert [text for _, text in walk(data, kind, member.after)] == [
+            text for _, text in expected[number + 1 :]
+        ]
 
 
 @settings(max_examples=100)
@@ -103,7 +112,9 @@ def test_a_zip_that_lies_about_its_count_is_counted() -> None:
 def test_a_zip64_is_read_wherever_the_version_of_python_says_its_end_is(
     monkeypatch: pytest.MonkeyPatch, newer: bool
 ) -> None:
-    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)  # as more than 65,535 members or 4 GiB have it
+    monkeypatch.setattr(
+        zipfile, "ZIP_FILECOUNT_LIMIT", 1
+    )  # as more than 65,535 members or 4 GiB have it
     data = scans.zipped((str(n), b"text") for n in range(3))
     at = data.index(b"PK\x06\x06")
     end: list[Any] = list(zipfile._EndRecData(io.BytesIO(data)))  # type: ignore[attr-defined]
@@ -127,7 +138,10 @@ def listed(count: int, name: str, comment: bytes) -> bytes:
 def test_the_list_of_a_zip_is_measured_before_it_is_read() -> None:
     fair = listed(3000, "/" + "1.2.840.99" * 20 + ".dcm", b"")
     assert len(walk(fair, "zip", limits=replace(LIMITS, members=3000))) == 3000
-    for harmful in (listed(200, "", bytes(20_000)), listed(2500, "\N{GRINNING FACE}" + "a" * 300, b"")):
+    for harmful in (
+        listed(200, "", bytes(20_000)),
+        listed(2500, "\N{GRINNING FACE}" + "a" * 300, b""),
+    ):
         assert "list" in refused(harmful, "zip", members=2500)
     inner, outer = listed(900, "b" * 200, b""), [(f"{n}{'a' * 200}", b"") for n in range(900)]
     within = scans.zipped([("in.zip", inner), *outer])
@@ -194,14 +208,21 @@ def test_links_devices_and_secrets_have_a_problem_each() -> None:
     secret = bytearray(scans.zipped([("a", b"1")]))
     for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         secret[secret.index(mark) + at] |= 1
-    for data in (secret, scans.zipped([("a", b"1")], zipfile.ZIP_BZIP2), scans.zipped([("a", b"1")], zipfile.ZIP_LZMA)):
+    for data in (
+        secret,
+        scans.zipped([("a", b"1")], zipfile.ZIP_BZIP2),
+        scans.zipped([("a", b"1")], zipfile.ZIP_LZMA),
+    ):
         problem = walk(bytes(data), "zip")[0][0].problem
         assert problem is not None
         assert not isinstance(problem, NothingToStoreError)  # it may be a scan
 
 
 def test_gzip_that_is_no_tar_is_bad_only_where_it_holds_a_scan() -> None:
-    texts = [("scan.gz", gzip.compress(scans.dicom(("1", "2", "3")))), ("text.gz", gzip.compress(b"text"))]
+    texts = [
+        ("scan.gz", gzip.compress(scans.dicom(("1", "2", "3")))),
+        ("text.gz", gzip.compress(b"text")),
+    ]
     problems = [member.problem for member, _ in walk(scans.zipped(texts), "zip")]
     assert [isinstance(problem, NothingToStoreError) for problem in problems] == [False, True]
 

@@ -5,16 +5,23 @@ from typing import Any
 
 import pytest
 
-from functions.common import commands
-from functions.common.commands import Query
 from functions.common.errors import PermanentError
-from functions.common.events import Message
+from functions.common.events import commands
+from functions.common.events.commands import Query
+from functions.common.events.messages import Message
 
-_KEYS = {"path": commands.text, "dry_run": commands.flag, "max_studies": commands.whole(1, 10), "at": commands.time}
+_KEYS = {
+    "path": commands.text,
+    "dry_run": commands.flag,
+    "max_studies": commands.whole(1, 10),
+    "at": commands.time,
+}
 
 
 def _read(data: Any = None, **attributes: str) -> dict[str, Any]:
-    return commands.read(Message(b"" if data is None else json.dumps(data).encode(), attributes), _KEYS)
+    return commands.read(
+        Message(b"" if data is None else json.dumps(data).encode(), attributes), _KEYS
+    )
 
 
 def _refusal(data: Any = None, **attributes: str) -> str:
@@ -43,7 +50,11 @@ def test_unknown_keys_are_named_when_they_are_plain_words_and_counted_otherwise(
 
 
 def test_attributes_of_the_transport_are_none_of_ours() -> None:
-    attributes = {"path": "studies/1", "googclient_traceparent": "x", "CloudPubSubDeadLetterSourceDeliveryCount": "5"}
+    attributes = {
+        "path": "studies/1",
+        "googclient_traceparent": "x",
+        "CloudPubSubDeadLetterSourceDeliveryCount": "5",
+    }
     assert commands.read(Message(b"", attributes), _KEYS) == {"path": "studies/1"}
 
 
@@ -70,7 +81,9 @@ def test_a_value_that_its_key_does_not_take_is_refused(data: dict[str, Any]) -> 
 
 
 def test_a_time_has_an_offset() -> None:
-    assert _read({"at": "2026-01-31T08:00:00.123456789Z"}) == {"at": "2026-01-31T08:00:00.123456789Z"}
+    assert _read({"at": "2026-01-31T08:00:00.123456789Z"}) == {
+        "at": "2026-01-31T08:00:00.123456789Z"
+    }
 
 
 def test_data_that_is_no_json_object_is_no_event() -> None:
@@ -82,12 +95,20 @@ def test_data_that_is_no_json_object_is_no_event() -> None:
 @pytest.mark.parametrize(
     ("given", "level", "params"),
     [
-        ("PatientID=1&StudyDate=20240101-", "studies", (("PatientID", "1"), ("StudyDate", "20240101-"))),
+        (
+            "PatientID=1&StudyDate=20240101-",
+            "studies",
+            (("PatientID", "1"), ("StudyDate", "20240101-")),
+        ),
         ("studies?PatientName=Doe%5EJane", "studies", (("PatientName", "Doe^Jane"),)),
         ("/series?Modality=CT", "series", (("Modality", "CT"),)),
         ("instances?00080018=1.2", "instances", (("00080018", "1.2"),)),
         ({"PatientID": "1"}, "studies", (("PatientID", "1"),)),
-        ("PatientName=doe&fuzzymatching=true", "studies", (("PatientName", "doe"), ("fuzzymatching", "true"))),
+        (
+            "PatientName=doe&fuzzymatching=true",
+            "studies",
+            (("PatientName", "doe"), ("fuzzymatching", "true")),
+        ),
     ],
 )
 def test_a_query(given: object, level: str, params: tuple[tuple[str, str], ...]) -> None:

@@ -27,7 +27,9 @@ def test_every_make_target_and_module_that_is_named_exists(page: Path) -> None:
     text = page.read_text()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     # In code only: in prose "make sure" is no target.
-    code = "\n".join(re.findall(r"```(?:\w+)?\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
+    code = "\n".join(
+        re.findall(r"```(?:\w+)?\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
+    )
     for name in re.findall(r"\bmake ([a-z-]+)", code):
         assert name in targets, f"make {name}"
     for module in re.findall(r"python3? -m ((?:infra|ops|benchmarks|tests)[\w.]*)", code):

@@ -20,7 +20,9 @@ def test_the_text_of_an_error_is_its_reason_and_nothing_else() -> None:
     assert str(SupersededError()) == "superseded"
 
 
-@pytest.mark.parametrize("error", [PermanentError("rejected"), RetryableError("unavailable"), SupersededError()])
+@pytest.mark.parametrize(
+    "error", [PermanentError("rejected"), RetryableError("unavailable"), SupersededError()]
+)
 def test_all_have_one_root_and_a_reason(error: DicomFunctionsError) -> None:
     assert isinstance(error, DicomFunctionsError)
     assert error.reason == str(error)

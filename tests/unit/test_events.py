@@ -1,4 +1,5 @@
-"""Every form an event arrives in (recorded shapes of Pub/Sub pushes and of Eventarc), and what is refused."""
+"""Every form an event arrives in (recorded shapes of Pub/Sub pushes and of Eventarc), and what is
+refused."""
 
 import base64
 import json
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from functions.common.errors import PermanentError
-from functions.common.events import Message, ObjectFinalized, is_finalize, parse
+from functions.common.events.messages import Message, ObjectFinalized, is_finalize, parse
 from functions.common.resources import ObjectRef
 
 OBJECT = {
@@ -45,7 +46,10 @@ def encoded(value: object) -> bytes:
 
 def notification() -> dict[str, Any]:
     envelope = push(encoded(OBJECT))
-    envelope["message"]["attributes"] = {"eventType": "OBJECT_FINALIZE", "payloadFormat": "JSON_API_V1"}
+    envelope["message"]["attributes"] = {
+        "eventType": "OBJECT_FINALIZE",
+        "payloadFormat": "JSON_API_V1",
+    }
     return envelope
 
 
@@ -54,7 +58,15 @@ FORMS = {
     "binary CloudEvent": (BINARY, encoded(OBJECT)),
     "structured CloudEvent": (
         STRUCTURED,
-        encoded({"specversion": "1.0", "id": "e1", "source": "s", "type": BINARY["ce-type"], "data": OBJECT}),
+        encoded(
+            {
+                "specversion": "1.0",
+                "id": "e1",
+                "source": "s",
+                "type": BINARY["ce-type"],
+                "data": OBJECT,
+            }
+        ),
     ),
 }
 
@@ -86,7 +98,9 @@ def test_a_message_of_attributes_alone_is_one() -> None:
 
 
 def test_a_notification_needs_no_more_than_bucket_name_and_generation() -> None:
-    event = ObjectFinalized.of(Message(encoded({"bucket": "landing", "name": "x", "generation": 5})))
+    event = ObjectFinalized.of(
+        Message(encoded({"bucket": "landing", "name": "x", "generation": 5}))
+    )
     assert event == ObjectFinalized(ObjectRef("landing", "x", 5), 0, "", "", {})
 
 
@@ -99,8 +113,14 @@ REFUSED = {
     "a message that is text": (JSON, encoded({"message": "x"})),
     "data that is no base64": (JSON, encoded({"message": {"data": "%%%"}})),
     "attributes that are a list": (JSON, encoded({"message": {"attributes": ["x"]}})),
-    "another type of CloudEvent": ({**BINARY, "ce-type": "google.cloud.storage.object.v1.deleted"}, encoded(OBJECT)),
-    "a CloudEvent without data": (STRUCTURED, encoded({"specversion": "1.0", "type": BINARY["ce-type"]})),
+    "another type of CloudEvent": (
+        {**BINARY, "ce-type": "google.cloud.storage.object.v1.deleted"},
+        encoded(OBJECT),
+    ),
+    "a CloudEvent without data": (
+        STRUCTURED,
+        encoded({"specversion": "1.0", "type": BINARY["ce-type"]}),
+    ),
 }
 
 

@@ -6,7 +6,15 @@ from functions.common.log import log
 
 
 def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    log("INFO", "outcome", trace="projects/p/traces/t", outcome="stored", reason="", bytes=12, study=None)
+    log(
+        "INFO",
+        "outcome",
+        trace="projects/p/traces/t",
+        outcome="stored",
+        reason="",
+        bytes=12,
+        study=None,
+    )
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert json.loads(out) == {

@@ -6,17 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.common import multipart
+from functions.common.dicom import multipart
 from functions.common.errors import RetryableError
 
 TYPE = 'multipart/related; type="application/dicom"; boundary={}'
 
 
 def body(
-    parts: list[bytes], boundary: str, head: bytes = b"Content-Type: application/dicom", tail: bytes = b""
+    parts: list[bytes],
+    boundary: str,
+    head: bytes = b"Content-Type: application/dicom",
+    tail: bytes = b"",
 ) -> bytes:
     mark = b"--" + boundary.encode()
-    return b"".join(mark + b"\r\n" + head + b"\r\n\r\n" + part + b"\r\n" for part in parts) + mark + b"--" + tail
+    return (
+        b"".join(mark + b"\r\n" + head + b"\r\n\r\n" + part + b"\r\n" for part in parts)
+        + mark
+        + b"--"
+        + tail
+    )
 
 
 def read(data: bytes, sizes: list[int], boundary: str) -> list[bytes]:
@@ -43,7 +51,9 @@ def read(data: bytes, sizes: list[int], boundary: str) -> list[bytes]:
     st.lists(st.integers(1, 50), min_size=1, max_size=5),
     st.sampled_from(["b", "a" * 48, "--x--", "0123456789abcdef"]),
 )
-def test_parts_come_whole_however_the_body_is_cut(parts: list[bytes], sizes: list[int], boundary: str) -> None:
+def test_parts_come_whole_however_the_body_is_cut(
+    parts: list[bytes], sizes: list[int], boundary: str
+) -> None:
     delimiter = b"\r\n--" + boundary.encode()
     parts = [part.replace(delimiter, b"").replace(b"--" + boundary.encode(), b"") for part in parts]
     assert read(body(parts, boundary), sizes, boundary) == parts
@@ -70,7 +80,9 @@ def test_a_body_that_ends_anywhere_before_its_closing_boundary_is_broken() -> No
             read(data[:end], [13], "xyz")
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "multipart/related", "text/html; charset=utf-8", ""])
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "multipart/related", "text/html; charset=utf-8", ""]
+)
 def test_what_is_not_multipart_is_broken(content_type: str) -> None:
     with pytest.raises(RetryableError):
         list(multipart.read([b"<html>"], content_type))
@@ -93,7 +105,10 @@ def test_many_parts_of_random_bytes() -> None:
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ('Multipart/Related; type="application/dicom"; boundary="a;b c"', ("multipart/related", "a;b c")),
+        (
+            'Multipart/Related; type="application/dicom"; boundary="a;b c"',
+            ("multipart/related", "a;b c"),
+        ),
         ("multipart/related; boundary=abc; type=application/dicom", ("multipart/related", "abc")),
         ("multipart/related;BOUNDARY=abc;x=y", ("multipart/related", "abc")),
     ],

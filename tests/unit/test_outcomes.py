@@ -3,19 +3,21 @@ import json
 
 import pytest
 
+from functions.common.clients.pubsub import Topics
+from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
-from functions.common.events import Message
-from functions.common.http import Transport
-from functions.common.outcomes import Outcome, Outcomes, outcome_id
+from functions.common.events.messages import Message
+from functions.common.events.outcomes import Outcome, Outcomes, outcome_id
 from functions.common.resources import ObjectRef, Resource
-from functions.common.topic import Topics
 from tests.contract.servers import Answer, planned
 
 REF = ObjectRef("landing", "Doe^Jane.dcm", 7)
 
 
 def test_the_id_follows_from_the_input_alone() -> None:
-    assert outcome_id("store_upload", REF) == outcome_id("store_upload", ObjectRef("landing", "Doe^Jane.dcm", 7))
+    assert outcome_id("store_upload", REF) == outcome_id(
+        "store_upload", ObjectRef("landing", "Doe^Jane.dcm", 7)
+    )
     others = [
         outcome_id("store_upload", REF),
         outcome_id("export_resource", REF),
@@ -26,18 +28,31 @@ def test_the_id_follows_from_the_input_alone() -> None:
     assert len(set(others)) == len(others)
 
 
-def test_the_message_names_the_input_and_the_log_line_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_message_names_the_input_and_the_log_line_does_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with planned(Answer(200, body=b'{"messageIds":["1"]}')) as server:
         topics = Topics(Transport(), server.url.removeprefix("http://"))
         message = Message(b"", {}, "m1", 3)
         outcomes = Outcomes(
-            "store_upload", "projects/p/topics/outcomes", topics, message, Deadline(30), "projects/p/traces/t"
+            "store_upload",
+            "projects/p/topics/outcomes",
+            topics,
+            message,
+            Deadline(30),
+            "projects/p/traces/t",
         )
-        outcomes.publish(Outcome("stored", source=REF, resource=Resource("1.2", "3", "4"), size_bytes=9))
+        outcomes.publish(
+            Outcome("stored", source=REF, resource=Resource("1.2", "3", "4"), size_bytes=9)
+        )
         assert server.seen[0].target == "/v1/projects/p/topics/outcomes:publish"
         published = json.loads(server.seen[0].body)["messages"][0]
     record = json.loads(base64.b64decode(published["data"]))
-    assert published["attributes"] == {"outcome": "stored", "function": "store_upload", "study": "1.2"}
+    assert published["attributes"] == {
+        "outcome": "stored",
+        "function": "store_upload",
+        "study": "1.2",
+    }
     assert record.pop("time") < "3"
     assert record.pop("duration_ms") >= 0
     assert record == {

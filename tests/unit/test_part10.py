@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.common import part10
+from functions.common.dicom import part10
 from functions.common.errors import NothingToStoreError, PermanentError
 from functions.common.resources import is_uid
 from tests import scans
@@ -43,8 +43,11 @@ def by_us(data: bytes, size: int) -> tuple[str, ...] | None:
     return resource.study, resource.series, resource.instance
 
 
-# Big endian without group 2 and without preamble: nothing in it says what it is, and pydicom guesses.
-@pytest.mark.parametrize("path", [p for p in FILES if p.name != "ExplVR_BigEndNoMeta.dcm"], ids=lambda p: p.name)
+# Big endian without group 2 and without preamble: nothing in it says what it is, and pydicom
+# guesses.
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.name != "ExplVR_BigEndNoMeta.dcm"], ids=lambda p: p.name
+)
 def test_it_agrees_with_pydicom(path: Path) -> None:
     data = path.read_bytes()
     assert by_us(data, 1 << 16) == by_us(data, 997) == by_pydicom(data)

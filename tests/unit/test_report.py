@@ -34,14 +34,20 @@ def item(instance: str = "", detail: str = "", code: object = None) -> dict[str,
 
 
 def report(stored: list[dict[str, object]], failed: list[dict[str, object]]) -> bytes:
-    document = {"00081199": {"vr": "SQ", "Value": stored}, "00081198": {"vr": "SQ", "Value": failed}}
+    document = {
+        "00081199": {"vr": "SQ", "Value": stored},
+        "00081198": {"vr": "SQ", "Value": failed},
+    }
     return json.dumps({tag: value for tag, value in document.items() if value["Value"]}).encode()
 
 
 @pytest.mark.parametrize(
     ("detail", "kind"),
     [
-        ("An instance already exists in this DICOM Store with the same Study/Series/SOPInstance UID, but …", "exists"),
+        (
+            "An instance already exists in this DICOM Store with the same Study/Series/SOPInstance UID, but …",
+            "exists",
+        ),
         ("instance ALREADY  EXISTS", "exists"),
         ("A delete operation is running on this study or series.", "busy"),
         ("the series is part of an operation that deletes it", "busy"),
@@ -53,7 +59,9 @@ def test_xml_and_json_say_the_same(detail: str, kind: str) -> None:
     expected = (Failure(kind, 272),)  # type: ignore[arg-type]
     assert parse(CAPTURED.format(detail).encode()).failures == expected
     assert parse(report([], [item("", detail, 272)])).failures == expected
-    assert parse(b"\xef\xbb\xbf [" + report([], [item("", detail, 272)]) + b"]").failures == expected
+    assert (
+        parse(b"\xef\xbb\xbf [" + report([], [item("", detail, 272)]) + b"]").failures == expected
+    )
 
 
 def test_stored_in_both_forms() -> None:
@@ -61,7 +69,9 @@ def test_stored_in_both_forms() -> None:
 
 
 def test_a_mixed_result_is_told_apart_by_instance() -> None:
-    found = parse(report([item("1")], [item("2", "already exists"), item("3", "damaged", "0xA700")]))
+    found = parse(
+        report([item("1")], [item("2", "already exists"), item("3", "damaged", "0xA700")])
+    )
     assert found.failure_of("1") is None
     assert found.failure_of("2") == Failure("exists", 0, "2")
     assert found.failure_of("3") == Failure("refused", 0, "3")
@@ -102,7 +112,9 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["00081198", "00081199", "00081155", "Value", "vr"]), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["00081198", "00081199", "00081155", "Value", "vr"]), inner, max_size=4
+        )
     ),
     max_leaves=20,
 )

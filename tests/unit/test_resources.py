@@ -13,12 +13,16 @@ def test_a_uid_is_digits_and_dots(uid: str) -> None:
     assert is_uid(uid)
 
 
-@pytest.mark.parametrize("uid", ["", ".", "1.", ".1", "1..2", "1" * 65, "1.a", "1.2\n", "１.２", "1.2/3", "1.2%2F3"])
+@pytest.mark.parametrize(
+    "uid", ["", ".", "1.", ".1", "1..2", "1" * 65, "1.a", "1.2\n", "１.２", "1.2/3", "1.2%2F3"]
+)
 def test_anything_else_is_none(uid: str) -> None:
     assert not is_uid(uid)
 
 
-@pytest.mark.parametrize("path", ["studies/1.2", "studies/1.2/series/3", "studies/1.2/series/3/instances/4.5"])
+@pytest.mark.parametrize(
+    "path", ["studies/1.2", "studies/1.2/series/3", "studies/1.2/series/3/instances/4.5"]
+)
 def test_a_path_comes_back_as_it_was(path: str) -> None:
     assert str(Resource.parse(path)) == path
     assert str(Resource.parse("/" + path)) == path
@@ -60,11 +64,15 @@ def test_a_store_knows_its_dataset_and_operations() -> None:
     store = DicomStoreName(STORE)
     assert store.dataset == "projects/p-1/locations/europe-west4/datasets/d.s"
     assert store.owns_operation(f"{store.dataset}/operations/123")
-    assert not store.owns_operation("projects/other/locations/europe-west4/datasets/d.s/operations/123")
+    assert not store.owns_operation(
+        "projects/other/locations/europe-west4/datasets/d.s/operations/123"
+    )
     assert not store.owns_operation(f"{store.dataset}/operations/../x")
 
 
-@pytest.mark.parametrize("name", ["", "projects/p", STORE + "/dicomWeb", STORE.replace("p-1", "p/1"), STORE + "\n"])
+@pytest.mark.parametrize(
+    "name", ["", "projects/p", STORE + "/dicomWeb", STORE.replace("p-1", "p/1"), STORE + "\n"]
+)
 def test_any_other_store_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="takes projects/P"):
         DicomStoreName(name)
@@ -75,7 +83,8 @@ def test_an_object_name_becomes_one_segment_of_a_url() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bucket", "name"), [("B", "x"), ("a/b", "x"), ("ab", "x"), ("bucket", ""), ("bucket", "x" * 1025)]
+    ("bucket", "name"),
+    [("B", "x"), ("a/b", "x"), ("ab", "x"), ("bucket", ""), ("bucket", "x" * 1025)],
 )
 def test_what_cannot_be_an_object_is_refused(bucket: str, name: str) -> None:
     with pytest.raises(PermanentError, match="invalid_event"):

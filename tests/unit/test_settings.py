@@ -13,7 +13,9 @@ def load(function: str = STORE, **environ: str) -> Settings:
 
 
 def test_the_table_and_the_fields_agree() -> None:
-    assert [setting.name.lower() for setting in SETTINGS] == [field.name for field in dataclasses.fields(Settings)]
+    assert [setting.name.lower() for setting in SETTINGS] == [
+        field.name for field in dataclasses.fields(Settings)
+    ]
 
 
 def test_every_default_can_be_read_and_every_setting_says_what_it_is() -> None:
@@ -23,7 +25,9 @@ def test_every_default_can_be_read_and_every_setting_says_what_it_is() -> None:
             setting.parse(setting.default)
 
 
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.default is None], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "setting", [s for s in SETTINGS if s.default is None], ids=lambda s: s.name
+)
 def test_a_required_setting_is_required_by_its_functions_only(setting: Setting) -> None:
     name, functions = setting.name, setting.functions
     without = {key: value for key, value in ENVIRONMENT.items() if key != name}
@@ -60,7 +64,10 @@ def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name: str, text
 def test_half_a_pair_is_delivered_for_longer_than_it_may_wait() -> None:
     topology = json.loads((ROOT / "infra/topology.json").read_text())
     delivery, attempts = topology["delivery"], topology["functions"][STORE]["max_delivery_attempts"]
-    waits = [min(delivery["minimum_backoff_s"] * 2**n, delivery["maximum_backoff_s"]) for n in range(attempts - 1)]
+    waits = [
+        min(delivery["minimum_backoff_s"] * 2**n, delivery["maximum_backoff_s"])
+        for n in range(attempts - 1)
+    ]
     assert load(PAIR_WAIT_S="7200").pair_wait_s < sum(waits)
 
 
@@ -73,5 +80,11 @@ def test_by_prefix_the_longest_prefix_decides() -> None:
 
 
 def test_an_emulator_may_come_with_or_without_a_scheme() -> None:
-    assert load(STORAGE_EMULATOR_HOST="127.0.0.1:4443").storage_emulator_host == "http://127.0.0.1:4443"
-    assert load(STORAGE_EMULATOR_HOST="http://127.0.0.1:4443/").storage_emulator_host == "http://127.0.0.1:4443"
+    assert (
+        load(STORAGE_EMULATOR_HOST="127.0.0.1:4443").storage_emulator_host
+        == "http://127.0.0.1:4443"
+    )
+    assert (
+        load(STORAGE_EMULATOR_HOST="http://127.0.0.1:4443/").storage_emulator_host
+        == "http://127.0.0.1:4443"
+    )

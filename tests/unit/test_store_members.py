@@ -1,4 +1,5 @@
-"""Halves of pairs in an archive: each to one outcome in whatever order they lie, in bounded memory and few readings."""
+"""Halves of pairs in an archive: each to one outcome in whatever order they lie, in bounded memory
+and few readings."""
 
 import io
 import itertools
@@ -14,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events import Message, ObjectFinalized
-from functions.common.outcomes import Outcome, Word
+from functions.common.events.messages import Message, ObjectFinalized
+from functions.common.events.outcomes import Outcome, Word
 from functions.common.resources import ObjectRef
 from functions.store import continuation, halves
 from functions.store.archive import Limits
@@ -30,7 +31,11 @@ EVENT = ObjectFinalized(ObjectRef("landing", "x", 1), 1, "", "", {}, "")
 
 
 def packed(kind: str, files: list[tuple[str, bytes]]) -> bytes:
-    return scans.zipped(files) if kind == "zip" else scans.tarred(files, "w:gz" if kind == "gzip" else "w")
+    return (
+        scans.zipped(files)
+        if kind == "zip"
+        else scans.tarred(files, "w:gz" if kind == "gzip" else "w")
+    )
 
 
 def metadata(number: int) -> bytes:
@@ -109,7 +114,10 @@ KINDS = pytest.mark.parametrize("kind", ["zip", "tar", "gzip"])
 def test_pairs_in_any_order_are_each_stored_once(
     kind: str, order: list[tuple[int, str]], left_out: int, in_a_slice: int, kept: int
 ) -> None:
-    files = [(f"p/{n}.{ending}", metadata(n) if ending == "json" else jpeg(n)) for n, ending in order[left_out:]]
+    files = [
+        (f"p/{n}.{ending}", metadata(n) if ending == "json" else jpeg(n))
+        for n, ending in order[left_out:]
+    ]
     names = {name for name, _ in files}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(halves, "_KEPT_BYTES", max(kept, len(metadata(1))))
@@ -127,26 +135,43 @@ def test_pairs_in_any_order_are_each_stored_once(
 @KINDS
 @pytest.mark.parametrize("ending", ["jpeg", "json"])
 def test_a_second_one_of_a_kind_and_name_has_an_outcome_too(kind: str, ending: str) -> None:
-    jpegs, texts = [("a.jpg", jpeg(1)), ("a.jpeg", jpeg(2))], [("a.json", metadata(1)), ("a.JSON", metadata(2))]
+    jpegs, texts = (
+        [("a.jpg", jpeg(1)), ("a.jpeg", jpeg(2))],
+        [("a.json", metadata(1)), ("a.JSON", metadata(2))],
+    )
     run = run_of(kind, [*jpegs, texts[0]] if ending == "jpeg" else [*texts, jpegs[0]])
     run.finish()
     words = Counter(itertools.chain.from_iterable(run.outcomes.values()))
-    assert words == run.progress.counts == {"stored": 2, "skipped" if ending == "jpeg" else "rejected": 1}
+    assert (
+        words
+        == run.progress.counts
+        == {"stored": 2, "skipped" if ending == "jpeg" else "rejected": 1}
+    )
 
 
 @KINDS
-def test_all_jpegs_first_are_two_readings_whatever_their_number(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_jpegs_first_are_two_readings_whatever_their_number(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(halves, "_KEPT_BYTES", 64 * 1024)
     numbers = range(40)
-    files = [(f"{n:03}.jpg", jpeg(n, 40_000)) for n in numbers] + [(f"{n:03}.json", metadata(n)) for n in numbers]
+    files = [(f"{n:03}.jpg", jpeg(n, 40_000)) for n in numbers] + [
+        (f"{n:03}.json", metadata(n)) for n in numbers
+    ]
     run = run_of(kind, files)
     run.finish()
     assert run.progress.counts == {"stored": 80}
     assert run.opened == 2
 
 
-def test_a_compressed_archive_of_pairs_side_by_side_is_unpacked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = [file for n in range(20) for file in ((f"{n:03}.jpg", jpeg(n, 1_500_000)), (f"{n:03}.json", metadata(n)))]
+def test_a_compressed_archive_of_pairs_side_by_side_is_unpacked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = [
+        file
+        for n in range(20)
+        for file in ((f"{n:03}.jpg", jpeg(n, 1_500_000)), (f"{n:03}.json", metadata(n)))
+    ]
     data = packed("gzip", files)
     read = 0
 
@@ -191,12 +216,22 @@ def test_thousands_of_pictures_without_metadata_are_each_skipped() -> None:
 
 @pytest.mark.parametrize("kind", ["tar", "gzip"])
 def test_what_waits_when_an_archive_is_cut_has_its_outcome(kind: str) -> None:
-    files = [("a.json", metadata(1)), ("b.jpg", jpeg(2)), ("c.json", metadata(2)), ("b.json", metadata(3))]
+    files = [
+        ("a.json", metadata(1)),
+        ("b.jpg", jpeg(2)),
+        ("c.json", metadata(2)),
+        ("b.json", metadata(3)),
+    ]
     data = packed(kind, [*files, ("cut", scans.noise(1, 400_000)), ("never.json", metadata(4))])
     run = Run(lambda: io.BytesIO(data[: len(data) // 2]), kind, len(data) // 2)
     with pytest.raises(PermanentError):
         run.finish()
-    words = {"a.json": ["rejected"], "b.jpg": ["stored"], "c.json": ["rejected"], "b.json": ["stored"]}
+    words = {
+        "a.json": ["rejected"],
+        "b.jpg": ["stored"],
+        "c.json": ["rejected"],
+        "b.json": ["stored"],
+    }
     assert run.outcomes == {**words, "cut": ["rejected"]}
     assert [name for name, _ in run.progress.failed] == ["cut", "a.json", "c.json"]
 

@@ -13,7 +13,9 @@ from functions.export.zipstream import Member, ZipPart, directory
 
 
 def joined(parts: list[tuple[ZipPart, bytes]]) -> bytes:
-    return b"".join(data for _, data in parts) + b"".join(directory((len(data), part.members) for part, data in parts))
+    return b"".join(data for _, data in parts) + b"".join(
+        directory((len(data), part.members) for part, data in parts)
+    )
 
 
 def part_of(*members: tuple[str, bytes, bool]) -> tuple[ZipPart, bytes]:
@@ -38,7 +40,10 @@ def test_parts_are_joined_to_a_zip_that_readers_take(tmp_path: Path) -> None:
     if unzip := shutil.which("unzip") or shutil.which("bsdtar"):
         (tmp_path / "a.zip").write_bytes(data)
         arguments = ["-tq"] if unzip.endswith("unzip") else ["-tf"]
-        assert subprocess.run([unzip, *arguments, tmp_path / "a.zip"], capture_output=True).returncode == 0
+        assert (
+            subprocess.run([unzip, *arguments, tmp_path / "a.zip"], capture_output=True).returncode
+            == 0
+        )
 
 
 def test_the_same_files_make_the_same_bytes() -> None:
@@ -58,7 +63,10 @@ def test_a_member_that_broke_off_leaves_the_zip_good() -> None:
     data += b"".join(part.add("b", [b"whole"]))
     with zipfile.ZipFile(io.BytesIO(joined([(part, data)]))) as archive:
         assert archive.testzip() is None
-        assert [(name, archive.read(name)) for name in archive.namelist()] == [("a", b"first"), ("b", b"whole")]
+        assert [(name, archive.read(name)) for name in archive.namelist()] == [
+            ("a", b"first"),
+            ("b", b"whole"),
+        ]
 
 
 @pytest.mark.parametrize("count", [0, 1, 65_534, 65_535, 70_000])
@@ -71,10 +79,16 @@ def test_any_number_of_members(count: int) -> None:
 def test_sizes_and_offsets_over_4_gib(tmp_path: Path) -> None:
     """Only the directory, behind a hole: Python's reader takes sizes and offsets from there."""
     huge = 5 * 2**30
-    members = [Member("a", huge, 1, 0, streamed=True), Member("b", 7, 2, huge + 100, streamed=False)]
+    members = [
+        Member("a", huge, 1, 0, streamed=True),
+        Member("b", 7, 2, huge + 100, streamed=False),
+    ]
     with (tmp_path / "a.zip").open("wb") as file:
         file.seek(huge + 200)
         file.writelines(directory([(huge + 200, members)]))
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        read = [(one.filename, one.file_size, one.compress_size, one.header_offset) for one in archive.infolist()]
+        read = [
+            (one.filename, one.file_size, one.compress_size, one.header_offset)
+            for one in archive.infolist()
+        ]
     assert read == [("a", huge, huge, 0), ("b", 7, 7, huge + 100)]

@@ -18,14 +18,30 @@ def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.local.dicomstore", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8042, help="0 takes a free one; it is printed")
-    parser.add_argument("--data", type=Path, default=Path(".local/dicomstore"), help="directory of index and files")
     parser.add_argument(
-        "--store", action="append", metavar="NAME", help=f"a store that exists from the start (default {DEFAULT_STORE})"
+        "--data", type=Path, default=Path(".local/dicomstore"), help="directory of index and files"
     )
-    parser.add_argument("--token", action="append", default=[], help="require this bearer token; may be repeated")
-    parser.add_argument("--read-token", action="append", default=[], help="a bearer token that may only read")
-    parser.add_argument("--operation-s", type=float, default=0.0, help="how long operations run, seconds")
-    parser.add_argument("--stale-s", type=float, default=0.0, help="how long searches find what was deleted, seconds")
+    parser.add_argument(
+        "--store",
+        action="append",
+        metavar="NAME",
+        help=f"a store that exists from the start (default {DEFAULT_STORE})",
+    )
+    parser.add_argument(
+        "--token", action="append", default=[], help="require this bearer token; may be repeated"
+    )
+    parser.add_argument(
+        "--read-token", action="append", default=[], help="a bearer token that may only read"
+    )
+    parser.add_argument(
+        "--operation-s", type=float, default=0.0, help="how long operations run, seconds"
+    )
+    parser.add_argument(
+        "--stale-s",
+        type=float,
+        default=0.0,
+        help="how long searches find what was deleted, seconds",
+    )
     parser.add_argument(
         "--pubsub",
         default=os.environ.get("PUBSUB_EMULATOR_HOST", ""),
@@ -48,7 +64,9 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
-    options = Options(flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub, flags.storage)
+    options = Options(
+        flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub, flags.storage
+    )
     try:
         store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
     except TakenError as error:

@@ -42,7 +42,9 @@ class Place(NamedTuple):
 class Store:
     """The application: one data directory, any number of stores."""
 
-    def __init__(self, directory: Path, options: choices.Options, stores: tuple[str, ...] = (DEFAULT_STORE,)) -> None:
+    def __init__(
+        self, directory: Path, options: choices.Options, stores: tuple[str, ...] = (DEFAULT_STORE,)
+    ) -> None:
         self.options = options
         self.index = Index(directory)
         self.notifier = Notifier(options.pubsub_host)
@@ -60,7 +62,9 @@ class Store:
 
     def route(self, method: str, path: str, view: Callable[..., flask.Response]) -> None:
         """Answer a method on a URL rule with a view."""
-        self.app.add_url_rule(path, f"{method} {path}", view, methods=[method], provide_automatic_options=False)
+        self.app.add_url_rule(
+            path, f"{method} {path}", view, methods=[method], provide_automatic_options=False
+        )
 
     def _routes(self) -> None:
         for path in (WEB + "/studies", STUDY):
@@ -84,7 +88,11 @@ class Store:
         """Check the bearer token, when tokens were given. Raises ApiError 401, 403."""
         if not (self.options.tokens or self.options.read_tokens):
             return
-        form = "array" if flask.request.method == "GET" and "/dicomWeb/" in flask.request.path else "object"
+        form = (
+            "array"
+            if flask.request.method == "GET" and "/dicomWeb/" in flask.request.path
+            else "object"
+        )
         kind, _, token = flask.request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer":
             token = flask.request.args.get("access_token", "")
@@ -105,14 +113,19 @@ class Store:
             form = "array" if "/dicomWeb/" in flask.request.path else "object"
             raise ApiError(code, f"Permission denied or resource not found: {name}", form)
         uids = Uids(args.get("study", ""), args.get("series", ""), args.get("instance", ""))
-        return Place(store, args["version"], dataset(args), name, uids, f"{own_url()}/{args['version']}")
+        return Place(
+            store, args["version"], dataset(args), name, uids, f"{own_url()}/{args['version']}"
+        )
 
     def accept(self, offers: tuple[Media, ...]) -> Media:
         """The media type to answer with."""
         return media.negotiate(flask.request.headers.get("Accept", ""), offers)
 
-    def tell(self, action: str, store: int, instances: list[Instance], storage_class: str = "") -> None:
-        """Publish an action on instances to the store's topics; storage_class is the new one where it changes."""
+    def tell(
+        self, action: str, store: int, instances: list[Instance], storage_class: str = ""
+    ) -> None:
+        """Publish an action on instances to the store's topics; storage_class is the new one where
+        it changes."""
         if not self.options.pubsub_host:
             return
         name, body = self.index.store_name(store), self.index.store_body(store)
@@ -123,7 +136,8 @@ class Store:
             self.notifier.tell(body, action, name, one.uids, **more)
 
     def added(self, place: Place, outcomes: list[stow.Outcome], storage_class: str) -> None:
-        """Tell the store's topics of instances that were just stored; not of identical ones stored again."""
+        """Tell the store's topics of instances that were just stored; not of identical ones stored
+        again."""
         body = self.index.store_body(place.store) if self.options.pubsub_host else {}
         for one in outcomes:
             if one.new and body:
@@ -138,7 +152,9 @@ class Store:
         answer = self.accept(stow.ANSWERS)
         storage_class = flask.request.headers.get("Storage-Class", "STANDARD").upper()
         if storage_class not in stow.STORAGE_CLASSES:
-            raise ApiError(choices.BAD_STORAGE_CLASS, f"invalid Storage-Class: {storage_class}", "array")
+            raise ApiError(
+                choices.BAD_STORAGE_CLASS, f"invalid Storage-Class: {storage_class}", "array"
+            )
         receiver = stow.Receiver(
             self.index,
             place.store,
@@ -164,12 +180,16 @@ class Store:
         level = flask.request.path.rpartition("/")[2]
         query = search.parse(level, place.uids, list(flask.request.args.items(multi=True)))
         fault = flask.request.environ.get("dicomstore.fault", {})
-        stale_s = fault.get("seconds", 3600) if fault.get("kind") == "stale" else self.options.stale_s
+        stale_s = (
+            fault.get("seconds", 3600) if fault.get("kind") == "stale" else self.options.stale_s
+        )
         found = search.run(self.index, place.store, query, stale_s)
         if answer.part:
             documents = search.as_xml(found, place.base)
             if documents:
-                header, body = wado.multipart(((answer.part, [text.encode()]) for text in documents), answer.part)
+                header, body = wado.multipart(
+                    ((answer.part, [text.encode()]) for text in documents), answer.part
+                )
                 return flask.Response(body, content_type=header)
         elif text := search.as_json(found, place.base):
             return flask.Response(text, content_type="application/dicom+json; charset=utf-8")
@@ -179,29 +199,40 @@ class Store:
         """Every instance under the resource. Raises ApiError 404 when there is none."""
         found = self.index.instances(place.store, place.uids)
         if not found:
-            level = "instance" if place.uids.instance else "series" if place.uids.series else "study"
+            level = (
+                "instance" if place.uids.instance else "series" if place.uids.series else "study"
+            )
             raise wado.missing(level)
         return found
 
     def retrieve(self, **args: str) -> flask.Response:
         """WADO-RS study, series, instance."""
         place = self.place(args)
-        answer = self.accept(wado.MULTIPART + wado.SINGLE if place.uids.instance else wado.MULTIPART)
+        answer = self.accept(
+            wado.MULTIPART + wado.SINGLE if place.uids.instance else wado.MULTIPART
+        )
         found = self.instances(place)
         for one in found:
             pixels.check_transcoding(one.syntax, one.size, answer.syntax)
         parts = self.parts(found, answer.syntax)
-        first = next(parts, None)  # at once: what is gone or cannot be transcoded is found while a status is possible
+        first = next(
+            parts, None
+        )  # at once: what is gone or cannot be transcoded is found while a status is possible
         if not first:
             raise wado.missing("instance")
         if answer.part:
             kind, body = wado.multipart(itertools.chain([first], parts), answer.part, answer.syntax)
             return flask.Response(body, content_type=kind)
-        length = {"Content-Length": str(found[0].size)} if answer.syntax in ("*", found[0].syntax) else {}
+        length = (
+            {"Content-Length": str(found[0].size)}
+            if answer.syntax in ("*", found[0].syntax)
+            else {}
+        )
         return flask.Response(first[1], content_type=first[0], headers=length)
 
     def parts(self, found: list[Instance], wanted: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Instances in a transfer syntax, each with its content type; without those deleted in the meantime."""
+        """Instances in a transfer syntax, each with its content type; without those deleted in the
+        meantime."""
         for one in found:
             syntax = one.syntax if wanted == "*" else wanted
             with contextlib.suppress(FileNotFoundError):
@@ -237,7 +268,9 @@ class Store:
             numbers = pixels.frame_numbers(frames, file)
         if len(numbers) > 1:
             raise pixels.refuse("one frame can be rendered at a time")
-        data = pixels.rendered(path, numbers[0], answer.type, flask.request.args.get("viewport", ""))
+        data = pixels.rendered(
+            path, numbers[0], answer.type, flask.request.args.get("viewport", "")
+        )
         return flask.Response(data, content_type=answer.type)
 
     def metadata(self, **args: str) -> flask.Response:
@@ -246,7 +279,9 @@ class Store:
         answer = self.accept(wado.METADATA)
         found = self.instances(place)
         if answer.part:
-            header, body = wado.multipart(wado.metadata_xml(self.index, found, place.base), answer.part)
+            header, body = wado.multipart(
+                wado.metadata_xml(self.index, found, place.base), answer.part
+            )
             return flask.Response(body, content_type=header)
         text = wado.metadata_json(self.index, found, place.base)
         return flask.Response(text, content_type="application/dicom+json; charset=utf-8")
@@ -262,7 +297,9 @@ class Store:
                 yield from wado.bulk_pieces(file, wado.bulk_element(file, args["path"]))
 
         with wado.scanned(path) as file:
-            wado.bulk_element(file, args["path"])  # missing: say so while the status can still be chosen
+            wado.bulk_element(
+                file, args["path"]
+            )  # missing: say so while the status can still be chosen
         if answer.part:
             kind = f"{answer.part}; transfer-syntax={answer.syntax}"
             header, body = wado.multipart([(kind, pieces())], answer.part, answer.syntax)
@@ -296,7 +333,8 @@ def _receive(receiver: stow.Receiver) -> None:
 
 
 def own_url() -> str:
-    """`http://host:port` as the client sees it; a Host of this machine without its port (dicomweb-client) gets it."""
+    """`http://host:port` as the client sees it; a Host of this machine without its port
+    (dicomweb-client) gets it."""
     host, port = flask.request.host, flask.request.environ["SERVER_PORT"]
     if host in ("127.0.0.1", "localhost", flask.request.environ["SERVER_NAME"]) and port != "80":
         host = f"{host}:{port}"
@@ -322,5 +360,7 @@ def answer_error(error: Exception) -> flask.Response:
 def serve(store: Store, host: str = "127.0.0.1", port: int = 0) -> Server:
     """Start serving in the background; `server.url` says where, `server.shutdown()` ends it."""
     server = Server(host, port, Faults(store.app))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    ).start()
     return server

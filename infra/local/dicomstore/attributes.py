@@ -44,7 +44,8 @@ FUZZY = "fuzzy"  # the key under which each token of a patient's name is found
 
 
 class Levels(NamedTuple):
-    """What an instance says of its study and its series: keys to search by, and attributes as lines."""
+    """What an instance says of its study and its series: keys to search by, and attributes as
+    lines."""
 
     modality: str
     keys: frozenset[tuple[str, str]]
@@ -70,7 +71,8 @@ def levels(lines: Iterable[str]) -> Levels:
 
 
 def _values(line: str) -> list[str]:
-    """The values of an attribute line to match against; a name also by each of its component groups."""
+    """The values of an attribute line to match against; a name also by each of its component
+    groups."""
     found = []
     for value in json.loads("{" + line + "}")[line[1:9]].get("Value", ()):
         if isinstance(value, dict):
@@ -82,5 +84,6 @@ def _values(line: str) -> list[str]:
 
 
 def tokens(name: str) -> set[str]:
-    """A name's parts for fuzzy matching: split at `^`, `=` and space, in one case and one Unicode form."""
+    """A name's parts for fuzzy matching: split at `^`, `=` and space, in one case and one Unicode
+    form."""
     return set(re.split(r"[\^=\s]+", unicodedata.normalize("NFKC", name).casefold())) - {""}

@@ -1,18 +1,22 @@
 """Faults on demand, and a record of the requests: WSGI middleware around the store.
 
 A rule is a JSON object; the first live rule that matches a request acts on it:
-    {"method": "POST", "path": "studies", "kind": "status", "status": 503, "retry_after": 2, "count": 3}
-method and path (a regular expression searched in the path and query) choose; absent ones match everything.
-count: how many times it acts (absent: always); skip: how many matching requests pass first.
-probability, seed: act on a random part of the matches, the same part for the same seed.
-when: "before" the store has done its work (the default) or "after" it, so that the work is done and the answer lost.
+    {"method": "POST", "path": "studies", "kind": "status", "status": 503, "retry_after": 2,
+    "count": 3}
+method and path (a regular expression searched in the path and query) choose; absent ones match
+everything. count: how many times it acts (absent: always); skip: how many matching requests pass
+first. probability, seed: act on a random part of the matches, the same part for the same seed.
+when: "before" the store has done its work (the default) or "after" it, so that the work is done and
+the answer lost.
 
-kinds:  status      answer `status` (and Retry-After) instead        body: its text (of an error: its message)
+kinds:  status      answer `status` (and Retry-After) instead        body: its text (of an error:
+its message)
         reset       drop the connection with a TCP reset
         slow        wait delay_s before answering; bytes_per_s slows the body down
-        truncate    close the connection after `bytes` of the body (default: half of its first piece)
-        stale       searches also find studies and series deleted in the last `seconds` (default 3600)
-        operation   the operation this DELETE starts ends with error `code`, or with `failure` failed instances,
+        truncate    close the connection after `bytes` of the body (default: half of its first
+        piece) stale       searches also find studies and series deleted in the last `seconds`
+        (default 3600) operation   the operation this DELETE starts ends with error `code`, or with
+        `failure` failed instances,
                     or takes `seconds`
 The header `X-Fault` carries one rule for its own request.
 """
@@ -32,11 +36,27 @@ Rule = dict[str, Any]
 KINDS = ("status", "reset", "slow", "truncate", "stale", "operation")
 KNOWN = frozenset(
     (
-        *("method", "path", "kind", "status", "retry_after", "body", "count", "skip", "probability", "seed"),
+        *(
+            "method",
+            "path",
+            "kind",
+            "status",
+            "retry_after",
+            "body",
+            "count",
+            "skip",
+            "probability",
+            "seed",
+        ),
         *("when", "delay_s", "bytes_per_s", "bytes", "seconds", "code", "failure"),
     )
 )
-REASONS = {408: "Request Timeout", 429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}
+REASONS = {
+    408: "Request Timeout",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 RECENT = 1000  # requests remembered one by one
 
 _LEVELS = r"(?:/studies/[^/:]+(?:/series/[^/:]+(?:/instances/[^/:]+)?)?)"
@@ -56,7 +76,10 @@ _COMPILED = tuple((method, re.compile(pattern), kind) for method, pattern, kind 
 
 def kind_of(method: str, path: str) -> str:
     """What a request is: store, search, metadata, retrieve, delete, operation, … or other."""
-    return next((kind for verb, pattern, kind in _COMPILED if verb == method and pattern.search(path)), "other")
+    return next(
+        (kind for verb, pattern, kind in _COMPILED if verb == method and pattern.search(path)),
+        "other",
+    )
 
 
 def check(rule: Rule) -> Rule:
@@ -70,7 +93,8 @@ def check(rule: Rule) -> Rule:
 
 
 class Faults:
-    """The middleware. Rules live in memory; `/_faults`, `/_requests` and `/healthz` are its own paths."""
+    """The middleware. Rules live in memory; `/_faults`, `/_requests` and `/healthz` are its own
+    paths."""
 
     def __init__(self, application: WSGIApp) -> None:
         self.application = application
@@ -85,7 +109,12 @@ class Faults:
         if path in ("/_faults", "/_requests", "/healthz"):
             status, answer = self._admin(path, method, environ)
             return _json(start, status, answer)
-        entry = {"method": method, "path": environ["REQUEST_URI"], "kind": kind_of(method, path), "status": 0}
+        entry = {
+            "method": method,
+            "path": environ["REQUEST_URI"],
+            "kind": kind_of(method, path),
+            "status": 0,
+        }
         with self._lock:
             self._counts[f"{method} {entry['kind']}"] += 1
             self._recent.append(entry)
@@ -108,10 +137,14 @@ class Faults:
             return check(json.loads(header))
         with self._lock:
             for rule in self._rules:
-                if rule.get("method", method) != method or not re.search(rule.get("path", ""), environ["REQUEST_URI"]):
+                if rule.get("method", method) != method or not re.search(
+                    rule.get("path", ""), environ["REQUEST_URI"]
+                ):
                     continue
                 rule["seen"] += 1
-                if rule["seen"] <= rule.get("skip", 0) or rule["acted"] >= rule.get("count", float("inf")):
+                if rule["seen"] <= rule.get("skip", 0) or rule["acted"] >= rule.get(
+                    "count", float("inf")
+                ):
                     continue
                 if rule["random"].random() < rule.get("probability", 1):
                     rule["acted"] += 1
@@ -141,7 +174,13 @@ class Faults:
         status = f"{code} {REASONS.get(code, 'Fault')}"
         if code < 400:
             return _answer(start, status, rule.get("body", "").encode(), headers)
-        error = {"error": {"code": code, "message": rule.get("body", "fault on demand"), "status": "UNAVAILABLE"}}
+        error = {
+            "error": {
+                "code": code,
+                "message": rule.get("body", "fault on demand"),
+                "status": "UNAVAILABLE",
+            }
+        }
         return _answer(start, status, json.dumps(error).encode(), headers)
 
     def _admin(self, path: str, method: str, environ: Environ) -> tuple[str, Any]:
@@ -155,7 +194,9 @@ class Faults:
             elif method == "POST" and path == "/_faults":
                 try:
                     posted = json.loads(environ["wsgi.input"].read())
-                    self._rules += [check(rule) for rule in (posted if isinstance(posted, list) else [posted])]
+                    self._rules += [
+                        check(rule) for rule in (posted if isinstance(posted, list) else [posted])
+                    ]
                 except (ValueError, re.error) as error:
                     return "400 Bad Request", {"error": str(error)}
             elif method != "GET":
@@ -173,7 +214,9 @@ def _json(start: StartResponse, status: str, value: Any) -> list[bytes]:
     return _answer(start, status, json.dumps(value).encode(), [])
 
 
-def _answer(start: StartResponse, status: str, body: bytes, headers: list[tuple[str, str]]) -> list[bytes]:
+def _answer(
+    start: StartResponse, status: str, body: bytes, headers: list[tuple[str, str]]
+) -> list[bytes]:
     base = [("Content-Type", "application/json; charset=UTF-8"), ("Content-Length", str(len(body)))]
     start(status, base + headers)
     return [body]

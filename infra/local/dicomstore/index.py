@@ -1,8 +1,9 @@
 """The index: SQLite in WAL mode beside a directory of files.
 
-An instance exists when its row is committed; until then its file is garbage that the next start removes. A killed
-process therefore loses nothing it acknowledged and keeps nothing half stored. `synchronous=NORMAL` and files without
-fsync mean that a power failure (not a crash) may lose the last seconds: the price of speed on a developer's machine.
+An instance exists when its row is committed; until then its file is garbage that the next start
+removes. A killed process therefore loses nothing it acknowledged and keeps nothing half stored.
+`synchronous=NORMAL` and files without fsync mean that a power failure (not a crash) may lose the
+last seconds: the price of speed on a developer's machine.
 """
 
 import contextlib
@@ -115,7 +116,8 @@ class Index:
     """Every store of this data directory. Reads run side by side; writes one after the other.
 
     Raises:
-        TakenError: another process serves the directory: each would take the other's new files for garbage.
+        TakenError: another process serves the directory: each would take the other's new files for
+            garbage.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -134,13 +136,21 @@ class Index:
         self._sweep()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "mmap_size=1073741824", "cache_size=-32768"):
+        connection = sqlite3.connect(
+            self._path, timeout=30, isolation_level=None, check_same_thread=False
+        )
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "mmap_size=1073741824",
+            "cache_size=-32768",
+        ):
             connection.execute("PRAGMA " + pragma)
         return connection
 
     def _sweep(self) -> None:
-        """Remove what only stale searches still showed, and the files no row names: half written or just deleted."""
+        """Remove what only stale searches still showed, and the files no row names: half written or
+        just deleted."""
         with self.writing() as db:
             _drop_studies(db, "gone IS NOT NULL")
             db.execute("DELETE FROM series WHERE gone IS NOT NULL")
@@ -176,7 +186,8 @@ class Index:
                 raise
 
     def new_file(self) -> tuple[str, Path]:
-        """A name for a new file and where to write it. Raises OSError: less room than deletes need to go on."""
+        """A name for a new file and where to write it. Raises OSError: less room than deletes need
+        to go on."""
         disk = os.statvfs(self.files)
         if disk.f_bavail * disk.f_frsize < RESERVE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -196,7 +207,12 @@ class Index:
     def create_store(self, name: str, body: str) -> bool:
         """Create it; False when it is there already."""
         with self.writing() as db:
-            return db.execute("INSERT OR IGNORE INTO stores (name, body) VALUES (?, ?)", (name, body)).rowcount > 0
+            return (
+                db.execute(
+                    "INSERT OR IGNORE INTO stores (name, body) VALUES (?, ?)", (name, body)
+                ).rowcount
+                > 0
+            )
 
     def store_name(self, store: int) -> str:
         """The full name of a store."""
@@ -242,11 +258,14 @@ class Index:
     def metadata(self, instance: int) -> list[str]:
         """All attributes of an instance as lines; empty when it has just been deleted."""
         with self.reading() as db:
-            row = db.execute("SELECT lines FROM metadata WHERE instance = ?", (instance,)).fetchone()
+            row = db.execute(
+                "SELECT lines FROM metadata WHERE instance = ?", (instance,)
+            ).fetchone()
         return row[0].split("\n") if row else []
 
     def counts(self, store: int, uids: Uids) -> dict[str, int]:
-        """Studies, series, instances and bytes under a resource, by the names the metrics methods use."""
+        """Studies, series, instances and bytes under a resource, by the names the metrics methods
+        use."""
         where, values = scope(store, uids)
         sql = (
             "SELECT COUNT(DISTINCT st.id), COUNT(DISTINCT se.id), COUNT(*), COALESCE(SUM(i.size), 0),"
@@ -254,11 +273,23 @@ class Index:
         )
         with self.reading() as db:
             row = db.execute(sql, values).fetchone()
-        names = ("studyCount", "seriesCount", "instanceCount", "blobStorageSizeBytes", "structuredStorageSizeBytes")
+        names = (
+            "studyCount",
+            "seriesCount",
+            "instanceCount",
+            "blobStorageSizeBytes",
+            "structuredStorageSizeBytes",
+        )
         return dict(zip(names, row, strict=True))
 
     def add(
-        self, store: int, found: Found, file: str, size: int, storage_class: str, blocked: Callable[[Uids], bool]
+        self,
+        store: int,
+        found: Found,
+        file: str,
+        size: int,
+        storage_class: str,
+        blocked: Callable[[Uids], bool],
     ) -> bool:
         """Add an instance in one transaction; False when its UIDs are taken (nothing changes then).
 
@@ -270,7 +301,15 @@ class Index:
                 raise BlockedError
             study = _study(db, store, found)
             series = _series(db, study, found)
-            values = (series, found.uids.instance, found.sop_class, found.syntax, file, size, storage_class)
+            values = (
+                series,
+                found.uids.instance,
+                found.sop_class,
+                found.syntax,
+                file,
+                size,
+                storage_class,
+            )
             cursor = db.execute(
                 "INSERT OR IGNORE INTO instances (series, uid, sop_class, syntax, file, size, storage_class,"
                 " class_time, lines) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -281,7 +320,8 @@ class Index:
             return cursor.rowcount > 0
 
     def remove(self, store: int, uids: Uids) -> list[Instance]:
-        """Delete a study, series or instance, and what became empty above it. Returns the instances deleted."""
+        """Delete a study, series or instance, and what became empty above it. Returns the instances
+        deleted."""
         with self.writing() as db:
             gone = _remove(db, store, uids)
         self._unlink(gone)
@@ -304,16 +344,19 @@ def scope(store: int, uids: Uids) -> tuple[str, list[object]]:
 
 def _instances(db: sqlite3.Connection, store: int, uids: Uids) -> list[Instance]:
     where, values = scope(store, uids)
-    columns = (
-        "i.id, st.uid, se.uid, i.uid, i.sop_class, i.syntax, i.file, i.size, i.storage_class, i.class_time, se.modality"
-    )
-    rows = db.execute(f"SELECT {columns} {LIVE} WHERE {where} ORDER BY st.uid, se.uid, i.uid", values).fetchall()
+    columns = "i.id, st.uid, se.uid, i.uid, i.sop_class, i.syntax, i.file, i.size, i.storage_class, i.class_time, se.modality"
+    rows = db.execute(
+        f"SELECT {columns} {LIVE} WHERE {where} ORDER BY st.uid, se.uid, i.uid", values
+    ).fetchall()
     return [Instance(row[0], Uids(*row[1:4]), *row[4:]) for row in rows]
 
 
 def _study(db: sqlite3.Connection, store: int, found: Found) -> int:
-    """The row of a new instance's study; one that is empty, or not there yet, gets its attributes."""
-    row = db.execute("SELECT id, gone FROM studies WHERE store = ? AND uid = ?", (store, found.uids.study)).fetchone()
+    """The row of a new instance's study; one that is empty, or not there yet, gets its
+    attributes."""
+    row = db.execute(
+        "SELECT id, gone FROM studies WHERE store = ? AND uid = ?", (store, found.uids.study)
+    ).fetchone()
     if row and row[1] is None:
         return int(row[0])
     insert = "INSERT INTO studies (store, uid) VALUES (?, ?)"
@@ -324,7 +367,9 @@ def _study(db: sqlite3.Connection, store: int, found: Found) -> int:
 
 def _series(db: sqlite3.Connection, study: int, found: Found) -> int:
     """The same for its series."""
-    row = db.execute("SELECT id, gone FROM series WHERE study = ? AND uid = ?", (study, found.uids.series)).fetchone()
+    row = db.execute(
+        "SELECT id, gone FROM series WHERE study = ? AND uid = ?", (study, found.uids.series)
+    ).fetchone()
     if row and row[1] is None:
         return int(row[0])
     insert = "INSERT INTO series (study, uid) VALUES (?, ?)"
@@ -346,7 +391,8 @@ def _describe_series(db: sqlite3.Connection, series: int, found: Levels) -> None
 
 
 def _remove(db: sqlite3.Connection, store: int, uids: Uids) -> list[Instance]:
-    """Delete rows. What is left of a study or series is described by the first of its instances that is left."""
+    """Delete rows. What is left of a study or series is described by the first of its instances
+    that is left."""
     gone = _instances(db, store, uids)
     where, values = scope(store, uids)
     above = db.execute(f"SELECT DISTINCT st.id, se.id {LIVE} WHERE {where}", values).fetchall()
@@ -360,7 +406,9 @@ def _remove(db: sqlite3.Connection, store: int, uids: Uids) -> list[Instance]:
         else:
             db.execute("UPDATE series SET gone = ? WHERE id = ?", (time.time(), series))
     for study in {row[0] for row in above}:
-        if left := db.execute(first.format("IN (SELECT id FROM series WHERE study = ?)"), (study,)).fetchone():
+        if left := db.execute(
+            first.format("IN (SELECT id FROM series WHERE study = ?)"), (study,)
+        ).fetchone():
             _describe_study(db, study, levels(left[0].split("\n")))
         else:
             db.execute("UPDATE studies SET gone = ? WHERE id = ?", (time.time(), study))
@@ -370,4 +418,7 @@ def _remove(db: sqlite3.Connection, store: int, uids: Uids) -> list[Instance]:
 def _drop_studies(db: sqlite3.Connection, which: str, *values: int) -> None:
     """Drop the rows of studies without instances."""
     for table, column in (("keys", "study"), ("series", "study"), ("studies", "id")):
-        db.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM studies WHERE {which})", values)  # noqa: S608
+        db.execute(
+            f"DELETE FROM {table} WHERE {column} IN (SELECT id FROM studies WHERE {which})",  # noqa: S608
+            values,
+        )

@@ -24,7 +24,8 @@ STATUS = {
 
 
 class ApiError(Exception):
-    """An answer other than success. `form`: object | array (DICOMweb) | string (a missing resource) | text (406)."""
+    """An answer other than success. `form`: object | array (DICOMweb) | string (a missing resource)
+    | text (406)."""
 
     def __init__(self, code: int, message: str, form: str = "object") -> None:
         super().__init__(message)
@@ -34,7 +35,13 @@ class ApiError(Exception):
         """The body and its content type."""
         if self.form == "text":
             return self.message, "text/plain; charset=utf-8"
-        error = {"error": {"code": self.code, "message": self.message, "status": STATUS.get(self.code, "UNKNOWN")}}
+        error = {
+            "error": {
+                "code": self.code,
+                "message": self.message,
+                "status": STATUS.get(self.code, "UNKNOWN"),
+            }
+        }
         shape: object = {"array": [error], "string": self.message}.get(self.form, error)
         return json.dumps(shape, ensure_ascii=False), "application/json; charset=UTF-8"
 
@@ -52,13 +59,15 @@ class Media(NamedTuple):
 
 
 def parse(value: str) -> tuple[str, dict[str, str]]:
-    """A header value such as a Content-Type: the type in lower case, and its parameters unquoted."""
+    """A header value such as a Content-Type: the type in lower case, and its parameters
+    unquoted."""
     found = {name.lower(): text.strip('"') for name, text in _PARAMETER.findall(value)}
     return value.partition(";")[0].strip().lower(), found
 
 
 def negotiate(accept: str, offers: Sequence[Media]) -> Media:
-    """The offer the client likes best; the first one for `*/*` or no header. Raises ApiError 406."""
+    """The offer the client likes best; the first one for `*/*` or no header. Raises ApiError
+    406."""
     ranges = []
     for text in _RANGE.findall(accept.strip() or "*/*"):
         kind, parameters = parse(text.strip())
@@ -74,14 +83,20 @@ def negotiate(accept: str, offers: Sequence[Media]) -> Media:
                 return offer
     listed = ",".join(str(offer) for offer in offers)
     raise ApiError(
-        406, f"no supported media type found in [{accept}], accept-header must include one of {listed}", "text"
+        406,
+        f"no supported media type found in [{accept}], accept-header must include one of {listed}",
+        "text",
     )
 
 
 def _matches(kind: str, parameters: dict[str, str], offer: Media) -> bool:
     syntax = parameters.get("transfer-syntax", offer.syntax)
     part = parameters.get("type", offer.part).lower()
-    return _covers(kind, offer.type) and syntax == offer.syntax and (part == offer.part or _covers(part, offer.part))
+    return (
+        _covers(kind, offer.type)
+        and syntax == offer.syntax
+        and (part == offer.part or _covers(part, offer.part))
+    )
 
 
 def _covers(wildcard: str, kind: str) -> bool:

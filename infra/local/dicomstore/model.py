@@ -1,8 +1,8 @@
 """A data set as DICOM JSON attributes (PS3.18 annex F), and the same as XML (PS3.19 annex A).
 
-A data set is kept as sorted lines, one attribute each: `"00080060":{"vr":"CS","Value":["CT"]}`. An answer is made of
-lines picked and joined, never of parsed JSON. In a kept line a BulkDataURI is a path such as `7FE00010`; `absolute`
-puts the instance's URL before it when it leaves.
+A data set is kept as sorted lines, one attribute each: `"00080060":{"vr":"CS","Value":["CT"]}`. An
+answer is made of lines picked and joined, never of parsed JSON. In a kept line a BulkDataURI is a
+path such as `7FE00010`; `absolute` puts the instance's URL before it when it leaves.
 """
 
 import base64
@@ -19,7 +19,9 @@ from pydicom.datadict import keyword_for_tag
 from infra.local.dicomstore.scan import PIXEL_DATA, Element, Elements, File
 
 CHARACTER_SET, META_VERSION = 0x00080005, 0x00020001
-SEQUENCE_MAX = 1 << 20  # bytes; a longer sequence is left out of metadata, without a URI (sheet 5.5)
+SEQUENCE_MAX = (
+    1 << 20
+)  # bytes; a longer sequence is left out of metadata, without a URI (sheet 5.5)
 INLINE_MAX = 2 << 10  # bytes; OD, OF, OL and OV beyond it are bulk data (sheet 5.5)
 VM_MAX = 512  # values; AT, FD, FL, UL, US, SV and UV beyond it are bulk data (sheet 5.5)
 
@@ -28,10 +30,20 @@ BULK_ALWAYS = frozenset(("OB", "OW", "UN"))
 BULK_BY_SIZE = frozenset(("OD", "OF", "OL", "OV"))
 BULK_BY_VM = frozenset(("AT", "FD", "FL", "UL", "US", "SV", "UV"))
 NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8, "AT": 2, **{vr: struct.calcsize(NUMBERS[vr]) for vr in NUMBERS}}
+WORDS = {
+    "OW": 2,
+    "OF": 4,
+    "OL": 4,
+    "OD": 8,
+    "OV": 8,
+    "AT": 2,
+    **{vr: struct.calcsize(NUMBERS[vr]) for vr in NUMBERS},
+}
 IN_CHARACTER_SET = frozenset(("SH", "LO", "ST", "LT", "UC", "UT", "PN"))
 ONE_VALUE = frozenset(("ST", "LT", "UT", "UR"))
-NOT_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]")  # XML 1.0, 2.2; a form feed may be in a text
+NOT_XML = re.compile(
+    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]"
+)  # XML 1.0, 2.2; a form feed may be in a text
 NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -39,7 +51,9 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 
 def elements(file: File) -> Elements:
     """The elements that metadata shows: the data set, and group 0002 without its version."""
-    return {tag: element for tag, element in (file.meta | file.elements).items() if tag != META_VERSION}
+    return {
+        tag: element for tag, element in (file.meta | file.elements).items() if tag != META_VERSION
+    }
 
 
 def lines(file: File) -> list[str]:
@@ -78,7 +92,9 @@ class _Encoder:
         if is_bulk(element):
             return f'{head},"BulkDataURI":"{path}{tag}"}}'
         if element.vr in BULK_BY_SIZE:
-            inline = base64.b64encode(little_endian(self.file.raw(element), self.file.big_endian * WORDS[element.vr]))
+            inline = base64.b64encode(
+                little_endian(self.file.raw(element), self.file.big_endian * WORDS[element.vr])
+            )
             return f'{head},"InlineBinary":"{inline.decode()}"}}'
         values = self.values(element)
         return f'{head},"Value":{_encode(values)}}}' if values else head + "}"
@@ -101,7 +117,9 @@ class _Encoder:
         if not text:
             return []
         if element.tag == CHARACTER_SET:
-            return ["ISO_IR 192"] if text != "ISO_IR 6" else [text]  # JSON and XML are UTF-8 (PS3.18 F.2)
+            return (
+                ["ISO_IR 192"] if text != "ISO_IR 6" else [text]
+            )  # JSON and XML are UTF-8 (PS3.18 F.2)
         parts = [text] if vr in ONE_VALUE else text.split("\\")
         convert = _CONVERT.get(vr, _plain)
         return [convert(part) for part in parts]
@@ -156,12 +174,14 @@ def is_bulk(element: Element) -> bool:
 
 
 def word_bytes(tag: int, vr: str, bits_allocated: int) -> int:
-    """How many bytes of a binary value its byte order turns round together; of pixels at least a whole sample."""
+    """How many bytes of a binary value its byte order turns round together; of pixels at least a
+    whole sample."""
     return max(WORDS.get(vr, 1), bits_allocated // 8 if tag == PIXEL_DATA else 1)
 
 
 def little_endian(raw: bytes, word: int) -> bytes:
-    """A big endian value of such words in little endian, as every answer has it; word 0 or 1: as it is."""
+    """A big endian value of such words in little endian, as every answer has it; word 0 or 1: as it
+    is."""
     if word < 2 or len(raw) % word:
         return raw
     swapped = bytearray(raw)
@@ -183,11 +203,16 @@ def merge(*parts: Iterable[str]) -> list[str]:
 def join(found: Iterable[str], instance_url: str = "") -> str:
     """Lines as one JSON object; BulkDataURIs absolute when instance_url is given."""
     text = "{" + ",".join(found) + "}"
-    return text.replace('"BulkDataURI":"', f'"BulkDataURI":"{instance_url}/bulkdata/') if instance_url else text
+    return (
+        text.replace('"BulkDataURI":"', f'"BulkDataURI":"{instance_url}/bulkdata/')
+        if instance_url
+        else text
+    )
 
 
 def to_xml(dataset: dict[str, Any]) -> str:
-    """A DICOM JSON object as a Native DICOM Model, on one line, as the service writes it (sheet 3.2)."""
+    """A DICOM JSON object as a Native DICOM Model, on one line, as the service writes it (sheet
+    3.2)."""
     return "<NativeDicomModel>" + _xml_attributes(dataset) + "</NativeDicomModel>"
 
 
@@ -199,7 +224,9 @@ def _xml_attributes(dataset: dict[str, Any]) -> str:
         if "privateCreator" in attribute:
             extra += f" privateCreator={quoteattr(attribute['privateCreator'])}"
         body = _xml_value(attribute)
-        out.append(f'<DicomAttribute tag="{tag}" vr="{attribute["vr"]}"{extra}>{body}</DicomAttribute>')
+        out.append(
+            f'<DicomAttribute tag="{tag}" vr="{attribute["vr"]}"{extra}>{body}</DicomAttribute>'
+        )
     return "".join(out)
 
 

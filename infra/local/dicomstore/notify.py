@@ -1,4 +1,5 @@
-"""Pub/Sub messages of a store, sent in the background to the emulator that PUBSUB_EMULATOR_HOST names (sheet 11)."""
+"""Pub/Sub messages of a store, sent in the background to the emulator that PUBSUB_EMULATOR_HOST
+names (sheet 11)."""
 
 import base64
 import http.client
@@ -23,7 +24,8 @@ class Notifier:
             threading.Thread(target=self._run, daemon=True).start()
 
     def tell(self, store: dict[str, Any], action: str, name: str, uids: Uids, **more: str) -> None:
-        """Queue the messages of one instance. `store` is its DicomStore resource, `more` further attributes."""
+        """Queue the messages of one instance. `store` is its DicomStore resource, `more` further
+        attributes."""
         if not self._host:
             return
         data = base64.b64encode(f"{name}/dicomWeb/{uids.path}".encode()).decode()
@@ -48,7 +50,9 @@ class Notifier:
             topic, message = self._queue.get()
             connection = http.client.HTTPConnection(self._host, timeout=10)
             try:
-                connection.request("POST", f"/v1/{topic}:publish", json.dumps({"messages": [message]}))
+                connection.request(
+                    "POST", f"/v1/{topic}:publish", json.dumps({"messages": [message]})
+                )
                 status = connection.getresponse().status
                 if status != 200:
                     print(f"notification to {topic}: status {status}", file=sys.stderr)

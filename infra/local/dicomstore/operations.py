@@ -1,4 +1,5 @@
-"""Long-running operations: deletes of studies and series, and storage class changes (sheet sections 6, 7, 13)."""
+"""Long-running operations: deletes of studies and series, and storage class changes (sheet sections
+6, 7, 13)."""
 
 import contextlib
 import secrets
@@ -29,15 +30,21 @@ def timestamp(seconds: float) -> str:
 class Operations:
     """Starts, finishes, lists and cancels operations; they survive a restart."""
 
-    def __init__(self, index: Index, duration_s: float, tell: Callable[[str, int, list[Instance], str], None]) -> None:
+    def __init__(
+        self, index: Index, duration_s: float, tell: Callable[[str, int, list[Instance], str], None]
+    ) -> None:
         self._index = index
         self._duration_s = duration_s
         self._tell = tell
         self._lock = threading.Lock()
         self._waiting: set[int] = set()  # operations not at work yet: only these can be cancelled
-        self._deletes: dict[int, tuple[int, str]] = {}  # deletes that have not ended: store and target path
+        self._deletes: dict[
+            int, tuple[int, str]
+        ] = {}  # deletes that have not ended: store and target path
         with index.reading() as db:
-            left = db.execute("SELECT id, method, store, target FROM operations WHERE ended IS NULL").fetchall()
+            left = db.execute(
+                "SELECT id, method, store, target FROM operations WHERE ended IS NULL"
+            ).fetchall()
         for number, method, store, target in left:
             self._enter(number, method, store, target)
             self._finish(number, {})
@@ -46,7 +53,8 @@ class Operations:
         self, dataset: str, version: str, method: str, store: int, targets: list[Uids], argument: str,
         fault: dict[str, Any],
     ) -> str:  # fmt: skip
-        """Start one on some resources and return its name; with no duration it has ended when this returns."""
+        """Start one on some resources and return its name; with no duration it has ended when this
+        returns."""
         number = secrets.randbits(62) | 1 << 61
         target = "\n".join(uids.path for uids in targets)
         with self._index.writing() as db:
@@ -55,7 +63,9 @@ class Operations:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (number, dataset, version, method, store, target, argument, time.time()),
             )
-            self._enter(number, method, store, target)  # in here: what is stored comes wholly before or not at all
+            self._enter(
+                number, method, store, target
+            )  # in here: what is stored comes wholly before or not at all
         duration_s = fault.get("seconds", self._duration_s)
         if duration_s > 0:
             timer = threading.Timer(duration_s, self._finish, (number, fault))
@@ -139,19 +149,24 @@ class Operations:
             return [_shown(row) for row in db.execute(sql, (dataset,)).fetchall()]
 
     def cancel(self, dataset: str, number: str) -> None:
-        """Cancel it: it ends with code 1 and does nothing, unless it is at work already. Raises ApiError 404."""
+        """Cancel it: it ends with code 1 and does nothing, unless it is at work already. Raises
+        ApiError 404."""
         self.get(dataset, number)
         with self._lock:
             waits = int(number) in self._waiting
             self._waiting.discard(int(number))
         with self._index.writing() as db:
-            db.execute("UPDATE operations SET cancelled = 1 WHERE id = ? AND ended IS NULL", (int(number),))
+            db.execute(
+                "UPDATE operations SET cancelled = 1 WHERE id = ? AND ended IS NULL", (int(number),)
+            )
         if waits:
             self._end(int(number), 0, 0, CANCELLED, "The operation was cancelled.")
 
 
 def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
-    number, dataset, version, method, created, ended, success, failure, code, message, cancelled = row
+    number, dataset, version, method, created, ended, success, failure, code, message, cancelled = (
+        row
+    )
     api = f"google.cloud.healthcare.{version}"
     metadata: dict[str, Any] = {
         "@type": f"type.googleapis.com/{api}.OperationMetadata",
@@ -170,4 +185,8 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
         return shown
     if code:
         return {**shown, "done": True, "error": {"code": code, "message": message}}
-    return {**shown, "done": True, "response": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
+    return {
+        **shown,
+        "done": True,
+        "response": {"@type": "type.googleapis.com/google.protobuf.Empty"},
+    }

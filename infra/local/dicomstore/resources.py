@@ -1,4 +1,5 @@
-"""The JSON side of the API: dicomStores, operations, metrics and storage (sheet sections 1, 7, 13)."""
+"""The JSON side of the API: dicomStores, operations, metrics and storage (sheet sections 1, 7,
+13)."""
 
 import http.client
 import json
@@ -25,7 +26,9 @@ INSTANCE = SERIES + "/instances/<instance>"
 FIELDS = ("labels", "notificationConfig", "notificationConfigs", "streamConfigs")
 TOPIC = re.compile(r"projects/[^/]+/topics/[^/]+")
 STORE_ID = re.compile(r"[\w.-]{1,256}")
-LISTED = re.compile(r"/(studies/[\d.]+(?:/series/[\d.]+(?:/instances/[\d.]+)?)?)")  # a line of a filter file
+LISTED = re.compile(
+    r"/(studies/[\d.]+(?:/series/[\d.]+(?:/instances/[\d.]+)?)?)"
+)  # a line of a filter file
 FETCH_S = 30
 
 
@@ -50,7 +53,10 @@ class Resources:
             ("GET", DATASET + "/operations", self.list_operations),
             ("GET", DATASET + "/operations/<operation>", self.get_operation),
             ("POST", DATASET + "/operations/<operation>:cancel", self.cancel_operation),
-            *(("POST", path + ":setBlobStorageSettings", self.set_class) for path in (STORE, STUDY, SERIES, INSTANCE)),
+            *(
+                ("POST", path + ":setBlobStorageSettings", self.set_class)
+                for path in (STORE, STUDY, SERIES, INSTANCE)
+            ),
             *(("PUT", path, not_here) for path in (WEB + "/studies", STUDY)),
             *(("PATCH", path + "/metadata", not_here) for path in (STUDY, SERIES, INSTANCE)),
             *(("POST", f"{STORE}:{verb}", not_here) for verb in ("import", "export", "deidentify")),
@@ -126,31 +132,47 @@ class Resources:
             "storageClassUpdateTime": operations.timestamp(one.class_time),
         }
         structured = sum(len(line) for line in self.index.metadata(one.id))
-        found = {"referencedResource": f"{place.name}/dicomWeb/{one.uids.path}", "blobStorageInfo": blob}
+        found = {
+            "referencedResource": f"{place.name}/dicomWeb/{one.uids.path}",
+            "blobStorageInfo": blob,
+        }
         return flask.jsonify({**found, "structuredStorageInfo": {"sizeBytes": str(structured)}})
 
     def set_class(self, **args: str) -> flask.Response:
-        """:setBlobStorageSettings on a study, series or instance, or on what a file in a bucket lists."""
+        """:setBlobStorageSettings on a study, series or instance, or on what a file in a bucket
+        lists."""
         place = self.place(args)
         posted = small_json()
         wanted = _field(_field(posted, "blobStorageSettings"), "blobStorageClass")
         if wanted not in stow.STORAGE_CLASSES:
-            raise ApiError(400, f"blobStorageSettings.blobStorageClass is one of {', '.join(stow.STORAGE_CLASSES)}")
+            raise ApiError(
+                400,
+                f"blobStorageSettings.blobStorageClass is one of {', '.join(stow.STORAGE_CLASSES)}",
+            )
         uri = _field(_field(posted, "filterConfig"), "resourcePathsGcsUri")
         if bool(uri) == bool(place.uids.study):
-            raise ApiError(400, "filterConfig.resourcePathsGcsUri belongs to the path of a store, and to no other")
+            raise ApiError(
+                400,
+                "filterConfig.resourcePathsGcsUri belongs to the path of a store, and to no other",
+            )
         if not uri and not self.index.instances(place.store, place.uids):
             raise wado.missing("resource")
-        return self.start_operation(place, operations.SET_CLASS, self.listed(uri) if uri else [place.uids], wanted)
+        return self.start_operation(
+            place, operations.SET_CLASS, self.listed(uri) if uri else [place.uids], wanted
+        )
 
     def listed(self, uri: object) -> list[Uids]:
-        """The resources that a filter file names, one a line (sheet section 12). Raises ApiError 400, 501."""
+        """The resources that a filter file names, one a line (sheet section 12). Raises ApiError
+        400, 501."""
         if not self.storage_url:
             raise ApiError(
-                501, "filterConfig: STORAGE_EMULATOR_HOST (--storage) names no bucket server to read it from"
+                501,
+                "filterConfig: STORAGE_EMULATOR_HOST (--storage) names no bucket server to read it from",
             )
         bucket, _, name = str(uri).removeprefix("gs://").partition("/")
-        path = "/storage/v1/b/{}/o/{}?alt=media".format(*(urllib.parse.quote(part, safe="") for part in (bucket, name)))
+        path = "/storage/v1/b/{}/o/{}?alt=media".format(
+            *(urllib.parse.quote(part, safe="") for part in (bucket, name))
+        )
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
                 self.storage_url + path, timeout=FETCH_S
@@ -160,15 +182,22 @@ class Resources:
             raise ApiError(choices.BAD_FILTER, "filterConfig: the file cannot be read") from error
         found = [LISTED.fullmatch(line) for line in lines]
         if not found or None in found:
-            raise ApiError(choices.BAD_FILTER, "filterConfig: every line is /studies/S[/series/R[/instances/I]]")
+            raise ApiError(
+                choices.BAD_FILTER,
+                "filterConfig: every line is /studies/S[/series/R[/instances/I]]",
+            )
         return [Uids.parse(match[1]) for match in found if match]
 
     # --- operations ---
 
-    def start_operation(self, place: "Place", method: str, targets: list[Uids], argument: str = "") -> flask.Response:
+    def start_operation(
+        self, place: "Place", method: str, targets: list[Uids], argument: str = ""
+    ) -> flask.Response:
         """Start an operation on resources of the place's store and name it."""
         fault = flask.request.environ.get("dicomstore.fault", {})
-        name = self.operations.start(place.dataset, place.version, method, place.store, targets, argument, fault)
+        name = self.operations.start(
+            place.dataset, place.version, method, place.store, targets, argument, fault
+        )
         return flask.jsonify({"name": name})
 
     def list_operations(self, **args: str) -> flask.Response:
@@ -205,7 +234,8 @@ def small_json() -> Any:
 
 
 def _store_fields() -> dict[str, Any]:
-    """The fields of a dicomStore in the request's body. Raises ApiError 400: it would notify no topic."""
+    """The fields of a dicomStore in the request's body. Raises ApiError 400: it would notify no
+    topic."""
     body = small_json()
     found = {field: body[field] for field in FIELDS if body.get(field)}
     try:
@@ -215,12 +245,15 @@ def _store_fields() -> dict[str, Any]:
     except (AttributeError, KeyError, TypeError):
         named = False
     if not named:
-        raise ApiError(400, "the pubsubTopic of a notification configuration is projects/PROJECT/topics/TOPIC")
+        raise ApiError(
+            400, "the pubsubTopic of a notification configuration is projects/PROJECT/topics/TOPIC"
+        )
     return found
 
 
 def _field(body: Any, name: str) -> Any:
-    """A field by its JSON name, or by its proto name as some clients send it; None when there is none."""
+    """A field by its JSON name, or by its proto name as some clients send it; None when there is
+    none."""
     snake = re.sub("([A-Z])", r"_\1", name).lower()
     return body.get(name, body.get(snake)) if isinstance(body, dict) else None
 
@@ -232,7 +265,8 @@ def not_here(**args: str) -> flask.Response:
     """Methods of the service that this store leaves out on purpose."""
     del args
     raise ApiError(
-        501, f"{flask.request.method} {flask.request.path.rpartition('/')[2]} is not part of this local store"
+        501,
+        f"{flask.request.method} {flask.request.path.rpartition('/')[2]} is not part of this local store",
     )
 
 

@@ -23,11 +23,22 @@ MAX_LIMIT = {"studies": 5000, "series": 5000, "instances": 50_000}
 MAX_OFFSET = 1_000_000
 GOOGLE = frozenset(  # parameters of every Google API method, not DICOM attributes (sheet section 1)
     (
-        *("alt", "prettyPrint", "fields", "key", "access_token", "oauth_token", "$.xgafv", "quotaUser"),
+        *(
+            "alt",
+            "prettyPrint",
+            "fields",
+            "key",
+            "access_token",
+            "oauth_token",
+            "$.xgafv",
+            "quotaUser",
+        ),
         *("callback", "upload_protocol", "uploadType", "$alt"),
     )
 )
-UNSUPPORTED = frozenset(("00083002",))  # AvailableTransferSyntaxUID, seen refused as filter and includefield
+UNSUPPORTED = frozenset(
+    ("00083002",)
+)  # AvailableTransferSyntaxUID, seen refused as filter and includefield
 UID_COLUMNS = {"0020000D": "st.uid", "0020000E": "se.uid", "00080018": "i.uid"}
 CHARSET = "00080005"
 
@@ -51,7 +62,8 @@ def refuse(message: str) -> ApiError:
 
 
 def parse(level: str, within: Uids, parameters: list[tuple[str, str]]) -> Query:
-    """Read the parameters of a search. Raises ApiError 400 for what the service does not support."""
+    """Read the parameters of a search. Raises ApiError 400 for what the service does not
+    support."""
     filters: dict[str, str] = {}
     include: set[str] = set()
     everything = fuzzy = False
@@ -72,7 +84,9 @@ def parse(level: str, within: Uids, parameters: list[tuple[str, str]]) -> Query:
                 raise refuse(f"{name} is given more than once; multiple values are not supported")
             if value or not choices.EMPTY_VALUE_MATCHES_ALL:
                 filters[tag] = value
-    return Query(level, within, filters, frozenset(include), everything, fuzzy, page["limit"], page["offset"])
+    return Query(
+        level, within, filters, frozenset(include), everything, fuzzy, page["limit"], page["offset"]
+    )
 
 
 def _whole(name: str, value: str, most: int) -> int:
@@ -90,7 +104,9 @@ def _tag(field: str) -> str:
         number = tag_for_keyword(field)
         tag = f"{number:08X}" if number is not None else ""
     if not tag or tag in UNSUPPORTED:
-        raise refuse(f"unknown/unsupported QIDO attribute: {keyword_for_tag(int(tag, 16)) if tag else field}")
+        raise refuse(
+            f"unknown/unsupported QIDO attribute: {keyword_for_tag(int(tag, 16)) if tag else field}"
+        )
     return tag
 
 
@@ -102,10 +118,16 @@ def _filter_tag(level: str, name: str) -> str:
     if level == "instances":
         allowed.add("00080018")
     if tag == CHARSET:
-        raise ApiError(choices.CHARSET_AS_KEY, "SpecificCharacterSet is not a supported attribute to match", "array")
+        raise ApiError(
+            choices.CHARSET_AS_KEY,
+            "SpecificCharacterSet is not a supported attribute to match",
+            "array",
+        )
     if tag not in allowed:
         keyword = keyword_for_tag(int(tag, 16)) or name
-        raise refuse(f"{keyword} is not a supported {level_name(level)} or series/study level attribute")
+        raise refuse(
+            f"{keyword} is not a supported {level_name(level)} or series/study level attribute"
+        )
     return tag
 
 
@@ -126,8 +148,9 @@ def run(index: Index, store: int, query: Query, stale_s: float) -> Iterator[tupl
 
 
 def _sql(store: int, query: Query, depth: int, stale_s: float) -> tuple[str, list[object]]:
-    """Tables are joined from the study down, in the order of their UIDs' indexes, so that LIMIT stops early. A search
-    by a study key starts at the keys (the `+` keeps SQLite off the store's index), one by a lower UID at that UID."""
+    """Tables are joined from the study down, in the order of their UIDs' indexes, so that LIMIT
+    stops early. A search by a study key starts at the keys (the `+` keeps SQLite off the store's
+    index), one by a lower UID at that UID."""
     low = bool({"0020000E", "00080018"} & query.filters.keys()) or bool(query.scope.series)
     join = "JOIN" if low else "CROSS JOIN"
     tables = "studies st"
@@ -146,7 +169,9 @@ def _sql(store: int, query: Query, depth: int, stale_s: float) -> tuple[str, lis
         condition, more = _condition(tag, value, query.fuzzy)
         where += f" AND {condition}"
         values += [store, *more] if tag in attributes.STUDY_KEYS else more
-    columns = ["st.uid", "se.uid", "i.uid"][: depth + 1] + ["st.lines", "se.lines", "i.lines"][: depth + 1]
+    columns = ["st.uid", "se.uid", "i.uid"][: depth + 1] + ["st.lines", "se.lines", "i.lines"][
+        : depth + 1
+    ]
     if depth == 2 and (query.everything or query.include):
         columns.append("(SELECT lines FROM metadata WHERE instance = i.id)")
     order = ["st.uid", "se.uid", "i.uid"][: depth + 1]
@@ -172,21 +197,27 @@ def _condition(tag: str, value: str, fuzzy: bool) -> tuple[str, list[object]]:
 
 
 def _attributes(query: Query, depth: int, texts: tuple[str, ...]) -> list[str]:
-    """Defaults of this level and of the parents the URL does not fix, then what includefield asks for."""
+    """Defaults of this level and of the parents the URL does not fix, then what includefield asks
+    for."""
     fixed = min(bool(query.scope.study) + bool(query.scope.series), depth)
     above = _levels(texts[fixed : min(depth + 1, 2)], fixed, query.everything)
     parts = [above, texts[2].split("\n")] if depth == 2 else [above]
     if query.include or query.everything:
         everywhere = (texts[3] if len(texts) > 3 else "\n".join(texts)).split("\n")
-        parts.append(everywhere if query.everything and depth == 2 else model.pick(everywhere, query.include))
+        parts.append(
+            everywhere if query.everything and depth == 2 else model.pick(everywhere, query.include)
+        )
     return model.merge(*parts)
 
 
 @functools.lru_cache(maxsize=256)
 def _levels(texts: tuple[str, ...], first: int, everything: bool) -> list[str]:
-    """What a search shows of the study and series levels; the same for all instances of a series, hence kept."""
+    """What a search shows of the study and series levels; the same for all instances of a series,
+    hence kept."""
     shown = (attributes.STUDY_ALL, attributes.SERIES_ALL) if everything else _DEFAULTS
-    return model.merge(*(model.pick(text.split("\n"), shown[first + at]) for at, text in enumerate(texts)))
+    return model.merge(
+        *(model.pick(text.split("\n"), shown[first + at]) for at, text in enumerate(texts))
+    )
 
 
 _DEFAULTS = (attributes.STUDY_DEFAULT, attributes.SERIES_DEFAULT)
@@ -194,10 +225,14 @@ _DEFAULTS = (attributes.STUDY_DEFAULT, attributes.SERIES_DEFAULT)
 
 def as_json(found: Iterator[tuple[list[str], Uids]], base: str) -> str:
     """The matches as a JSON array; empty text when there is none."""
-    items = [model.join(lines, f"{base}/{uids.path}" if uids.instance else "") for lines, uids in found]
+    items = [
+        model.join(lines, f"{base}/{uids.path}" if uids.instance else "") for lines, uids in found
+    ]
     return "[" + ",".join(items) + "]" if items else ""
 
 
 def as_xml(found: Iterator[tuple[list[str], Uids]], base: str) -> list[str]:
     """The matches as XML documents."""
-    return [model.to_xml(json.loads(model.join(lines, f"{base}/{uids.path}"))) for lines, uids in found]
+    return [
+        model.to_xml(json.loads(model.join(lines, f"{base}/{uids.path}"))) for lines, uids in found
+    ]

@@ -1,8 +1,9 @@
 """A small threaded HTTP/1.1 server for one WSGI application, made for big bodies.
 
-Why not one from the lock: werkzeug's closes each connection, gunicorn reads bodies in 8 KiB pieces and runs the
-application in a second process. Here a request body reaches the application in pieces of any size, straight from the
-socket, and each piece the application yields leaves as one HTTP chunk (Google's dcmweb needs part headers framed so).
+Why not one from the lock: werkzeug's closes each connection, gunicorn reads bodies in 8 KiB pieces
+and runs the application in a second process. Here a request body reaches the application in pieces
+of any size, straight from the socket, and each piece the application yields leaves as one HTTP
+chunk (Google's dcmweb needs part headers framed so).
 """
 
 import contextlib
@@ -23,7 +24,9 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 IDLE_S = 120.0  # a keep-alive connection without a request is closed after this
 DRAIN_BYTES = 4 << 30  # of a request body nobody read, so that the client comes to read the answer
 MAX_LINE = 65_536
-INTERNAL = b'{"error": {"code": 500, "message": "Internal error encountered.", "status": "INTERNAL"}}'
+INTERNAL = (
+    b'{"error": {"code": 500, "message": "Internal error encountered.", "status": "INTERNAL"}}'
+)
 
 
 class ResetError(Exception):
@@ -41,7 +44,9 @@ class BadRequestError(Exception):
 class Body:
     """A request body: `read(n)` blocks until n bytes or the end; ends early with CutError."""
 
-    def __init__(self, file: BufferedIOBase, length: int | None, on_first_read: Callable[[], None] | None) -> None:
+    def __init__(
+        self, file: BufferedIOBase, length: int | None, on_first_read: Callable[[], None] | None
+    ) -> None:
         self._file = file
         self._chunked = length is None
         self._left = length or 0  # of the body, or of the current chunk
@@ -141,7 +146,9 @@ class Connection(socketserver.StreamRequestHandler):
         except Exception:  # noqa: BLE001 - the request boundary: a bug is a 500 for this client and no one else
             traceback.print_exc(file=sys.stderr)
             chunks, keep = [INTERNAL], False
-            answer.start("500 Internal Server Error", [("Content-Type", "application/json; charset=UTF-8")])
+            answer.start(
+                "500 Internal Server Error", [("Content-Type", "application/json; charset=UTF-8")]
+            )
         try:
             answer.send(chunks, close=not keep)
         finally:
@@ -172,7 +179,9 @@ class Connection(socketserver.StreamRequestHandler):
     def _continue(self) -> None:
         self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _environ(self, method: str, target: str, version: str, headers: dict[str, str], body: Body) -> Environ:
+    def _environ(
+        self, method: str, target: str, version: str, headers: dict[str, str], body: Body
+    ) -> Environ:
         path, _, query = target.partition("?")
         if "://" in path:  # absolute form, as to a proxy
             path = "/" + path.split("://", 1)[1].partition("/")[2]
@@ -211,7 +220,8 @@ class Connection(socketserver.StreamRequestHandler):
 
 
 class Answer:
-    """Writes one response: as it is when its length is known, else in HTTP chunks, one for each piece."""
+    """Writes one response: as it is when its length is known, else in HTTP chunks, one for each
+    piece."""
 
     def __init__(self, connection: socket.socket, method: str, version: str) -> None:
         self._send = connection.sendall
@@ -222,7 +232,9 @@ class Answer:
         self._left: int | None = None  # bytes of a body of known length still to send
         self.reusable = True
 
-    def start(self, status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], None]:
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: object = None
+    ) -> Callable[[bytes], None]:
         """WSGI's start_response; the head leaves with the first piece of the body."""
         del exc_info  # nothing has been sent yet whenever it is called
         length = {name.lower(): value for name, value in headers}.get("content-length")
@@ -236,7 +248,8 @@ class Answer:
         return lambda _: None
 
     def send(self, chunks: Iterable[bytes], close: bool) -> None:
-        """Send the head and every piece. Raises what the application raises, OSError, and CutError: too short."""
+        """Send the head and every piece. Raises what the application raises, OSError, and CutError:
+        too short."""
         pending = self._head + (b"\r\nConnection: close\r\n\r\n" if close else b"\r\n\r\n")
         for chunk in chunks:
             if self._no_body or not chunk:

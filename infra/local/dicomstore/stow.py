@@ -48,7 +48,12 @@ class Receiver:
     """One store request: where it goes, and what came of it so far."""
 
     def __init__(
-        self, index: Index, store: int, study: str, storage_class: str, blocked: Callable[[Uids], bool]
+        self,
+        index: Index,
+        store: int,
+        study: str,
+        storage_class: str,
+        blocked: Callable[[Uids], bool],
     ) -> None:
         self.index = index
         self.store = store
@@ -74,7 +79,8 @@ class Receiver:
 
     @contextlib.contextmanager
     def new_file(self) -> Any:
-        """A new file, gone again unless it became an instance: its name in the index, its path, and it open."""
+        """A new file, gone again unless it became an instance: its name in the index, its path, and
+        it open."""
         name, path = self.index.new_file()
         try:
             with path.open("wb") as file:
@@ -84,7 +90,8 @@ class Receiver:
             raise
 
     def take(self, name: str, path: Path, file: BinaryIO, whole: bytes = b"") -> None:
-        """Make a written file an instance and note the outcome; `whole` is its content when it is at hand."""
+        """Make a written file an instance and note the outcome; `whole` is its content when it is
+        at hand."""
         file.flush()  # before the row that acknowledges it
         outcome = Outcome(Uids(self.study), "")
         try:
@@ -101,7 +108,9 @@ class Receiver:
         with contextlib.ExitStack() as stack:
             if not whole and size:
                 file = stack.enter_context(path.open("rb"))
-                data: bytes | mmap.mmap = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                data: bytes | mmap.mmap = stack.enter_context(
+                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                )
             else:
                 data = whole
             found = instance_of(scan(data))
@@ -113,17 +122,26 @@ class Receiver:
             return Outcome(uids, found.sop_class, choices.OTHER_STUDY_DETAIL)
         for _ in range(ATTEMPTS):
             try:
-                new = self.index.add(self.store, found, name, size, self.storage_class, self.blocked)
+                new = self.index.add(
+                    self.store, found, name, size, self.storage_class, self.blocked
+                )
                 same = new or self._same(uids, path, size)
             except BlockedError:
                 return Outcome(uids, found.sop_class, choices.BEING_DELETED_DETAIL)
             except FileNotFoundError:
                 continue  # the one that was there has just been deleted
-            return Outcome(uids, found.sop_class, "" if same else choices.DUPLICATE_DETAIL, found.levels.modality, new)
+            return Outcome(
+                uids,
+                found.sop_class,
+                "" if same else choices.DUPLICATE_DETAIL,
+                found.levels.modality,
+                new,
+            )
         return Outcome(uids, found.sop_class, choices.DUPLICATE_DETAIL)
 
     def _same(self, uids: Uids, path: Path, size: int) -> bool:
-        """Whether the stored instance has these bytes. Raises FileNotFoundError: there is none any more."""
+        """Whether the stored instance has these bytes. Raises FileNotFoundError: there is none any
+        more."""
         stored = self.index.find(self.store, uids)
         if not stored:
             raise FileNotFoundError
@@ -170,8 +188,11 @@ class _Parts:
             self.part = None
 
 
-def feed(stream: Stream, boundary: str, callbacks: "MultipartCallbacks", abandon: Callable[[], None]) -> None:
-    """Run a multipart body through the parser. Raises ApiError 400: malformed, or without its closing boundary."""
+def feed(
+    stream: Stream, boundary: str, callbacks: "MultipartCallbacks", abandon: Callable[[], None]
+) -> None:
+    """Run a multipart body through the parser. Raises ApiError 400: malformed, or without its
+    closing boundary."""
     ended: list[bool] = []
     callbacks["on_end"] = lambda: ended.append(True)
     try:
@@ -209,7 +230,11 @@ def _referenced(outcome: Outcome, base: str) -> dict[str, Any]:
         "00081150": {"vr": "UI", "Value": [outcome.sop_class]},
         "00081155": {"vr": "UI", "Value": [outcome.uids.instance]},
     }
-    return {**item, "00081190": {"vr": "UR", "Value": [f"{base}/{outcome.uids.path}"]}} if base else item
+    return (
+        {**item, "00081190": {"vr": "UR", "Value": [f"{base}/{outcome.uids.path}"]}}
+        if base
+        else item
+    )
 
 
 def _failed(outcome: Outcome) -> dict[str, Any]:
@@ -217,12 +242,18 @@ def _failed(outcome: Outcome) -> dict[str, Any]:
     if choices.FAILED_ITEM_UIDS and outcome.uids.instance:
         item = _referenced(outcome, "")
     item["00081197"] = {"vr": "US", "Value": [choices.FAILURE_REASON]}
-    detail = {"vr": "LT", "Value": [outcome.failure], "keyword": "FailureDetail", "privateCreator": "GOOGLE"}
+    detail = {
+        "vr": "LT",
+        "Value": [outcome.failure],
+        "keyword": "FailureDetail",
+        "privateCreator": "GOOGLE",
+    }
     return {**item, "00090097": detail}
 
 
 def render(found: dict[str, Any], as_json: bool) -> str:
-    """The report as the client asked for it; JSON has its own private attribute for the detail (sheet 3.2)."""
+    """The report as the client asked for it; JSON has its own private attribute for the detail
+    (sheet 3.2)."""
     if not as_json:
         return model.to_xml(found)
     for item in found.get("00081198", {}).get("Value", ()):

@@ -1,4 +1,5 @@
-"""Store from DICOM JSON metadata and bulk parts: what arrives becomes a Part 10 file (sheet 3.1, form 3)."""
+"""Store from DICOM JSON metadata and bulk parts: what arrives becomes a Part 10 file (sheet 3.1,
+form 3)."""
 
 import json
 import re
@@ -58,7 +59,8 @@ class JsonRequest:
         self._file: BinaryIO | None = None
 
     def run(self, stream: Stream, boundary: str) -> None:
-        """Store what the body holds. Raises ApiError 400: not multipart, or the first part is no array."""
+        """Store what the body holds. Raises ApiError 400: not multipart, or the first part is no
+        array."""
         callbacks: dict[str, Any] = {
             "on_part_begin": self._begin,
             "on_header_field": self._header_name,
@@ -72,7 +74,9 @@ class JsonRequest:
             feed(stream, boundary, callbacks, self._end)  # type: ignore[arg-type]
             datasets = self._datasets()
             if self._bulk.keys() - {uri for dataset in datasets for _, uri in _uris(dataset)}:
-                raise media.ApiError(choices.UNNAMED_PART, "no BulkDataURI names a part's Content-Location", "array")
+                raise media.ApiError(
+                    choices.UNNAMED_PART, "no BulkDataURI names a part's Content-Location", "array"
+                )
             for dataset in datasets:
                 self._store(dataset)
         finally:
@@ -123,12 +127,18 @@ class JsonRequest:
 
     def _datasets(self) -> list[dict[str, Any]]:
         if b'"InlineBinary"' in self._json and not self._has_syntax:
-            raise media.ApiError(400, "InlineBinary needs a transfer-syntax in the first part's Content-Type", "array")
+            raise media.ApiError(
+                400,
+                "InlineBinary needs a transfer-syntax in the first part's Content-Type",
+                "array",
+            )
         try:
             datasets = json.loads(self._json)
         except (ValueError, RecursionError) as error:
             raise media.ApiError(400, "the first part is not JSON", "array") from error
-        if not isinstance(datasets, list) or not all(_is_object_of_objects(one) for one in datasets):
+        if not isinstance(datasets, list) or not all(
+            _is_object_of_objects(one) for one in datasets
+        ):
             raise media.ApiError(400, "the first part is not an array of data sets", "array")
         return datasets
 
@@ -184,14 +194,18 @@ def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> N
         if not _first(dataset, tag):
             raise RejectedError(f"The required attribute {tag} is missing.")
     if not all(map(TAG.fullmatch, dataset)):
-        raise RejectedError("An attribute's name is not a tag of eight hexadecimal digits in upper case.")
+        raise RejectedError(
+            "An attribute's name is not a tag of eight hexadecimal digits in upper case."
+        )
     bulk = dict(_uris(dataset))
     if len(bulk) > 1 or any("/" in tag for tag in bulk):
         raise RejectedError("More than one BulkDataURI in an instance, or one inside a sequence.")
     if PIXEL_DATA in dataset and PIXEL_DATA not in bulk:
         raise RejectedError("PixelData (7FE0,0010) must be a bulk data part.")
     tag, uri = next(iter(bulk.items()), ("", ""))
-    before = {key: value for key, value in dataset.items() if key[:4] != "0002" and (not tag or key < tag)}
+    before = {
+        key: value for key, value in dataset.items() if key[:4] != "0002" and (not tag or key < tag)
+    }
     after = {key: value for key, value in dataset.items() if tag and key > tag}
     file.write(_part10(before, dataset, syntax))
     if tag:
@@ -211,12 +225,21 @@ def _part10(before: dict[str, Any], dataset: dict[str, Any], syntax: str) -> byt
 
 
 def _encoded(dataset: dict[str, Any], syntax: str) -> bytes:
-    """Attributes as bytes. Raises RejectedError: pydicom cannot make a data set of them, or not write it."""
+    """Attributes as bytes. Raises RejectedError: pydicom cannot make a data set of them, or not
+    write it."""
     out = DicomBytesIO()
     out.is_little_endian, out.is_implicit_VR = True, syntax == IMPLICIT_LE
     try:
         write_dataset(out, Dataset.from_json(dataset))
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RecursionError, OSError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        NotImplementedError,
+        RecursionError,
+        OSError,
+    ) as error:
         raise RejectedError(f"The JSON is not a DICOM data set: {type(error).__name__}") from error
     return out.getvalue()
 

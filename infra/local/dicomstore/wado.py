@@ -1,4 +1,5 @@
-"""Retrieve (WADO-RS): studies, series, instances, metadata and bulk data, streamed from files (sheet section 5)."""
+"""Retrieve (WADO-RS): studies, series, instances, metadata and bulk data, streamed from files
+(sheet section 5)."""
 
 import json
 import mmap
@@ -47,11 +48,15 @@ def file_pieces(file: BinaryIO) -> Iterator[bytes]:
             yield piece
 
 
-def multipart(parts: Iterable[tuple[str, Iterable[bytes]]], kind: str, syntax: str = "") -> tuple[str, Iterator[bytes]]:
-    """A multipart/related body from (part content type, pieces). Each boundary with its part header is one piece.
+def multipart(
+    parts: Iterable[tuple[str, Iterable[bytes]]], kind: str, syntax: str = ""
+) -> tuple[str, Iterator[bytes]]:
+    """A multipart/related body from (part content type, pieces). Each boundary with its part header
+    is one piece.
 
     The boundary is lower case, unquoted and not the last parameter: dcmweb needs all three.
-    The body breaks off where a part fails: it is too late for a status, and the missing closing boundary says it.
+    The body breaks off where a part fails: it is too late for a status, and the missing closing
+    boundary says it.
     """
     boundary = secrets.token_hex(24)
     extra = f"transfer-syntax={syntax}; " if syntax else ""
@@ -81,7 +86,9 @@ def metadata_json(index: Index, instances: list[Instance], base: str) -> Iterato
     yield b"]" if first == "," else b"[]"
 
 
-def metadata_xml(index: Index, instances: list[Instance], base: str) -> Iterator[tuple[str, list[bytes]]]:
+def metadata_xml(
+    index: Index, instances: list[Instance], base: str
+) -> Iterator[tuple[str, list[bytes]]]:
     """The metadata of instances as parts of XML."""
     for instance in instances:
         if lines := index.metadata(instance.id):
@@ -101,7 +108,8 @@ def scanned(path: Path) -> Iterator[File]:
 
 
 def bulk_element(file: File, path: str) -> tuple[Element, int]:
-    """The element at a bulkdata path such as `7FE00010` or `00540016/0/00189999`, and the size of its big endian words.
+    """The element at a bulkdata path such as `7FE00010` or `00540016/0/00189999`, and the size of
+    its big endian words.
 
     The size is in bytes; 0 in little endian files.
     Raises ApiError 400: no such path can be; 404: metadata has no BulkDataURI with it.
@@ -126,7 +134,8 @@ def bulk_element(file: File, path: str) -> tuple[Element, int]:
 
 
 def bulk_pieces(file: File, found: tuple[Element, int]) -> Iterator[bytes]:
-    """The bytes of what `bulk_element` found, in little endian; of encapsulated pixels all fragments in a row."""
+    """The bytes of what `bulk_element` found, in little endian; of encapsulated pixels all
+    fragments in a row."""
     element, word = found
     if element.tag == PIXEL_DATA and element.encapsulated:
         for start, length in list(fragments(file, element))[1:]:
@@ -143,7 +152,8 @@ def _slices(file: File, start: int, length: int) -> Iterator[bytes]:
 
 
 def fragments(file: File, element: Element) -> Iterator[tuple[int, int]]:
-    """Where each item of encapsulated pixel data lies, the basic offset table first: (start, length)."""
+    """Where each item of encapsulated pixel data lies, the basic offset table first: (start,
+    length)."""
     at, end = element.start, element.start + element.length - 8
     while at < end:
         length = int.from_bytes(file.data[at + 4 : at + 8], "little")

@@ -1,1 +1,2 @@
-"""A Pub/Sub emulator on one port: gRPC, REST, push, retries, dead letters, Cloud Storage subscriptions."""
+"""A Pub/Sub emulator on one port: gRPC, REST, push, retries, dead letters, Cloud Storage
+subscriptions."""

@@ -52,10 +52,18 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m infra.local.pubsub", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8085, help="port, 0 for a free one (%(default)s)")
-    parser.add_argument("--data", type=Path, help="folder that keeps topics, subscriptions and messages")
+    parser.add_argument(
+        "--port", type=int, default=8085, help="port, 0 for a free one (%(default)s)"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder that keeps topics, subscriptions and messages"
+    )
     storage = os.environ.get("STORAGE_EMULATOR_HOST", "http://127.0.0.1:8086")
-    parser.add_argument("--storage", default=storage, help="bucket server of Cloud Storage subscriptions (%(default)s)")
+    parser.add_argument(
+        "--storage",
+        default=storage,
+        help="bucket server of Cloud Storage subscriptions (%(default)s)",
+    )
     options = parser.parse_args(argv)
     path = ""
     if options.data:

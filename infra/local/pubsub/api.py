@@ -51,7 +51,9 @@ class Api:
     def queue(self, name: str) -> Queue:
         """A subscription by its full name."""
         if name not in self._broker.queues:
-            raise wire.ApiError("NOT_FOUND", f"Subscription does not exist (resource={name.split('/')[-1]})")
+            raise wire.ApiError(
+                "NOT_FOUND", f"Subscription does not exist (resource={name.split('/')[-1]})"
+            )
         return self._broker.queues[name]
 
     def _topic(self, name: str) -> wire.Pb:
@@ -64,7 +66,9 @@ class Api:
     def _create_topic(self, topic: wire.Pb) -> wire.Pb:
         wire.check_name(topic.name, "topics")
         if topic.name in self._broker.topics:
-            raise wire.ApiError("ALREADY_EXISTS", f"Topic already exists (resource={topic.name.split('/')[-1]})")
+            raise wire.ApiError(
+                "ALREADY_EXISTS", f"Topic already exists (resource={topic.name.split('/')[-1]})"
+            )
         self._broker.save_topic(topic)
         return topic
 
@@ -83,10 +87,16 @@ class Api:
             raise wire.ApiError("INVALID_ARGUMENT", "The request is larger than 10 MB.")
         for message in request.messages:
             _check_message(message)
-        return wire.PB["PublishResponse"](message_ids=self._broker.publish(request.topic, request.messages))
+        return wire.PB["PublishResponse"](
+            message_ids=self._broker.publish(request.topic, request.messages)
+        )
 
     def _list_topics(self, request: wire.Pb) -> wire.Pb:
-        topics = [t for name, t in sorted(self._broker.topics.items()) if name.startswith(f"{request.project}/")]
+        topics = [
+            t
+            for name, t in sorted(self._broker.topics.items())
+            if name.startswith(f"{request.project}/")
+        ]
         return wire.PB["ListTopicsResponse"](topics=topics)
 
     def _list_topic_subscriptions(self, request: wire.Pb) -> wire.Pb:
@@ -118,9 +128,13 @@ class Api:
     def _update_subscription(self, request: wire.Pb) -> wire.Pb:
         config = wire.PB["Subscription"]()
         config.CopyFrom(self.queue(request.subscription.name).config)
-        fixed = {"name", "topic", "filter", "enable_message_ordering"} & set(request.update_mask.paths)
+        fixed = {"name", "topic", "filter", "enable_message_ordering"} & set(
+            request.update_mask.paths
+        )
         if fixed:
-            raise wire.ApiError("INVALID_ARGUMENT", f"{', '.join(sorted(fixed))} cannot be changed.")
+            raise wire.ApiError(
+                "INVALID_ARGUMENT", f"{', '.join(sorted(fixed))} cannot be changed."
+            )
         _merge(request, request.subscription, config)
         _check_subscription(config)
         self._broker.save_subscription(config)
@@ -165,14 +179,18 @@ class Api:
 
     def _modify_ack_deadline(self, request: wire.Pb) -> wire.Pb:
         if not 0 <= request.ack_deadline_seconds <= 600:
-            raise wire.ApiError("INVALID_ARGUMENT", "ack_deadline_seconds must be between 0 and 600.")
+            raise wire.ApiError(
+                "INVALID_ARGUMENT", "ack_deadline_seconds must be between 0 and 600."
+            )
         self.queue(request.subscription).modify(request.ack_ids, request.ack_deadline_seconds)
         return wire.PB["Empty"]()
 
     def _seek(self, request: wire.Pb) -> wire.Pb:
         queue = self.queue(request.subscription)
         if request.WhichOneof("target") != "time":
-            raise wire.ApiError("UNIMPLEMENTED", "Snapshots are not part of this emulator; seek to a time.")
+            raise wire.ApiError(
+                "UNIMPLEMENTED", "Snapshots are not part of this emulator; seek to a time."
+            )
         queue.purge(request.time.seconds + request.time.nanos / 1e9)
         return wire.PB["SeekResponse"]()
 
@@ -188,14 +206,17 @@ def _merge(request: wire.Pb, source: wire.Pb, target: wire.Pb) -> None:
 
 
 def _check_message(message: wire.Pb) -> None:
-    """Limits of the real service: something in it, 100 attributes, keys and values of limited length."""
+    """Limits of the real service: something in it, 100 attributes, keys and values of limited
+    length."""
     if not message.data and not message.attributes:
         raise wire.ApiError("INVALID_ARGUMENT", "A message needs data or at least one attribute.")
     if len(message.attributes) > 100:
         raise wire.ApiError("INVALID_ARGUMENT", "A message takes at most 100 attributes.")
     for key, value in message.attributes.items():
         if not 0 < len(key.encode()) <= 256 or len(value.encode()) > 1024:
-            raise wire.ApiError("INVALID_ARGUMENT", "An attribute's key has at most 256 bytes, its value 1024.")
+            raise wire.ApiError(
+                "INVALID_ARGUMENT", "An attribute's key has at most 256 bytes, its value 1024."
+            )
     if len(message.ordering_key.encode()) > 1024:
         raise wire.ApiError("INVALID_ARGUMENT", "An ordering key has at most 1024 bytes.")
 
@@ -203,29 +224,46 @@ def _check_message(message: wire.Pb) -> None:
 def _check_subscription(config: wire.Pb) -> None:
     """What the real service refuses; ack deadlines under 10 s are allowed here, for tests."""
     problems = {
-        "Ack deadline must be between 1 and 600 seconds.": not 1 <= config.ack_deadline_seconds <= 600,
+        "Ack deadline must be between 1 and 600 seconds.": not 1
+        <= config.ack_deadline_seconds
+        <= 600,
         "Not part of this emulator: BigQuery, Bigtable, message transforms.": any(
             config.HasField(field) for field in _UNSUPPORTED
         )
         or bool(config.message_transforms),
-        "Not part of this emulator: push without the wrapper, Avro.": config.push_config.HasField("no_wrapper")
+        "Not part of this emulator: push without the wrapper, Avro.": config.push_config.HasField(
+            "no_wrapper"
+        )
         or config.cloud_storage_config.HasField("avro_config"),
     }
     if endpoint := config.push_config.push_endpoint:
         problems["Invalid push endpoint."] = not endpoint.startswith(("http://", "https://"))
-        problems["Push and Cloud Storage exclude each other."] = config.HasField("cloud_storage_config")
+        problems["Push and Cloud Storage exclude each other."] = config.HasField(
+            "cloud_storage_config"
+        )
     if config.HasField("cloud_storage_config"):
-        problems["A Cloud Storage subscription needs a bucket."] = not config.cloud_storage_config.bucket
+        problems[
+            "A Cloud Storage subscription needs a bucket."
+        ] = not config.cloud_storage_config.bucket
     if config.HasField("dead_letter_policy"):
         attempts = config.dead_letter_policy.max_delivery_attempts
-        problems["max_delivery_attempts must be between 5 and 100."] = attempts != 0 and not 5 <= attempts <= 100
+        problems["max_delivery_attempts must be between 5 and 100."] = (
+            attempts != 0 and not 5 <= attempts <= 100
+        )
     if config.HasField("retry_policy"):
         policy = config.retry_policy
-        low, high = wire.seconds(policy.minimum_backoff), wire.seconds(policy.maximum_backoff) or 600
-        problems["Back-off must be between 0 and 600 seconds, the minimum first."] = not 0 <= low <= high <= 600
+        low, high = (
+            wire.seconds(policy.minimum_backoff),
+            wire.seconds(policy.maximum_backoff) or 600,
+        )
+        problems["Back-off must be between 0 and 600 seconds, the minimum first."] = (
+            not 0 <= low <= high <= 600
+        )
     if config.HasField("message_retention_duration"):
         retention = wire.seconds(config.message_retention_duration)
-        problems["Retention must be between 10 minutes and 31 days."] = not 600 <= retention <= 31 * 86400
+        problems["Retention must be between 10 minutes and 31 days."] = (
+            not 600 <= retention <= 31 * 86400
+        )
     try:
         compile_filter(config.filter)
     except FilterError as error:

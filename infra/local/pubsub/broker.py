@@ -73,7 +73,8 @@ class Broker:
     # Publishing
 
     def publish(self, topic: str, messages: Sequence[wire.Pb]) -> list[str]:
-        """Store the messages for every subscription whose filter takes them; durable when this returns."""
+        """Store the messages for every subscription whose filter takes them; durable when this
+        returns."""
         queues = list(self.subscribers(topic))
         numbers = [self._add(message, queues) for message in messages]
         self._journal.commit()
@@ -85,7 +86,9 @@ class Broker:
         stored = wire.PubsubMessage()
         stored.CopyFrom(message)
         stored.message_id = str(self._last_message)
-        stored.publish_time.CopyFrom(timestamp_pb2.Timestamp(seconds=int(now), nanos=int(now % 1 * 1e6) * 1000))
+        stored.publish_time.CopyFrom(
+            timestamp_pb2.Timestamp(seconds=int(now), nanos=int(now % 1 * 1e6) * 1000)
+        )
         takers = [queue for queue in queues if queue.accepts(stored.attributes)]
         if takers:
             body = stored.SerializeToString()
@@ -99,7 +102,9 @@ class Broker:
         topic = queue.config.dead_letter_policy.dead_letter_topic
         if topic not in self.topics:
             return False
-        message = wire.PubsubMessage(data=lease.message.data, ordering_key=lease.message.ordering_key)
+        message = wire.PubsubMessage(
+            data=lease.message.data, ordering_key=lease.message.ordering_key
+        )
         _projects, project, _subscriptions, subscription = queue.config.name.split("/")
         message.attributes.update(lease.message.attributes)
         message.attributes.update(
@@ -161,10 +166,17 @@ class Broker:
         self._serve(queue)
 
     def _serve(self, queue: Queue) -> None:
-        """Run what the kind of subscription needs: nothing for pull, a pusher, or a bucket writer."""
+        """Run what the kind of subscription needs: nothing for pull, a pusher, or a bucket
+        writer."""
         name = queue.config.name
         pushes = bool(queue.config.push_config.push_endpoint)
-        kind = "push" if pushes else "storage" if queue.config.HasField("cloud_storage_config") else "pull"
+        kind = (
+            "push"
+            if pushes
+            else "storage"
+            if queue.config.HasField("cloud_storage_config")
+            else "pull"
+        )
         if name in self._runners:
             old_kind, old_task, _old_sink = self._runners[name]
             if old_kind == kind:

@@ -1,4 +1,5 @@
-"""Subscription filters: attributes:key, attributes.key = "v", !=, hasPrefix(), NOT, AND, OR, parentheses."""
+"""Subscription filters: attributes:key, attributes.key = "v", !=, hasPrefix(), NOT, AND, OR,
+parentheses."""
 
 import re
 from collections.abc import Callable, Mapping

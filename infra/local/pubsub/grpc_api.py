@@ -72,7 +72,9 @@ class _Stream:
 
     def __init__(self, queue: Queue, first: wire.Pb) -> None:
         self._queue = queue
-        self._deadline_s = float(first.stream_ack_deadline_seconds or queue.config.ack_deadline_seconds)
+        self._deadline_s = float(
+            first.stream_ack_deadline_seconds or queue.config.ack_deadline_seconds
+        )
         self._messages = first.max_outstanding_messages
         self._messages = self._messages if self._messages > 0 else DEFAULT_OUTSTANDING
         self._bytes = first.max_outstanding_bytes
@@ -88,7 +90,9 @@ class _Stream:
         finally:
             listener.cancel()
             sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AbortError):
+            with contextlib.suppress(
+                asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AbortError
+            ):
                 await asyncio.gather(listener, sender, return_exceptions=True)
 
     async def _listen(self, requests: AsyncIterator[wire.Pb]) -> None:
@@ -105,7 +109,9 @@ class _Stream:
         config = self._queue.config
         response = wire.PB["StreamingPullResponse"]()
         response.subscription_properties.message_ordering_enabled = config.enable_message_ordering
-        response.subscription_properties.exactly_once_delivery_enabled = config.enable_exactly_once_delivery
+        response.subscription_properties.exactly_once_delivery_enabled = (
+            config.enable_exactly_once_delivery
+        )
         await context.write(response)
         while True:
             await self._queue.wait()

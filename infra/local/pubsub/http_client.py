@@ -29,7 +29,9 @@ async def post(url: str, headers: dict[str, str], body: bytes, timeout_s: float)
 async def _post(url: urllib.parse.SplitResult, headers: dict[str, str], body: bytes) -> int:
     tls = url.scheme == "https"
     host = url.hostname or ""
-    reader, writer = await asyncio.open_connection(host, url.port or (443 if tls else 80), ssl=tls or None)
+    reader, writer = await asyncio.open_connection(
+        host, url.port or (443 if tls else 80), ssl=tls or None
+    )
     try:
         fixed = {"host": url.netloc, "content-length": str(len(body)), "connection": "close"}
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")

@@ -1,4 +1,5 @@
-"""What the emulator must not forget, in one SQLite file: topics, subscriptions, every message still owed."""
+"""What the emulator must not forget, in one SQLite file: topics, subscriptions, every message still
+owed."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,8 @@ CREATE TABLE IF NOT EXISTS deliveries (
 
 
 class Journal:
-    """Survives kill -9: a publish is written before its answer; a lost acknowledgement repeats a delivery."""
+    """Survives kill -9: a publish is written before its answer; a lost acknowledgement repeats a
+    delivery."""
 
     def __init__(self, path: str, defer: Callable[[Callable[[], None]], object]) -> None:
         """Open the file at path ("" is a temporary one); defer(call) runs call a moment later."""
@@ -89,7 +91,9 @@ class Journal:
     def add(self, message: int, published: float, body: bytes, owed_to: Sequence[int]) -> None:
         """Store one message owed to these subscriptions; commit() is the caller's."""
         db = self._begin()
-        db.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (message, len(owed_to), published, body))
+        db.execute(
+            "INSERT INTO messages VALUES (?, ?, ?, ?)", (message, len(owed_to), published, body)
+        )
         rows = [(subscription, message) for subscription in owed_to]
         db.executemany("INSERT INTO deliveries (subscription, message) VALUES (?, ?)", rows)
 
@@ -103,7 +107,8 @@ class Journal:
         return bytes(row[0]) if row else None
 
     def owed(self, subscription: int, after: int, limit: int) -> list[tuple[int, int, float]]:
-        """Up to limit of (message, attempts, not before) that a subscription is owed, oldest first."""
+        """Up to limit of (message, attempts, not before) that a subscription is owed, oldest
+        first."""
         statement = (
             "SELECT message, attempts, not_before FROM deliveries WHERE subscription = ? AND message > ?"
             " ORDER BY message LIMIT ?"

@@ -47,7 +47,10 @@ class Pusher:
         delivered = False
         try:
             timeout_s = float(config.ack_deadline_seconds)
-            delivered = await post(config.push_config.push_endpoint, headers, body, timeout_s) in ACKNOWLEDGING
+            delivered = (
+                await post(config.push_config.push_endpoint, headers, body, timeout_s)
+                in ACKNOWLEDGING
+            )
         except PostError:
             pass
         finally:
@@ -56,7 +59,8 @@ class Pusher:
 
 
 def push_body(queue: Queue, lease: Lease) -> dict[str, Any]:
-    """The JSON of a push: the real service sends ids and times under both spellings, and always data."""
+    """The JSON of a push: the real service sends ids and times under both spellings, and always
+    data."""
     message: dict[str, Any] = {"data": "", **json_format.MessageToDict(lease.message)}
     message["message_id"] = message["messageId"]
     message["publish_time"] = message["publishTime"]

@@ -1,4 +1,5 @@
-"""What one subscription is owed: leases, deadlines, back-off, ordering keys. Bodies stay in the journal."""
+"""What one subscription is owed: leases, deadlines, back-off, ordering keys. Bodies stay in the
+journal."""
 
 import asyncio
 import collections
@@ -35,8 +36,11 @@ class Lease:
 class Queue:
     """The state of one subscription; every method is called from the event loop's thread."""
 
-    def __init__(self, number: int, config: wire.Pb, journal: Journal, bury: Callable[["Queue", Lease], bool]) -> None:
-        """bury(queue, lease) forwards a message to the dead letter topic; False: that topic is missing."""
+    def __init__(
+        self, number: int, config: wire.Pb, journal: Journal, bury: Callable[["Queue", Lease], bool]
+    ) -> None:
+        """bury(queue, lease) forwards a message to the dead letter topic; False: that topic is
+        missing."""
         self.number = number
         self.config = config
         self.accepts: Predicate = compile_filter(config.filter)
@@ -99,10 +103,13 @@ class Queue:
     ) -> list[Lease]:
         """Lease up to limit messages; at least one whatever max_bytes.
 
-        lease_s defaults to the subscription's ack deadline; released is called when a lease ends in any way.
+        lease_s defaults to the subscription's ack deadline; released is called when a lease ends in
+        any way.
         """
         taken: list[Lease] = []
-        deadline = time.time() + (lease_s if lease_s is not None else self.config.ack_deadline_seconds)
+        deadline = time.time() + (
+            lease_s if lease_s is not None else self.config.ack_deadline_seconds
+        )
         while len(taken) < limit:
             self._load()
             if not self._ready:
@@ -141,7 +148,9 @@ class Queue:
     def received(self, lease: Lease) -> wire.Pb:
         """A lease as the API's ReceivedMessage."""
         counted = lease.attempt if self.config.dead_letter_policy.dead_letter_topic else 0
-        return wire.ReceivedMessage(ack_id=lease.ack_id, message=lease.message, delivery_attempt=counted)
+        return wire.ReceivedMessage(
+            ack_id=lease.ack_id, message=lease.message, delivery_attempt=counted
+        )
 
     def take_received(self, limit: int, max_bytes: float) -> list[wire.Pb]:
         """Take for a unary pull."""
@@ -180,7 +189,9 @@ class Queue:
 
     def _fail(self, lease: Lease) -> None:
         policy = self.config.dead_letter_policy
-        exhausted = policy.dead_letter_topic and lease.attempt >= (policy.max_delivery_attempts or 5)
+        exhausted = policy.dead_letter_topic and lease.attempt >= (
+            policy.max_delivery_attempts or 5
+        )
         if exhausted and self._bury(self, lease):
             self._forget(lease.number, lease.message.ordering_key)
             return
@@ -194,11 +205,18 @@ class Queue:
             self._available.set()
 
     def _backoff_s(self, attempt: int) -> float:
-        """Seconds to wait after that many attempts; push backs off without a policy too, as in the cloud."""
+        """Seconds to wait after that many attempts; push backs off without a policy too, as in the
+        cloud."""
         if self.config.HasField("retry_policy"):
             policy = self.config.retry_policy
-            low = wire.seconds(policy.minimum_backoff) if policy.HasField("minimum_backoff") else 10.0
-            high = wire.seconds(policy.maximum_backoff) if policy.HasField("maximum_backoff") else 600.0
+            low = (
+                wire.seconds(policy.minimum_backoff) if policy.HasField("minimum_backoff") else 10.0
+            )
+            high = (
+                wire.seconds(policy.maximum_backoff)
+                if policy.HasField("maximum_backoff")
+                else 600.0
+            )
         elif self.config.push_config.push_endpoint:
             low, high = 0.1, 60.0
         else:

@@ -34,11 +34,23 @@ _ROUTES = [
     ("POST", _SUBSCRIPTION + ":modifyPushConfig", "ModifyPushConfig", "subscription"),
     ("POST", _SUBSCRIPTION + ":seek", "Seek", "subscription"),
 ]
-_COMPILED = [(method, re.compile(f"/v1/{path}"), rpc, field) for method, path, rpc, field in _ROUTES]
-# Parameters of every Google API method, no fields of a request. Clients made from discovery documents send alt=json.
+_COMPILED = [
+    (method, re.compile(f"/v1/{path}"), rpc, field) for method, path, rpc, field in _ROUTES
+]
+# Parameters of every Google API method, no fields of a request. Clients made from discovery
+# documents send alt=json.
 _STANDARD = frozenset(
     (
-        *("access_token", "alt", "callback", "fields", "key", "oauth_token", "prettyPrint", "quotaUser"),
+        *(
+            "access_token",
+            "alt",
+            "callback",
+            "fields",
+            "key",
+            "oauth_token",
+            "prettyPrint",
+            "quotaUser",
+        ),
         *("upload_protocol", "uploadType", "$.xgafv", "$alt"),
     )
 )
@@ -70,7 +82,9 @@ async def answer(api: Api, method: str, target: str, body: bytes) -> Answer:
 def failure(code: str, message: str) -> Answer:
     """An error as Google's APIs write it."""
     status = wire.HTTP_STATUS[code]
-    return Answer(status, json.dumps({"error": {"code": status, "message": message, "status": code}}).encode())
+    return Answer(
+        status, json.dumps({"error": {"code": status, "message": message, "status": code}}).encode()
+    )
 
 
 def _request(method: str, path: str, query: str, body: bytes) -> tuple[str, wire.Pb]:
@@ -78,7 +92,9 @@ def _request(method: str, path: str, query: str, body: bytes) -> tuple[str, wire
         match = pattern.fullmatch(path) if route_method == method else None
         if match:
             parameters = dict(urllib.parse.parse_qsl(query))
-            fields = _fields(body) | {name: text for name, text in parameters.items() if name not in _STANDARD}
+            fields = _fields(body) | {
+                name: text for name, text in parameters.items() if name not in _STANDARD
+            }
             outer, _, inner = field.partition(".")
             if inner:
                 fields[outer] = {**_object(fields.get(outer, {})), inner: match[1]}
@@ -87,7 +103,9 @@ def _request(method: str, path: str, query: str, body: bytes) -> tuple[str, wire
             try:
                 return rpc, json_format.ParseDict(fields, wire.PB[_REQUESTS[rpc]]())
             except json_format.ParseError as error:
-                raise wire.ApiError("INVALID_ARGUMENT", f"Invalid JSON payload received. {error}") from error
+                raise wire.ApiError(
+                    "INVALID_ARGUMENT", f"Invalid JSON payload received. {error}"
+                ) from error
     raise wire.ApiError("NOT_FOUND", f"No such method: {method} {path}")
 
 
@@ -100,5 +118,7 @@ def _fields(body: bytes) -> dict[str, Any]:
 
 def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise wire.ApiError("INVALID_ARGUMENT", "Invalid JSON payload received. An object is expected.")
+        raise wire.ApiError(
+            "INVALID_ARGUMENT", "Invalid JSON payload received. An object is expected."
+        )
     return value

@@ -1,4 +1,5 @@
-"""One port for both transports: HTTP/2 connections are piped to the gRPC server, the rest is served here."""
+"""One port for both transports: HTTP/2 connections are piped to the gRPC server, the rest is served
+here."""
 
 import asyncio
 import contextlib
@@ -64,7 +65,9 @@ class FrontDoor:
         else:
             await self._http(start, reader, writer)
 
-    async def _pipe(self, start: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pipe(
+        self, start: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._grpc_port)
         inner_writer.write(start)
         there = asyncio.create_task(_copy(reader, inner_writer))
@@ -77,20 +80,28 @@ class FrontDoor:
             inner_writer.close()
             await asyncio.gather(there, back, return_exceptions=True)
 
-    async def _http(self, start: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _http(
+        self, start: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         connection = h11.Connection(h11.SERVER)
         connection.receive_data(start)
         while True:
             try:
                 request = await _read_request(connection, reader, writer)
             except TooLargeError:
-                await _send(connection, writer, rest_api.failure("INVALID_ARGUMENT", "The request is too large."))
+                await _send(
+                    connection,
+                    writer,
+                    rest_api.failure("INVALID_ARGUMENT", "The request is too large."),
+                )
                 return
             if request is None:
                 return
             head, body = request
             work = asyncio.create_task(
-                rest_api.answer(self._api, head.method.decode(), head.target.decode("latin-1"), body)
+                rest_api.answer(
+                    self._api, head.method.decode(), head.target.decode("latin-1"), body
+                )
             )
             if not await _patiently(work, connection, reader):
                 return
@@ -135,7 +146,8 @@ async def _read_request(
 async def _patiently(
     work: "asyncio.Task[rest_api.Answer]", connection: h11.Connection, reader: asyncio.StreamReader
 ) -> bool:
-    """Wait for the answer; False when the client went first, so that a long pull takes nothing for nobody."""
+    """Wait for the answer; False when the client went first, so that a long pull takes nothing for
+    nobody."""
     hears = asyncio.create_task(reader.read(CHUNK_BYTES))
     try:
         while True:
@@ -156,7 +168,10 @@ async def _patiently(
 
 
 async def _send(
-    connection: h11.Connection, writer: asyncio.StreamWriter, answer: rest_api.Answer, head: bool = False
+    connection: h11.Connection,
+    writer: asyncio.StreamWriter,
+    answer: rest_api.Answer,
+    head: bool = False,
 ) -> None:
     headers = [("content-type", answer.content_type), ("content-length", str(len(answer.body)))]
     writer.write(connection.send(h11.Response(status_code=answer.status, headers=headers)) or b"")

@@ -49,7 +49,9 @@ class StorageSink:
     async def _gather(self) -> None:
         """Fill the batch until it is full, old enough, or the end has come."""
         config = self._queue.config.cloud_storage_config
-        room = min(config.max_bytes or DEFAULT_MAX_BYTES, LIMIT_BYTES) - sum(lease.size for lease in self._batch)
+        room = min(config.max_bytes or DEFAULT_MAX_BYTES, LIMIT_BYTES) - sum(
+            lease.size for lease in self._batch
+        )
         count = config.max_messages or 1_000_000
         end = None
         while room > 0 and len(self._batch) < count:
@@ -66,7 +68,10 @@ class StorageSink:
 
     async def _more(self, timeout_s: float | None) -> None:
         """Until a message may be there, stop() was called, or timeout_s seconds went by."""
-        waits = [asyncio.ensure_future(self._queue.wait()), asyncio.ensure_future(self._stopping.wait())]
+        waits = [
+            asyncio.ensure_future(self._queue.wait()),
+            asyncio.ensure_future(self._stopping.wait()),
+        ]
         try:
             await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -29,7 +29,10 @@ RPCS: dict[str, dict[str, tuple[str, str]]] = {
         "Publish": ("PublishRequest", "PublishResponse"),
         "GetTopic": ("GetTopicRequest", "Topic"),
         "ListTopics": ("ListTopicsRequest", "ListTopicsResponse"),
-        "ListTopicSubscriptions": ("ListTopicSubscriptionsRequest", "ListTopicSubscriptionsResponse"),
+        "ListTopicSubscriptions": (
+            "ListTopicSubscriptionsRequest",
+            "ListTopicSubscriptionsResponse",
+        ),
         "DeleteTopic": ("DeleteTopicRequest", "Empty"),
     },
     "Subscriber": {
@@ -75,7 +78,8 @@ def check_name(name: str, kind: str) -> None:
     """Check a full resource name, kind `topics` or `subscriptions`.
 
     Raises:
-        ApiError: the real service would refuse the name too (short, starts with "goog", odd characters).
+        ApiError: the real service would refuse the name too (short, starts with "goog", odd
+            characters).
     """
     match = _NAME.fullmatch(name)
     if not match or match[2] != kind or match[3].lower().startswith("goog"):

@@ -9,7 +9,8 @@ _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class Credentials:
-    """Application Default Credentials, sent over https only: emulators get none. Safe to share between threads."""
+    """Application Default Credentials, sent over https only: emulators get none. Safe to share
+    between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,5 @@
-"""The one wrapper round a handler: request in, status out, and nothing that a caller or a log must not see."""
+"""The one wrapper round a handler: request in, status out, and nothing that a caller or a log must
+not see."""
 
 import re
 import traceback
@@ -9,22 +10,22 @@ from typing import Final
 
 import flask
 
-from functions.common import events
-from functions.common.bucket import Buckets
+from functions.common.clients.dicomweb import DicomStore
+from functions.common.clients.pubsub import Topics
+from functions.common.clients.storage import Buckets
+from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
-from functions.common.dicomweb import DicomStore
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events import Message
-from functions.common.http import Transport
+from functions.common.events import messages
+from functions.common.events.messages import Message
+from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.log import log
-from functions.common.outcomes import Outcome, Outcomes
 from functions.common.settings import Settings
-from functions.common.topic import Topics
 
 _TRACE: Final = re.compile(r"([0-9a-f]{32})(/|$)", re.ASCII)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-_ROOT: Final = Path(__file__).parents[2]
+_ROOT: Final = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ View = Callable[[flask.Request], flask.Response]
 def event_function(name: str, handle: Handler) -> View:
     """The HTTP function that a push subscription calls.
 
-    Answers 204 (done: acknowledge) or 503 (deliver again, after Retry-After where it is known), never with a body.
-    A PermanentError that the handler lets through is recorded as `rejected` and acknowledged.
+    Answers 204 (done: acknowledge) or 503 (deliver again, after Retry-After where it is known),
+    never with a body. A PermanentError that the handler lets through is recorded as `rejected` and
+    acknowledged.
 
     Raises:
         SettingsError: a setting is missing or malformed.
@@ -68,15 +70,23 @@ def event_function(name: str, handle: Handler) -> View:
         trace = _trace(request, services.settings)
         message = Message(b"")
         try:
-            message = events.parse(_headers(request), _body(request))
+            message = messages.parse(_headers(request), _body(request))
             outcomes = _outcomes(name, services, message, deadline, trace)
             try:
                 handle(message, services, outcomes, deadline)
             except PermanentError as error:
                 outcomes.publish(_rejected(error, message))
         except PermanentError as error:
-            # Not even a message: there is nothing to name in an outcome, and delivering it again cannot help.
-            log("ERROR", "refused", trace=trace, function=name, reason=error.reason, detail=error.detail)
+            # Not even a message: there is nothing to name in an outcome, and delivering it again
+            # cannot help.
+            log(
+                "ERROR",
+                "refused",
+                trace=trace,
+                function=name,
+                reason=error.reason,
+                detail=error.detail,
+            )
         except RetryableError as error:
             return _retry(name, message, error, trace)
         except Exception as error:  # noqa: BLE001 (the one place: a bug is logged without its text and retried)
@@ -96,12 +106,18 @@ def request_id(message: Message, data: dict[str, object]) -> str:
     """
     value = data.get("request_id") or message.attributes.get("request_id") or message.message_id
     if not isinstance(value, str) or not _REQUEST_ID.fullmatch(value):
-        raise PermanentError("invalid_command", "request_id takes up to 128 letters, digits and _.:-")
+        raise PermanentError(
+            "invalid_command", "request_id takes up to 128 letters, digits and _.:-"
+        )
     return value
 
 
-def _outcomes(name: str, services: Services, message: Message, deadline: Deadline, trace: str) -> Outcomes:
-    return Outcomes(name, services.settings.outcomes_topic, services.topics, message, deadline, trace)
+def _outcomes(
+    name: str, services: Services, message: Message, deadline: Deadline, trace: str
+) -> Outcomes:
+    return Outcomes(
+        name, services.settings.outcomes_topic, services.topics, message, deadline, trace
+    )
 
 
 def _rejected(error: PermanentError, message: Message) -> Outcome:
@@ -113,7 +129,7 @@ def _rejected(error: PermanentError, message: Message) -> Outcome:
 
 
 def _body(request: flask.Request) -> bytes:
-    if (request.content_length or 0) > events.BODY_LIMIT_BYTES:
+    if (request.content_length or 0) > messages.BODY_LIMIT_BYTES:
         raise PermanentError("invalid_event", "larger than any Pub/Sub message")
     return request.get_data(cache=False)
 
@@ -148,8 +164,14 @@ def _retry(name: str, message: Message, error: RetryableError, trace: str) -> fl
 
 
 def _log_bug(name: str, message: Message, error: Exception, trace: str) -> None:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(_ROOT)]
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if Path(f.filename).is_relative_to(_ROOT)
+    ]
+    place = (
+        f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
+    )
     log(
         "ERROR",
         "bug",

@@ -1,7 +1,8 @@
 """The outcome record: what every input ends in, exactly one for each.
 
-Pub/Sub delivers at least once, so a record may be published again after a crash. Its `id` follows from the input alone:
-of several records with one id the first (by `time`) counts; later ones repeat it, or say `duplicate` or `superseded`.
+Pub/Sub delivers at least once, so a record may be published again after a crash. Its `id` follows
+from the input alone: of several records with one id the first (by `time`) counts; later ones repeat
+it, or say `duplicate` or `superseded`.
 """
 
 import hashlib
@@ -10,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from functions.common.clients.pubsub import Topics
 from functions.common.deadline import Deadline, utc_now
-from functions.common.events import Message
+from functions.common.events.messages import Message
 from functions.common.log import log
 from functions.common.resources import ObjectRef, Resource
-from functions.common.topic import Topics
 
 Word = Literal[
     "stored",  # the DICOM store has it
@@ -86,15 +87,23 @@ class Outcomes:
             RetryableError: it could not be published; the input must be delivered again.
         """
         record = self._record(outcome)
-        attributes = {"outcome": outcome.outcome, "function": self.function, "reason": outcome.reason}
+        attributes = {
+            "outcome": outcome.outcome,
+            "function": self.function,
+            "reason": outcome.reason,
+        }
         attributes["study"] = outcome.resource.study if outcome.resource else ""
         self.topics.publish(self.topic, json.dumps(record).encode(), attributes, self.deadline)
-        log("INFO", "outcome", trace=self.trace, **{k: v for k, v in record.items() if k in _LOGGED})
+        log(
+            "INFO", "outcome", trace=self.trace, **{k: v for k, v in record.items() if k in _LOGGED}
+        )
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
         source, resource = outcome.source, outcome.resource
         record: dict[str, Any] = {
-            "id": outcome_id(self.function, outcome.source or outcome.request_id, outcome.member + outcome.place),
+            "id": outcome_id(
+                self.function, outcome.source or outcome.request_id, outcome.member + outcome.place
+            ),
             "time": utc_now(),
             "outcome": outcome.outcome,
             "reason": outcome.reason,
@@ -102,7 +111,11 @@ class Outcomes:
             "function": self.function,
         }
         if source:
-            record |= {"bucket": source.bucket, "name": source.name, "generation": str(source.generation)}
+            record |= {
+                "bucket": source.bucket,
+                "name": source.name,
+                "generation": str(source.generation),
+            }
         record |= {
             "request_id": outcome.request_id,
             "member": outcome.member,
@@ -121,7 +134,11 @@ class Outcomes:
 def outcome_id(function: str, identity: ObjectRef | str, member: str = "") -> str:
     """The id of an input's outcome: a hash, so that it can be logged where a name can not."""
     parts: list[str] = [function]
-    parts += [identity] if isinstance(identity, str) else [identity.bucket, identity.name, str(identity.generation)]
+    parts += (
+        [identity]
+        if isinstance(identity, str)
+        else [identity.bucket, identity.name, str(identity.generation)]
+    )
     return hashlib.sha256(json.dumps([*parts, member]).encode()).hexdigest()[:32]
 
 

@@ -8,18 +8,36 @@ from urllib.parse import parse_qsl, urlencode
 
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
-from functions.common.events import FIRST_PUBLISHED, Message
+from functions.common.events.messages import FIRST_PUBLISHED, Message
 from functions.common.resources import DicomStoreName, Resource
 
 Parse = Callable[[object], Any]
 
-# What Pub/Sub, its client libraries and a replay from a dead-letter topic add to a message's attributes.
-_TRANSPORT_KEYS: Final = ("googclient_", "CloudPubSubDeadLetter", FIRST_PUBLISHED, "traceparent", "tracestate")
+# What Pub/Sub, its client libraries and a replay from a dead-letter topic add to a message's
+# attributes.
+_TRANSPORT_KEYS: Final = (
+    "googclient_",
+    "CloudPubSubDeadLetter",
+    FIRST_PUBLISHED,
+    "traceparent",
+    "tracestate",
+)
 _SHOWN_KEY: Final = re.compile(r"[A-Za-z_]{1,32}", re.ASCII)
 _QUERY_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,63}|[0-9A-Fa-f]{8}", re.ASCII)
 # Paging and output are ours to choose; the others are parameters of every method of the API.
 _RESERVED: Final = frozenset(
-    {"limit", "offset", "includefield", "alt", "callback", "fields", "key", "prettyprint", "quotauser", "uploadtype"}
+    {
+        "limit",
+        "offset",
+        "includefield",
+        "alt",
+        "callback",
+        "fields",
+        "key",
+        "prettyprint",
+        "quotauser",
+        "uploadtype",
+    }
 )
 _LEVELS: Final = ("studies", "series", "instances")
 _QUERY_KEYS_MAX: Final = 20
@@ -33,13 +51,15 @@ def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
         keys: what each key takes; the function raises PermanentError for anything else.
 
     Raises:
-        PermanentError: invalid_event, when the data is no JSON object; invalid_command, for an unknown key, a key
-            given twice, or a value that is not what its key takes.
+        PermanentError: invalid_event, when the data is no JSON object; invalid_command, for an
+            unknown key, a key given twice, or a value that is not what its key takes.
     """
     data = message.json() if message.data.strip() else {}
     attributes = {k: v for k, v in message.attributes.items() if not k.startswith(_TRANSPORT_KEYS)}
     if twice := data.keys() & attributes.keys():
-        raise PermanentError("invalid_command", f"given twice, in the data and as an attribute: {_names(twice)}")
+        raise PermanentError(
+            "invalid_command", f"given twice, in the data and as an attribute: {_names(twice)}"
+        )
     given: dict[str, object] = {**data, **attributes}
     if unknown := given.keys() - keys.keys():
         raise PermanentError("invalid_command", f"unknown: {_names(unknown)}")
@@ -47,10 +67,13 @@ def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
 
 
 def _names(keys: set[str]) -> str:
-    """Names that are plain words; the others are only counted: they are somebody's text and might hold anything."""
+    """Names that are plain words; the others are only counted: they are somebody's text and might
+    hold anything."""
     shown = sorted(key for key in keys if _SHOWN_KEY.fullmatch(key))[:8]
     hidden = len(keys) - len(shown)
-    return ", ".join([*shown, *([f"{hidden} more" if shown else f"{hidden} keys"] if hidden else [])])
+    return ", ".join(
+        [*shown, *([f"{hidden} more" if shown else f"{hidden} keys"] if hidden else [])]
+    )
 
 
 def text(value: object) -> str:
@@ -65,7 +88,9 @@ def flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
     if value not in ("true", "false"):
-        raise PermanentError("invalid_command", "a value that takes true or false has something else")
+        raise PermanentError(
+            "invalid_command", "a value that takes true or false has something else"
+        )
     return value == "true"
 
 
@@ -112,27 +137,31 @@ def time(value: object) -> str:
 
 
 def resource(value: object) -> tuple[DicomStoreName | None, Resource]:
-    """`studies/…`, or the full name of a resource with its store, as the service's own notifications have it."""
+    """`studies/…`, or the full name of a resource with its store, as the service's own
+    notifications have it."""
     name, mark, rest = text(value).partition("/dicomWeb/")
     if not mark:
         return None, Resource.parse(name)
     try:
         return DicomStoreName(name), Resource.parse(rest)
     except ValueError:
-        raise PermanentError("invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]") from None
+        raise PermanentError(
+            "invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]"
+        ) from None
 
 
 @dataclass(frozen=True)
 class Query:
-    """A QIDO-RS search: the level, and what must match. At least one key, and no empty value, which would match all."""
+    """A QIDO-RS search: the level, and what must match. At least one key, and no empty value, which
+    would match all."""
 
     level: str
     params: tuple[tuple[str, str], ...]
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """From `PatientID=1&StudyDate=20240101-`, perhaps with `studies?`, `series?` or `instances?` in front, or from
-        a JSON object of keys and values (studies).
+        """From `PatientID=1&StudyDate=20240101-`, perhaps with `studies?`, `series?` or
+        `instances?` in front, or from a JSON object of keys and values (studies).
 
         Raises:
             PermanentError: invalid_command, for anything else.
@@ -142,7 +171,12 @@ class Query:
             head, mark, tail = value.partition("?")
             level, query = (head.removeprefix("/"), tail) if mark else ("studies", value)
             try:
-                pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=_QUERY_KEYS_MAX)
+                pairs = parse_qsl(
+                    query,
+                    keep_blank_values=True,
+                    strict_parsing=True,
+                    max_num_fields=_QUERY_KEYS_MAX,
+                )
             except ValueError:
                 raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE") from None
         elif isinstance(value, dict):
@@ -150,10 +184,18 @@ class Query:
         if level not in _LEVELS or not 0 < len(pairs) <= _QUERY_KEYS_MAX:
             raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE")
         for key, wanted in pairs:
-            if not isinstance(key, str) or not _QUERY_KEY.fullmatch(key) or key.lower() in _RESERVED:
-                raise PermanentError("invalid_command", "a query has a key that is no DICOM attribute")
+            if (
+                not isinstance(key, str)
+                or not _QUERY_KEY.fullmatch(key)
+                or key.lower() in _RESERVED
+            ):
+                raise PermanentError(
+                    "invalid_command", "a query has a key that is no DICOM attribute"
+                )
             if not isinstance(wanted, str) or not wanted.strip() or not wanted.isprintable():
-                raise PermanentError("invalid_command", "a query has an empty value: it would match everything")
+                raise PermanentError(
+                    "invalid_command", "a query has an empty value: it would match everything"
+                )
         if all(key.lower() == "fuzzymatching" for key, _ in pairs):
             raise PermanentError("invalid_command", "a query matches at least one attribute")
         return cls(level, tuple(pairs))

@@ -1,46 +1,22 @@
-"""Sending bytes to Cloud Storage: in one request, or as a resumable upload whose chunks are checked and resumed."""
+"""Sending bytes to Cloud Storage: in one request, or as a resumable upload whose chunks are checked
+and resumed."""
 
-import base64
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import google_crc32c
 import requests
 
+from functions.common.checksum import Checksum
+from functions.common.clients.transport import Request, Transport, drain
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
-from functions.common.http import Request, Transport, drain
 
 CHUNK_BYTES: Final = 32 * 1024 * 1024  # a multiple of 256 KiB, as resumable uploads demand
 _SEND_BYTES: Final = 256 * 1024
 _ATTEMPTS: Final = 4
 _BACKOFF_S: Final = 0.5
 _RANGE: Final = re.compile(r"bytes=0-([0-9]+)", re.ASCII)
-
-
-class Checksum:
-    """A running crc32c."""
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def add(self, data: bytes | memoryview) -> None:
-        """Take in more bytes."""
-        self._value = google_crc32c.extend(self._value, bytes(data) if isinstance(data, memoryview) else data)
-
-    @property
-    def text(self) -> str:
-        """As Cloud Storage writes it: base64 of four big-endian bytes."""
-        return base64.b64encode(self._value.to_bytes(4, "big")).decode()
-
-
-def crc32c_text(pieces: Sequence[bytes]) -> str:
-    """The crc32c of these bytes, one after the other."""
-    checksum = Checksum()
-    for piece in pieces:
-        checksum.add(piece)
-    return checksum.text
 
 
 class Pieces:
@@ -62,14 +38,17 @@ class Pieces:
 class Resumable:
     """One resumable upload of a stream whose length is not known.
 
-    A chunk whose answer is lost is not sent blindly again: the service is asked how much it has. Memory: one chunk.
+    A chunk whose answer is lost is not sent blindly again: the service is asked how much it has.
+    Memory: one chunk.
 
     Args:
         url: the upload session's.
         chunk_bytes: a multiple of 256 KiB.
     """
 
-    def __init__(self, transport: Transport, url: str, deadline: Deadline, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self, transport: Transport, url: str, deadline: Deadline, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
         self._transport, self._url, self._deadline = transport, url, deadline
         self._buffer = memoryview(bytearray(chunk_bytes))
         self._filled = 0
@@ -85,7 +64,8 @@ class Resumable:
         """Send it all.
 
         Returns:
-            The last answer, of any status that is not worth another try: 200 or 201 when the object is there.
+            The last answer, of any status that is not worth another try: 200 or 201 when the object
+                is there.
 
         Raises:
             RetryableError: as Transport.send, or the service lost what it had said it had.
@@ -93,7 +73,10 @@ class Resumable:
         for piece in stream:
             rest = memoryview(piece)
             while rest:
-                if self._filled == len(self._buffer) and (answer := self._flush(last=False)) is not None:
+                if (
+                    self._filled == len(self._buffer)
+                    and (answer := self._flush(last=False)) is not None
+                ):
                     return answer
                 taken = rest[: len(self._buffer) - self._filled]
                 self._buffer[self._filled : self._filled + len(taken)] = taken
@@ -131,9 +114,12 @@ class Resumable:
                 raise RetryableError("deadline_exceeded")
 
     def _put(self, at: int, end: int, total: str, *, ask: bool) -> requests.Response | None:
-        """The buffer from offset `at` on, or only the question how much is there; None: no answer."""
+        """The buffer from offset `at` on, or only the question how much is there; None: no
+        answer."""
         if ask or at == end:
-            request = Request("PUT", self._url, None, {"Content-Range": f"bytes */{total}"}, b"", resend=False)
+            request = Request(
+                "PUT", self._url, None, {"Content-Range": f"bytes */{total}"}, b"", resend=False
+            )
         else:
             view = self._buffer[at - self._sent : end - self._sent]
             headers = {"Content-Range": f"bytes {at}-{end - 1}/{total}"}

@@ -1,4 +1,5 @@
-"""The client of the DICOM store: STOW-RS, QIDO-RS, WADO-RS, delete and operations of the Cloud Healthcare API."""
+"""The client of the DICOM store: STOW-RS, QIDO-RS, WADO-RS, delete and operations of the Cloud
+Healthcare API."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,13 +8,14 @@ from typing import Any, Final
 
 import requests
 
+from functions.common.clients.transport import BodyFactory, Request, Transport, drain, read_all
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.http import BodyFactory, Request, Transport, drain, read_all
 from functions.common.resources import DicomStoreName, Resource
 
 _JSON_LIMIT_BYTES: Final = 64 * 1024 * 1024
-# `transfer-syntax=*` gives the bytes as they were stored; without it the service transcodes (fact sheet section 5.1).
+# `transfer-syntax=*` gives the bytes as they were stored; without it the service transcodes (fact
+# sheet section 5.1).
 AS_STORED: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
@@ -25,7 +27,8 @@ _OFFSET_MAX: Final = 1_000_000  # fact sheet section 4.3
 
 @dataclass(frozen=True)
 class Operation:
-    """A long-running operation. `failures` counts what it could not do, also where it ended without an error.
+    """A long-running operation. `failures` counts what it could not do, also where it ended without
+    an error.
 
     `error_code` is one of google.rpc.Code: 1 when it was cancelled.
     """
@@ -50,7 +53,8 @@ class DicomStore:
 
     Args:
         transport: shared with the other clients.
-        endpoint: base URL of the API with its version, such as https://healthcare.googleapis.com/v1.
+        endpoint: base URL of the API with its version, such as
+            https://healthcare.googleapis.com/v1.
         store: the store's name.
     """
 
@@ -65,7 +69,8 @@ class DicomStore:
         return DicomStore(self._transport, self._endpoint, store)
 
     def url(self, resource: Resource | None, *below: str) -> str:
-        """The URL of a study, series or instance, or with None of the store; `below` are further path segments."""
+        """The URL of a study, series or instance, or with None of the store; `below` are further
+        path segments."""
         return "/".join([self._dicomweb, *([str(resource)] if resource else []), *below])
 
     def store(
@@ -78,7 +83,8 @@ class DicomStore:
             storage_class: STANDARD, NEARLINE, COLDLINE or ARCHIVE; empty: the store's default.
 
         Returns:
-            The answer, its report unread: 200 (all stored), 409 (at least one was not) or 400 (refused).
+            The answer, its report unread: 200 (all stored), 409 (at least one was not) or 400
+                (refused).
 
         Raises:
             RetryableError: as Transport.send.
@@ -86,8 +92,11 @@ class DicomStore:
         headers = {"Content-Type": content_type, "Accept": "application/dicom+json"}
         if storage_class:
             headers["Storage-Class"] = storage_class
-        # Sending again is safe: identical bytes stored twice are one instance (fact sheet section 3.4).
-        return self._transport.send(Request("POST", self.url(None, "studies"), None, headers, body), deadline)
+        # Sending again is safe: identical bytes stored twice are one instance (fact sheet section
+        # 3.4).
+        return self._transport.send(
+            Request("POST", self.url(None, "studies"), None, headers, body), deadline
+        )
 
     def get(
         self,
@@ -106,14 +115,19 @@ class DicomStore:
         return self._transport.send(request, deadline)
 
     def search(
-        self, resource: Resource | None, level: str, params: list[tuple[str, str]], deadline: Deadline
+        self,
+        resource: Resource | None,
+        level: str,
+        params: list[tuple[str, str]],
+        deadline: Deadline,
     ) -> list[dict[str, Any]]:
-        """One page of a search (PS3.18 section 10.6), of `studies`, `series` or `instances` below `resource`.
+        """One page of a search (PS3.18 section 10.6), of `studies`, `series` or `instances` below
+        `resource`.
 
         Raises:
             PermanentError: rejected, when the store refuses the query.
-            RetryableError: as Transport.send; unavailable when the answer is no list of matches: nothing may be taken
-                for gone because of it.
+            RetryableError: as Transport.send; unavailable when the answer is no list of matches:
+                nothing may be taken for gone because of it.
         """
         response = self.get(resource, (level,), "application/dicom+json", deadline, params)
         if response.status_code in (204, 404):
@@ -125,13 +139,19 @@ class DicomStore:
         return answer
 
     def search_all(
-        self, resource: Resource | None, level: str, params: list[tuple[str, str]], deadline: Deadline, start: int = 0
+        self,
+        resource: Resource | None,
+        level: str,
+        params: list[tuple[str, str]],
+        deadline: Deadline,
+        start: int = 0,
     ) -> Iterator[dict[str, Any]]:
-        """Every match from the one at `start` on, a page at a time until a page is empty: a short page may be a
-        server's own limit, not the end.
+        """Every match from the one at `start` on, a page at a time until a page is empty: a short
+        page may be a server's own limit, not the end.
 
         Raises:
-            PermanentError: as search; rejected also when there are more matches than a search can reach.
+            PermanentError: as search; rejected also when there are more matches than a search can
+                reach.
             RetryableError: as Transport.send.
         """
         offset = start
@@ -146,7 +166,8 @@ class DicomStore:
             offset += len(page)
 
     def is_there(self, resource: Resource, deadline: Deadline) -> bool:
-        """Whether any instance of it is in the store; asked of the instances, whose search does not lag.
+        """Whether any instance of it is in the store; asked of the instances, whose search does not
+        lag.
 
         Raises:
             PermanentError, RetryableError: as search.
@@ -158,7 +179,8 @@ class DicomStore:
         return bool(self.search(above, "instances", params, deadline))
 
     def size(self, resource: Resource, deadline: Deadline) -> Size | None:
-        """The store's counts (getStudyMetrics, getSeriesMetrics, getStorageInfo); None when it is not there.
+        """The store's counts (getStudyMetrics, getSeriesMetrics, getStorageInfo); None when it is
+        not there.
 
         Raises:
             PermanentError, RetryableError: as search.
@@ -168,16 +190,20 @@ class DicomStore:
             blob, structured = _part(info, "blobStorageInfo"), _part(info, "structuredStorageInfo")
             sizes = [_count(part, "sizeBytes") for part in (blob, structured)]
             return None if info is None else Size(1, 1, sum(sizes))
-        metrics = self._info(resource, "getSeriesMetrics" if resource.series else "getStudyMetrics", deadline)
+        metrics = self._info(
+            resource, "getSeriesMetrics" if resource.series else "getStudyMetrics", deadline
+        )
         if metrics is None:
             return None
-        size_bytes = _count(metrics, "blobStorageSizeBytes") + _count(metrics, "structuredStorageSizeBytes")
+        size_bytes = _count(metrics, "blobStorageSizeBytes") + _count(
+            metrics, "structuredStorageSizeBytes"
+        )
         series = 1 if resource.series else _count(metrics, "seriesCount")
         return Size(_count(metrics, "instanceCount"), series, size_bytes)
 
     def stored_at(self, instance: Resource, deadline: Deadline) -> str:
-        """When an instance was stored, RFC 3339, or when its storage class was last changed (the service keeps one
-        time for both); empty when the service does not say.
+        """When an instance was stored, RFC 3339, or when its storage class was last changed (the
+        service keeps one time for both); empty when the service does not say.
 
         Raises:
             PermanentError, RetryableError: as search.
@@ -202,7 +228,8 @@ class DicomStore:
 
         Raises:
             PermanentError: as search.
-            RetryableError: as search; operation_pending when something else is at work on the target (409).
+            RetryableError: as search; operation_pending when something else is at work on the
+                target (409).
         """
         response = self._transport.send(Request("DELETE", self.url(resource)), deadline)
         if response.status_code == 404:
@@ -216,10 +243,12 @@ class DicomStore:
         return self._operation(answer) if name else None
 
     def operation(self, name: str, deadline: Deadline) -> Operation:
-        """How an operation stands; one that the service has forgotten is done, with the code of "not found" (5).
+        """How an operation stands; one that the service has forgotten is done, with the code of
+        "not found" (5).
 
         Raises:
-            PermanentError: invalid_command for a name that is not of this store's dataset; rejected.
+            PermanentError: invalid_command for a name that is not of this store's dataset;
+                rejected.
             RetryableError: as Transport.send.
         """
         if not self.name.owns_operation(name):
@@ -267,7 +296,8 @@ def uid(item: dict[str, Any], tag: str) -> str:
     """A UID of a search result in DICOM JSON.
 
     Raises:
-        RetryableError: unavailable, when the result has none: it is not the answer that was asked for.
+        RetryableError: unavailable, when the result has none: it is not the answer that was asked
+            for.
     """
     values = item.get(tag, {}).get("Value", [""])
     if not values or not isinstance(values[0], str) or not values[0]:

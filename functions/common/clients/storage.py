@@ -1,7 +1,7 @@
 """The client of Cloud Storage: its JSON API over the shared transport.
 
-The google-cloud-storage package would cost every cold start 0.3 s and an invocation its own retry and time-out
-rules beside ours; the six calls that are needed are small.
+The google-cloud-storage package would cost every cold start 0.3 s and an invocation its own retry
+and time-out rules beside ours; the six calls that are needed are small.
 """
 
 import json
@@ -14,11 +14,12 @@ from urllib.parse import quote
 
 import requests
 
+from functions.common.checksum import crc32c_text
+from functions.common.clients.transport import Request, Transport, drain, read_all
+from functions.common.clients.upload import CHUNK_BYTES, Pieces, Resumable
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
-from functions.common.http import Request, Transport, drain, read_all
 from functions.common.resources import ObjectRef
-from functions.common.upload import CHUNK_BYTES, Pieces, Resumable, crc32c_text
 
 ENDPOINT: Final = "https://storage.googleapis.com"
 ONE_SHOT_BYTES: Final = 8 * 1024 * 1024
@@ -28,12 +29,14 @@ _COMPOSE_MAX: Final = 32  # sources of one compose call
 
 
 class PreconditionFailedError(Exception):
-    """The object is not at the generation that the call was made for (or exists, where it should not)."""
+    """The object is not at the generation that the call was made for (or exists, where it should
+    not)."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing or an upload says of an object; `crc32c` is base64 of the big-endian checksum."""
+    """What a listing or an upload says of an object; `crc32c` is base64 of the big-endian
+    checksum."""
 
     ref: ObjectRef
     size: int
@@ -67,7 +70,9 @@ class Buckets:
         self._transport = transport
         self._endpoint = endpoint or ENDPOINT
 
-    def open(self, ref: ObjectRef, deadline: Deadline, start: int = 0, end: int | None = None) -> requests.Response:
+    def open(
+        self, ref: ObjectRef, deadline: Deadline, start: int = 0, end: int | None = None
+    ) -> requests.Response:
         """One streaming read, from byte `start` to `end` (exclusive; None: to the object's end).
 
         Raises:
@@ -80,7 +85,9 @@ class Buckets:
         headers = {}
         if start or end is not None:
             headers["Range"] = f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"
-        response = self._transport.send(Request("GET", self._object_url(ref), params, headers), deadline)
+        response = self._transport.send(
+            Request("GET", self._object_url(ref), params, headers), deadline
+        )
         live = response.headers.get("x-goog-generation", "")
         if response.status_code == 404 or (ref.generation and live and live != str(ref.generation)):
             drain(response)
@@ -120,7 +127,12 @@ class Buckets:
         """
         pieces = [data] if isinstance(data, bytes) else data
         checksum = crc32c_text(pieces)
-        resource = {"name": name, "contentType": content_type, "crc32c": checksum, "metadata": dict(metadata or {})}
+        resource = {
+            "name": name,
+            "contentType": content_type,
+            "crc32c": checksum,
+            "metadata": dict(metadata or {}),
+        }
         boundary = secrets.token_hex(16)
         head = (
             f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(resource)}"
@@ -134,12 +146,18 @@ class Buckets:
         return self._verified(self._good(response, 200), checksum, deadline)
 
     def copy(
-        self, source: ObjectRef, bucket: str, name: str, deadline: Deadline, if_generation_match: int | None = None
+        self,
+        source: ObjectRef,
+        bucket: str,
+        name: str,
+        deadline: Deadline,
+        if_generation_match: int | None = None,
     ) -> StoredObject:
         """Copy within Cloud Storage, metadata included, whatever the size.
 
         Args:
-            if_generation_match: of the copy; 0: only when there is none; None: whatever is there already.
+            if_generation_match: of the copy; 0: only when there is none; None: whatever is there
+                already.
 
         Raises:
             PreconditionFailedError: what is there is not at that generation.
@@ -148,7 +166,11 @@ class Buckets:
             RetryableError: as Transport.send.
         """
         self._check_emulated(source, deadline)
-        if if_generation_match == 0 and self._endpoint != ENDPOINT and self.stat(ObjectRef(bucket, name), deadline):
+        if (
+            if_generation_match == 0
+            and self._endpoint != ENDPOINT
+            and self.stat(ObjectRef(bucket, name), deadline)
+        ):
             raise PreconditionFailedError  # emulators ignore it on a copy
         url = f"{self._object_url(source)}/rewriteTo/b/{bucket}/o/{quote(name, safe='')}"
         params = {"sourceGeneration": str(source.generation)} if source.generation else {}
@@ -167,7 +189,8 @@ class Buckets:
             params["rewriteToken"] = answer["rewriteToken"]
 
     def delete(self, ref: ObjectRef, deadline: Deadline) -> None:
-        """Delete the object if it is still at this generation; one that is gone is as good as deleted.
+        """Delete the object if it is still at this generation; one that is gone is as good as
+        deleted.
 
         Raises:
             RetryableError: as Transport.send.
@@ -183,8 +206,11 @@ class Buckets:
             return
         drain(self._good(response, 200, 204))
 
-    def list(self, bucket: str, prefix: str, deadline: Deadline, *, start: str = "") -> Iterator[StoredObject]:
-        """Every object whose name begins with `prefix`, by name, from the name `start` on; a page at a time.
+    def list(
+        self, bucket: str, prefix: str, deadline: Deadline, *, start: str = ""
+    ) -> Iterator[StoredObject]:
+        """Every object whose name begins with `prefix`, by name, from the name `start` on; a page
+        at a time.
 
         Raises:
             PermanentError: not_found, when there is no such bucket.
@@ -220,8 +246,9 @@ class Buckets:
             chunk_bytes: kept in memory; a multiple of 256 KiB.
 
         Raises:
-            PreconditionFailedError, PermanentError, RetryableError: as create; RetryableError("unavailable") also
-                when the checksum of what arrived is not that of what was sent.
+            PreconditionFailedError, PermanentError, RetryableError: as create;
+                RetryableError("unavailable") also when the checksum of what arrived is not that of
+                what was sent.
         """
         head: list[bytes] = []
         stream, size = iter(data), 0
@@ -256,7 +283,8 @@ class Buckets:
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
     ) -> StoredObject:
-        """Join up to 32 objects of a bucket, each at its generation, into one, whatever is there already.
+        """Join up to 32 objects of a bucket, each at its generation, into one, whatever is there
+        already.
 
         Raises:
             ValueError: more than 32 sources.
@@ -265,7 +293,10 @@ class Buckets:
         """
         if not 0 < len(sources) <= _COMPOSE_MAX:
             raise ValueError(f"composing takes 1 to {_COMPOSE_MAX} objects")
-        parts = [{"name": s.name, **({"generation": str(s.generation)} if s.generation else {})} for s in sources]
+        parts = [
+            {"name": s.name, **({"generation": str(s.generation)} if s.generation else {})}
+            for s in sources
+        ]
         destination = {"contentType": content_type, "metadata": dict(metadata or {})}
         body = json.dumps({"sourceObjects": parts, "destination": destination}).encode()
         url = f"{self._object_url(ObjectRef(bucket, name))}/compose"
@@ -277,16 +308,31 @@ class Buckets:
         return StoredObject.of(self._json(self._good(response, 200), deadline))
 
     def _begin_upload(
-        self, bucket: str, resource: Mapping[str, Any], if_generation_match: int | None, deadline: Deadline
+        self,
+        bucket: str,
+        resource: Mapping[str, Any],
+        if_generation_match: int | None,
+        deadline: Deadline,
     ) -> str:
-        params = {"uploadType": "resumable", "name": str(resource["name"]), **_only_at(if_generation_match)}
-        headers = {"Content-Type": "application/json", "X-Upload-Content-Type": str(resource["contentType"])}
-        request = Request("POST", self._upload_url(bucket), params, headers, json.dumps(resource).encode())
+        params = {
+            "uploadType": "resumable",
+            "name": str(resource["name"]),
+            **_only_at(if_generation_match),
+        }
+        headers = {
+            "Content-Type": "application/json",
+            "X-Upload-Content-Type": str(resource["contentType"]),
+        }
+        request = Request(
+            "POST", self._upload_url(bucket), params, headers, json.dumps(resource).encode()
+        )
         response = self._good(self._transport.send(request, deadline), 200, 201)
         drain(response)
         return response.headers["Location"]
 
-    def _verified(self, response: requests.Response, checksum: str, deadline: Deadline) -> StoredObject:
+    def _verified(
+        self, response: requests.Response, checksum: str, deadline: Deadline
+    ) -> StoredObject:
         """The object, if it holds what was sent; else it is deleted."""
         stored = StoredObject.of(self._json(response, deadline))
         if stored.crc32c != checksum:
@@ -295,7 +341,8 @@ class Buckets:
         return stored
 
     def _check_emulated(self, ref: ObjectRef, deadline: Deadline) -> None:
-        """Emulators ignore a generation on copy and delete, and would take a newer object for this one: ask first."""
+        """Emulators ignore a generation on copy and delete, and would take a newer object for this
+        one: ask first."""
         if self._endpoint != ENDPOINT and ref.generation and self.stat(ref, deadline) is None:
             raise SupersededError
 

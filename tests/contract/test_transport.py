@@ -1,11 +1,12 @@
-"""The transport against a real server that misbehaves by plan (fact sheet section 10: what is worth another try)."""
+"""The transport against a real server that misbehaves by plan (fact sheet section 10: what is worth
+another try)."""
 
 import pytest
 
-from functions.common import http
+from functions.common.clients import transport as http
+from functions.common.clients.transport import Request, Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
-from functions.common.http import Request, Transport
 from tests.contract.servers import Answer, planned
 
 GOOD = Answer(200, body=b"good")
@@ -16,7 +17,9 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_BACKOFF_S", 0.001)
 
 
-def fetch(url: str, *, budget_s: float = 30, resend: bool = True, body: object = None) -> tuple[int, bytes]:
+def fetch(
+    url: str, *, budget_s: float = 30, resend: bool = True, body: object = None
+) -> tuple[int, bytes]:
     deadline = Deadline(budget_s)
     method = "POST" if body is not None else "GET"
     with Transport().send(Request(method, url, body=body, resend=resend), deadline) as response:  # type: ignore[arg-type]
@@ -41,7 +44,9 @@ RECOVERED = {
 
 @pytest.mark.parametrize("fault", RECOVERED.values(), ids=RECOVERED.keys())
 @pytest.mark.parametrize("times", [1, 3])
-def test_what_passes_is_tried_again_and_the_body_is_sent_whole_each_time(fault: Answer, times: int) -> None:
+def test_what_passes_is_tried_again_and_the_body_is_sent_whole_each_time(
+    fault: Answer, times: int
+) -> None:
     def body() -> list[bytes]:
         return iter([b"a" * 70_000, b"b" * 70_000])  # type: ignore[return-value]
 
@@ -57,8 +62,16 @@ GIVEN_UP = {
     "reset": (Answer(0), "unavailable", 4),
     "401": (Answer(401), "unauthorized", 2),
     "403": (Answer(403, body=b"no permission for Doe^Jane"), "unauthorized", 1),
-    "Retry-After longer than worth waiting": (Answer(503, {"Retry-After": "300"}), "rate_limited", 1),
-    "Retry-After a far date": (Answer(503, {"Retry-After": "Fri, 31 Dec 2999 23:59:59 GMT"}), "rate_limited", 1),
+    "Retry-After longer than worth waiting": (
+        Answer(503, {"Retry-After": "300"}),
+        "rate_limited",
+        1,
+    ),
+    "Retry-After a far date": (
+        Answer(503, {"Retry-After": "Fri, 31 Dec 2999 23:59:59 GMT"}),
+        "rate_limited",
+        1,
+    ),
     "Retry-After a far date, written the old way": (
         Answer(503, {"Retry-After": "Tue Dec 31 23:59:59 2999"}),
         "rate_limited",
@@ -77,7 +90,10 @@ def test_what_stays_is_handed_back_with_a_reason(fault: Answer, reason: str, req
 
 
 def test_the_wait_that_the_server_asked_for_is_handed_on() -> None:
-    with planned(Answer(429, {"Retry-After": "77"})) as server, pytest.raises(RetryableError) as raised:
+    with (
+        planned(Answer(429, {"Retry-After": "77"})) as server,
+        pytest.raises(RetryableError) as raised,
+    ):
         fetch(server.url)
     assert raised.value.retry_after_s == 77
 
@@ -97,7 +113,10 @@ def test_a_request_that_must_not_be_repeated_is_sent_once() -> None:
 
 
 def test_a_cut_answer_is_never_taken_for_a_whole_one() -> None:
-    with planned(Answer(200, body=b"half", announce=8)) as server, pytest.raises(RetryableError, match="unavailable"):
+    with (
+        planned(Answer(200, body=b"half", announce=8)) as server,
+        pytest.raises(RetryableError, match="unavailable"),
+    ):
         fetch(server.url)
 
 
@@ -123,7 +142,10 @@ def test_the_answer_to_a_large_body_may_take_longer(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_answer_larger_than_expected_is_not_read_into_memory() -> None:
-    with planned(Answer(200, body=b"x" * 2_000_000)) as server, pytest.raises(RetryableError, match="unavailable"):
+    with (
+        planned(Answer(200, body=b"x" * 2_000_000)) as server,
+        pytest.raises(RetryableError, match="unavailable"),
+    ):
         fetch(server.url)
 
 

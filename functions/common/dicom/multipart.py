@@ -42,19 +42,22 @@ def media_type(header: str) -> tuple[str, dict[str, str]]:
 
 
 def new_boundary() -> str:
-    """Long and random: a short one that occurred inside pixel data has made a server lose a file."""
+    """Long and random: a short one that occurred inside pixel data has made a server lose a
+    file."""
     return secrets.token_hex(24)
 
 
 def read(chunks: Iterable[bytes], content_type: str) -> Iterator[Piece]:
-    """The parts of a multipart/related body: for each a PartStart, its bytes in pieces, and a PartEnd.
+    """The parts of a multipart/related body: for each a PartStart, its bytes in pieces, and a
+    PartEnd.
 
     Args:
         chunks: the body as it arrives, cut anywhere.
         content_type: of the body; holds the boundary.
 
     Raises:
-        RetryableError: unavailable, when the body is not multipart, or ends before its closing boundary.
+        RetryableError: unavailable, when the body is not multipart, or ends before its closing
+            boundary.
     """
     boundary = media_type(content_type)[1].get("boundary", "")
     if not boundary:
@@ -70,7 +73,8 @@ def read(chunks: Iterable[bytes], content_type: str) -> Iterator[Piece]:
 
 
 def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
-    """The parser wants the first boundary at the very start; RFC 2046 allows text in front of it."""
+    """The parser wants the first boundary at the very start; RFC 2046 allows text in front of
+    it."""
     head, stream = b"", iter(chunks)
     for chunk in stream:
         head += chunk

@@ -1,7 +1,9 @@
-"""What the header of a DICOM Part 10 file (PS3.10 section 7) says about it, found without keeping the file.
+"""What the header of a DICOM Part 10 file (PS3.10 section 7) says about it, found without keeping
+the file.
 
-pydicom would cost every cold start 0.1 to 0.2 s and each file 0.35 ms for four values. What is walked here are the
-elements' headers only (PS3.5 section 7.1), in any transfer syntax; values are skipped, whatever their size.
+pydicom would cost every cold start 0.1 to 0.2 s and each file 0.35 ms for four values. What is
+walked here are the elements' headers only (PS3.5 section 7.1), in any transfer syntax; values are
+skipped, whatever their size.
 """
 
 import struct
@@ -24,7 +26,9 @@ _PIXELS: Final = 0x7FE0  # the group of pixel data: every UID comes before it
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONG_FORM: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SHORT_FORM: Final = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_SHORT_FORM: Final = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)
 _DEPTH_MAX: Final = 64
 _VALUE_MAX_BYTES: Final = 256  # of a UID with its padding
 _PIECE_BYTES: Final = 64 * 1024
@@ -48,7 +52,8 @@ def is_part10(head: bytes) -> bool:
 
 
 def is_data_set(head: bytes) -> bool:
-    """Whether it may be a Part 10 file that lost its preamble, or a bare data set: group 2 or 8 in little endian."""
+    """Whether it may be a Part 10 file that lost its preamble, or a bare data set: group 2 or 8 in
+    little endian."""
     if len(head) < 8 or head[0] not in (0x02, 0x08) or head[1] or head[3]:
         return False
     return _is_vr(head[4:6]) or int.from_bytes(head[4:8], "little") < _VALUE_MAX_BYTES
@@ -61,8 +66,8 @@ def identify(head: bytes) -> Resource:
         head: the first bytes of the file, pixel data not needed.
 
     Raises:
-        PermanentError: unsupported_input, when it is no Part 10 file, the header cannot be read, or a UID is
-            missing or malformed.
+        PermanentError: unsupported_input, when it is no Part 10 file, the header cannot be read, or
+            a UID is missing or malformed.
     """
     if not is_part10(head):
         raise PermanentError("unsupported_input", "not a DICOM Part 10 file")
@@ -73,13 +78,14 @@ def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
     """Walk a file until its UIDs are known.
 
     Args:
-        data: the file from its first byte on, in pieces of any size; no more of it is taken than needed.
+        data: the file from its first byte on, in pieces of any size; no more of it is taken than
+            needed.
         whole: whether the file ends where `data` does.
 
     Raises:
         MoreNeededError: `data` ended before the UIDs were found, and is not the whole file.
-        PermanentError: unsupported_input, when the header cannot be read, or a UID is missing or malformed; as
-            NothingToStoreError when the file is a DICOMDIR.
+        PermanentError: unsupported_input, when the header cannot be read, or a UID is missing or
+            malformed; as NothingToStoreError when the file is a DICOMDIR.
     """
     syntax, found = _found(data, {_STUDY, _SERIES, _INSTANCE}, whole)
     uids = [found.get(tag, "") for tag in (_STUDY, _SERIES, _INSTANCE)]
@@ -93,7 +99,8 @@ def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
 
 
 def read_instance_uid(data: Iterable[bytes], *, whole: bool = True) -> str:
-    """The SOP Instance UID alone, empty when there is none: it is among the first elements, the others far behind.
+    """The SOP Instance UID alone, empty when there is none: it is among the first elements, the
+    others far behind.
 
     Args:
         data, whole: as for read_header.
@@ -110,13 +117,17 @@ def _found(data: Iterable[bytes], wanted: set[int], whole: bool) -> tuple[str, d
     try:
         if reader.peek(132)[128:] == b"DICM":
             reader.skip(132)
-        meta = _Walk(reader, "<", explicit=True).find({_CLASS, _SYNTAX}, before_group=3, all_of_it=True)
+        meta = _Walk(reader, "<", explicit=True).find(
+            {_CLASS, _SYNTAX}, before_group=3, all_of_it=True
+        )
         if meta.get(_CLASS) == _DIRECTORY_CLASS:
             raise NothingToStoreError("a DICOMDIR lists files and is no image")
         syntax = meta.get(_SYNTAX, "")
         if syntax == _DEFLATED:
             reader = _Reader(_inflated(reader))
-        walk = _Walk(reader, ">" if syntax == _BIG_ENDIAN else "<", explicit=_is_vr(reader.peek(6)[4:]))
+        walk = _Walk(
+            reader, ">" if syntax == _BIG_ENDIAN else "<", explicit=_is_vr(reader.peek(6)[4:])
+        )
         return syntax, walk.find(wanted, before_group=_PIXELS)
     except EOFError:
         if not whole:
@@ -137,8 +148,8 @@ def _unreadable(detail: str = "the header cannot be read") -> PermanentError:
 class _Reader:
     """A stream that can be looked into and skipped; keeps one piece and what a look needs.
 
-    `data` and `at` (what is kept, and how far it was read) are open to the walk, which goes over dozens of small
-    elements a file: a call for each would be most of what they cost.
+    `data` and `at` (what is kept, and how far it was read) are open to the walk, which goes over
+    dozens of small elements a file: a call for each would be most of what they cost.
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -187,7 +198,9 @@ class _Walk:
         self._head = struct.Struct(order + "HH2sH").unpack_from
         self._long = struct.Struct(order + "I").unpack_from
 
-    def find(self, wanted: set[int], before_group: int, *, all_of_it: bool = False) -> dict[int, str]:
+    def find(
+        self, wanted: set[int], before_group: int, *, all_of_it: bool = False
+    ) -> dict[int, str]:
         """The values of these elements of the groups before this one.
 
         Stops there, at the end of the data, or (unless `all_of_it`) when all are found.
@@ -203,7 +216,9 @@ class _Walk:
             if group >= before_group:
                 break
             reader.at += 8
-            length, implicit = (short, False) if explicit and vr in _SHORT_FORM else self._length(vr, short)
+            length, implicit = (
+                (short, False) if explicit and vr in _SHORT_FORM else self._length(vr, short)
+            )
             if (tag := group << 16 | number) in wanted and length <= _VALUE_MAX_BYTES:
                 found[tag] = reader.take(length).decode("latin-1").strip(" \0")
             elif reader.at + length <= len(reader.data):
@@ -215,7 +230,8 @@ class _Walk:
         return found
 
     def _length(self, vr: bytes, short: int) -> tuple[int, bool]:
-        """The length of the element whose first 8 bytes were just read, and whether its items are in implicit VR."""
+        """The length of the element whose first 8 bytes were just read, and whether its items are
+        in implicit VR."""
         reader = self._reader
         if not self._explicit or not _is_vr(vr):
             return self._long(reader.data, reader.at - 4)[0], not self._explicit
@@ -224,7 +240,8 @@ class _Walk:
         return short, False
 
     def _skip_items(self, implicit: bool) -> None:
-        """Go past a value of undefined length; a stack of what is open, and of the mark that closes it."""
+        """Go past a value of undefined length; a stack of what is open, and of the mark that closes
+        it."""
         stack = [(self._inside(implicit), _SEQUENCE_END)]
         while stack:
             walk, end = stack[-1]
@@ -237,7 +254,10 @@ class _Walk:
                 length, implicit = walk._length(vr, short)
                 inside = (walk._inside(implicit), _SEQUENCE_END)
             elif tag == _ITEM:
-                length, inside = walk._long(self._reader.data, self._reader.at - 4)[0], (walk, _ITEM_END)
+                length, inside = (
+                    walk._long(self._reader.data, self._reader.at - 4)[0],
+                    (walk, _ITEM_END),
+                )
             else:
                 raise _unreadable()
             if length != _UNDEFINED:

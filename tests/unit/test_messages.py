@@ -1,4 +1,5 @@
-"""Whatever is pushed is a message or `invalid_event`; a follow-up message comes back as it was sent."""
+"""Whatever is pushed is a message or `invalid_event`; a follow-up message comes back as it was
+sent."""
 
 import base64
 import json
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.common import events
 from functions.common.errors import PermanentError
-from functions.common.events import Message, ObjectFinalized
+from functions.common.events import messages
+from functions.common.events.messages import Message, ObjectFinalized
 from functions.common.resources import ObjectRef
 from functions.store import continuation
 from functions.store.content import Kind
@@ -23,8 +24,21 @@ JSON: Any = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["message", "data", "attributes", "messageId", "specversion", "type", "bucket", "name"])
-            | st.sampled_from(["generation", "size", "event", "cursor", "counts", "failed", "waiting", "members"])
+            st.sampled_from(
+                [
+                    "message",
+                    "data",
+                    "attributes",
+                    "messageId",
+                    "specversion",
+                    "type",
+                    "bucket",
+                    "name",
+                ]
+            )
+            | st.sampled_from(
+                ["generation", "size", "event", "cursor", "counts", "failed", "waiting", "members"]
+            )
             | st.text(max_size=4),
             inner,
             max_size=5,
@@ -37,7 +51,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 
 def message_of(body: bytes, headers: dict[str, str]) -> Message | None:
     try:
-        return events.parse(headers, body)
+        return messages.parse(headers, body)
     except PermanentError as error:
         assert error.reason == "invalid_event"
         return None
@@ -46,7 +60,9 @@ def message_of(body: bytes, headers: dict[str, str]) -> Message | None:
 @settings(max_examples=200)
 @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=100), st.booleans())
 def test_anything_is_a_message_or_invalid(body: bytes, cloud_event: bool) -> None:
-    headers = {"ce-type": "google.cloud.storage.object.v1.finalized", "ce-id": "1"} if cloud_event else {}
+    headers = (
+        {"ce-type": "google.cloud.storage.object.v1.finalized", "ce-id": "1"} if cloud_event else {}
+    )
     message = message_of(body, headers)
     if message is None:
         return
@@ -57,17 +73,28 @@ def test_anything_is_a_message_or_invalid(body: bytes, cloud_event: bool) -> Non
             assert error.reason == "invalid_event"
 
 
-@given(NAMES, st.integers(1, 2**62), st.integers(0, 2**62), st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
+@given(
+    NAMES,
+    st.integers(1, 2**62),
+    st.integers(0, 2**62),
+    st.dictionaries(st.text(max_size=5), st.text(max_size=5)),
+)
 def test_a_notification_comes_out_as_it_went_in(
     name: str, generation: int, size: int, metadata: dict[str, str]
 ) -> None:
     resource = {"bucket": "landing", "name": name, "generation": str(generation), "size": str(size)}
     data = base64.b64encode(json.dumps({**resource, "metadata": metadata}).encode()).decode()
-    push = {"message": {"data": data, "attributes": {"eventType": "OBJECT_FINALIZE"}, "messageId": "1"}}
+    push = {
+        "message": {"data": data, "attributes": {"eventType": "OBJECT_FINALIZE"}, "messageId": "1"}
+    }
     message = message_of(json.dumps(push).encode(), {})
     assert message is not None
     event = ObjectFinalized.of(message)
-    assert (event.ref, event.size, event.metadata) == (ObjectRef("landing", name, generation), size, metadata)
+    assert (event.ref, event.size, event.metadata) == (
+        ObjectRef("landing", name, generation),
+        size,
+        metadata,
+    )
 
 
 CURSORS = st.lists(st.integers(0, 2**40), max_size=3).map(tuple)
@@ -116,7 +143,9 @@ def test_a_follow_up_message_with_any_other_value_is_refused_or_harmless(
     except PermanentError as error:
         assert error.reason == "invalid_event"
         return
-    assert all(isinstance(number, int) and number >= 0 for number in (*loaded.cursor, loaded.members))
+    assert all(
+        isinstance(number, int) and number >= 0 for number in (*loaded.cursor, loaded.members)
+    )
 
 
 def test_keys_that_are_missing_are_named_as_such() -> None:

@@ -1,13 +1,14 @@
-"""The client of Pub/Sub: publishing, over its REST API and the shared transport (no gRPC: 0.5 s less cold start)."""
+"""The client of Pub/Sub: publishing, over its REST API and the shared transport (no gRPC: 0.5 s
+less cold start)."""
 
 import base64
 import json
 from collections.abc import Mapping
 from typing import Final
 
+from functions.common.clients.transport import Request, Transport, drain
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
-from functions.common.http import Request, Transport, drain
 
 ENDPOINT: Final = "https://pubsub.googleapis.com"
 
@@ -24,7 +25,9 @@ class Topics:
         self._transport = transport
         self._endpoint = f"http://{emulator}" if emulator else ENDPOINT
 
-    def publish(self, topic: str, data: bytes, attributes: Mapping[str, str], deadline: Deadline) -> None:
+    def publish(
+        self, topic: str, data: bytes, attributes: Mapping[str, str], deadline: Deadline
+    ) -> None:
         """Publish one message and wait until Pub/Sub has it.
 
         Args:
@@ -33,8 +36,9 @@ class Topics:
             attributes: empty values are left out.
 
         Raises:
-            RetryableError: as Transport.send; unavailable also for any other refusal, such as a missing topic: that is
-                an operator's slip that heals, and an outcome must not be lost to it.
+            RetryableError: as Transport.send; unavailable also for any other refusal, such as a
+                missing topic: that is an operator's slip that heals, and an outcome must not be
+                    lost to it.
         """
         message = {
             "data": base64.b64encode(data).decode(),

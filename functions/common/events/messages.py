@@ -1,8 +1,10 @@
-"""What arrives: Pub/Sub pushes and CloudEvents, made into one typed message, whatever they look like.
+"""What arrives: Pub/Sub pushes and CloudEvents, made into one typed message, whatever they look
+like.
 
 Accepted: a wrapped Pub/Sub push; a CloudEvent, binary or structured, of type
 `google.cloud.storage.object.v1.finalized` or `google.cloud.pubsub.topic.v1.messagePublished`.
-The framework's own conversion is not used: it drops deliveryAttempt and refuses messages without data.
+The framework's own conversion is not used: it drops deliveryAttempt and refuses messages without
+data.
 """
 
 import base64
@@ -29,7 +31,8 @@ _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
 class Message:
     """One delivery of one message.
 
-    `attempt` is 1 where the sender does not count; `published` is RFC 3339, empty where the sender does not say.
+    `attempt` is 1 where the sender does not count; `published` is RFC 3339, empty where the sender
+    does not say.
     """
 
     data: bytes
@@ -53,8 +56,9 @@ class Message:
 
     @property
     def first_published(self) -> str:
-        """When it, or what it is a replay of, was published: never later than `published`, and ages ago where a replay
-        does not know. So the attribute, whoever set it, can only make a message older."""
+        """When it, or what it is a replay of, was published: never later than `published`, and ages
+        ago where a replay does not know. So the attribute, whoever set it, can only make a message
+        older."""
         if not self.replayed:
             return self.published
         told = self.attributes[FIRST_PUBLISHED]
@@ -66,7 +70,8 @@ class Message:
 
 @dataclass(frozen=True)
 class ObjectFinalized:
-    """An object was written: a notification's payload (JSON_API_V1), or the data of the CloudEvent."""
+    """An object was written: a notification's payload (JSON_API_V1), or the data of the
+    CloudEvent."""
 
     ref: ObjectRef
     size: int
@@ -80,12 +85,17 @@ class ObjectFinalized:
         """From a message.
 
         Raises:
-            PermanentError: invalid_event, when bucket, name, generation or size is missing or malformed.
+            PermanentError: invalid_event, when bucket, name, generation or size is missing or
+                malformed.
         """
         resource = message.json()
         bucket, name = resource.get("bucket"), resource.get("name")
         metadata = resource.get("metadata") or {}
-        if not isinstance(bucket, str) or not isinstance(name, str) or not isinstance(metadata, dict):
+        if (
+            not isinstance(bucket, str)
+            or not isinstance(name, str)
+            or not isinstance(metadata, dict)
+        ):
             raise PermanentError("invalid_event", "a notification needs bucket and name")
         return cls(
             ObjectRef(bucket, name, _whole(resource.get("generation"))),
@@ -119,7 +129,9 @@ def parse(headers: Mapping[str, str], body: bytes) -> Message:
         data = event.get("data")
         if not isinstance(data, dict):
             raise PermanentError("invalid_event", "a CloudEvent needs JSON data")
-        return _cloud_event(str(event.get("type", "")), str(event.get("id", "")), json.dumps(data).encode())
+        return _cloud_event(
+            str(event.get("type", "")), str(event.get("id", "")), json.dumps(data).encode()
+        )
     return _push(event)
 
 

@@ -1,4 +1,5 @@
-"""One way to speak HTTP: credentials, time limits, retries, and what a status means. The three clients stand on it."""
+"""One way to speak HTTP: credentials, time limits, retries, and what a status means. The three
+clients stand on it."""
 
 import math
 import random
@@ -13,7 +14,7 @@ import requests.adapters
 import urllib3.exceptions
 from urllib3.util import Timeout
 
-from functions.common.credentials import Credentials
+from functions.common.clients.credentials import Credentials
 from functions.common.deadline import Deadline, age_s
 from functions.common.errors import RetryableError
 from functions.common.log import log
@@ -21,7 +22,9 @@ from functions.common.log import log
 CHUNK_BYTES: Final = 256 * 1024
 _CONNECT_TIMEOUT_S: Final = 10.0
 _READ_TIMEOUT_S: Final = 60.0  # between two reads, not for the whole body
-_COMMIT_BYTES_PER_S: Final = 8 * 1024 * 1024  # a large body is kept by the service before it answers: that takes longer
+_COMMIT_BYTES_PER_S: Final = (
+    8 * 1024 * 1024
+)  # a large body is kept by the service before it answers: that takes longer
 _ATTEMPTS: Final = 4  # the first and three more; what takes longer belongs to Pub/Sub
 _BACKOFF_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 8.0
@@ -34,7 +37,8 @@ _NETWORK_ERRORS: Final = (requests.RequestException, urllib3.exceptions.HTTPErro
 
 
 class Body(Protocol):
-    """A request body that knows its length, so that it is sent with Content-Length and not chunked."""
+    """A request body that knows its length, so that it is sent with Content-Length and not
+    chunked."""
 
     def __iter__(self) -> Iterator[bytes]: ...
     def __len__(self) -> int: ...
@@ -52,7 +56,8 @@ class Request:
         url: built from validated parts only.
         params: query parameters.
         headers: without credentials; those are added here.
-        body: bytes, or a function that makes the body anew for each attempt (a stream can be sent only once).
+        body: bytes, or a function that makes the body anew for each attempt (a stream can be sent
+            only once).
         resend: whether a request may be sent again when it is not known what became of the first.
     """
 
@@ -73,17 +78,19 @@ class Transport:
     """
 
     def __init__(self, connections: int = 64, credentials: Credentials | None = None) -> None:
-        # No session: it would merge cookies, .netrc and proxies from the environment into each request, which are not
-        # wanted here, and adds to what every request costs.
-        self._adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
+        # No session: it would merge cookies, .netrc and proxies from the environment into each
+        # request, which are not wanted here, and adds to what every request costs.
+        self._adapter = requests.adapters.HTTPAdapter(
+            pool_connections=4, pool_maxsize=connections, max_retries=0
+        )
         self._credentials = credentials or Credentials()
 
     def send(self, request: Request, deadline: Deadline) -> requests.Response:
         """Send, and again where that can help, while the time allows.
 
         Returns:
-            An answer whose body has not been read yet; any status that is not worth another try, 4xx included,
-            is the caller's to judge. Close it, or use it in a `with`.
+            An answer whose body has not been read yet; any status that is not worth another try,
+            4xx included, is the caller's to judge. Close it, or use it in a `with`.
 
         Raises:
             RetryableError: rate_limited, unavailable, unauthorized or deadline_exceeded.
@@ -105,7 +112,10 @@ class Transport:
                     self._credentials.refresh_needed()
                     refreshed = True
                     continue
-                if response.status_code not in _RETRYABLE and response.status_code not in (401, 403):
+                if response.status_code not in _RETRYABLE and response.status_code not in (
+                    401,
+                    403,
+                ):
                     return response
                 error = _error_of(response)
                 drain(response)
@@ -117,23 +127,32 @@ class Transport:
         raise RetryableError("unauthorized")
 
     def _send_once(self, request: Request, deadline: Deadline) -> requests.Response:
-        headers = {"Accept-Encoding": "identity", "User-Agent": "dicom-functions", **(request.headers or {})}
+        headers = {
+            "Accept-Encoding": "identity",
+            "User-Agent": "dicom-functions",
+            **(request.headers or {}),
+        }
         self._credentials.add_to(headers, request.url)
         body: Any = request.body() if callable(request.body) else request.body
         prepared = requests.PreparedRequest()
         prepared.prepare(request.method, request.url, headers, data=body, params=request.params)
-        read_s = _READ_TIMEOUT_S + (len(body) if isinstance(body, Sized) else 0) / _COMMIT_BYTES_PER_S
-        # Sending counts towards the total too: the wait for the answer ends with the deadline, however long it took.
+        read_s = (
+            _READ_TIMEOUT_S + (len(body) if isinstance(body, Sized) else 0) / _COMMIT_BYTES_PER_S
+        )
+        # Sending counts towards the total too: the wait for the answer ends with the deadline,
+        # however long it took.
         timeout: Any = Timeout(deadline.timeout_s(math.inf), _CONNECT_TIMEOUT_S, read_s)
         return self._adapter.send(prepared, stream=True, timeout=timeout)
 
 
-def chunks(response: requests.Response, deadline: Deadline, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+def chunks(
+    response: requests.Response, deadline: Deadline, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[bytes]:
     """The answer's body in chunks, as it arrives.
 
     Raises:
-        RetryableError: unavailable when the connection breaks before the end that Content-Length or the chunking
-            announced; deadline_exceeded.
+        RetryableError: unavailable when the connection breaks before the end that Content-Length or
+            the chunking announced; deadline_exceeded.
     """
     try:
         for chunk in response.raw.stream(chunk_bytes, decode_content=False):
@@ -147,8 +166,8 @@ def read_all(response: requests.Response, deadline: Deadline, limit_bytes: int) 
     """The answer's whole body, for small ones.
 
     Raises:
-        RetryableError: unavailable, when the connection breaks or the body is larger than `limit_bytes`
-            (an answer of ours is never that large); deadline_exceeded.
+        RetryableError: unavailable, when the connection breaks or the body is larger than
+            `limit_bytes` (an answer of ours is never that large); deadline_exceeded.
     """
     data = bytearray()
     for chunk in chunks(response, deadline):
@@ -159,7 +178,8 @@ def read_all(response: requests.Response, deadline: Deadline, limit_bytes: int) 
 
 
 def drain(response: requests.Response) -> None:
-    """Read the rest of a small body so that the connection can be used again; drop the connection of a large one."""
+    """Read the rest of a small body so that the connection can be used again; drop the connection
+    of a large one."""
     try:
         if not response.raw.read(_DRAIN_BYTES + 1, decode_content=False)[_DRAIN_BYTES:]:
             response.raw.release_conn()
@@ -178,7 +198,8 @@ def _error_of(response: requests.Response) -> RetryableError:
 
 
 def _retry_after_s(text: str) -> float | None:
-    """Seconds from now, whichever way it is said: RFC 9110 section 10.2.3 allows a number and a date."""
+    """Seconds from now, whichever way it is said: RFC 9110 section 10.2.3 allows a number and a
+    date."""
     if text.isascii() and text.isdigit() and len(text) < 7:
         return float(text)
     try:
