@@ -26,7 +26,6 @@ from functions.search import callers, qidors, retrieving, targets
 from functions.search.answers import SAFE_HEADERS, RefusedError
 from functions.search.callers import Caller, Callers
 from functions.search.relay import Relay
-from functions.search.rows import MalformedError
 from functions.search.searching import Reply, Searcher, form_of, own_url
 from functions.search.targets import Target
 
@@ -121,7 +120,7 @@ class _Service:
             return _response(self._reply(request), headers)
         except RefusedError as error:
             refused = error
-        except (MalformedError, ConnectionResetError):
+        except (RetryableError, ConnectionResetError):
             refused = RefusedError("unavailable", "the DICOM store gave no answer that makes sense")
         if refused.status >= 500:
             log(

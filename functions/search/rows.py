@@ -1,86 +1,17 @@
-"""The rows of a DICOM JSON answer, one at a time, in the memory of one row: read, rewritten, as a
-spreadsheet."""
+"""The rows of a DICOM JSON answer, one at a time: URLs
+replaced, joined again, as a spreadsheet."""
 
-import codecs
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-ROW_LIMIT: Final = (
-    32 * 1024 * 1024
-)  # characters; one instance with `includefield=all` stays far below
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
-_AFTER: Final = {"[": "{]", ",": "{", "]": ""}
+from functions.common.dicom.dicomjson import DataSet
+
 _HOST_LENGTH: Final = 260  # of a host with its port
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _CSV_PIECE: Final = 64 * 1024
-
-Row = dict[str, Any]
-
-
-class MalformedError(ValueError):
-    """What should be a JSON array of objects is not."""
-
-
-def split(chunks: Iterable[bytes]) -> Iterator[tuple[str, Row]]:
-    """Each object of a JSON array, as its text and as it reads. Nothing at all counts as an empty
-    array.
-
-    Args:
-        chunks: UTF-8, cut anywhere.
-
-    Raises:
-        MalformedError: it is no array of objects, it ends too early, or one object is larger than
-            ROW_LIMIT.
-    """
-    scanner = _Scanner()
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try_at = 0
-    try:
-        for chunk in chunks:
-            scanner.buffer += decoder.decode(chunk)
-            if len(scanner.buffer) >= try_at:
-                yield from scanner.rows()
-                # A row larger than the chunks is not read from its start for each of them.
-                try_at = 2 * len(scanner.buffer)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise MalformedError("not UTF-8") from error
-    yield from scanner.rows(final=True)
-
-
-class _Scanner:
-    """What has come in and is not a whole row yet, and which characters may come next."""
-
-    def __init__(self) -> None:
-        self.buffer = ""
-        self._expect = "["
-        self._raw_decode = json.JSONDecoder().raw_decode
-
-    def rows(self, *, final: bool = False) -> Iterator[tuple[str, Row]]:
-        """Those that are complete."""
-        buffer, position = self.buffer, 0
-        while (position := _SPACE.match(buffer, position).end()) < len(buffer):  # type: ignore[union-attr]
-            mark = buffer[position]
-            if mark not in self._expect:
-                raise MalformedError("not an array of objects")
-            if mark == "{":
-                try:
-                    row, end = self._raw_decode(buffer, position)
-                except ValueError:
-                    break  # the rest of it is still to come
-                yield buffer[position:end], row
-                position, self._expect = end, ",]"
-            else:
-                position, self._expect = position + 1, _AFTER[mark]
-        self.buffer = buffer[position:]
-        if len(self.buffer) > ROW_LIMIT or (
-            final and (self.buffer or self._expect not in ("", "["))
-        ):
-            raise MalformedError("a row that is cut or too large")
 
 
 def joined(rows: Iterable[str]) -> Iterator[bytes]:
@@ -128,12 +59,12 @@ def rewritten(chunks: Iterable[bytes], urls: Urls, base: bytes) -> Iterator[byte
         yield rest
 
 
-def study_of(row: Row, tags: frozenset[str]) -> Row:
+def study_of(row: DataSet, tags: frozenset[str]) -> DataSet:
     """The study in a series' row: these attributes of it."""
     return {tag: element for tag, element in row.items() if tag in tags}
 
 
-def spreadsheet(rows: Iterable[Row], columns: Sequence[tuple[str, str]]) -> Iterator[bytes]:
+def spreadsheet(rows: Iterable[DataSet], columns: Sequence[tuple[str, str]]) -> Iterator[bytes]:
     """RFC 4180 with a byte order mark, so that spreadsheets read it as UTF-8; no cell is taken for
     a formula.
 

@@ -9,19 +9,14 @@ from itertools import count, islice
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
+from functions.common.dicom import dicomjson
+from functions.common.dicom.dicomjson import DataSet, data_sets
+from functions.common.errors import RetryableError
 from functions.search import qidors
 from functions.search.answers import RefusedError
 from functions.search.qidors import Query
 from functions.search.relay import Relay, Upstream, chain, head
-from functions.search.rows import (
-    MalformedError,
-    Row,
-    joined,
-    rewritten,
-    split,
-    spreadsheet,
-    study_of,
-)
+from functions.search.rows import joined, rewritten, spreadsheet, study_of
 
 Form = Literal["application/dicom+json", "application/json", "text/csv"]
 
@@ -36,6 +31,7 @@ _MERGE_BYTES: Final = (
 )  # of the rows of such an answer: it is whole before it is sent
 _DOUBTS: Final = 20  # attributes of one query that the store is asked about one by one
 _REMEMBERED: Final = 4096
+_ROW_LIMIT: Final = 32 * 1024 * 1024  # characters; one row with `includefield=all` is far smaller
 _CUT: Final = "There are more results: ask for the next page"
 
 _CSV_COLUMNS: Final = {
@@ -129,7 +125,7 @@ class Searcher:
                 page.
 
         Raises:
-            RefusedError, MalformedError, ConnectionResetError: the store gave no good answer.
+            RefusedError, RetryableError, ConnectionResetError: the store gave no good answer.
         """
         page = self._merged(query, base) if query.merged else self._direct(query, form, base)
         query = page.query
@@ -166,7 +162,7 @@ class Searcher:
         first, whole = head(chunks, _HEAD_BYTES)
         if not whole:
             more = self._more(query)
-            rows = (text for text, _ in split(chain(first, chunks)))
+            rows = (text for text, _ in data_sets(chain(first, chunks), _ROW_LIMIT))
             raw = None if small or form == "text/csv" else chain(first, chunks)
             return Page(
                 islice(rows, query.limit), after if more else None, query, upstream.close, raw
@@ -176,7 +172,7 @@ class Searcher:
         following = after if more else None
         if form != "text/csv" and found <= query.limit:
             return Page((), following, query, upstream.close, first if found else b"[]")
-        rows = (text for text, _ in split([first]))
+        rows = (text for text, _ in data_sets([first], _ROW_LIMIT))
         return Page(islice(rows, query.limit), following, query, upstream.close)
 
     def _merged(self, query: Query, base: str) -> Page:
@@ -197,8 +193,8 @@ class Searcher:
                     )
                 query, upstream = self._asked(query, filters, size, offset)
                 before = read
-                for text, row in split(
-                    rewritten(upstream.chunks(), self._relay.urls, base.encode())
+                for text, row in data_sets(
+                    rewritten(upstream.chunks(), self._relay.urls, base.encode()), _ROW_LIMIT
                 ):
                     read += 1
                     if (key := _identity(row, query.level)) in seen:
@@ -266,8 +262,8 @@ class Searcher:
             upstream = self._get(
                 query, query.parameters(query.searches[0], 1, after, include=False)
             )
-            return any(True for _ in split(upstream.chunks()))
-        except (RefusedError, ConnectionResetError):
+            return any(True for _ in data_sets(upstream.chunks(), _ROW_LIMIT))
+        except (RefusedError, RetryableError, ConnectionResetError):
             return True
 
     def _get(self, query: Query, parameters: str) -> Upstream:
@@ -288,14 +284,14 @@ class Searcher:
         return upstream
 
 
-def _identity(row: Row, level: str) -> bytes:
+def _identity(row: DataSet, level: str) -> bytes:
     """What tells a row from others: its UID and those above it, since a UID alone may stand in two
     places.
 
     As a digest: of long answers many are remembered.
     """
     tags = list(qidors.UID_TAG.values())[: list(qidors.UID_TAG).index(level) + 1]
-    uids = (str((row.get(tag, {}).get("Value") or [""])[0]) for tag in tags)
+    uids = (dicomjson.text(row, tag) for tag in tags)
     return hashlib.blake2b("/".join(uids).encode(), digest_size=16).digest()
 
 
@@ -303,15 +299,9 @@ def _count(answer: bytes) -> int:
     """How many rows a whole answer has.
 
     Raises:
-        MalformedError: it is no array of objects.
+        RetryableError: unavailable, when it is not an array of objects.
     """
-    try:
-        rows = json.loads(answer) if answer.strip() else []
-    except ValueError as error:
-        raise MalformedError("not JSON") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise MalformedError("not an array of objects")
-    return len(rows)
+    return sum(1 for _ in data_sets([answer], _ROW_LIMIT))
 
 
 def _is_empty(upstream: Upstream) -> bool:

@@ -1,0 +1,163 @@
+"""DICOM JSON (PS3.18 annex F): a long answer read one data set at a time, and the values of one
+data set.
+
+Nothing here trusts a server: a value may be null, a list where text is expected, or nested deeper
+than any reader goes.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from functions.common.errors import RetryableError
+from functions.common.resources import Resource, is_uid
+
+STUDY_UID: Final = "0020000D"
+SERIES_UID: Final = "0020000E"
+INSTANCE_UID: Final = "00080018"
+
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_WHOLE_NUMBER: Final = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?", re.ASCII)
+# Between the objects of an array: what may follow each mark.
+_AFTER: Final = {"[": "{]", ",": "{", "]": ""}
+
+DataSet = dict[str, Any]
+
+
+def data_sets(chunks: Iterable[bytes], limit: int) -> Iterator[tuple[str, DataSet]]:
+    """The objects of a JSON array as they arrive, each as its text and as its value.
+
+    The time is linear in the size of each object. No bytes at all count as an empty array: a server
+    may answer so when a search matches nothing.
+
+    Args:
+        chunks: UTF-8, cut anywhere.
+        limit: characters of one object; about twice as many are kept in memory.
+
+    Raises:
+        RetryableError: unavailable, when this is not an array of objects, it ends too early, or an
+            object is larger than `limit` or nested too deeply.
+    """
+    array = _ArrayReader(limit)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for chunk in chunks:
+            if array.add(decoder.decode(chunk)):
+                yield from array.objects()
+                array.check_rest()
+        array.add(decoder.decode(b"", final=True))
+    except UnicodeDecodeError:
+        raise RetryableError("unavailable") from None
+    yield from array.objects()
+    array.check_end()
+
+
+class _ArrayReader:
+    """What has arrived and is not read yet, and which marks may come next."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._expected = "["
+        self._buffer = ""
+        self._at = 0
+        self._added: list[str] = []
+        self._size = 0
+        # An object that is cut is tried again only when twice as much has arrived, so that a large
+        # one is not read from its start for each chunk.
+        self._try_at = 0
+        self._raw_decode = json.JSONDecoder().raw_decode
+
+    def add(self, text: str) -> bool:
+        """Keep this text; whether it is time to look for objects."""
+        self._added.append(text)
+        self._size += len(text)
+        return self._size >= self._try_at
+
+    def objects(self) -> Iterator[tuple[str, DataSet]]:
+        """The objects that are complete."""
+        self._buffer = "".join([self._buffer[self._at :], *self._added])
+        self._at = 0
+        self._added.clear()
+        while mark := self._next_mark():
+            if mark not in self._expected:
+                raise RetryableError("unavailable")
+            if mark != "{":
+                self._at += 1
+                self._expected = _AFTER[mark]
+                continue
+            try:
+                value, end = self._raw_decode(self._buffer, self._at)
+            except RecursionError:
+                raise RetryableError("unavailable") from None
+            except ValueError:
+                return  # the rest of it is still to come
+            text = self._buffer[self._at : end]
+            self._at = end
+            self._expected = ",]"
+            yield text, value
+
+    def _next_mark(self) -> str:
+        """The character after white space; empty at the end of the buffer."""
+        space = _SPACE.match(self._buffer, self._at)
+        if space:
+            self._at = space.end()
+        return self._buffer[self._at : self._at + 1]
+
+    def check_rest(self) -> None:
+        """Called when `objects` came to its end. Raises RetryableError when the next object is too
+        large."""
+        self._size = len(self._buffer) - self._at
+        if self._size > self._limit:
+            raise RetryableError("unavailable")
+        self._try_at = min(2 * self._size, self._limit + 1)
+
+    def check_end(self) -> None:
+        """Raises RetryableError when the array is not closed."""
+        if self._at < len(self._buffer) or self._expected not in ("", "["):
+            raise RetryableError("unavailable")
+
+
+def values(data_set: object, tag: str) -> list[Any]:
+    """The values of an attribute; empty when it has none or is not as PS3.18 section F.2.2 has it.
+
+    Args:
+        data_set: as JSON gives it; a server may send anything.
+        tag: eight hexadecimal digits.
+    """
+    attribute = data_set.get(tag) if isinstance(data_set, dict) else None
+    found = attribute.get("Value") if isinstance(attribute, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def text(data_set: object, tag: str) -> str:
+    """The first value of an attribute as text; empty when it is neither text nor a number."""
+    for value in values(data_set, tag)[:1]:
+        if isinstance(value, str | int | float):
+            return str(value)
+    return ""
+
+
+def uid(data_set: object, tag: str) -> str:
+    """The first value of an attribute, empty when it is not a UID."""
+    found = text(data_set, tag)
+    return found if is_uid(found) else ""
+
+
+def number(data_set: object, tag: str) -> int:
+    """The first value of an attribute, 0 when it is not a whole number of at most 18 digits."""
+    found = _WHOLE_NUMBER.fullmatch(text(data_set, tag).strip())
+    return int(found[1]) if found else 0
+
+
+def items(data_set: object, tag: str) -> list[DataSet]:
+    """The items of a sequence; what is not a data set is left out."""
+    return [item for item in values(data_set, tag) if isinstance(item, dict)]
+
+
+def instance(data_set: object) -> Resource | None:
+    """The instance that a data set describes; None when one of its three UIDs is missing or
+    malformed."""
+    uids = [uid(data_set, tag) for tag in (STUDY_UID, SERIES_UID, INSTANCE_UID)]
+    return Resource(*uids) if all(uids) else None
