@@ -1,17 +1,17 @@
-"""The rpcs of Publisher and Subscriber, as both transports call them."""
+"""The rpcs of Publisher, Subscriber and IAMPolicy, as both transports call them."""
 
 import asyncio
 import inspect
 from collections.abc import Callable
 
-from infra.local.pubsub import wire
+from infra.local.pubsub import checks, wire
 from infra.local.pubsub.broker import Broker
-from infra.local.pubsub.filters import FilterError, compile_filter
 from infra.local.pubsub.queue import Queue
 
 PULL_WAIT_S = 30.0
 RESPONSE_BYTES = 3 * 1024 * 1024  # stock clients refuse responses over 4 MiB from an emulator
-_UNSUPPORTED = ("bigquery_config", "bigtable_config")
+DEFAULT_ACK_DEADLINE_S = 10
+_ACTIVE = 1  # Subscription.State
 
 
 class Api:
@@ -19,6 +19,7 @@ class Api:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._policies: dict[str, wire.Pb] = {}
         self._methods: dict[str, Callable[[wire.Pb], wire.Pb]] = {
             "CreateTopic": self._create_topic,
             "UpdateTopic": self._update_topic,
@@ -27,9 +28,10 @@ class Api:
             "ListTopics": self._list_topics,
             "ListTopicSubscriptions": self._list_topic_subscriptions,
             "DeleteTopic": self._delete_topic,
+            "DetachSubscription": self._detach_subscription,
             "CreateSubscription": self._create_subscription,
             "UpdateSubscription": self._update_subscription,
-            "GetSubscription": lambda request: self.queue(request.subscription).config,
+            "GetSubscription": lambda request: self._queue(request.subscription).config,
             "ListSubscriptions": self._list_subscriptions,
             "DeleteSubscription": self._delete_subscription,
             "ModifyPushConfig": self._modify_push_config,
@@ -37,6 +39,9 @@ class Api:
             "Acknowledge": self._acknowledge,
             "ModifyAckDeadline": self._modify_ack_deadline,
             "Seek": self._seek,
+            "GetIamPolicy": self._get_iam_policy,
+            "SetIamPolicy": self._set_iam_policy,
+            "TestIamPermissions": self._test_iam_permissions,
         }
 
     async def call(self, rpc: str, request: wire.Pb) -> wire.Pb:
@@ -46,19 +51,31 @@ class Api:
             ApiError: the request is wrong, or names what is not there.
         """
         answer = self._methods[rpc](request)
-        return await answer if inspect.isawaitable(answer) else answer
+        if inspect.isawaitable(answer):
+            return await answer
+        return answer
 
-    def queue(self, name: str) -> Queue:
-        """A subscription by its full name."""
+    def pullable(self, name: str) -> Queue:
+        """A subscription that messages can be taken from, by its full name.
+
+        Raises:
+            ApiError: the name is malformed, there is no such subscription, or it is detached.
+        """
+        queue = self._queue(name)
+        if queue.config.detached:
+            raise wire.detached(name)
+        return queue
+
+    def _queue(self, name: str) -> Queue:
+        wire.check_name(name, "subscriptions")
         if name not in self._broker.queues:
-            raise wire.ApiError(
-                "NOT_FOUND", f"Subscription does not exist (resource={name.split('/')[-1]})"
-            )
+            raise wire.missing(name)
         return self._broker.queues[name]
 
     def _topic(self, name: str) -> wire.Pb:
+        wire.check_name(name, "topics")
         if name not in self._broker.topics:
-            raise wire.ApiError("NOT_FOUND", f"Topic not found (resource={name.split('/')[-1]})")
+            raise wire.missing(name)
         return self._broker.topics[name]
 
     # Publisher
@@ -66,38 +83,26 @@ class Api:
     def _create_topic(self, topic: wire.Pb) -> wire.Pb:
         wire.check_name(topic.name, "topics")
         if topic.name in self._broker.topics:
-            raise wire.ApiError(
-                "ALREADY_EXISTS", f"Topic already exists (resource={topic.name.split('/')[-1]})"
-            )
+            raise wire.existing(topic.name)
         self._broker.save_topic(topic)
         return topic
 
     def _update_topic(self, request: wire.Pb) -> wire.Pb:
         topic = wire.PB["Topic"]()
         topic.CopyFrom(self._topic(request.topic.name))
-        _merge(request, request.topic, topic)
+        checks.merge(request.update_mask, request.topic, topic)
         self._broker.save_topic(topic)
         return topic
 
     def _publish(self, request: wire.Pb) -> wire.Pb:
         self._topic(request.topic)
-        if not request.messages:
-            raise wire.ApiError("INVALID_ARGUMENT", "The request has no messages.")
-        if request.ByteSize() > wire.MAX_MESSAGE_BYTES:
-            raise wire.ApiError("INVALID_ARGUMENT", "The request is larger than 10 MB.")
-        for message in request.messages:
-            _check_message(message)
-        return wire.PB["PublishResponse"](
-            message_ids=self._broker.publish(request.topic, request.messages)
-        )
+        checks.check_publish(request)
+        numbers = self._broker.publish(request.topic, request.messages)
+        return wire.PB["PublishResponse"](message_ids=numbers)
 
     def _list_topics(self, request: wire.Pb) -> wire.Pb:
-        topics = [
-            t
-            for name, t in sorted(self._broker.topics.items())
-            if name.startswith(f"{request.project}/")
-        ]
-        return wire.PB["ListTopicsResponse"](topics=topics)
+        found = _below(request.project, self._broker.topics)
+        return wire.PB["ListTopicsResponse"](topics=found)
 
     def _list_topic_subscriptions(self, request: wire.Pb) -> wire.Pb:
         self._topic(request.topic)
@@ -107,86 +112,82 @@ class Api:
     def _delete_topic(self, request: wire.Pb) -> wire.Pb:
         self._topic(request.topic)
         self._broker.drop_topic(request.topic)
+        self._policies.pop(request.topic, None)
         return wire.PB["Empty"]()
+
+    def _detach_subscription(self, request: wire.Pb) -> wire.Pb:
+        self._queue(request.subscription)
+        self._broker.detach_subscription(request.subscription)
+        return wire.PB["DetachSubscriptionResponse"]()
 
     # Subscriber
 
     def _create_subscription(self, request: wire.Pb) -> wire.Pb:
         wire.check_name(request.name, "subscriptions")
         if request.name in self._broker.queues:
-            name = request.name.split("/")[-1]
-            raise wire.ApiError("ALREADY_EXISTS", f"Subscription already exists (resource={name})")
+            raise wire.existing(request.name)
         self._topic(request.topic)
         config = wire.PB["Subscription"]()
         config.CopyFrom(request)
-        config.ack_deadline_seconds = config.ack_deadline_seconds or 10
-        config.state = 1  # ACTIVE
-        _check_subscription(config)
+        config.ack_deadline_seconds = config.ack_deadline_seconds or DEFAULT_ACK_DEADLINE_S
+        config.state = _ACTIVE
+        config.detached = False
+        checks.check_subscription(config)
         self._broker.save_subscription(config)
         return config
 
     def _update_subscription(self, request: wire.Pb) -> wire.Pb:
         config = wire.PB["Subscription"]()
-        config.CopyFrom(self.queue(request.subscription.name).config)
-        fixed = {"name", "topic", "filter", "enable_message_ordering"} & set(
-            request.update_mask.paths
-        )
-        if fixed:
-            raise wire.ApiError(
-                "INVALID_ARGUMENT", f"{', '.join(sorted(fixed))} cannot be changed."
-            )
-        _merge(request, request.subscription, config)
-        _check_subscription(config)
+        config.CopyFrom(self._queue(request.subscription.name).config)
+        checks.check_fixed(request.update_mask)
+        checks.merge(request.update_mask, request.subscription, config)
+        checks.check_subscription(config)
         self._broker.save_subscription(config)
         return config
 
     def _list_subscriptions(self, request: wire.Pb) -> wire.Pb:
-        queues = sorted(self._broker.queues.items())
-        configs = [queue.config for name, queue in queues if name.startswith(f"{request.project}/")]
+        queues = _below(request.project, self._broker.queues)
+        configs = [queue.config for queue in queues]
         return wire.PB["ListSubscriptionsResponse"](subscriptions=configs)
 
     async def _delete_subscription(self, request: wire.Pb) -> wire.Pb:
-        self.queue(request.subscription)
+        self._queue(request.subscription)
+        self._policies.pop(request.subscription, None)
         await self._broker.drop_subscription(request.subscription)
         return wire.PB["Empty"]()
 
     def _modify_push_config(self, request: wire.Pb) -> wire.Pb:
         config = wire.PB["Subscription"]()
-        config.CopyFrom(self.queue(request.subscription).config)
+        config.CopyFrom(self._queue(request.subscription).config)
         config.push_config.CopyFrom(request.push_config)
-        _check_subscription(config)
+        checks.check_subscription(config)
         self._broker.save_subscription(config)
         return wire.PB["Empty"]()
 
     async def _pull(self, request: wire.Pb) -> wire.Pb:
-        queue = self.queue(request.subscription)
+        queue = self.pullable(request.subscription)
         if request.max_messages <= 0:
             raise wire.ApiError("INVALID_ARGUMENT", "max_messages must be positive.")
         received = queue.take_received(request.max_messages, RESPONSE_BYTES)
         if not received and not request.return_immediately:
-            try:
-                async with asyncio.timeout(PULL_WAIT_S):
-                    while not received:
-                        await queue.wait()
-                        received = queue.take_received(request.max_messages, RESPONSE_BYTES)
-            except TimeoutError:
-                pass
+            received = await _wait_for_messages(queue, request.max_messages)
         return wire.PB["PullResponse"](received_messages=received)
 
     def _acknowledge(self, request: wire.Pb) -> wire.Pb:
-        self.queue(request.subscription).ack(request.ack_ids)
+        self._queue(request.subscription).ack(request.ack_ids)
         return wire.PB["Empty"]()
 
     def _modify_ack_deadline(self, request: wire.Pb) -> wire.Pb:
-        if not 0 <= request.ack_deadline_seconds <= 600:
+        queue = self._queue(request.subscription)
+        if not 0 <= request.ack_deadline_seconds <= checks.MAX_ACK_DEADLINE_S:
             raise wire.ApiError(
                 "INVALID_ARGUMENT", "ack_deadline_seconds must be between 0 and 600."
             )
-        self.queue(request.subscription).modify(request.ack_ids, request.ack_deadline_seconds)
+        queue.modify(request.ack_ids, request.ack_deadline_seconds)
         return wire.PB["Empty"]()
 
     def _seek(self, request: wire.Pb) -> wire.Pb:
-        queue = self.queue(request.subscription)
+        queue = self.pullable(request.subscription)
         if request.WhichOneof("target") != "time":
             raise wire.ApiError(
                 "UNIMPLEMENTED", "Snapshots are not part of this emulator; seek to a time."
@@ -194,79 +195,42 @@ class Api:
         queue.purge(request.time.seconds + request.time.nanos / 1e9)
         return wire.PB["SeekResponse"]()
 
+    # IAMPolicy: policies are kept until the emulator ends, and restrict nobody.
 
-def _merge(request: wire.Pb, source: wire.Pb, target: wire.Pb) -> None:
-    """Copy the fields of update_mask."""
-    if not request.update_mask.paths:
-        raise wire.ApiError("INVALID_ARGUMENT", "The update_mask must name at least one field.")
+    def _get_iam_policy(self, request: wire.Pb) -> wire.Pb:
+        self._check_resource(request.resource)
+        return self._policies.get(request.resource) or wire.PB["Policy"]()
+
+    def _set_iam_policy(self, request: wire.Pb) -> wire.Pb:
+        self._check_resource(request.resource)
+        self._policies[request.resource] = request.policy
+        return request.policy
+
+    def _test_iam_permissions(self, request: wire.Pb) -> wire.Pb:
+        """Everybody has every permission; also on what is missing, which the API does not tell."""
+        return wire.PB["TestIamPermissionsResponse"](permissions=request.permissions)
+
+    def _check_resource(self, name: str) -> None:
+        """A topic or a subscription that is there."""
+        if "/subscriptions/" in name:
+            self._queue(name)
+        else:
+            self._topic(name)
+
+
+async def _wait_for_messages(queue: Queue, limit: int) -> list[wire.Pb]:
+    """Up to limit messages as soon as there is one; none after PULL_WAIT_S seconds."""
     try:
-        request.update_mask.MergeMessage(source, target, True, True)
-    except ValueError as error:
-        raise wire.ApiError("INVALID_ARGUMENT", f"Invalid update_mask: {error}") from error
+        async with asyncio.timeout(PULL_WAIT_S):
+            while True:
+                await queue.wait()
+                received = queue.take_received(limit, RESPONSE_BYTES)
+                if received:
+                    return received
+    except TimeoutError:
+        return []
 
 
-def _check_message(message: wire.Pb) -> None:
-    """Limits of the real service: something in it, 100 attributes, keys and values of limited
-    length."""
-    if not message.data and not message.attributes:
-        raise wire.ApiError("INVALID_ARGUMENT", "A message needs data or at least one attribute.")
-    if len(message.attributes) > 100:
-        raise wire.ApiError("INVALID_ARGUMENT", "A message takes at most 100 attributes.")
-    for key, value in message.attributes.items():
-        if not 0 < len(key.encode()) <= 256 or len(value.encode()) > 1024:
-            raise wire.ApiError(
-                "INVALID_ARGUMENT", "An attribute's key has at most 256 bytes, its value 1024."
-            )
-    if len(message.ordering_key.encode()) > 1024:
-        raise wire.ApiError("INVALID_ARGUMENT", "An ordering key has at most 1024 bytes.")
-
-
-def _check_subscription(config: wire.Pb) -> None:
-    """What the real service refuses; ack deadlines under 10 s are allowed here, for tests."""
-    problems = {
-        "Ack deadline must be between 1 and 600 seconds.": not 1
-        <= config.ack_deadline_seconds
-        <= 600,
-        "Not part of this emulator: BigQuery, Bigtable, message transforms.": any(
-            config.HasField(field) for field in _UNSUPPORTED
-        )
-        or bool(config.message_transforms),
-        "Not part of this emulator: push without the wrapper, Avro.": config.push_config.HasField(
-            "no_wrapper"
-        )
-        or config.cloud_storage_config.HasField("avro_config"),
-    }
-    if endpoint := config.push_config.push_endpoint:
-        problems["Invalid push endpoint."] = not endpoint.startswith(("http://", "https://"))
-        problems["Push and Cloud Storage exclude each other."] = config.HasField(
-            "cloud_storage_config"
-        )
-    if config.HasField("cloud_storage_config"):
-        problems[
-            "A Cloud Storage subscription needs a bucket."
-        ] = not config.cloud_storage_config.bucket
-    if config.HasField("dead_letter_policy"):
-        attempts = config.dead_letter_policy.max_delivery_attempts
-        problems["max_delivery_attempts must be between 5 and 100."] = (
-            attempts != 0 and not 5 <= attempts <= 100
-        )
-    if config.HasField("retry_policy"):
-        policy = config.retry_policy
-        low, high = (
-            wire.seconds(policy.minimum_backoff),
-            wire.seconds(policy.maximum_backoff) or 600,
-        )
-        problems["Back-off must be between 0 and 600 seconds, the minimum first."] = (
-            not 0 <= low <= high <= 600
-        )
-    if config.HasField("message_retention_duration"):
-        retention = wire.seconds(config.message_retention_duration)
-        problems["Retention must be between 10 minutes and 31 days."] = (
-            not 600 <= retention <= 31 * 86400
-        )
-    try:
-        compile_filter(config.filter)
-    except FilterError as error:
-        raise wire.ApiError("INVALID_ARGUMENT", f"Invalid filter: {error}") from error
-    if problem := next((text for text, wrong in problems.items() if wrong), None):
-        raise wire.ApiError("INVALID_ARGUMENT", problem)
+def _below(project: str, found: dict[str, wire.Pb]) -> list[wire.Pb]:
+    """What a project has, by name; project is its full name."""
+    return [item for name, item in sorted(found.items()) if name.startswith(f"{project}/")]

@@ -124,8 +124,10 @@ class Broker:
     # Topics and subscriptions
 
     def subscribers(self, topic: str) -> Iterator[Queue]:
-        """The subscriptions of a topic."""
-        return (queue for queue in self.queues.values() if queue.config.topic == topic)
+        """The subscriptions that are attached to a topic."""
+        for queue in self.queues.values():
+            if queue.config.topic == topic and not queue.config.detached:
+                yield queue
 
     def save_topic(self, topic: wire.Pb) -> None:
         """Create or change a topic."""
@@ -149,9 +151,20 @@ class Broker:
         else:
             self._open(number, config)
 
+    def detach_subscription(self, name: str) -> None:
+        """Cut a subscription off its topic; what it was owed is dropped."""
+        queue = self.queues[name]
+        config = wire.PB["Subscription"]()
+        config.CopyFrom(queue.config)
+        config.detached = True
+        self.save_subscription(config)
+        queue.purge(float("inf"))
+        queue.end(wire.detached(name))
+
     async def drop_subscription(self, name: str) -> None:
         """Delete a subscription and what it was owed."""
         queue = self.queues.pop(name)
+        queue.end(wire.missing(name))
         _kind, runner, _sink = self._runners.pop(name)
         clock = self._clocks.pop(name)
         runner.cancel()
@@ -161,6 +174,8 @@ class Broker:
 
     def _open(self, number: int, config: wire.Pb) -> None:
         queue = Queue(number, config, self._journal, self._bury)
+        if config.detached:
+            queue.end(wire.detached(config.name))
         self.queues[config.name] = queue
         self._clocks[config.name] = self._spawn(queue.clock())
         self._serve(queue)
@@ -169,22 +184,30 @@ class Broker:
         """Run what the kind of subscription needs: nothing for pull, a pusher, or a bucket
         writer."""
         name = queue.config.name
-        pushes = bool(queue.config.push_config.push_endpoint)
-        kind = (
-            "push"
-            if pushes
-            else "storage"
-            if queue.config.HasField("cloud_storage_config")
-            else "pull"
-        )
+        kind = _kind(queue.config)
         if name in self._runners:
             old_kind, old_task, _old_sink = self._runners[name]
             if old_kind == kind:
                 return
             old_task.cancel()
-        sink = StorageSink(queue, self._storage_endpoint) if kind == "storage" else None
-        work = sink.run() if sink else Pusher(queue).run() if pushes else _nothing()
-        self._runners[name] = (kind, self._spawn(work), sink)
+        if kind == "storage":
+            sink = StorageSink(queue, self._storage_endpoint)
+            self._runners[name] = (kind, self._spawn(sink.run()), sink)
+        elif kind == "push":
+            self._runners[name] = (kind, self._spawn(Pusher(queue).run()), None)
+        else:
+            self._runners[name] = (kind, self._spawn(_nothing()), None)
+
+
+def _kind(config: wire.Pb) -> str:
+    """How messages leave a subscription: push, storage or pull (nothing runs for it)."""
+    if config.detached:
+        return "pull"
+    if config.push_config.push_endpoint:
+        return "push"
+    if config.HasField("cloud_storage_config"):
+        return "storage"
+    return "pull"
 
 
 async def _nothing() -> None:

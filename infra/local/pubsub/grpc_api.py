@@ -1,7 +1,6 @@
 """The gRPC transport: unary rpcs from the table, StreamingPull by hand."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,9 +26,9 @@ def make_server(api: Api) -> tuple[Any, int]:
     server = grpc.aio.server(options=_OPTIONS)
     for service, rpcs in wire.RPCS.items():
         handlers = {rpc: _unary(api, rpc, *names) for rpc, names in rpcs.items()}
-        if service == "Subscriber":
+        if service == wire.SUBSCRIBER:
             handlers["StreamingPull"] = _streaming_pull(api)
-        generic = grpc.method_handlers_generic_handler(f"google.pubsub.v1.{service}", handlers)
+        generic = grpc.method_handlers_generic_handler(service, handlers)
         server.add_generic_rpc_handlers((generic,))
     return server, int(server.add_insecure_port("127.0.0.1:0"))
 
@@ -54,11 +53,10 @@ def _streaming_pull(api: Api) -> Any:
         if first is None:
             return
         try:
-            queue = api.queue(first.subscription)
+            queue = api.pullable(first.subscription)
+            await _Stream(queue, first).serve(requests, context)
         except wire.ApiError as error:
             await context.abort(grpc.StatusCode[error.code], error.message)
-            return
-        await _Stream(queue, first).serve(requests, context)
 
     return grpc.stream_stream_rpc_method_handler(
         handle,
@@ -82,7 +80,11 @@ class _Stream:
         self._room = asyncio.Event()
 
     async def serve(self, requests: AsyncIterator[wire.Pb], context: Any) -> None:
-        """Until the client goes."""
+        """Until the client goes.
+
+        Raises:
+            ApiError: the subscription was deleted or detached.
+        """
         listener = asyncio.get_running_loop().create_task(self._listen(requests))
         sender = asyncio.get_running_loop().create_task(self._send(context))
         try:
@@ -90,10 +92,10 @@ class _Stream:
         finally:
             listener.cancel()
             sender.cancel()
-            with contextlib.suppress(
-                asyncio.CancelledError, grpc.aio.UsageError, grpc.aio.AbortError
-            ):
-                await asyncio.gather(listener, sender, return_exceptions=True)
+            ended = await asyncio.gather(listener, sender, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, wire.ApiError):
+                raise error
 
     async def _listen(self, requests: AsyncIterator[wire.Pb]) -> None:
         async for request in requests:

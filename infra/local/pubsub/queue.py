@@ -59,6 +59,7 @@ class Queue:
         self._available = asyncio.Event()
         self._clock_changed = asyncio.Event()
         self._wake_at = float("inf")
+        self._ended: wire.ApiError | None = None
         self._load()
 
     # What comes in
@@ -91,8 +92,19 @@ class Queue:
     # What goes out
 
     async def wait(self) -> None:
-        """Until there may be something to take."""
+        """Until there may be something to take.
+
+        Raises:
+            ApiError: there never will be: the subscription was deleted or detached.
+        """
         await self._available.wait()
+        if self._ended:
+            raise self._ended
+
+    def end(self, error: wire.ApiError) -> None:
+        """Nothing more will come: whoever waits gets the error."""
+        self._ended = error
+        self._available.set()
 
     def take(
         self,

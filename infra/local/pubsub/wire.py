@@ -3,27 +3,59 @@
 import re
 from typing import Any
 
-from google.protobuf import empty_pb2
+from google.iam.v1 import iam_policy_pb2, policy_pb2
+from google.protobuf import empty_pb2, field_mask_pb2
 from google.pubsub_v1 import types
 
 _TYPE_NAMES = (
-    "Topic PublishRequest PublishResponse UpdateTopicRequest GetTopicRequest ListTopicsRequest "
-    "ListTopicsResponse ListTopicSubscriptionsRequest ListTopicSubscriptionsResponse DeleteTopicRequest "
-    "Subscription UpdateSubscriptionRequest GetSubscriptionRequest ListSubscriptionsRequest "
-    "ListSubscriptionsResponse DeleteSubscriptionRequest ModifyPushConfigRequest PullRequest PullResponse "
-    "StreamingPullRequest StreamingPullResponse AcknowledgeRequest ModifyAckDeadlineRequest "
-    "SeekRequest SeekResponse"
+    "Topic",
+    "PublishRequest",
+    "PublishResponse",
+    "UpdateTopicRequest",
+    "GetTopicRequest",
+    "ListTopicsRequest",
+    "ListTopicsResponse",
+    "ListTopicSubscriptionsRequest",
+    "ListTopicSubscriptionsResponse",
+    "DeleteTopicRequest",
+    "DetachSubscriptionRequest",
+    "DetachSubscriptionResponse",
+    "Subscription",
+    "UpdateSubscriptionRequest",
+    "GetSubscriptionRequest",
+    "ListSubscriptionsRequest",
+    "ListSubscriptionsResponse",
+    "DeleteSubscriptionRequest",
+    "ModifyPushConfigRequest",
+    "PullRequest",
+    "PullResponse",
+    "StreamingPullRequest",
+    "StreamingPullResponse",
+    "AcknowledgeRequest",
+    "ModifyAckDeadlineRequest",
+    "SeekRequest",
+    "SeekResponse",
 )
 # Raw protobuf classes: the proto-plus wrappers round them cost several times as much a message.
-PB: dict[str, Any] = {name: getattr(types, name).pb() for name in _TYPE_NAMES.split()}
+PB: dict[str, Any] = {name: getattr(types, name).pb() for name in _TYPE_NAMES}
 PB["Empty"] = empty_pb2.Empty
+PB["FieldMask"] = field_mask_pb2.FieldMask
+PB["Policy"] = policy_pb2.Policy
+for _name in (
+    "GetIamPolicyRequest",
+    "SetIamPolicyRequest",
+    "TestIamPermissionsRequest",
+    "TestIamPermissionsResponse",
+):
+    PB[_name] = getattr(iam_policy_pb2, _name)
 PubsubMessage: Any = types.PubsubMessage.pb()
 ReceivedMessage: Any = types.ReceivedMessage.pb()
 Pb = Any
 
+SUBSCRIBER = "google.pubsub.v1.Subscriber"
 # What an rpc takes and gives; StreamingPull is apart because it streams.
 RPCS: dict[str, dict[str, tuple[str, str]]] = {
-    "Publisher": {
+    "google.pubsub.v1.Publisher": {
         "CreateTopic": ("Topic", "Topic"),
         "UpdateTopic": ("UpdateTopicRequest", "Topic"),
         "Publish": ("PublishRequest", "PublishResponse"),
@@ -34,8 +66,9 @@ RPCS: dict[str, dict[str, tuple[str, str]]] = {
             "ListTopicSubscriptionsResponse",
         ),
         "DeleteTopic": ("DeleteTopicRequest", "Empty"),
+        "DetachSubscription": ("DetachSubscriptionRequest", "DetachSubscriptionResponse"),
     },
-    "Subscriber": {
+    SUBSCRIBER: {
         "CreateSubscription": ("Subscription", "Subscription"),
         "UpdateSubscription": ("UpdateSubscriptionRequest", "Subscription"),
         "GetSubscription": ("GetSubscriptionRequest", "Subscription"),
@@ -46,6 +79,11 @@ RPCS: dict[str, dict[str, tuple[str, str]]] = {
         "Acknowledge": ("AcknowledgeRequest", "Empty"),
         "ModifyAckDeadline": ("ModifyAckDeadlineRequest", "Empty"),
         "Seek": ("SeekRequest", "SeekResponse"),
+    },
+    "google.iam.v1.IAMPolicy": {
+        "GetIamPolicy": ("GetIamPolicyRequest", "Policy"),
+        "SetIamPolicy": ("SetIamPolicyRequest", "Policy"),
+        "TestIamPermissions": ("TestIamPermissionsRequest", "TestIamPermissionsResponse"),
     },
 }
 
@@ -74,12 +112,32 @@ class ApiError(Exception):
         self.message = message
 
 
+def missing(name: str) -> ApiError:
+    """What is said of a topic or subscription that is not there."""
+    return ApiError("NOT_FOUND", f"Resource not found (resource={_last(name)}).")
+
+
+def existing(name: str) -> ApiError:
+    """What is said of a name that is taken."""
+    return ApiError("ALREADY_EXISTS", f"Resource already exists (resource={_last(name)}).")
+
+
+def detached(name: str) -> ApiError:
+    """What is said of a subscription that was detached from its topic."""
+    text = f"The subscription is detached from its topic (resource={_last(name)})."
+    return ApiError("FAILED_PRECONDITION", text)
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
 def check_name(name: str, kind: str) -> None:
     """Check a full resource name, kind `topics` or `subscriptions`.
 
     Raises:
-        ApiError: the real service would refuse the name too (short, starts with "goog", odd
-            characters).
+        ApiError: INVALID_ARGUMENT: the real service would refuse the name too (short, starts with
+            "goog", odd characters).
     """
     match = _NAME.fullmatch(name)
     if not match or match[2] != kind or match[3].lower().startswith("goog"):
