@@ -14,6 +14,7 @@ from pathlib import Path
 from infra.local.console import Console
 
 TAIL_LINES = 15
+_PRIVATE = 0o077  # what a child writes may hold scans: nobody else on this machine reads it
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -75,6 +76,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=_PRIVATE,
             preexec_fn=_die_with_parent,
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
@@ -84,6 +86,7 @@ class Child:
 
     def _read(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout
+        self._log.touch(0o600)
         with self._log.open("ab") as log, process.stdout:
             for line in process.stdout:
                 log.write(line)

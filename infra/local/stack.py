@@ -23,6 +23,8 @@ from infra.local.topology import PROJECT, ROOT, Addresses, Overrides, Topology
 READY_TIMEOUT_S = 90.0
 GRACE_S = 10.0
 STATE_FILE = "stack.json"
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
 _FOLDERS = ("gcs", "pubsub", "dicomstore", "logs")
 _GCS_MEMORY = "600MiB"  # the bucket server holds uploads several times over; without a limit it never gives back
 
@@ -89,7 +91,11 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """The environment of the functions."""
-        return {**self.topology.environment(self.addresses), **self._extra_env}
+        settings = self.topology.environment(self.addresses)
+        if "search" in self._functions:
+            # Clients that send Host without a port (dicomweb-client) get URLs that have it.
+            settings["SEARCH_PUBLIC_URL"] = self.function_url("search")
+        return {**settings, **self._extra_env}
 
     @property
     def services(self) -> list[str]:
@@ -229,8 +235,10 @@ class Stack:
     # How
 
     def _take_folder(self) -> None:
-        self.data.mkdir(parents=True, exist_ok=True)
-        self._lock_file = (self.data / "lock").open("a")
+        self.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        lock = self.data / "lock"
+        lock.touch(PRIVATE_FILE)
+        self._lock_file = lock.open("a")
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -243,6 +251,8 @@ class Stack:
             shutil.rmtree(self.data / name, ignore_errors=True)
         for name in _FOLDERS:
             (self.data / name).mkdir(exist_ok=True)
+            # Scans lie here: nobody else on this machine may read them.
+            (self.data / name).chmod(PRIVATE_FOLDER)
 
     def _start_service(self, name: str) -> None:
         self._launch(name)
@@ -282,6 +292,7 @@ class Stack:
 
     def _write_state(self) -> None:
         partial = self.data / f"{STATE_FILE}.partial"
+        partial.touch(PRIVATE_FILE)
         partial.write_text(json.dumps(self.state(), indent=2))
         partial.replace(self.data / STATE_FILE)
 
@@ -308,7 +319,15 @@ class Stack:
             options += ["--storage", f"http://{self.addresses.gcs}"]
             return [*python, "infra.local.dicomstore", *options, *self._dicomstore_options], base
         options = ["--target", name, "--source", str(self._source), "--host", host, "--port", port]
-        return [*python, "functions_framework", *options], {**base, **self.env}
+        if name == "search":
+            options += self._search_origins()
+        return [*python, "infra.local.function", *options], {**base, **self.env}
+
+    def _search_origins(self) -> Iterator[str]:
+        """Options for the origins whose pages the search function answers, by its own setting."""
+        for origin in self.env.get("SEARCH_ORIGINS", "").split(","):
+            if origin.strip():
+                yield from ("--allow-origin", origin.strip())
 
     def _gcs_options(self) -> Iterator[str]:
         address = self.addresses.gcs

@@ -3,7 +3,7 @@ function.
 
 OHIF is fetched once, prebuilt, from the npm registry, and checked. It is served together with the
 search function's own paths under one origin, so the browser needs no CORS and the viewer no
-configuration.
+configuration. URLs in the search function's JSON answers are made to lead back here.
 """
 
 import argparse
@@ -19,9 +19,12 @@ import sys
 import tarfile
 import tempfile
 import urllib.parse
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
+
+from infra.local.callers import Callers
 
 DATA: Final = Path(__file__).parents[2] / ".local"
 PACKAGE: Final = "@ohif/app"
@@ -91,7 +94,8 @@ def installed(folder: Path) -> Path:
     """
     dist = folder / f"ohif-{VERSION}"
     if not dist.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             _unpack(_fetched(Path(scratch)), Path(scratch))
             (Path(scratch) / "package" / "dist").rename(dist)
@@ -176,8 +180,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
+        reason = Callers().refusal(
+            self.headers.get("Host", ""),
+            self.headers.get("Origin", ""),
+        )
         with contextlib.suppress(ConnectionError):  # browsers drop requests they no longer need
-            if any(path == name or path.startswith(name + "/") for name in _PROXIED):
+            if reason:
+                self.send_error(403, reason)
+            elif any(path == name or path.startswith(name + "/") for name in _PROXIED):
                 self._pass_on()
             else:
                 self._file(path)
@@ -199,32 +209,51 @@ class _Handler(BaseHTTPRequestHandler):
             shutil.copyfileobj(content, self.wfile)
 
     def _pass_on(self) -> None:
-        """The Host header stays, so that the URLs in the answers lead back here."""
+        """The search function's answer to this request."""
         connection = http.client.HTTPConnection(self.server.upstream, timeout=_UPSTREAM_S)
         with contextlib.closing(connection):
-            headers = {
-                name: value
-                for name, value in self.headers.items()
-                if name.lower() not in _HOP_BY_HOP
-            }
             try:
-                connection.request("GET", self.path, headers=headers)
+                connection.request("GET", self.path, headers=_end_to_end(self.headers.items()))
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException):
                 self.send_error(502, "The search function does not answer")
                 return
-            self.send_response(response.status)
-            for name, value in response.getheaders():
-                if name.lower() not in _HOP_BY_HOP:
-                    self.send_header(name, value)
-            if response.length is None:
-                self.send_header("Connection", "close")
-            self.end_headers()
-            while chunk := response.read(_CHUNK_BYTES):
-                self.wfile.write(chunk)
+            if "json" in response.headers.get("Content-Type", ""):
+                self._rewritten(response)
+            else:
+                self._streamed(response)
+
+    def _rewritten(self, response: http.client.HTTPResponse) -> None:
+        """A JSON answer, whose URLs of the search function become this server's."""
+        upstream = f"http://{self.server.upstream}/"
+        host = self.headers.get("Host") or urllib.parse.urlsplit(self.server.url).netloc
+        own = f"http://{host}/"
+        body = response.read().replace(upstream.encode(), own.encode())
+        self.send_response(response.status)
+        for name, value in _end_to_end(response.getheaders()).items():
+            if name.lower() != "content-length":
+                self.send_header(name, value.replace(upstream, own))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _streamed(self, response: http.client.HTTPResponse) -> None:
+        self.send_response(response.status)
+        for name, value in _end_to_end(response.getheaders()).items():
+            self.send_header(name, value)
+        if response.length is None:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        while chunk := response.read(_CHUNK_BYTES):
+            self.wfile.write(chunk)
 
     def log_message(self, *_: object) -> None:
         """Nothing: URLs may hold names."""
+
+
+def _end_to_end(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The headers that are meant for the other end, not for the next hop."""
+    return {name: value for name, value in headers if name.lower() not in _HOP_BY_HOP}
 
 
 def main() -> int:

@@ -54,6 +54,13 @@ def _flags() -> argparse.Namespace:
         metavar="URL",
         help="reads filter files of setBlobStorageSettings there",
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name for this machine in Host headers; may be repeated",
+    )
     return parser.parse_args()
 
 
@@ -63,6 +70,8 @@ def main() -> None:
     for name in ("pydicom", "python_multipart"):  # they log what a file or a body holds
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    # Scans lie in the directory: nobody else on this machine may read them.
+    os.umask(0o077)
     tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
     options = Options(
         flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub, flags.storage
@@ -71,7 +80,7 @@ def main() -> None:
         store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
     except TakenError as error:
         sys.exit(f"error: {error}; stop it, or choose a folder with --data")
-    server = serve(store, flags.host, flags.port)
+    server = serve(store, flags.host, flags.port, flags.allow_host)
     print(f"listening on {server.url}", flush=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

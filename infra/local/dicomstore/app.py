@@ -5,13 +5,14 @@ import errno
 import itertools
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flask
 from werkzeug.exceptions import HTTPException
 
+from infra.local.callers import Callers, Guard
 from infra.local.dicomstore import choices, media, operations, pixels, search, stow, stow_json, wado
 from infra.local.dicomstore.faults import Faults
 from infra.local.dicomstore.index import Index, Instance, Uids
@@ -357,9 +358,22 @@ def answer_error(error: Exception) -> flask.Response:
     return flask.Response(body, failure.code, content_type=content_type)
 
 
-def serve(store: Store, host: str = "127.0.0.1", port: int = 0) -> Server:
-    """Start serving in the background; `server.url` says where, `server.shutdown()` ends it."""
-    server = Server(host, port, Faults(store.app))
+def serve(
+    store: Store, host: str = "127.0.0.1", port: int = 0, allowed_hosts: Iterable[str] = ()
+) -> Server:
+    """Start serving in the background; `server.url` says where, `server.shutdown()` ends it.
+
+    allowed_hosts are names for this machine in Host headers, besides the loopback ones.
+    """
+
+    def brings_token(environ: dict[str, Any]) -> bool:
+        """As the service does, a store that asks for tokens serves pages of any origin."""
+        asks = bool(store.options.tokens or store.options.read_tokens)
+        announced = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "").lower()
+        return asks and ("HTTP_AUTHORIZATION" in environ or "authorization" in announced)
+
+    guard = Guard(Faults(store.app), Callers(host, allowed_hosts), brings_token)
+    server = Server(host, port, guard)
     threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
     ).start()

@@ -6,8 +6,10 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from infra.local.callers import Callers
 from infra.local.pubsub.api import Api
 from infra.local.pubsub.broker import Broker
 from infra.local.pubsub.grpc_api import make_server
@@ -17,7 +19,9 @@ from infra.local.pubsub.server import FrontDoor
 COMMIT_AFTER_S = 0.02
 
 
-async def serve(host: str, port: int, journal_path: str, storage_endpoint: str) -> None:
+async def serve(
+    host: str, port: int, journal_path: str, storage_endpoint: str, allowed_hosts: Sequence[str]
+) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
@@ -32,7 +36,7 @@ async def serve(host: str, port: int, journal_path: str, storage_endpoint: str) 
     broker = Broker(journal, storage_endpoint)
     api = Api(broker)
     grpc_server, grpc_port = make_server(api)
-    door = FrontDoor(api, grpc_port)
+    door = FrontDoor(api, grpc_port, Callers(host, allowed_hosts))
     listener = await door.listen(host, port)
     await grpc_server.start()
     broker.start()
@@ -64,13 +68,22 @@ def main(argv: list[str] | None = None) -> int:
         default=storage,
         help="bucket server of Cloud Storage subscriptions (%(default)s)",
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name for this machine in Host headers; may be repeated",
+    )
     options = parser.parse_args(argv)
+    # Messages name scans: nobody else on this machine may read them.
+    os.umask(0o077)
     path = ""
     if options.data:
         options.data.mkdir(parents=True, exist_ok=True)
         path = str(options.data / "pubsub.sqlite")
     try:
-        asyncio.run(serve(options.host, options.port, path, options.storage))
+        asyncio.run(serve(options.host, options.port, path, options.storage, options.allow_host))
     except OSError as error:
         print(f"cannot listen on {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
         return 1

@@ -1,11 +1,16 @@
 """One port for both transports: HTTP/2 connections are piped to the gRPC server, the rest is served
-here."""
+here.
+
+HTTP/1.1 requests are checked for who sends them. HTTP/2 without TLS needs no check: no browser
+speaks it.
+"""
 
 import asyncio
 import contextlib
 
 import h11
 
+from infra.local.callers import Callers, refused
 from infra.local.pubsub import rest_api, wire
 from infra.local.pubsub.api import Api
 
@@ -20,8 +25,9 @@ class TooLargeError(Exception):
 class FrontDoor:
     """Accepts connections and sends each to its transport."""
 
-    def __init__(self, api: Api, grpc_port: int) -> None:
+    def __init__(self, api: Api, grpc_port: int, callers: Callers) -> None:
         self._api = api
+        self._callers = callers
         self._grpc_port = grpc_port
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -98,17 +104,21 @@ class FrontDoor:
             if request is None:
                 return
             head, body = request
-            work = asyncio.create_task(
-                rest_api.answer(
-                    self._api, head.method.decode(), head.target.decode("latin-1"), body
-                )
-            )
+            work = asyncio.create_task(self._answer(head, body))
             if not await _patiently(work, connection, reader):
                 return
             await _send(connection, writer, work.result(), head.method == b"HEAD")
             if connection.our_state is h11.MUST_CLOSE:
                 return
             connection.start_next_cycle()
+
+    async def _answer(self, head: h11.Request, body: bytes) -> rest_api.Answer:
+        headers = {name: value.decode("latin-1") for name, value in head.headers}
+        reason = self._callers.refusal(headers.get(b"host", ""), headers.get(b"origin", ""))
+        if reason:
+            return rest_api.Answer(403, refused(reason))
+        method, target = head.method.decode(), head.target.decode("latin-1")
+        return await rest_api.answer(self._api, method, target, body)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

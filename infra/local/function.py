@@ -1,0 +1,43 @@
+"""python -m infra.local.function --target NAME --source FILE: one function on this machine.
+
+It is served as `functions-framework --target NAME --source FILE` serves it, and answers this
+machine's own programs and pages only.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import functions_framework
+from functions_framework._http import create_server
+
+from infra.local.callers import LOOPBACK, Callers, Guard
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and serve until stopped."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local.function", description=__doc__)
+    parser.add_argument("--target", required=True, help="name of the function")
+    parser.add_argument("--source", required=True, type=Path, help="file that defines it")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port (%(default)s)")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="web origin whose pages may call it too; may be repeated",
+    )
+    options = parser.parse_args(argv)
+    app = functions_framework.create_app(  # type: ignore[no-untyped-call]
+        options.target, str(options.source)
+    )
+    callers = Callers(options.host, origins=options.allow_origin)
+    app.wsgi_app = Guard(app.wsgi_app, callers)
+    server = create_server(app, debug=False)  # type: ignore[no-untyped-call]
+    server.run(options.host, options.port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
