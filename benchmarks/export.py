@@ -229,12 +229,12 @@ def compare(base: str, rounds: int, hashes: list[str]) -> dict[str, dict[str, fl
 
 def export(function: FunctionProcess, store: World, study: str, to: str) -> float:
     """One export, with all that it publishes; seconds."""
-    queue = store.topics.messages.setdefault(store.own_topic, [])
     began = time.perf_counter()
     command = {"path": f"studies/{study}", "destination": f"gs://{BUCKET}/{to}", "request_id": to}
     assert function.push(command) == 204
-    while queue:
-        assert function.push(base64.b64decode(queue.pop(0)["data"])) == 204
+    while store.follow_ups:
+        data = base64.b64decode(store.follow_ups.pop(0)["data"])
+        assert function.push(data, follow_up=True) == 204
     assert store.outcomes[-1]["outcome"] == "exported", store.outcomes[-1]
     return time.perf_counter() - began
 

@@ -4,6 +4,7 @@ code want it."""
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from functions.common.clients.credentials import Credentials
 from functions.common.deadline import Deadline
@@ -131,8 +132,8 @@ def subscriptions(system: System, client: Client) -> Iterator[Finding]:
 
 def dead_letters(system: System, client: Client) -> Iterator[Finding]:
     """Each subscription for dead letters is there and empty."""
-    for function, item in system.bound.items():
-        name = item["dead_letter_subscription"]
+    for key, item in system.bound.items():
+        name, whose = item["dead_letter_subscription"], key.partition("/")[0]
         url = f"{system.endpoints.pubsub}/v1/{system.subscription(name)}"
         found = _fetch(client, url, "dead letters", name)
         if isinstance(found, Finding):
@@ -146,9 +147,7 @@ def dead_letters(system: System, client: Client) -> Iterator[Finding]:
                 _REDEPLOY,
             )
         else:
-            mend = (
-                f"see the log for why; then python -m ops replay dead-letters --function {function}"
-            )
+            mend = f"see the log for why; then python -m ops replay dead-letters --function {whose}"
             yield _held(client, url, name, mend)
 
 
@@ -232,14 +231,20 @@ def delivery(system: System, client: Client) -> Iterator[Finding]:
         member = f"serviceAccount:{system.delivery}"
         url = f"{system.endpoints.run}/v2/{system.service(function)}:getIamPolicy"
         yield _has_role(client, url, "roles/run.invoker", member, ("delivery", f"calls {function}"))
-        url = f"{system.endpoints.pubsub}/v1/{system.topic(item['dead_letter_topic'])}:getIamPolicy"
-        subject = ("delivery", f"moves to {item['dead_letter_topic']}")
-        yield _has_role(client, url, "roles/pubsub.publisher", "@gcp-sa-pubsub.", subject)
-        url = (
-            f"{system.endpoints.pubsub}/v1/{system.subscription(item['subscription'])}:getIamPolicy"
-        )
-        subject = ("delivery", f"moves from {item['subscription']}")
-        yield _has_role(client, url, "roles/pubsub.subscriber", "@gcp-sa-pubsub.", subject)
+        yield from _moves_dead_letters(system, client, item)
+        yield from _moves_dead_letters(system, client, item["follow_ups"])
+
+
+def _moves_dead_letters(
+    system: System, client: Client, item: Mapping[str, Any]
+) -> Iterator[Finding]:
+    topic, subscription = item["dead_letter_topic"], item["subscription"]
+    url = f"{system.endpoints.pubsub}/v1/{system.topic(topic)}:getIamPolicy"
+    subject = ("delivery", f"moves to {topic}")
+    yield _has_role(client, url, "roles/pubsub.publisher", "@gcp-sa-pubsub.", subject)
+    url = f"{system.endpoints.pubsub}/v1/{system.subscription(subscription)}:getIamPolicy"
+    subject = ("delivery", f"moves from {subscription}")
+    yield _has_role(client, url, "roles/pubsub.subscriber", "@gcp-sa-pubsub.", subject)
 
 
 LOOKING: Final[tuple[Check, ...]] = (
@@ -306,8 +311,14 @@ def _binding(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) 
             yield "does not write to the ledger"
         if storage.get("state", "ACTIVE") != "ACTIVE":
             yield f"can not write to the ledger ({storage['state']})"
-    elif not found.get("pushConfig", {}).get("pushEndpoint"):
+        return
+    endpoint = found.get("pushConfig", {}).get("pushEndpoint", "")
+    path = system.topology["follow_ups_path"]
+    is_follow_ups = item["topic"].endswith("_next")
+    if not endpoint:
         yield "calls no function"
+    elif endpoint.endswith(path) != is_follow_ups:
+        yield f"calls {urlsplit(endpoint).path or '/'} of the function"
 
 
 def _numbers(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:

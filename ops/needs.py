@@ -38,9 +38,13 @@ class Need:
 
 def of(system: System) -> Iterator[Need]:
     """What the functions need with the settings that they have."""
-    for function, topic in ((STORE, "uploads"), (DELETE, "deletes"), (EXPORT, "exports")):
-        for role in (topic, "outcomes"):
+    for function in (STORE, DELETE, EXPORT):
+        follow_ups = system.topology["functions"][function]["follow_ups"]["topic"]
+        for role in (follow_ups, "outcomes"):
             yield Need(function, "topic", system.topic(role), _PUBLISH)
+    # Each within its own folder: Terraform's condition says which.
+    for function in (STORE, EXPORT):
+        yield Need(function, "bucket", system.buckets["state"], (*_OBJECTS_READ, *_OBJECTS_WRITE))
     yield from _store(system)
     yield from _delete(system)
     yield Need(EXPORT, "store", system.store.name, (_READ,))

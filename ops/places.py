@@ -20,7 +20,7 @@ from ops.system import NoSystemError, System
 @dataclass(frozen=True)
 class Places:
     """Buckets and topics by role; dead letters (names of subscriptions) and topics' roles by
-    function or LEDGER."""
+    function, `FUNCTION/follow-ups` or LEDGER."""
 
     buckets_by_role: dict[str, str]
     topics_by_role: dict[str, str]

@@ -48,9 +48,10 @@ def main(arguments: list[str]) -> int:
         "--prefix", default="", help="only those whose name there begins so, such as `rejected/`"
     )
     letters = kinds.add_parser("dead-letters", help="messages of the dead-letter subscriptions")
-    whose = (STORE, DELETE, EXPORT, LEDGER)
     letters.add_argument(
-        "--function", choices=whose, help=f"only whose; {LEDGER}: outcomes (default: all)"
+        "--function",
+        choices=(STORE, DELETE, EXPORT, LEDGER),
+        help=f"only whose, follow-ups too; {LEDGER}: outcomes (default: all)",
     )
     for one in (quarantine, letters):
         add_flags(one)
@@ -61,10 +62,17 @@ def main(arguments: list[str]) -> int:
             flags.system,
             lambda places: replay_quarantine(places, flags.prefix, flags.dry_run),
         )
-    chosen = [flags.function] if flags.function else whose
     return run(
-        "replay", flags.system, lambda places: replay_dead_letters(places, chosen, flags.dry_run)
+        "replay",
+        flags.system,
+        lambda places: replay_dead_letters(places, _whose(places, flags.function), flags.dry_run),
     )
+
+
+def _whose(places: Places, function: str | None) -> list[str]:
+    """A function's dead letters are those of its follow-ups too."""
+    names = list(places.dead_letters)
+    return [name for name in names if function in (None, name.partition("/")[0])]
 
 
 def replay_quarantine(places: Places, prefix: str, dry_run: bool) -> Progress:
@@ -130,7 +138,7 @@ def replay_dead_letters(places: Places, functions: Sequence[str], dry_run: bool)
     """Publish dead letters again.
 
     Args:
-        functions: whose, LEDGER among them.
+        functions: whose: names of functions, `FUNCTION/follow-ups`, LEDGER.
 
     Returns:
         The counts: replayed (or to replay), and of them by function.

@@ -42,7 +42,7 @@ class System:
     Args:
         local: whether it is the local stack, where accounts and rights do not exist.
         region: of the functions; empty locally.
-        buckets: role (landing, quarantine, export, ledger) to name.
+        buckets: role (landing, quarantine, export, ledger, state) to name.
         environments: function to its environment variables.
         accounts: function to its service account's email; empty locally.
         delivery: email of the account that calls the event functions; empty locally.
@@ -139,8 +139,13 @@ class System:
 
     @property
     def bound(self) -> Mapping[str, Mapping[str, Any]]:
-        """The subscriptions that have dead letters, by the function that they call, or LEDGER."""
-        return {**self.topology["functions"], LEDGER: self.topology["ledger_subscription"]}
+        """The subscriptions that have dead letters, by the function that they call,
+        `FUNCTION/follow-ups`, or LEDGER."""
+        path = self.topology["follow_ups_path"]
+        found = dict[str, Mapping[str, Any]]()
+        for function, item in self.topology["functions"].items():
+            found |= {function: item, function + path: item["follow_ups"]}
+        return {**found, LEDGER: self.topology["ledger_subscription"]}
 
     def topic(self, role_or_name: str) -> str:
         """The full name of a topic, by its role in the topology or its own name."""

@@ -88,10 +88,17 @@ SETTINGS: Final = (
         (STORE,),
     ),
     Setting(
-        "UPLOADS_TOPIC",
+        "STATE_BUCKET",
+        values.bucket,
+        None,
+        "Where work in progress is kept between messages; nobody but the functions writes there.",
+        (STORE, EXPORT),
+    ),
+    Setting(
+        "UPLOADS_NEXT_TOPIC",
         values.topic,
         None,
-        "Where a large archive's continuation is published.",
+        "Where an archive's follow-up messages are published.",
         (STORE,),
     ),
     Setting(
@@ -175,10 +182,10 @@ SETTINGS: Final = (
         (STORE,),
     ),
     Setting(
-        "DELETES_TOPIC",
+        "DELETES_NEXT_TOPIC",
         values.topic,
         None,
-        "Where a long delete's continuation is published.",
+        "Where a delete's follow-up messages are published.",
         (DELETE,),
     ),
     Setting(
@@ -203,10 +210,10 @@ SETTINGS: Final = (
         (DELETE,),
     ),
     Setting(
-        "EXPORTS_TOPIC",
+        "EXPORTS_NEXT_TOPIC",
         values.topic,
         None,
-        "Where the parts of a large export are published.",
+        "Where an export's follow-up messages are published.",
         (EXPORT,),
     ),
     Setting(
@@ -243,6 +250,13 @@ SETTINGS: Final = (
         values.switch,
         "false",
         "Whether the page can ask for exports; needs EXPORTS_TOPIC and EXPORT_DESTINATIONS.",
+        (SEARCH,),
+    ),
+    Setting(
+        "EXPORTS_TOPIC",
+        values.optional_topic,
+        "",
+        "Where the page's exports are published as commands.",
         (SEARCH,),
     ),
     Setting(
@@ -304,7 +318,8 @@ class Settings:
     budget_s: int
     landing_bucket: str
     quarantine_bucket: str
-    uploads_topic: str
+    state_bucket: str
+    uploads_next_topic: str
     storage_class: ByPrefix[str]
     conflict_policy: ByPrefix[str]
     source_disposition: ByPrefix[str]
@@ -316,17 +331,18 @@ class Settings:
     archive_max_ratio: int
     archive_max_nesting: int
     archive_max_name_bytes: int
-    deletes_topic: str
+    deletes_next_topic: str
     delete_stores: tuple[DicomStoreName, ...]
     delete_max_instances: int
     delete_min_age_hours: int
-    exports_topic: str
+    exports_next_topic: str
     export_destinations: tuple[GcsPrefix, ...]
     export_slice: int
     export_give_up_attempt: int
     search_retrieve: bool
     search_page: bool
     search_exports: bool
+    exports_topic: str
     search_callers: dict[str, dict[str, str]]
     search_audience: tuple[str, ...]
     search_certs_url: str
@@ -357,10 +373,16 @@ class Settings:
         settings = cls(**found)
         if function == STORE:
             settings._check_places()
+        if function == EXPORT:
+            settings._check_destinations()
         return settings
 
     def _check_places(self) -> None:
         """What goes elsewhere must not come back as a new object of the landing bucket."""
+        if self.state_bucket in (self.landing_bucket, self.quarantine_bucket):
+            raise SettingsError(
+                "STATE_BUCKET must be another one than LANDING_BUCKET and QUARANTINE_BUCKET"
+            )
         if self.quarantine_bucket == self.landing_bucket:
             raise SettingsError("QUARANTINE_BUCKET must be another one than LANDING_BUCKET")
         moves = any(disposition == "move" for _, disposition in self.source_disposition.rules)
@@ -370,3 +392,8 @@ class Settings:
             )
         if self.move_destination and self.move_destination.bucket == self.landing_bucket:
             raise SettingsError("MOVE_DESTINATION must not be in LANDING_BUCKET")
+
+    def _check_destinations(self) -> None:
+        """Who orders exports must not choose what lies among the state."""
+        if any(place.bucket == self.state_bucket for place in self.export_destinations):
+            raise SettingsError("EXPORT_DESTINATIONS must not be in STATE_BUCKET")

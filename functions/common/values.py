@@ -95,6 +95,11 @@ def topic(text: str) -> str:
     return text
 
 
+def optional_topic(text: str) -> str:
+    """As `topic`, or empty."""
+    return topic(text) if text else ""
+
+
 def destinations(text: str) -> tuple[GcsPrefix, ...]:
     """gs://bucket/prefix, several with commas between."""
     try:

@@ -46,7 +46,8 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     working = Deadline(
         max(1.0, deadline.remaining_s() - min(_PUBLISHING_S, deadline.remaining_s() / 4))
     )
-    if _is_follow_up(message):
+    message.check_way(_is_follow_up(message))
+    if message.follow_up:
         given = commands.read(message, _FOLLOW_UP)
         name, work = request_id(message, given), given["continue"]
         _advance(name, work, message, services, outcomes, working)
@@ -239,4 +240,4 @@ def _follow_up(name: str, work: Work, services: Services, deadline: Deadline) ->
     data = json.dumps(
         {"continue": work.to_json(), "request_id": name}, separators=(",", ":")
     ).encode()
-    services.topics.publish(services.settings.deletes_topic, data, {}, deadline)
+    services.topics.publish(services.settings.deletes_next_topic, data, {}, deadline)

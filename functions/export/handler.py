@@ -53,6 +53,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
         RetryableError: the DICOM store or the bucket is busy or away.
     """
     given = message.json() if message.data.strip() else {}
+    message.check_way("run" in given or "slice" in given)
     keys = _SLICE if "slice" in given else _PLANNING if "run" in given else KEYS
     values = commands.read(message, keys)
     name = request_id(message, values)
@@ -256,7 +257,9 @@ class _Export:
 
     def _send(self, command: dict[str, Any]) -> None:
         data = json.dumps(command, separators=(",", ":")).encode()
-        self.services.topics.publish(self.services.settings.exports_topic, data, {}, self.deadline)
+        self.services.topics.publish(
+            self.services.settings.exports_next_topic, data, {}, self.deadline
+        )
 
 
 def _outcome(request: ExportRequest, totals: dict[str, int], reason: str = "") -> Outcome:

@@ -55,7 +55,8 @@ def handle(
             metadata or a JPEG waits for its other half, or another thread works on the same object.
     """
     progress = Progress()
-    if continuation.is_continuation(message):
+    message.check_way(continuation.is_continuation(message))
+    if message.follow_up:
         event, progress = continuation.load(message)
     elif is_finalize(message):
         event = ObjectFinalized.of(message)
@@ -227,7 +228,9 @@ class _Upload:
             data = continuation.dump(event, self.progress)
             anew = {ANEW: "yes"} if ANEW in self.message.attributes else {}
             attributes = {**continuation.ATTRIBUTES, **anew}
-            self.services.topics.publish(settings.uploads_topic, data, attributes, self.deadline)
+            self.services.topics.publish(
+                settings.uploads_next_topic, data, attributes, self.deadline
+            )
             return None
         verdict = continuation.verdict(self.progress, error)
         self.bad = verdict.outcome in ("rejected", "partial")

@@ -15,7 +15,8 @@ locals {
     store_upload = merge({
       DICOM_STORE        = local.dicom_store
       OUTCOMES_TOPIC     = local.topic_ids.outcomes
-      UPLOADS_TOPIC      = local.topic_ids.uploads
+      UPLOADS_NEXT_TOPIC = local.topic_ids.uploads_next
+      STATE_BUCKET       = local.bucket_names.state
       LANDING_BUCKET     = local.bucket_names.landing
       QUARANTINE_BUCKET  = local.bucket_names.quarantine
       BUDGET_S           = tostring(local.delivery.budget_s)
@@ -24,16 +25,17 @@ locals {
       STORAGE_CLASS      = var.storage_class
     }, var.move_destination == "" ? {} : { MOVE_DESTINATION = var.move_destination })
     delete_resource = {
-      DICOM_STORE    = local.dicom_store
-      OUTCOMES_TOPIC = local.topic_ids.outcomes
-      DELETES_TOPIC  = local.topic_ids.deletes
-      DELETE_STORES  = join(",", concat([local.dicom_store], var.delete_stores))
-      BUDGET_S       = tostring(local.delivery.budget_s)
+      DICOM_STORE        = local.dicom_store
+      OUTCOMES_TOPIC     = local.topic_ids.outcomes
+      DELETES_NEXT_TOPIC = local.topic_ids.deletes_next
+      DELETE_STORES      = join(",", concat([local.dicom_store], var.delete_stores))
+      BUDGET_S           = tostring(local.delivery.budget_s)
     }
     export_resource = {
       DICOM_STORE         = local.dicom_store
       OUTCOMES_TOPIC      = local.topic_ids.outcomes
-      EXPORTS_TOPIC       = local.topic_ids.exports
+      EXPORTS_NEXT_TOPIC  = local.topic_ids.exports_next
+      STATE_BUCKET        = local.bucket_names.state
       EXPORT_DESTINATIONS = join(",", concat(["gs://${local.bucket_names.export}"], var.export_destinations))
       BUDGET_S            = tostring(local.delivery.budget_s)
     }
@@ -57,12 +59,14 @@ module "event_function" {
   source   = "./modules/event_function"
   for_each = local.topology.functions
 
-  entry_point  = each.key
-  function     = local.function_common
-  size         = local.size[each.key]
-  environment  = merge(local.environment[each.key], lookup(var.extra_environment, each.key, {}))
-  topic        = local.topology.topics[each.value.topic]
-  names        = each.value
+  entry_point = each.key
+  function    = local.function_common
+  size        = local.size[each.key]
+  environment = merge(local.environment[each.key], lookup(var.extra_environment, each.key, {}))
+  deliveries = {
+    events     = merge(each.value, { topic = local.topology.topics[each.value.topic], path = "" })
+    follow_ups = merge(each.value.follow_ups, { topic = local.topology.topics[each.value.follow_ups.topic], path = local.topology.follow_ups_path })
+  }
   delivery     = local.delivery
   pusher       = { email = google_service_account.delivery.email, member = google_service_account.delivery.member }
   pubsub_agent = local.pubsub_agent

@@ -47,9 +47,6 @@ locals {
   topic_grants = merge(
     {
       "storage uploads"          = { topic = "uploads", role = local.publisher, member = local.storage_agent }
-      "store_upload uploads"     = { topic = "uploads", role = local.publisher, member = local.store_upload }
-      "delete_resource deletes"  = { topic = "deletes", role = local.publisher, member = local.delete_resource }
-      "export_resource exports"  = { topic = "exports", role = local.publisher, member = local.export_resource }
       "store_upload outcomes"    = { topic = "outcomes", role = local.publisher, member = local.store_upload }
       "delete_resource outcomes" = { topic = "outcomes", role = local.publisher, member = local.delete_resource }
       "export_resource outcomes" = { topic = "outcomes", role = local.publisher, member = local.export_resource }
@@ -92,6 +89,28 @@ resource "google_storage_bucket_iam_member" "grants" {
   role       = each.value.role
   member     = each.value.member
   depends_on = [google_project_iam_custom_role.roles, google_project_service_identity.pubsub]
+}
+
+# Each function keeps its state in a folder of its own. A look into the bucket's list is an action on the bucket and
+# not on an object; without that right, what is not there would be 403 and not 404.
+resource "google_storage_bucket_iam_member" "state" {
+  for_each = {
+    pairs   = local.store_upload
+    exports = local.export_resource
+  }
+  bucket = google_storage_bucket.data["state"].name
+  role   = local.role.dicomObjectKeeper
+  member = each.value
+
+  condition {
+    title      = "only ${each.key}"
+    expression = <<-CEL
+      resource.type == "storage.googleapis.com/Bucket" ||
+      resource.name.startsWith("projects/_/buckets/${local.bucket_names.state}/objects/${each.key}/")
+    CEL
+  }
+
+  depends_on = [google_project_iam_custom_role.roles]
 }
 
 resource "google_storage_bucket_iam_member" "export_destinations" {
@@ -154,7 +173,7 @@ resource "google_healthcare_dataset_iam_member" "delete_stores" {
 # Rights take a minute to be known everywhere; what asks for them when it is made comes after that.
 resource "time_sleep" "rights" {
   create_duration = "60s"
-  depends_on      = [google_storage_bucket_iam_member.grants, google_pubsub_topic_iam_member.grants]
+  depends_on      = [google_storage_bucket_iam_member.grants, google_storage_bucket_iam_member.state, google_pubsub_topic_iam_member.grants]
 }
 
 # --- the ledger's dead letters ------------------------------------------------------------------

@@ -4,11 +4,12 @@ locals {
   services_of = {
     for f in local.function_names : f => "dicom-${replace(f, "_", "-")}"
   }
+  deliveries = flatten([for f in values(local.topology.functions) : [f, f.follow_ups]])
   holds = concat(
-    [for f in values(local.topology.functions) : f.dead_letter_subscription],
+    [for d in local.deliveries : d.dead_letter_subscription],
     [local.topology.ledger_subscription.dead_letter_subscription]
   )
-  live     = concat([for f in values(local.topology.functions) : f.subscription], [local.topology.ledger_subscription.name])
+  live     = concat([for d in local.deliveries : d.subscription], [local.topology.ledger_subscription.name])
   is_held  = join(" OR ", [for s in local.holds : "resource.labels.subscription_id=\"${s}\""])
   is_live  = join(" OR ", [for s in local.live : "resource.labels.subscription_id=\"${s}\""])
   requests = "metric.type=\"run.googleapis.com/request_count\" resource.type=\"cloud_run_revision\" resource.labels.service_name=starts_with(\"dicom-\")"

@@ -7,7 +7,14 @@ locals {
     quarantine = { soft_delete_days = 30, cold_after_days = 0 } # waits for people, who take their time
     export     = { soft_delete_days = 0, cold_after_days = 0 }  # copies: made again at will
     ledger     = { soft_delete_days = 7, cold_after_days = 90 } # read seldom, kept for ever
+    state      = { soft_delete_days = 0, cold_after_days = 0 }  # work in progress, of no use once it is done
   }
+}
+
+# What is left of work that was broken off goes by itself; longer than a dead letter is held, so that one that is sent
+# again finds its state.
+locals {
+  retention_days = merge(var.retention_days, { state = local.topology.state_expires_days })
 }
 
 resource "google_storage_bucket" "data" {
@@ -34,7 +41,7 @@ resource "google_storage_bucket" "data" {
   }
 
   dynamic "lifecycle_rule" {
-    for_each = lookup(var.retention_days, each.key, 0) > 0 ? [var.retention_days[each.key]] : []
+    for_each = lookup(local.retention_days, each.key, 0) > 0 ? [local.retention_days[each.key]] : []
     content {
       action {
         type = "Delete"

@@ -61,8 +61,8 @@ class Topology:
             delivery["minimum_backoff_s"], delivery["maximum_backoff_s"]
         )
         if changes["max_delivery_attempts"] is not None:
-            for function in self._data["functions"].values():
-                function["max_delivery_attempts"] = changes["max_delivery_attempts"]
+            for item in self._deliveries().values():
+                item["max_delivery_attempts"] = changes["max_delivery_attempts"]
         if changes["ledger_max_duration_s"] is not None:
             self._data["ledger_subscription"]["max_duration_s"] = changes["ledger_max_duration_s"]
 
@@ -85,17 +85,26 @@ class Topology:
 
     @property
     def subscriptions(self) -> dict[str, str]:
-        """Function to the full name of its push subscription."""
+        """Full names of the push subscriptions, by function and by `FUNCTION/follow-ups`."""
         return {
-            name: _subscription(item["subscription"])
-            for name, item in self._data["functions"].items()
+            name: _subscription(item["subscription"]) for name, item in self._deliveries().items()
         }
 
     @property
     def dead_letters(self) -> dict[str, str]:
-        """Function to the full name of the subscription that holds its dead letters."""
-        functions = self._data["functions"].items()
-        return {name: _subscription(item["dead_letter_subscription"]) for name, item in functions}
+        """Full names of the subscriptions that hold dead letters, by the same names."""
+        return {
+            name: _subscription(item["dead_letter_subscription"])
+            for name, item in self._deliveries().items()
+        }
+
+    def _deliveries(self) -> dict[str, dict[str, Any]]:
+        """What calls the functions: the entry of each function, and of its follow-ups."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, item in self._data["functions"].items():
+            found[name] = item
+            found[name + self._data["follow_ups_path"]] = item["follow_ups"]
+        return found
 
     @property
     def ledger_prefix(self) -> str:
@@ -114,8 +123,10 @@ class Topology:
             "QUARANTINE_BUCKET": buckets["quarantine"],
             "EXPORT_DESTINATIONS": f"gs://{buckets['export']}",
             "OUTCOMES_TOPIC": topics["outcomes"],
-            "UPLOADS_TOPIC": topics["uploads"],
-            "DELETES_TOPIC": topics["deletes"],
+            "STATE_BUCKET": buckets["state"],
+            "UPLOADS_NEXT_TOPIC": topics["uploads_next"],
+            "DELETES_NEXT_TOPIC": topics["deletes_next"],
+            "EXPORTS_NEXT_TOPIC": topics["exports_next"],
             "EXPORTS_TOPIC": topics["exports"],
             "SEARCH_RETRIEVE": "true",
             "SEARCH_EXPORTS": "true",
@@ -136,9 +147,11 @@ class Topology:
                 pubsub.delete_subscription(name)
         for topic in self.topics.values():
             pubsub.ensure_topic(topic)
-        for name, item in self._data["functions"].items():
+        for name, item in self._deliveries().items():
             self._create_dead_letters(pubsub, item)
-            push = self._push_subscription(item, at.functions.get(name, ""))
+            function, _, path = name.partition("/")
+            address = at.functions.get(function, "")
+            push = self._push_subscription(item, f"http://{address}/{path}" if address else "")
             pubsub.ensure_subscription(
                 _subscription(item["subscription"]), self.topics[item["topic"]], push
             )
@@ -155,10 +168,10 @@ class Topology:
         pubsub.ensure_topic(topic)
         pubsub.ensure_subscription(_subscription(item["dead_letter_subscription"]), topic, hold)
 
-    def _push_subscription(self, item: Mapping[str, Any], address: str) -> dict[str, Any]:
+    def _push_subscription(self, item: Mapping[str, Any], url: str) -> dict[str, Any]:
         delivery = self._data["delivery"]
         return {
-            "pushConfig": {"pushEndpoint": f"http://{address}/"} if address else {},
+            "pushConfig": {"pushEndpoint": url} if url else {},
             "ackDeadlineSeconds": delivery["ack_deadline_s"],
             "retryPolicy": {
                 "minimumBackoff": f"{delivery['minimum_backoff_s']}s",

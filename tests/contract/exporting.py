@@ -47,12 +47,15 @@ def deliver(store: World, attempts: Iterable[int], **command: Any) -> list[str]:
     data = json.dumps(
         {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command}
     ).encode()
-    queue = store.topics.messages.setdefault(store.own_topic, [])
-    queue.append({"data": base64.b64encode(data).decode()})
-    answers = []
-    while queue:
-        data = base64.b64decode(queue.pop(0)["data"])
-        answers.append(
-            next((a for n in attempts if not (a := store.deliver(handle, data, {}, n))), "in vain")
-        )
+    answers = [_deliver(store, data, attempts, follow_up=False)]
+    while store.follow_ups:
+        data = base64.b64decode(store.follow_ups.pop(0)["data"])
+        answers.append(_deliver(store, data, attempts, follow_up=True))
     return answers
+
+
+def _deliver(store: World, data: bytes, attempts: Iterable[int], follow_up: bool) -> str:
+    for attempt in attempts:
+        if store.deliver(handle, data, {}, attempt, follow_up=follow_up) == "":
+            return ""
+    return "in vain"

@@ -34,13 +34,18 @@ class FunctionProcess:
         self.url, self._process = url, process
 
     def push(
-        self, command: Mapping[str, Any] | bytes, attempt: int = 1, timeout_s: float = 900
+        self,
+        command: Mapping[str, Any] | bytes,
+        attempt: int = 1,
+        timeout_s: float = 900,
+        follow_up: bool = False,
     ) -> int:
-        """Deliver one message as a push subscription does; the status."""
+        """Deliver one message as a push subscription does, or that of follow-ups; the status."""
+        url = self.url + ("follow-ups" if follow_up else "")
         data = command if isinstance(command, bytes) else json.dumps(command).encode()
         message = {"data": base64.b64encode(data).decode(), "messageId": "m1", "attributes": {}}
         body = json.dumps({"message": message, "deliveryAttempt": attempt}).encode()
-        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as answer:
                 return int(answer.status)

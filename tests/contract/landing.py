@@ -14,10 +14,11 @@ from functions.store import handler as store
 from functions.store.memory import Memory
 from tests import scans
 from tests.contract.strictbucket import Blob, StrictBuckets, strict_buckets
-from tests.contract.world import STORE_NAME, World, world
+from tests.contract.world import STATE, STORE_NAME, World, world
 
 LANDING, QUARANTINE, ARCHIVE = "dicom-landing", "dicom-quarantine", "dicom-archive"
 UPLOADS = "projects/local/topics/dicom-uploads"
+NEXT = "projects/local/topics/dicom-uploads-next"
 
 
 class Landing:
@@ -64,20 +65,25 @@ class Landing:
         return 1 + self.follow(**options)
 
     def follow(self, **options: Any) -> int:
-        """Deliver the follow-up messages, and theirs; how many there were."""
-        slices = 0
-        queue = self.world.topics.messages.setdefault(UPLOADS, [])
-        while queue:
-            message = queue.pop(0)
-            slices += 1
-            data = base64.b64decode(message["data"])
-            attempt = 1
-            while self.world.deliver(
-                self.handle, data, message["attributes"], attempt=attempt, **options
-            ):
-                attempt += 1
-                assert attempt < 12, self.world.answers
-        return slices
+        """Deliver what waits on the topics, and what that leads to; how many messages there
+        were."""
+        delivered = 0
+        while self._deliver_next(UPLOADS, **options) or self._deliver_next(NEXT, **options):
+            delivered += 1
+        return delivered
+
+    def _deliver_next(self, topic: str, **options: Any) -> bool:
+        """Deliver a topic's oldest message until it is acknowledged; False where there is none."""
+        queue = self.world.topics.messages.setdefault(topic, [])
+        if not queue:
+            return False
+        message = queue.pop(0)
+        data, attributes = base64.b64decode(message["data"]), message["attributes"]
+        given = {"attempt": 1, "follow_up": topic == NEXT, **options}
+        while self.world.deliver(self.handle, data, attributes, **given):
+            given["attempt"] += 1
+            assert given["attempt"] < 12, self.world.answers
+        return True
 
     def at_once(self, *blobs: Blob) -> None:
         """Deliver them from several threads at the same time."""
@@ -126,11 +132,11 @@ def landing(data: Path, **env: str) -> Iterator[Landing]:
     settings: Any = {
         "LANDING_BUCKET": LANDING,
         "QUARANTINE_BUCKET": QUARANTINE,
-        "UPLOADS_TOPIC": UPLOADS,
+        "UPLOADS_NEXT_TOPIC": NEXT,
         **env,
     }
     with (
-        strict_buckets(LANDING, QUARANTINE, ARCHIVE) as buckets,
+        strict_buckets(LANDING, QUARANTINE, ARCHIVE, STATE) as buckets,
         world("store_upload", data, buckets_url=buckets.url, **settings) as made,
     ):
         yield Landing(made, buckets)

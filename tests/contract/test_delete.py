@@ -142,8 +142,6 @@ def test_a_query_that_matches_more_than_it_may_deletes_nothing(store: World) -> 
         {"path": "studies/1.1", "dryrun": True},
         {"path": "studies/1.1", "request_id": "a b"},
         {"path": "elsewhere/dicomWeb/studies/1.1"},
-        {"continue": {}},
-        {"continue": {"targets": []}, "path": "studies/1.1"},
     ],
 )
 def test_a_malformed_command_is_refused_and_nothing_happens(
@@ -151,6 +149,26 @@ def test_a_malformed_command_is_refused_and_nothing_happens(
 ) -> None:
     fill(store)
     assert words(store.run(handle, command)) == [("rejected", "invalid_command")]
+    assert store.requests("DELETE", "delete") == 0
+
+
+def followed(store: World, message: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    store.forge(message)
+    return store.run(handle, **options)
+
+
+def test_a_follow_up_that_comes_as_a_command_is_refused(store: World) -> None:
+    fill(store)
+    records = store.run(handle, follow_up(targets=[["studies/1.1", 4, 100, 1, ""]]))
+    assert words(records) == [("rejected", "invalid_event")]
+    assert records[0]["request_id"] == "q0"  # the message's: no word about the request it names
+    assert store.requests("DELETE", "delete") == 0
+
+
+def test_a_command_that_comes_as_a_follow_up_is_refused(store: World) -> None:
+    fill(store)
+    records = followed(store, {"path": "studies/1.1", "request_id": "r1"})
+    assert words(records) == [("rejected", "invalid_event")]
     assert store.requests("DELETE", "delete") == 0
 
 
@@ -183,14 +201,14 @@ def follow_up(**changed: Any) -> dict[str, Any]:
 )
 def test_a_malformed_follow_up_is_refused(store: World, changed: dict[str, Any]) -> None:
     fill(store)
-    (record,) = store.run(handle, follow_up(**changed))
+    (record,) = followed(store, follow_up(**changed))
     assert record["outcome"] == "rejected"
     assert store.requests("DELETE", "delete") == 0
 
 
 def test_a_follow_up_is_taken_as_it_is_written(store: World) -> None:
     fill(store)
-    assert words(store.run(handle, follow_up())) == [("deleted", "")]
+    assert words(followed(store, follow_up())) == [("deleted", "")]
 
 
 def test_guard_rails(tmp_path: Path) -> None:
@@ -201,14 +219,11 @@ def test_guard_rails(tmp_path: Path) -> None:
         assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
         assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
         assert words(store.run(handle, {"path": "studies/1.1/series/1.1.1"})) == [("deleted", "")]
-        (record,) = store.run(
-            handle, follow_up(targets=[["studies/1.1/series/1.1.2", 1, 1, 0, ""]])
-        )
+        (record,) = followed(store, follow_up(targets=[["studies/1.1/series/1.1.2", 1, 1, 0, ""]]))
         assert record["outcome"] == "deleted"
         fill(store)
-        (record,) = store.run(
-            handle, follow_up(targets=[["studies/1.1", 1, 1, 0, ""]])
-        )  # it has grown
+        # It has grown since.
+        (record,) = followed(store, follow_up(targets=[["studies/1.1", 1, 1, 0, ""]]))
         assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
     with world("delete_resource", tmp_path / "b", DELETE_MIN_AGE_HOURS="1") as store:
         fill(store)
@@ -283,7 +298,7 @@ def test_the_follow_ups_of_a_repeated_command_do_not_delete_what_was_stored_agai
 
 def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(store: World) -> None:
     fill(store)
-    (record,) = store.run(handle, follow_up(asked="2020-01-01T00:00:00Z"))
+    (record,) = followed(store, follow_up(asked="2020-01-01T00:00:00Z"))
     assert (record["outcome"], record["detail"]) == (
         "rejected",
         "stored again after the command was given",
@@ -296,12 +311,9 @@ def test_a_redelivery_goes_on_with_the_operation_it_knows(tmp_path: Path) -> Non
         fill(store)
         command = json.dumps({"path": "studies/1.1", "request_id": "r1"}).encode()
         assert store.deliver(handle, command, {}) == ""
-        (message,) = store.topics.messages[store.own_topic]
+        (message,) = store.follow_ups
         assert len(store.found("instances")) == 4
-        store.topics.messages[store.own_topic] = [
-            dict(message),
-            dict(message),
-        ]  # Pub/Sub may deliver it twice
+        store.follow_ups.append(dict(message))  # Pub/Sub may deliver it twice
         records = store.run(handle)
         assert words(records) == [("deleted", ""), ("deleted", "")]
         assert len({record["id"] for record in records}) == 1

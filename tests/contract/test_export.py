@@ -164,8 +164,8 @@ def test_a_query_exports_all_it_matches(small_slices: World) -> None:
         ({"transfer_syntax": "1.2.840.10008.1.2.1", "format": "jpeg"}, "invalid_command"),
         ({"query": "PatientID=1"}, "invalid_command"),
         ({"formt": "jpeg"}, "invalid_command"),
-        ({"run": "x"}, "invalid_command"),
-        ({"slice": "0123456789abcdef"}, "invalid_command"),
+        ({"run": "x"}, "invalid_event"),
+        ({"slice": "0123456789abcdef"}, "invalid_event"),
     ],
 )
 def test_what_cannot_be_is_refused(store: World, command: dict[str, Any], reason: str) -> None:

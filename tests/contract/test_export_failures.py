@@ -117,11 +117,14 @@ def test_bulk_data_that_never_comes_in_time_is_not_tried_for_ever(store: World) 
     assert (
         store.deliver(handle, data, {}, budget_s=4.0) == ""
     )  # the others were written: on with a new message
-    (message,) = store.topics.messages[store.own_topic]
+    (message,) = store.follow_ups
     again = base64.b64decode(message["data"])
-    answers = [store.deliver(handle, again, {}, attempt, budget_s=4.0) for attempt in (1, 2)]
+    answers = [
+        store.deliver(handle, again, {}, attempt, budget_s=4.0, follow_up=True)
+        for attempt in (1, 2)
+    ]
     assert answers == ["deadline_exceeded", "deadline_exceeded"]
-    assert len(store.topics.messages[store.own_topic]) == 1
+    assert len(store.follow_ups) == 1
 
 
 def test_a_store_that_is_away_is_waited_for(store: World) -> None:
@@ -156,10 +159,10 @@ def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> N
     fill(store, series=4)
     command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
     assert store.deliver(handle, command, {}) == ""
-    late = list(store.topics.messages[store.own_topic])
+    late = list(store.follow_ups)
     store.run(handle)
     before = store.objects()
-    store.topics.messages[store.own_topic] += late
+    store.follow_ups.extend(late)
     assert store.run(handle) == []
     assert store.objects() == before
 
@@ -167,7 +170,6 @@ def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> N
 def test_the_manifest_is_written_by_whoever_comes_after_a_crash(small_slices: World) -> None:
     store = small_slices
     fill(store, series=4)
-    store.topics.messages[store.own_topic] = []
     command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
     store.deliver(handle, command, {})
     store.topics.fail = 4  # the outcome cannot be published: the last slice is delivered again
@@ -249,10 +251,10 @@ def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) ->
         {"path": "studies/1.1", "destination": TO, "format": "zip", "request_id": "r1"}
     ).encode()
     assert store.deliver(handle, data, {}, budget_s=8) == ""
-    (rest,) = store.topics.messages[store.own_topic]
-    store.topics.messages[store.own_topic] = []  # the message with the rest was never published
+    (rest,) = store.follow_ups
+    store.follow_ups.clear()  # the message with the rest was never published
     assert store.deliver(handle, data, {}, 2) == ""
-    again = store.topics.messages[store.own_topic]
+    again = store.follow_ups
     assert [message["data"] for message in again] == [rest["data"]]
     again.append(dict(again[0]))  # and it is delivered twice
     assert {record["counts"]["objects"] for record in store.run(handle)} == {8}

@@ -14,15 +14,15 @@ MIB = 1024 * 1024
 
 def export(function: FunctionProcess, store: World, study: str) -> None:
     """The command, and whatever it publishes."""
-    queue = store.topics.messages.setdefault(store.own_topic, [])
     command = {
         "path": f"studies/{study}",
         "destination": f"gs://{BUCKET}/{study}",
         "request_id": study,
     }
     assert function.push(command) == 204
-    while queue:
-        assert function.push(base64.b64decode(queue.pop(0)["data"])) == 204
+    while store.follow_ups:
+        data = base64.b64decode(store.follow_ups.pop(0)["data"])
+        assert function.push(data, follow_up=True) == 204
 
 
 @pytest.mark.serial

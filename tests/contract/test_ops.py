@@ -16,7 +16,7 @@ from ops.reconcile import reconcile
 from ops.replay import replay_quarantine
 from ops.subscription import Subscriptions
 from tests import scans
-from tests.contract.landing import LANDING, QUARANTINE, UPLOADS, Landing, landing, words
+from tests.contract.landing import LANDING, NEXT, QUARANTINE, UPLOADS, Landing, landing, words
 
 LEDGER = "dicom-ledger"
 UIDS = ("1.2", "1.2.3", "1.2.3.4")
@@ -81,11 +81,14 @@ def test_an_archive_whose_follow_up_was_lost_is_begun_anew(
     monkeypatch.setattr("functions.store.handler._SLICE_PART", 2)  # a slice ends after one member
     content = scans.zipped([(str(n), scans.dicom(("1", "1", str(n)))) for n in (1, 2, 3, 4)])
     assert place.deliver(place.upload("a.zip", content)) == ""
-    lost = place.world.topics.messages[UPLOADS]
+    lost = place.world.topics.messages[NEXT]
     follow_up = lost.pop()
     assert (
         place.world.deliver(
-            place.handle, base64.b64decode(follow_up["data"]), follow_up["attributes"]
+            place.handle,
+            base64.b64decode(follow_up["data"]),
+            follow_up["attributes"],
+            follow_up=True,
         )
         == ""
     )

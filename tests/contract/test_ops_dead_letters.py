@@ -25,7 +25,8 @@ from tests.pubsub.conftest import Emulator, running
 SOURCE_TIME = "CloudPubSubDeadLetterSourceTopicPublishTime"
 LONG_AGO = "2020-01-01T00:00:00.123456789Z"
 COMMAND = json.dumps({"path": "studies/1.2", "request_id": "old"}).encode()
-ROLES = {STORE: "uploads", DELETE: "deletes", LEDGER: "outcomes"}
+DELETE_NEXT = f"{DELETE}/follow-ups"
+ROLES = {STORE: "uploads", DELETE: "deletes", DELETE_NEXT: "deletes_next", LEDGER: "outcomes"}
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +91,14 @@ def test_everybodys_dead_letters_come_back_or_only_those_of_one(desk: Desk) -> N
         desk.pubsub.publish(
             topic, name.encode(), kept="yes", CloudPubSubDeadLetterSourceDeliveryCount="10"
         )
-    assert desk.replay(dry_run=True) == {"to replay": 3, **{f"of {name}": 1 for name in ROLES}}
+    assert desk.replay(dry_run=True) == {"to replay": 4, **{f"of {name}": 1 for name in ROLES}}
     assert desk.replay(LEDGER) == {"replayed": 1, "of ledger": 1}
-    assert desk.replay() == {"replayed": 2, "of store_upload": 1, "of delete_resource": 1}
+    assert desk.replay() == {
+        "replayed": 3,
+        "of store_upload": 1,
+        "of delete_resource": 1,
+        "of delete_resource/follow-ups": 1,
+    }
     assert desk.replay() == {}
     for name, role in ROLES.items():
         (message,) = desk.came(role)

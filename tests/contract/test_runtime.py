@@ -13,9 +13,9 @@ from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes
-from functions.common.events.runtime import Services, event_function
+from functions.common.events.runtime import FOLLOW_UPS_PATH, Services, event_function
 from tests.contract.servers import Answer, PlannedServer, planned
-from tests.unit.test_architecture import ENVIRONMENT
+from tests.unit.test_architecture import ENVIRONMENT, ROOT
 
 Act = Callable[[Message, Outcomes], None]
 PUBLISHED = Answer(200, body=b'{"messageIds":["1"]}')
@@ -32,7 +32,10 @@ def pubsub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlannedServer]:
 
 
 def deliver(
-    act: Act, body: bytes | None = None, headers: dict[str, str] | None = None
+    act: Act,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+    path: str = "/",
 ) -> TestResponse:
     def handle(
         message: Message, services: Services, outcomes: Outcomes, deadline: Deadline
@@ -42,16 +45,32 @@ def deliver(
     app = flask.Flask("test")
     view = event_function("delete_resource", handle)
     app.add_url_rule("/", "view", lambda: view(flask.request), methods=["POST", "GET"])
+    app.add_url_rule("/<path:path>", "below", lambda path: view(flask.request), methods=["POST"])
     data = base64.b64encode(json.dumps({"path": "studies/1", "request_id": "r1"}).encode()).decode()
     push = {"message": {"data": data, "messageId": "m1"}, "deliveryAttempt": 2}
     return app.test_client().post(
-        "/", data=json.dumps(push) if body is None else body, headers=headers
+        path, data=json.dumps(push) if body is None else body, headers=headers
     )
 
 
 def records(server: PlannedServer) -> list[dict[str, object]]:
     messages = [json.loads(seen.body)["messages"][0] for seen in server.seen]
     return [json.loads(base64.b64decode(message["data"])) for message in messages]
+
+
+@pytest.mark.usefixtures("pubsub")
+@pytest.mark.parametrize(("path", "follow_up"), [("/", False), (FOLLOW_UPS_PATH, True)])
+def test_a_follow_up_is_what_came_by_the_follow_ups_subscription(
+    path: str, follow_up: bool
+) -> None:
+    seen = []
+    deliver(lambda message, _: seen.append(message.follow_up), path=path)
+    assert seen == [follow_up]
+
+
+def test_the_subscription_of_follow_ups_calls_the_path_that_the_runtime_knows() -> None:
+    topology = json.loads((ROOT / "infra/topology.json").read_text())
+    assert topology["follow_ups_path"] == FOLLOW_UPS_PATH
 
 
 def raising(error: Exception) -> Act:

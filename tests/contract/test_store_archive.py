@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import scans
-from tests.contract.landing import LANDING, QUARANTINE, UPLOADS, Landing, landing, words
+from tests.contract.landing import LANDING, NEXT, QUARANTINE, Landing, landing, words
 
 STUDY = "1.2"
 
@@ -163,7 +163,7 @@ def test_an_event_that_comes_again_between_two_slices_does_not_speak_for_the_arc
     monkeypatch.setattr("functions.store.handler._SLICE_PART", 2)  # a slice ends after one member
     blob = place.upload("a.zip", scans.zipped(files(6)))
     assert place.deliver(blob) == ""
-    assert place.world.topics.messages[UPLOADS]
+    assert place.world.topics.messages[NEXT]
     assert place.deliver(blob) == ""
     assert all("member" in record for record in place.world.outcomes)
     place.follow()
@@ -386,7 +386,8 @@ def test_a_forged_continuation_is_refused(place: Landing, change: dict[str, Any]
         "waiting": {},
     }
     data = json.dumps({**message, **change}).encode()
-    assert place.world.deliver(place.handle, data, {"continuation": "archive"}) == ""
+    attributes = {"continuation": "archive"}
+    assert place.world.deliver(place.handle, data, attributes, follow_up=True) == ""
     assert words(place.world.outcomes) == [("rejected", "invalid_event")]
     assert place.instances() == 0
-    place.world.topics.messages.pop(UPLOADS, None)
+    place.world.topics.messages.pop(NEXT, None)

@@ -33,7 +33,7 @@ from tests.ports import free_port
 
 STORE_NAME = "projects/local/locations/local/datasets/local/dicomStores/local"
 OUTCOMES = "projects/local/topics/dicom-outcomes"
-BUCKET = "dicom-export"
+BUCKET, STATE = "dicom-export", "dicom-state"
 Handler = Callable[[Message, Services, Outcomes, Deadline], None]
 
 
@@ -79,7 +79,7 @@ class World:
     topics: _Topics
     services: Services
     function: str
-    own_topic: str
+    next_topic: str
     environ: dict[str, str]
     deliveries: int = 0
     answers: list[str] = field(
@@ -104,9 +104,9 @@ class World:
         """One delivery, answered as the runtime does."""
         self.deliveries += 1
         published = fields.get("published") or utc_now()
-        message = Message(
-            data, attributes, fields.get("message_id", f"m{self.deliveries}"), attempt, published
-        )
+        message_id = fields.get("message_id", f"m{self.deliveries}")
+        follow_up = fields.get("follow_up", False)
+        message = Message(data, attributes, message_id, attempt, published, follow_up)
         deadline = Deadline(fields.get("budget_s", 60.0))
         outcomes = Outcomes(self.function, OUTCOMES, self.services.topics, message, deadline)
         try:
@@ -123,24 +123,38 @@ class World:
     def run(
         self, handle: Handler, command: dict[str, Any] | None = None, **options: Any
     ) -> list[dict[str, Any]]:
-        """Deliver a command and whatever it publishes on its own topic, again and again until all
-        is acknowledged."""
+        """Deliver a command and the follow-up messages that it leads to, each again and again until
+        it is acknowledged."""
         before = len(self.outcomes)
+        limit = options.pop("limit", 200)
         if command is not None:
-            self.topics.messages.setdefault(self.own_topic, []).append(
-                {"data": base64.b64encode(json.dumps(command).encode()).decode()}
-            )
-        queue = self.topics.messages.setdefault(self.own_topic, [])
-        for _ in range(options.pop("limit", 200)):
+            self._deliver_until_done(handle, json.dumps(command).encode(), {}, **options)
+        queue = self.follow_ups
+        for _ in range(limit):
             if not queue:
                 return self.outcomes[before:]
             message = queue.pop(0)
-            data = base64.b64decode(message.get("data", ""))
-            given = {"message_id": f"q{self.deliveries}", "attempt": 1, **options}
-            while self.deliver(handle, data, message.get("attributes", {}), **given):
-                given["attempt"] += 1
-                assert given["attempt"] < 12, self.answers
+            data, attributes = base64.b64decode(message["data"]), message.get("attributes", {})
+            self._deliver_until_done(handle, data, attributes, follow_up=True, **options)
         raise AssertionError("it never ends")
+
+    def _deliver_until_done(
+        self, handle: Handler, data: bytes, attributes: dict[str, str], **options: Any
+    ) -> None:
+        given = {"message_id": f"q{self.deliveries}", "attempt": 1, **options}
+        while self.deliver(handle, data, attributes, **given):
+            given["attempt"] += 1
+            assert given["attempt"] < 12, self.answers
+
+    @property
+    def follow_ups(self) -> list[dict[str, Any]]:
+        """The follow-up messages that were published and wait."""
+        return self.topics.messages.setdefault(self.next_topic, [])
+
+    def forge(self, follow_up: dict[str, Any]) -> None:
+        """Publish a follow-up message, as only the function itself may."""
+        data = base64.b64encode(json.dumps(follow_up).encode()).decode()
+        self.follow_ups.append({"data": data})
 
     def put(self, *instances: bytes) -> None:
         """Store instances."""
@@ -284,7 +298,7 @@ def bucket_server(*buckets: str, folder: Path | None = None) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}"
         try:
             _until(lambda: urllib.request.urlopen(f"{url}/_internal/healthcheck").status == 200)
-            for bucket in buckets or (BUCKET,):
+            for bucket in buckets or (BUCKET, STATE):
                 body = json.dumps({"name": bucket}).encode()
                 request = urllib.request.Request(
                     f"{url}/storage/v1/b?project=local", body, {"Content-Type": "application/json"}
@@ -326,21 +340,22 @@ def world(
     server = serve(Store(data, options or Options(), (STORE_NAME,)))
     topics = _Topics()
     threading.Thread(target=topics.serve_forever, args=(0.02,), daemon=True).start()
-    own_topic = f"projects/local/topics/dicom-{function.split('_')[0]}s"
+    next_topic = f"projects/local/topics/dicom-{function.split('_')[0]}s-next"
     environ = {
         "DICOM_STORE": STORE_NAME,
         "HEALTHCARE_ENDPOINT": f"{server.url}/v1",
         "STORAGE_EMULATOR_HOST": buckets_url,
         "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{topics.server_address[1]}",
         "OUTCOMES_TOPIC": OUTCOMES,
-        "DELETES_TOPIC": own_topic,
-        "EXPORTS_TOPIC": own_topic,
+        "DELETES_NEXT_TOPIC": next_topic,
+        "EXPORTS_NEXT_TOPIC": next_topic,
+        "STATE_BUCKET": STATE,
         "EXPORT_DESTINATIONS": f"gs://{BUCKET}",
         **env,
     }
     services = Services.of(Settings.load(function, environ))
     try:
-        yield World(server.url, buckets_url, topics, services, function, own_topic, environ)
+        yield World(server.url, buckets_url, topics, services, function, next_topic, environ)
     finally:
         topics.shutdown()
         topics.server_close()

@@ -52,7 +52,7 @@ class FakeCloud:
             "dicom_store": STORE,
             "buckets": {
                 role: f"{PROJECT}-dicom-{role}"
-                for role in ("landing", "quarantine", "export", "ledger")
+                for role in ("landing", "quarantine", "export", "ledger", "state")
             },
             "search_url": self.base,
             "search_ingress": "ALLOW_ALL",
@@ -106,7 +106,7 @@ class FakeCloud:
                 "function": f"{SERVICES}/{name}",
                 "DICOM store": _healthcare(name),
                 "dataset": _healthcare(name),
-                "bucket": f"{PROJECT}-{name}",
+                "bucket": f"{PROJECT}-{name.partition('/')[0]}",
             }.get(kind, name)
             permissions = [p for entry in allowed for p in _PREDEFINED.get(entry, (entry,))]
             self.allowed.setdefault((account, resource), set()).update(permissions)
@@ -175,6 +175,8 @@ def _subscription(name: str, planned: dict[str, Any]) -> dict[str, Any]:
     references say."""
     hold = not planned["dead_letter_policy"]
     family = "dicom-" + name.split("-")[1]
+    if "-next-" in name:
+        family += "-next"
     found: dict[str, Any] = {
         "topic": f"projects/{PROJECT}/topics/{family}{'-dead' if hold else ''}",
         "ackDeadlineSeconds": planned["ack_deadline_seconds"],
@@ -194,7 +196,7 @@ def _subscription(name: str, planned: dict[str, Any]) -> dict[str, Any]:
     for push in planned["push_config"]:
         email = push["oidc_token"][0]["service_account_email"]
         found["pushConfig"] = {
-            "pushEndpoint": "https://x",
+            "pushEndpoint": "https://x/follow-ups" if "-next-" in name else "https://x",
             "oidcToken": {"serviceAccountEmail": email},
         }
     for storage in planned["cloud_storage_config"]:

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from typing import Any
 
 from tests.infra import terraform
 from tests.infra.terraform import ROOT, Plan
@@ -69,8 +70,17 @@ def rights(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
             role = values["role"]
             allowed = custom.get(role.rpartition("/")[2], (role,))
             kind_text = _KINDS.get(kind, kind.replace("_", " "))
-            found.append((_account(values["member"]), kind_text, _short(name), allowed))
+            name = _short(name) + _folder(values)
+            found.append((_account(values["member"]), kind_text, name, allowed))
     return found
+
+
+def _folder(values: dict[str, Any]) -> str:
+    """The folder of a bucket that a condition restricts the right to, such as `/pairs/`."""
+    for condition in values.get("condition") or ():
+        if found := re.search(r'/objects(/[^"]+)"', condition["expression"]):
+            return found[1]
+    return ""
 
 
 def _name_of(address: str) -> str:

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import zipfile
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ pytestmark = [
 TOPOLOGY = json.loads((ROOT / "infra" / "topology.json").read_text())
 DELIVERY = TOPOLOGY["delivery"]
 LEDGER = TOPOLOGY["ledger_subscription"]
-BOUND = [*TOPOLOGY["functions"].values(), LEDGER]  # what has a dead letter
+FOLLOW_UPS = [item["follow_ups"] for item in TOPOLOGY["functions"].values()]
+BOUND = [*TOPOLOGY["functions"].values(), *FOLLOW_UPS, LEDGER]  # what has a dead letter
 # Read by functions-framework and not by us.
 PLATFORM_VARIABLES = {"THREADS"}
 EVERYTHING: dict[str, Any] = {
@@ -160,9 +162,45 @@ def test_no_bucket_deletes_by_itself_unless_asked(plan: Plan) -> None:
         for name, bucket in plan.by_name("google_storage_bucket").items()
         for rule in bucket["lifecycle_rule"]
         if rule["action"][0]["type"] == "Delete"
-    }
+    } - {f"{PROJECT}-dicom-state"}
     assert deleting <= {f"{PROJECT}-dicom-export"}
     assert not deleting or plan is terraform.plan(**EVERYTHING)
+
+
+def test_state_outlives_the_dead_letter_that_needs_it_and_then_goes_by_itself(plan: Plan) -> None:
+    bucket = plan.by_name("google_storage_bucket")[f"{PROJECT}-dicom-state"]
+    (age,) = (
+        rule["condition"][0]["age"]
+        for rule in bucket["lifecycle_rule"]
+        if rule["action"][0]["type"] == "Delete"
+    )
+    assert age == TOPOLOGY["state_expires_days"]
+    assert age * 86400 > DELIVERY["dead_letter_retention_s"]
+
+
+def test_only_a_function_writes_its_state_and_only_in_its_folder(plan: Plan) -> None:
+    state = f"{PROJECT}-dicom-state"
+    folders = {}
+    for _, values in plan.resources("google_storage_bucket_iam_member"):
+        if values["bucket"] == state:
+            account = values["member"].partition(":")[2].partition("@")[0]
+            folders[account] = values["condition"][0]["expression"]
+    assert set(folders) == {"dicom-store-upload", "dicom-export-resource"}
+    for account, folder in (("dicom-store-upload", "pairs"), ("dicom-export-resource", "exports")):
+        wanted = f'startsWith("projects/_/buckets/{state}/objects/{folder}/")'
+        assert wanted in folders[account]
+
+
+def test_only_a_function_publishes_its_follow_ups(plan: Plan) -> None:
+    published = defaultdict(set)
+    for _, values in plan.resources("google_pubsub_topic_iam_member"):
+        account = values["member"].partition(":")[2].partition("@")[0]
+        published[values["topic"]].add(account)
+    for name, item in TOPOLOGY["functions"].items():
+        topic = TOPOLOGY["topics"][item["follow_ups"]["topic"]]
+        assert published[topic] == {f"dicom-{name.replace('_', '-')}"}
+        # Nor does a function need its commands' topic.
+        assert f"dicom-{name.replace('_', '-')}" not in published[TOPOLOGY["topics"][item["topic"]]]
 
 
 def test_every_subscription_never_expires_and_has_a_dead_letter_or_is_one(plan: Plan) -> None:
@@ -282,9 +320,9 @@ def test_what_is_only_known_in_the_cloud_is_wired_to_the_right_thing() -> None:
     dead = plan.references("google_pubsub_subscription", "dead_letter_policy.dead_letter_topic")
     assert dead["google_pubsub_subscription.ledger"][0] == "google_pubsub_topic.outcomes_dead.id"
     module = "module.event_function.google_pubsub_subscription"
-    assert dead[f"{module}.push"][0] == "google_pubsub_topic.dead.id"
-    assert topics[f"{module}.push"][0] == "google_pubsub_topic.this.id"
-    assert topics[f"{module}.hold"][0] == "google_pubsub_topic.dead.id"
+    assert "google_pubsub_topic.dead" in dead[f"{module}.push"]
+    assert "google_pubsub_topic.this" in topics[f"{module}.push"]
+    assert "google_pubsub_topic.dead" in topics[f"{module}.hold"]
     (notified,) = plan.references("google_storage_notification", "topic").values()
     assert notified[0] == 'module.event_function["store_upload"].topic_id'
     (landing,) = (values for _, values in plan.resources("google_storage_notification"))
@@ -377,7 +415,7 @@ def test_every_function_may_publish_what_it_must() -> None:
     for name, item in TOPOLOGY["functions"].items():
         account = f"dicom-{name.replace('_', '-')}"
         assert (TOPOLOGY["topics"]["outcomes"], account) in granted
-        assert (TOPOLOGY["topics"][item["topic"]], account) in granted
+        assert (TOPOLOGY["topics"][item["follow_ups"]["topic"]], account) in granted
 
 
 def test_pubsub_may_move_dead_letters_out_of_each_subscription_and_into_each_topic() -> None:

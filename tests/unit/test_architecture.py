@@ -143,9 +143,10 @@ def test_a_file_stays_readable(path: Path) -> None:
 ENVIRONMENT = {
     "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
     "OUTCOMES_TOPIC": "projects/p/topics/outcomes",
-    "UPLOADS_TOPIC": "projects/p/topics/uploads",
-    "DELETES_TOPIC": "projects/p/topics/deletes",
-    "EXPORTS_TOPIC": "projects/p/topics/exports",
+    "UPLOADS_NEXT_TOPIC": "projects/p/topics/uploads-next",
+    "DELETES_NEXT_TOPIC": "projects/p/topics/deletes-next",
+    "EXPORTS_NEXT_TOPIC": "projects/p/topics/exports-next",
+    "STATE_BUCKET": "state",
     "LANDING_BUCKET": "landing",
     "QUARANTINE_BUCKET": "quarantine",
     "EXPORT_DESTINATIONS": "gs://exports",

@@ -32,7 +32,8 @@ class Message:
     """One delivery of one message.
 
     `attempt` is 1 where the sender does not count; `published` is RFC 3339, empty where the sender
-    does not say.
+    does not say. `follow_up`: it came by the subscription of the function's own follow-up messages,
+    on whose topic only the function's account may publish.
     """
 
     data: bytes
@@ -40,6 +41,7 @@ class Message:
     message_id: str = ""
     attempt: int = 1
     published: str = ""
+    follow_up: bool = False
 
     def json(self) -> dict[str, Any]:
         """The data as a JSON object.
@@ -48,6 +50,21 @@ class Message:
             PermanentError: invalid_event, when it is none.
         """
         return _object(self.data)
+
+    def check_way(self, is_follow_up: bool) -> None:
+        """A follow-up message comes by the follow-ups' subscription, and nothing else does: whoever
+        may publish commands must not be able to publish the next step of one.
+
+        Args:
+            is_follow_up: whether the message's content is that of a follow-up.
+
+        Raises:
+            PermanentError: invalid_event.
+        """
+        if is_follow_up and not self.follow_up:
+            raise PermanentError("invalid_event", "a follow-up message that came as a command")
+        if self.follow_up and not is_follow_up:
+            raise PermanentError("invalid_event", "came as a follow-up message and is none")
 
     @property
     def replayed(self) -> bool:

@@ -1,10 +1,11 @@
 """The one wrapper round a handler: request in, status out, and nothing that a caller or a log must
 not see."""
 
+import contextlib
 import re
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from functions.common.settings import Settings
 _TRACE: Final = re.compile(r"([0-9a-f]{32})(/|$)", re.ASCII)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+FOLLOW_UPS_PATH: Final = "/follow-ups"  # where the subscription of follow-up messages calls
 _ROOT: Final = Path(__file__).parents[3]
 
 
@@ -71,6 +73,7 @@ def event_function(name: str, handle: Handler) -> View:
         message = Message(b"")
         try:
             message = messages.parse(_headers(request), _body(request))
+            message = replace(message, follow_up=request.path == FOLLOW_UPS_PATH)
             outcomes = _outcomes(name, services, message, deadline, trace)
             try:
                 handle(message, services, outcomes, deadline)
@@ -121,10 +124,11 @@ def _outcomes(
 
 
 def _rejected(error: PermanentError, message: Message) -> Outcome:
-    try:
-        identity = request_id(message, message.json() if message.data.strip() else {})
-    except PermanentError:
-        identity = message.message_id
+    """What is no event for this function is named by its message, whatever request it names."""
+    identity = message.message_id
+    if error.reason != "invalid_event":
+        with contextlib.suppress(PermanentError):
+            identity = request_id(message, message.json() if message.data.strip() else {})
     return Outcome("rejected", error.reason, request_id=identity, detail=error.detail)
 
 

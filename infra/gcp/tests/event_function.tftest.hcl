@@ -26,12 +26,23 @@ variables {
   }
   size        = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 4 }
   environment = { A = "b" }
-  topic       = "deletes"
-  names = {
-    subscription             = "deletes-push"
-    dead_letter_topic        = "deletes-dead"
-    dead_letter_subscription = "deletes-hold"
-    max_delivery_attempts    = 7
+  deliveries = {
+    events = {
+      topic                    = "deletes"
+      path                     = ""
+      subscription             = "deletes-push"
+      dead_letter_topic        = "deletes-dead"
+      dead_letter_subscription = "deletes-hold"
+      max_delivery_attempts    = 7
+    }
+    follow_ups = {
+      topic                    = "next"
+      path                     = "/follow-ups"
+      subscription             = "next-push"
+      dead_letter_topic        = "next-dead"
+      dead_letter_subscription = "next-hold"
+      max_delivery_attempts    = 7
+    }
   }
   delivery = {
     budget_s                = 480
@@ -51,15 +62,27 @@ run "made" {
     source = "./modules/event_function"
   }
   assert {
-    condition     = google_pubsub_subscription.push.push_config[0].push_endpoint == google_pubsub_subscription.push.push_config[0].oidc_token[0].audience
+    condition     = alltrue([for s in google_pubsub_subscription.push : s.push_config[0].oidc_token[0].audience == output.uri])
     error_message = "The token is for the function and nobody else."
   }
   assert {
-    condition     = google_pubsub_subscription.push.dead_letter_policy[0].max_delivery_attempts == 7
+    condition     = google_pubsub_subscription.push["events"].push_config[0].push_endpoint == output.uri
+    error_message = "Events call the function."
+  }
+  assert {
+    condition     = google_pubsub_subscription.push["follow_ups"].push_config[0].push_endpoint == "${output.uri}/follow-ups"
+    error_message = "Follow-up messages call another path: that is how the function tells them."
+  }
+  assert {
+    condition     = google_pubsub_topic_iam_member.follow_ups.member == output.member && google_pubsub_topic_iam_member.follow_ups.topic == "next"
+    error_message = "The function publishes its follow-up messages."
+  }
+  assert {
+    condition     = alltrue([for s in google_pubsub_subscription.push : s.dead_letter_policy[0].max_delivery_attempts == 7])
     error_message = "Attempts."
   }
   assert {
-    condition     = google_pubsub_subscription.push.expiration_policy[0].ttl == "" && google_pubsub_subscription.hold.expiration_policy[0].ttl == ""
+    condition     = alltrue([for s in concat(values(google_pubsub_subscription.push), values(google_pubsub_subscription.hold)) : s.expiration_policy[0].ttl == ""])
     error_message = "Subscriptions never expire."
   }
   assert {

@@ -1,5 +1,5 @@
-# An event function: its topic, the function, the push subscription that calls it, and what becomes of messages
-# that it can not handle.
+# An event function: the function, the topics of its events and of its own follow-up messages, the push subscriptions
+# that call it, and what becomes of messages that it can not handle.
 terraform {
   required_providers {
     google = { source = "hashicorp/google", version = "~> 6.50" }
@@ -18,8 +18,9 @@ module "function" {
 }
 
 resource "google_pubsub_topic" "this" {
+  for_each     = var.deliveries
   project      = var.function.project
-  name         = var.topic
+  name         = each.value.topic
   kms_key_name = var.kms_key == "" ? null : var.kms_key
 
   message_storage_policy {
@@ -28,8 +29,9 @@ resource "google_pubsub_topic" "this" {
 }
 
 resource "google_pubsub_topic" "dead" {
+  for_each     = var.deliveries
   project      = var.function.project
-  name         = var.names.dead_letter_topic
+  name         = each.value.dead_letter_topic
   kms_key_name = var.kms_key == "" ? null : var.kms_key
 
   message_storage_policy {
@@ -39,9 +41,10 @@ resource "google_pubsub_topic" "dead" {
 
 # Without it, dead letters would be published to nobody and lost.
 resource "google_pubsub_subscription" "hold" {
+  for_each                   = var.deliveries
   project                    = var.function.project
-  name                       = var.names.dead_letter_subscription
-  topic                      = google_pubsub_topic.dead.id
+  name                       = each.value.dead_letter_subscription
+  topic                      = google_pubsub_topic.dead[each.key].id
   ack_deadline_seconds       = var.delivery.ack_deadline_s
   message_retention_duration = "${var.delivery.dead_letter_retention_s}s"
 
@@ -51,14 +54,15 @@ resource "google_pubsub_subscription" "hold" {
 }
 
 resource "google_pubsub_subscription" "push" {
+  for_each                   = var.deliveries
   project                    = var.function.project
-  name                       = var.names.subscription
-  topic                      = google_pubsub_topic.this.id
+  name                       = each.value.subscription
+  topic                      = google_pubsub_topic.this[each.key].id
   ack_deadline_seconds       = var.delivery.ack_deadline_s
   message_retention_duration = "${var.delivery.retention_s}s"
 
   push_config {
-    push_endpoint = module.function.uri
+    push_endpoint = "${module.function.uri}${each.value.path}"
 
     oidc_token {
       service_account_email = var.pusher.email
@@ -72,8 +76,8 @@ resource "google_pubsub_subscription" "push" {
   }
 
   dead_letter_policy {
-    dead_letter_topic     = google_pubsub_topic.dead.id
-    max_delivery_attempts = var.names.max_delivery_attempts
+    dead_letter_topic     = google_pubsub_topic.dead[each.key].id
+    max_delivery_attempts = each.value.max_delivery_attempts
   }
 
   expiration_policy {
@@ -92,15 +96,25 @@ resource "google_pubsub_subscription" "push" {
 
 # Pub/Sub moves dead letters with its own account: it must publish there, and acknowledge here.
 resource "google_pubsub_topic_iam_member" "dead_letters" {
-  project = var.function.project
-  topic   = google_pubsub_topic.dead.name
-  role    = "roles/pubsub.publisher"
-  member  = var.pubsub_agent
+  for_each = var.deliveries
+  project  = var.function.project
+  topic    = google_pubsub_topic.dead[each.key].name
+  role     = "roles/pubsub.publisher"
+  member   = var.pubsub_agent
 }
 
 resource "google_pubsub_subscription_iam_member" "dead_letters" {
+  for_each     = var.deliveries
   project      = var.function.project
-  subscription = google_pubsub_subscription.push.name
+  subscription = google_pubsub_subscription.push[each.key].name
   role         = "roles/pubsub.subscriber"
   member       = var.pubsub_agent
+}
+
+# Follow-up messages are believed: nobody else publishes on their topic.
+resource "google_pubsub_topic_iam_member" "follow_ups" {
+  project = var.function.project
+  topic   = google_pubsub_topic.this["follow_ups"].name
+  role    = "roles/pubsub.publisher"
+  member  = module.function.member
 }

@@ -24,6 +24,6 @@ output "environment" {
 }
 
 output "topic_id" {
-  description = "Its topic, projects/P/topics/T."
-  value       = google_pubsub_topic.this.id
+  description = "The topic of its events, projects/P/topics/T."
+  value       = google_pubsub_topic.this["events"].id
 }

@@ -34,19 +34,20 @@ variable "environment" {
   type        = map(string)
 }
 
-variable "topic" {
-  description = "Name of the topic that is made."
-  type        = string
-}
-
-variable "names" {
-  description = "Its entry in infra/topology.json."
-  type = object({
+variable "deliveries" {
+  description = "Its entry in infra/topology.json: `events`, and `follow_ups`, whose subscription calls another path."
+  type = map(object({
+    topic                    = string
+    path                     = string
     subscription             = string
     dead_letter_topic        = string
     dead_letter_subscription = string
     max_delivery_attempts    = number
-  })
+  }))
+  validation {
+    condition     = toset(keys(var.deliveries)) == toset(["events", "follow_ups"])
+    error_message = "Keys are events and follow_ups."
+  }
 }
 
 variable "delivery" {
