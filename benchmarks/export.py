@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -33,7 +33,7 @@ import requests
 from benchmarks.dicomstore import PLUGIN, orthanc
 from functions.common.checksum import Checksum
 from functions.common.clients.dicomweb import DicomStore
-from functions.common.clients.storage import Buckets, StoredObject
+from functions.common.clients.storage import Buckets, Data, StoredObject
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.resources import DicomStoreName, GcsPrefix, ObjectRef, Resource
@@ -63,11 +63,11 @@ class FileBuckets(Buckets):
         return self.write(bucket, name, [data] if isinstance(data, bytes) else data, deadline)
 
     def write(
-        self, bucket: str, name: str, data: Iterable[bytes], deadline: Deadline, **_: Any
+        self, bucket: str, name: str, data: Data, deadline: Deadline, **_: Any
     ) -> StoredObject:
         path, checksum, size = self._folder / name.rpartition("/")[2], Checksum(), 0
         with path.open("wb") as file:
-            for piece in data:
+            for piece in data() if callable(data) else data:
                 checksum.add(piece)
                 size += file.write(piece)
         return StoredObject(ObjectRef(bucket, name, 1), size, checksum.text)

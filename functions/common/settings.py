@@ -11,6 +11,10 @@ from functions.common.errors import SettingsError
 from functions.common.resources import DicomStoreName, GcsPrefix
 from functions.common.values import ByPrefix
 
+# google-cloud-storage asks for each bucket's metadata in the background unless this is set: a
+# request that nobody needs, and a right that the functions do not have.
+os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "1")
+
 STORE: Final = "store_upload"
 DELETE: Final = "delete_resource"
 EXPORT: Final = "export_resource"

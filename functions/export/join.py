@@ -38,7 +38,7 @@ def write_lines(
     stored = buckets.write(
         request.destination.bucket,
         name,
-        _lines(result, request.destination.bucket, buckets, deadline),
+        lambda: _lines(result, request.destination.bucket, buckets, deadline),
         deadline,
         if_generation_match=None,
         chunk_bytes=_CHUNK_BYTES,

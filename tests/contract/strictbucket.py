@@ -19,6 +19,8 @@ from typing import Any
 
 import google_crc32c
 
+from tests.contract.uploads import Uploads
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -30,6 +32,7 @@ class Blob:
     generation: int
     metadata: dict[str, str] = field(default_factory=dict)
     created: str = "2026-01-01T00:00:00Z"
+    more: dict[str, str] = field(default_factory=dict)  # contentType and other writable fields
 
     @property
     def resource(self) -> dict[str, Any]:
@@ -44,6 +47,7 @@ class Blob:
             "metadata": self.metadata,
             "timeCreated": self.created,
             "updated": self.created,
+            **self.more,
         }
 
 
@@ -61,6 +65,8 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self.extra: dict[str, str] = {}  # headers of every read
         self.ranges = True  # whether a read of a part is answered with the part
         self.failures: list[int] = []  # each is the status of the next request
+        self.retry_after = ""  # header of those answers
+        self.uploads = Uploads()
         self.lock = threading.RLock()
         self._generation = 1000
 
@@ -105,46 +111,100 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._media(blob)
 
     def do_POST(self) -> None:
-        """Create (multipart) and rewrite."""
+        """Create (multipart), begin a resumable upload, rewrite, compose."""
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         path, query = self._split()
-        if found := re.fullmatch(
-            r"(/storage/v1/b/[^/]+/o/[^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", path
-        ):
-            source = self._blob(found[1])
-            wanted = query.get("sourceGeneration")
-            if (
-                source is None
-                or found[2] not in self.server.buckets
-                or wanted not in (None, str(source.generation))
-            ):
-                return self._answer(404, b"{}", "copy")
-            there = self.server.buckets[found[2]].get(urllib.parse.unquote(found[3]))
-            if query.get("ifGenerationMatch") not in (None, str(there.generation if there else 0)):
-                return self._answer(412, b"{}", "copy")
-            made = self.server.put(
-                found[2], urllib.parse.unquote(found[3]), source.data, metadata=source.metadata
-            )
-            return self._answer(
-                200, json.dumps({"done": True, "resource": made.resource}).encode(), "copy"
-            )
+        if "/rewriteTo/" in path:
+            return self._rewrite(path, query, json.loads(body))
+        if path.endswith("/compose"):
+            return self._compose(path, json.loads(body))
         bucket = path.split("/")[-2]
-        _, head, data, _ = body.split(
-            b"--" + self.headers["Content-Type"].split("boundary=")[1].encode()
-        )
+        if query["uploadType"] == "resumable":
+            session = self.server.uploads.begin(bucket, json.loads(body), query)
+            status = 200 if bucket in self.server.buckets else 404
+            location = f"{self.server.url}/session/{session}"
+            return self._answer(status, b"", "begin", {"Location": location})
+        boundary = self.headers["Content-Type"].split("boundary=")[1].strip('"').encode()
+        _, head, data, _ = body.split(b"--" + boundary)
         resource = json.loads(head.partition(b"\r\n\r\n")[2])
+        content = data.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+        return self._create(bucket, resource, content, query, "create")
+
+    def do_PUT(self) -> None:
+        """A chunk of a resumable upload."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        uploads = self.server.uploads
+        reply = uploads.take(self.path.rpartition("/")[2], self.headers["Content-Range"], body)
+        if reply.status == 0:
+            self.server.requests["chunk"] += 1
+            self.close_connection = True
+            self.connection.close()
+        elif reply.status == 200:
+            upload = reply.upload
+            self._create(upload.bucket, upload.resource, bytes(upload.data), upload.query, "chunk")
+        else:
+            self._answer(reply.status, b"", "chunk", reply.headers)
+
+    def _create(
+        self,
+        bucket: str,
+        resource: dict[str, Any],
+        content: bytes,
+        query: dict[str, str],
+        kind: str,
+    ) -> None:
         with self.server.lock:
             there = self.server.buckets.get(bucket, {}).get(resource["name"])
             wanted = query.get("ifGenerationMatch")
             if bucket not in self.server.buckets:
-                return self._answer(404, b"{}", "create")
+                return self._answer(404, b"{}", kind)
             if wanted is not None and int(wanted) != (there.generation if there else 0):
-                return self._answer(412, b"{}", "create")
-            content = data.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+                return self._answer(412, b"{}", kind)
+            metadata = resource.get("metadata", {})
             made = self.server.put(
-                bucket, resource["name"], content, metadata=resource.get("metadata", {})
+                bucket, resource["name"], content, metadata=metadata, more=_editable(resource)
             )
-        return self._answer(200, json.dumps(made.resource).encode(), "create")
+            if resource.get("crc32c", made.resource["crc32c"]) != made.resource["crc32c"]:
+                del self.server.buckets[bucket][resource["name"]]
+                return self._answer(400, b"{}", kind)
+        return self._answer(200, json.dumps(made.resource).encode(), kind)
+
+    def _rewrite(self, path: str, query: dict[str, str], resource: dict[str, Any]) -> None:
+        pattern = r"(/storage/v1/b/[^/]+/o/[^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)"
+        found = re.fullmatch(pattern, path)
+        assert found
+        source, bucket = self._blob(found[1]), found[2]
+        name = urllib.parse.unquote(found[3])
+        wanted = query.get("sourceGeneration")
+        is_other = source is not None and wanted not in (None, str(source.generation))
+        if source is None or is_other or bucket not in self.server.buckets:
+            return self._answer(404, b"{}", "copy")
+        there = self.server.buckets[bucket].get(name)
+        if query.get("ifGenerationMatch") not in (None, str(there.generation if there else 0)):
+            return self._answer(412, b"{}", "copy")
+        # What the request names is all of the copy's metadata; nothing else is taken over.
+        metadata = resource.get("metadata", {})
+        made = self.server.put(
+            bucket, name, source.data, metadata=metadata, more=_editable(resource)
+        )
+        size = str(len(source.data))
+        answer = {"done": True, "totalBytesRewritten": size, "objectSize": size}
+        answer["resource"] = made.resource
+        return self._answer(200, json.dumps(answer).encode(), "copy")
+
+    def _compose(self, path: str, request: dict[str, Any]) -> None:
+        _, _, _, _, bucket, _, name, _ = path.split("/")
+        data = b""
+        for source in request["sourceObjects"]:
+            blob = self.server.buckets[bucket].get(source["name"])
+            if blob is None or source.get("generation") not in (None, str(blob.generation)):
+                return self._answer(404, b"{}", "compose")
+            data += blob.data
+        resource = request["destination"]
+        made = self.server.put(
+            bucket, urllib.parse.unquote(name), data, metadata=resource.get("metadata", {})
+        )
+        return self._answer(200, json.dumps(made.resource).encode(), "compose")
 
     def do_DELETE(self) -> None:
         """Delete, under its precondition."""
@@ -198,6 +258,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests[kind] += 1
         if self.server.failures:
             status, body = self.server.failures.pop(0), b"{}"
+            headers = {"Retry-After": self.server.retry_after} if self.server.retry_after else {}
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -207,6 +268,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body if cut is None else body[:cut])
         if cut is not None:
             self.close_connection = True
+
+
+def _editable(resource: dict[str, Any]) -> dict[str, str]:
+    """The fields that a client may write, but for the metadata."""
+    names = ("contentType", "contentEncoding", "contentDisposition", "contentLanguage")
+    return {name: resource[name] for name in (*names, "cacheControl") if name in resource}
 
 
 @contextmanager

@@ -1,140 +1,29 @@
-"""Uploads against a server that keeps to Cloud Storage's resumable protocol, which the local bucket
-server does not: it may take less of a chunk than was sent, lose answers, and is asked how much it
-has."""
+"""Writing to Cloud Storage: against a strict server that loses chunks, answers and sessions when
+told to, and against the bucket server of the local stack."""
 
-import base64
-import http.server
-import json
-import re
-import threading
 from collections.abc import Iterator
-from typing import Any
 
-import google_crc32c
 import pytest
 
-from functions.common.clients import upload
-from functions.common.clients.storage import Buckets, PreconditionFailedError
+from functions.common.clients import transport
+from functions.common.clients.storage import Buckets, PreconditionFailedError, StoredObject
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef
+from tests.contract.strictbucket import StrictBuckets, strict_buckets
 from tests.contract.world import BUCKET, bucket_server
 
 KIB = 1024
 CHUNK = 512 * KIB
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """One bucket. `plan` names what happens to each PUT, in turn; when it is spent they go well.
-
-    lose: take it, but break the connection instead of answering    drop: the same, but take nothing
-    half: take 256 KiB of it    none: take nothing    503: say so    forget: lose all that was sent
-    before spoil: take other bytes than were sent
-    """
-
-    daemon_threads = True
-
-    def __init__(self, *plan: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.plan = list(plan)
-        self.objects: dict[str, bytes] = {}
-        self.uploads: dict[str, bytearray] = {}
-        self.ranges: list[str] = []
-        self.deleted: list[str] = []
-        self.match_at_end = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def resource(self, name: str) -> bytes:
-        data = self.objects[name]
-        crc32c = base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
-        return json.dumps(
-            {
-                "bucket": BUCKET,
-                "name": name,
-                "generation": "7",
-                "size": str(len(data)),
-                "crc32c": crc32c,
-            }
-        ).encode()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if "uploadType=resumable" in self.path:
-            name = json.loads(body)["name"]
-            self.server.uploads[name] = bytearray()
-            self.answer(200, {"Location": f"{self.server.url}/session/{name}"})
-        else:
-            self.answer(400)
-
-    def do_PUT(self) -> None:
-        name, data = (
-            self.path.rpartition("/")[2],
-            self.rfile.read(int(self.headers["Content-Length"])),
-        )
-        have, content_range = self.server.uploads[name], self.headers["Content-Range"]
-        self.server.ranges.append(content_range)
-        found = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", content_range)
-        assert found
-        act = self.server.plan.pop(0) if self.server.plan else ""
-        if act == "503":
-            self.answer(503)
-            return
-        if act == "forget":
-            have.clear()
-        elif found[1] is not None and act not in ("drop", "none"):
-            assert int(found[1]) == len(have), "a gap, or bytes sent twice"
-            assert int(found[2]) - int(found[1]) + 1 == len(data)
-            have += (
-                data[: 256 * KIB] if act == "half" else bytes(len(data)) if act == "spoil" else data
-            )
-        if act in ("lose", "drop"):
-            self.close_connection = True
-            self.connection.close()
-            return
-        if found[3] == str(len(have)):
-            if not self.server.match_at_end:
-                self.answer(412)
-                return
-            self.server.objects[name] = bytes(have)
-            self.answer(200, body=self.server.resource(name))
-        else:
-            self.answer(308, {"Range": f"bytes=0-{len(have) - 1}"} if have else {})
-
-    def do_GET(self) -> None:
-        self.answer(200, body=self.server.resource(self.path.partition("?")[0].rpartition("/")[2]))
-
-    def do_DELETE(self) -> None:
-        self.server.deleted.append(self.path.partition("?")[0].rpartition("/")[2])
-        self.answer(204)
-
-    def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing."""
+SIZE = 9 * 1024 * KIB + 12_345
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(upload, "_BACKOFF_S", 0.01)
-    made = Server()
-    threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StrictBuckets]:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.001)
+    with strict_buckets(BUCKET) as made:
+        yield made
 
 
 def pieces(size: int) -> Iterator[bytes]:
@@ -143,21 +32,24 @@ def pieces(size: int) -> Iterator[bytes]:
         yield data[at : min(at + 100_000, size)]
 
 
-def write(server: Server, size: int) -> bytes:
+def write(server: StrictBuckets, size: int, *, again: bool = False) -> StoredObject:
+    """Write a stream; `again`: one that can be read from its beginning for each attempt."""
+    data = (lambda: pieces(size)) if again else pieces(size)
     buckets = Buckets(Transport(), server.url)
-    stored = buckets.write(BUCKET, "large", pieces(size), Deadline(60), chunk_bytes=CHUNK)
-    assert stored.size == size
-    return server.objects["large"]
-
-
-SIZE = 9 * 1024 * KIB + 12_345
+    return buckets.write(BUCKET, "large", data, Deadline(60), chunk_bytes=CHUNK)
 
 
 @pytest.mark.parametrize("size", [SIZE, 18 * CHUNK, 18 * CHUNK + 1, 18 * CHUNK - 1])
-def test_a_stream_arrives_whole(server: Server, size: int) -> None:
-    assert write(server, size) == b"".join(pieces(size))
-    assert server.ranges[0] == f"bytes 0-{CHUNK - 1}/*"
-    assert server.ranges[-1].endswith(f"/{size}")
+def test_a_stream_arrives_whole(server: StrictBuckets, size: int) -> None:
+    assert write(server, size).size == size
+    assert server.read(BUCKET, "large") == b"".join(pieces(size))
+    assert server.uploads.ranges[0] == f"bytes 0-{CHUNK - 1}/*"
+    assert server.uploads.ranges[-1].endswith(f"/{size}")
+
+
+def test_a_small_stream_is_one_request(server: StrictBuckets) -> None:
+    write(server, 8 * 1024 * KIB)
+    assert server.requests == {"create": 1}
 
 
 @pytest.mark.parametrize(
@@ -166,54 +58,137 @@ def test_a_stream_arrives_whole(server: Server, size: int) -> None:
         ["lose"],
         ["drop"],
         ["503"],
-        ["half", "half"],
-        ["none"],
-        ["", "lose", "half", "drop", "503", "lose"],
+        ["429"],
+        ["", "lose", "drop", "503", "", "lose"],
         [*[""] * 18, "lose"],
         [*[""] * 18, "drop"],
-        ["lose", "503", "lose"],
     ],
 )
-def test_what_was_lost_is_found_out_and_sent_again(server: Server, plan: list[str]) -> None:
-    server.plan = plan
-    assert write(server, SIZE) == b"".join(pieces(SIZE))
+def test_a_chunk_that_was_lost_is_sent_again(server: StrictBuckets, plan: list[str]) -> None:
+    server.uploads.plan = [*plan]
+    write(server, SIZE)
+    assert server.read(BUCKET, "large") == b"".join(pieces(SIZE))
+    assert server.requests["begin"] == 1
+
+
+LOST_SESSIONS = {
+    "404": ["", "404"],
+    "410": ["", "gone"],
+    "308 without Range": ["none"],
+    "a shorter Range": ["", "half"],
+    "404 at the last chunk": [*[""] * 18, "404"],
+}
+
+
+@pytest.mark.parametrize("plan", LOST_SESSIONS.values(), ids=LOST_SESSIONS.keys())
+def test_a_session_that_is_lost_begins_anew(server: StrictBuckets, plan: list[str]) -> None:
+    server.uploads.plan = [*plan]
+    write(server, SIZE, again=True)
+    assert server.read(BUCKET, "large") == b"".join(pieces(SIZE))
+    assert server.requests["begin"] == 2
+
+
+@pytest.mark.parametrize("plan", LOST_SESSIONS.values(), ids=LOST_SESSIONS.keys())
+def test_a_stream_that_cannot_be_read_again_is_another_delivery_s_work(
+    server: StrictBuckets, plan: list[str]
+) -> None:
+    server.uploads.plan = [*plan]
+    with pytest.raises(RetryableError, match="unavailable"):
+        write(server, SIZE)
+    assert server.names(BUCKET) == []
+
+
+def test_sessions_that_are_lost_again_and_again_are_another_delivery_s_work(
+    server: StrictBuckets,
+) -> None:
+    server.uploads.plan = ["gone"] * 50
+    with pytest.raises(RetryableError, match="unavailable"):
+        write(server, SIZE, again=True)
+    assert server.requests["begin"] == 3
+
+
+def test_another_object_may_have_come_first(server: StrictBuckets) -> None:
+    server.put(BUCKET, "large", b"another")
+    with pytest.raises(PreconditionFailedError):
+        write(server, SIZE)
+    assert server.read(BUCKET, "large") == b"another"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_other_bytes_than_were_sent_are_deleted(server: StrictBuckets, again: bool) -> None:
+    server.uploads.plan = ["spoil"]
+    with pytest.raises(RetryableError):
+        write(server, SIZE, again=again)
+    assert server.names(BUCKET) == []
+
+
+@pytest.mark.parametrize("error", [RetryableError("unavailable"), ValueError("a bug")])
+def test_a_source_that_breaks_leaves_no_object_and_keeps_its_error(
+    server: StrictBuckets, error: Exception
+) -> None:
+    def broken() -> Iterator[bytes]:
+        yield from pieces(9 * 1024 * KIB)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        Buckets(Transport(), server.url).write(
+            BUCKET, "large", broken, Deadline(60), chunk_bytes=CHUNK
+        )
+    assert caught.value is error
+    assert server.names(BUCKET) == []
+
+
+def test_the_wait_that_cloud_storage_asks_for_is_handed_on(server: StrictBuckets) -> None:
+    server.failures, server.retry_after = [429], "300"
+    with pytest.raises(RetryableError) as caught:
+        Buckets(Transport(), server.url).create(BUCKET, "small", b"x", Deadline(60))
+    assert (caught.value.reason, caught.value.retry_after_s) == ("rate_limited", 300)
+    assert server.requests == {"create": 1}
 
 
 @pytest.mark.parametrize(
-    "plan", [["", "lose", "forget"], ["none"] * 9, ["drop", "503", "503", "503", "503", "503"]]
+    ("status", "reason"),
+    [(400, "rejected"), (401, "unauthorized"), (403, "unauthorized"), (503, "unavailable")],
 )
-def test_what_cannot_be_continued_is_another_delivery_s_work(
-    server: Server, plan: list[str]
+def test_a_refusal_has_a_reason_and_nothing_of_the_server_s_text(
+    server: StrictBuckets, status: int, reason: str
 ) -> None:
-    server.plan = plan
-    with pytest.raises(RetryableError):
-        write(server, SIZE)
-    assert not server.objects
+    server.failures = [status] * 4
+    with pytest.raises((PermanentError, RetryableError)) as caught:
+        Buckets(Transport(), server.url).stat(ObjectRef(BUCKET, "Doe"), Deadline(60))
+    assert str(caught.value) == reason
+    assert "Doe" not in getattr(caught.value, "detail", "")
 
 
-def test_another_object_may_have_come_first(server: Server) -> None:
-    server.match_at_end = False
-    with pytest.raises(PreconditionFailedError):
-        write(server, SIZE)
+def test_a_copy_keeps_what_its_source_is(server: StrictBuckets) -> None:
+    described = {"contentType": "image/jpeg", "contentEncoding": "gzip", "cacheControl": "no-store"}
+    source = server.put(BUCKET, "a", b"bytes", metadata={"k": "v"}, more=described)
+    ref = ObjectRef(BUCKET, "a", source.generation)
+    copied = Buckets(Transport(), server.url).copy(ref, BUCKET, "b", Deadline(60))
+    assert (copied.size, copied.metadata, copied.content_type) == (5, {"k": "v"}, "image/jpeg")
+    assert server.buckets[BUCKET]["b"].more == described
 
 
-def test_other_bytes_than_were_sent_are_deleted(server: Server) -> None:
-    server.plan = ["spoil"]
-    with pytest.raises(RetryableError):
-        write(server, SIZE)
-    assert server.deleted == ["large"]
+def test_a_source_that_was_overwritten_is_not_copied_joined_or_deleted(
+    server: StrictBuckets,
+) -> None:
+    old = ObjectRef(BUCKET, "a", server.put(BUCKET, "a", b"old").generation)
+    server.put(BUCKET, "a", b"new")
+    buckets = Buckets(Transport(), server.url)
+    with pytest.raises(SupersededError):
+        buckets.copy(old, BUCKET, "b", Deadline(60))
+    with pytest.raises(SupersededError):
+        buckets.compose(BUCKET, "b", [old], Deadline(60))
+    buckets.delete(old, Deadline(60))
+    assert server.names(BUCKET) == ["a"]
 
 
-def test_a_source_that_breaks_leaves_no_object(server: Server) -> None:
-    def broken() -> Iterator[bytes]:
-        yield from pieces(9 * 1024 * KIB)
-        raise RetryableError("unavailable")
-
-    with pytest.raises(RetryableError):
-        Buckets(Transport(), server.url).write(
-            BUCKET, "large", broken(), Deadline(60), chunk_bytes=CHUNK
-        )
-    assert not server.objects
+def test_no_request_is_sent_that_was_not_asked_for(server: StrictBuckets) -> None:
+    buckets = Buckets(Transport(), server.url)
+    stored = buckets.create(BUCKET, "a", b"x", Deadline(60))
+    buckets.stat(stored.ref, Deadline(60))
+    assert [found.ref for found in buckets.list(BUCKET, "", Deadline(60))] == [stored.ref]
+    assert server.requests == {"create": 1, "stat": 1, "list": 1}
 
 
 @pytest.fixture(scope="module")

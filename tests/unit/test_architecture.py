@@ -18,9 +18,15 @@ HANDLERS = {"store", "delete", "export", "search"}
 
 # An outside library, and the modules below functions/ that may import it.
 HOMES: dict[str, set[str]] = {
-    "requests": {"common/clients/transport"},
+    "requests": {"common/clients/transport", "common/clients/storage_library"},
     "urllib3": {"common/clients/transport"},
-    "google.auth": {"common/clients/credentials", "search/callers"},
+    "google.auth": {
+        "common/clients/credentials",
+        "common/clients/storage_library",
+        "search/callers",
+    },
+    "google.cloud.storage": {"common/clients/storage_library"},
+    "google.api_core": {"common/clients/storage_library"},
     "google_crc32c": {"common/checksum"},
     "python_multipart": {"common/dicom/multipart"},
     "flask": {"common/events/runtime", "search/handler"},

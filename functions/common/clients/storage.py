@@ -1,42 +1,68 @@
-"""The client of Cloud Storage: its JSON API over the shared transport.
+"""The client of Cloud Storage: google-cloud-storage over the shared transport.
 
-The google-cloud-storage package would cost every cold start 0.3 s and an invocation its own retry
-and time-out rules beside ours; the six calls that are needed are small.
+The library builds the requests and reads the answers. The transport sends them: one pool of
+connections, one retry loop that ends with the deadline, one way to turn a failure into a reason.
+An object is read by one streamed GET, since the library has no reading that streams.
+
+The library is imported and its client made at the first call that needs it, in the worker. Reading
+an object needs neither.
 """
 
-import json
-import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Final
-from urllib.parse import quote
 
 import requests
 
 from functions.common.checksum import crc32c_text
-from functions.common.clients.transport import Request, Transport, drain, read_all
-from functions.common.clients.upload import CHUNK_BYTES, Pieces, Resumable
+from functions.common.clients.storage_library import (
+    MissingError,
+    PreconditionFailedError,
+    SessionLostError,
+    Stream,
+    bucket_needed,
+    call,
+    new_client,
+    rejected,
+    translated,
+    upload,
+)
+from functions.common.clients.transport import Request, Transport, drain
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef
 
+__all__ = ["Buckets", "PreconditionFailedError", "StoredObject"]
+
 ENDPOINT: Final = "https://storage.googleapis.com"
-ONE_SHOT_BYTES: Final = 8 * 1024 * 1024
-_JSON_LIMIT_BYTES: Final = 16 * 1024 * 1024
+CHUNK_BYTES: Final = 32 * 1024 * 1024  # of a resumable upload; a multiple of 256 KiB
+ONE_SHOT_BYTES: Final = 8 * 1024 * 1024  # the library sends up to this in one request
 _LIST_PAGE: Final = 1000
 _COMPOSE_MAX: Final = 32  # sources of one compose call
+_UPLOADS: Final = 3  # of one object, where the source can be read again
+# A rewrite with a body takes the metadata from it alone, so all that is to be kept is named.
+_KEPT_BY_COPY: Final = (
+    "content_type",
+    "content_encoding",
+    "content_disposition",
+    "content_language",
+    "cache_control",
+    "custom_time",
+    "metadata",
+)
 
-
-class PreconditionFailedError(Exception):
-    """The object is not at the generation that the call was made for (or exists, where it should
-    not)."""
+# What is uploaded: a stream, or a function that begins to read it anew for each attempt.
+Data = Iterable[bytes] | Callable[[], Iterable[bytes]]
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing or an upload says of an object; `crc32c` is base64 of the big-endian
-    checksum."""
+    """What a listing or an upload reports of an object.
+
+    `crc32c` is base64 of the big-endian checksum; `updated` is RFC 3339 or empty.
+    """
 
     ref: ObjectRef
     size: int
@@ -45,30 +71,20 @@ class StoredObject:
     content_type: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, resource: Mapping[str, Any]) -> "StoredObject":
-        """From an object resource of the JSON API."""
-        return cls(
-            ObjectRef(resource["bucket"], resource["name"], int(resource["generation"])),
-            int(resource.get("size", 0)),
-            resource.get("crc32c", ""),
-            resource.get("updated", ""),
-            resource.get("contentType", ""),
-            resource.get("metadata") or {},
-        )
-
 
 class Buckets:
-    """Reads, writes, copies, lists and deletes objects.
+    """Reads, writes, copies, lists and deletes objects. Safe to share between threads.
 
     Args:
         transport: shared with the other clients.
-        endpoint: base URL, another one for an emulator.
+        endpoint: base URL: a regional or private endpoint, or an emulator (http).
     """
 
     def __init__(self, transport: Transport, endpoint: str = "") -> None:
         self._transport = transport
         self._endpoint = endpoint or ENDPOINT
+        self._emulated = self._endpoint.startswith("http://")
+        self._client: Any = None
 
     def open(
         self, ref: ObjectRef, deadline: Deadline, start: int = 0, end: int | None = None
@@ -77,6 +93,7 @@ class Buckets:
 
         Raises:
             SupersededError: there is no object of this name at this generation any more.
+            PermanentError: rejected, when Cloud Storage refuses the request.
             RetryableError: as Transport.send.
         """
         params = {"alt": "media"}
@@ -84,24 +101,29 @@ class Buckets:
             params["generation"] = str(ref.generation)
         headers = {}
         if start or end is not None:
-            headers["Range"] = f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"
-        response = self._transport.send(
-            Request("GET", self._object_url(ref), params, headers), deadline
-        )
+            last = "" if end is None else str(end - 1)
+            headers["Range"] = f"bytes={start}-{last}"
+        url = f"{self._endpoint}/storage/v1/b/{ref.bucket}/o/{ref.quoted}"
+        response = self._transport.send(Request("GET", url, params, headers), deadline)
         live = response.headers.get("x-goog-generation", "")
-        if response.status_code == 404 or (ref.generation and live and live != str(ref.generation)):
+        is_other = bool(ref.generation and live and live != str(ref.generation))
+        if response.status_code == 404 or is_other:
             drain(response)
             raise SupersededError
-        return self._good(response, 200, 206)
+        if response.status_code not in (200, 206):
+            drain(response)
+            raise rejected(response.status_code)
+        return response
 
     def stat(self, ref: ObjectRef, deadline: Deadline) -> StoredObject | None:
-        """What the object is, or None when there is none (at that generation)."""
-        params = {"generation": str(ref.generation)} if ref.generation else {}
-        response = self._transport.send(Request("GET", self._object_url(ref), params), deadline)
-        if response.status_code == 404:
-            drain(response)
-            return None
-        return StoredObject.of(self._json(self._good(response, 200), deadline))
+        """What the object is, or None when there is none (at that generation).
+
+        Raises:
+            PermanentError: rejected, when Cloud Storage refuses the request.
+            RetryableError: as Transport.send.
+        """
+        blob = self._found(ref, deadline)
+        return None if blob is None else _stored(blob)
 
     def create(
         self,
@@ -117,33 +139,72 @@ class Buckets:
         """Write a small object in one request, checksum included.
 
         Args:
-            data: whole, or in pieces that belong together.
+            data: whole, or in pieces that belong together; at most ONE_SHOT_BYTES.
             if_generation_match: 0: only when there is none; None: whatever is there.
 
         Raises:
             PreconditionFailedError: the object is not at that generation.
-            PermanentError: not_found, when there is no such bucket.
-            RetryableError: as Transport.send.
+            PermanentError: not_found, when there is no such bucket; rejected.
+            RetryableError: as Transport.send; unavailable also when the checksum of what arrived
+                is not that of what was sent.
         """
-        pieces = [data] if isinstance(data, bytes) else data
-        checksum = crc32c_text(pieces)
-        resource = {
-            "name": name,
-            "contentType": content_type,
-            "crc32c": checksum,
-            "metadata": dict(metadata or {}),
-        }
-        boundary = secrets.token_hex(16)
-        head = (
-            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(resource)}"
-            f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\n\r\n"
-        )
-        body = Pieces([head.encode(), *pieces, f"\r\n--{boundary}--\r\n".encode()])
-        params = {"uploadType": "multipart", **_only_at(if_generation_match)}
-        headers = {"Content-Type": f"multipart/related; boundary={boundary}"}
-        request = Request("POST", self._upload_url(bucket), params, headers, lambda: body)
-        response = self._transport.send(request, deadline)
-        return self._verified(self._good(response, 200), checksum, deadline)
+        content = data if isinstance(data, bytes) else b"".join(data)
+        blob = self._new_blob(bucket, name, content_type, metadata)
+        blob.crc32c = crc32c_text([content])  # checked by the service before it keeps the object
+        with bucket_needed():
+            call(
+                blob.upload_from_file,
+                io.BytesIO(content),
+                size=len(content),
+                if_generation_match=if_generation_match,
+                checksum=None,
+                deadline=deadline,
+            )
+        return self._verified(blob, crc32c_text([content]), deadline)
+
+    def write(
+        self,
+        bucket: str,
+        name: str,
+        data: Data,
+        deadline: Deadline,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        if_generation_match: int | None = 0,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> StoredObject:
+        """Write a stream of any length: one request when it is small, else resumable in chunks.
+
+        Args:
+            data: a function that begins to read anew lets an upload whose session is lost begin
+                anew too.
+            chunk_bytes: kept in memory; a multiple of 256 KiB.
+
+        Raises:
+            PreconditionFailedError, PermanentError, RetryableError: as create; unavailable also
+                when the upload session is lost.
+        """
+        attempts = _UPLOADS if callable(data) else 1
+        for _ in range(attempts):
+            stream = Stream(data() if callable(data) else data)
+            small = stream.whole(ONE_SHOT_BYTES)
+            if small is not None:
+                return self.create(
+                    bucket,
+                    name,
+                    small,
+                    deadline,
+                    content_type=content_type,
+                    metadata=metadata,
+                    if_generation_match=if_generation_match,
+                )
+            blob = self._new_blob(bucket, name, content_type, metadata)
+            blob.chunk_size = chunk_bytes
+            with contextlib.suppress(SessionLostError):
+                upload(blob, stream, if_generation_match, deadline)
+                return self._verified(blob, stream.checksum.text, deadline)
+        raise RetryableError("unavailable")
 
     def copy(
         self,
@@ -162,49 +223,50 @@ class Buckets:
         Raises:
             PreconditionFailedError: what is there is not at that generation.
             SupersededError: the source is gone or was overwritten.
-            PermanentError: not_found, when there is no such bucket.
+            PermanentError: not_found, when there is no such bucket; rejected.
             RetryableError: as Transport.send.
         """
-        self._check_emulated(source, deadline)
-        if (
-            if_generation_match == 0
-            and self._endpoint != ENDPOINT
-            and self.stat(ObjectRef(bucket, name), deadline)
-        ):
-            raise PreconditionFailedError  # emulators ignore it on a copy
-        url = f"{self._object_url(source)}/rewriteTo/b/{bucket}/o/{quote(name, safe='')}"
-        params = {"sourceGeneration": str(source.generation)} if source.generation else {}
-        params |= _only_at(if_generation_match)
+        found = self._found(source, deadline)
+        if found is None:
+            raise SupersededError
+        check_first = self._emulated and if_generation_match == 0  # emulators ignore it on a copy
+        if check_first and self.stat(ObjectRef(bucket, name), deadline) is not None:
+            raise PreconditionFailedError
+        made = self._blob(ObjectRef(bucket, name))
+        for attribute in _KEPT_BY_COPY:
+            value = getattr(found, attribute)
+            if value is not None:
+                setattr(made, attribute, value)
+        token = None
         while True:
-            headers = {"Content-Type": "application/json"}
-            response = self._transport.send(Request("POST", url, params, headers, b""), deadline)
-            if response.status_code == 404:
-                drain(response)
+            try:
+                token, _, _ = call(
+                    made.rewrite,
+                    found,
+                    token=token,
+                    if_generation_match=if_generation_match,
+                    deadline=deadline,
+                )
+            except MissingError:
                 if self.stat(source, deadline) is None:
-                    raise SupersededError
-                raise PermanentError("not_found", "the bucket does not exist")
-            answer = self._json(self._good(response, 200), deadline)
-            if answer.get("done"):
-                return StoredObject.of(answer["resource"])
-            params["rewriteToken"] = answer["rewriteToken"]
+                    raise SupersededError from None
+                raise PermanentError("not_found", "the bucket does not exist") from None
+            if token is None:
+                return _stored(made)
 
     def delete(self, ref: ObjectRef, deadline: Deadline) -> None:
         """Delete the object if it is still at this generation; one that is gone is as good as
         deleted.
 
         Raises:
+            PermanentError: rejected, when Cloud Storage refuses the request.
             RetryableError: as Transport.send.
         """
-        try:
-            self._check_emulated(ref, deadline)
-        except SupersededError:
-            return
-        params = {"ifGenerationMatch": str(ref.generation)} if ref.generation else {}
-        response = self._transport.send(Request("DELETE", self._object_url(ref), params), deadline)
-        if response.status_code in (404, 412):
-            drain(response)
-            return
-        drain(self._good(response, 200, 204))
+        if self._emulated and ref.generation and self._found(ref, deadline) is None:
+            return  # emulators ignore the precondition of a delete
+        blob = self._blob(ObjectRef(ref.bucket, ref.name))
+        with contextlib.suppress(MissingError, PreconditionFailedError):
+            call(blob.delete, if_generation_match=ref.generation or None, deadline=deadline)
 
     def list(
         self, bucket: str, prefix: str, deadline: Deadline, *, start: str = ""
@@ -213,65 +275,24 @@ class Buckets:
         at a time.
 
         Raises:
-            PermanentError: not_found, when there is no such bucket.
+            PermanentError: not_found, when there is no such bucket; rejected.
             RetryableError: as Transport.send.
         """
-        params = {"prefix": prefix, "maxResults": str(_LIST_PAGE)}
-        if start:
-            params["startOffset"] = start
+        blobs = call(
+            self._library().list_blobs,
+            bucket,
+            prefix=prefix,
+            start_offset=start or None,
+            page_size=_LIST_PAGE,
+            deadline=deadline,
+        )
+        pages = blobs.pages
         while True:
-            request = Request("GET", f"{self._endpoint}/storage/v1/b/{bucket}/o", params)
-            answer = self._json(self._good(self._transport.send(request, deadline), 200), deadline)
-            for item in answer.get("items", ()):
-                yield StoredObject.of(item)
-            if not answer.get("nextPageToken"):
+            with bucket_needed(), translated():
+                page = next(pages, None)
+            if page is None:
                 return
-            params["pageToken"] = answer["nextPageToken"]
-
-    def write(
-        self,
-        bucket: str,
-        name: str,
-        data: Iterable[bytes],
-        deadline: Deadline,
-        *,
-        content_type: str = "application/octet-stream",
-        metadata: Mapping[str, str] | None = None,
-        if_generation_match: int | None = 0,
-        chunk_bytes: int = CHUNK_BYTES,
-    ) -> StoredObject:
-        """Write a stream of any length: one request when it is small, else resumable in chunks.
-
-        Args:
-            chunk_bytes: kept in memory; a multiple of 256 KiB.
-
-        Raises:
-            PreconditionFailedError, PermanentError, RetryableError: as create;
-                RetryableError("unavailable") also when the checksum of what arrived is not that of
-                what was sent.
-        """
-        head: list[bytes] = []
-        stream, size = iter(data), 0
-        for piece in stream:
-            head.append(piece)
-            size += len(piece)
-            if size > ONE_SHOT_BYTES:
-                break
-        else:
-            return self.create(
-                bucket,
-                name,
-                head,
-                deadline,
-                content_type=content_type,
-                metadata=metadata,
-                if_generation_match=if_generation_match,
-            )
-        resource = {"name": name, "contentType": content_type, "metadata": dict(metadata or {})}
-        url = self._begin_upload(bucket, resource, if_generation_match, deadline)
-        upload = Resumable(self._transport, url, deadline, chunk_bytes)
-        response = upload.send(chain(_taken(head), stream))
-        return self._verified(self._good(response, 200, 201), upload.checksum.text, deadline)
+            yield from map(_stored, page)
 
     def compose(
         self,
@@ -289,93 +310,61 @@ class Buckets:
         Raises:
             ValueError: more than 32 sources.
             SupersededError: a source is gone.
+            PermanentError: rejected, when Cloud Storage refuses the request.
             RetryableError: as Transport.send.
         """
         if not 0 < len(sources) <= _COMPOSE_MAX:
             raise ValueError(f"composing takes 1 to {_COMPOSE_MAX} objects")
-        parts = [
-            {"name": s.name, **({"generation": str(s.generation)} if s.generation else {})}
-            for s in sources
-        ]
-        destination = {"contentType": content_type, "metadata": dict(metadata or {})}
-        body = json.dumps({"sourceObjects": parts, "destination": destination}).encode()
-        url = f"{self._object_url(ObjectRef(bucket, name))}/compose"
-        request = Request("POST", url, None, {"Content-Type": "application/json"}, body)
-        response = self._transport.send(request, deadline)
-        if response.status_code == 404:
-            drain(response)
-            raise SupersededError
-        return StoredObject.of(self._json(self._good(response, 200), deadline))
+        blob = self._new_blob(bucket, name, content_type, metadata)
+        parts = [self._blob(source) for source in sources]
+        try:
+            call(blob.compose, parts, deadline=deadline)
+        except MissingError:
+            raise SupersededError from None
+        return _stored(blob)
 
-    def _begin_upload(
-        self,
-        bucket: str,
-        resource: Mapping[str, Any],
-        if_generation_match: int | None,
-        deadline: Deadline,
-    ) -> str:
-        params = {
-            "uploadType": "resumable",
-            "name": str(resource["name"]),
-            **_only_at(if_generation_match),
-        }
-        headers = {
-            "Content-Type": "application/json",
-            "X-Upload-Content-Type": str(resource["contentType"]),
-        }
-        request = Request(
-            "POST", self._upload_url(bucket), params, headers, json.dumps(resource).encode()
-        )
-        response = self._good(self._transport.send(request, deadline), 200, 201)
-        drain(response)
-        return response.headers["Location"]
+    def _found(self, ref: ObjectRef, deadline: Deadline) -> Any:
+        """The library's blob with what the service reports of it; None when there is none."""
+        blob = self._blob(ref)
+        try:
+            call(blob.reload, deadline=deadline)
+        except MissingError:
+            return None
+        return blob
 
-    def _verified(
-        self, response: requests.Response, checksum: str, deadline: Deadline
-    ) -> StoredObject:
+    def _verified(self, blob: Any, checksum: str, deadline: Deadline) -> StoredObject:
         """The object, if it holds what was sent; else it is deleted."""
-        stored = StoredObject.of(self._json(response, deadline))
+        stored = _stored(blob)
         if stored.crc32c != checksum:
             self.delete(stored.ref, deadline)
             raise RetryableError("unavailable")
         return stored
 
-    def _check_emulated(self, ref: ObjectRef, deadline: Deadline) -> None:
-        """Emulators ignore a generation on copy and delete, and would take a newer object for this
-        one: ask first."""
-        if self._endpoint != ENDPOINT and ref.generation and self.stat(ref, deadline) is None:
-            raise SupersededError
+    def _blob(self, ref: ObjectRef) -> Any:
+        bucket = self._library().bucket(ref.bucket)
+        return bucket.blob(ref.name, generation=ref.generation or None)
 
-    def _object_url(self, ref: ObjectRef) -> str:
-        return f"{self._endpoint}/storage/v1/b/{ref.bucket}/o/{ref.quoted}"
+    def _new_blob(
+        self, bucket: str, name: str, content_type: str, metadata: Mapping[str, str] | None
+    ) -> Any:
+        blob = self._blob(ObjectRef(bucket, name))
+        blob.content_type = content_type
+        blob.metadata = dict(metadata or {})
+        return blob
 
-    def _upload_url(self, bucket: str) -> str:
-        return f"{self._endpoint}/upload/storage/v1/b/{bucket}/o"
-
-    def _good(self, response: requests.Response, *expected: int) -> requests.Response:
-        if response.status_code in expected:
-            return response
-        drain(response)
-        if response.status_code == 412:
-            raise PreconditionFailedError
-        if response.status_code == 404:
-            raise PermanentError("not_found", "the bucket does not exist")
-        raise PermanentError("rejected", f"Cloud Storage answered {response.status_code}")
-
-    def _json(self, response: requests.Response, deadline: Deadline) -> dict[str, Any]:
-        with response:
-            answer = json.loads(read_all(response, deadline, _JSON_LIMIT_BYTES))
-        if not isinstance(answer, dict):
-            raise RetryableError("unavailable")
-        return answer
+    def _library(self) -> Any:
+        """The library's client. Two threads may make one each at the first call; either serves."""
+        if self._client is None:
+            self._client = new_client(self._transport, self._endpoint)
+        return self._client
 
 
-def _only_at(generation: int | None) -> dict[str, str]:
-    return {} if generation is None else {"ifGenerationMatch": str(generation)}
-
-
-def _taken(pieces: list[bytes]) -> Iterator[bytes]:
-    """The pieces, each let go of once it is taken."""
-    pieces.reverse()
-    while pieces:
-        yield pieces.pop()
+def _stored(blob: Any) -> StoredObject:
+    return StoredObject(
+        ref=ObjectRef(blob.bucket.name, blob.name, blob.generation or 0),
+        size=blob.size or 0,
+        crc32c=blob.crc32c or "",
+        updated=blob.updated.isoformat() if blob.updated else "",
+        content_type=blob.content_type or "",
+        metadata=blob.metadata or {},
+    )

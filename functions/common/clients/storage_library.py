@@ -1,0 +1,192 @@
+"""How google-cloud-storage is called here: over the shared transport, without retries of its own,
+and with its errors made ours."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+import requests
+
+from functions.common.checksum import Checksum
+from functions.common.clients.transport import Request, Transport, read_all
+from functions.common.deadline import Deadline
+from functions.common.errors import PermanentError, RetryableError
+
+_ANSWER_LIMIT_BYTES: Final = 16 * 1024 * 1024
+# Statuses of an upload session that is lost: an incomplete 308, and a session that is gone.
+_SESSION_LOST: Final = (308, 404, 410)
+
+T = TypeVar("T")
+
+
+class PreconditionFailedError(Exception):
+    """The object is not at the generation that the call was made for (or exists, where it should
+    not)."""
+
+
+class MissingError(Exception):
+    """The object, or its bucket, is not there."""
+
+
+class SessionLostError(Exception):
+    """A resumable upload can only begin anew."""
+
+
+def new_client(transport: Transport, endpoint: str) -> Any:
+    """A google.cloud.storage.Client that sends through the transport."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return storage.Client(
+        project="none",  # only needed to create or list buckets
+        credentials=anonymous,  # the transport adds the real ones
+        _http=_Http(transport),
+        client_options={"api_endpoint": endpoint},
+    )
+
+
+class _Http:
+    """What the library takes for its HTTP session: requests go through the transport.
+
+    The library passes the `timeout` of a call on as it is; here it is the deadline.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Any = None,
+    ) -> requests.Response:
+        """Send a request and read its answer, as requests.Session.request does."""
+        body = data.encode() if isinstance(data, str) else data or None
+        plain = {**(headers or {}), "Accept-Encoding": "identity"}
+        with self._transport.send(Request(method, url, None, plain, body), timeout) as response:
+            response._content = read_all(response, timeout, _ANSWER_LIMIT_BYTES)
+        if response.request is not None:
+            response.request.body = None  # a chunk that was sent is not kept with its answer
+        return response
+
+
+class Stream:
+    """An iterable of bytes as the file that the library uploads from. Memory: one chunk."""
+
+    def __init__(self, data: Iterable[bytes]) -> None:
+        self._pieces = iter(data)
+        self._head: list[bytes] = []
+        self._left = memoryview(b"")
+        self._at = 0
+        self.checksum = Checksum()  # of all that was read
+        self.source_failed = False
+
+    def whole(self, limit_bytes: int) -> bytes | None:
+        """All of it when that is no more than the limit; else None, and nothing is lost."""
+        size = 0
+        for piece in self._pieces:
+            self._head.append(piece)
+            size += len(piece)
+            if size > limit_bytes:
+                self._head.reverse()
+                return None
+        return b"".join(self._head)
+
+    def tell(self) -> int:
+        """How many bytes were read."""
+        return self._at
+
+    def read(self, size: int) -> bytearray:
+        """The next bytes, fewer only at the end."""
+        chunk, filled = bytearray(size), 0
+        while filled < size and self._fill():
+            taken = self._left[: size - filled]
+            chunk[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            self._left = self._left[len(taken) :]
+        del chunk[filled:]
+        self._at += filled
+        return chunk
+
+    def _fill(self) -> bool:
+        """Whether there are bytes left to read."""
+        while not self._left:
+            self.source_failed = True  # unless the next line returns
+            piece = self._head.pop() if self._head else next(self._pieces, None)
+            self.source_failed = False
+            if piece is None:
+                return False
+            self.checksum.add(piece)
+            self._left = memoryview(piece)
+        return True
+
+
+def call(function: Callable[..., T], *args: Any, deadline: Deadline, **options: Any) -> T:
+    """One call of the library, without its own retries."""
+    with translated():
+        return function(*args, timeout=deadline, retry=None, **options)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """The library's errors become ours. Their text, which holds names and what the server wrote,
+    goes no further."""
+    from google.api_core import exceptions
+
+    try:
+        yield
+    except exceptions.NotFound:
+        raise MissingError from None
+    except exceptions.PreconditionFailed:
+        raise PreconditionFailedError from None
+    except exceptions.GoogleAPICallError as error:
+        raise rejected(error.code) from None
+    except requests.exceptions.InvalidJSONError:
+        raise RetryableError("unavailable") from None
+
+
+def upload(blob: Any, stream: Stream, if_generation_match: int | None, deadline: Deadline) -> None:
+    """A resumable upload.
+
+    Raises:
+        SessionLostError: the service lost the session, or bytes that it had; the library raises
+            ValueError for the latter, or an incomplete 308.
+    """
+    from google.api_core import exceptions
+
+    def send(**options: Any) -> None:
+        try:
+            blob.upload_from_file(stream, checksum=None, **options)
+        except ValueError:
+            if stream.source_failed:
+                raise
+            raise SessionLostError from None
+        except exceptions.GoogleAPICallError as error:
+            in_session = error.response is not None and error.response.request.method == "PUT"
+            if in_session and error.code in _SESSION_LOST:
+                raise SessionLostError from None
+            raise
+
+    with bucket_needed():
+        call(send, if_generation_match=if_generation_match, deadline=deadline)
+
+
+@contextlib.contextmanager
+def bucket_needed() -> Iterator[None]:
+    """What is missing in this block is the bucket.
+
+    Raises:
+        PermanentError: not_found.
+    """
+    try:
+        yield
+    except MissingError:
+        raise PermanentError("not_found", "the bucket does not exist") from None
+
+
+def rejected(status: int | None) -> PermanentError:
+    """The error of a refusal that another try cannot change."""
+    return PermanentError("rejected", f"Cloud Storage answered {status}")

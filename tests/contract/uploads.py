@@ -1,0 +1,80 @@
+"""Resumable uploads as Cloud Storage takes them, and as it loses them when told to.
+
+https://cloud.google.com/storage/docs/performing-resumable-uploads: a 308 tells in `Range` how much
+is there, without `Range` nothing is; bytes that are there already are ignored when they are sent
+again; a session that is gone answers 404 or 410.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+KIB = 1024
+
+
+@dataclass
+class Upload:
+    """One session."""
+
+    bucket: str
+    resource: dict[str, Any]
+    query: dict[str, str]
+    data: bytearray = field(default_factory=bytearray)
+
+
+@dataclass
+class Reply:
+    """The answer to a chunk; status 0: the connection breaks, 200: the upload is complete."""
+
+    status: int
+    upload: Upload
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Uploads:
+    """The sessions. `plan` says what happens to each chunk, in turn; when it is spent all go well.
+
+    lose: it is taken, but the connection breaks instead of an answer
+    drop: the connection breaks and nothing is taken
+    half: 256 KiB of it are taken
+    none: nothing is taken, and the 308 has no Range
+    gone, 404: the session does not exist any more (410, 404)
+    503, 429: nothing is taken; the 429 has a Retry-After
+    spoil: other bytes are taken than were sent
+    """
+
+    def __init__(self) -> None:
+        self.plan: list[str] = []
+        self.ranges: list[str] = []
+        self._sessions: list[Upload] = []
+
+    def begin(self, bucket: str, resource: dict[str, Any], query: dict[str, str]) -> int:
+        """A new session; its number."""
+        self._sessions.append(Upload(bucket, resource, query))
+        return len(self._sessions) - 1
+
+    def take(self, session: str, content_range: str, data: bytes) -> Reply:
+        """One chunk, or with no data the question how much is there."""
+        upload = self._sessions[int(session)]
+        self.ranges.append(content_range)
+        found = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", content_range)
+        assert found
+        act = self.plan.pop(0) if self.plan else ""
+        statuses = {"gone": 410, "404": 404, "503": 503, "429": 429, "drop": 0}
+        if act in statuses:
+            return Reply(statuses[act], upload, {"Retry-After": "1"} if act == "429" else {})
+        if found[1] is not None and act != "none":
+            start = int(found[1])
+            assert start <= len(upload.data), "a gap"
+            assert int(found[2]) - start + 1 == len(data)
+            if act == "half":
+                data = data[: 256 * KIB]
+            if act == "spoil":
+                data = bytes(len(data))
+            upload.data += data[len(upload.data) - start :]
+        if act == "lose":
+            return Reply(0, upload)
+        if found[3] == str(len(upload.data)):
+            return Reply(200, upload)
+        there = {"Range": f"bytes=0-{len(upload.data) - 1}"} if upload.data else {}
+        return Reply(308, upload, {} if act == "none" else there)
