@@ -12,7 +12,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from infra.local.dicomstore import pixels
+from infra.local.dicomstore import decode, rendered, transcode
 from tests.dicomstore.kit import BUNDLED, ELE, Client, dicom, gradient, image, part10, parts_of
 
 ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
@@ -319,9 +319,9 @@ def test_5_3_a_bad_viewport_is_400(store: Client, viewport: str) -> None:
 def test_5_3_and_9_a_viewport_of_too_large_a_frame_is_400(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pixels.MAX_VIEWED == 50 << 20
+    assert rendered.MAX_VIEWED == 50 << 20
     store.stored(part10(image(gradient())))
-    monkeypatch.setattr(pixels, "MAX_VIEWED", 16 * 24 - 1)
+    monkeypatch.setattr(rendered, "MAX_VIEWED", 16 * 24 - 1)
     assert store.get(ONE + "/rendered", viewport="12,8").status_code == 400
     assert store.get(ONE + "/rendered").status_code == 200
 
@@ -422,27 +422,50 @@ def test_5_6_pixels_that_do_not_decode_are_406_wherever_they_are_asked_for(store
     assert store.get(path, "application/dicom").status_code == 406
 
 
-@pytest.mark.parametrize("limit", ["MAX_FILE", "MAX_FRAME"])
-def test_5_6_and_9_too_large_a_file_or_frame_is_not_transcoded(
-    store: Client, monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
-    assert (pixels.MAX_FILE, pixels.MAX_FRAME) == (1 << 30, 150 << 20)
-    file = part10(image(gradient(64, 64)))
+RLE_FRAMES = f'multipart/related; type="image/dicom-rle"; transfer-syntax={RLE}'
+TRANSCODED = (
+    ("/frames/1", RLE_FRAMES),
+    ("", f"application/dicom; transfer-syntax={IMPLICIT}"),
+)
+
+
+def limited(store: Client, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> bytes:
+    """Store a file of 64 by 64 bytes of pixels, and make its size the limit."""
+    array = gradient(64, 64)
+    file = part10(image(array))
     store.stored(file)
-    rle = f'multipart/related; type="image/dicom-rle"; transfer-syntax={RLE}'
-    asked = [("/frames/1", rle), ("", f"application/dicom; transfer-syntax={IMPLICIT}")]
-    monkeypatch.setattr(
-        pixels, limit, 64 * 64 + (len(file) - 64 * 64 if limit == "MAX_FILE" else 0)
-    )
-    assert [store.get(ONE + path, accept).status_code for path, accept in asked] == [200, 200], (
-        "at the limit"
-    )
-    monkeypatch.setattr(pixels, limit, getattr(pixels, limit) - 1)
-    assert [store.get(ONE + path, accept).status_code for path, accept in asked] == [406, 406]
+    sizes = {"MAX_FILE": len(file), "MAX_FRAME": array.nbytes}
+    monkeypatch.setattr(module, name, sizes[name])
+    return file
+
+
+LIMITS = [(transcode, "MAX_FILE"), (decode, "MAX_FRAME")]
+
+
+def test_9_the_limits_of_transcoding_are_the_documented_ones() -> None:
+    assert (transcode.MAX_FILE, decode.MAX_FRAME) == (1 << 30, 150 << 20)
+
+
+@pytest.mark.parametrize(("module", "name"), LIMITS)
+def test_5_6_and_9_a_file_or_frame_at_the_limit_is_transcoded(
+    store: Client, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    limited(store, monkeypatch, module, name)
+    for path, accept in TRANSCODED:
+        assert store.get(ONE + path, accept).status_code == 200
+
+
+@pytest.mark.parametrize(("module", "name"), LIMITS)
+def test_5_6_and_9_too_large_a_file_or_frame_is_not_transcoded(
+    store: Client, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    file = limited(store, monkeypatch, module, name)
+    monkeypatch.setattr(module, name, getattr(module, name) - 1)
+    for path, accept in TRANSCODED:
+        assert store.get(ONE + path, accept).status_code == 406
+    # Nothing is transcoded here.
     for syntax in ("*", ELE):
-        assert store.get(ONE, f"application/dicom; transfer-syntax={syntax}").content == file, (
-            "nothing to transcode"
-        )
+        assert store.get(ONE, f"application/dicom; transfer-syntax={syntax}").content == file
     assert store.get(ONE + "/frames/1", OCTETS + ELE).status_code == 200
 
 

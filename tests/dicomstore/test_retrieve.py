@@ -96,7 +96,7 @@ def test_5_7_quality_values_and_wildcards(store: Client, accept: str, kind: str)
         'multipart/related; type="application/dicom; transfer-syntax=*"',  # the syntax inside the quoted type
         "application/dicom; transfer-syntax=1.2.3",
         "image/jpeg",
-        'multipart/related; type="image/png"',
+        'multipart/related; type="image/jp2"',
     ],
 )
 def test_5_7_what_cannot_be_answered_is_406_with_the_list_of_what_can(

@@ -1,11 +1,10 @@
 """The API's URLs: which request goes where (sheet section 1)."""
 
-import contextlib
 import errno
 import itertools
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +12,15 @@ import flask
 from werkzeug.exceptions import HTTPException
 
 from infra.local.callers import Callers, Guard
-from infra.local.dicomstore import choices, media, operations, pixels, search, stow, stow_json, wado
+from infra.local.dicomstore import choices, media, operations, search, stow, stow_json, wado
 from infra.local.dicomstore.faults import Faults
 from infra.local.dicomstore.index import Index, Instance, Uids
 from infra.local.dicomstore.media import ApiError, Media
 from infra.local.dicomstore.notify import Notifier
-from infra.local.dicomstore.resources import INSTANCE, SERIES, STUDY, WEB, Resources, dataset
+from infra.local.dicomstore.resources import Resources, dataset
+from infra.local.dicomstore.retrieve import Retrieve
 from infra.local.dicomstore.server import Server
+from infra.local.dicomstore.urls import INSTANCE, SERIES, STUDY, WEB
 
 DEFAULT_STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
 
@@ -59,6 +60,7 @@ class Store:
         for failure in (ApiError, HTTPException, OSError, sqlite3.OperationalError):
             self.app.register_error_handler(failure, answer_error)
         self.resources = Resources(self)
+        Retrieve(self)
         self._routes()
 
     def route(self, method: str, path: str, view: Callable[..., flask.Response]) -> None:
@@ -75,13 +77,7 @@ class Store:
         for path in (f"{STUDY}/series", f"{STUDY}/instances", f"{SERIES}/instances"):
             self.route("GET", path, self.search)
         for path in (STUDY, SERIES, INSTANCE):
-            self.route("GET", path, self.retrieve)
-            self.route("GET", path + "/metadata", self.metadata)
             self.route("DELETE", path, self.delete)
-        self.route("GET", INSTANCE + "/bulkdata/<path:path>", self.bulkdata)
-        self.route("GET", INSTANCE + "/frames/<frames>", self.frames)
-        self.route("GET", INSTANCE + "/rendered", self.rendered)
-        self.route("GET", INSTANCE + "/frames/<frames>/rendered", self.rendered)
 
     # --- what every request has ---
 
@@ -185,16 +181,19 @@ class Store:
             fault.get("seconds", 3600) if fault.get("kind") == "stale" else self.options.stale_s
         )
         found = search.run(self.index, place.store, query, stale_s)
-        if answer.part:
-            documents = search.as_xml(found, place.base)
-            if documents:
-                header, body = wado.multipart(
-                    ((answer.part, [text.encode()]) for text in documents), answer.part
-                )
-                return flask.Response(body, content_type=header)
-        elif text := search.as_json(found, place.base):
-            return flask.Response(text, content_type="application/dicom+json; charset=utf-8")
-        return flask.Response(status=choices.EMPTY_SEARCH, content_type="text/html")
+        first = next(found, None)
+        if first is None:
+            empty = flask.Response(status=choices.EMPTY_SEARCH)
+            del empty.headers["Content-Type"]
+            return empty
+        matches = itertools.chain([first], found)
+        if not answer.part:
+            body = search.as_json(matches, place.base)
+            return flask.Response(body, content_type="application/dicom+json; charset=utf-8")
+        documents = search.as_xml(matches, place.base)
+        parts = (wado.Part(answer.part, pieces) for pieces in documents)
+        header, body = wado.multipart(parts, answer.part)
+        return flask.Response(body, content_type=header)
 
     def instances(self, place: Place) -> list[Instance]:
         """Every instance under the resource. Raises ApiError 404 when there is none."""
@@ -205,107 +204,6 @@ class Store:
             )
             raise wado.missing(level)
         return found
-
-    def retrieve(self, **args: str) -> flask.Response:
-        """WADO-RS study, series, instance."""
-        place = self.place(args)
-        answer = self.accept(
-            wado.MULTIPART + wado.SINGLE if place.uids.instance else wado.MULTIPART
-        )
-        found = self.instances(place)
-        for one in found:
-            pixels.check_transcoding(one.syntax, one.size, answer.syntax)
-        parts = self.parts(found, answer.syntax)
-        first = next(
-            parts, None
-        )  # at once: what is gone or cannot be transcoded is found while a status is possible
-        if not first:
-            raise wado.missing("instance")
-        if answer.part:
-            kind, body = wado.multipart(itertools.chain([first], parts), answer.part, answer.syntax)
-            return flask.Response(body, content_type=kind)
-        length = (
-            {"Content-Length": str(found[0].size)}
-            if answer.syntax in ("*", found[0].syntax)
-            else {}
-        )
-        return flask.Response(first[1], content_type=first[0], headers=length)
-
-    def parts(self, found: list[Instance], wanted: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Instances in a transfer syntax, each with its content type; without those deleted in the
-        meantime."""
-        for one in found:
-            syntax = one.syntax if wanted == "*" else wanted
-            with contextlib.suppress(FileNotFoundError):
-                pieces = pixels.transcode(self.index.files / one.file, one.syntax, wanted)
-                yield f"application/dicom; transfer-syntax={syntax}", pieces
-
-    def frames(self, **args: str) -> flask.Response:
-        """WADO-RS frames."""
-        place = self.place(args)
-        answer = self.accept(pixels.FRAMES)
-        path = self.index.files / self.instances(place)[0].file
-        with wado.scanned(path) as file:
-            numbers = pixels.frame_numbers(args["frames"], file)
-            first = pixels.frame(path, file, numbers[0], answer)
-
-        def parts() -> Iterator[tuple[str, list[bytes]]]:
-            yield first[0], [first[1]]
-            for number in numbers[1:]:
-                with wado.scanned(path) as file:
-                    kind, data = pixels.frame(path, file, number, answer)
-                yield kind, [data]
-
-        header, body = wado.multipart(parts(), answer.part, answer.syntax)
-        return flask.Response(body, content_type=header)
-
-    def rendered(self, **args: str) -> flask.Response:
-        """WADO-RS rendered."""
-        place = self.place(args)
-        answer = self.accept(pixels.RENDERED)
-        path = self.index.files / self.instances(place)[0].file
-        frames = args.get("frames", str(choices.RENDERED_MULTI_FRAME))
-        with wado.scanned(path) as file:
-            numbers = pixels.frame_numbers(frames, file)
-        if len(numbers) > 1:
-            raise pixels.refuse("one frame can be rendered at a time")
-        data = pixels.rendered(
-            path, numbers[0], answer.type, flask.request.args.get("viewport", "")
-        )
-        return flask.Response(data, content_type=answer.type)
-
-    def metadata(self, **args: str) -> flask.Response:
-        """WADO-RS metadata."""
-        place = self.place(args)
-        answer = self.accept(wado.METADATA)
-        found = self.instances(place)
-        if answer.part:
-            header, body = wado.multipart(
-                wado.metadata_xml(self.index, found, place.base), answer.part
-            )
-            return flask.Response(body, content_type=header)
-        text = wado.metadata_json(self.index, found, place.base)
-        return flask.Response(text, content_type="application/dicom+json; charset=utf-8")
-
-    def bulkdata(self, **args: str) -> flask.Response:
-        """WADO-RS bulk data."""
-        place = self.place(args)
-        answer = self.accept(wado.BULKDATA)
-        path = self.index.files / self.instances(place)[0].file
-
-        def pieces() -> Iterator[bytes]:
-            with wado.scanned(path) as file:
-                yield from wado.bulk_pieces(file, wado.bulk_element(file, args["path"]))
-
-        with wado.scanned(path) as file:
-            wado.bulk_element(
-                file, args["path"]
-            )  # missing: say so while the status can still be chosen
-        if answer.part:
-            kind = f"{answer.part}; transfer-syntax={answer.syntax}"
-            header, body = wado.multipart([(kind, pieces())], answer.part, answer.syntax)
-            return flask.Response(body, content_type=header)
-        return flask.Response(pieces(), content_type=str(answer))
 
     def delete(self, **args: str) -> flask.Response:
         """DELETE: an instance at once, a study or series as an operation."""

@@ -46,6 +46,10 @@ class ApiError(Exception):
         return json.dumps(shape, ensure_ascii=False), "application/json; charset=UTF-8"
 
 
+class MissingError(ApiError):
+    """What was asked for is not there, or not any more."""
+
+
 class Media(NamedTuple):
     """A media type with the parameters that matter here."""
 

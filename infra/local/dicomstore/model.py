@@ -1,4 +1,4 @@
-"""A data set as DICOM JSON attributes (PS3.18 annex F), and the same as XML (PS3.19 annex A).
+"""A data set as DICOM JSON attributes (PS3.18 annex F).
 
 A data set is kept as sorted lines, one attribute each: `"00080060":{"vr":"CS","Value":["CT"]}`. An
 answer is made of lines picked and joined, never of parsed JSON. In a kept line a BulkDataURI is a
@@ -7,14 +7,11 @@ path such as `7FE00010`; `absolute` puts the instance's URL before it when it le
 
 import base64
 import json
-import re
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.datadict import keyword_for_tag
 
 from infra.local.dicomstore.scan import PIXEL_DATA, Element, Elements, File
 
@@ -41,9 +38,6 @@ WORDS = {
 }
 IN_CHARACTER_SET = frozenset(("SH", "LO", "ST", "LT", "UC", "UT", "PN"))
 ONE_VALUE = frozenset(("ST", "LT", "UT", "UR"))
-NOT_XML = re.compile(
-    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]"
-)  # XML 1.0, 2.2; a form feed may be in a text
 NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
@@ -208,52 +202,3 @@ def join(found: Iterable[str], instance_url: str = "") -> str:
         if instance_url
         else text
     )
-
-
-def to_xml(dataset: dict[str, Any]) -> str:
-    """A DICOM JSON object as a Native DICOM Model, on one line, as the service writes it (sheet
-    3.2)."""
-    return "<NativeDicomModel>" + _xml_attributes(dataset) + "</NativeDicomModel>"
-
-
-def _xml_attributes(dataset: dict[str, Any]) -> str:
-    out = []
-    for tag, attribute in dataset.items():
-        keyword = keyword_for_tag(int(tag, 16)) or attribute.get("keyword", "")
-        extra = f" keyword={quoteattr(keyword)}" if keyword else ""
-        if "privateCreator" in attribute:
-            extra += f" privateCreator={quoteattr(attribute['privateCreator'])}"
-        body = _xml_value(attribute)
-        out.append(
-            f'<DicomAttribute tag="{tag}" vr="{attribute["vr"]}"{extra}>{body}</DicomAttribute>'
-        )
-    return "".join(out)
-
-
-def _xml_value(attribute: dict[str, Any]) -> str:
-    if "BulkDataURI" in attribute:
-        return f"<BulkData uri={quoteattr(attribute['BulkDataURI'])}/>"
-    if "InlineBinary" in attribute:
-        return f"<InlineBinary>{attribute['InlineBinary']}</InlineBinary>"
-    out = []
-    for number, value in enumerate(attribute.get("Value", ()), 1):
-        if value is None:
-            continue
-        if attribute["vr"] == "SQ":
-            out.append(f'<Item number="{number}">{_xml_attributes(value)}</Item>')
-        elif attribute["vr"] == "PN":
-            groups = "".join(f"<{key}>{_xml_name(text)}</{key}>" for key, text in value.items())
-            out.append(f'<PersonName number="{number}">{groups}</PersonName>')
-        else:
-            out.append(f'<Value number="{number}">{_xml_text(str(value))}</Value>')
-    return "".join(out)
-
-
-def _xml_text(text: str) -> str:
-    return escape(NOT_XML.sub("", text), {"\r": "&#13;"})  # a bare one would be read as a line feed
-
-
-def _xml_name(text: str) -> str:
-    names = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
-    parts = zip(names, text.split("^"), strict=False)
-    return "".join(f"<{name}>{_xml_text(part)}</{name}>" for name, part in parts if part)

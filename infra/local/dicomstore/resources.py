@@ -13,16 +13,11 @@ import flask
 from infra.local.dicomstore import choices, operations, stow, wado
 from infra.local.dicomstore.index import Uids
 from infra.local.dicomstore.media import ApiError
+from infra.local.dicomstore.urls import DATASET, INSTANCE, SERIES, STORE, STUDY, WEB
 
 if TYPE_CHECKING:
     from infra.local.dicomstore.app import Place, Store
 
-DATASET = "/<any(v1,v1beta1):version>/projects/<project>/locations/<location>/datasets/<dataset>"
-STORE = DATASET + "/dicomStores/<store>"
-WEB = STORE + "/dicomWeb"
-STUDY = WEB + "/studies/<study>"
-SERIES = STUDY + "/series/<series>"
-INSTANCE = SERIES + "/instances/<instance>"
 FIELDS = ("labels", "notificationConfig", "notificationConfigs", "streamConfigs")
 TOPIC = re.compile(r"projects/[^/]+/topics/[^/]+")
 STORE_ID = re.compile(r"[\w.-]{1,256}")

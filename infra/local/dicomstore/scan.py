@@ -7,8 +7,9 @@ any size costs nothing. Written for speed: one CT costs about 0.1 ms.
 
 import mmap
 import struct
+import tempfile
 import zlib
-from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR
@@ -24,7 +25,17 @@ LONG_FORM = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
 MAX_DEPTH = 60
+# Elements in one data set or item: no information object has nearly as many, and each costs memory.
+MAX_ELEMENTS = 50_000
 MAX_INFLATED = 1 << 30  # bytes; a deflated data set beyond this is refused
+PIECE = 1 << 20  # bytes read or inflated at a time
+# Names for the elements to share.
+_VR_NAMES = (
+    *("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "OB", "OD", "OF"),
+    *("OL", "OV", "OW", "PN", "SH", "SL", "SQ", "SS", "ST", "SV", "TM", "UC", "UI", "UL", "UN"),
+    *("UR", "US", "UT", "UV"),
+)
+VRS = {name.encode(): name for name in _VR_NAMES}
 
 
 class NotDicomError(Exception):
@@ -59,10 +70,18 @@ class File(NamedTuple):
         """The value's bytes as stored."""
         return self.data[element.start : element.start + element.length]
 
-    def text(self, tag: int) -> str:
-        """The value of an ASCII element, without padding; empty when absent."""
-        element = self.elements.get(tag) or self.meta.get(tag)
-        return self.raw(element).decode("latin-1").strip(" \0") if element else ""
+    def text(self, tag: int, elements: Elements | None = None) -> str:
+        """The value of an ASCII element, without padding; empty when absent.
+
+        `elements` are those of an item; without them it is the file's own.
+        """
+        if elements is None:
+            element = self.elements.get(tag) or self.meta.get(tag)
+        else:
+            element = elements.get(tag)
+        if not element:
+            return ""
+        return self.raw(element).decode("latin-1").strip(" \0")
 
     def number(self, tag: int, elements: Elements | None = None) -> int:
         """The first value of a US element of the data set or of one of its items; 0 when absent."""
@@ -102,7 +121,7 @@ class _Scanner:
             if tag == 0 and not any(data[pos : min(end, pos + 4096)]):
                 break
             if explicit and vr.isalpha() and vr.isupper():
-                name = vr.decode("latin-1")
+                name = VRS.get(vr) or vr.decode("latin-1")
                 if vr in LONG_FORM:
                     if end - pos < 12:
                         raise NotDicomError(f"cut inside the header of {tag:08X}")
@@ -127,6 +146,8 @@ class _Scanner:
             if pos > end:
                 raise NotDicomError(f"cut inside the value of {tag:08X}")
             found[tag] = element
+            if len(found) > MAX_ELEMENTS:
+                raise NotDicomError(f"more than {MAX_ELEMENTS} elements in one data set")
         return found, pos
 
     def _open_ended(
@@ -205,8 +226,17 @@ class _Scanner:
 _ITEM_ENDS = (b"\xfe\xff\x0d\xe0", b"\xff\xfe\xe0\x0d")
 
 
-def scan(data: Buffer) -> File:
-    """Scan a whole file. Raises NotDicomError: no DICOM, or cut inside an element."""
+def scan(data: Buffer, scratch: Path | None = None) -> File:
+    """Scan a whole file.
+
+    Args:
+        data: the file's bytes, or a map of them.
+        scratch: a folder on a disk, where a deflated data set is inflated to; None is the system's
+            folder for temporary files.
+
+    Raises:
+        NotDicomError: no DICOM, or cut inside an element.
+    """
     start, meta = 0, Elements()
     if data[128:132] == b"DICM":
         start = 132
@@ -217,12 +247,11 @@ def scan(data: Buffer) -> File:
     if data[start : start + 2] == b"\x02\x00":
         explicit = _names_vr(data, start)
         meta, start = _Scanner(data, explicit).elements(start, len(data), stop_group=3)
-    file = File(data, meta, {}, "", False)
-    syntax = file.text(0x00020010)
+    syntax = File(data, meta, {}, "", False).text(0x00020010)
     if not syntax:
         syntax = EXPLICIT_LE if _names_vr(data, start) else IMPLICIT_LE
     if syntax == DEFLATED_LE:
-        data = data[:start] + _inflate(data[start:])
+        data = _inflated(data, start, scratch)
     big = syntax == EXPLICIT_BE
     elements, _ = _Scanner(data, syntax != IMPLICIT_LE, big).elements(start, len(data))
     return File(data, meta, elements, syntax, big)
@@ -234,20 +263,28 @@ def _names_vr(data: Buffer, start: int) -> bool:
     return vr.isalpha() and vr.isupper()
 
 
-def _inflate(data: bytes) -> bytes:
+def _inflated(data: Buffer, start: int, scratch: Path | None) -> Buffer:
+    """The file with its data set inflated: on disk, since a megabyte can become a gigabyte.
+
+    Raises NotDicomError: it does not inflate, is cut, or is larger than MAX_INFLATED.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = inflater.decompress(data, MAX_INFLATED)
-    except zlib.error as error:
-        raise NotDicomError("the deflated data set does not inflate") from error
-    if not inflater.eof:
-        raise NotDicomError("the deflated data set is cut")
-    return inflated
-
-
-def walk(elements: Elements) -> Iterator[Element]:
-    """Every element, those inside sequences included."""
-    for element in elements.values():
-        yield element
-        for item in element.items or ():
-            yield from walk(item)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        file.write(data[:start])
+        at, rest = start, b""
+        while not inflater.eof:
+            piece = rest or data[at : at + PIECE]
+            if not rest:
+                at += len(piece)
+            try:
+                inflated = inflater.decompress(piece, PIECE)
+            except zlib.error as error:
+                raise NotDicomError("the deflated data set does not inflate") from error
+            rest = inflater.unconsumed_tail
+            file.write(inflated)
+            if file.tell() > MAX_INFLATED:
+                raise NotDicomError(f"the deflated data set is larger than {MAX_INFLATED} bytes")
+            if not piece and not inflated:
+                raise NotDicomError("the deflated data set is cut")
+        file.flush()
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

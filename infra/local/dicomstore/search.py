@@ -1,15 +1,14 @@
 """Search (QIDO-RS): one SQL statement, answers joined from kept lines (sheet section 4)."""
 
 import functools
-import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
-from infra.local.dicomstore import attributes, choices, model
+from infra.local.dicomstore import attributes, choices, model, nativexml
 from infra.local.dicomstore.index import Index, Uids, scope
 from infra.local.dicomstore.media import ApiError, Media
 
@@ -41,6 +40,9 @@ UNSUPPORTED = frozenset(
 )  # AvailableTransferSyntaxUID, seen refused as filter and includefield
 UID_COLUMNS = {"0020000D": "st.uid", "0020000E": "se.uid", "00080018": "i.uid"}
 CHARSET = "00080005"
+
+
+Match = tuple[list[str], Uids]  # the attributes of what was found as lines, and its UIDs
 
 
 class Query(NamedTuple):
@@ -136,15 +138,14 @@ def level_name(level: str) -> str:
     return {"studies": "study", "series": "series", "instances": "instance"}[level]
 
 
-def run(index: Index, store: int, query: Query, stale_s: float) -> Iterator[tuple[list[str], Uids]]:
-    """The matches in stable order: the attributes of each as lines, and its UIDs."""
+def run(index: Index, store: int, query: Query, stale_s: float) -> Iterator[Match]:
+    """The matches in stable order, read while they are sent: there may be 50,000."""
     depth = LEVELS.index(query.level)
     sql, values = _sql(store, query, depth, stale_s)
     with index.reading() as db:
-        rows = db.execute(sql, values).fetchall()
-    for row in rows:
-        uids = Uids(*row[: depth + 1])
-        yield _attributes(query, depth, row[depth + 1 :]), uids
+        for row in db.execute(sql, values):
+            uids = Uids(*row[: depth + 1])
+            yield _attributes(query, depth, row[depth + 1 :]), uids
 
 
 def _sql(store: int, query: Query, depth: int, stale_s: float) -> tuple[str, list[object]]:
@@ -223,16 +224,17 @@ def _levels(texts: tuple[str, ...], first: int, everything: bool) -> list[str]:
 _DEFAULTS = (attributes.STUDY_DEFAULT, attributes.SERIES_DEFAULT)
 
 
-def as_json(found: Iterator[tuple[list[str], Uids]], base: str) -> str:
-    """The matches as a JSON array; empty text when there is none."""
-    items = [
-        model.join(lines, f"{base}/{uids.path}" if uids.instance else "") for lines, uids in found
-    ]
-    return "[" + ",".join(items) + "]" if items else ""
+def as_json(found: Iterable[Match], base: str) -> Iterator[bytes]:
+    """The matches as a JSON array, one after the other."""
+    before = "["
+    for lines, uids in found:
+        url = f"{base}/{uids.path}" if uids.instance else ""
+        yield (before + model.join(lines, url)).encode()
+        before = ","
+    yield b"]"
 
 
-def as_xml(found: Iterator[tuple[list[str], Uids]], base: str) -> list[str]:
+def as_xml(found: Iterable[Match], base: str) -> Iterator[Iterator[bytes]]:
     """The matches as XML documents."""
-    return [
-        model.to_xml(json.loads(model.join(lines, f"{base}/{uids.path}"))) for lines, uids in found
-    ]
+    for lines, uids in found:
+        yield nativexml.document(lines, f"{base}/{uids.path}")

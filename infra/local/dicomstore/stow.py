@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 
-from infra.local.dicomstore import choices, media, model
+from infra.local.dicomstore import choices, media, nativexml
 from infra.local.dicomstore.index import BlockedError, Index, Uids, instance_of
-from infra.local.dicomstore.scan import NotDicomError, scan
+from infra.local.dicomstore.scan import PIECE, NotDicomError, scan
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-PIECE = 1 << 20  # bytes read at a time
 ATTEMPTS = 50  # to store an instance that others delete and store at the same time
 STORAGE_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 ANSWERS = (media.Media("application/dicom+xml"), media.Media("application/dicom+json"))
@@ -113,7 +112,7 @@ class Receiver:
                 )
             else:
                 data = whole
-            found = instance_of(scan(data))
+            found = instance_of(scan(data, path.parent))
         uids = found.uids
         for uid, what in zip(uids, ("Study", "Series", "SOP"), strict=True):
             if not uid or len(uid) > choices.MAX_UID or uid.strip("0123456789."):
@@ -255,7 +254,7 @@ def render(found: dict[str, Any], as_json: bool) -> str:
     """The report as the client asked for it; JSON has its own private attribute for the detail
     (sheet 3.2)."""
     if not as_json:
-        return model.to_xml(found)
+        return nativexml.report(found)
     for item in found.get("00081198", {}).get("Value", ()):
         detail = item.pop("00090097")["Value"]
         item["00090010"] = {"vr": "LO", "Value": ["GOOGLE"]}

@@ -16,9 +16,14 @@ from pydicom.uid import UID
 
 from infra.local.dicomstore import choices, media
 from infra.local.dicomstore.index import Uids
-from infra.local.dicomstore.scan import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
+from infra.local.dicomstore.scan import (
+    DEFLATED_LE,
+    EXPLICIT_BE,
+    EXPLICIT_LE,
+    IMPLICIT_LE,
+    PIECE,
+)
 from infra.local.dicomstore.stow import Outcome, Receiver, RejectedError, Stream, feed
-from infra.local.dicomstore.wado import PIECE
 
 JSON_MAX = 256 << 20  # bytes of the JSON part
 PIXEL_DATA, SYNTAX, CHARACTER_SET = "7FE00010", "00020010", "00080005"

@@ -1,21 +1,19 @@
 """Retrieve (WADO-RS): studies, series, instances, metadata and bulk data, streamed from files
 (sheet section 5)."""
 
-import json
 import mmap
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, NamedTuple
 
-from infra.local.dicomstore import choices, model
+from infra.local.dicomstore import choices, frames, model, nativexml, slices
 from infra.local.dicomstore.index import Index, Instance
-from infra.local.dicomstore.media import ApiError, Media
-from infra.local.dicomstore.scan import BITS_ALLOCATED, PIXEL_DATA, Element, File, scan
+from infra.local.dicomstore.media import ApiError, Media, MissingError
+from infra.local.dicomstore.scan import BITS_ALLOCATED, PIECE, PIXEL_DATA, Element, File, scan
 from infra.local.dicomstore.server import CutError
 
-PIECE = 1 << 20  # bytes of a file read and sent at a time
 ELE = choices.DEFAULT_INSTANCE_SYNTAX
 _JPEG = ("50", "51", "57", "70", "80", "81", "90", "91", "110", "111", "112", "201", "202", "203")
 SYNTAXES = (
@@ -36,42 +34,64 @@ BULKDATA = (
 )
 
 
-def missing(what: str) -> ApiError:
-    """The 404 of a missing resource: a bare JSON string (sheet 5.8)."""
-    return ApiError(choices.MISSING, f"DICOM {what} does not exist.", "string")
+def missing(what: str) -> MissingError:
+    """The 404 of a missing resource: a bare JSON string (fact sheet 5.8)."""
+    return MissingError(choices.MISSING, f"DICOM {what} does not exist.", "string")
 
 
-def file_pieces(file: BinaryIO) -> Iterator[bytes]:
+def opened(path: Path) -> IO[bytes]:
+    """A stored file, to be read in large pieces. Raises MissingError: it has just been deleted."""
+    try:
+        return path.open("rb", buffering=0)
+    except FileNotFoundError:
+        raise missing("instance") from None
+
+
+def file_pieces(file: IO[bytes]) -> Iterator[bytes]:
     """An open file in pieces; closed when the last is taken."""
     with file:
         while piece := file.read(PIECE):
             yield piece
 
 
-def multipart(
-    parts: Iterable[tuple[str, Iterable[bytes]]], kind: str, syntax: str = ""
-) -> tuple[str, Iterator[bytes]]:
-    """A multipart/related body from (part content type, pieces). Each boundary with its part header
-    is one piece.
+class Part(NamedTuple):
+    """A part of a multipart answer."""
 
-    The boundary is lower case, unquoted and not the last parameter: dcmweb needs all three.
-    The body breaks off where a part fails: it is too late for a status, and the missing closing
-    boundary says it.
+    kind: str  # its Content-Type
+    pieces: Iterable[bytes]
+    location: str = ""  # its own URL
+    size: int | None = None  # bytes, when they are known
+
+    @property
+    def head(self) -> bytes:
+        """Its header lines."""
+        lines = f"Content-Type: {self.kind}\r\n"
+        if self.location and choices.PART_LOCATIONS:
+            lines += f"Content-Location: {self.location}\r\n"
+        return lines.encode()
+
+
+def multipart(parts: Iterable[Part], kind: str, syntax: str = "") -> tuple[str, Iterator[bytes]]:
+    """A multipart/related answer: its Content-Type and its body.
+
+    Each boundary with its part header is one piece. The boundary is lower case, unquoted and not
+    the last parameter: dcmweb needs all three. The body breaks off where a part fails: it is too
+    late for a status, and the missing closing boundary says it.
     """
     boundary = secrets.token_hex(24)
     extra = f"transfer-syntax={syntax}; " if syntax else ""
     header = f'multipart/related; {extra}boundary={boundary}; type="{kind}"'
 
     def body() -> Iterator[bytes]:
-        line = f"--{boundary}"
+        line = f"--{boundary}".encode()
         try:
-            for content_type, pieces in parts:
-                yield f"{line}\r\nContent-Type: {content_type}\r\n\r\n".encode()
-                yield from pieces
-                line = f"\r\n--{boundary}"
+            for part in parts:
+                yield line + b"\r\n" + part.head + b"\r\n"
+                yield from part.pieces
+                line = f"\r\n--{boundary}".encode()
         except ApiError as error:
             raise CutError(error.message) from error
-        yield f"{line}--\r\n".encode() if line.startswith("\r") else b""
+        yield line + b"--\r\n" if line.startswith(b"\r") else b""
 
     return header, body()
 
@@ -86,25 +106,19 @@ def metadata_json(index: Index, instances: list[Instance], base: str) -> Iterato
     yield b"]" if first == "," else b"[]"
 
 
-def metadata_xml(
-    index: Index, instances: list[Instance], base: str
-) -> Iterator[tuple[str, list[bytes]]]:
+def metadata_xml(index: Index, instances: list[Instance], base: str) -> Iterator[Part]:
     """The metadata of instances as parts of XML."""
     for instance in instances:
         if lines := index.metadata(instance.id):
-            found = json.loads(model.join(lines, f"{base}/{instance.uids.path}"))
-            yield "application/dicom+xml", [model.to_xml(found).encode()]
+            url = f"{base}/{instance.uids.path}"
+            yield Part("application/dicom+xml", nativexml.document(lines, url))
 
 
 @contextmanager
 def scanned(path: Path) -> Iterator[File]:
-    """A stored file, scanned; its data is mapped, not read."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError as error:
-        raise missing("instance") from error
-    with file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        yield scan(data)
+    """A stored file, scanned; its data is mapped, not read. Raises MissingError."""
+    with opened(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield scan(data, path.parent)
 
 
 def bulk_element(file: File, path: str) -> tuple[Element, int]:
@@ -138,24 +152,9 @@ def bulk_pieces(file: File, found: tuple[Element, int]) -> Iterator[bytes]:
     fragments in a row."""
     element, word = found
     if element.tag == PIXEL_DATA and element.encapsulated:
-        for start, length in list(fragments(file, element))[1:]:
-            yield from _slices(file, start, length)
+        _, *parts = frames.fragments(file, element)
+        yield from slices.pieces(file.data, parts)
     elif word > 1:
         yield model.little_endian(file.raw(element), word)
     else:
-        yield from _slices(file, element.start, element.length)
-
-
-def _slices(file: File, start: int, length: int) -> Iterator[bytes]:
-    for at in range(start, start + length, PIECE):
-        yield file.data[at : min(at + PIECE, start + length)]
-
-
-def fragments(file: File, element: Element) -> Iterator[tuple[int, int]]:
-    """Where each item of encapsulated pixel data lies, the basic offset table first: (start,
-    length)."""
-    at, end = element.start, element.start + element.length - 8
-    while at < end:
-        length = int.from_bytes(file.data[at + 4 : at + 8], "little")
-        yield at + 8, length
-        at += 8 + length
+        yield from slices.pieces(file.data, [(element.start, element.length)])

@@ -1,0 +1,281 @@
+"""What compressed pixels claim to be, read from their headers before anything is decoded.
+
+A decoder allocates what the codestream claims, not what the data set says: a JPEG 2000 file of 4 KB
+can claim an image of 21 GB. Here the claim is compared with Rows, Columns and SamplesPerPixel, and
+what decoding it would cost is bounded.
+
+`checked` is the way in; below it are the readers of JPEG and JPEG-LS (ITU-T T.81 annex B, T.87
+annex C), of JPEG 2000 (ITU-T T.800 annex A) and of RLE (PS3.5 annex G).
+"""
+
+import itertools
+import math
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+RLE = "1.2.840.10008.1.2.5"
+JPEG = "1.2.840.10008.1.2.4."
+JPEG_SYNTAXES = frozenset(JPEG + number for number in ("50", "51", "57", "70"))
+JPEG_LS_SYNTAXES = frozenset(JPEG + number for number in ("80", "81"))
+JPEG_2000_SYNTAXES = frozenset(JPEG + number for number in ("90", "91", "201", "202", "203"))
+
+MEMORY = 320 << 20  # bytes that decoding or encoding one frame may take, the frame included
+STRUCTURES = 96 << 20  # bytes of that for tiles, precincts and code-blocks
+
+# Bytes that the decoders take for each sample beside the frame itself (measured, rounded up).
+JPEG_COST, JPEG_DEEP_COST, JPEG_LS_COST, JPEG_2000_COST = 4, 8, 8, 5
+# The same of OpenJPEG's structures for each tile, each component of a tile, precinct, code-block.
+TILE, TILE_COMPONENT, PRECINCT, CODE_BLOCK = 6_000, 1_200, 400, 250
+
+DHP, LOSSLESS, JPEG_LS = 0xDE, 0xC3, 0xF7  # markers: hierarchical, SOF3, SOF55
+SOF = frozenset((*range(0xC0, 0xD0), JPEG_LS)) - {0xC4, 0xC8, 0xCC}
+STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+SOC, SIZ, COD, COC, SOT, SOD = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
+JP2_SIGNATURE = b"\0\0\0\x0cjP  "
+RLE_COST = 3  # bytes for each byte of the frame, the frame included
+MAX_RLE_GAIN = 64  # two bytes of RLE become 128 at most
+
+
+class Claim(NamedTuple):
+    """The dimensions of one image, and the bytes that decoding it takes beside the frame itself."""
+
+    rows: int
+    columns: int
+    samples: int
+    cost: int = 0
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Rows, columns and samples a pixel."""
+        return self.rows, self.columns, self.samples
+
+
+class ClaimError(Exception):
+    """The codestream is not what the data set says, or too large; the message holds no values."""
+
+
+def checked(syntax: str, data: bytes, expected: Claim, allocated: int) -> bytes:
+    """One frame's codestream, fit for a decoder.
+
+    Args:
+        syntax: its transfer syntax.
+        data: the codestream; the wrapper of a JP2 file is taken off.
+        expected: what the data set says.
+        allocated: BitsAllocated.
+
+    Raises:
+        ClaimError: it claims other dimensions, or its decoding would take more than MEMORY.
+    """
+    if syntax == RLE:
+        _check_rle(data, expected, allocated)
+        return data
+    if syntax in JPEG_2000_SYNTAXES:
+        data = _without_jp2(data)
+        claim = _jpeg_2000(data)
+    elif syntax in JPEG_SYNTAXES or syntax in JPEG_LS_SYNTAXES:
+        claim = _jpeg(data)
+    else:
+        raise ClaimError("no decoder for this transfer syntax")
+    if claim.size != expected.size:
+        raise ClaimError("the codestream has other dimensions than the data set")
+    if claim.cost + math.prod(expected.size) * max(8, allocated) // 8 > MEMORY:
+        raise ClaimError("decoding the codestream would take too much memory")
+    return data
+
+
+# --- JPEG and JPEG-LS ---
+
+
+def _jpeg(data: bytes) -> Claim:
+    """What the frame header of a JPEG or JPEG-LS codestream claims."""
+    if data[:2] != b"\xff\xd8":
+        raise ClaimError("the codestream does not start as JPEG")
+    for marker, at in _jpeg_segments(data):
+        if marker == DHP:
+            raise ClaimError("hierarchical JPEG is not part of DICOM")
+        if marker in SOF:
+            if at + 8 > len(data):
+                break
+            bits, rows, columns, samples = struct.unpack_from(">BHHB", data, at + 2)
+            cost = rows * columns * samples * _jpeg_cost(marker, bits)
+            return Claim(rows, columns, samples, cost)
+    raise ClaimError("the codestream has no frame header")
+
+
+def _jpeg_cost(marker: int, bits: int) -> int:
+    if marker == JPEG_LS:
+        return JPEG_LS_COST
+    if bits > 8 or marker == LOSSLESS:
+        return JPEG_DEEP_COST
+    return JPEG_COST
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker of the header with where its segment starts."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            raise ClaimError("the codestream's header is damaged")
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker in STANDALONE:
+            at += 2
+            continue
+        yield marker, at + 2
+        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+
+
+# --- JPEG 2000 ---
+
+
+def _without_jp2(data: bytes) -> bytes:
+    """The codestream alone: the boxes of a JP2 file can blow an image up, and PS3.5 A.4.4 forbids
+    them."""
+    if not data.startswith(JP2_SIGNATURE):
+        return data
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        head = 8
+        if length == 1 and at + 16 <= len(data):
+            (length,) = struct.unpack_from(">Q", data, at + 8)
+            head = 16
+        if kind == b"jp2c":
+            return data[at + head : at + length] if length else data[at + head :]
+        if length < head:
+            break
+        at += length
+    raise ClaimError("the JP2 file holds no codestream")
+
+
+class _Grid(NamedTuple):
+    """The image and its tiles, as SIZ gives them."""
+
+    width: int
+    height: int
+    tile_width: int
+    tile_height: int
+    tiles: int
+    components: int
+
+
+def _jpeg_2000(data: bytes) -> Claim:
+    """What the headers of a JPEG 2000 codestream claim.
+
+    Its main header and the header of each tile-part are read: each may divide the image anew.
+    """
+    if len(data) < 42 or data[:4] != b"\xff\x4f\xff\x51":
+        raise ClaimError("the codestream does not start as JPEG 2000")
+    grid = _grid(data)
+    cost = grid.width * grid.height * grid.components * JPEG_2000_COST
+    structures = grid.tiles * (TILE + TILE_COMPONENT * grid.components)
+    for marker, at, end in _jpeg_2000_segments(data):
+        if marker == COD:
+            structures += _divisions(data[at + 7 : end], grid, bool(data[at + 2] & 1))
+            layers = int.from_bytes(data[at + 4 : at + 6], "big")
+            structures += layers * grid.components * 33 * 2
+        elif marker == COC:
+            skip = 3 if grid.components < 257 else 4
+            style = data[at + skip]
+            structures += _divisions(data[at + skip + 1 : end], grid, bool(style & 1))
+        if structures > STRUCTURES:
+            raise ClaimError("the codestream is divided into too many parts")
+    return Claim(grid.height, grid.width, grid.components, cost + structures)
+
+
+def _grid(data: bytes) -> _Grid:
+    x1, y1, x0, y0, width, height, left, top = struct.unpack_from(">8I", data, 8)
+    (components,) = struct.unpack_from(">H", data, 40)
+    if not (width and height and x1 > x0 and y1 > y0 and left <= x0 and top <= y0):
+        raise ClaimError("the codestream's size is not possible")
+    across = math.ceil((x1 - left) / width)
+    down = math.ceil((y1 - top) / height)
+    return _Grid(x1 - x0, y1 - y0, width, height, across * down, components)
+
+
+def _jpeg_2000_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Each marker segment of the headers: the marker, where its length field is, where it ends."""
+    at, part, part_length = 2, 0, 0
+    while at + 4 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker == SOD:
+            if not part_length:  # the last tile-part goes on to the end
+                return
+            at = part + part_length
+            continue
+        if marker < 0xFF00 or length < 2 or at + 2 + length > len(data):
+            return
+        if marker == SOT and length >= 10:
+            part, part_length = at, int.from_bytes(data[at + 6 : at + 10], "big")
+            if part_length and part_length < 14:
+                return
+        yield marker, at + 2, at + 2 + length
+        at += 2 + length
+
+
+def _divisions(style: bytes, grid: _Grid, own_precincts: bool) -> int:
+    """Bytes that the precincts and code-blocks of a coding style take (T.800 A.6.1, B.6, B.7).
+
+    `style` starts at the number of decomposition levels.
+    """
+    if len(style) < 5:
+        return 0
+    levels = min(style[0], 32)
+    block_width, block_height = style[1] + 2, style[2] + 2
+    precincts = blocks = 0
+    for level in range(levels + 1):
+        width = math.ceil(min(grid.width, grid.tile_width) / 2 ** (levels - level))
+        height = math.ceil(min(grid.height, grid.tile_height) / 2 ** (levels - level))
+        size = 0xFF
+        if own_precincts and 5 + level < len(style):
+            size = style[5 + level]
+        across, down = size & 0xF, size >> 4
+        precincts += math.ceil(width / 2**across) * math.ceil(height / 2**down)
+        block_area = 2 ** min(block_width, across) * 2 ** min(block_height, down)
+        blocks += math.ceil(width * height / block_area)
+    each = precincts * PRECINCT + blocks * CODE_BLOCK
+    # One tile is decoded after the other.
+    return each * grid.components
+
+
+# --- RLE ---
+
+
+def _check_rle(data: bytes, expected: Claim, allocated: int) -> None:
+    """Check the header, and that no segment holds far more than its share of the frame.
+
+    Raises ClaimError.
+    """
+    if len(data) < 64:
+        raise ClaimError("the RLE header is cut")
+    count, *offsets = struct.unpack_from("<16I", data)
+    if count > 15 or count != expected.samples * allocated // 8:
+        raise ClaimError("the RLE data has another number of segments than samples")
+    starts = [*offsets[:count], len(data)]
+    if starts != sorted(starts) or starts[0] < 64:
+        raise ClaimError("the RLE header is damaged")
+    plane = expected.rows * expected.columns
+    if plane * count * RLE_COST > MEMORY:
+        raise ClaimError("decoding the frame would take too much memory")
+    for start, end in itertools.pairwise(starts):
+        if (end - start) * MAX_RLE_GAIN > 2 * plane and _rle_length(data[start:end]) > 2 * plane:
+            raise ClaimError("an RLE segment is longer than its frame")
+
+
+def _rle_length(segment: bytes) -> int:
+    """How many bytes a segment decodes to."""
+    total = at = 0
+    while at < len(segment):
+        header = segment[at]
+        if header > 128:
+            total += 257 - header
+            at += 2
+        elif header < 128:
+            total += header + 1
+            at += header + 2
+        else:
+            at += 1
+    return total

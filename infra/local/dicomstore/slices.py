@@ -1,0 +1,33 @@
+"""Bytes of a file in pieces, without keeping what has been sent in memory."""
+
+import mmap
+from collections.abc import Iterable, Iterator
+
+from infra.local.dicomstore.scan import PIECE, Buffer
+
+Range = tuple[int, int]  # where a run of bytes starts, and how many they are
+
+
+def pieces(data: Buffer, ranges: Iterable[Range]) -> Iterator[bytes]:
+    """The bytes of some ranges, at most PIECE at a time."""
+    for start, length in ranges:
+        end = start + length
+        for at in range(start, end, PIECE):
+            yield data[at : min(at + PIECE, end)]
+            _forget(data, at)
+
+
+def joined(data: Buffer, ranges: Iterable[Range]) -> bytes:
+    """The bytes of some ranges in one."""
+    return b"".join(pieces(data, ranges))
+
+
+def _forget(data: Buffer, at: int) -> None:
+    """Let go of the pages of a mapped file that were read; the system reads them again on demand.
+
+    Without it a process that sends a file of a gigabyte is a gigabyte large.
+    """
+    if isinstance(data, mmap.mmap):
+        start = at - at % mmap.PAGESIZE
+        length = min(PIECE + mmap.PAGESIZE, len(data) - start)
+        data.madvise(mmap.MADV_DONTNEED, start, length)

@@ -1,0 +1,11 @@
+"""The paths of the API (fact sheet section 1), as Flask's URL rules."""
+
+LOCATION = "/<any(v1,v1beta1):version>/projects/<project>/locations/<location>"
+DATASETS = LOCATION + "/datasets"
+DATASET = DATASETS + "/<dataset>"
+STORES = DATASET + "/dicomStores"
+STORE = STORES + "/<store>"
+WEB = STORE + "/dicomWeb"
+STUDY = WEB + "/studies/<study>"
+SERIES = STUDY + "/series/<series>"
+INSTANCE = SERIES + "/instances/<instance>"
