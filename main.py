@@ -20,6 +20,9 @@ def __getattr__(name: str) -> Any:
     import functions_framework
 
     from functions.common.errors import SettingsError
+    from functions.common.log import replace_library_logs
+
+    replace_library_logs()
 
     try:
         function = functions_framework.http(importlib.import_module(_MODULES[name]).entry_point())

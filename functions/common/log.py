@@ -4,8 +4,12 @@ A field is written only when its name is on the list below. So no object name, p
 query value, token or server's text reaches a log by accident: there is no field to put it in.
 """
 
+import io
 import json
-import sys
+import logging
+import threading
+import traceback
+from pathlib import Path
 from typing import Final, Literal
 
 Severity = Literal["INFO", "WARNING", "ERROR"]
@@ -31,9 +35,16 @@ FIELDS: Final = frozenset(
         "retry_after_s",
         "error_type",  # of a bug: the exception's class
         "error_place",  # of a bug: file, line and function
+        "library",  # whose logger was called; its words are left out
         "message_id",
     }
 )
+
+_ROOT: Final = Path(__file__).parents[2]
+# Not sys.stdout: functions-framework may put a stream of its own there (LOG_EXECUTION_ID, which
+# Cloud Functions set) that writes each line in two parts, so that lines of several threads mix.
+_STANDARD_OUTPUT: Final = io.FileIO(1, "w", closefd=False)
+_ONE_LINE_AT_A_TIME: Final = threading.Lock()
 
 
 def log(severity: Severity, event: str, *, trace: str = "", **fields: object) -> None:
@@ -49,12 +60,82 @@ def log(severity: Severity, event: str, *, trace: str = "", **fields: object) ->
     Raises:
         ValueError: a field that is not in FIELDS.
     """
-    if unknown := fields.keys() - FIELDS:
+    unknown = fields.keys() - FIELDS
+    if unknown:
         raise ValueError(f"not a log field: {', '.join(sorted(unknown))}")
     line: dict[str, object] = {"severity": severity, "event": event}
     line.update({name: value for name, value in fields.items() if value not in (None, "")})
     if trace:
         line["logging.googleapis.com/trace"] = trace
-    # One write, newline included: lines of several threads never mix.
-    sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
+    text = json.dumps(line, separators=(",", ":")) + "\n"
+    with _ONE_LINE_AT_A_TIME:
+        _STANDARD_OUTPUT.write(text.encode())
+
+
+def log_bug(function: str, error: BaseException, *, trace: str = "", **fields: object) -> None:
+    """Log an error that nothing foresaw: its class and its place, never its text, which may hold
+    anything.
+
+    Args:
+        function: the function's name.
+        trace, fields: as for `log`.
+    """
+    log(
+        "ERROR",
+        "bug",
+        trace=trace,
+        function=function,
+        error_type=type(error).__name__,
+        error_place=_place(error),
+        **fields,
+    )
+
+
+def _place(error: BaseException) -> str:
+    """File, line and function of the innermost frame that is our own code."""
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(_ROOT):
+            place = f"{path.name}:{frame.lineno} {frame.name}"
+    return place
+
+
+def replace_library_logs() -> None:
+    """Let no library and no server log its own words, which may hold a URL, a parameter or a value:
+    of each of their warnings and errors one line says whose it is, and where it comes from."""
+    handler = _LibraryHandler(logging.WARNING)
+    logging.getLogger().handlers = [handler]
+    logging.captureWarnings(capture=True)
+    # gunicorn sets handlers of its own when it starts, after this; it leaves filters alone.
+    logging.getLogger("gunicorn.error").addFilter(handler.instead)
+
+
+class _LibraryHandler(logging.Handler):
+    """Writes that something was logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        log(
+            "ERROR" if record.levelno >= logging.ERROR else "WARNING",
+            "library",
+            library=record.name,
+            detail=_words_of_gunicorns_arbiter(record),
+            error_type=type(error).__name__ if error else "",
+            error_place=f"{record.filename}:{record.lineno} {record.funcName}",
+        )
+
+    def instead(self, record: logging.LogRecord) -> bool:
+        """A filter that lets nothing pass."""
+        if record.levelno >= self.level:
+            self.emit(record)
+        return False
+
+
+def _words_of_gunicorns_arbiter(record: logging.LogRecord) -> str:
+    """The process that starts the workers sees no request; what it says of a worker that was killed
+    is needed."""
+    is_arbiter = record.name == "gunicorn.error" and record.module == "arbiter"
+    if not is_arbiter or record.exc_info or record.levelno < logging.ERROR:
+        return ""
+    return record.getMessage()

@@ -21,6 +21,7 @@ _OPERATION = re.compile(
 )
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
 _OBJECT_NAME_BYTES = 1024
+_GENERATION_MAX = 2**63 - 1  # int64
 
 
 def is_uid(text: str) -> bool:
@@ -126,11 +127,7 @@ class ObjectRef:
     def __post_init__(self) -> None:
         if not is_bucket(self.bucket):
             raise PermanentError("invalid_event", "not the name of a bucket")
-        if (
-            not self.name
-            or len(self.name.encode(errors="replace")) > _OBJECT_NAME_BYTES
-            or self.generation < 0
-        ):
+        if not _is_object_name(self.name) or not 0 <= self.generation <= _GENERATION_MAX:
             raise PermanentError("invalid_event", "not the name of an object")
 
     @property
@@ -187,6 +184,13 @@ class GcsPrefix:
             or other.prefix.startswith(self.prefix + "/")
         )
         return other.bucket == self.bucket and inside
+
+
+def _is_object_name(text: str) -> bool:
+    try:
+        return 0 < len(text.encode()) <= _OBJECT_NAME_BYTES
+    except UnicodeEncodeError:  # JSON can hold half of a surrogate pair
+        return False
 
 
 def is_bucket(text: str) -> bool:

@@ -34,11 +34,6 @@ class ByPrefix(Generic[T]):
         return max((r for r in self.rules if name.startswith(r[0])), key=lambda r: len(r[0]))[1]
 
 
-def text(text: str) -> str:
-    """Any text."""
-    return text
-
-
 def whole(least: int, most: int) -> Callable[[str], int]:
     """A whole number within these bounds."""
 

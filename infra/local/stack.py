@@ -321,7 +321,9 @@ class Stack:
         options = ["--target", name, "--source", str(self._source), "--host", host, "--port", port]
         if name == "search":
             options += self._search_origins()
-        return [*python, "infra.local.function", *options], {**base, **self.env}
+        # As in the cloud (infra/gcp/modules/function): lines of the log must not mix.
+        whole_lines = {"LOG_EXECUTION_ID": "false"}
+        return [*python, "infra.local.function", *options], {**base, **self.env, **whole_lines}
 
     def _search_origins(self) -> Iterator[str]:
         """Options for the origins whose pages the search function answers, by its own setting."""

@@ -45,7 +45,13 @@ class FunctionProcess:
         data = command if isinstance(command, bytes) else json.dumps(command).encode()
         message = {"data": base64.b64encode(data).decode(), "messageId": "m1", "attributes": {}}
         body = json.dumps({"message": message, "deliveryAttempt": attempt}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        return self.send(body, timeout_s, url)
+
+    def send(self, body: bytes, timeout_s: float = 10, url: str = "") -> int:
+        """POST a body as it is; the status."""
+        request = urllib.request.Request(
+            url or self.url, body, {"Content-Type": "application/json"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as answer:
                 return int(answer.status)
@@ -76,9 +82,11 @@ class FunctionProcess:
 
 
 @contextlib.contextmanager
-def function_process(target: str, environ: Mapping[str, str]) -> Iterator[FunctionProcess]:
-    """The function for the length of a `with`."""
-    with free_port() as port:
+def function_process(
+    target: str, environ: Mapping[str, str], log_file: Path = Path(os.devnull)
+) -> Iterator[FunctionProcess]:
+    """The function for the length of a `with`; all that it writes goes to `log_file`."""
+    with free_port() as port, log_file.open("wb") as log:
         command = [
             sys.executable,
             "-m",
@@ -91,13 +99,13 @@ def function_process(target: str, environ: Mapping[str, str]) -> Iterator[Functi
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             env={**os.environ, **environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         function = FunctionProcess(f"http://127.0.0.1:{port}/", process)
         try:
             end = time.monotonic() + 90
-            while function_status(function) != 204:
+            while function_status(function) != 400:
                 assert process.poll() is None and time.monotonic() < end, (
                     "the function does not start"
                 )
@@ -111,9 +119,7 @@ def function_process(target: str, environ: Mapping[str, str]) -> Iterator[Functi
 
 
 def function_status(function: FunctionProcess) -> int:
-    """204 once it answers: a message that is none is refused and acknowledged."""
+    """400 once it answers: the body is neither a push nor a CloudEvent."""
     with contextlib.suppress(OSError):
-        request = urllib.request.Request(function.url, b"{}", {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.status)
+        return function.send(b"{}")
     return 0

@@ -20,6 +20,7 @@ from tests.unit.test_architecture import ENVIRONMENT, ROOT
 Act = Callable[[Message, Outcomes], None]
 PUBLISHED = Answer(200, body=b'{"messageIds":["1"]}')
 SECRET = "Doe^Jane"
+METHODS = ["POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS"]
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def deliver(
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
     path: str = "/",
+    method: str = "POST",
 ) -> TestResponse:
     def handle(
         message: Message, services: Services, outcomes: Outcomes, deadline: Deadline
@@ -44,13 +46,18 @@ def deliver(
 
     app = flask.Flask("test")
     view = event_function("delete_resource", handle)
-    app.add_url_rule("/", "view", lambda: view(flask.request), methods=["POST", "GET"])
-    app.add_url_rule("/<path:path>", "below", lambda path: view(flask.request), methods=["POST"])
+    for rule in ("/", "/<path:path>"):
+        app.add_url_rule(
+            rule,
+            rule,
+            lambda path="": view(flask.request),
+            methods=METHODS,
+            provide_automatic_options=False,
+        )
     data = base64.b64encode(json.dumps({"path": "studies/1", "request_id": "r1"}).encode()).decode()
     push = {"message": {"data": data, "messageId": "m1"}, "deliveryAttempt": 2}
-    return app.test_client().post(
-        path, data=json.dumps(push) if body is None else body, headers=headers
-    )
+    sent = json.dumps(push).encode() if body is None else body
+    return app.test_client().open(path, method=method, data=sent, headers=headers)
 
 
 def records(server: PlannedServer) -> list[dict[str, object]]:
@@ -98,20 +105,20 @@ def test_what_can_never_be_done_is_recorded_and_acknowledged(pubsub: PlannedServ
 
 
 def test_what_may_pass_is_handed_back(
-    pubsub: PlannedServer, capsys: pytest.CaptureFixture[str]
+    pubsub: PlannedServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = deliver(raising(RetryableError("rate_limited", 42)))
     assert (answer.status_code, answer.data, answer.headers["Retry-After"]) == (503, b"", "42")
     assert not pubsub.seen
-    assert json.loads(capsys.readouterr().out)["reason"] == "rate_limited"
+    assert json.loads(capfd.readouterr().out)["reason"] == "rate_limited"
 
 
 def test_a_bug_is_handed_back_and_says_where_but_not_what(
-    pubsub: PlannedServer, capsys: pytest.CaptureFixture[str]
+    pubsub: PlannedServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = deliver(raising(KeyError(SECRET)))
     assert (answer.status_code, answer.data) == (503, b"")
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert SECRET not in out + err
     line = json.loads(out)
     assert (line["severity"], line["error_type"]) == ("ERROR", "KeyError")
@@ -130,15 +137,64 @@ def test_an_outcome_that_cannot_be_published_is_not_lost(
         assert deliver(raising(PermanentError("rejected"))).status_code == 503
 
 
-@pytest.mark.parametrize("body", [b"", b"no JSON", b"{}", b'{"message": {"data": "%"}}'])
-def test_what_is_no_message_is_not_delivered_for_ever(
-    pubsub: PlannedServer, capsys: pytest.CaptureFixture[str], body: bytes
-) -> None:
-    def never(message: Message, outcomes: Outcomes) -> None:
-        raise AssertionError("must not be called")
+def never(message: Message, outcomes: Outcomes) -> None:
+    raise AssertionError("must not be called")
 
-    assert deliver(never, body).status_code == 204
-    assert json.loads(capsys.readouterr().out)["reason"] == "invalid_event"
+
+@pytest.mark.parametrize("body", [b"", b"no JSON", b"{}", b"[]", b'{"path": "studies/1"}'])
+def test_what_is_no_delivery_is_refused_so_that_its_sender_does_not_read_success(
+    pubsub: PlannedServer, capfd: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    answer = deliver(never, body)
+    assert (answer.status_code, answer.get_json()["error"]["reason"]) == (400, "invalid_event")
+    assert json.loads(capfd.readouterr().out)["reason"] == "invalid_event"
+    assert not pubsub.seen
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+def test_another_method_is_refused(pubsub: PlannedServer, method: str) -> None:
+    answer = deliver(never, method=method)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"data": "%"},
+        {"data": 7},
+        {"data": ["e30="]},
+        {"attributes": ["x"]},
+        {"data": "e30=\ud800"},
+    ],
+    ids=str,
+)
+def test_a_push_that_cannot_be_read_is_recorded_and_acknowledged(
+    pubsub: PlannedServer, message: dict[str, object]
+) -> None:
+    push = {"message": {"messageId": "m7", **message}, "deliveryAttempt": 3}
+    assert deliver(never, json.dumps(push).encode()).status_code == 204
+    assert [
+        (r["outcome"], r["reason"], r["request_id"], r["attempt"]) for r in records(pubsub)
+    ] == [("rejected", "invalid_event", "m7", 3)]
+
+
+def test_a_cloud_event_of_another_type_is_recorded_and_acknowledged(pubsub: PlannedServer) -> None:
+    headers = {"ce-id": "e1", "ce-type": "google.cloud.storage.object.v1.deleted"}
+    assert deliver(never, b"{}", headers).status_code == 204
+    assert [(r["outcome"], r["reason"], r["request_id"]) for r in records(pubsub)] == [
+        ("rejected", "invalid_event", "e1")
+    ]
+
+
+def test_an_id_that_may_hold_anything_is_not_logged(
+    pubsub: PlannedServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    push = {"message": {"messageId": f"{SECRET} 7"}}
+    assert (
+        deliver(raising(RetryableError("unavailable")), json.dumps(push).encode()).status_code
+        == 503
+    )
+    assert SECRET not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ LEDGER = TOPOLOGY["ledger_subscription"]
 FOLLOW_UPS = [item["follow_ups"] for item in TOPOLOGY["functions"].values()]
 BOUND = [*TOPOLOGY["functions"].values(), *FOLLOW_UPS, LEDGER]  # what has a dead letter
 # Read by functions-framework and not by us.
-PLATFORM_VARIABLES = {"THREADS"}
+PLATFORM_VARIABLES = {"THREADS", "LOG_EXECUTION_ID"}
 EVERYTHING: dict[str, Any] = {
     "conflict_policy": "overwrite",
     "source_disposition": "move",
@@ -344,6 +344,7 @@ def test_every_variable_is_a_setting_and_every_required_setting_is_set(
     ours = {key: value for key, value in environment.items() if key not in PLATFORM_VARIABLES}
     assert ours.keys() <= {setting.name for setting in SETTINGS}
     Settings.load(name, ours)  # nothing is missing, nothing malformed
+    assert environment["LOG_EXECUTION_ID"] == "false"
 
 
 def test_extra_settings_arrive() -> None:

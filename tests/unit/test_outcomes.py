@@ -29,7 +29,7 @@ def test_the_id_follows_from_the_input_alone() -> None:
 
 
 def test_the_message_names_the_input_and_the_log_line_does_not(
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with planned(Answer(200, body=b'{"messageIds":["1"]}')) as server:
         topics = Topics(Transport(), server.url.removeprefix("http://"))
@@ -69,6 +69,6 @@ def test_the_message_names_the_input_and_the_log_line_does_not(
         "attempt": 3,
         "trace": "projects/p/traces/t",
     }
-    line = capsys.readouterr().out
+    line = capfd.readouterr().out
     assert "Doe" not in line
     assert json.loads(line)["id"] == record["id"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlencode
 
+from functions.common import values
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
 from functions.common.events.messages import FIRST_PUBLISHED, Message
@@ -22,7 +23,6 @@ _TRANSPORT_KEYS: Final = (
     "traceparent",
     "tracestate",
 )
-_SHOWN_KEY: Final = re.compile(r"[A-Za-z_]{1,32}", re.ASCII)
 _QUERY_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,63}|[0-9A-Fa-f]{8}", re.ASCII)
 # Paging and output are ours to choose; the others are parameters of every method of the API.
 _RESERVED: Final = frozenset(
@@ -56,24 +56,26 @@ def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
     """
     data = message.json() if message.data.strip() else {}
     attributes = {k: v for k, v in message.attributes.items() if not k.startswith(_TRANSPORT_KEYS)}
-    if twice := data.keys() & attributes.keys():
-        raise PermanentError(
-            "invalid_command", f"given twice, in the data and as an attribute: {_names(twice)}"
-        )
     given: dict[str, object] = {**data, **attributes}
-    if unknown := given.keys() - keys.keys():
-        raise PermanentError("invalid_command", f"unknown: {_names(unknown)}")
+    unknown = given.keys() - keys.keys()
+    if unknown:
+        raise PermanentError("invalid_command", _about_unknown(unknown, keys))
+    twice = data.keys() & attributes.keys()
+    if twice:
+        names = ", ".join(sorted(twice))
+        raise PermanentError(
+            "invalid_command", f"given twice, in the data and as an attribute: {names}"
+        )
     return {key: keys[key](value) for key, value in given.items()}
 
 
-def _names(keys: set[str]) -> str:
-    """Names that are plain words; the others are only counted: they are somebody's text and might
-    hold anything."""
-    shown = sorted(key for key in keys if _SHOWN_KEY.fullmatch(key))[:8]
-    hidden = len(keys) - len(shown)
-    return ", ".join(
-        [*shown, *([f"{hidden} more" if shown else f"{hidden} keys"] if hidden else [])]
-    )
+def _about_unknown(unknown: set[str], keys: Mapping[str, Parse]) -> str:
+    """Unknown keys are counted, not named: they may hold anything, and this text is logged."""
+    from difflib import get_close_matches
+
+    meant = {match for key in unknown for match in get_close_matches(key[:64], keys, n=1)}
+    hint = f", perhaps meant: {', '.join(sorted(meant))}" if meant else ""
+    return f"unknown keys: {len(unknown)}{hint}; takes {', '.join(keys)}"
 
 
 def text(value: object) -> str:
@@ -97,11 +99,14 @@ def flag(value: object) -> bool:
 def whole(least: int, most: int) -> Parse:
     """A whole number from `least` to `most`; as text in an attribute."""
 
+    parse_text = values.whole(least, most)
+
     def parse(value: object) -> int:
-        number = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-        if not re.fullmatch(r"[0-9]{1,15}", number, re.ASCII) or not least <= int(number) <= most:
-            raise PermanentError("invalid_command", f"a number is not one from {least} to {most}")
-        return int(number)
+        number = str(value) if isinstance(value, int) else value
+        try:
+            return parse_text(text(number))
+        except ValueError as error:
+            raise PermanentError("invalid_command", f"a value {error}") from None
 
     return parse
 

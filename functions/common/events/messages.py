@@ -10,8 +10,9 @@ data.
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from functions.common.deadline import timestamp
@@ -22,9 +23,13 @@ BODY_LIMIT_BYTES: Final = 15 * 1024 * 1024  # 10 MB of a Pub/Sub message, as bas
 # An attribute that a replay of dead letters sets: when the message was first published, RFC 3339.
 FIRST_PUBLISHED: Final = "dicom-first-published"
 _AGES_AGO: Final = "1970-01-01T00:00:00Z"
-ANEW: Final = "dicom-anew"  # attribute of an event that is to be gone through again, whatever a process remembers of it
+# An attribute of an event that is to be handled again, whatever a process remembers of it.
+ANEW: Final = "dicom-anew"
 _FINALIZED: Final = "google.cloud.storage.object.v1.finalized"
 _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
+_IDENTIFIER: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_DIGITS: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
+_INT64_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,15 @@ class Message:
         return told if last is None or first < last else self.published
 
 
+class UnreadableMessageError(PermanentError):
+    """invalid_event, of a delivery whose content cannot be read: `message` is the rest of it, whose
+    id names the outcome."""
+
+    def __init__(self, detail: str, message: Message) -> None:
+        super().__init__("invalid_event", detail)
+        self.message = message
+
+
 @dataclass(frozen=True)
 class ObjectFinalized:
     """An object was written: a notification's payload (JSON_API_V1), or the data of the
@@ -115,12 +129,12 @@ class ObjectFinalized:
         ):
             raise PermanentError("invalid_event", "a notification needs bucket and name")
         return cls(
-            ObjectRef(bucket, name, _whole(resource.get("generation"))),
-            _whole(resource.get("size", "0")),
-            str(resource.get("contentType") or ""),
-            str(resource.get("crc32c") or ""),
-            {str(key): str(value) for key, value in metadata.items()},
-            str(resource.get("timeCreated") or ""),
+            ref=ObjectRef(bucket, name, _int64(resource.get("generation"))),
+            size=_int64(resource.get("size", "0")),
+            content_type=_text(resource.get("contentType")),
+            crc32c=_text(resource.get("crc32c")),
+            metadata=_texts(metadata),
+            created=_text(resource.get("timeCreated")),
         )
 
 
@@ -136,50 +150,71 @@ def parse(headers: Mapping[str, str], body: bytes) -> Message:
         headers: looked up in lower case, as `ce-type`.
 
     Raises:
-        PermanentError: invalid_event, for anything that is not one of the accepted forms.
+        UnreadableMessageError: it is a delivery, but what is delivered cannot be read.
+        PermanentError: invalid_event, when it is neither a Pub/Sub push nor a CloudEvent.
     """
-    content_type = headers.get("content-type", "")
     if headers.get("ce-type"):
-        return _cloud_event(headers.get("ce-type", ""), headers.get("ce-id", ""), body)
+        return _cloud_event(headers["ce-type"], _identifier(headers.get("ce-id")), body)
     event = _object(body)
-    if content_type.startswith("application/cloudevents+json") or "specversion" in event:
-        data = event.get("data")
-        if not isinstance(data, dict):
-            raise PermanentError("invalid_event", "a CloudEvent needs JSON data")
-        return _cloud_event(
-            str(event.get("type", "")), str(event.get("id", "")), json.dumps(data).encode()
-        )
+    is_structured = headers.get("content-type", "").startswith("application/cloudevents+json")
+    if is_structured or "specversion" in event:
+        return _structured(event)
     return _push(event)
+
+
+def _structured(event: Mapping[str, Any]) -> Message:
+    """A CloudEvent whose attributes are in the body too."""
+    event_id = _identifier(event.get("id"))
+    try:
+        data = json.dumps(event["data"]) if isinstance(event.get("data"), dict) else ""
+    except RecursionError:
+        data = ""
+    if not data:
+        raise _unreadable("a CloudEvent needs JSON data", Message(b"", message_id=event_id))
+    return _cloud_event(_text(event.get("type")), event_id, data.encode())
 
 
 def _cloud_event(kind: str, event_id: str, body: bytes) -> Message:
     if kind == _FINALIZED:
         return Message(body, {"eventType": "OBJECT_FINALIZE"}, event_id)
-    if kind == _PUBLISHED:
+    unread = Message(b"", message_id=event_id)
+    if kind != _PUBLISHED:
+        raise _unreadable("not a type of CloudEvent that is handled here", unread)
+    try:
         return _push(_object(body))
-    raise PermanentError("invalid_event", "not a type of CloudEvent that is handled here")
+    except UnreadableMessageError:
+        raise
+    except PermanentError as error:
+        raise _unreadable(error.detail, unread) from None
 
 
 def _push(envelope: Mapping[str, Any]) -> Message:
-    message = envelope.get("message")
-    if not isinstance(message, dict):
-        raise PermanentError("invalid_event", "not a Pub/Sub push and not a CloudEvent")
-    attributes = message.get("attributes") or {}
-    data = message.get("data") or ""
+    content = envelope.get("message")
+    if not isinstance(content, dict):
+        raise PermanentError("invalid_event", "neither a Pub/Sub push nor a CloudEvent")
     attempt = envelope.get("deliveryAttempt")
+    unread = Message(
+        data=b"",
+        message_id=_identifier(content.get("messageId") or content.get("message_id")),
+        attempt=attempt if isinstance(attempt, int) and attempt > 0 else 1,
+        published=_text(content.get("publishTime") or content.get("publish_time")),
+    )
+    attributes = content.get("attributes") or {}
+    data = content.get("data") or ""
     if not isinstance(attributes, dict) or not isinstance(data, str):
-        raise PermanentError("invalid_event", "a Pub/Sub message has data and attributes")
+        raise _unreadable("a Pub/Sub message has data and attributes", unread)
     try:
         decoded = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise PermanentError("invalid_event", "a Pub/Sub message's data is base64") from None
-    return Message(
-        decoded,
-        {str(key): str(value) for key, value in attributes.items()},
-        str(message.get("messageId") or message.get("message_id") or ""),
-        attempt if isinstance(attempt, int) and attempt > 0 else 1,
-        str(message.get("publishTime") or message.get("publish_time") or ""),
-    )
+        raise _unreadable("a Pub/Sub message's data is base64", unread) from None
+    return replace(unread, data=decoded, attributes=_texts(attributes))
+
+
+def _unreadable(detail: str, message: Message) -> PermanentError:
+    """An outcome needs a name: without one it is no delivery that could be recorded."""
+    if not message.message_id:
+        return PermanentError("invalid_event", detail)
+    return UnreadableMessageError(detail, message)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -192,9 +227,24 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _whole(value: object) -> int:
-    """int64 comes as a string in JSON."""
-    text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 19:
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Attributes of a message and metadata of an object are texts; what is not is left out."""
+    return {key: value for key, value in values.items() if isinstance(value, str)}
+
+
+def _identifier(value: object) -> str:
+    """The id of a message or an event; empty when it is none, since ids are logged."""
+    text = _text(value)
+    return text if _IDENTIFIER.fullmatch(text) else ""
+
+
+def _int64(value: object) -> int:
+    """A number of the JSON API, which sends int64 as text."""
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if not _DIGITS.fullmatch(text) or int(text) > _INT64_MAX:
         raise PermanentError("invalid_event", "generation and size are whole numbers")
     return int(text)

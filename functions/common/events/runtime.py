@@ -2,15 +2,15 @@
 not see."""
 
 import contextlib
+import json
 import re
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import flask
 
+from functions.common import web
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.pubsub import Topics
 from functions.common.clients.storage import Buckets
@@ -20,14 +20,13 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.common.events import messages
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes
-from functions.common.log import log
+from functions.common.log import log, log_bug
 from functions.common.settings import Settings
 
 _TRACE: Final = re.compile(r"([0-9a-f]{32})(/|$)", re.ASCII)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 FOLLOW_UPS_PATH: Final = "/follow-ups"  # where the subscription of follow-up messages calls
-_ROOT: Final = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,10 @@ View = Callable[[flask.Request], flask.Response]
 def event_function(name: str, handle: Handler) -> View:
     """The HTTP function that a push subscription calls.
 
-    Answers 204 (done: acknowledge) or 503 (deliver again, after Retry-After where it is known),
-    never with a body. A PermanentError that the handler lets through is recorded as `rejected` and
-    acknowledged.
+    A delivery is answered 204 (done: acknowledge) or 503 (deliver again, after Retry-After where it
+    is known), without a body. A PermanentError that the handler lets through, or of a message that
+    cannot be read, is recorded as `rejected` and acknowledged. What is neither a Pub/Sub push nor a
+    CloudEvent is answered 400 or 405: its sender must not read success.
 
     Raises:
         SettingsError: a setting is missing or malformed.
@@ -70,35 +70,48 @@ def event_function(name: str, handle: Handler) -> View:
     def view(request: flask.Request) -> flask.Response:
         deadline = Deadline(services.settings.budget_s)
         trace = _trace(request, services.settings)
-        message = Message(b"")
+        if request.method != "POST":
+            return _refused(name, 405, "method_not_allowed", "takes POST", trace)
         try:
-            message = messages.parse(_headers(request), _body(request))
-            message = replace(message, follow_up=request.path == FOLLOW_UPS_PATH)
-            outcomes = _outcomes(name, services, message, deadline, trace)
+            message, unreadable = _received(request)
+        except PermanentError as error:
+            return _refused(name, 400, error.reason, error.detail, trace)
+        outcomes = _outcomes(name, services, message, deadline, trace)
+        try:
             try:
+                if unreadable:
+                    raise unreadable
                 handle(message, services, outcomes, deadline)
             except PermanentError as error:
                 outcomes.publish(_rejected(error, message))
-        except PermanentError as error:
-            # Not even a message: there is nothing to name in an outcome, and delivering it again
-            # cannot help.
-            log(
-                "ERROR",
-                "refused",
-                trace=trace,
-                function=name,
-                reason=error.reason,
-                detail=error.detail,
-            )
         except RetryableError as error:
-            return _retry(name, message, error, trace)
-        except Exception as error:  # noqa: BLE001 (the one place: a bug is logged without its text and retried)
-            _log_bug(name, message, error, trace)
-            return flask.Response(status=503)
-        return flask.Response(status=204)
+            return _handed_back(name, message, error, trace)
+        # The one place for a bug: it is logged without its text, and retried.
+        except Exception as error:  # noqa: BLE001
+            log_bug(
+                name, error, trace=trace, message_id=message.message_id, attempt=message.attempt
+            )
+            return web.response(503, {}, b"")
+        return web.response(204, {}, b"")
 
     view.__name__ = name
     return view
+
+
+def _received(request: flask.Request) -> tuple[Message, PermanentError | None]:
+    """The message, and why it cannot be read where it cannot.
+
+    Raises:
+        PermanentError: invalid_event, when this is no delivery.
+    """
+    body = web.read_body(request, messages.BODY_LIMIT_BYTES)
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    unreadable = None
+    try:
+        message = messages.parse(headers, body)
+    except messages.UnreadableMessageError as error:
+        message, unreadable = error.message, error
+    return replace(message, follow_up=request.path == FOLLOW_UPS_PATH), unreadable
 
 
 def request_id(message: Message, data: dict[str, object]) -> str:
@@ -132,16 +145,6 @@ def _rejected(error: PermanentError, message: Message) -> Outcome:
     return Outcome("rejected", error.reason, request_id=identity, detail=error.detail)
 
 
-def _body(request: flask.Request) -> bytes:
-    if (request.content_length or 0) > messages.BODY_LIMIT_BYTES:
-        raise PermanentError("invalid_event", "larger than any Pub/Sub message")
-    return request.get_data(cache=False)
-
-
-def _headers(request: flask.Request) -> dict[str, str]:
-    return {name.lower(): value for name, value in request.headers.items()}
-
-
 def _trace(request: flask.Request, settings: Settings) -> str:
     found = _TRACE.match(request.headers.get("X-Cloud-Trace-Context", "")) or _TRACEPARENT.match(
         request.headers.get("traceparent", "")
@@ -150,7 +153,17 @@ def _trace(request: flask.Request, settings: Settings) -> str:
     return f"projects/{project}/traces/{found[1]}" if found else ""
 
 
-def _retry(name: str, message: Message, error: RetryableError, trace: str) -> flask.Response:
+def _refused(name: str, status: int, reason: str, message: str, trace: str) -> flask.Response:
+    """For a sender of something else: a person who tries the function, or a wrong subscription."""
+    log("WARNING", "refused", trace=trace, function=name, reason=reason, detail=message)
+    headers = {"Content-Type": "application/json"}
+    if status == 405:
+        headers["Allow"] = "POST"
+    body = json.dumps({"error": {"reason": reason, "message": message}})
+    return web.response(status, headers, body.encode())
+
+
+def _handed_back(name: str, message: Message, error: RetryableError, trace: str) -> flask.Response:
     log(
         "WARNING",
         "handed_back",
@@ -161,28 +174,7 @@ def _retry(name: str, message: Message, error: RetryableError, trace: str) -> fl
         attempt=message.attempt,
         retry_after_s=error.retry_after_s,
     )
-    response = flask.Response(status=503)
+    headers = {}
     if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(round(error.retry_after_s))
-    return response
-
-
-def _log_bug(name: str, message: Message, error: Exception, trace: str) -> None:
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if Path(f.filename).is_relative_to(_ROOT)
-    ]
-    place = (
-        f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
-    )
-    log(
-        "ERROR",
-        "bug",
-        trace=trace,
-        function=name,
-        error_type=type(error).__name__,
-        error_place=place,
-        message_id=message.message_id,
-        attempt=message.attempt,
-    )
+        headers["Retry-After"] = str(round(error.retry_after_s))
+    return web.response(503, headers, b"")

@@ -86,8 +86,8 @@ run "made" {
     error_message = "Subscriptions never expire."
   }
   assert {
-    condition     = output.environment == tomap({ A = "b", THREADS = "4" })
-    error_message = "As many threads as requests at a time."
+    condition     = output.environment == tomap({ A = "b", THREADS = "4", LOG_EXECUTION_ID = "false" })
+    error_message = "As many threads as requests at a time, and each line of the log in one piece."
   }
 }
 

@@ -50,7 +50,11 @@ resource "google_cloudfunctions2_function" "this" {
     vpc_connector_egress_settings    = var.function.vpc_connector == "" ? null : var.function.vpc_egress
 
     # THREADS: functions-framework serves 4 requests a CPU by default; the rest would wait inside the instance.
-    environment_variables = merge(var.environment, { THREADS = tostring(var.size.concurrency) })
+    # LOG_EXECUTION_ID: on by default, it writes a line of the log in two parts, and lines of several requests mix.
+    environment_variables = merge(var.environment, {
+      THREADS          = tostring(var.size.concurrency)
+      LOG_EXECUTION_ID = "false"
+    })
   }
 }
 

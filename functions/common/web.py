@@ -1,0 +1,63 @@
+"""What every HTTP function does alike: it reads a body up to a limit, and answers with a stream that
+breaks off without a word in the log."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from errno import ECONNRESET
+
+import flask
+import werkzeug.exceptions
+
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.log import log, log_bug
+
+
+def read_body(request: flask.Request, limit_bytes: int) -> bytes:
+    """The request's body. What is counted is what is read, so that a chunked body without a length
+    ends there too.
+
+    Raises:
+        PermanentError: invalid_event, when it is larger than the limit, ends too early or is not
+            encoded as HTTP has it.
+    """
+    request.max_content_length = limit_bytes
+    try:
+        return request.stream.read()
+    except werkzeug.exceptions.RequestEntityTooLarge:
+        raise PermanentError("invalid_event", f"larger than {limit_bytes} bytes") from None
+    # The server has errors of its own for a malformed chunk, which are no OSError.
+    except Exception:  # noqa: BLE001
+        raise PermanentError("invalid_event", "the body cannot be read to its end") from None
+
+
+def response(status: int, headers: Mapping[str, str], body: bytes) -> flask.Response:
+    """An answer that is whole."""
+    length = {} if status in (204, 304) else {"Content-Length": str(len(body))}
+    return streamed(status, {**headers, **length}, iter([body]))
+
+
+def streamed(status: int, headers: Mapping[str, str], chunks: Iterator[bytes]) -> flask.Response:
+    """An answer as a stream. Each is one: before any other functions-framework reads the whole body
+    of the request into memory."""
+    answer = flask.Response(chunks, status)
+    # flask's default Content-Type would stand where there is none.
+    answer.headers.clear()
+    answer.headers.extend(headers)
+    return answer
+
+
+def unbroken(function: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of an answer that has begun, so that no status can be sent any more.
+
+    Raises:
+        ConnectionResetError: on any error. For this one the server closes the connection, so that
+            the caller sees that the answer is cut, and logs nothing; for others it would log the
+            request's URL and the error's text.
+    """
+    try:
+        yield from chunks
+    except (RetryableError, OSError):
+        log("WARNING", "answer_cut", function=function)
+        raise ConnectionResetError(ECONNRESET, "the answer is cut") from None
+    except Exception as error:  # noqa: BLE001 (a bug)
+        log_bug(function, error)
+        raise ConnectionResetError(ECONNRESET, "the answer is cut") from None
