@@ -1,21 +1,25 @@
 """Delete studies, series or instances, and follow the long-running operations to their end."""
 
 import json
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from functions.common.clients.dicomweb import DicomStore, uid
 from functions.common.deadline import Deadline, age_s, timestamp, utc_now
+from functions.common.dicom.dicomjson import STUDY_UID
 from functions.common.errors import PermanentError
 from functions.common.events import commands
 from functions.common.events.commands import Query
 from functions.common.events.messages import Message
-from functions.common.events.outcomes import Outcome, Outcomes
+from functions.common.events.outcomes import Outcome, Outcomes, Word
 from functions.common.events.runtime import Services, View, event_function, request_id
 from functions.common.resources import DicomStoreName, Resource
-from functions.common.settings import DELETE, Settings
-from functions.delete.deletion import Deletion, Settled, Target, Work, stored_since
+from functions.common.settings import DELETE
+from functions.delete import followup
+from functions.delete.deletion import Deletion, Settled
+from functions.delete.followup import Target, Work
+from functions.delete.guards import GuardRails
 
 _STUDIES_MAX: Final = 1000
 _LATE_S: Final = 600.0
@@ -28,7 +32,6 @@ _COMMAND: Final[dict[str, commands.Parse]] = {
     "stored_before": commands.time,
     "request_id": commands.text,
 }
-_FOLLOW_UP: Final[dict[str, commands.Parse]] = {"continue": Work.parse, "request_id": commands.text}
 
 
 def entry_point() -> View:
@@ -40,151 +43,185 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     """Delete what the command names, or go on with a delete.
 
     Raises:
-        PermanentError: invalid_command; rejected, when a guard rail or the DICOM store refuses it.
+        PermanentError: invalid_event for a message that came by the wrong subscription;
+            invalid_command; rejected, when a guard rail or the DICOM store refuses it.
         RetryableError: the DICOM store is busy or away.
     """
-    working = Deadline(
-        max(1.0, deadline.remaining_s() - min(_PUBLISHING_S, deadline.remaining_s() / 4))
-    )
-    message.check_way(_is_follow_up(message))
+    left_s = deadline.remaining_s()
+    working = Deadline(max(1.0, left_s - min(_PUBLISHING_S, left_s / 4)))
+    message.check_way(followup.is_follow_up(message))
     if message.follow_up:
-        given = commands.read(message, _FOLLOW_UP)
-        name, work = request_id(message, given), given["continue"]
-        _advance(name, work, message, services, outcomes, working)
-        return
-    command = commands.read(message, _COMMAND)
-    name = request_id(message, command)
-    store, resource = _scope(command, services)
-    targets = _targets(store, resource, command, working)
-    if command.get("dry_run"):
-        outcomes.publish(_dry_run(name, resource, targets))
-        return
-    _guard(store, targets, command, services.settings, working)
-    late = message.attempt > 1 or message.replayed
-    work = Work(message.first_published, store.name.name, resource is None, targets, late=late)
-    if resource is None and targets:
+        given = commands.read(message, followup.KEYS)
+        name = request_id(message, given)
+        _Delivery(name, message, services, outcomes, deadline, working).go_on(given["continue"])
+    else:
+        command = commands.read(message, _COMMAND)
+        name = request_id(message, command)
+        _Delivery(name, message, services, outcomes, deadline, working).start(command)
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """One message of a request.
+
+    Args:
+        name: the request's id.
+        deadline: of all that is done; `working` ends earlier, so that there is time to publish.
+    """
+
+    name: str
+    message: Message
+    services: Services
+    outcomes: Outcomes
+    deadline: Deadline
+    working: Deadline
+
+    def start(self, command: dict[str, Any]) -> None:
+        """Find what the command names, and begin."""
+        store, resource = self._scope(command)
+        if command.get("dry_run"):
+            self._dry_run(store, resource, command)
+            return
+        work = Work(
+            asked=self.message.first_published,
+            store=store.name.name,
+            by_query=resource is None,
+            targets=[Target(resource)] if resource else self._matches(store, command),
+            stored_before=command.get("stored_before", ""),
+        )
+        if resource or not work.targets:
+            self.go_on(work)
+            return
+        # All or nothing: each study is checked before the first one goes.
+        guards = self._guards(store, work)
+        taken = 0
+        for target in work.targets:
+            taken += guards.count(target.resource, taken)
+            guards.check_age(target.resource)
         # The plan is published before anything is deleted: a redelivery of this command would find
         # fewer studies.
-        _follow_up(name, work, services, deadline)
-    else:
-        _advance(name, work, message, services, outcomes, working)
+        work.late = self._is_repeated
+        self._follow_up(work)
 
+    def go_on(self, work: Work) -> None:
+        """Do as much as there is time for; the rest goes into a follow-up message."""
+        store = self._allowed(_store_name(work.store))
+        # A follow-up is always fresh: what counts is the command, however many messages ago it was
+        # given.
+        work.late = work.late or self._is_repeated
+        guards = self._guards(store, work)
+        for settled in Deletion(store, work, guards, self.working).advance():
+            _count(work, settled)
+            member = str(settled.target.resource) if work.by_query else ""
+            self.outcomes.publish(self._outcome(settled, member))
+        if work.targets:
+            self._follow_up(work)
+        elif work.by_query:
+            self.outcomes.publish(_summary(self.name, work))
 
-def _is_follow_up(message: Message) -> bool:
-    return bool(message.data.strip()) and "continue" in message.json()
+    @property
+    def _is_repeated(self) -> bool:
+        return self.message.attempt > 1 or self.message.replayed
 
+    def _scope(self, command: dict[str, Any]) -> tuple[DicomStore, Resource | None]:
+        """The store, and the resource (None: a query's matches)."""
+        if ("path" in command) == ("query" in command):
+            raise PermanentError("invalid_command", "a delete takes either path or query")
+        own = self.services.settings.dicom_store
+        if "path" in command:
+            if "max_studies" in command:
+                raise PermanentError("invalid_command", "max_studies goes with query")
+            store, resource = command["path"]
+            return self._allowed(store or own), resource
+        if "max_studies" not in command or command["query"].level != "studies":
+            raise PermanentError(
+                "invalid_command", "a delete by query is of studies and takes max_studies"
+            )
+        return self._allowed(own), None
 
-def _scope(command: dict[str, Any], services: Services) -> tuple[DicomStore, Resource | None]:
-    """The store, and the resource (None: a query's matches)."""
-    if ("path" in command) == ("query" in command):
-        raise PermanentError("invalid_command", "a delete takes either path or query")
-    if "query" not in command:
-        if "max_studies" in command:
-            raise PermanentError("invalid_command", "max_studies goes with query")
-        store, resource = command["path"]
-        return _allowed(store or services.settings.dicom_store, services), resource
-    if "max_studies" not in command or command["query"].level != "studies":
-        raise PermanentError(
-            "invalid_command", "a delete by query is of studies and takes max_studies"
+    def _allowed(self, name: DicomStoreName) -> DicomStore:
+        settings = self.services.settings
+        if name not in (settings.delete_stores or (settings.dicom_store,)):
+            raise PermanentError("rejected", "DELETE_STORES does not have this DICOM store")
+        return self.services.dicom_store.of(name)
+
+    def _guards(self, store: DicomStore, work: Work) -> GuardRails:
+        settings, asked = self.services.settings, timestamp(work.asked)
+        now = timestamp(utc_now()) or datetime.max
+        limits = [timestamp(work.stored_before)]
+        if settings.delete_min_age_hours:
+            begin = min(now, asked or now)
+            limits.append(begin - timedelta(hours=settings.delete_min_age_hours))
+        is_late = work.late or (asked is not None and age_s(asked) > _LATE_S)
+        return GuardRails(
+            store=store,
+            max_instances=settings.delete_max_instances,
+            before=min((limit for limit in limits if limit), default=None),
+            asked=asked if is_late else None,
+            deadline=self.working,
         )
-    return _allowed(services.settings.dicom_store, services), None
 
+    def _matches(self, store: DicomStore, command: dict[str, Any]) -> list[Target]:
+        """The studies of a query; one that matches more than `max_studies` is refused."""
+        wanted: int = command["max_studies"]
+        params = [*command["query"].params, ("limit", str(wanted + 1))]
+        found = store.search(None, "studies", params, self.working)
+        studies = {uid(item, STUDY_UID) for item in found}
+        if len(studies) > wanted:
+            raise PermanentError("rejected", f"the query matches more than {wanted} studies")
+        return [Target(Resource(study)) for study in sorted(studies)]
 
-def _allowed(name: DicomStoreName, services: Services) -> DicomStore:
-    settings = services.settings
-    if name not in (settings.delete_stores or (settings.dicom_store,)):
-        raise PermanentError("rejected", "DELETE_STORES does not have this DICOM store")
-    return services.dicom_store.of(name)
-
-
-def _targets(
-    store: DicomStore, resource: Resource | None, command: dict[str, Any], deadline: Deadline
-) -> list[Target]:
-    """What is to be deleted, with its size; a query that matches more than `max_studies` is
-    refused."""
-    if resource:
-        return [_measured(store, resource, deadline)]
-    wanted: int = command["max_studies"]
-    params = [*command["query"].params, ("limit", str(wanted + 1))]
-    studies = {uid(item, "0020000D") for item in store.search(None, "studies", params, deadline)}
-    if len(studies) > wanted:
-        raise PermanentError("rejected", f"the query matches more than {wanted} studies")
-    return [_measured(store, Resource(study), deadline) for study in sorted(studies)]
-
-
-def _measured(store: DicomStore, resource: Resource, deadline: Deadline) -> Target:
-    size = store.size(resource, deadline)
-    return (
-        Target(resource, size.instances, size.size_bytes, series=size.series)
-        if size
-        else Target(resource)
-    )
-
-
-def _dry_run(name: str, resource: Resource | None, targets: list[Target]) -> Outcome:
-    """Counts and bytes of what would go."""
-    found = [target for target in targets if target.instances]
-    counts = {
-        "studies": len({target.resource.study for target in found}),
-        "series": sum(target.series for target in found),
-        "instances": sum(target.instances for target in found),
-    }
-    size_bytes = sum(target.size_bytes for target in found)
-    reason = "" if found else "not_found"
-    return Outcome(
-        "dry_run", reason, request_id=name, resource=resource, size_bytes=size_bytes, counts=counts
-    )
-
-
-def _guard(
-    store: DicomStore,
-    targets: list[Target],
-    command: dict[str, Any],
-    settings: Settings,
-    deadline: Deadline,
-) -> None:
-    instances = sum(target.instances for target in targets)
-    if instances > settings.delete_max_instances:
-        raise PermanentError(
-            "rejected", f"{instances} instances are more than DELETE_MAX_INSTANCES"
+    def _dry_run(
+        self, store: DicomStore, resource: Resource | None, command: dict[str, Any]
+    ) -> None:
+        """Say what would go: counts by search, bytes by the store's metrics, which lag."""
+        targets = [Target(resource)] if resource else self._matches(store, command)
+        series = set[Resource]()
+        studies = instances = size_bytes = 0
+        for target in targets:
+            before = instances
+            for instance in store.instances(target.resource, self.working):
+                instances += 1
+                series.add(Resource(instance.study, instance.series))
+            if instances > before:
+                studies += 1
+                size_bytes += store.size_bytes(target.resource, self.working)
+        counts = {"studies": studies, "series": len(series), "instances": instances}
+        reason = "" if instances else "not_found"
+        self.outcomes.publish(
+            Outcome(
+                "dry_run",
+                reason,
+                request_id=self.name,
+                resource=resource,
+                size_bytes=size_bytes,
+                counts=counts,
+            )
         )
-    moments = [moment for moment in (timestamp(command.get("stored_before", "")),) if moment]
-    if settings.delete_min_age_hours and (now := timestamp(utc_now())):
-        moments.append(now - timedelta(hours=settings.delete_min_age_hours))
-    if not moments:
-        return
-    for target in targets:
-        if stored_since(
-            store, target.resource, min(moments).isoformat(), deadline, when_unknown=True
-        ):
-            raise PermanentError("rejected", "something in it was stored too recently")
 
+    def _outcome(self, settled: Settled, member: str) -> Outcome:
+        target = settled.target
+        outcome = Outcome(
+            settled.word,
+            settled.reason,
+            request_id=self.name,
+            member=member,
+            resource=target.resource,
+            detail=settled.detail,
+        )
+        if settled.word == "deleted" and not settled.reason:
+            counts = {"instances": target.instances}
+            return replace(outcome, size_bytes=target.size_bytes, counts=counts)
+        if settled.reason == "not_found" and self.message.attempt > 1:
+            detail = "nothing was there; an earlier delivery may have deleted it"
+            return replace(outcome, detail=detail)
+        return outcome
 
-def _advance(
-    name: str,
-    work: Work,
-    message: Message,
-    services: Services,
-    outcomes: Outcomes,
-    deadline: Deadline,
-) -> None:
-    store = _allowed(_store_name(work.store), services)
-    # A follow-up is always fresh: what counts is the command, however many messages ago it was
-    # given.
-    work.late = work.late or message.attempt > 1 or message.replayed
-    asked = timestamp(work.asked)
-    late = work.late or (asked is not None and age_s(asked) > _LATE_S)
-    most = services.settings.delete_max_instances
-    for settled in Deletion(store, work, late, most, deadline).advance():
-        _count(work, settled)
-        if work.by_query:
-            outcomes.publish(_outcome(name, settled, message, member=str(settled.target.resource)))
-        else:
-            outcomes.publish(_outcome(name, settled, message))
-    if work.targets:
-        _follow_up(name, work, services, outcomes.deadline)
-    elif work.by_query:
-        outcomes.publish(_summary(name, work))
+    def _follow_up(self, work: Work) -> None:
+        content = {"continue": work.to_json(), "request_id": self.name}
+        data = json.dumps(content, separators=(",", ":")).encode()
+        topic = self.services.settings.deletes_next_topic
+        self.services.topics.publish(topic, data, {}, self.deadline)
 
 
 def _store_name(text: str) -> DicomStoreName:
@@ -205,26 +242,6 @@ def _count(work: Work, settled: Settled) -> None:
         work.counts["bytes"] += settled.target.size_bytes
 
 
-def _outcome(name: str, settled: Settled, message: Message, member: str = "") -> Outcome:
-    target = settled.target
-    gone = settled.word == "deleted" and not settled.reason
-    outcome = Outcome(
-        settled.word,
-        settled.reason,
-        request_id=name,
-        member=member,
-        resource=target.resource,
-        detail=settled.detail,
-    )
-    if gone:
-        return replace(
-            outcome, size_bytes=target.size_bytes, counts={"instances": target.instances}
-        )
-    if settled.reason == "not_found" and message.attempt > 1:
-        return replace(outcome, detail="nothing was there; an earlier delivery may have deleted it")
-    return outcome
-
-
 def _summary(name: str, work: Work) -> Outcome:
     """The outcome of the whole query, after those of its studies."""
     counts = {key: count for key, count in work.counts.items() if key != "bytes"}
@@ -232,12 +249,5 @@ def _summary(name: str, work: Work) -> Outcome:
     if not work.counts["failed"]:
         reason = "" if work.counts["deleted"] else "not_found"
         return Outcome("deleted", reason, request_id=name, size_bytes=size_bytes, counts=counts)
-    word: Any = "partial" if work.counts["deleted"] else "rejected"
+    word: Word = "partial" if work.counts["deleted"] else "rejected"
     return Outcome(word, "operation_failed", request_id=name, size_bytes=size_bytes, counts=counts)
-
-
-def _follow_up(name: str, work: Work, services: Services, deadline: Deadline) -> None:
-    data = json.dumps(
-        {"continue": work.to_json(), "request_id": name}, separators=(",", ":")
-    ).encode()
-    services.topics.publish(services.settings.deletes_next_topic, data, {}, deadline)

@@ -1,12 +1,10 @@
 """Retrieving for an export: whole studies as streams of parts, and single instances, frames,
 metadata, bulk data."""
 
-import codecs
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import requests
 
@@ -14,7 +12,8 @@ from functions.common.clients import transport
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.transport import drain
 from functions.common.deadline import Deadline
-from functions.common.dicom import multipart, part10
+from functions.common.dicom import dicomjson, multipart, part10
+from functions.common.dicom.dicomjson import DataSet
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import Resource
 from functions.export.request import RENDERED, ExportRequest, Piece
@@ -25,7 +24,6 @@ _BULKDATA_PATH: Final = re.compile(
     r"/bulkdata/([0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*)(?:[?#]|$)", re.ASCII
 )
 _IMAGES: Final = {"jpeg": b"\xff\xd8", "png": b"\x89PNG"}  # how they begin
-_BETWEEN: Final = re.compile(r"[\[\s,]*")
 _METADATA_LIMIT: Final = 64 * 1024 * 1024  # characters of one instance
 
 
@@ -56,13 +54,15 @@ class Fetcher:
         body = self._body(piece.resource, below, RENDERED[self._request.format])
         return _having(_IMAGES[self._request.format], 0, body)
 
-    def metadata(self, resource: Resource) -> Iterator[bytes]:
+    def metadata(self, resource: Resource) -> Iterator[tuple[str, DataSet]]:
         """The DICOM JSON of each instance of a study, a series or one instance, one after the
-        other."""
+        other: as text and as its value."""
         with self._good(
             self._store.get(resource, ("metadata",), _JSON, self._deadline)
         ) as response:
-            yield from split_array(transport.chunks(response, self._deadline))
+            yield from dicomjson.data_sets(
+                transport.chunks(response, self._deadline), _METADATA_LIMIT
+            )
 
     def bulkdata(self, resource: Resource) -> Iterator[tuple[str, Iterator[bytes]]]:
         """Each bulk data of an instance: its path, such as 7FE00010 or 00400100/0/00100010, and its
@@ -72,8 +72,8 @@ class Fetcher:
             PermanentError: rejected, after the others, when it has one that is not named as
                 expected.
         """
-        for text in self.metadata(resource):
-            paths = set(_bulkdata_paths(json.loads(text)))
+        for _, data_set in self.metadata(resource):
+            paths = set(_bulkdata_paths(data_set))
             for path in sorted(paths - {""}):
                 yield path, self._body(resource, ("bulkdata", *path.split("/")), _BULKDATA)
             if "" in paths:
@@ -82,6 +82,7 @@ class Fetcher:
     def gives(self, piece: Piece) -> bool:
         """Whether the store answers when it is asked for this: only the beginning of an answer is
         read. A refusal is an answer."""
+        stream: Iterator[object]
         if self._request.format in RENDERED:
             stream = self.rendered(piece)
         elif self._request.format in ("dicom", "zip"):
@@ -172,42 +173,16 @@ def identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
         return None
 
 
-def split_array(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The objects of a JSON array as they arrive, each as it was sent.
-
-    Raises:
-        RetryableError: unavailable, when it is no array of objects, or is cut.
-    """
-    decoder, utf8, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")(), ""
-    for chunk in chunks:
-        try:
-            text += utf8.decode(chunk)
-        except UnicodeDecodeError:
-            raise RetryableError("unavailable") from None
-        at = 0
-        while (found := _BETWEEN.match(text, at)) and text[found.end() : found.end() + 1] == "{":
-            try:
-                _, end = decoder.raw_decode(text, found.end())
-            except ValueError:
-                break  # the rest of it is still to come
-            yield text[found.end() : end].encode()
-            at = end
-        text = text[at:]
-        if len(text) > _METADATA_LIMIT:
-            raise RetryableError("unavailable")
-    if text.strip() not in ("]", "[]"):
-        raise RetryableError("unavailable")
-
-
-def _bulkdata_paths(dataset: Any) -> Iterator[str]:
+def _bulkdata_paths(data_set: object) -> Iterator[str]:
     """The paths of all BulkDataURI, however deep; empty where one is not as expected. Of the
     server's URI only the checked path is used."""
-    if isinstance(dataset, dict):
-        if "BulkDataURI" in dataset:
-            found = _BULKDATA_PATH.search(str(dataset["BulkDataURI"]))
-            yield found[1] if found else ""
-        for value in dataset.values():
-            yield from _bulkdata_paths(value)
-    elif isinstance(dataset, list):
-        for value in dataset:
-            yield from _bulkdata_paths(value)
+    rest = [data_set]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, list):
+            rest.extend(value)
+        elif isinstance(value, dict):
+            rest.extend(value.values())
+            if "BulkDataURI" in value:
+                found = _BULKDATA_PATH.search(str(value["BulkDataURI"]))
+                yield found[1] if found else ""

@@ -110,8 +110,8 @@ def complete_zip(
     ):
         return None
     totals = {**{key: int(stored.metadata.get(key, 0)) for key in TOTALS}, "written": 0}
-    size = store.size(request.resource, deadline)
-    return totals if size and size.instances == totals["objects"] else None
+    count = store.count(request.resource, totals["objects"] + 1, deadline)
+    return totals if count == totals["objects"] else None
 
 
 def _zip_mark(state: State, request: ExportRequest) -> str:

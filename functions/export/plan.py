@@ -1,15 +1,18 @@
 """The plan of an export: which instances there are, cut into slices of which each is one
 invocation's work.
 
-The order of a search is not documented, so a paged listing is checked against the store's own count
-and repeated where it came short; a series that fits one page needs no paging at all.
+The order of a search is not documented, so a listing of several pages is checked for instances that
+come twice, and repeated. The store's metrics would not do: they lag (fact sheet section 17).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, Final
 
 from functions.common.clients.dicomweb import DicomStore, uid
 from functions.common.deadline import Deadline
+from functions.common.dicom import dicomjson
+from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID, DataSet
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
@@ -20,14 +23,9 @@ _PASSES: Final = 3
 _STREAM_SLICES: Final = (
     5  # a series up to this many times the size of a slice is still retrieved in one answer
 )
-_UIDS: Final = [("includefield", "0020000D"), ("includefield", "0020000E")]
-_INSTANCE, _SERIES, _STUDY, _FRAMES, _ROWS = (
-    "00080018",
-    "0020000E",
-    "0020000D",
-    "00280008",
-    "00280010",
-)
+_UIDS: Final = (("includefield", STUDY_UID), ("includefield", SERIES_UID))
+_FRAMES: Final = "00280008"
+_ROWS: Final = "00280010"
 Found = dict[Resource, Item | None]  # None: nothing of the wanted kind in it
 
 
@@ -64,12 +62,9 @@ class Planner:
         for item in self._store.search_all(
             None, query.level, [*query.params, *_UIDS], self._deadline, start=start
         ):
-            series = uid(item, _SERIES) if query.level != "studies" else ""
-            target = Resource(
-                uid(item, _STUDY),
-                series,
-                uid(item, _INSTANCE) if query.level == "instances" else "",
-            )
+            series = uid(item, SERIES_UID) if query.level != "studies" else ""
+            instance = uid(item, INSTANCE_UID) if query.level == "instances" else ""
+            target = Resource(uid(item, STUDY_UID), series, instance)
             yield None if target in seen else target
             seen.add(target)
 
@@ -77,65 +72,68 @@ class Planner:
         """The slices that become full with this target; `rest` gives the one that did not."""
         if target is None:
             return
-        if target.instance:
-            yield from self._packer.add([], *_parted(self._instances(target, 1)))
-            return
-        size = self._store.size(target, self._deadline)
-        count = size.instances if size else None
-        if target.series or (count is not None and count <= PAGE):
-            yield from self._whole(target, count)
-        else:
+        rows = self._rows(target)
+        first = list(islice(rows, PAGE + 1))
+        if len(first) > PAGE and not target.series:
             for series in self._series(target):
-                size = self._store.size(series, self._deadline)
-                yield from self._whole(series, size.instances if size else None)
+                yield from self._packed(series, self._listed_series(series))
+            return
+        found = self._listed(target, chain(first, rows))
+        if target.instance:
+            yield from self._packer.add([], *_parted(found))
+        else:
+            yield from self._packed(target, found)
 
     def rest(self) -> Iterator[Slice]:
         """The last slice, if there is one."""
         yield from self._packer.flush()
 
-    def _whole(self, target: Resource, count: int | None) -> Iterator[Slice]:
-        by_series: dict[Resource, Found] = {}
-        for resource, item in self._instances(target, count).items():
-            by_series.setdefault(Resource(resource.study, resource.series), {})[resource] = item
-        everything = [item for found in by_series.values() for item in found.items()]
-        if sum(_weight(item) for item in everything) <= self._size:
-            yield from self._packer.add([target], *_parted(dict(everything)))
+    def _packed(self, target: Resource, found: Found) -> Iterator[Slice]:
+        """A study or series as a whole where it fits a slice, else series by series."""
+        if sum(map(_weight, found.items())) <= self._size:
+            yield from self._packer.add([target], *_parted(found))
             return
-        for series, found in by_series.items():
-            yield from self._packer.add([series], *_parted(found))
+        by_series: dict[Resource, Found] = {}
+        for resource, item in found.items():
+            by_series.setdefault(Resource(resource.study, resource.series), {})[resource] = item
+        for series, part in by_series.items():
+            yield from self._packer.add([series], *_parted(part))
 
-    def _instances(self, target: Resource, count: int | None) -> Found:
-        """Every instance below a resource, by a listing that has at least as many as the store
-        counts.
+    def _rows(self, target: Resource) -> Iterator[DataSet]:
+        params = list(_UIDS)
+        if target.instance:
+            params.append(("SOPInstanceUID", target.instance))
+        above = Resource(target.study, target.series)
+        return self._store.search_all(above, "instances", params, self._deadline)
+
+    def _listed_series(self, series: Resource) -> Found:
+        found = self._listed(series, self._rows(series))
+        if not found:  # the search of the study's series has it
+            self._short(series, "the search finds no instance of this series")
+        return found
+
+    def _listed(self, target: Resource, rows: Iterable[DataSet]) -> Found:
+        """Every instance below a resource. The order of a search is not documented: where pages
+        overlap, an instance comes twice and another is missing, and all is listed again.
 
         Raises:
-            RetryableError: unavailable, when it has fewer each time.
+            RetryableError: unavailable, when fewer instances than rows are found each time.
         """
         found: Found = {}
-        params = [*_UIDS, *([("SOPInstanceUID", target.instance)] if target.instance else [])]
-        above = Resource(target.study, target.series)
+        count = 0
         for _ in range(_PASSES):
-            if count is not None and count <= PAGE:
-                page = [*params, ("limit", str(PAGE))]
-                items = iter(self._store.search(above, "instances", page, self._deadline))
-            else:
-                items = self._store.search_all(above, "instances", params, self._deadline)
-            for item in items:
-                resource = Resource(
-                    target.study, target.series or uid(item, _SERIES), uid(item, _INSTANCE)
-                )
-                found[resource] = self._item(resource, item)
-            if count is None or len(found) >= count:
-                break
-            log(
-                "WARNING",
-                "listing_short",
-                study=target.study,
-                counts={"found": len(found), "counted": count},
-            )
-        else:
-            if not target.instance:  # that one is just not there
-                self._short(target, f"the search finds {len(found)} of {count} instances")
+            count = 0
+            for row in rows:
+                count += 1
+                series = target.series or uid(row, SERIES_UID)
+                resource = Resource(target.study, series, uid(row, INSTANCE_UID))
+                found[resource] = self._item(resource, row)
+            if len(found) >= count:
+                return dict(sorted(found.items()))
+            counts = {"found": len(found), "listed": count}
+            log("WARNING", "listing_short", study=target.study, counts=counts)
+            rows = self._rows(target)
+        self._short(target, f"the search finds {len(found)} of {count} instances")
         return dict(sorted(found.items()))
 
     def _short(self, target: Resource, detail: str) -> None:
@@ -145,14 +143,14 @@ class Planner:
 
     def _series(self, study: Resource) -> list[Resource]:
         found = self._store.search_all(study, "series", [], self._deadline)
-        return sorted({Resource(study.study, uid(item, _SERIES)) for item in found})
+        return sorted({Resource(study.study, uid(item, SERIES_UID)) for item in found})
 
-    def _item(self, resource: Resource, item: dict[str, Any]) -> Item | None:
+    def _item(self, resource: Resource, row: DataSet) -> Item | None:
         if self._request.format not in RENDERED:
             return Item(resource)
-        if not _number(item, _ROWS):
+        if not dicomjson.number(row, _ROWS):
             return None
-        frames = _number(item, _FRAMES)
+        frames = dicomjson.number(row, _FRAMES)
         return Item(resource, 1, frames) if frames > 1 else Item(resource)
 
 
@@ -206,14 +204,6 @@ def _cut(item: Item, size: int) -> Iterator[Item]:
         return
     for first in range(item.first, item.last + 1, size):
         yield Item(item.resource, first, min(item.last, first + size - 1))
-
-
-def _number(item: dict[str, Any], tag: str) -> int:
-    values = item.get(tag, {}).get("Value") or [0]
-    try:
-        return int(values[0])
-    except (TypeError, ValueError):
-        return 0
 
 
 def nothing_there(request: ExportRequest) -> PermanentError:

@@ -2,7 +2,6 @@
 object."""
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import Any, Final
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
-from functions.common.dicom import multipart, part10
+from functions.common.dicom import dicomjson, multipart, part10
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
@@ -221,12 +220,13 @@ class SliceWork:
     def _take_metadata(
         self, resource: Resource, wanted: dict[str, Piece], batches: "_Batches"
     ) -> None:
-        for text in self._fetcher.metadata(resource):
+        for text, data_set in self._fetcher.metadata(resource):
             self._arrived = True
-            found = _of_json(json.loads(text))
+            found = dicomjson.instance(data_set)
             piece = wanted.get(found.instance) if found else None
             if piece and piece.resource == found and not self._settled(piece):
-                batches.add(piece, [text], len(text))
+                data = text.encode()
+                batches.add(piece, [data], len(data))
 
     def _one(self, piece: Piece) -> None:
         """Retrieve and write one piece by a request of its own, unless the store or the bucket
@@ -251,10 +251,10 @@ class SliceWork:
         if format_ in RENDERED:
             return [(self._writer.write_stream(name, self._fetcher.rendered(piece)), "")]
         if format_ == "metadata":
-            texts = list(self._fetcher.metadata(piece.resource))
-            if [_of_json(json.loads(text)) for text in texts] != [piece.resource]:
+            found = list(self._fetcher.metadata(piece.resource))
+            if [dicomjson.instance(data_set) for _, data_set in found] != [piece.resource]:
                 raise RetryableError("unavailable")
-            return [(self._writer.write(name, texts), "")]
+            return [(self._writer.write(name, [text.encode() for text, _ in found]), "")]
         return [
             (
                 self._writer.write_stream(
@@ -388,14 +388,6 @@ class _Batches:
 
 def _levels(instance: Resource) -> tuple[Resource, Resource]:
     return Resource(instance.study), Resource(instance.study, instance.series)
-
-
-def _of_json(item: dict[str, Any]) -> Resource | None:
-    try:
-        uids = [item[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018")]
-        return Resource(*uids)
-    except (KeyError, IndexError, TypeError, PermanentError):
-        return None
 
 
 def _checked(stream: Iterator[bytes], piece: Piece) -> Iterator[bytes]:

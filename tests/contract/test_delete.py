@@ -1,7 +1,9 @@
 """Deletes against a real DICOM store: what goes, what stays, and what becomes of operations that do
 not end well."""
 
+import contextlib
 import json
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,10 @@ import pytest
 
 from functions.common.clients import transport
 from functions.common.deadline import utc_now
+from functions.common.errors import PermanentError
+from functions.common.events.runtime import Services
+from functions.common.settings import Settings
+from functions.delete.followup import Work
 from functions.delete.handler import handle
 from infra.local.dicomstore.choices import Options
 from tests.contract.world import STORE_NAME, World, instance, world
@@ -176,9 +182,16 @@ COUNTS = dict.fromkeys(("deleted", "not_found", "failed", "instances", "bytes"),
 
 
 def follow_up(**changed: Any) -> dict[str, Any]:
-    work = {"asked": "", "store": STORE_NAME, "by_query": False, "late": False, "counts": COUNTS}
-    targets = [["studies/1.1", 4, 100, 1, ""]]
-    return {"continue": {**work, "targets": targets, **changed}, "request_id": "r1"}
+    work = {
+        "asked": "",
+        "store": STORE_NAME,
+        "by_query": False,
+        "targets": [["studies/1.1", 4, 100, 1, ""]],
+        "stored_before": "",
+        "late": False,
+        "counts": COUNTS,
+    }
+    return {"continue": {**work, **changed}, "request_id": "r1"}
 
 
 @pytest.mark.parametrize(
@@ -190,6 +203,8 @@ def follow_up(**changed: Any) -> dict[str, Any]:
         {"store": STORE_NAME + "2"},
         {"by_query": "perhaps"},
         {"late": "perhaps"},
+        {"stored_before": "yesterday"},
+        {"stored_before": None},
         {"targets": []},
         {"targets": [["studies/1.1", 4, 100, 1]]},
         {"targets": [["studies/..", 4, 100, 1, ""]]},
@@ -211,40 +226,179 @@ def test_a_follow_up_is_taken_as_it_is_written(store: World) -> None:
     assert words(followed(store, follow_up())) == [("deleted", "")]
 
 
-def test_guard_rails(tmp_path: Path) -> None:
+TOO_MANY = "more than 3 instances, which DELETE_MAX_INSTANCES forbids"
+
+
+def details(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(record["outcome"], record.get("detail", "")) for record in records]
+
+
+@pytest.fixture
+def at_most_3(tmp_path: Path) -> Iterator[World]:
+    with world("delete_resource", tmp_path, DELETE_MAX_INSTANCES="3") as made:
+        fill(made)
+        yield made
+
+
+def test_a_study_of_more_instances_than_allowed_is_left(at_most_3: World) -> None:
+    assert details(at_most_3.run(handle, {"path": "studies/1.1"})) == [("rejected", TOO_MANY)]
+    assert len(at_most_3.found("instances")) == 4
+
+
+def test_a_part_of_it_that_is_small_enough_goes(at_most_3: World) -> None:
+    command = {"path": "studies/1.1/series/1.1.1"}
+    assert words(at_most_3.run(handle, command)) == [("deleted", "")]
+
+
+def test_studies_of_a_query_count_together(at_most_3: World) -> None:
+    at_most_3.remove("studies/1.1/series/1.1.1/instances/1.1.1.1")
+    at_most_3.remove("studies/1.1/series/1.1.1/instances/1.1.1.2")
+    at_most_3.put(*(instance("1.2", "1.2.1", f"1.2.1.{n}") for n in (1, 2)))
+    command = {"query": "PatientName=Doe^Jane", "max_studies": 5}
+    assert details(at_most_3.run(handle, command)) == [("rejected", TOO_MANY)]
+    assert len(at_most_3.found("instances")) == 4
+
+
+def test_metrics_that_lag_let_no_large_study_through(at_most_3: World) -> None:
+    at_most_3.fault(kind="lag")
+    assert details(at_most_3.run(handle, {"path": "studies/1.1"})) == [("rejected", TOO_MANY)]
+    assert len(at_most_3.found("instances")) == 4
+
+
+def test_a_dry_run_counts_what_the_metrics_do_not_know_yet(store: World) -> None:
+    fill(store)
+    store.fault(kind="lag")
+    (record,) = store.run(handle, {"path": "studies/1.1", "dry_run": True})
+    assert record["counts"] == {"studies": 1, "series": 2, "instances": 4}
+
+
+def test_an_outcome_counts_what_the_metrics_do_not_know_yet(store: World) -> None:
+    fill(store)
+    store.fault(kind="lag")
+    (record,) = store.run(handle, {"path": "studies/1.1"})
+    assert (record["outcome"], record["counts"]) == ("deleted", {"instances": 4})
+
+
+@pytest.mark.parametrize("told", [1, 3])
+def test_a_follow_up_is_held_to_the_limit_whatever_it_says_of_the_size(
+    at_most_3: World, told: int
+) -> None:
+    message = follow_up(targets=[["studies/1.1", told, 1, 0, ""]])
+    assert details(followed(at_most_3, message)) == [("rejected", TOO_MANY)]
+    assert len(at_most_3.found("instances")) == 4
+
+
+def test_a_follow_up_is_held_to_what_the_request_has_deleted_before(at_most_3: World) -> None:
+    target = ["studies/1.1/series/1.1.1", 2, 1, 0, ""]
+    message = follow_up(targets=[target], counts={**COUNTS, "instances": 2})
+    assert details(followed(at_most_3, message)) == [("rejected", TOO_MANY)]
+    assert len(at_most_3.found("instances")) == 4
+
+
+TOO_YOUNG = "something in it was stored too recently"
+
+
+@pytest.fixture
+def at_least_an_hour_old(tmp_path: Path) -> Iterator[World]:
+    with world("delete_resource", tmp_path, DELETE_MIN_AGE_HOURS="1") as made:
+        fill(made)
+        yield made
+
+
+@pytest.mark.parametrize(
+    "command", [{"path": "studies/1.1"}, {"query": "PatientName=Doe^Jane", "max_studies": 5}]
+)
+def test_what_was_stored_too_recently_is_left(
+    at_least_an_hour_old: World, command: dict[str, Any]
+) -> None:
+    store = at_least_an_hour_old
+    assert details(store.run(handle, command)) == [("rejected", TOO_YOUNG)]
+    assert len(store.found("instances")) == 4
+
+
+@pytest.mark.parametrize("asked", ["", "2999-01-01T00:00:00Z"])
+def test_a_follow_up_is_held_to_the_age(at_least_an_hour_old: World, asked: str) -> None:
+    message = follow_up(asked=asked)
+    assert details(followed(at_least_an_hour_old, message)) == [("rejected", TOO_YOUNG)]
+    assert len(at_least_an_hour_old.found("instances")) == 4
+
+
+def test_a_follow_up_is_held_to_stored_before(store: World) -> None:
+    fill(store)
+    message = follow_up(stored_before="2020-01-01T00:00:00Z")
+    assert details(followed(store, message)) == [("rejected", TOO_YOUNG)]
+    assert len(store.found("instances")) == 4
+
+
+@pytest.mark.parametrize("message", [{"path": "studies/1.1"}, follow_up()])
+def test_a_store_that_is_not_allowed_is_left(tmp_path: Path, message: dict[str, Any]) -> None:
     other = STORE_NAME + "-2"
-    with world("delete_resource", tmp_path / "a", DELETE_MAX_INSTANCES="3") as store:
+    with world("delete_resource", tmp_path, DELETE_STORES=other) as store:
         fill(store)
-        (record,) = store.run(handle, {"path": "studies/1.1"})
-        assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
-        assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
-        assert words(store.run(handle, {"path": "studies/1.1/series/1.1.1"})) == [("deleted", "")]
-        (record,) = followed(store, follow_up(targets=[["studies/1.1/series/1.1.2", 1, 1, 0, ""]]))
-        assert record["outcome"] == "deleted"
-        fill(store)
-        # It has grown since.
-        (record,) = followed(store, follow_up(targets=[["studies/1.1", 1, 1, 0, ""]]))
-        assert record["detail"] == "4 instances are more than DELETE_MAX_INSTANCES"
-    with world("delete_resource", tmp_path / "b", DELETE_MIN_AGE_HOURS="1") as store:
-        fill(store)
-        (record,) = store.run(handle, {"path": "studies/1.1"})
-        assert (record["outcome"], record["detail"]) == (
-            "rejected",
-            "something in it was stored too recently",
-        )
+        send = followed if "continue" in message else lambda at, it: at.run(handle, it)
+        assert details(send(store, message)) == [
+            ("rejected", "DELETE_STORES does not have this DICOM store")
+        ]
         assert len(store.found("instances")) == 4
-    with world("delete_resource", tmp_path / "c", DELETE_STORES=other) as store:
-        fill(store)
-        (record,) = store.run(handle, {"path": "studies/1.1"})
-        assert (record["outcome"], record["detail"]) == (
-            "rejected",
-            "DELETE_STORES does not have this DICOM store",
-        )
-        assert len(store.found("instances")) == 4
-    with world("delete_resource", tmp_path / "d") as store:
-        fill(store)
-        (record,) = store.run(handle, {"path": f"{other}/dicomWeb/studies/1.1"})
-        assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
+
+
+def test_a_path_may_not_name_a_store_that_is_not_allowed(store: World) -> None:
+    fill(store)
+    command = {"path": f"{STORE_NAME}-2/dicomWeb/studies/1.1"}
+    assert words(store.run(handle, command)) == [("rejected", "rejected")]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"DICOM_STORE": STORE_NAME + "-that-was-deleted"},
+        {"HEALTHCARE_ENDPOINT": "without the version"},
+    ],
+)
+def test_a_store_that_is_not_there_does_not_mean_that_its_studies_are_gone(
+    store: World, changed: dict[str, str]
+) -> None:
+    fill(store)
+    if "HEALTHCARE_ENDPOINT" in changed:
+        changed = {"HEALTHCARE_ENDPOINT": store.store_url}
+    settings = Settings.load("delete_resource", {**store.environ, **changed})
+    store.services = Services.of(settings)
+    command = json.dumps({"path": "studies/1.1"}).encode()
+    assert store.deliver(handle, command, {}) == "unavailable"
+    assert not store.outcomes
+
+
+def test_a_follow_up_that_is_refused_is_not_kept_in_memory() -> None:
+    class Text(str):
+        """Text that can be referred to weakly."""
+
+    told = Text("no list of targets")
+    seen = weakref.ref(told)
+    with contextlib.suppress(PermanentError):
+        Work.parse({**follow_up()["continue"], "targets": told})
+    del told
+    assert seen() is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 100_000,
+        '[{"00080018": null}]',
+        '[{"00080018": []}]',
+        '[{"00080018": {"Value": null}}]',
+        '[{"00080018": {"Value": [null]}}]',
+        '[{"00080018": {"Value": [{}]}}]',
+        '[{"00080018": {"Value": ["no uid"]}}]',
+        "[null]",
+    ],
+)
+def test_an_answer_that_is_no_search_result_is_asked_for_again(store: World, body: str) -> None:
+    fill(store)
+    store.fault(kind="status", status=200, body=body, path="instances")
+    command = json.dumps({"path": "studies/1.1"}).encode()
+    assert store.deliver(handle, command, {}) == "unavailable"
+    assert not store.outcomes
 
 
 def test_only_what_was_stored_before(store: World) -> None:

@@ -297,7 +297,10 @@ def test_a_listing_that_stays_short_is_no_complete_export(
         3,
     )
     (failure,) = manifest(store)["failures"]
-    assert (failure["series"], failure["detail"]) == ("1.1.2", "the search finds 0 of 3 instances")
+    assert (failure["series"], failure["detail"]) == (
+        "1.1.2",
+        "the search finds no instance of this series",
+    )
 
 
 def test_a_planning_that_fails_leaves_no_state(

@@ -1,6 +1,7 @@
 """Plans from a real DICOM store: every instance once, whatever the size of pages, in slices of
 bounded size."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -84,9 +85,21 @@ def test_frames_count(store: World) -> None:
     assert [one.instance for part in slices for one in part.skipped] == ["1.2.1.2"]
 
 
-def test_a_listing_that_comes_short_is_made_again(store: World) -> None:
-    listing = "studies/1.1/instances"
-    store.fault(kind="status", status=200, body="[]", path=listing, count=1)
+def test_a_listing_whose_pages_overlap_is_made_again(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", 5)
+    uids = "includefield=0020000D&includefield=0020000E"
+    first_page = json.dumps(store.found(f"studies/1.1/instances?limit=5&{uids}"))
+    second_page = "studies/1.1/instances.*offset=5$"
+    store.fault(kind="status", status=200, body=first_page, path=second_page, count=1)
+    assert len(instances(plan(store, "studies/1.1", 1000))) == 15
+
+
+def test_metrics_that_lag_hide_no_instance(store: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_plan, "PAGE", 3)
+    monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", 3)
+    store.fault(kind="lag")
     assert len(instances(plan(store, "studies/1.1", 1000))) == 15
 
 

@@ -2,14 +2,18 @@
 Healthcare API."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import requests
 
 from functions.common.clients.transport import BodyFactory, Request, Transport, drain, read_all
 from functions.common.deadline import Deadline
+from functions.common.dicom import dicomjson
+from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID, DataSet
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import DicomStoreName, Resource
 
@@ -22,6 +26,7 @@ AS_STORED: Final = 'multipart/related; type="application/dicom"; transfer-syntax
 CANCELLED: Final = 1  # of google.rpc.Code, as are those below
 NOT_FOUND: Final = 5
 _SEARCH_PAGE: Final = 1000
+_INT64: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _OFFSET_MAX: Final = 1_000_000  # fact sheet section 4.3
 
 
@@ -37,15 +42,6 @@ class Operation:
     done: bool
     error_code: int = 0
     failures: int = 0
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is in a study, a series or an instance, as the store's own counts say."""
-
-    instances: int
-    series: int
-    size_bytes: int
 
 
 class DicomStore:
@@ -130,13 +126,30 @@ class DicomStore:
                 nothing may be taken for gone because of it.
         """
         response = self.get(resource, (level,), "application/dicom+json", deadline, params)
-        if response.status_code in (204, 404):
+        if response.status_code == 404:
+            drain(response)
+            self._check_store(deadline)
+            return []
+        if response.status_code == 204:
             drain(response)
             return []
         answer = self._json(response, deadline)
         if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
             raise RetryableError("unavailable")
         return answer
+
+    def _check_store(self, deadline: Deadline) -> None:
+        """A 404 says nothing about a resource where the store itself answers 404: it was deleted,
+        or the endpoint is not the API's.
+
+        Raises:
+            RetryableError: unavailable, when no search of the store is answered.
+        """
+        params = [("limit", "1")]
+        response = self.get(None, ("studies",), "application/dicom+json", deadline, params)
+        drain(response)
+        if response.status_code not in (200, 204):
+            raise RetryableError("unavailable")
 
     def search_all(
         self,
@@ -178,28 +191,46 @@ class DicomStore:
         above = Resource(resource.study, resource.series)
         return bool(self.search(above, "instances", params, deadline))
 
-    def size(self, resource: Resource, deadline: Deadline) -> Size | None:
-        """The store's counts (getStudyMetrics, getSeriesMetrics, getStorageInfo); None when it is
-        not there.
+    def instances(self, resource: Resource, deadline: Deadline) -> Iterator[Resource]:
+        """Every instance below a resource. Where there are several pages, one may come twice and
+        another not at all: the order of a search is not documented. Their number is right.
+
+        Raises:
+            PermanentError, RetryableError: as search_all; unavailable also for a result without its
+                UIDs.
+        """
+        params = [("includefield", STUDY_UID), ("includefield", SERIES_UID)]
+        if resource.instance:
+            params.append(("SOPInstanceUID", resource.instance))
+        above = Resource(resource.study, resource.series)
+        for item in self.search_all(above, "instances", params, deadline):
+            series = resource.series or uid(item, SERIES_UID)
+            yield Resource(resource.study, series, uid(item, INSTANCE_UID))
+
+    def count(self, resource: Resource, limit: int, deadline: Deadline) -> int:
+        """How many instances are below a resource, but no more than `limit`; by a search, which
+        does not lag as the store's metrics do (fact sheet section 17).
+
+        Raises:
+            PermanentError, RetryableError: as instances.
+        """
+        return sum(1 for _ in islice(self.instances(resource, deadline), limit))
+
+    def size_bytes(self, resource: Resource, deadline: Deadline) -> int:
+        """How many bytes are stored, as the store's metrics say, which lag (getStudyMetrics,
+        getSeriesMetrics, getStorageInfo); 0 when they say nothing.
 
         Raises:
             PermanentError, RetryableError: as search.
         """
         if resource.instance:
             info = self._info(resource, "getStorageInfo", deadline)
-            blob, structured = _part(info, "blobStorageInfo"), _part(info, "structuredStorageInfo")
-            sizes = [_count(part, "sizeBytes") for part in (blob, structured)]
-            return None if info is None else Size(1, 1, sum(sizes))
-        metrics = self._info(
-            resource, "getSeriesMetrics" if resource.series else "getStudyMetrics", deadline
-        )
-        if metrics is None:
-            return None
-        size_bytes = _count(metrics, "blobStorageSizeBytes") + _count(
-            metrics, "structuredStorageSizeBytes"
-        )
-        series = 1 if resource.series else _count(metrics, "seriesCount")
-        return Size(_count(metrics, "instanceCount"), series, size_bytes)
+            parts = [_part(info, key) for key in ("blobStorageInfo", "structuredStorageInfo")]
+            return sum(_number(part, "sizeBytes") for part in parts)
+        method = "getSeriesMetrics" if resource.series else "getStudyMetrics"
+        metrics = self._info(resource, method, deadline) or {}
+        blob = _number(metrics, "blobStorageSizeBytes")
+        return blob + _number(metrics, "structuredStorageSizeBytes")
 
     def stored_at(self, instance: Resource, deadline: Deadline) -> str:
         """When an instance was stored, RFC 3339, or when its storage class was last changed (the
@@ -277,7 +308,7 @@ class DicomStore:
                 raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
             try:
                 return json.loads(read_all(response, deadline, _JSON_LIMIT_BYTES))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RetryableError("unavailable") from error
 
 
@@ -286,20 +317,20 @@ def _part(answer: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _count(answer: Mapping[str, Any], key: str) -> int:
+def _number(answer: Mapping[str, Any], key: str) -> int:
     """int64 comes as text in JSON; a field that is 0 may be left out."""
     text = str(answer.get(key, "0"))
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if _INT64.fullmatch(text) else 0
 
 
-def uid(item: dict[str, Any], tag: str) -> str:
+def uid(item: DataSet, tag: str) -> str:
     """A UID of a search result in DICOM JSON.
 
     Raises:
         RetryableError: unavailable, when the result has none: it is not the answer that was asked
             for.
     """
-    values = item.get(tag, {}).get("Value", [""])
-    if not values or not isinstance(values[0], str) or not values[0]:
+    found = dicomjson.uid(item, tag)
+    if not found:
         raise RetryableError("unavailable")
-    return values[0]
+    return found

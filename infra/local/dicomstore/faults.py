@@ -9,15 +9,18 @@ first. probability, seed: act on a random part of the matches, the same part for
 when: "before" the store has done its work (the default) or "after" it, so that the work is done and
 the answer lost.
 
-kinds:  status      answer `status` (and Retry-After) instead        body: its text (of an error:
-its message)
+kinds:
+        status      answer `status` (and Retry-After) instead; body: its text (of an error: its
+                    message)
         reset       drop the connection with a TCP reset
         slow        wait delay_s before answering; bytes_per_s slows the body down
         truncate    close the connection after `bytes` of the body (default: half of its first
-        piece) stale       searches also find studies and series deleted in the last `seconds`
-        (default 3600) operation   the operation this DELETE starts ends with error `code`, or with
-        `failure` failed instances,
-                    or takes `seconds`
+                    piece)
+        stale       searches also find studies and series deleted in the last `seconds`
+                    (default 3600)
+        lag         the metrics do not know what was stored in the last `seconds` (default 3600)
+        operation   the operation this DELETE starts ends with error `code`, or with `failure`
+                    failed instances, or takes `seconds`
 The header `X-Fault` carries one rule for its own request.
 """
 
@@ -33,7 +36,7 @@ from typing import Any
 from infra.local.dicomstore.server import CutError, Environ, ResetError, StartResponse, WSGIApp
 
 Rule = dict[str, Any]
-KINDS = ("status", "reset", "slow", "truncate", "stale", "operation")
+KINDS = ("status", "reset", "slow", "truncate", "stale", "lag", "operation")
 KNOWN = frozenset(
     (
         *(
@@ -153,7 +156,7 @@ class Faults:
 
     def _faulty(self, rule: Rule, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         kind = rule["kind"]
-        if kind in ("stale", "operation"):
+        if kind in ("stale", "lag", "operation"):
             environ["dicomstore.fault"] = rule
             return self.application(environ, start)
         if kind == "slow":

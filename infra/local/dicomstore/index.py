@@ -263,10 +263,13 @@ class Index:
             ).fetchone()
         return row[0].split("\n") if row else []
 
-    def counts(self, store: int, uids: Uids) -> dict[str, int]:
+    def counts(self, store: int, uids: Uids, lag_s: float = 0.0) -> dict[str, int]:
         """Studies, series, instances and bytes under a resource, by the names the metrics methods
-        use."""
+        use; without what was stored in the last `lag_s` seconds."""
         where, values = scope(store, uids)
+        if lag_s:
+            where += " AND i.class_time < ?"
+            values = [*values, time.time() - lag_s]
         sql = (
             "SELECT COUNT(DISTINCT st.id), COUNT(DISTINCT se.id), COUNT(*), COALESCE(SUM(i.size), 0),"
             f" COALESCE(SUM(LENGTH(m.lines)), 0) {LIVE} JOIN metadata m ON m.instance = i.id WHERE {where}"

@@ -104,12 +104,14 @@ class Resources:
     def metrics(self, **args: str) -> flask.Response:
         """:getStudyMetrics, :getSeriesMetrics, :getDICOMStoreMetrics."""
         place = self.place(args)
-        counts = self.index.counts(place.store, place.uids)
+        fault = flask.request.environ.get("dicomstore.fault", {})
+        lag_s = fault.get("seconds", 3600) if fault.get("kind") == "lag" else 0.0
+        counts = self.index.counts(place.store, place.uids, lag_s)
         found = {key: str(value) for key, value in counts.items()}
         if not place.uids.study:
             return flask.jsonify({"name": place.name, **found})
         level = "series" if place.uids.series else "study"
-        if counts["instanceCount"] == 0:
+        if counts["instanceCount"] == 0 and not lag_s:
             raise wado.missing(level)
         for key in ("studyCount", "seriesCount") if place.uids.series else ("studyCount",):
             del found[key]

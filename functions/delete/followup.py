@@ -1,0 +1,127 @@
+"""What is left of a delete, as it travels in follow-up messages: no state is kept anywhere else."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from functions.common.errors import PermanentError
+from functions.common.events import commands
+from functions.common.events.messages import Message
+from functions.common.resources import Resource
+
+_TARGETS_MAX: Final = 5000
+_COUNTS: Final = ("deleted", "not_found", "failed", "instances", "bytes")
+_NUMBER: Final = commands.whole(0, 10**15)
+
+
+@dataclass
+class Target:
+    """One resource to delete.
+
+    Args:
+        instances: how many there were when it was begun.
+        size_bytes: of them, as the store's metrics say, which lag.
+        tries: how often it was begun.
+        operation: the name of the operation that runs; empty while none does.
+    """
+
+    resource: Resource
+    instances: int = 0
+    size_bytes: int = 0
+    tries: int = 0
+    operation: str = ""
+
+
+@dataclass
+class Work:
+    """A whole request: one target by path, or the studies that a query matched.
+
+    Args:
+        asked: when the command was published, RFC 3339; empty where the sender did not say.
+        store: the full name of the DICOM store.
+        by_query: whether the command was a query.
+        targets: those that are not settled.
+        stored_before: of the command, RFC 3339 or empty.
+        late: whether the command or a follow-up of it was delivered before.
+        counts: of the targets that are settled.
+    """
+
+    asked: str
+    store: str
+    by_query: bool
+    targets: list[Target]
+    stored_before: str = ""
+    late: bool = False
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
+
+    def to_json(self) -> dict[str, Any]:
+        """What a follow-up message carries."""
+        targets = [
+            [str(one.resource), one.instances, one.size_bytes, one.tries, one.operation]
+            for one in self.targets
+        ]
+        return {
+            "asked": self.asked,
+            "store": self.store,
+            "by_query": self.by_query,
+            "targets": targets,
+            "stored_before": self.stored_before,
+            "late": self.late,
+            "counts": self.counts,
+        }
+
+    @classmethod
+    def parse(cls, value: object) -> "Work":
+        """From a follow-up message.
+
+        Raises:
+            PermanentError: invalid_command, for anything that `to_json` does not write.
+        """
+        if not isinstance(value, dict) or value.keys() != _KEYS:
+            raise _malformed()
+        targets, counts = value["targets"], value["counts"]
+        if not isinstance(targets, list) or not 0 < len(targets) <= _TARGETS_MAX:
+            raise _malformed()
+        if not isinstance(counts, dict) or counts.keys() != set(_COUNTS):
+            raise _malformed()
+        return cls(
+            asked=_time(value["asked"]),
+            store=commands.text(value["store"]),
+            by_query=commands.flag(value["by_query"]),
+            targets=[_target(item) for item in targets],
+            stored_before=_time(value["stored_before"]),
+            late=commands.flag(value["late"]),
+            counts={name: _NUMBER(count) for name, count in counts.items()},
+        )
+
+
+_KEYS: Final = {"asked", "store", "by_query", "targets", "stored_before", "late", "counts"}
+KEYS: Final[dict[str, commands.Parse]] = {"continue": Work.parse, "request_id": commands.text}
+
+
+def is_follow_up(message: Message) -> bool:
+    """Whether a message's content is that of a follow-up message."""
+    return bool(message.data.strip()) and "continue" in message.json()
+
+
+def _target(item: object) -> Target:
+    if not isinstance(item, list) or len(item) != 5:
+        raise _malformed()
+    path, instances, size_bytes, tries, operation = item
+    if not isinstance(operation, str):
+        raise _malformed()
+    return Target(
+        resource=Resource.parse(commands.text(path)),
+        instances=_NUMBER(instances),
+        size_bytes=_NUMBER(size_bytes),
+        tries=_NUMBER(tries),
+        operation=operation,
+    )
+
+
+def _time(value: object) -> str:
+    return "" if value == "" else commands.time(value)
+
+
+def _malformed() -> PermanentError:
+    # A new one each time: an exception keeps the frames it was raised in, and with them the message.
+    return PermanentError("invalid_command", "a malformed follow-up message")

@@ -1,0 +1,86 @@
+"""The guard rails of a delete: how much it may take, and how old that must be.
+
+They are checked before a request is begun and again when the turn of each target comes, on what the
+store holds then: a message may be old, and studies grow.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from functions.common.clients.dicomweb import DicomStore
+from functions.common.deadline import Deadline, timestamp
+from functions.common.errors import PermanentError
+from functions.common.resources import Resource
+
+_THREADS: Final = 8
+_BATCH: Final = 500  # instances between two looks whether one was too young
+
+
+@dataclass(frozen=True)
+class GuardRails:
+    """The limits of one request.
+
+    Args:
+        store: what is deleted from.
+        max_instances: of the whole request.
+        before: only what was stored before this time may go; None: anything.
+        asked: when the command was given, if that is so long ago, or so often, that what it names
+            may have been stored again since; None: it is fresh.
+        deadline: of the checks.
+    """
+
+    store: DicomStore
+    max_instances: int
+    before: datetime | None
+    asked: datetime | None
+    deadline: Deadline
+
+    def count(self, resource: Resource, taken: int) -> int:
+        """How many instances are below a resource, by a search: the store's metrics lag.
+
+        Args:
+            taken: how many the request has deleted, or is going to, besides these.
+
+        Raises:
+            PermanentError: rejected, when it is more than the request may delete.
+            RetryableError: as DicomStore.search.
+        """
+        allowed = max(0, self.max_instances - taken)
+        found = self.store.count(resource, allowed + 1, self.deadline)
+        if found > allowed:
+            limit = f"more than {self.max_instances} instances, which DELETE_MAX_INSTANCES forbids"
+            raise PermanentError("rejected", limit)
+        return found
+
+    def check_age(self, resource: Resource) -> None:
+        """One request for each instance, where there is anything to check.
+
+        Raises:
+            PermanentError: rejected, when something below it was stored too recently.
+            RetryableError: as DicomStore.search.
+        """
+        if self.before and self._any_since(resource, self.before, when_unknown=True):
+            raise PermanentError("rejected", "something in it was stored too recently")
+        if self.asked and self._any_since(resource, self.asked, when_unknown=False):
+            raise PermanentError("rejected", "stored again after the command was given")
+
+    def _any_since(self, resource: Resource, limit: datetime, when_unknown: bool) -> bool:
+        """Whether any instance was stored at that time or later.
+
+        Args:
+            when_unknown: the answer where the store does not say when.
+        """
+
+        def is_since(instance: Resource) -> bool:
+            stored = timestamp(self.store.stored_at(instance, self.deadline))
+            return when_unknown if stored is None else stored >= limit
+
+        instances = self.store.instances(resource, self.deadline)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while batch := list(islice(instances, _BATCH)):
+                if any(pool.map(is_since, batch)):
+                    return True
+        return False
