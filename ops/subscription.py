@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from functions.common.clients.pubsub import ENDPOINT
 from functions.common.clients.transport import Request, Transport, drain, read_all
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError
+
+ENDPOINT: Final = "https://pubsub.googleapis.com"
 
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 _CALL_S: Final = 600.0

@@ -72,6 +72,14 @@ class RetryableError(DicomFunctionsError):
         self.retry_after_s = retry_after_s
 
 
+class UnpublishableError(Exception):
+    """Pub/Sub never takes this message, since it is too large or malformed: a bug of this project.
+
+    Delivering the input again cannot help. The runtime logs the bug once, and records the input as
+    `rejected`.
+    """
+
+
 class SupersededError(DicomFunctionsError):
     """The object an event speaks of is gone or was overwritten: nothing is left to do for this
     event."""

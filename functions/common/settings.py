@@ -56,6 +56,21 @@ SETTINGS: Final = (
         "Base URL of the Healthcare API, with its version. Credentials are sent to https URLs only.",
     ),
     Setting(
+        "STORAGE_ENDPOINT",
+        values.url,
+        "https://storage.googleapis.com",
+        "Base URL of Cloud Storage: a regional endpoint, Private Service Connect, another universe.",
+        _EVENT,
+    ),
+    Setting(
+        "PUBSUB_ENDPOINT",
+        values.optional_host,
+        "",
+        "`host` or `host:port` of a Pub/Sub endpoint: regional or Private Service Connect; empty:"
+        " the library's own.",
+        _ALL,
+    ),
+    Setting(
         "STORAGE_EMULATOR_HOST",
         values.storage_emulator,
         "",
@@ -316,6 +331,8 @@ class Settings:
 
     dicom_store: DicomStoreName
     healthcare_endpoint: str
+    storage_endpoint: str
+    pubsub_endpoint: str
     storage_emulator_host: str
     pubsub_emulator_host: str
     outcomes_topic: str

@@ -69,6 +69,13 @@ def storage_emulator(text: str) -> str:
     return url(text if "://" in text else f"http://{text}") if text else ""
 
 
+def optional_host(text: str) -> str:
+    """host or host:port, or nothing."""
+    if text and not re.fullmatch(r"[\w.-]+(:[0-9]+)?", text, re.ASCII):
+        raise ValueError("takes a host, or host:port")
+    return text
+
+
 def pubsub_emulator(text: str) -> str:
     """host:port, or nothing."""
     if text and not re.fullmatch(r"[\w.-]+:[0-9]+", text, re.ASCII):

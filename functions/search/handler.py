@@ -348,7 +348,7 @@ def _published(settings: Settings, command: dict[str, str]) -> bytes:
     request_id = str(uuid.uuid4())
     data = json.dumps({**command, "request_id": request_id}).encode()
     try:
-        topics = Topics(Transport(), settings.pubsub_emulator_host)
+        topics = Topics(Transport(), settings.pubsub_emulator_host, settings.pubsub_endpoint)
         topics.publish(settings.exports_topic, data, {}, Deadline(_PUBLISH_S))
     except RetryableError as error:
         raise RefusedError("overloaded", "the export could not be asked for; try again") from error

@@ -137,7 +137,9 @@ def landing(data: Path, **env: str) -> Iterator[Landing]:
     }
     with (
         strict_buckets(LANDING, QUARANTINE, ARCHIVE, STATE) as buckets,
-        world("store_upload", data, buckets_url=buckets.url, **settings) as made,
+        world(
+            "store_upload", data, buckets_url=buckets.url, topics_beside=[UPLOADS], **settings
+        ) as made,
     ):
         yield Landing(made, buckets)
 

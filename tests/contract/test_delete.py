@@ -491,7 +491,7 @@ def test_the_command_may_be_killed_between_the_answer_and_the_message(
     )  # the second delivery comes while the operation still runs
     with world("delete_resource", tmp_path, options=Options(operation_s=5.0)) as store:
         fill(store)
-        store.topics.fail = 4  # every attempt to publish the operation's name
+        store.topics.refuse = ["UNAVAILABLE"] * 4  # every attempt to publish the operation's name
         records = store.run(handle, {"path": "studies/1.1"})
         assert store.answers[0] == "unavailable"
         assert words(records) == [("deleted", "")]

@@ -172,7 +172,8 @@ def test_the_manifest_is_written_by_whoever_comes_after_a_crash(small_slices: Wo
     fill(store, series=4)
     command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
     store.deliver(handle, command, {})
-    store.topics.fail = 4  # the outcome cannot be published: the last slice is delivered again
+    # The outcome cannot be published: the last slice is delivered again.
+    store.topics.refuse = ["UNAVAILABLE"] * 4
     (record,) = store.run(handle)
     assert record["outcome"] == "exported"
     assert "unavailable" in store.answers

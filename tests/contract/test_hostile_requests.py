@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.function_process import FunctionProcess, function_process
-from tests.contract.servers import Answer, PlannedServer, planned
+from tests.contract.topics import TopicServer, topic_server
 from tests.unit.test_architecture import ENVIRONMENT
 
 MIB = 1024 * 1024
@@ -26,7 +26,7 @@ class Running:
     """A running function, the Pub/Sub that it publishes to, and what it wrote."""
 
     function: FunctionProcess
-    pubsub: PlannedServer
+    pubsub: TopicServer
     log_file: Path
 
     def answer(self, request: bytes) -> tuple[int, bytes]:
@@ -42,10 +42,10 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     log_file = tmp_path_factory.mktemp("function") / "log"
-    with planned(Answer(200, body=b'{"messageIds":["1"]}')) as pubsub:
+    with topic_server(ENVIRONMENT["OUTCOMES_TOPIC"]) as pubsub:
         environ = {
             **ENVIRONMENT,
-            "PUBSUB_EMULATOR_HOST": pubsub.url.removeprefix("http://"),
+            "PUBSUB_EMULATOR_HOST": pubsub.address,
             "LOG_EXECUTION_ID": "true",
             "THREADS": str(THREADS),
         }

@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Iterator[Landing]:
 
 @pytest.fixture
 def places(place: Landing) -> Places:
-    transport, pubsub = Transport(), f"127.0.0.1:{place.world.topics.server_address[1]}"
+    transport, pubsub = Transport(), place.world.topics.address
     return Places(
         {"landing": LANDING, "quarantine": QUARANTINE, "ledger": LEDGER},
         {"uploads": UPLOADS},

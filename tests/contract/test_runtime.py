@@ -14,21 +14,20 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.events.runtime import FOLLOW_UPS_PATH, Services, event_function
-from tests.contract.servers import Answer, PlannedServer, planned
+from tests.contract.topics import TopicServer, topic_server
 from tests.unit.test_architecture import ENVIRONMENT, ROOT
 
 Act = Callable[[Message, Outcomes], None]
-PUBLISHED = Answer(200, body=b'{"messageIds":["1"]}')
 SECRET = "Doe^Jane"
 METHODS = ["POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS"]
 
 
 @pytest.fixture
-def pubsub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PlannedServer]:
-    with planned(PUBLISHED) as server:
+def pubsub(monkeypatch: pytest.MonkeyPatch) -> Iterator[TopicServer]:
+    with topic_server(ENVIRONMENT["OUTCOMES_TOPIC"]) as server:
         for name, value in ENVIRONMENT.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.url.removeprefix("http://"))
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
         yield server
 
 
@@ -60,8 +59,8 @@ def deliver(
     return app.test_client().open(path, method=method, data=sent, headers=headers)
 
 
-def records(server: PlannedServer) -> list[dict[str, object]]:
-    messages = [json.loads(seen.body)["messages"][0] for seen in server.seen]
+def records(server: TopicServer) -> list[dict[str, object]]:
+    messages = server.messages.get(ENVIRONMENT["OUTCOMES_TOPIC"], [])
     return [json.loads(base64.b64decode(message["data"])) for message in messages]
 
 
@@ -87,7 +86,7 @@ def raising(error: Exception) -> Act:
     return act
 
 
-def test_what_is_done_is_acknowledged(pubsub: PlannedServer) -> None:
+def test_what_is_done_is_acknowledged(pubsub: TopicServer) -> None:
     answer = deliver(
         lambda message, outcomes: outcomes.publish(Outcome("deleted", request_id="r1"))
     )
@@ -97,7 +96,7 @@ def test_what_is_done_is_acknowledged(pubsub: PlannedServer) -> None:
     ]
 
 
-def test_what_can_never_be_done_is_recorded_and_acknowledged(pubsub: PlannedServer) -> None:
+def test_what_can_never_be_done_is_recorded_and_acknowledged(pubsub: TopicServer) -> None:
     assert deliver(raising(PermanentError("not_found", "no such study"))).status_code == 204
     assert [(r["outcome"], r["reason"], r["request_id"]) for r in records(pubsub)] == [
         ("rejected", "not_found", "r1")
@@ -105,16 +104,16 @@ def test_what_can_never_be_done_is_recorded_and_acknowledged(pubsub: PlannedServ
 
 
 def test_what_may_pass_is_handed_back(
-    pubsub: PlannedServer, capfd: pytest.CaptureFixture[str]
+    pubsub: TopicServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = deliver(raising(RetryableError("rate_limited", 42)))
     assert (answer.status_code, answer.data, answer.headers["Retry-After"]) == (503, b"", "42")
-    assert not pubsub.seen
+    assert not pubsub.messages
     assert json.loads(capfd.readouterr().out)["reason"] == "rate_limited"
 
 
 def test_a_bug_is_handed_back_and_says_where_but_not_what(
-    pubsub: PlannedServer, capfd: pytest.CaptureFixture[str]
+    pubsub: TopicServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = deliver(raising(KeyError(SECRET)))
     assert (answer.status_code, answer.data) == (503, b"")
@@ -126,10 +125,10 @@ def test_a_bug_is_handed_back_and_says_where_but_not_what(
 
 
 def test_an_outcome_that_cannot_be_published_is_not_lost(
-    monkeypatch: pytest.MonkeyPatch, pubsub: PlannedServer
+    monkeypatch: pytest.MonkeyPatch, pubsub: TopicServer
 ) -> None:
-    with planned(Answer(404, body=b"no topic")) as broken:
-        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", broken.url.removeprefix("http://"))
+    with topic_server("projects/p/topics/another") as broken:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", broken.address)
         assert (
             deliver(lambda message, outcomes: outcomes.publish(Outcome("deleted"))).status_code
             == 503
@@ -143,16 +142,16 @@ def never(message: Message, outcomes: Outcomes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"no JSON", b"{}", b"[]", b'{"path": "studies/1"}'])
 def test_what_is_no_delivery_is_refused_so_that_its_sender_does_not_read_success(
-    pubsub: PlannedServer, capfd: pytest.CaptureFixture[str], body: bytes
+    pubsub: TopicServer, capfd: pytest.CaptureFixture[str], body: bytes
 ) -> None:
     answer = deliver(never, body)
     assert (answer.status_code, answer.get_json()["error"]["reason"]) == (400, "invalid_event")
     assert json.loads(capfd.readouterr().out)["reason"] == "invalid_event"
-    assert not pubsub.seen
+    assert not pubsub.messages
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-def test_another_method_is_refused(pubsub: PlannedServer, method: str) -> None:
+def test_another_method_is_refused(pubsub: TopicServer, method: str) -> None:
     answer = deliver(never, method=method)
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
 
@@ -169,7 +168,7 @@ def test_another_method_is_refused(pubsub: PlannedServer, method: str) -> None:
     ids=str,
 )
 def test_a_push_that_cannot_be_read_is_recorded_and_acknowledged(
-    pubsub: PlannedServer, message: dict[str, object]
+    pubsub: TopicServer, message: dict[str, object]
 ) -> None:
     push = {"message": {"messageId": "m7", **message}, "deliveryAttempt": 3}
     assert deliver(never, json.dumps(push).encode()).status_code == 204
@@ -178,7 +177,7 @@ def test_a_push_that_cannot_be_read_is_recorded_and_acknowledged(
     ] == [("rejected", "invalid_event", "m7", 3)]
 
 
-def test_a_cloud_event_of_another_type_is_recorded_and_acknowledged(pubsub: PlannedServer) -> None:
+def test_a_cloud_event_of_another_type_is_recorded_and_acknowledged(pubsub: TopicServer) -> None:
     headers = {"ce-id": "e1", "ce-type": "google.cloud.storage.object.v1.deleted"}
     assert deliver(never, b"{}", headers).status_code == 204
     assert [(r["outcome"], r["reason"], r["request_id"]) for r in records(pubsub)] == [
@@ -187,7 +186,7 @@ def test_a_cloud_event_of_another_type_is_recorded_and_acknowledged(pubsub: Plan
 
 
 def test_an_id_that_may_hold_anything_is_not_logged(
-    pubsub: PlannedServer, capfd: pytest.CaptureFixture[str]
+    pubsub: TopicServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     push = {"message": {"messageId": f"{SECRET} 7"}}
     assert (
@@ -204,12 +203,12 @@ def test_an_id_that_may_hold_anything_is_not_logged(
         ("traceparent", "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"),
     ],
 )
-def test_the_trace_goes_with_the_outcome(pubsub: PlannedServer, header: str, value: str) -> None:
+def test_the_trace_goes_with_the_outcome(pubsub: TopicServer, header: str, value: str) -> None:
     deliver(lambda message, outcomes: outcomes.publish(Outcome("deleted")), headers={header: value})
     assert records(pubsub)[0]["trace"] == "projects/p/traces/0123456789abcdef0123456789abcdef"
 
 
-def test_a_request_id_that_may_hold_anything_is_not_taken(pubsub: PlannedServer) -> None:
+def test_a_request_id_that_may_hold_anything_is_not_taken(pubsub: TopicServer) -> None:
     data = base64.b64encode(json.dumps({"request_id": SECRET}).encode()).decode()
     body = json.dumps({"message": {"data": data, "messageId": "m1"}}).encode()
     assert deliver(raising(PermanentError("rejected")), body).status_code == 204

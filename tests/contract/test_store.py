@@ -109,9 +109,8 @@ def test_what_can_never_be_stored_goes_to_quarantine_with_its_reason(
 def test_a_later_upload_of_a_name_replaces_nothing_in_quarantine(place: Landing) -> None:
     place.drop("x", b"junk")
     later = place.upload("x", b"more junk")
-    place.world.topics.fail = (
-        4  # quarantined, but its outcome cannot be published: all of it comes again
-    )
+    # Quarantined, but its outcome cannot be published: all of it comes again.
+    place.world.topics.refuse = ["UNAVAILABLE"] * 4
     assert place.deliver(later) == "unavailable"
     place.restart()
     place.deliver(later, attempt=2)
@@ -180,9 +179,8 @@ def test_an_overwritten_or_vanished_source_is_superseded(place: Landing) -> None
 
 def test_an_object_overwritten_while_it_is_quarantined_is_not_deleted(place: Landing) -> None:
     first = place.upload("a", b"junk")
-    place.world.topics.fail = (
-        4  # the outcome cannot be published: quarantined, and still in the landing bucket
-    )
+    # The outcome cannot be published: quarantined, and still in the landing bucket.
+    place.world.topics.refuse = ["UNAVAILABLE"] * 4
     assert place.deliver(first) == "unavailable"
     place.upload("a", SCAN)
     place.deliver(first, attempt=2)

@@ -3,15 +3,13 @@ handler itself."""
 
 import base64
 import contextlib
-import http.server
 import json
 import os
 import subprocess
-import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from functions.common.events.runtime import Services, _rejected
 from functions.common.settings import Settings
 from infra.local.dicomstore.app import Store, serve
 from infra.local.dicomstore.choices import Options
+from tests.contract.topics import TopicServer, topic_server
 from tests.ports import free_port
 
 STORE_NAME = "projects/local/locations/local/datasets/local/dicomStores/local"
@@ -37,46 +36,13 @@ BUCKET, STATE = "dicom-export", "dicom-state"
 Handler = Callable[[Message, Services, Outcomes, Deadline], None]
 
 
-class _Topics(http.server.ThreadingHTTPServer):
-    """Takes published messages, by topic."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _TopicsHandler)
-        self.messages: dict[str, list[dict[str, Any]]] = {}
-        self.fail = 0  # so many of the next publishes are answered 503
-
-
-class _TopicsHandler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Topics
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        topic = self.path.removeprefix("/v1/").removesuffix(":publish")
-        status = 200
-        if self.server.fail:
-            self.server.fail, status = self.server.fail - 1, 503
-        else:
-            self.server.messages.setdefault(topic, []).extend(body["messages"])
-        answer = b'{"messageIds":["1"]}'
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing."""
-
-
 @dataclass
 class World:
     """The servers, and the services of one function on them."""
 
     store_url: str
     buckets_url: str
-    topics: _Topics
+    topics: TopicServer
     services: Services
     function: str
     next_topic: str
@@ -327,6 +293,7 @@ def world(
     *,
     buckets_url: str = "http://127.0.0.1:1",
     options: Options | None = None,
+    topics_beside: Sequence[str] = (),
     **env: str,
 ) -> Iterator[World]:
     """Servers for one function.
@@ -335,17 +302,13 @@ def world(
         function: delete_resource or export_resource.
         data: an empty folder for the DICOM store.
         options: of the DICOM store.
+        topics_beside: topics beside those of the settings.
         env: settings that differ.
     """
-    server = serve(Store(data, options or Options(), (STORE_NAME,)))
-    topics = _Topics()
-    threading.Thread(target=topics.serve_forever, args=(0.02,), daemon=True).start()
     next_topic = f"projects/local/topics/dicom-{function.split('_')[0]}s-next"
     environ = {
         "DICOM_STORE": STORE_NAME,
-        "HEALTHCARE_ENDPOINT": f"{server.url}/v1",
         "STORAGE_EMULATOR_HOST": buckets_url,
-        "PUBSUB_EMULATOR_HOST": f"127.0.0.1:{topics.server_address[1]}",
         "OUTCOMES_TOPIC": OUTCOMES,
         "DELETES_NEXT_TOPIC": next_topic,
         "EXPORTS_NEXT_TOPIC": next_topic,
@@ -353,10 +316,13 @@ def world(
         "EXPORT_DESTINATIONS": f"gs://{BUCKET}",
         **env,
     }
-    services = Services.of(Settings.load(function, environ))
-    try:
-        yield World(server.url, buckets_url, topics, services, function, next_topic, environ)
-    finally:
-        topics.shutdown()
-        topics.server_close()
-        server.shutdown()
+    named = {value for key, value in environ.items() if key.endswith("_TOPIC")}
+    with topic_server(*named, *topics_beside) as topics:
+        server = serve(Store(data, options or Options(), (STORE_NAME,)))
+        environ.setdefault("HEALTHCARE_ENDPOINT", f"{server.url}/v1")
+        environ["PUBSUB_EMULATOR_HOST"] = topics.address
+        services = Services.of(Settings.load(function, environ))
+        try:
+            yield World(server.url, buckets_url, topics, services, function, next_topic, environ)
+        finally:
+            server.shutdown()

@@ -17,9 +17,11 @@ from cryptography.x509.oid import NameOID
 from functions.common.errors import SettingsError
 from functions.common.settings import SEARCH, Settings
 from functions.search import callers
+from tests.contract.topics import TopicServer, topic_server
 from tests.search.kit import STORE, Answer, Asked, FakeStore, Function, fake_store, function, row
 
 AUDIENCE = "https://search.example.org"
+EXPORTS = "projects/local/topics/exports"
 CALLERS = {
     "Reader@Example.org": {},
     "trial@p.iam.gserviceaccount.com": {"PatientID": "7"},
@@ -78,17 +80,26 @@ def keys(signer: Signer) -> Iterator[FakeStore]:
 
 
 @pytest.fixture(scope="module")
+def topics() -> Iterator[TopicServer]:
+    with topic_server(EXPORTS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def guarded(
-    store: FakeStore, keys: FakeStore, tmp_path_factory: pytest.TempPathFactory
+    store: FakeStore,
+    keys: FakeStore,
+    topics: TopicServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Function]:
     settings = {
         "SEARCH_CALLERS": json.dumps(CALLERS),
         "SEARCH_AUDIENCE": f"https://other.example.org, {AUDIENCE}",
         "SEARCH_CERTS_URL": f"{keys.url}/oauth2/v1/certs",
         "SEARCH_EXPORTS": "true",
-        "EXPORTS_TOPIC": "projects/local/topics/exports",
+        "EXPORTS_TOPIC": EXPORTS,
         "EXPORT_DESTINATIONS": "gs://exports/trials",
-        "PUBSUB_EMULATOR_HOST": store.url.removeprefix("http://"),
+        "PUBSUB_EMULATOR_HOST": topics.address,
     }
     with function(store.url, tmp_path_factory.mktemp("guarded"), **settings) as running:
         yield running
@@ -249,7 +260,7 @@ def test_other_studies_do_not_exist_for_a_limited_caller(
 
 
 def test_exports_stay_inside_the_callers_data_and_the_allowed_places(
-    guarded: Function, store: FakeStore, limited: dict[str, str]
+    guarded: Function, topics: TopicServer, limited: dict[str, str]
 ) -> None:
     command = {"path": "studies/1.2", "destination": "gs://exports/trials/7", "format": "jpeg"}
 
@@ -260,7 +271,7 @@ def test_exports_stay_inside_the_callers_data_and_the_allowed_places(
         ).status
 
     assert ask() == 202
-    message = json.loads(store.asked[-1].body)["messages"][0]
+    message = topics.messages[EXPORTS][-1]
     sent = json.loads(base64.b64decode(message["data"]))
     assert {name: sent[name] for name in command} == command
     assert sent["request_id"]

@@ -14,7 +14,8 @@ import pytest
 from functions.export.request import FORMATS
 from functions.search import qidors
 from functions.search.answers import STATUS
-from tests.search.kit import Answer, FakeStore, Function, fake_store, function, real_store, study
+from tests.contract.topics import topic_server
+from tests.search.kit import FakeStore, Function, function, real_store, study
 
 DESCRIPTION = Path(__file__).parents[2] / "functions" / "search" / "web" / "openapi.json"
 KNOWN = {
@@ -30,13 +31,13 @@ KNOWN = {
 def full(store: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     """The function before the local DICOM store, with all that can be switched on."""
     folder = tmp_path_factory.mktemp("openapi")
-    with fake_store() as topics, real_store(folder / "store", study()) as endpoint:
-        topics.answers(Answer(body=b"{}"))
+    exports = "projects/local/topics/exports"
+    with topic_server(exports) as topics, real_store(folder / "store", study()) as endpoint:
         settings = {
             "SEARCH_EXPORTS": "true",
-            "EXPORTS_TOPIC": "projects/local/topics/exports",
+            "EXPORTS_TOPIC": exports,
             "EXPORT_DESTINATIONS": "gs://exports",
-            "PUBSUB_EMULATOR_HOST": topics.url.removeprefix("http://"),
+            "PUBSUB_EMULATOR_HOST": topics.address,
         }
         with function(endpoint, folder, **settings) as running:
             yield running

@@ -1,5 +1,6 @@
 """The search page in a browser: found, opened, looked at, exported; by mouse and by keyboard."""
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -9,13 +10,13 @@ from urllib.parse import parse_qs
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.contract.topics import TopicServer, topic_server
 from tests.search.browser import browser, needs_chromium
 from tests.search.kit import (
     Answer,
     Asked,
     FakeStore,
     Function,
-    fake_store,
     function,
     real_store,
     row,
@@ -23,18 +24,18 @@ from tests.search.kit import (
 )
 
 pytestmark = needs_chromium
+EXPORTS = "projects/local/topics/exports"
 WEB = Path(__file__).parents[2] / "functions" / "search" / "web"
 
 
 @pytest.fixture(scope="module")
-def topics() -> Iterator[FakeStore]:
-    with fake_store() as server:
-        server.answers(Answer(body=b"{}"))
+def topics() -> Iterator[TopicServer]:
+    with topic_server(EXPORTS) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def full(topics: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+def full(topics: TopicServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     """The function before a store with thirty studies."""
     folder = tmp_path_factory.mktemp("page")
     files = [
@@ -56,9 +57,9 @@ def full(topics: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ]
     settings = {
         "SEARCH_EXPORTS": "true",
-        "EXPORTS_TOPIC": "projects/local/topics/exports",
+        "EXPORTS_TOPIC": EXPORTS,
         "EXPORT_DESTINATIONS": "gs://exports/ct,gs://exports/mr",
-        "PUBSUB_EMULATOR_HOST": topics.url.removeprefix("http://"),
+        "PUBSUB_EMULATOR_HOST": topics.address,
     }
     with (
         real_store(folder / "store", files) as endpoint,
@@ -173,7 +174,7 @@ def test_a_study_is_opened_down_to_a_picture_and_its_metadata(page: Page) -> Non
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_an_export_is_asked_for(page: Page, topics: FakeStore) -> None:
+def test_an_export_is_asked_for(page: Page, topics: TopicServer) -> None:
     page.get_by_label("Patient name").fill("Doe")
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_have_text("1 study")
@@ -182,13 +183,11 @@ def test_an_export_is_asked_for(page: Page, topics: FakeStore) -> None:
     dialog.get_by_label("Destination").select_option("gs://exports/mr")
     dialog.get_by_label("Folder below it").fill("trial-7")
     dialog.get_by_label("Format").select_option("png")
-    topics.asked.clear()
+    topics.messages.clear()
     dialog.get_by_role("button", name="Ask for the export").click()
     expect(page.locator("#status")).to_contain_text("Export asked for")
-    assert topics.asked[0].path.endswith("/topics/exports:publish")
-    import base64
-
-    sent = json.loads(base64.b64decode(json.loads(topics.asked[0].body)["messages"][0]["data"]))
+    (published,) = topics.messages[EXPORTS]
+    sent = json.loads(base64.b64decode(published["data"]))
     assert (sent["path"], sent["destination"], sent["format"]) == (
         "studies/1.2.1",
         "gs://exports/mr/trial-7",

@@ -9,7 +9,7 @@ from functions.common.deadline import Deadline
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes, outcome_id
 from functions.common.resources import ObjectRef, Resource
-from tests.contract.servers import Answer, planned
+from tests.contract.topics import topic_server
 
 REF = ObjectRef("landing", "Doe^Jane.dcm", 7)
 
@@ -31,8 +31,8 @@ def test_the_id_follows_from_the_input_alone() -> None:
 def test_the_message_names_the_input_and_the_log_line_does_not(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with planned(Answer(200, body=b'{"messageIds":["1"]}')) as server:
-        topics = Topics(Transport(), server.url.removeprefix("http://"))
+    with topic_server("projects/p/topics/outcomes") as server:
+        topics = Topics(Transport(), server.address)
         message = Message(b"", {}, "m1", 3)
         outcomes = Outcomes(
             "store_upload",
@@ -45,8 +45,7 @@ def test_the_message_names_the_input_and_the_log_line_does_not(
         outcomes.publish(
             Outcome("stored", source=REF, resource=Resource("1.2", "3", "4"), size_bytes=9)
         )
-        assert server.seen[0].target == "/v1/projects/p/topics/outcomes:publish"
-        published = json.loads(server.seen[0].body)["messages"][0]
+        (published,) = server.messages["projects/p/topics/outcomes"]
     record = json.loads(base64.b64decode(published["data"]))
     assert published["attributes"] == {
         "outcome": "stored",

@@ -8,30 +8,39 @@ from functions.common.errors import RetryableError
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class Credentials:
-    """Application Default Credentials, sent over https only: emulators get none. Safe to share
-    between threads."""
+def is_secure(url: str) -> bool:
+    """Whether credentials may be sent there: over https only; emulators get none."""
+    return url.startswith("https://")
 
-    def __init__(self) -> None:
+
+class Credentials:
+    """Application Default Credentials. Safe to share between threads.
+
+    Args:
+        quota_project: the project that requests count for; empty: as GOOGLE_CLOUD_QUOTA_PROJECT
+            and the credentials have it.
+    """
+
+    def __init__(self, quota_project: str = "") -> None:
         self._lock = threading.Lock()
+        self._quota_project = quota_project
         self._credentials: Any = None
         self._request: Any = None
 
     def add_to(self, headers: dict[str, str], url: str) -> None:
-        """Add the Authorization header for this URL.
+        """Add the Authorization header for this URL, and that of the quota project.
 
         Raises:
             RetryableError: unauthorized, when there are no credentials or they cannot be refreshed.
         """
-        if not url.startswith("https://"):
+        if not is_secure(url):
             return
         import google.auth.exceptions
 
         try:
+            credentials = self.load()
             with self._lock:
-                if self._credentials is None:
-                    self._load()
-                self._credentials.before_request(self._request, "", url, headers)
+                credentials.before_request(self._request, "", url, headers)
         except google.auth.exceptions.GoogleAuthError as error:
             raise RetryableError("unauthorized") from error
 
@@ -40,9 +49,43 @@ class Credentials:
         with self._lock:
             self._credentials = None
 
-    def _load(self) -> None:
+    def load(self) -> Any:
+        """The credentials of google-auth, for a library that takes them.
+
+        Raises:
+            RetryableError: unauthorized, when there are none.
+        """
         import google.auth
+        import google.auth.exceptions
         import google.auth.transport.requests
 
-        self._credentials, _ = google.auth.default(scopes=[_SCOPE])
-        self._request = google.auth.transport.requests.Request()
+        try:
+            with self._lock:
+                if self._credentials is None:
+                    quota_project = self._quota_project or None
+                    self._credentials, _ = google.auth.default(
+                        scopes=[_SCOPE], quota_project_id=quota_project
+                    )
+                    self._request = google.auth.transport.requests.Request()
+                return self._credentials
+        except google.auth.exceptions.GoogleAuthError as error:
+            raise RetryableError("unauthorized") from error
+
+    def session(self, adapter: Any) -> Any:
+        """A session of google-auth over this adapter of requests, or over one like it with a client
+        certificate where GOOGLE_API_USE_CLIENT_CERTIFICATE asks for that (mTLS).
+
+        Raises:
+            RetryableError: unauthorized, when there are no credentials or no such certificate.
+        """
+        import google.auth.exceptions
+        import google.auth.transport.requests
+
+        new_session: Any = google.auth.transport.requests.AuthorizedSession
+        session = new_session(self.load())
+        session.mount("https://", adapter)
+        try:
+            session.configure_mtls_channel()
+        except google.auth.exceptions.GoogleAuthError as error:
+            raise RetryableError("unauthorized") from error
+        return session

@@ -16,9 +16,9 @@ from functions.common.clients.pubsub import Topics
 from functions.common.clients.storage import Buckets
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import PermanentError, RetryableError, UnpublishableError
 from functions.common.events import messages
-from functions.common.events.messages import Message
+from functions.common.events.messages import Message, ObjectFinalized
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.log import log, log_bug
 from functions.common.settings import Settings
@@ -45,8 +45,8 @@ class Services:
         return cls(
             settings,
             DicomStore(transport, settings.healthcare_endpoint, settings.dicom_store),
-            Buckets(transport, settings.storage_emulator_host),
-            Topics(transport, settings.pubsub_emulator_host),
+            Buckets(transport, settings.storage_emulator_host or settings.storage_endpoint),
+            Topics(transport, settings.pubsub_emulator_host, settings.pubsub_endpoint),
         )
 
 
@@ -84,6 +84,12 @@ def event_function(name: str, handle: Handler) -> View:
                 handle(message, services, outcomes, deadline)
             except PermanentError as error:
                 outcomes.publish(_rejected(error, message))
+            except UnpublishableError as error:
+                log_bug(
+                    name, error, trace=trace, message_id=message.message_id, attempt=message.attempt
+                )
+                reason = PermanentError("operation_failed", "a message could not be published")
+                outcomes.publish(_rejected(reason, message))
         except RetryableError as error:
             return _handed_back(name, message, error, trace)
         # The one place for a bug: it is logged without its text, and retried.
@@ -140,6 +146,9 @@ def _rejected(error: PermanentError, message: Message) -> Outcome:
     """What is no event for this function is named by its message, whatever request it names."""
     identity = message.message_id
     if error.reason != "invalid_event":
+        if messages.is_finalize(message):
+            source = ObjectFinalized.of(message).ref
+            return Outcome("rejected", error.reason, source=source, detail=error.detail)
         with contextlib.suppress(PermanentError):
             identity = request_id(message, message.json() if message.data.strip() else {})
     return Outcome("rejected", error.reason, request_id=identity, detail=error.detail)
