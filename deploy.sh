@@ -7,11 +7,13 @@ usage() {
     cat <<'TEXT'
 Usage: ./deploy.sh --project P [--region R] [--plan | --apply | --destroy] [--yes] [--skip-smoke-test]
 
-Checks what is needed, plans, asks, applies, then stores, finds and deletes a synthetic scan as a proof.
+Checks the prerequisites, plans, asks, applies, then stores, finds and deletes a synthetic scan as a test.
 
-  --project P         the project that everything is made in
-  --region R          region of everything (default: that of terraform.tfvars, of what is deployed, or us-central1)
-  --plan              only show what would be made or changed; changes nothing
+  --project P         the project to deploy to
+  --region R          region of the system (default: that of terraform.tfvars, of what is deployed, or us-central1);
+                      new projects may build functions in some regions only, see docs/deploy.md
+  --state-bucket B    bucket for Terraform's state (default: P-dicom-functions-state); it must belong to the project
+  --plan              only show what would be created or changed; changes nothing
   --apply             plan, ask, apply, test (the default)
   --destroy           take the system down; scans, buckets and the ledger are kept
   --yes               do not ask
@@ -25,14 +27,16 @@ TEXT
 
 readonly MINIMUM_BASH=4.4 MINIMUM_PYTHON=3.11 MINIMUM_TERRAFORM=1.9.0
 readonly POLL_S=${DEPLOY_POLL_S:-5} # between two looks
+readonly TFVARS=infra/gcp/terraform.tfvars
 readonly WORK=.deploy
 readonly BOOTSTRAP=(cloudresourcemanager.googleapis.com iam.googleapis.com serviceusage.googleapis.com storage.googleapis.com)
 
-# A permission that making the system takes, and a role that has it.
+# A permission that the deployment needs, and a role that has it.
 readonly PERMISSIONS=(
     artifactregistry.repositories.create:roles/artifactregistry.admin
     cloudfunctions.functions.create:roles/cloudfunctions.admin
     healthcare.datasets.create:roles/healthcare.datasetAdmin
+    healthcare.datasets.setIamPolicy:roles/healthcare.datasetAdmin
     healthcare.dicomStores.create:roles/healthcare.dicomStoreAdmin
     healthcare.dicomStores.setIamPolicy:roles/healthcare.dicomStoreAdmin
     iam.roles.create:roles/iam.roleAdmin
@@ -42,6 +46,7 @@ readonly PERMISSIONS=(
     logging.exclusions.create:roles/logging.configWriter
     monitoring.alertPolicies.create:roles/monitoring.editor
     monitoring.dashboards.create:roles/monitoring.editor
+    monitoring.notificationChannels.create:roles/monitoring.notificationChannelEditor
     pubsub.subscriptions.create:roles/pubsub.admin
     pubsub.topics.create:roles/pubsub.admin
     pubsub.topics.setIamPolicy:roles/pubsub.admin
@@ -49,12 +54,13 @@ readonly PERMISSIONS=(
     resourcemanager.projects.setIamPolicy:roles/resourcemanager.projectIamAdmin
     run.services.setIamPolicy:roles/run.admin
     serviceusage.services.enable:roles/serviceusage.serviceUsageAdmin
+    serviceusage.services.use:roles/serviceusage.serviceUsageConsumer
     storage.buckets.create:roles/storage.admin
     storage.buckets.setIamPolicy:roles/storage.admin
 )
 
-project='' region='' action=apply yes=false smoke=true
-missing=0 to_enable=() scratch=''
+project='' region='' state_bucket='' action=apply yes=false smoke=true
+missing=0 to_enable=() scratch='' token='' number=''
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }
@@ -62,8 +68,8 @@ die() { # MESSAGE [STATUS]
     printf 'deploy.sh: %s\n' "$1" >&2
     exit "${2:-1}"
 }
-lack() { # WHAT, HOW TO MEND IT: one line each, all of them before giving up
-    printf 'missing: %s\n         mend: %s\n' "$1" "$2" >&2
+lack() { # WHAT, HOW TO FIX IT: one line each, all of them before giving up
+    printf 'missing: %s\n         fix: %s\n' "$1" "$2" >&2
     missing=$((missing + 1))
 }
 give_up_if_missing() {
@@ -83,6 +89,8 @@ parse() {
             --project=*) project=${1#*=} ;;
             --region) region=${2:-none}; shift ;;
             --region=*) region=${1#*=} region=${region:-none} ;;
+            --state-bucket) state_bucket=${2:-none}; shift ;;
+            --state-bucket=*) state_bucket=${1#*=} state_bucket=${state_bucket:-none} ;;
             --plan | --apply | --destroy) action=${1#--} ;;
             --yes) yes=true ;;
             --skip-smoke-test) smoke=false ;;
@@ -92,10 +100,14 @@ parse() {
         shift || true
     done
     [[ $project =~ ^[a-z][a-z0-9-]{4,28}[a-z0-9]$ ]] || die "--project takes the id of a project, see --help" 2
-    [ -n "$region" ] || region=$(sed -n 's/^ *region *= *"\([^"]*\)".*/\1/p' infra/gcp/terraform.tfvars 2>/dev/null || true)
+    [ -n "$region" ] || region=$(variable region)
     [[ ${region:-us-central1} =~ ^[a-z]+-[a-z]+[0-9]{1,2}$ ]] || die "--region takes a region such as us-central1, see --help" 2
-    state_bucket=$project-dicom-functions-state
+    state_bucket=${state_bucket:-$project-dicom-functions-state}
+    [[ $state_bucket =~ ^[a-z0-9][a-z0-9._-]{4,61}[a-z0-9]$ ]] || die "--state-bucket takes the name of a bucket, see --help" 2
 }
+
+# A string from terraform.tfvars; empty: not set there.
+variable() { sed -n "s/^ *$1 *= *\"\([^\"]*\)\".*/\1/p" "$TFVARS" 2>/dev/null || true; }
 
 # --- checks ------------------------------------------------------------------------------
 
@@ -123,19 +135,25 @@ check_tools() {
         lack "terraform $MINIMUM_TERRAFORM (this is ${version:-unknown})" "install a later one: https://developer.hashicorp.com/terraform/install"
 }
 
+# A token is valid for an hour: a new one for each long step, and after each wait for a person.
+take_token() {
+    token=$(gcloud auth print-access-token 2>/dev/null) && [ -n "$token" ] || return 1
+    export GOOGLE_OAUTH_ACCESS_TOKEN=$token # Terraform and its backend read it; it is never printed
+}
+renew_token() { take_token || die "could not renew the login. fix: gcloud auth login, then run the same command again"; }
+
 check_login() {
     local account
     account=$(gcloud auth list --filter=status:ACTIVE --format='value(account)' 2>/dev/null || true)
-    if [ -z "$account" ] || ! token=$(gcloud auth print-access-token 2>/dev/null) || [ -z "$token" ]; then
+    if [ -z "$account" ] || ! take_token; then
         lack "a login to Google Cloud" "gcloud auth login"
         return
     fi
-    export GOOGLE_OAUTH_ACCESS_TOKEN=$token # Terraform and its backend read it; it is never printed
     say "logged in as $account"
 }
 
 check_project() {
-    if ! gcloud projects describe "$project" --format='value(projectNumber)' >/dev/null 2>&1; then
+    if ! number=$(gcloud projects describe "$project" --format='value(projectNumber)' 2>/dev/null); then
         lack "the project $project (or the right to see it)" "gcloud projects create $project, or ask its owner for roles/browser"
         return
     fi
@@ -145,6 +163,9 @@ check_project() {
         lack "billing on $project" "gcloud billing projects link $project --billing-account=ACCOUNT (gcloud billing accounts list)"
     check_services
     check_permissions
+    check_permission_on "https://cloudkms.googleapis.com/v1/$(variable kms_key)" cloudkms.cryptoKeys.setIamPolicy roles/cloudkms.admin
+    check_permission_on "https://cloudkms.googleapis.com/v1/$(variable dataset_kms_key)" cloudkms.cryptoKeys.setIamPolicy roles/cloudkms.admin
+    check_permission_on "https://cloudbilling.googleapis.com/v1/billingAccounts/$(variable billing_account)" billing.budgets.create roles/billing.costsManager
 }
 
 check_services() { # those that Terraform needs before it can enable the others
@@ -164,7 +185,7 @@ enable_services() {
     ((${#to_enable[@]})) || return 0
     say "enabling ${to_enable[*]}"
     gcloud services enable "${to_enable[@]}" --project="$project" --quiet >/dev/null ||
-        die "could not enable services. mend: ask an owner for roles/serviceusage.serviceUsageAdmin"
+        die "could not enable services. fix: ask an owner for roles/serviceusage.serviceUsageAdmin"
 }
 
 # The token is handed to curl in a file that only this process sees, never on the command line.
@@ -172,6 +193,25 @@ call() { # TOKEN, further arguments of curl
     local secret=$1
     shift
     curl --silent --show-error --max-time 60 --header @<(printf 'Authorization: Bearer %s\n' "$secret") "$@"
+}
+
+look_up() { # URL: sets `status` to the HTTP status of a GET, 000 without an answer, and `body` to what came
+    local answer
+    answer=$(call "$token" --write-out '\n%{http_code}' "$1" 2>/dev/null || true)
+    status=${answer##*$'\n'} body=${answer%$'\n'*}
+    status=${status:-000}
+}
+
+# A permission on something outside the project, which terraform.tfvars names; a URL that ends in a slash: it names none.
+check_permission_on() { # URL, PERMISSION, ROLE
+    local answer
+    [[ $1 != */ ]] || return 0
+    if ! answer=$(call "$token" --fail --header 'Content-Type: application/json' --data "{\"permissions\":[\"$2\"]}" \
+        "$1:testIamPermissions" 2>/dev/null); then
+        say "not checked: whether you have $2 on ${1#https://*/v1/}"
+    elif ! grep -qF "\"$2\"" <<<"$answer"; then
+        lack "the permission $2 on ${1#https://*/v1/}" "ask its owner for $3 there"
+    fi
 }
 
 check_permissions() {
@@ -192,54 +232,11 @@ check_permissions() {
 
 tf() { terraform -chdir="$folder/infra/gcp" "$@"; }
 
-state_exists() { gcloud storage buckets describe "gs://$state_bucket" --format='value(name)' >/dev/null 2>&1; }
-
-prepare_state() {
-    folder=$PWD
-    if state_exists; then
-        say "state: gs://$state_bucket"
-    elif [ "$action" = plan ]; then
-        # Nothing has been deployed and nothing is to be made: plan on a copy with an empty state of its own.
-        say "state: none yet; everything below would be made"
-        folder=$scratch/copy
-        mkdir -p "$folder"
-        cp -R main.py requirements.txt functions infra "$folder/"
-        rm -rf "$folder/infra/gcp/.terraform"
-        printf 'terraform {\n  backend "local" {}\n}\n' >"$folder/infra/gcp/backend_override.tf"
-        tf init -input=false -no-color >/dev/null
-        return
-    elif [ "$action" = destroy ]; then
-        die "there is no gs://$state_bucket: nothing was deployed from here" 2
-    else
-        say "state: making gs://$state_bucket"
-        gcloud storage buckets create "gs://$state_bucket" --project="$project" --location="${region:-us-central1}" \
-            --uniform-bucket-level-access --public-access-prevention --quiet
-    fi
-    [ "$action" = plan ] || gcloud storage buckets update "gs://$state_bucket" --versioning --quiet >/dev/null
-    tf init -input=false -no-color -reconfigure -backend-config="bucket=$state_bucket" >/dev/null
-}
-
-# What --destroy kept, a line with address and id each: of each run a list of its own, so that none overwrites another.
-kept() { { gcloud storage cat "gs://$state_bucket/kept-*.tsv" 2>/dev/null || true; } | sort -u; }
-
-# It is taken up again, and not made a second time.
-take_up_kept() {
-    local address id known
-    kept >"$scratch/kept.tsv"
-    [ -s "$scratch/kept.tsv" ] || return 0
-    if [ "$action" = plan ]; then
-        say "kept by --destroy, and taken up by a deployment: $(cut -f 2 "$scratch/kept.tsv" | tr '\n' ' '); the plan shows them as made"
-        return
-    fi
-    known=$(tf state list 2>/dev/null || true)
-    while IFS=$'\t' read -r address id; do
-        [ -n "$address" ] || continue
-        grep -qxF "$address" <<<"$known" && continue
-        say "taking up again: $id"
-        tf import -input=false -no-color "${variables[@]}" "$address" "$id" >/dev/null </dev/null ||
-            die "could not take up $id, see above. mend that and run this again, or forget it: gcloud storage rm 'gs://$state_bucket/kept-*.tsv'"
-    done <"$scratch/kept.tsv"
-    gcloud storage rm "gs://$state_bucket/kept-*.tsv" --quiet >/dev/null
+# Runs Terraform with its output on the terminal and in a file, so that a failure can be explained.
+tf_explained() {
+    tf "$@" 2>&1 | tee "$scratch/output" && return 0
+    explain "$scratch/output"
+    return 1
 }
 
 # Data does not move: where the buckets are is where the system is.
@@ -275,13 +272,19 @@ plan_and_apply() {
     tf plan -input=false -detailed-exitcode -out="$PLAN" "${variables[@]}" || status=$?
     case $status in
         0) say "no changes"; return ;;
-        2) [ "$action" = apply ] || return 0 ;;
+        2)
+            warn_of_region
+            [ "$action" = apply ] || return 0
+            ;;
         *) die "the plan failed, see above; the system is as it was" ;;
     esac
     confirm "Apply this to $project?" yes
     step "Apply"
-    tf apply -input=false "$PLAN" ||
-        die "stopped half way, see above. What was made is remembered: run the same command again to go on"
+    renew_token
+    delete_failed_functions
+    tf_explained apply -input=false -no-color "$PLAN" ||
+        die "stopped half way, see above. What was created is recorded: run the same command again to go on"
+    renew_token
 }
 
 destroy() {
@@ -289,6 +292,7 @@ destroy() {
     say "Taken down: functions, topics, subscriptions (and the messages in them), alerts, accounts."
     say "Kept: the DICOM store, every bucket with its objects, and the state, so that a later deployment takes them up again."
     confirm "This takes the system in $project down." "$project"
+    renew_token
     local address list
     tf show -json | python3 -c '
 import json, sys
@@ -317,6 +321,10 @@ for resource in root.get("resources", []):
     say "Kept: $(kept | cut -f 2 | tr '\n' ' ')"
 }
 
+# shellcheck source=infra/gcp/state.sh
+source infra/gcp/state.sh
+# shellcheck source=infra/gcp/failures.sh
+source infra/gcp/failures.sh
 # shellcheck source=infra/gcp/smoke_test.sh
 source infra/gcp/smoke_test.sh
 

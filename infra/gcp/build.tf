@@ -76,9 +76,10 @@ resource "google_project_iam_member" "build_archives" {
   }
 }
 
-# Rights take a minute to be known everywhere; a build that starts earlier fails.
+# A build that starts before its permissions have spread fails.
 resource "time_sleep" "build_grants" {
-  create_duration = "60s"
+  create_duration = local.grants_spread
+  triggers        = { account = local.build_email }
   depends_on = [
     google_artifact_registry_repository_iam_member.build,
     google_storage_bucket_iam_member.build_source,

@@ -18,15 +18,20 @@ locals {
   ]
 }
 
+locals {
+  # The API leaves out a position of 0; were it written here, every plan would show a change.
+  positions = [for index in range(length(local.tiles)) : {
+    for axis, value in { xPos = index % 2 * 24, yPos = floor(index / 2) * 16 } : axis => value if value > 0
+  }]
+}
+
 resource "google_monitoring_dashboard" "this" {
   project = var.project
   dashboard_json = jsonencode({
     displayName = "DICOM Functions"
     mosaicLayout = {
       columns = 48
-      tiles = [for index, tile in local.tiles : {
-        xPos   = index % 2 * 24
-        yPos   = floor(index / 2) * 16
+      tiles = [for index, tile in local.tiles : merge(local.positions[index], {
         width  = 24
         height = 16
         widget = {
@@ -48,7 +53,7 @@ resource "google_monitoring_dashboard" "this" {
             }]
           }
         }
-      }]
+      })]
     }
   })
   depends_on = [time_sleep.metrics]

@@ -1,7 +1,8 @@
 locals {
-  # Defaults: what the measurements in docs/cost.md and the simulation in docs/scale.md call for.
+  # Cloud Run refuses a revision whose max_instances x CPU exceeds the region's quota, which is 10 to 20 vCPU in a new
+  # project: no default needs more than 10. docs/scale.md says when to raise them, and which quota that takes.
   sizes = {
-    store_upload    = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 20, concurrency = 8 }
+    store_upload    = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 10, concurrency = 8 }
     delete_resource = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 4 }
     export_resource = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 10, concurrency = 4 }
     search          = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 10, concurrency = 16 }
@@ -49,6 +50,7 @@ locals {
     source_object   = google_storage_bucket_object.source.name
     repository      = google_artifact_registry_repository.functions.id
     build_account   = local.build_account
+    worker_pool     = var.worker_pool
     vpc_connector   = var.vpc_connector
     vpc_egress      = var.vpc_egress
     timeout_seconds = local.delivery.function_timeout_s
@@ -72,7 +74,7 @@ module "event_function" {
   pubsub_agent = local.pubsub_agent
   kms_key      = var.kms_key
 
-  depends_on = [time_sleep.build_grants, google_project_service_identity.pubsub, google_kms_crypto_key_iam_member.agents]
+  depends_on = [time_sleep.build_grants, google_project_service_identity.pubsub, time_sleep.keys]
 }
 
 module "search" {

@@ -15,7 +15,7 @@ resource "google_healthcare_dataset" "this" {
   location = local.location
 
   dynamic "encryption_spec" {
-    for_each = var.kms_key == "" ? [] : [var.kms_key]
+    for_each = local.dataset_key == "" ? [] : [local.dataset_key]
     content {
       kms_key_name = encryption_spec.value
     }
@@ -27,7 +27,9 @@ resource "google_healthcare_dataset" "this" {
     prevent_destroy = true
   }
 
-  depends_on = [time_sleep.apis, google_kms_crypto_key_iam_member.agents]
+  # What holds data is created after the functions are built: a project that may not build in this region can move on
+  # to another one, because nothing is there yet that cannot move.
+  depends_on = [time_sleep.apis, time_sleep.keys, module.event_function, module.search]
 }
 
 # No notification_config: outcomes say more than the store's own notices, and failures too.

@@ -9,7 +9,10 @@ locals {
       ["healthcare.dicomStores.dicomWebRead", "healthcare.dicomStores.dicomWebWrite"],
       local.overwrites ? ["healthcare.dicomStores.dicomWebDelete"] : []
     )
-    dicomStoreDeleter    = ["healthcare.dicomStores.dicomWebDelete", "healthcare.dicomStores.dicomWebRead"]
+    # get: Google documents no permission for getStudyMetrics; getDICOMStoreMetrics takes this one.
+    dicomStoreDeleter = [
+      "healthcare.dicomStores.dicomWebDelete", "healthcare.dicomStores.dicomWebRead", "healthcare.dicomStores.get",
+    ]
     dicomStoreReader     = ["healthcare.dicomStores.dicomWebRead"]
     dicomOperationReader = ["healthcare.operations.get"]
     dicomLandingUser     = concat(local.objects_read, ["storage.objects.delete"]) # to quarantine is to move
@@ -170,10 +173,14 @@ resource "google_healthcare_dataset_iam_member" "delete_stores" {
   depends_on = [google_project_iam_custom_role.roles]
 }
 
-# Rights take a minute to be known everywhere; what asks for them when it is made comes after that.
+# What needs a permission at the moment it is created comes after the permission has spread.
 resource "time_sleep" "rights" {
-  create_duration = "60s"
-  depends_on      = [google_storage_bucket_iam_member.grants, google_storage_bucket_iam_member.state, google_pubsub_topic_iam_member.grants]
+  create_duration = local.grants_spread
+  depends_on = [
+    google_storage_bucket_iam_member.grants,
+    google_storage_bucket_iam_member.state,
+    google_pubsub_topic_iam_member.grants,
+  ]
 }
 
 # --- the ledger's dead letters ------------------------------------------------------------------
@@ -207,22 +214,4 @@ resource "google_service_account_iam_member" "delivery" {
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = local.pubsub_agent
   depends_on         = [google_project_service_identity.pubsub]
-}
-
-# --- keys ------------------------------------------------------------------------------------------
-
-resource "google_kms_crypto_key_iam_member" "agents" {
-  for_each = var.kms_key == "" ? {} : {
-    storage    = local.storage_agent
-    pubsub     = local.pubsub_agent
-    healthcare = local.healthcare_agent
-  }
-  crypto_key_id = var.kms_key
-  role          = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
-  member        = each.value
-  depends_on = [
-    data.google_storage_project_service_account.gcs,
-    google_project_service_identity.pubsub,
-    google_project_service_identity.healthcare,
-  ]
 }

@@ -4,6 +4,8 @@ locals {
   delivery       = local.topology.delivery
   function_names = concat(keys(local.topology.functions), local.topology.http_functions)
   labels         = merge({ app = "dicom-functions" }, var.labels)
+  # IAM needs two minutes as a rule and seven at most to make a new permission known everywhere.
+  grants_spread = "180s"
 
   bucket_prefix = coalesce(var.bucket_prefix, "${var.project}-")
   bucket_names  = { for key, name in local.topology.buckets : key => "${local.bucket_prefix}${name}" }
@@ -23,7 +25,7 @@ locals {
     "storage.googleapis.com",
     ],
     # Calls about a key or a budget are counted on this project, wherever those are.
-    var.kms_key == "" ? [] : ["cloudkms.googleapis.com"],
+    length(local.key_grants) == 0 ? [] : ["cloudkms.googleapis.com"],
     var.budget > 0 ? ["billingbudgets.googleapis.com"] : [],
   ))
 }

@@ -8,7 +8,7 @@ resource "google_pubsub_topic" "outcomes" {
     allowed_persistence_regions = [var.region]
   }
 
-  depends_on = [time_sleep.apis, google_kms_crypto_key_iam_member.agents]
+  depends_on = [time_sleep.apis, time_sleep.keys]
 }
 
 resource "google_pubsub_topic" "outcomes_dead" {
@@ -20,7 +20,7 @@ resource "google_pubsub_topic" "outcomes_dead" {
     allowed_persistence_regions = [var.region]
   }
 
-  depends_on = [time_sleep.apis, google_kms_crypto_key_iam_member.agents]
+  depends_on = [time_sleep.apis, time_sleep.keys]
 }
 
 resource "google_pubsub_subscription" "outcomes_dead_hold" {

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# The end of deploy.sh, which reads this file: a synthetic scan is stored, found and deleted as a proof.
+# The end of deploy.sh, which reads this file: a synthetic scan is stored, found and deleted as a test.
 
 readonly OUTCOME_LIMIT_S=${DEPLOY_LIMIT_S:-420}      # cold start, and rights that are new
 readonly SEARCH_LIMIT_S=${DEPLOY_SEARCH_LIMIT_S:-90} # rights that are new, and a search that lags
@@ -40,13 +40,13 @@ for item in json.load(sys.stdin):
         fi
         [[ $pulled == *ackId* ]] || sleep "$POLL_S" # what came was others': the next may be ours
     done
-    die "no outcome after $OUTCOME_LIMIT_S s. mend: python -m ops doctor (docs/deploy.md) names what is wrong; then run this again"
+    die "no outcome after $OUTCOME_LIMIT_S s. fix: python -m ops doctor (docs/deploy.md) names what is wrong; then run this again"
 }
 
 check_search() { # URL, STUDY
     local identity answer='' end=$((SECONDS + SEARCH_LIMIT_S))
     identity=$(gcloud auth print-identity-token --audiences="$1" 2>/dev/null || gcloud auth print-identity-token 2>/dev/null) ||
-        die "no identity token to call search with. mend: gcloud auth login"
+        die "no identity token to call search with. fix: gcloud auth login"
     while true; do
         answer=$(call "$identity" --write-out '\n%{http_code}' "$1/studies?StudyInstanceUID=$2" 2>/dev/null || true)
         if [ "${answer##*$'\n'}" = 200 ] && grep -qF "$2" <<<"$answer"; then
@@ -58,8 +58,8 @@ check_search() { # URL, STUDY
     done
     case ${answer##*$'\n'} in
         200) die "search did not find the scan that was stored" ;;
-        401 | 403) die "search refused the call. mend: add yourself to search_callers in infra/gcp/terraform.tfvars, and run this again" ;;
-        '' | 000) die "search can not be reached at $1" ;;
+        401 | 403) die "search refused the call. fix: add yourself to search_callers in infra/gcp/terraform.tfvars, and run this again" ;;
+        '' | 000) die "search cannot be reached at $1" ;;
         *) die "search answered ${answer##*$'\n'}: see its log" ;;
     esac
 }

@@ -76,7 +76,8 @@ resource "google_storage_bucket" "data" {
     prevent_destroy = true
   }
 
-  depends_on = [time_sleep.apis, google_kms_crypto_key_iam_member.agents]
+  # After the functions: see the dataset in healthcare.tf.
+  depends_on = [time_sleep.apis, time_sleep.keys, module.event_function, module.search]
 }
 
 # The event that starts everything. Cloud Storage sends at least once; the store function is idempotent.

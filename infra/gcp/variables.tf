@@ -10,7 +10,7 @@ variable "project" {
 }
 
 variable "region" {
-  description = "Region of the functions, the buckets and the messages. Keep the DICOM store in the same one."
+  description = "Region of the functions, buckets and messages. New projects may build in some regions only (docs/deploy.md)."
   type        = string
   default     = "us-central1"
   validation {
@@ -48,7 +48,7 @@ variable "dicom_store" {
 }
 
 variable "dataset_location" {
-  description = "Where the dataset is made, as not every region has the Healthcare API: a region, us or eu; empty: `region`."
+  description = "Where the dataset is created, if not in `region`: a region of the Healthcare API, us or eu."
   type        = string
   default     = ""
   validation {
@@ -231,6 +231,16 @@ variable "search_public" {
   default     = false
 }
 
+variable "worker_pool" {
+  description = "Private pool of Cloud Build that builds the functions, by its full name; empty: the default pool of `region`."
+  type        = string
+  default     = ""
+  validation {
+    condition     = can(regex("^(projects/[^/]+/locations/[^/]+/workerPools/[^/]+)?$", var.worker_pool))
+    error_message = "Takes projects/P/locations/L/workerPools/W."
+  }
+}
+
 variable "build_service_account" {
   description = "Email of an account that builds the functions; empty: one is made, with the project's only two bindings."
   type        = string
@@ -250,9 +260,13 @@ variable "search_ingress" {
 }
 
 variable "vpc_connector" {
-  description = "Serverless VPC Access connector that the functions' traffic leaves through; empty: none."
+  description = "Serverless VPC Access connector for the functions' outgoing traffic, by its full name; empty: none."
   type        = string
   default     = ""
+  validation {
+    condition     = can(regex("^(projects/[^/]+/locations/[^/]+/connectors/[^/]+)?$", var.vpc_connector))
+    error_message = "Takes projects/P/locations/L/connectors/C: with a short name every plan would show a change."
+  }
 }
 
 variable "vpc_egress" {
@@ -266,18 +280,35 @@ variable "vpc_egress" {
 }
 
 variable "kms_key" {
-  description = "Cloud KMS key (in `region`) for buckets, topics and the dataset; empty: keys that Google manages."
+  description = "Cloud KMS key (in `region`) for buckets, topics and a dataset in `region`; empty: keys managed by Google."
   type        = string
   default     = ""
   validation {
     condition = var.kms_key == "" || can(regex(
       "^projects/[^/]+/locations/${var.region}/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key
     ))
-    error_message = "projects/P/locations/REGION/keyRings/R/cryptoKeys/K, in the same region as everything else."
+    error_message = "Takes projects/P/locations/REGION/keyRings/R/cryptoKeys/K, a key in `region`."
+  }
+}
+
+variable "dataset_kms_key" {
+  description = "Cloud KMS key for the dataset, in its location; empty: `kms_key`. Required for a dataset outside `region` if kms_key is set."
+  type        = string
+  default     = ""
+  validation {
+    # Cloud KMS calls its European multi-region `europe`, the Healthcare API `eu`.
+    condition = var.dataset_kms_key == "" || can(regex(
+      "^projects/[^/]+/locations/${replace(coalesce(var.dataset_location, var.region), "/^eu$/", "eu(rope)?")}/keyRings/[^/]+/cryptoKeys/[^/]+$",
+      var.dataset_kms_key
+    ))
+    error_message = "Takes projects/P/locations/LOCATION/keyRings/R/cryptoKeys/K, a key in the dataset's location."
   }
   validation {
-    condition     = var.kms_key == "" || var.dicom_store != "" || contains(["", var.region], var.dataset_location)
-    error_message = "A dataset in another place can not use a key of the region: make it with a key there, and name its dicom_store."
+    condition = (
+      var.kms_key == "" || var.dataset_kms_key != "" || var.dicom_store != "" ||
+      contains(["", var.region], var.dataset_location)
+    )
+    error_message = "A dataset outside `region` cannot use kms_key: set dataset_kms_key to a key in dataset_location."
   }
 }
 

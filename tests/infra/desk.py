@@ -14,7 +14,10 @@ from tests.infra.terraform import ROOT
 
 PROJECT = "demo-project"
 STATE = f"gs://{PROJECT}-dicom-functions-state"
-USED = "bash cat cp cut date dirname env grep head mkdir mktemp printf rm sed sleep sort tr true touch mv"  # and python3
+# The programs that deploy.sh uses, beside python3 and the stand-ins.
+USED = (
+    "bash cat cp cut date dirname env grep head mkdir mktemp printf rm sed sleep sort tee tr true"
+)
 
 
 @dataclass
@@ -55,10 +58,14 @@ class Desk:
             (self.bin / name).symlink_to(shutil.which(name) or f"/bin/{name}")
         (self.bin / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
         for name in ("gcloud", "terraform", "curl"):
-            code = f'#!/bin/sh\nexec "{sys.executable}" -I -S "{ROOT}/tests/infra/stand_ins.py" {name} "$@"\n'
-            (self.bin / name).write_text(code)
+            stand_in = f'"{sys.executable}" -I -S "{ROOT}/tests/infra/stand_ins.py" {name}'
+            (self.bin / name).write_text(f'#!/bin/sh\nexec {stand_in} "$@"\n')
         for name in ("python3", "gcloud", "terraform", "curl"):
             (self.bin / name).chmod(0o755)
+
+    def settings(self, text: str) -> None:
+        """Write terraform.tfvars."""
+        (self.root / "infra/gcp/terraform.tfvars").write_text(text)
 
     def run(
         self,

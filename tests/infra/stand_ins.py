@@ -16,6 +16,7 @@ from typing import Any, Final
 TOKEN: Final = "ya29.the-secret-token"
 IDENTITY: Final = "eyJ.the-identity-token"
 SEARCH_URL: Final = "https://dicom-search.a.run.app"
+PROJECT_NUMBER: Final = "123456789012"
 RESOURCES: Final = (
     ("google_healthcare_dataset.this[0]", "projects/p/locations/r/datasets/d"),
     (
@@ -63,7 +64,7 @@ def gcloud(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
         "auth list": "me@example.org",
         "auth print-access-token": TOKEN,
         "auth print-identity-token": IDENTITY,
-        "projects describe": "123456789012",
+        "projects describe": PROJECT_NUMBER,
         "billing projects describe": "True",
         "services list": "\n".join(
             f"{name}.googleapis.com"
@@ -74,10 +75,8 @@ def gcloud(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
         if call.startswith(beginning):
             return 0, answer
     match call.split()[:3]:
-        case ["storage", "buckets", "describe"]:
-            return (0, "there") if cloud.has("state-bucket") else (1, "")
         case ["storage", "buckets", "create"]:
-            cloud.put("state-bucket")
+            cloud.put("state-bucket", json.dumps({"projectNumber": PROJECT_NUMBER}).encode())
         case ["storage", "cp", source]:
             cloud.put(arguments[3].rpartition("/")[2], Path(source).read_bytes())
             cloud.put("dropped", arguments[3].split("/", 3)[3].encode())
@@ -119,15 +118,21 @@ def outcomes(cloud: Cloud) -> list[bytes]:
     return [json.dumps(record).encode() for record in records]
 
 
-def terraform(call: str, _arguments: list[str], cloud: Cloud) -> tuple[int, str]:
+def terraform(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
     """What terraform answers."""
     command = re.sub(r"-chdir=\S+ ", "", call)
     if command == "version":
         return 0, "Terraform v1.11.4\non linux_amd64"
+    if command.startswith("init"):
+        lock = Path(arguments[0].removeprefix("-chdir="), ".terraform.lock.hcl")
+        if not lock.exists():
+            lock.write_text("# checksums of the first download\n")
     if command.startswith("plan"):
         chosen = re.search(r"-var=region=(\S+)", command)
         cloud.put("planned", (chosen[1] if chosen else "us-central1").encode())
         return (0 if cloud.has("applied") else 2), "the plan"
+    if command.startswith("apply") and cloud.has("apply-error"):
+        return 1, cloud.get("apply-error").decode()
     if command.startswith("apply"):
         cloud.put("applied")
         cloud.put("region", cloud.get("planned"))
@@ -177,11 +182,30 @@ def curl(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
     if "testIamPermissions" in call:
         asked = arguments[arguments.index("--data") + 1]
         return (0, asked) if f"Authorization: Bearer {TOKEN}\n" in headers else (22, "")
+    if "googleapis.com" in call:
+        assert f"Authorization: Bearer {TOKEN}\n" in headers
+        return 0, _rest(arguments, cloud)
     if call.split()[-1].startswith(SEARCH_URL):
         found = [{"0020000D": {"Value": [uid(cloud.get("scan.dcm"), b"\x20\x00\x0d\x00")]}}]
         allowed = f"Authorization: Bearer {IDENTITY}\n" in headers
         return 0, f"{json.dumps(found)}\n200" if allowed else "\n403"
     return 6, ""
+
+
+def _rest(arguments: list[str], cloud: Cloud) -> str:
+    """A body and a status from Cloud Storage and Cloud Functions."""
+    url = arguments[-1]
+    name = url.rpartition("/")[2].partition("?")[0]
+    if "/o/" in url or "/b/" in url:
+        file = name if "/o/" in url else "state-bucket"
+        return f"{cloud.get(file).decode()}\n200" if cloud.has(file) else "\n404"
+    failed = json.loads(cloud.get("functions").decode()) if cloud.has("functions") else []
+    if name == "functions":
+        return f"{json.dumps({'functions': failed})}\n200"
+    left = [function for function in failed if not function["name"].endswith(f"/{name}")]
+    if "DELETE" in arguments:
+        cloud.put("functions", json.dumps(left).encode())
+    return "\n404" if left == failed else "{}\n200"
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ def test_help_needs_nothing(desk: Desk) -> None:
     for flag in (
         "--project",
         "--region",
+        "--state-bucket",
         "--plan",
         "--apply",
         "--destroy",
@@ -55,6 +56,8 @@ def test_help_needs_nothing(desk: Desk) -> None:
         ("--project", PROJECT, "--region", "us"),
         ("--project", PROJECT, "--region"),
         ("--project", PROJECT, "--region="),
+        ("--project", PROJECT, "--state-bucket"),
+        ("--project", PROJECT, "--state-bucket", "No Bucket"),
         ("--project", PROJECT, "-x"),
     ],
 )
@@ -146,7 +149,7 @@ def test_services_that_come_first_are_enabled(desk: Desk) -> None:
     assert done.called("services enable cloudresourcemanager.* iam.* serviceusage") == 1
     planned = deploy(desk, "--plan", say={"gcloud services list": "storage.googleapis.com"})
     assert planned.status == 2
-    assert planned.text.count("mend: gcloud services enable ") == 3
+    assert planned.text.count("fix: gcloud services enable ") == 3
 
 
 # --- each thing that can be missing ---------------------------------------------------------------
@@ -157,7 +160,7 @@ def test_a_missing_tool_is_named(desk: Desk, tool: str) -> None:
     (desk.bin / tool).unlink()
     done = deploy(desk, "--yes")
     assert done.status == 2
-    assert f"missing: {tool}\n         mend: install" in done.text
+    assert f"missing: {tool}\n         fix: install" in done.text
     assert "nothing has been changed" in done.text
 
 
@@ -183,7 +186,7 @@ def test_an_old_python_is_named(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fail", "what", "mend"),
+    ("fail", "what", "fix"),
     [
         ("auth print-access-token", "a login to Google Cloud", "gcloud auth login"),
         ("auth list", "a login to Google Cloud", "gcloud auth login"),
@@ -196,13 +199,13 @@ def test_an_old_python_is_named(desk: Desk) -> None:
         ),
     ],
 )
-def test_what_is_missing_is_named_with_how_to_mend_it(
-    desk: Desk, fail: str, what: str, mend: str
+def test_what_is_missing_is_named_with_how_to_fix_it(
+    desk: Desk, fail: str, what: str, fix: str
 ) -> None:
     done = deploy(desk, "--yes", fail=(fail,))
     assert done.status == 2
     assert f"missing: {what}" in done.text
-    assert f"mend: {mend}" in done.text
+    assert f"fix: {fix}" in done.text
     assert done.called(" (create|apply|plan) ") == 0
 
 
@@ -235,7 +238,7 @@ def test_every_missing_permission_is_named_with_its_role(desk: Desk) -> None:
         ("subscriptions create", "could not subscribe to the outcomes"),
         ("storage cp .*scan.dcm", "could not write to gs://p-dicom-landing"),
         ("print-identity-token", "no identity token"),
-        ("curl .*/studies", "search can not be reached"),
+        ("curl .*/studies", "search cannot be reached"),
         ("topics publish", "could not order the delete"),
     ],
 )
@@ -295,7 +298,8 @@ def test_the_first_plan_with_the_real_terraform(desk: Desk) -> None:
 
 @pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
 def test_every_resource_that_is_kept_and_every_output_that_is_read_exists() -> None:
-    text = (ROOT / "deploy.sh").read_text() + (GCP / "smoke_test.sh").read_text()
+    scripts = [ROOT / "deploy.sh", *GCP.glob("*.sh")]
+    text = "\n".join(script.read_text() for script in scripts)
     plan = terraform.plan()
     addresses = {address.split("[")[0] for address, _ in plan.resources()}
     kept = re.findall(r'"(google_\w+\.\w+)"', text)

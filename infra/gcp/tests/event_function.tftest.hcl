@@ -20,6 +20,7 @@ variables {
     source_object   = "hash.zip"
     repository      = "projects/demo-project/locations/us-central1/repositories/r"
     build_account   = "projects/demo-project/serviceAccounts/b@demo-project.iam.gserviceaccount.com"
+    worker_pool     = ""
     vpc_connector   = ""
     vpc_egress      = "PRIVATE_RANGES_ONLY"
     timeout_seconds = 540

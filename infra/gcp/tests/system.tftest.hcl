@@ -101,6 +101,34 @@ run "everything_on" {
   }
 }
 
+# New projects may build in some regions only, and not every one of these has the Healthcare API.
+run "dataset_elsewhere" {
+  command = plan
+  variables {
+    region           = "europe-west1"
+    dataset_location = "eu"
+    kms_key          = "projects/keys/locations/europe-west1/keyRings/r/cryptoKeys/k"
+    dataset_kms_key  = "projects/keys/locations/europe/keyRings/r/cryptoKeys/d"
+    worker_pool      = "projects/builds/locations/europe-west1/workerPools/w"
+  }
+  assert {
+    condition     = google_healthcare_dataset.this[0].encryption_spec[0].kms_key_name == var.dataset_kms_key
+    error_message = "The dataset has a key where it is."
+  }
+  assert {
+    condition     = google_kms_crypto_key_iam_member.agents["healthcare"].crypto_key_id == var.dataset_kms_key
+    error_message = "The Healthcare API may use the dataset's key."
+  }
+  assert {
+    condition     = google_kms_crypto_key_iam_member.agents["storage"].crypto_key_id == var.kms_key
+    error_message = "Cloud Storage may use the key of the buckets."
+  }
+  assert {
+    condition     = time_sleep.keys[0].create_duration == "180s"
+    error_message = "Nothing with a key is created before the grants have spread."
+  }
+}
+
 run "foreign_store" {
   command = plan
   variables {
@@ -116,12 +144,15 @@ run "refused_settings" {
     conflict_policy  = "keep, a/=rejct"
     storage_class    = "FROZEN"
     move_destination = "gs://demo-project-dicom-landing/done"
-    functions        = { store_upload = { min_instances = 30 } } # of 20
+    functions        = { store_upload = { min_instances = 30 } } # of 10
     kms_key          = "projects/keys/locations/us-central1/keyRings/r/cryptoKeys/k"
-    dataset_location = "eu"
+    dataset_location = "eu" # where that key is not
+    vpc_connector    = "short-name"
+    worker_pool      = "short-name"
   }
   expect_failures = [
-    var.conflict_policy, var.storage_class, var.move_destination, var.functions, var.kms_key,
+    var.conflict_policy, var.storage_class, var.move_destination, var.functions, var.dataset_kms_key,
+    var.vpc_connector, var.worker_pool,
   ]
 }
 

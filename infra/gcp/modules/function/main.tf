@@ -27,6 +27,7 @@ resource "google_cloudfunctions2_function" "this" {
     entry_point       = var.entry_point
     docker_repository = var.function.repository
     service_account   = var.function.build_account
+    worker_pool       = var.function.worker_pool == "" ? null : var.function.worker_pool
 
     source {
       storage_source {

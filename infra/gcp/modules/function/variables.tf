@@ -12,6 +12,7 @@ variable "function" {
     source_object   = string
     repository      = string
     build_account   = string
+    worker_pool     = string
     vpc_connector   = string
     vpc_egress      = string
     timeout_seconds = number
