@@ -4,8 +4,8 @@
     [--latency 0.3]
 
 CPU and memory of one instance come from benchmarks/cost_measure.py. Prices are list prices in USD
-for us-central1, without discounts; they change, so check them before relying on a figure. What
-could be neither measured nor looked up is a parameter.
+for us-central1, without discounts, each with the date on which it was looked up. They change: check
+them before relying on a figure. What could be neither measured nor looked up is a parameter.
 """
 
 import argparse
@@ -15,27 +15,81 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+MIB: Final = 1024**2
 GIB: Final = 1024**3
-TIB: Final = 1024**4
 MONTHS_OF_DAYS: Final = 30
 VOLUMES: Final = (1_000, 1_000_000, 100_000_000)
 MEASURED: Final = Path(__file__).parent / "cost_measured.json"
 
-# Cloud Run, request-based billing, tier 1 (cloud.google.com/run/pricing).
-CPU_S, MEMORY_GIB_S, REQUESTS_M = 0.000024, 0.0000025, 0.40
-FREE_CPU_S, FREE_GIB_S, FREE_REQUESTS = 180_000, 360_000, 2_000_000
-# Pub/Sub (cloud.google.com/pubsub/pricing): at least 1,000 bytes a request; a subscription into a
-# bucket costs more.
-PUBSUB_TIB, PUBSUB_TO_STORAGE_TIB, FREE_PUBSUB_BYTES = 40.0, 50.0, 10 * GIB
-# Cloud Storage, Standard in one region (cloud.google.com/storage/pricing).
-STORAGE_GIB, CLASS_A, CLASS_B = 0.020, 0.005 / 1000, 0.0004 / 1000
-# Healthcare API (cloud.google.com/healthcare-api/pricing): a store request is a standard one.
-HEALTHCARE_REQUEST, FREE_HEALTHCARE = 0.39 / 100_000, 25_000
-BLOB_GIB, STRUCTURED_GIB = 0.02, 0.24
-# Cloud Logging.
-LOG_GIB, FREE_LOG_BYTES = 0.50, 50 * GIB
+
+@dataclass(frozen=True)
+class Price:
+    """A list price in USD.
+
+    Args:
+        usd: for one unit.
+        unit: what is counted.
+        free: how many units a month are free.
+        page: below cloud.google.com, where it is published.
+        looked_up: the date of the last comparison with the page.
+    """
+
+    what: str
+    usd: float
+    unit: str
+    free: float
+    page: str
+    looked_up: str
+
+    def of(self, units: float) -> float:
+        """USD of so many units in a month."""
+        return max(0.0, units - self.free) * self.usd
+
+
+def _price(what: str, usd: float, unit: str, page: str, free: float = 0.0) -> Price:
+    return Price(what, usd, unit, free, page, looked_up="2026-11-24")
+
+
+# Request-based billing in a region of tier 1.
+CPU: Final = _price("Cloud Run, CPU", 0.000024, "vCPU-second", "run/pricing", free=180_000)
+MEMORY: Final = _price("Cloud Run, memory", 0.0000025, "GiB-second", "run/pricing", free=360_000)
+REQUESTS: Final = _price("Cloud Run, requests", 0.40, "million", "run/pricing", free=2)
+# Pub/Sub counts at least 1,000 bytes a request, both when published and when delivered.
+MESSAGES: Final = _price(
+    "Pub/Sub, messages (40 a TiB)", 40 / 1024, "GiB", "pubsub/pricing", free=10
+)
+MESSAGES_TO_BUCKET: Final = _price(
+    "Pub/Sub into a bucket (50 a TiB)", 50 / 1024, "GiB", "pubsub/pricing"
+)
+BUCKET: Final = _price("Cloud Storage, Standard", 0.020, "GiB", "storage/pricing")
+CLASS_A: Final = _price("Cloud Storage, writes", 0.005, "thousand", "storage/pricing")
+CLASS_B: Final = _price("Cloud Storage, reads", 0.0004, "thousand", "storage/pricing")
+STORE_REQUESTS: Final = _price(
+    "DICOM store, requests", 0.39, "100,000", "healthcare-api/pricing", free=0.25
+)
+BLOBS: Final = _price("DICOM store, blobs", 0.02, "GiB", "healthcare-api/pricing", free=1)
+STRUCTURED: Final = _price("DICOM store, metadata", 0.24, "GiB", "healthcare-api/pricing", free=1)
+STRUCTURED_ABOVE: Final = _price(
+    "DICOM store, metadata above 1,024 GiB", 0.19, "GiB", "healthcare-api/pricing", free=1024
+)
+LOGS: Final = _price("Cloud Logging", 0.50, "GiB", "stackdriver/pricing", free=50)
+PRICES: Final = (
+    CPU,
+    MEMORY,
+    REQUESTS,
+    MESSAGES,
+    MESSAGES_TO_BUCKET,
+    BUCKET,
+    CLASS_A,
+    CLASS_B,
+    STORE_REQUESTS,
+    BLOBS,
+    STRUCTURED,
+    STRUCTURED_ABOVE,
+    LOGS,
+)
 
 NOTICE_BYTES: Final = 2_000  # what Cloud Storage says of an object, attributes included
 OUTCOME_BYTES: Final = 1_000  # less than that, and so the minimum
@@ -81,37 +135,58 @@ def cost(way: Way, count: int, size_bytes: float, latency_s: float) -> dict[str,
         "function": 0.0,
         "Pub/Sub": 0.0,
         "requests to the store": 0.0,
-        "bucket": 0.0,
+        "bucket": _bucket(way, count, size_bytes),
         "logs": 0.0,
+        "DICOM storage": dicom_storage(count, size_bytes),
     }
     if way.function:
-        seconds = count * way.instance_s(latency_s)
-        lines["function"] = (
-            max(0.0, seconds - FREE_CPU_S) * CPU_S
-            + max(0.0, seconds * way.memory_gib - FREE_GIB_S) * MEMORY_GIB_S
-            + max(0, count - FREE_REQUESTS) / 1e6 * REQUESTS_M
-        )
-        volume = count * (2 * NOTICE_BYTES + (OUTCOME_BYTES if way.outcomes else 0))
-        lines["Pub/Sub"] = max(0.0, volume - FREE_PUBSUB_BYTES) / TIB * PUBSUB_TIB
-        if way.outcomes:
-            lines["Pub/Sub"] += count * OUTCOME_BYTES / TIB * PUBSUB_TO_STORAGE_TIB
-        lines["requests to the store"] = max(0, count - FREE_HEALTHCARE) * HEALTHCARE_REQUEST
-        lines["logs"] = max(0.0, count * LOG_BYTES - FREE_LOG_BYTES) / GIB * LOG_GIB
-    kept = size_bytes * count * SOFT_DELETE_DAYS / MONTHS_OF_DAYS
-    lines["bucket"] = kept / GIB * STORAGE_GIB + count * (CLASS_A + CLASS_B)
-    if way.outcomes:
-        lines["bucket"] += (
-            min(LEDGER_OBJECTS, count) * CLASS_A + count * OUTCOME_BYTES / GIB * STORAGE_GIB
-        )
-    lines["DICOM storage"] = count * (size_bytes * BLOB_GIB + METADATA_BYTES * STRUCTURED_GIB) / GIB
+        lines["function"] = _function(way, count, latency_s)
+        lines["Pub/Sub"] = _messages(way, count)
+        lines["requests to the store"] = STORE_REQUESTS.of(count / 100_000)
+        lines["logs"] = LOGS.of(count * LOG_BYTES / GIB)
     return lines
 
 
-def ways(measured: Mapping[str, Mapping[str, float]], largest_bytes: float) -> tuple[Way, ...]:
+def _function(way: Way, count: int, latency_s: float) -> float:
+    seconds = count * way.instance_s(latency_s)
+    return CPU.of(seconds) + MEMORY.of(seconds * way.memory_gib) + REQUESTS.of(count / 1e6)
+
+
+def _messages(way: Way, count: int) -> float:
+    notices = 2 * NOTICE_BYTES * count
+    if not way.outcomes:
+        return MESSAGES.of(notices / GIB)
+    outcomes = OUTCOME_BYTES * count
+    return MESSAGES.of((notices + outcomes) / GIB) + MESSAGES_TO_BUCKET.of(outcomes / GIB)
+
+
+def _bucket(way: Way, count: int, size_bytes: float) -> float:
+    """Each object is written and read once, and paid for until its soft delete ends."""
+    kept_bytes = size_bytes * count * SOFT_DELETE_DAYS / MONTHS_OF_DAYS
+    writes = count
+    if way.outcomes:
+        kept_bytes += count * OUTCOME_BYTES
+        writes += min(LEDGER_OBJECTS, count)
+    return BUCKET.of(kept_bytes / GIB) + CLASS_A.of(writes / 1000) + CLASS_B.of(count / 1000)
+
+
+def dicom_storage(count: int, size_bytes: float) -> float:
+    """USD a month for so many instances in the DICOM store."""
+    metadata_gib = count * METADATA_BYTES / GIB
+    return (
+        BLOBS.of(count * size_bytes / GIB)
+        + STRUCTURED.of(min(metadata_gib, STRUCTURED_ABOVE.free))
+        + STRUCTURED_ABOVE.of(metadata_gib)
+    )
+
+
+def ways(measured: Mapping[str, Any], largest_bytes: float) -> tuple[Way, ...]:
     """The three, sized for the largest instance that may come."""
     ours, naive = measured["ours"], measured["naive"]
-    grows = (naive["large_peak_mib"] - naive["idle_mib"]) * 1024**2 / float(measured["large_bytes"])  # type: ignore[arg-type]
-    naive_gib = step((naive["idle_mib"] * 1024**2 + grows * largest_bytes) / GIB)
+    large_bytes = float(measured["large_bytes"])
+    grew_bytes = (naive["large_peak_mib"] - naive["idle_mib"]) * MIB
+    grows = grew_bytes / large_bytes
+    naive_gib = step((naive["idle_mib"] * MIB + grows * largest_bytes) / GIB)
     return (
         Way("this system", ours["cpu_s"], 0.5, 8, outcomes=True),
         Way("naive function", naive["cpu_s"], naive_gib, 1, outcomes=False),
@@ -140,8 +215,28 @@ def table(found: tuple[Way, ...], size_bytes: float, latency_s: float) -> str:
     ours, _, native = (cost(way, VOLUMES[-1], size_bytes, latency_s) for way in found)
     saved = (sum(ours.values()) - sum(native.values())) / (VOLUMES[-1] * size_bytes / GIB)
     lines += [
-        f"Import saves at most {saved:.4f} USD a GiB; its own price a GiB (ETL operations) is not in the table."
+        f"Import saves at most {saved:.4f} USD a GiB; "
+        "its own price a GiB (ETL operations) is not in the table."
     ]
+    return "\n".join(lines)
+
+
+def price_table() -> str:
+    """The prices in docs/cost.md."""
+    lines = [
+        "| what | USD | for each | free a month | page | looked up |",
+        "|---|---:|---|---:|---|---|",
+    ]
+    for price in PRICES:
+        cells = (
+            price.what,
+            f"{price.usd:.7f}".rstrip("0"),
+            price.unit,
+            f"{price.free:,g}",
+            f"[{price.page}](https://cloud.google.com/{price.page})",
+            price.looked_up,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -165,12 +260,17 @@ def main(arguments: list[str] | None = None) -> int:
         default=0.3,
         help="seconds that bucket and store take, in the cloud",
     )
+    parser.add_argument("--prices", action="store_true", help="print the prices instead")
     options = parser.parse_args(arguments)
-    found = ways(json.loads(options.measured.read_text()), options.largest_mib * 1024**2)
+    if options.prices:
+        print(price_table())
+        return 0
+    found = ways(json.loads(options.measured.read_text()), options.largest_mib * MIB)
     for way in found[:2]:
         seconds = way.instance_s(options.latency)
         print(
-            f"{way.name}: {way.memory_gib:g} GiB, {seconds * 1000:.1f} ms of an instance for each object"
+            f"{way.name}: {way.memory_gib:g} GiB, "
+            f"{seconds * 1000:.1f} ms of an instance for each object"
         )
     print()
     print(table(found, options.instance_kib * 1024, options.latency))

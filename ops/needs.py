@@ -75,7 +75,8 @@ def _delete(system: System) -> Iterator[Need]:
     names = system.environments[DELETE].get("DELETE_STORES", "").split(",")
     stores = {DicomStoreName(name.strip()) for name in names if name.strip()} | {system.store}
     for store in sorted(stores, key=lambda store: store.name):
-        yield Need(DELETE, "store", store.name, (_READ, _DELETE))
+        # Google documents no permission for getStudyMetrics; getDICOMStoreMetrics takes `get`.
+        yield Need(DELETE, "store", store.name, (_READ, _DELETE, "healthcare.dicomStores.get"))
     for dataset in sorted({store.dataset for store in stores}):
         yield Need(DELETE, "dataset", dataset, ("healthcare.operations.get",))
 

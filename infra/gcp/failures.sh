@@ -110,7 +110,7 @@ TEXT
 explain_denied() {
     cat >&2 <<TEXT
 
-Something was denied. Permissions that are new need up to seven minutes to be known everywhere: run it again, that is
-the same command. If the same message comes back, the permission that it names is really missing.
+Something was denied. A new permission may need seven minutes and more until every service knows it: wait a little and
+run it again, the same command. If the same message comes back, the permission that it names is really missing.
 TEXT
 }

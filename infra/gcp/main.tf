@@ -4,7 +4,7 @@ locals {
   delivery       = local.topology.delivery
   function_names = concat(keys(local.topology.functions), local.topology.http_functions)
   labels         = merge({ app = "dicom-functions" }, var.labels)
-  # IAM needs two minutes as a rule and seven at most to make a new permission known everywhere.
+  # A new permission is known everywhere after two minutes as a rule, sometimes after seven or more.
   grants_spread = "180s"
 
   bucket_prefix = coalesce(var.bucket_prefix, "${var.project}-")

@@ -157,7 +157,8 @@ class FakeCloud:
 
             do_GET = do_POST = do_PUT = do_DELETE = _answer
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the base class)
+            # `format` is the name in the base class.
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Keep quiet."""
 
         return Handler

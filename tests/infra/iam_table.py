@@ -61,7 +61,7 @@ def rights(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
     }
     found = []
     for resource_type in plan.types():
-        if not (resource_type.endswith("_iam_member") and resource_type in _ON):
+        if resource_type not in _ON:
             assert not resource_type.endswith("_iam_member"), resource_type
             continue
         kind = resource_type.removeprefix("google_").removesuffix("_iam_member")
@@ -72,7 +72,21 @@ def rights(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
             kind_text = _KINDS.get(kind, kind.replace("_", " "))
             name = _short(name) + _folder(values)
             found.append((_account(values["member"]), kind_text, name, allowed))
-    return found
+    return [*found, *_convenience(plan)]
+
+
+def _convenience(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """What is left of the bindings that Cloud Storage gives to a new bucket."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for _, values in plan.resources("google_storage_bucket_iam_binding"):
+        for member in values["members"]:
+            kind = member.partition(":")[0]
+            assert kind == "projectOwner", kind
+            found["project owners", _short(values["bucket"])].append(values["role"])
+    return [
+        (account, "bucket", bucket, tuple(sorted(roles)))
+        for (account, bucket), roles in found.items()
+    ]
 
 
 def _folder(values: dict[str, Any]) -> str:

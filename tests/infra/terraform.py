@@ -34,7 +34,10 @@ def why_not() -> str:
         return "there is no terraform here"
     folder = _stand_ins()
     if folder is None and os.environ.get("TERRAFORM_REGISTRY") != "1":
-        return "no providers: set TERRAFORM_REGISTRY=1 to download them, or TFSCHEMA_HOME to the schema-only ones"
+        return (
+            "no providers: set TERRAFORM_REGISTRY=1 to download them, "
+            "or TFSCHEMA_HOME to the schema-only ones"
+        )
     return ""
 
 
@@ -79,7 +82,8 @@ def run(folder: Path, *arguments: str, **extra: str) -> str:
     )
     if done.returncode:
         # Unwrapped, so that a sentence can be looked for.
-        raise TerraformError(re.sub(r"\s+", " ", re.sub(r"[│╷╵]", " ", done.stdout + done.stderr)))
+        unframed = re.sub(r"[│╷╵]", " ", done.stdout + done.stderr)
+        raise TerraformError(re.sub(r"\s+", " ", unframed))
     return done.stdout
 
 
@@ -107,8 +111,8 @@ def workspace() -> Path:
 
 @contextmanager
 def applied(*targets: str) -> Iterator[Callable[..., str]]:
-    """Pretend to have applied these resources and what they need, with the defaults, on a state
-    that is thrown away.
+    """Pretend to have applied these resources and what they need, or all, with the defaults, on a
+    state that is thrown away.
 
     Yields:
         What plans them with other variables, and raises TerraformError when that is refused.
@@ -216,6 +220,12 @@ class Plan:
     def output(self, name: str) -> Any:
         """An output that is known before apply."""
         return self._data["planned_values"]["outputs"][name].get("value")
+
+    def dependencies(self, address: str) -> set[str]:
+        """What a resource block of the root module waits for by name (`depends_on`)."""
+        blocks = self._data["configuration"]["root_module"]["resources"]
+        (found,) = (block for block in blocks if block["address"] == address)
+        return set(found["depends_on"])
 
     def references(self, kind: str, attribute: str) -> dict[str, list[str]]:
         """For each resource block of a type, what an attribute (`a`, or `block.a`) refers to."""

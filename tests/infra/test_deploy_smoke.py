@@ -83,8 +83,8 @@ def test_what_may_not_be_deleted_yet_is_named(desk: Desk) -> None:
     done = deploy(desk, "--yes", say=system(delete_resource={"DELETE_MIN_AGE_HOURS": "24"}))
     assert done.status == 0, done.text
     assert (
-        "not deleted: DELETE_MIN_AGE_HOURS is 24. The synthetic scan stays in the DICOM store: studies/2.25."
-        in done.text
+        "not deleted: DELETE_MIN_AGE_HOURS is 24. "
+        "The synthetic scan stays in the DICOM store: studies/2.25." in done.text
     )
     assert done.called("topics publish") == 0
 

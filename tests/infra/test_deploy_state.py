@@ -1,4 +1,4 @@
-"""deploy.sh and the bucket with Terraform's state: whose it is, and what is kept beside the state."""
+"""deploy.sh and the bucket with Terraform's state: whose it is, and what is kept beside it."""
 
 import json
 

@@ -1,7 +1,7 @@
 """The cost model and the scale simulation: they add up, and the documents show what they print."""
 
 import json
-import re
+from datetime import date
 
 import pytest
 
@@ -83,6 +83,24 @@ def test_more_instances_never_cost_less() -> None:
     assert sums == sorted(sums)
 
 
-def test_prices_have_their_source() -> None:
-    text = (ROOT / "benchmarks" / "cost_model.py").read_text()
-    assert len(re.findall(r"cloud\.google\.com/\S+/pricing", text)) >= 4
+def test_the_document_shows_each_price_with_its_page_and_date() -> None:
+    assert between("cost.md", "prices") == cost_model.price_table()
+    for price in cost_model.PRICES:
+        assert price.page.endswith("/pricing"), price.what
+        date.fromisoformat(price.looked_up)
+
+
+def test_the_first_gib_in_the_dicom_store_is_free() -> None:
+    per_gib = cost_model.GIB // cost_model.METADATA_BYTES
+    assert cost_model.dicom_storage(per_gib, cost_model.METADATA_BYTES) == 0
+    assert cost_model.dicom_storage(1, 2 * cost_model.GIB) == pytest.approx(0.02)
+
+
+def test_metadata_above_a_tebibyte_costs_less() -> None:
+    per_gib = cost_model.GIB // cost_model.METADATA_BYTES
+
+    def metadata(gib: int) -> float:
+        return cost_model.dicom_storage(gib * per_gib, size_bytes=0)
+
+    assert metadata(1024) == pytest.approx(1023 * 0.24)
+    assert metadata(1025) - metadata(1024) == pytest.approx(0.19)

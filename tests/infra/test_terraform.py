@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ EVERYTHING: dict[str, Any] = {
     "vpc_connector": f"projects/{PROJECT}/locations/us-central1/connectors/c",
 }
 TURNED: dict[str, Any] = {
+    "worker_pool": f"projects/{PROJECT}/locations/us-central1/workerPools/w",
     "build_service_account": f"builder@{PROJECT}.iam.gserviceaccount.com",
     "extra_environment": {"export_resource": {"BUDGET_S": "100"}},
     "functions": {"store_upload": {"max_instances": 300}},
@@ -115,16 +117,38 @@ def test_everybody_must_be_asked_for_twice() -> None:
 
 
 def test_only_additive_bindings(plan: Plan) -> None:
-    """A `_binding` or `_policy` would take away what others granted."""
-    assert not [kind for kind in plan.types() if re.search(r"_iam_(binding|policy)$", kind)]
+    """A `_binding` or `_policy` would take away what others granted. Only the convenience bindings
+    of buckets are taken away, which nobody granted."""
+    kinds = {kind for kind in plan.types() if re.search(r"_iam_(binding|policy)$", kind)}
+    assert kinds == {"google_storage_bucket_iam_binding"}
 
 
 def test_no_basic_or_administrator_roles(plan: Plan) -> None:
     for address, values in plan.resources():
+        # Here these roles are taken away.
+        if address.startswith("google_storage_bucket_iam_binding.convenience"):
+            continue
         role = values.get("role") or ""
         assert not re.search(r"roles/(owner|editor|viewer)$|admin|legacy", role, re.IGNORECASE), (
             address
         )
+
+
+def test_of_the_projects_basic_roles_only_owners_reach_into_the_buckets(plan: Plan) -> None:
+    """Cloud Storage lets viewers read, and editors write, every object of a new bucket."""
+    owners = [f"projectOwner:{PROJECT}"]
+    wanted = {
+        "roles/storage.legacyBucketReader": [],
+        "roles/storage.legacyObjectReader": [],
+        "roles/storage.legacyBucketOwner": owners,
+        "roles/storage.legacyObjectOwner": owners,
+    }
+    found: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for _, values in plan.resources("google_storage_bucket_iam_binding"):
+        found[values["bucket"]][values["role"]] = values["members"]
+    assert set(found) == {f"{PROJECT}-{name}" for name in TOPOLOGY["buckets"].values()}
+    for bucket, roles in found.items():
+        assert roles == wanted, bucket
 
 
 def test_every_bucket_is_uniform_and_never_public(plan: Plan) -> None:
@@ -154,6 +178,45 @@ def test_no_plan_destroys_what_holds_data() -> None:
             assert (
                 set(re.findall(r"Resource (google_\w+\.\w+)\S* has", str(said.value))) >= refused
             ), variables
+
+
+def test_what_holds_data_is_created_after_the_functions_are_built() -> None:
+    """A project that may not build in a region must be able to move on to another one."""
+    for address in ("google_healthcare_dataset.this", "google_storage_bucket.data"):
+        awaited = terraform.plan().dependencies(address)
+        assert {"module.event_function", "module.search"} <= awaited, address
+
+
+def test_a_plan_after_an_apply_shows_no_change() -> None:
+    with terraform.applied() as planned:
+        assert "No changes." in planned()
+
+
+def test_permissions_have_minutes_to_spread() -> None:
+    """Before a build, before what uses a new permission, and before what has a key."""
+    names = {"time_sleep.build_grants", "time_sleep.rights"}
+    for plan, wanted in (
+        (terraform.plan(), names),
+        (terraform.plan(**EVERYTHING), {*names, "time_sleep.keys[0]"}),
+    ):
+        waits = {
+            address: values["create_duration"] for address, values in plan.resources("time_sleep")
+        }
+        assert {address for address, wait in waits.items() if wait == "180s"} == wanted
+
+
+def test_no_default_exceeds_the_quota_of_a_new_project() -> None:
+    """Cloud Run refuses a revision that may use more CPU than the region's quota: 10 vCPU."""
+    for name, function in terraform.plan().by_name("google_cloudfunctions2_function").items():
+        service = function["service_config"][0]
+        assert service["max_instance_count"] * float(service["available_cpu"]) <= 10, name
+
+
+def test_a_worker_pool_builds_every_function() -> None:
+    pool = f"projects/{PROJECT}/locations/us-central1/workerPools/w"
+    for plan, wanted in ((terraform.plan(), None), (terraform.plan(**TURNED), pool)):
+        for name, function in plan.by_name("google_cloudfunctions2_function").items():
+            assert function["build_config"][0]["worker_pool"] == wanted, name
 
 
 def test_no_bucket_deletes_by_itself_unless_asked(plan: Plan) -> None:
@@ -465,15 +528,29 @@ def test_the_dashboard_has_no_overlapping_tiles(plan: Plan) -> None:
     tiles = json.loads(values["dashboard_json"])["mosaicLayout"]["tiles"]
     assert len(tiles) >= 8
     for one, other in itertools.combinations(tiles, 2):
-        apart_x = (
-            one["xPos"] + one["width"] <= other["xPos"]
-            or other["xPos"] + other["width"] <= one["xPos"]
-        )
-        apart_y = (
-            one["yPos"] + one["height"] <= other["yPos"]
-            or other["yPos"] + other["height"] <= one["yPos"]
-        )
+        apart_x = one.get("xPos", 0) + one["width"] <= other.get("xPos", 0) or other.get(
+            "xPos", 0
+        ) + other["width"] <= one.get("xPos", 0)
+        apart_y = one.get("yPos", 0) + one["height"] <= other.get("yPos", 0) or other.get(
+            "yPos", 0
+        ) + other["height"] <= one.get("yPos", 0)
         assert apart_x or apart_y
+
+
+def test_the_dashboard_has_nothing_that_the_api_leaves_out(plan: Plan) -> None:
+    """Zeros and empty values do not come back, and every plan would show a change."""
+
+    def values(node: Any) -> Iterator[Any]:
+        if isinstance(node, dict):
+            for inner in node.values():
+                yield from values(inner)
+        elif isinstance(node, list):
+            for inner in node:
+                yield from values(inner)
+        yield node
+
+    ((_, dashboard),) = plan.resources("google_monitoring_dashboard")
+    assert all(values(json.loads(dashboard["dashboard_json"])))
 
 
 # --- documents
