@@ -1,0 +1,265 @@
+"""Questions about retrieving (WADO-RS), fact sheet section 5."""
+
+import re
+from typing import Any
+
+from pydicom.uid import generate_uid
+
+from cli.conformance import answers, scans
+from cli.conformance.client import Probe, Reply, series_of, study_of
+from cli.conformance.question import Answer, NotSeenError, asks
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+FRAME = 'multipart/related; type="application/octet-stream"; transfer-syntax='
+
+
+def _missing_paths(probe: Probe) -> dict[str, str]:
+    """Paths of a study, series and instance that are not there; the study of the last two is."""
+    ds = scans.plain()
+    probe.stored(ds)
+    return {
+        "study": f"studies/{generate_uid()}",
+        "series": f"{study_of(ds)}/series/{generate_uid()}",
+        "instance": f"{series_of(ds)}/instances/{generate_uid()}",
+    }
+
+
+# Instances
+
+
+@asks("5.1", {"type": "multipart/related", "syntax": EXPLICIT}, "DEFAULT_INSTANCE_SYNTAX")
+def no_accept(probe: Probe) -> Answer:
+    """An RLE instance without Accept: media type and the part's transfer syntax."""
+    path = probe.stored(scans.rle())
+    reply = probe.get(path, accept=None)
+    parts = answers.parts(reply)
+    syntax = answers.parameter(parts[0].kind, "transfer-syntax") if parts else ""
+    return {"type": answers.essence(reply.kind), "syntax": syntax}
+
+
+@asks("5.1", "application/dicom; transfer-syntax=1.2.840.10008.1.2.5")
+def single_part_as_stored(probe: Probe) -> Answer:
+    """Content-Type of an RLE instance as a single part with transfer-syntax=*."""
+    path = probe.stored(scans.rle())
+    return probe.get(path, "application/dicom; transfer-syntax=*").kind
+
+
+@asks("5.1", True)
+def bytes_as_stored(probe: Probe) -> Answer:
+    """Whether transfer-syntax=* gives the stored bytes."""
+    ds = scans.grey()
+    path = probe.stored(ds)
+    return probe.get(path, "application/dicom; transfer-syntax=*").body == scans.part10(ds)
+
+
+@asks("5.6", 406, "NOT_TRANSCODABLE")
+def not_transcodable(probe: Probe) -> Answer:
+    """Status of an MPEG2 instance in Explicit VR little endian."""
+    path = probe.stored(scans.video())
+    return probe.get(path, f"application/dicom; transfer-syntax={EXPLICIT}").status
+
+
+@asks("5.7", {"status": 406, "text": True})
+def not_acceptable(probe: Probe) -> Answer:
+    """An Accept that nothing fits: status, and whether the text lists what does."""
+    path = probe.stored(scans.plain())
+    reply = probe.get(path, "text/plain")
+    text = "no supported media type found in [" in answers.message(reply)
+    return {"status": reply.status, "text": text}
+
+
+@asks("5.7", 406)
+def transfer_syntax_inside_the_type(probe: Probe) -> Answer:
+    """Status of an Accept whose transfer-syntax is inside the quoted type."""
+    path = probe.stored(scans.plain())
+    return probe.get(path, 'multipart/related; type="application/dicom; transfer-syntax=*"').status
+
+
+@asks("5.1", 406)
+def instance_as_png(probe: Probe) -> Answer:
+    """Status of an instance with Accept `multipart/related; type="image/png"`."""
+    return probe.get(probe.stored(scans.grey()), 'multipart/related; type="image/png"').status
+
+
+# What is missing
+
+
+@asks("5.8", {"study": 404, "series": 404, "instance": 404}, "MISSING")
+def missing(probe: Probe) -> Answer:
+    """Status of retrieving what is not there, at each level."""
+    paths = _missing_paths(probe)
+    return {level: probe.get(path).status for level, path in paths.items()}
+
+
+@asks("5.8", "string")
+def missing_form(probe: Probe) -> Answer:
+    """Form of the error when an instance is not there."""
+    return answers.envelope(probe.get(_missing_paths(probe)["instance"]))
+
+
+@asks("5.4", {"study": 404, "series": 404, "instance": 404}, "MISSING")
+def missing_metadata(probe: Probe) -> Answer:
+    """Status of the metadata of what is not there, at each level."""
+    paths = _missing_paths(probe)
+    return {level: probe.get(f"{path}/metadata").status for level, path in paths.items()}
+
+
+@asks("5.5", 404, "MISSING")
+def missing_bulkdata(probe: Probe) -> Answer:
+    """Status of the bulk data of an attribute that metadata holds inline."""
+    path = probe.stored(scans.plain())
+    return probe.get(f"{path}/bulkdata/00100010").status
+
+
+# Frames
+
+
+@asks("5.2", {"0": 400, "2": 400}, "FRAME_OUT_OF_RANGE")
+def frame_out_of_range(probe: Probe) -> Answer:
+    """Status of frames 0 and 2 of an instance with one frame."""
+    path = probe.stored(scans.grey())
+    return {number: probe.get(f"{path}/frames/{number}").status for number in ("0", "2")}
+
+
+@asks("5.2", 400)
+def frame_without_pixels(probe: Probe) -> Answer:
+    """Status of frame 1 of an instance without pixel data."""
+    return probe.get(f"{probe.stored(scans.plain())}/frames/1").status
+
+
+@asks("5.2", "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50")
+def frame_as_stored(probe: Probe) -> Answer:
+    """Content-Type of the part when a JPEG frame is asked for as octet-stream, as stored."""
+    parts = answers.parts(probe.get(f"{probe.stored(scans.jpeg())}/frames/1", f"{FRAME}*"))
+    return parts[0].kind if parts else ""
+
+
+@asks("5.2", [])
+def frame_headers(probe: Probe) -> Answer:
+    """Further headers of a frame's part, besides Content-Type."""
+    parts = answers.parts(probe.get(f"{probe.stored(scans.grey())}/frames/1", f"{FRAME}*"))
+    return sorted(set(parts[0].headers) - {"content-type"}) if parts else None
+
+
+@asks("5.2", [32668], "SIGNED_PNG_RAISED")
+def signed_frame_as_png(probe: Probe) -> Answer:
+    """First sample of a PNG frame whose signed 16 bit pixels are -100."""
+    accept = 'multipart/related; type="image/png"'
+    parts = answers.parts(probe.get(f"{probe.stored(scans.signed())}/frames/1", accept))
+    if not parts:
+        raise NotSeenError("the service gave no multipart answer")
+    return answers.png_pixel(parts[0].body)
+
+
+def _colours(reply: Reply) -> str:
+    """Whether a decoded frame of RED is in RGB or in YCbCr."""
+    parts = answers.parts(reply)
+    pixel = tuple(parts[0].body[:3]) if parts else ()
+    for name, wanted in (("RGB", scans.RED), ("YCbCr", scans.RED_YBR)):
+        if len(pixel) == 3 and _near(pixel, wanted):
+            return name
+    return f"status {reply.status}, first bytes {list(pixel)}"
+
+
+def _near(pixel: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    pairs = zip(pixel, wanted, strict=True)
+    return all(abs(one - other) <= 6 for one, other in pairs)
+
+
+@asks("5.2", "YCbCr")
+def colours_of_rle(probe: Probe) -> Answer:
+    """Colours of an RLE YBR_FULL frame as octet-stream in Explicit VR little endian."""
+    return _colours(probe.get(f"{probe.stored(scans.rle())}/frames/1", f"{FRAME}{EXPLICIT}"))
+
+
+@asks("5.2", "YCbCr")
+def colours_of_jpeg(probe: Probe) -> Answer:
+    """Colours of a JPEG YBR_FULL_422 frame as octet-stream in Explicit VR little endian."""
+    return _colours(probe.get(f"{probe.stored(scans.jpeg())}/frames/1", f"{FRAME}{EXPLICIT}"))
+
+
+# Rendered
+
+
+@asks("5.3", 1, "RENDERED_MULTI_FRAME")
+def rendered_multi_frame(probe: Probe) -> Answer:
+    """Which frame `/rendered` of a multi-frame instance shows."""
+    path = probe.stored(scans.grey(frames=3))
+    pixel = answers.png_pixel(probe.get(f"{path}/rendered", "image/png").body)
+    if pixel is None:
+        raise NotSeenError("the service gave no PNG of 8 or 16 bits")
+    distances = [abs(pixel[0] - shade) for shade in scans.SHADES]
+    return distances.index(min(distances)) + 1
+
+
+@asks("5.3", 400, "RENDERED_MULTI_FRAME")
+def rendered_frame_list(probe: Probe) -> Answer:
+    """Status of `/frames/1,2/rendered`."""
+    path = probe.stored(scans.grey(frames=3))
+    return probe.get(f"{path}/frames/1,2/rendered", "image/jpeg").status
+
+
+# Metadata and bulk data
+
+
+def _metadata(probe: Probe, path: str) -> dict[str, Any]:
+    found = probe.get(f"{path}/metadata").json()
+    return dict(found[0]) if isinstance(found, list) and found else {}
+
+
+def _bulk_path(item: dict[str, Any], tag: str) -> str:
+    """What follows the instance's path in an attribute's BulkDataURI."""
+    uri = str(item.get(tag, {}).get("BulkDataURI", ""))
+    match = re.search(r"/instances/[^/]+/(.*)", uri)
+    return match[1] if match else uri
+
+
+@asks("5.4", ["00020002", "00020003", "00020010", "00020012", "00020013"])
+def metadata_of_group_2(probe: Probe) -> Answer:
+    """File meta information that metadata holds."""
+    item = _metadata(probe, probe.stored(scans.grey()))
+    return sorted(tag for tag in item if tag.startswith("0002"))
+
+
+@asks("5.4", 406)
+def metadata_as_json(probe: Probe) -> Answer:
+    """Status of metadata with `Accept: application/json`."""
+    path = probe.stored(scans.plain())
+    return probe.get(f"{path}/metadata", "application/json").status
+
+
+@asks("5.5", "bulkdata/7FE00010")
+def bulkdata_uri(probe: Probe) -> Answer:
+    """Path of the BulkDataURI of Pixel Data."""
+    return _bulk_path(_metadata(probe, probe.stored(scans.grey())), "7FE00010")
+
+
+@asks("5.5", "bulkdata/54000100/0/54001010", "BULK_ITEM_BASE")
+def bulkdata_uri_in_a_sequence(probe: Probe) -> Answer:
+    """Path of the BulkDataURI of Waveform Data in the first item of its sequence."""
+    item = _metadata(probe, probe.stored(scans.waveform()))
+    return _bulk_path(answers.value(item, "54000100") or {}, "54001010")
+
+
+@asks("5.5", "multipart/related")
+def bulkdata_type(probe: Probe) -> Answer:
+    """Media type of bulk data with `Accept: */*`."""
+    path = probe.stored(scans.grey())
+    return answers.essence(probe.get(f"{path}/bulkdata/7FE00010").kind)
+
+
+@asks("5.5", "the frame's JPEG stream")
+def bulkdata_of_compressed_pixels(probe: Probe) -> Answer:
+    """What bulk data of a JPEG instance's Pixel Data is."""
+    path = probe.stored(scans.jpeg())
+    accept = "application/octet-stream; transfer-syntax=*"
+    reply = probe.get(f"{path}/bulkdata/7FE00010", accept)
+    if reply.status != 200:
+        return f"status {reply.status}"
+    if reply.body.startswith(b"\xff\xd8"):
+        return "the frame's JPEG stream"
+    if reply.body.startswith(b"\xfe\xff\x00\xe0"):
+        return "items, as in the file"
+    if len(reply.body) == scans.SIDE * scans.SIDE * 3:
+        return "decoded pixels"
+    return f"{len(reply.body)} other bytes"
