@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from cli.conformance import scans
 
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-healthcare"
+LABEL: Final = "conformance"  # of the probe's own store; its value is the store's id
 TIMEOUT_S: Final = (10.0, 120.0)  # to connect, and between two reads
 # Statuses that say "later" (fact sheet section 10), and how long to wait before each further try.
 _BUSY: Final = frozenset({429, 502, 503, 504})
@@ -130,9 +131,9 @@ class Probe:
 
     def __init__(self, session: Session, version: str, name: str) -> None:
         self._session = session
-        self._version = version
+        self.version = version
         self.name = name
-        self.dataset = name.partition("/dicomStores/")[0]
+        self.dataset, _, self.store_id = name.partition("/dicomStores/")
 
     def store_method(self, method: str, suffix: str, body: Any = None, store: str = "") -> Reply:
         """A method of the store itself, such as `:getDICOMStoreMetrics`; body is sent as JSON.
@@ -141,15 +142,33 @@ class Probe:
         """
         return self._session.send(
             method,
-            f"{self._version}/{store or self.name}{suffix}",
+            f"{self.version}/{store or self.name}{suffix}",
             body=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
 
+    def list_stores(self, query: str) -> Reply:
+        """The dataset's DICOM stores with the probe's own label: its own store and no other."""
+        own = urllib.parse.quote(f"labels.{LABEL}={self.store_id}")
+        path = f"{self.version}/{self.dataset}/dicomStores?filter={own}&{query}"
+        return self._session.send("GET", path)
+
+    def make_in_missing_dataset(self) -> int:
+        """The status of making a store in a dataset that is not there; it is deleted again."""
+        dataset = f"{self.dataset.rpartition('/')[0]}/{self.store_id}"
+        stores = f"{self.version}/{dataset}/dicomStores"
+        headers = {"Content-Type": "application/json"}
+        made = self._session.send(
+            "POST", f"{stores}?dicomStoreId={self.store_id}", body=b"{}", headers=headers
+        )
+        if made.status == 200:
+            self._session.send("DELETE", f"{stores}/{self.store_id}")
+        return made.status
+
     def operation(self, name: str) -> Any:
         """The operation of this name in the probe's dataset, as it is now."""
         number = name.rpartition("/")[2]
-        path = f"{self._version}/{self.dataset}/operations/{number}"
+        path = f"{self.version}/{self.dataset}/operations/{number}"
         return self._session.send("GET", path).json()
 
     def finished(self, reply: Reply) -> Any:
@@ -197,7 +216,7 @@ class Probe:
             given["Content-Type"] = kind
         for name, value in headers.items():
             given[name.replace("_", "-")] = value
-        url = f"{self._version}/{self.name}/dicomWeb/{path}"
+        url = f"{self.version}/{self.name}/dicomWeb/{path}"
         return self._session.send(method, url, body=body, headers=given)
 
     def get(self, path: str, accept: str | None = "*/*") -> Reply:

@@ -8,7 +8,7 @@ from pydicom.uid import generate_uid
 
 from cli.conformance import answers, scans
 from cli.conformance.client import Probe, path_of, series_of, study_of
-from cli.conformance.question import Answer, asks, first_seen
+from cli.conformance.question import Answer, NotSeenError, asks, first_seen
 
 
 def _stored(probe: Probe) -> Dataset:
@@ -123,3 +123,44 @@ def unreadable_filter(probe: Probe) -> Answer:
         "filterConfig": {"resourcePathsGcsUri": f"gs://conformance-{uuid.uuid4()}/missing"},
     }
     return probe.store_method("POST", ":setBlobStorageSettings", body).status
+
+
+@asks("1", {"size": 200, "token": 200}, "BAD_PAGE")
+def bad_pages(probe: Probe) -> Answer:
+    """Status of a list of stores (of this one alone) with a bad pageSize and a bad pageToken."""
+    return {
+        "size": probe.list_stores("pageSize=-1").status,
+        "token": probe.list_stores("pageToken=nonsense").status,
+    }
+
+
+@asks("1", {"PUT": 501, "PATCH": 501}, "NOT_IN_V1")
+def methods_of_v1beta1(probe: Probe) -> Answer:
+    """Status of PUT of an instance and PATCH of its metadata on v1."""
+    if probe.version != "v1":
+        raise NotSeenError("this is asked on v1 only")
+    ds = _stored(probe)
+    put = probe.web("PUT", "studies", body=scans.part10(ds), kind="application/dicom")
+    patch = probe.web("PATCH", f"{path_of(ds)}/metadata", body=b"[]", kind="application/json")
+    return {"PUT": put.status, "PATCH": patch.status}
+
+
+@asks(
+    "8",
+    {
+        "status": 404,
+        "message": "The requested URL was not found on the server. If you entered the URL manually "
+        "please check your spelling and try again.",
+    },
+    "NO_METHOD",
+)
+def unknown_path(probe: Probe) -> Answer:
+    """A path that the API does not have: status and message."""
+    reply = probe.get("nothing")
+    return {"status": reply.status, "message": answers.message(reply)[:200]}
+
+
+@asks("1", 200, "DATASETS_IMPLICIT")
+def store_in_a_missing_dataset(probe: Probe) -> Answer:
+    """Status of making a DICOM store in a dataset that is not there (deleted if it is made)."""
+    return probe.make_in_missing_dataset()

@@ -75,10 +75,12 @@ def transfer_syntax_inside_the_type(probe: Probe) -> Answer:
     return probe.get(path, 'multipart/related; type="application/dicom; transfer-syntax=*"').status
 
 
-@asks("5.1", 406)
+@asks("5.1", {"status": 200, "parts": 3}, "PIXELS_OF_INSTANCES")
 def instance_as_png(probe: Probe) -> Answer:
-    """Status of an instance with Accept `multipart/related; type="image/png"`."""
-    return probe.get(probe.stored(scans.grey()), 'multipart/related; type="image/png"').status
+    """An instance of three frames as `multipart/related; type="image/png"`: status and parts."""
+    path = probe.stored(scans.grey(frames=3))
+    reply = probe.get(path, 'multipart/related; type="image/png"')
+    return {"status": reply.status, "parts": len(answers.parts(reply))}
 
 
 # What is missing
@@ -134,7 +136,7 @@ def frame_as_stored(probe: Probe) -> Answer:
     return parts[0].kind if parts else ""
 
 
-@asks("5.2", [])
+@asks("5.2", [], "PART_LOCATIONS")
 def frame_headers(probe: Probe) -> Answer:
     """Further headers of a frame's part, besides Content-Type."""
     parts = answers.parts(probe.get(f"{probe.stored(scans.grey())}/frames/1", f"{FRAME}*"))
@@ -166,13 +168,13 @@ def _near(pixel: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return all(abs(one - other) <= 6 for one, other in pairs)
 
 
-@asks("5.2", "YCbCr")
+@asks("5.2", "RGB", "DECODED_COLOURS")
 def colours_of_rle(probe: Probe) -> Answer:
     """Colours of an RLE YBR_FULL frame as octet-stream in Explicit VR little endian."""
     return _colours(probe.get(f"{probe.stored(scans.rle())}/frames/1", f"{FRAME}{EXPLICIT}"))
 
 
-@asks("5.2", "YCbCr")
+@asks("5.2", "RGB", "DECODED_COLOURS")
 def colours_of_jpeg(probe: Probe) -> Answer:
     """Colours of a JPEG YBR_FULL_422 frame as octet-stream in Explicit VR little endian."""
     return _colours(probe.get(f"{probe.stored(scans.jpeg())}/frames/1", f"{FRAME}{EXPLICIT}"))
@@ -199,6 +201,13 @@ def rendered_frame_list(probe: Probe) -> Answer:
     return probe.get(f"{path}/frames/1,2/rendered", "image/jpeg").status
 
 
+@asks("9", 400, "MAX_VIEWPORT_PIXELS")
+def large_viewport(probe: Probe) -> Answer:
+    """Status of `/rendered` with a viewport of 9000 by 9000 pixels."""
+    path = probe.stored(scans.grey())
+    return probe.get(f"{path}/rendered?viewport=9000,9000", "image/jpeg").status
+
+
 # Metadata and bulk data
 
 
@@ -221,17 +230,36 @@ def metadata_of_group_2(probe: Probe) -> Answer:
     return sorted(tag for tag in item if tag.startswith("0002"))
 
 
-@asks("5.4", 406)
+@asks("5.4", 406, "JSON_IS_DICOM_JSON")
 def metadata_as_json(probe: Probe) -> Answer:
     """Status of metadata with `Accept: application/json`."""
     path = probe.stored(scans.plain())
     return probe.get(f"{path}/metadata", "application/json").status
 
 
-@asks("5.5", "bulkdata/7FE00010")
+@asks("5.4", '<NativeDicomModel xml:space="preserve">', "METADATA_XML_ROOT")
+def metadata_in_xml(probe: Probe) -> Answer:
+    """How a part of metadata in XML begins."""
+    path = probe.stored(scans.plain())
+    accept = 'multipart/related; type="application/dicom+xml"'
+    parts = answers.parts(probe.get(f"{path}/metadata", accept))
+    if not parts:
+        raise NotSeenError("the service gave no multipart answer")
+    text = parts[0].body.decode("utf-8", "replace")
+    return text.partition("<DicomAttribute")[0]
+
+
+@asks("5.5", "bulkdata/7FE00010", "BULK_TRAILING_SLASH")
 def bulkdata_uri(probe: Probe) -> Answer:
     """Path of the BulkDataURI of Pixel Data."""
     return _bulk_path(_metadata(probe, probe.stored(scans.grey())), "7FE00010")
+
+
+@asks("5.5", {"without": 200, "with": 200}, "BULK_TRAILING_SLASH")
+def bulkdata_path_with_slash(probe: Probe) -> Answer:
+    """Status of the bulk data of Pixel Data without and with a `/` at the end of the path."""
+    path = f"{probe.stored(scans.grey())}/bulkdata/7FE00010"
+    return {"without": probe.get(path).status, "with": probe.get(f"{path}/").status}
 
 
 @asks("5.5", "bulkdata/54000100/0/54001010", "BULK_ITEM_BASE")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.conformance import deleting, report, retrieving, searching, storing
-from cli.conformance.client import ConformanceError, Probe, Reply, Session
+from cli.conformance.client import LABEL, ConformanceError, Probe, Reply, Session
 from cli.conformance.question import QUESTIONS, NotSeenError, Question
 from cli.conformance.report import Row
 
@@ -117,7 +117,8 @@ def _new_store(session: Session, options: Options) -> Iterator[Probe]:
     # A request whose answer is lost may have made it: only a refusal says that it did not.
     made = True
     try:
-        created = session.send("POST", path, body=b"{}", headers=headers)
+        body = json.dumps({"labels": {LABEL: store_id}}).encode()
+        created = session.send("POST", path, body=body, headers=headers)
         made = not 400 <= created.status < 500
         if created.status != 200:
             raise ConformanceError(_why_not_made(created))

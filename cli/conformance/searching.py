@@ -33,7 +33,7 @@ def nothing_found(probe: Probe) -> Answer:
     return probe.get(UNKNOWN).status
 
 
-@asks("4.4", "text/html")
+@asks("4.4", "")
 def nothing_found_type(probe: Probe) -> Answer:
     """Content-Type of a search that finds nothing; empty: none."""
     return probe.get(UNKNOWN).kind
@@ -46,7 +46,7 @@ def found_type(probe: Probe) -> Answer:
     return probe.get(f"studies?PatientID={ds.PatientID}").kind
 
 
-@asks("4.4", 406)
+@asks("4.4", 406, "JSON_IS_DICOM_JSON")
 def accept_json(probe: Probe) -> Answer:
     """Status of a search with `Accept: application/json`."""
     ds = _stored(probe)

@@ -11,6 +11,7 @@ from cli.conformance.client import Probe, Reply, path_of, study_of
 from cli.conformance.question import Answer, NotSeenError, asks, first_seen
 
 DICOM_JSON = "application/dicom+json"
+JPEG_BASELINE = "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50"
 
 
 def _other_bytes_again(probe: Probe) -> Reply:
@@ -266,30 +267,60 @@ def _as_json(ds: Dataset) -> dict[str, Any]:
     return found
 
 
-def _jpeg_part(location: str) -> tuple[dict[str, str], bytes]:
-    kind = "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50"
-    return {"Content-Type": kind, "Content-Location": location}, scans.JPEG
+def _jpeg_part(
+    location: str = "pixels", kind: str = JPEG_BASELINE, body: bytes = scans.JPEG
+) -> tuple[dict[str, str], bytes]:
+    return {"Content-Type": kind, "Content-Location": location}, body
+
+
+def _stored_syntax(probe: Probe, part: tuple[dict[str, str], bytes]) -> Answer:
+    """Store metadata that says JPEG baseline with a bulk part: status and stored transfer syntax."""
+    ds = scans.jpeg()
+    status = probe.post(*_json_request(ds, [part])).status
+    found = probe.get(f"{path_of(ds)}/metadata").json()
+    item = found[0] if isinstance(found, list) and found else None
+    return {"status": status, "syntax": answers.value(item, "00020010")}
 
 
 @asks("3.1", 200)
 def json_with_a_jpeg(probe: Probe) -> Answer:
     """Status of storing metadata in JSON with a JPEG as bulk data."""
-    return probe.post(*_json_request(scans.jpeg(), [_jpeg_part("pixels")])).status
+    return probe.post(*_json_request(scans.jpeg(), [_jpeg_part()])).status
 
 
 @asks("3.4", 200)
 def json_with_a_jpeg_again(probe: Probe) -> Answer:
     """Status of storing the same metadata in JSON with the same JPEG a second time."""
-    body, kind = _json_request(scans.jpeg(), [_jpeg_part("pixels")])
+    body, kind = _json_request(scans.jpeg(), [_jpeg_part()])
     probe.post(body, kind)
     return probe.post(body, kind).status
+
+
+@asks(
+    "3.1",
+    {"status": 200, "syntax": "1.2.840.10008.1.2.4.50"},
+    "PART_SYNTAX_FROM_CODESTREAM",
+)
+def jpeg_part_without_transfer_syntax(probe: Probe) -> Answer:
+    """A bulk part of type image/jpeg that names no transfer syntax: status, stored syntax."""
+    return _stored_syntax(probe, _jpeg_part(kind="image/jpeg"))
+
+
+@asks(
+    "3.1",
+    {"status": 200, "syntax": "1.2.840.10008.1.2.4.50"},
+    "PART_SYNTAX_FROM_CODESTREAM",
+)
+def progressive_jpeg_part(probe: Probe) -> Answer:
+    """A bulk part that says baseline and is progressive JPEG: status, stored syntax."""
+    return _stored_syntax(probe, _jpeg_part(body=scans.PROGRESSIVE_JPEG))
 
 
 @asks("3.1", {"status": 400, "stored": 0}, "UNNAMED_PART")
 def unnamed_bulk_part(probe: Probe) -> Answer:
     """A bulk part that no BulkDataURI names: status, and whether the instance was stored."""
     ds = scans.jpeg()
-    parts = [_jpeg_part("pixels"), _jpeg_part("of-nobody")]
+    parts = [_jpeg_part(), _jpeg_part("of-nobody")]
     status = probe.post(*_json_request(ds, parts)).status
     found = probe.get(f"instances?SOPInstanceUID={ds.SOPInstanceUID}")
     return {"status": status, "stored": len(found.json() or [])}
@@ -298,13 +329,13 @@ def unnamed_bulk_part(probe: Probe) -> Answer:
 # Headers
 
 
-@asks("3.1", 406)
+@asks("3.1", 406, "STORE_ACCEPTS_DICOM")
 def accept_dicom(probe: Probe) -> Answer:
     """Status of a store request with `Accept: application/dicom`."""
     return probe.post(scans.part10(scans.plain()), accept="application/dicom").status
 
 
-@asks("3.1", 400)
+@asks("3.1", 400, "FORM_IS_DICOM")
 def form_content_type(probe: Probe) -> Answer:
     """Status of a store request with Content-Type application/x-www-form-urlencoded."""
     body = scans.part10(scans.plain())

@@ -114,8 +114,11 @@ def test_its_store_is_deleted_at_the_end(done: Done) -> None:
 def test_nothing_but_its_own_is_read_or_deleted(done: Done) -> None:
     own = r"/dicomStores/conformance-[0-9a-f-]+(-missing)?(:|/dicomWeb/|$)"
     making = r"/dicomStores\?dicomStoreId=conformance-"
+    listing = r"/dicomStores\?filter=labels\.conformance%3Dconformance-[0-9a-f-]+&"
     operation = r"/operations/\d+$"
-    allowed = re.compile(f"/v1/{re.escape(DATASET)}(?:{own}|{making}|{operation})")
+    below = re.escape(DATASET) + f"(?:{own}|{making}|{listing}|{operation})"
+    elsewhere = re.escape(DATASET.rpartition("/")[0]) + f"/conformance-[0-9a-f-]+(?:{own}|{making})"
+    allowed = re.compile(f"/v1/(?:{below}|{elsewhere})")
     paths = [request["path"] for request in done.requests]
     assert len(paths) > len(QUESTIONS)
     assert [path for path in paths if not allowed.match(path)] == []
@@ -269,3 +272,10 @@ def test_every_question_has_a_name_and_a_text_of_its_own() -> None:
     assert len(set(names)) == len(names)
     assert len(set(texts)) == len(texts)
     assert all(texts)
+
+
+def test_the_probe_is_an_independent_reading_of_the_service() -> None:
+    for path in sorted((ROOT / "cli" / "conformance").glob("*.py")):
+        imported = re.findall(r"^\s*(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
+        own = [name for name in imported if name.split(".")[0] in ("functions", "infra", "main")]
+        assert own == [], path.name

@@ -58,9 +58,11 @@ def test_every_citation_leads_to_a_section(path: str) -> None:
 
 def test_every_line_of_choices_names_a_section() -> None:
     text = (ROOT / "infra" / "local" / "dicomstore" / "choices.py").read_text()
-    named = set(re.findall(r"\b(\d{1,2}\.\d)\b(?=[,:)]|$)", text, re.MULTILINE))
-    assert named
-    assert named - sections() == set()
+    names = re.findall(r"^[A-Z0-9_]+ =", text, re.MULTILINE)
+    openings = re.findall(rf"^# ({NUMBERS})(?:[:;]|$)", text, re.MULTILINE)
+    cited = {number for opening in openings for number in re.findall(r"[\d.]+", opening)}
+    assert len(openings) == len(names)
+    assert cited - sections() == set()
 
 
 def test_every_question_names_a_section() -> None:
