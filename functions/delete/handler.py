@@ -3,16 +3,16 @@
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from functions.common.clients.dicomweb import DicomStore, uid
 from functions.common.deadline import Deadline, age_s, timestamp, utc_now
 from functions.common.dicom.dicomjson import STUDY_UID
 from functions.common.errors import PermanentError
 from functions.common.events import commands
-from functions.common.events.commands import Query
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes, Word
+from functions.common.events.requests import DeleteRequest
 from functions.common.events.runtime import Services, View, event_function, request_id
 from functions.common.resources import DicomStoreName, Resource
 from functions.common.settings import DELETE
@@ -21,17 +21,8 @@ from functions.delete.deletion import Deletion, Settled
 from functions.delete.followup import Target, Work
 from functions.delete.guards import GuardRails
 
-_STUDIES_MAX: Final = 1000
 _LATE_S: Final = 600.0
 _PUBLISHING_S: Final = 20.0  # kept of the budget for the messages at the end
-_COMMAND: Final[dict[str, commands.Parse]] = {
-    "path": commands.resource,
-    "query": Query.parse,
-    "max_studies": commands.whole(1, _STUDIES_MAX),
-    "dry_run": commands.flag,
-    "stored_before": commands.time,
-    "request_id": commands.text,
-}
 
 
 def entry_point() -> View:
@@ -52,12 +43,12 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     message.check_way(followup.is_follow_up(message))
     if message.follow_up:
         given = commands.read(message, followup.KEYS)
-        name = request_id(message, given)
+        name = request_id(message)
         _Delivery(name, message, services, outcomes, deadline, working).go_on(given["continue"])
     else:
-        command = commands.read(message, _COMMAND)
-        name = request_id(message, command)
-        _Delivery(name, message, services, outcomes, deadline, working).start(command)
+        wanted = DeleteRequest.read(message)
+        name = request_id(message)
+        _Delivery(name, message, services, outcomes, deadline, working).start(wanted)
 
 
 @dataclass(frozen=True)
@@ -76,18 +67,19 @@ class _Delivery:
     deadline: Deadline
     working: Deadline
 
-    def start(self, command: dict[str, Any]) -> None:
+    def start(self, wanted: DeleteRequest) -> None:
         """Find what the command names, and begin."""
-        store, resource = self._scope(command)
-        if command.get("dry_run"):
-            self._dry_run(store, resource, command)
+        store = self._allowed(wanted.store or self.services.settings.dicom_store)
+        resource = wanted.resource
+        if wanted.dry_run:
+            self._dry_run(store, wanted)
             return
         work = Work(
             asked=self.message.first_published,
             store=store.name.name,
             by_query=resource is None,
-            targets=[Target(resource)] if resource else self._matches(store, command),
-            stored_before=command.get("stored_before", ""),
+            targets=self._targets(store, wanted),
+            stored_before=wanted.stored_before,
         )
         if resource or not work.targets:
             self.go_on(work)
@@ -123,22 +115,6 @@ class _Delivery:
     def _is_repeated(self) -> bool:
         return self.message.attempt > 1 or self.message.replayed
 
-    def _scope(self, command: dict[str, Any]) -> tuple[DicomStore, Resource | None]:
-        """The store, and the resource (None: a query's matches)."""
-        if ("path" in command) == ("query" in command):
-            raise PermanentError("invalid_command", "a delete takes either path or query")
-        own = self.services.settings.dicom_store
-        if "path" in command:
-            if "max_studies" in command:
-                raise PermanentError("invalid_command", "max_studies goes with query")
-            store, resource = command["path"]
-            return self._allowed(store or own), resource
-        if "max_studies" not in command or command["query"].level != "studies":
-            raise PermanentError(
-                "invalid_command", "a delete by query is of studies and takes max_studies"
-            )
-        return self._allowed(own), None
-
     def _allowed(self, name: DicomStoreName) -> DicomStore:
         settings = self.services.settings
         if name not in (settings.delete_stores or (settings.dicom_store,)):
@@ -161,21 +137,24 @@ class _Delivery:
             deadline=self.working,
         )
 
-    def _matches(self, store: DicomStore, command: dict[str, Any]) -> list[Target]:
-        """The studies of a query; one that matches more than `max_studies` is refused."""
-        wanted: int = command["max_studies"]
-        params = [*command["query"].params, ("limit", str(wanted + 1))]
+    def _targets(self, store: DicomStore, wanted: DeleteRequest) -> list[Target]:
+        """The resource, or the studies of a query; one that matches more than `max_studies` is
+        refused."""
+        if wanted.resource:
+            return [Target(wanted.resource)]
+        assert wanted.query
+        params = [*wanted.query.params, ("limit", str(wanted.max_studies + 1))]
         found = store.search(None, "studies", params, self.working)
         studies = {uid(item, STUDY_UID) for item in found}
-        if len(studies) > wanted:
-            raise PermanentError("rejected", f"the query matches more than {wanted} studies")
+        if len(studies) > wanted.max_studies:
+            raise PermanentError(
+                "rejected", f"the query matches more than {wanted.max_studies} studies"
+            )
         return [Target(Resource(study)) for study in sorted(studies)]
 
-    def _dry_run(
-        self, store: DicomStore, resource: Resource | None, command: dict[str, Any]
-    ) -> None:
+    def _dry_run(self, store: DicomStore, wanted: DeleteRequest) -> None:
         """Say what would go: counts by search, bytes by the store's metrics, which lag."""
-        targets = [Target(resource)] if resource else self._matches(store, command)
+        targets = self._targets(store, wanted)
         series = set[Resource]()
         studies = instances = size_bytes = 0
         for target in targets:
@@ -193,7 +172,7 @@ class _Delivery:
                 "dry_run",
                 reason,
                 request_id=self.name,
-                resource=resource,
+                resource=wanted.resource,
                 size_bytes=size_bytes,
                 counts=counts,
             )

@@ -56,7 +56,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     message.check_way("run" in given or "slice" in given)
     keys = _SLICE if "slice" in given else _PLANNING if "run" in given else KEYS
     values = commands.read(message, keys)
-    name = request_id(message, values)
+    name = request_id(message)
     export = _Export.of(name, values, services, outcomes, deadline, message.attempt)
     if keys is _SLICE:
         export.go_on(values["run"], values["slice"])

@@ -66,7 +66,14 @@ def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
         raise PermanentError(
             "invalid_command", f"given twice, in the data and as an attribute: {names}"
         )
-    return {key: keys[key](value) for key, value in given.items()}
+    return {key: _value(key, value, keys[key]) for key, value in given.items()}
+
+
+def _value(key: str, value: object, parse: Parse) -> Any:
+    try:
+        return parse(value)
+    except PermanentError as error:
+        raise PermanentError("invalid_command", f"{key}: {error.detail}") from None
 
 
 def _about_unknown(unknown: set[str], keys: Mapping[str, Parse]) -> str:
@@ -81,7 +88,7 @@ def _about_unknown(unknown: set[str], keys: Mapping[str, Parse]) -> str:
 def text(value: object) -> str:
     """Text, not empty."""
     if not isinstance(value, str) or not value:
-        raise PermanentError("invalid_command", "a value that takes text has something else")
+        raise PermanentError("invalid_command", "takes text")
     return value
 
 
@@ -90,9 +97,7 @@ def flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
     if value not in ("true", "false"):
-        raise PermanentError(
-            "invalid_command", "a value that takes true or false has something else"
-        )
+        raise PermanentError("invalid_command", "takes true or false")
     return value == "true"
 
 
@@ -106,7 +111,7 @@ def whole(least: int, most: int) -> Parse:
         try:
             return parse_text(text(number))
         except ValueError as error:
-            raise PermanentError("invalid_command", f"a value {error}") from None
+            raise PermanentError("invalid_command", str(error)) from None
 
     return parse
 
@@ -116,7 +121,7 @@ def one_of(*choices: str) -> Parse:
 
     def parse(value: object) -> str:
         if not isinstance(value, str) or value not in choices:
-            raise PermanentError("invalid_command", f"a value is none of {', '.join(choices)}")
+            raise PermanentError("invalid_command", f"takes one of {', '.join(choices)}")
         return value
 
     return parse
@@ -128,7 +133,7 @@ def matching(pattern: str, what: str) -> Parse:
 
     def parse(value: object) -> str:
         if not isinstance(value, str) or not compiled.fullmatch(value):
-            raise PermanentError("invalid_command", f"malformed: {what}")
+            raise PermanentError("invalid_command", f"takes {what}")
         return value
 
     return parse
@@ -137,7 +142,7 @@ def matching(pattern: str, what: str) -> Parse:
 def time(value: object) -> str:
     """An RFC 3339 time with its offset from UTC, kept as it was given."""
     if not isinstance(value, str) or timestamp(value) is None:
-        raise PermanentError("invalid_command", "a time is as 2026-01-31T08:00:00Z")
+        raise PermanentError("invalid_command", "takes a time such as 2026-01-31T08:00:00Z")
     return value
 
 

@@ -38,7 +38,8 @@ class Message:
 
     `attempt` is 1 where the sender does not count; `published` is RFC 3339, empty where the sender
     does not say. `follow_up`: it came by the subscription of the function's own follow-up messages,
-    on whose topic only the function's account may publish.
+    on whose topic only the function's account may publish. `path`: of the URL that was called; a
+    function with several subscriptions tells them by it.
     """
 
     data: bytes
@@ -47,6 +48,7 @@ class Message:
     attempt: int = 1
     published: str = ""
     follow_up: bool = False
+    path: str = "/"
 
     def json(self) -> dict[str, Any]:
         """The data as a JSON object.

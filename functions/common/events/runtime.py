@@ -17,7 +17,7 @@ from functions.common.clients.storage import Buckets
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, UnpublishableError
-from functions.common.events import messages
+from functions.common.events import messages, requests
 from functions.common.events.messages import Message, ObjectFinalized
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.log import log, log_bug
@@ -25,7 +25,6 @@ from functions.common.settings import Settings
 
 _TRACE: Final = re.compile(r"([0-9a-f]{32})(/|$)", re.ASCII)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-", re.ASCII)
-_REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 FOLLOW_UPS_PATH: Final = "/follow-ups"  # where the subscription of follow-up messages calls
 
 
@@ -54,13 +53,18 @@ Handler = Callable[[Message, Services, Outcomes, Deadline], None]
 View = Callable[[flask.Request], flask.Response]
 
 
-def event_function(name: str, handle: Handler) -> View:
+def event_function(name: str, handle: Handler, *, reports: bool = True) -> View:
     """The HTTP function that a push subscription calls.
 
     A delivery is answered 204 (done: acknowledge) or 503 (deliver again, after Retry-After where it
     is known), without a body. A PermanentError that the handler lets through, or of a message that
     cannot be read, is recorded as `rejected` and acknowledged. What is neither a Pub/Sub push nor a
     CloudEvent is answered 400 or 405: its sender must not read success.
+
+    Args:
+        name: the function's.
+        handle: what it does with one message.
+        reports: whether a refusal is published as an outcome; where it is not, it is only logged.
 
     Raises:
         SettingsError: a setting is missing or malformed.
@@ -83,7 +87,10 @@ def event_function(name: str, handle: Handler) -> View:
                     raise unreadable
                 handle(message, services, outcomes, deadline)
             except PermanentError as error:
-                outcomes.publish(_rejected(error, message))
+                if reports:
+                    outcomes.publish(_rejected(error, message))
+                else:
+                    _log_refused(name, error.reason, error.detail, trace)
             except UnpublishableError as error:
                 log_bug(
                     name, error, trace=trace, message_id=message.message_id, attempt=message.attempt
@@ -117,21 +124,19 @@ def _received(request: flask.Request) -> tuple[Message, PermanentError | None]:
         message = messages.parse(headers, body)
     except messages.UnreadableMessageError as error:
         message, unreadable = error.message, error
-    return replace(message, follow_up=request.path == FOLLOW_UPS_PATH), unreadable
+    is_follow_up = request.path == FOLLOW_UPS_PATH
+    return replace(message, follow_up=is_follow_up, path=request.path), unreadable
 
 
-def request_id(message: Message, data: dict[str, object]) -> str:
+def request_id(message: Message) -> str:
     """What a command is called: its `request_id`, else the message's id.
 
     Raises:
-        PermanentError: invalid_command, when it is not up to 128 letters, digits and `_.:-`.
+        PermanentError: invalid_command, when it is malformed.
     """
-    value = data.get("request_id") or message.attributes.get("request_id") or message.message_id
-    if not isinstance(value, str) or not _REQUEST_ID.fullmatch(value):
-        raise PermanentError(
-            "invalid_command", "request_id takes up to 128 letters, digits and _.:-"
-        )
-    return value
+    data = message.json() if message.data.strip() else {}
+    named = data.get("request_id") or message.attributes.get("request_id")
+    return requests.request_id(named or message.message_id)
 
 
 def _outcomes(
@@ -150,7 +155,7 @@ def _rejected(error: PermanentError, message: Message) -> Outcome:
             source = ObjectFinalized.of(message).ref
             return Outcome("rejected", error.reason, source=source, detail=error.detail)
         with contextlib.suppress(PermanentError):
-            identity = request_id(message, message.json() if message.data.strip() else {})
+            identity = request_id(message)
     return Outcome("rejected", error.reason, request_id=identity, detail=error.detail)
 
 
@@ -164,12 +169,16 @@ def _trace(request: flask.Request, settings: Settings) -> str:
 
 def _refused(name: str, status: int, reason: str, message: str, trace: str) -> flask.Response:
     """For a sender of something else: a person who tries the function, or a wrong subscription."""
-    log("WARNING", "refused", trace=trace, function=name, reason=reason, detail=message)
+    _log_refused(name, reason, message, trace)
     headers = {"Content-Type": "application/json"}
     if status == 405:
         headers["Allow"] = "POST"
     body = json.dumps({"error": {"reason": reason, "message": message}})
     return web.response(status, headers, body.encode())
+
+
+def _log_refused(name: str, reason: str, detail: str, trace: str) -> None:
+    log("WARNING", "refused", trace=trace, function=name, reason=reason, detail=detail)
 
 
 def _handed_back(name: str, message: Message, error: RetryableError, trace: str) -> flask.Response:

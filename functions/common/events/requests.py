@@ -1,0 +1,90 @@
+"""What a delete or an export asks for: the same checks wherever a command comes from."""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from functions.common.errors import PermanentError
+from functions.common.events import commands
+from functions.common.events.commands import Query
+from functions.common.events.messages import Message
+from functions.common.resources import DicomStoreName, Resource
+
+STUDIES_MAX: Final = 1000  # of a delete by query
+_REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+def request_id(value: object) -> str:
+    """What a request is called.
+
+    Raises:
+        PermanentError: invalid_command, when it is not up to 128 letters, digits and `_.:-`.
+    """
+    if not isinstance(value, str) or not _REQUEST_ID.fullmatch(value):
+        raise PermanentError(
+            "invalid_command", "request_id takes up to 128 letters, digits and _.:-"
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class DeleteRequest:
+    """One delete: of a resource, or of the studies that a query matches.
+
+    Args:
+        store: the DICOM store, where the path names one.
+        resource: what is deleted; None for a query.
+        query: what is searched for; None for a resource.
+        max_studies: how many studies the query may match.
+        dry_run: only count.
+        stored_before: RFC 3339; nothing that was stored later is deleted. Empty: no such limit.
+
+    Raises:
+        PermanentError: invalid_command, for a combination that cannot be.
+    """
+
+    store: DicomStoreName | None = None
+    resource: Resource | None = None
+    query: Query | None = None
+    max_studies: int = 0
+    dry_run: bool = False
+    stored_before: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.resource is None) == (self.query is None):
+            raise PermanentError("invalid_command", "a delete takes either path or query")
+        if self.query is None and self.max_studies:
+            raise PermanentError("invalid_command", "max_studies goes with query")
+        if self.query and (not self.max_studies or self.query.level != "studies"):
+            raise PermanentError(
+                "invalid_command", "a delete by query is of studies and takes max_studies"
+            )
+
+    @classmethod
+    def read(cls, message: Message) -> Self:
+        """From a command.
+
+        Raises:
+            PermanentError: invalid_event, when it is no JSON object; invalid_command, for a key
+                that is missing, malformed or unknown.
+        """
+        values = commands.read(message, DELETE_KEYS)
+        store, resource = values.get("path", (None, None))
+        return cls(
+            store=store,
+            resource=resource,
+            query=values.get("query"),
+            max_studies=values.get("max_studies", 0),
+            dry_run=values.get("dry_run", False),
+            stored_before=values.get("stored_before", ""),
+        )
+
+
+DELETE_KEYS: Final[dict[str, commands.Parse]] = {
+    "path": commands.resource,
+    "query": Query.parse,
+    "max_studies": commands.whole(1, STUDIES_MAX),
+    "dry_run": commands.flag,
+    "stored_before": commands.time,
+    "request_id": commands.text,
+}
