@@ -82,23 +82,26 @@ def value(item: Any, tag: str) -> Any:
     return values[0]
 
 
-def report(reply: Reply) -> dict[str, Any]:
-    """A store report in JSON; empty when it is none. A report in an array is taken out of it."""
+def first(reply: Reply) -> dict[str, Any]:
+    """A JSON object, or the first of an array of them; empty when the answer is neither."""
     found = reply.json()
     if isinstance(found, list) and found:
         found = found[0]
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+        return found
+    return {}
 
 
 def items(reply: Reply, tag: str) -> list[Any]:
     """The items of a sequence of a store report, such as FAILED."""
-    return list(report(reply).get(tag, {}).get("Value") or [])
+    return list(first(reply).get(tag, {}).get("Value") or [])
 
 
 def failure(reply: Reply) -> dict[str, Any]:
     """The first failed item of a store report; empty when there is none."""
-    found = items(reply, FAILED)
-    return found[0] if found else {}
+    for item in items(reply, FAILED):
+        return dict(item)
+    return {}
 
 
 def envelope(reply: Reply) -> str:
@@ -117,12 +120,10 @@ def envelope(reply: Reply) -> str:
 
 def message(reply: Reply) -> str:
     """The text of an error, whatever its form."""
+    error = first(reply).get("error")
+    if isinstance(error, dict):
+        return str(error.get("message", ""))
     found = reply.json()
-    if isinstance(found, list) and found:
-        found = found[0]
-    if isinstance(found, dict):
-        error = found.get("error", {})
-        return str(error.get("message", "")) if isinstance(error, dict) else str(error)
     if isinstance(found, str):
         return found
     return reply.body.decode("utf-8", "replace")
@@ -140,8 +141,8 @@ def png_pixel(data: bytes) -> list[int] | None:
     if samples is None or bits not in (8, 16):
         return None
     row = zlib.decompress(b"".join(_png_chunks(data, b"IDAT")))
-    layout = f">{samples}{'B' if bits == 8 else 'H'}"
-    return list(struct.unpack_from(layout, row, 1))
+    sample = {8: "B", 16: "H"}[bits]
+    return list(struct.unpack_from(f">{samples}{sample}", row, 1))
 
 
 def _png_chunks(data: bytes, wanted: bytes) -> list[bytes]:

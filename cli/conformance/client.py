@@ -140,10 +140,13 @@ class Probe:
 
         store is another store's name, for asking about one that does not exist.
         """
+        content = b""
+        if body is not None:
+            content = json.dumps(body).encode()
         return self._session.send(
             method,
             f"{self.version}/{store or self.name}{suffix}",
-            body=None if body is None else json.dumps(body).encode(),
+            body=content,
             headers={"Content-Type": "application/json"},
         )
 

@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         question: what was asked.
-        verdict: SAME, DIFFERENT, NOT_SEEN (no occasion to see it) or FAILED (it could not be asked).
+        verdict: SAME, DIFFERENT, NOT_SEEN (no occasion to see it) or FAILED (not to be asked).
         found: the answer, or why there is none.
     """
 
@@ -87,7 +87,9 @@ def _line(verdict: str, section: str, name: str, name_width: int, assumed: str, 
 
 def _short(answer: Answer) -> str:
     text = _text(answer)
-    return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
+    if len(text) > _CELL:
+        return f"{text[: _CELL - 1]}…"
+    return text
 
 
 def _text(answer: Answer) -> str:

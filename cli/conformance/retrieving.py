@@ -24,6 +24,17 @@ def _missing_paths(probe: Probe) -> dict[str, str]:
     }
 
 
+def _first_part(reply: Reply) -> answers.Part:
+    """The first part of a multipart answer.
+
+    Raises:
+        NotSeenError: the answer has none.
+    """
+    for part in answers.parts(reply):
+        return part
+    raise NotSeenError(f"no multipart answer (status {reply.status})")
+
+
 # Instances
 
 
@@ -32,8 +43,7 @@ def no_accept(probe: Probe) -> Answer:
     """An RLE instance without Accept: media type and the part's transfer syntax."""
     path = probe.stored(scans.rle())
     reply = probe.get(path, accept=None)
-    parts = answers.parts(reply)
-    syntax = answers.parameter(parts[0].kind, "transfer-syntax") if parts else ""
+    syntax = answers.parameter(_first_part(reply).kind, "transfer-syntax")
     return {"type": answers.essence(reply.kind), "syntax": syntax}
 
 
@@ -132,35 +142,32 @@ def frame_without_pixels(probe: Probe) -> Answer:
 @asks("5.2", "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50")
 def frame_as_stored(probe: Probe) -> Answer:
     """Content-Type of the part when a JPEG frame is asked for as octet-stream, as stored."""
-    parts = answers.parts(probe.get(f"{probe.stored(scans.jpeg())}/frames/1", f"{FRAME}*"))
-    return parts[0].kind if parts else ""
+    reply = probe.get(f"{probe.stored(scans.jpeg())}/frames/1", f"{FRAME}*")
+    return _first_part(reply).kind
 
 
 @asks("5.2", [], "PART_LOCATIONS")
 def frame_headers(probe: Probe) -> Answer:
     """Further headers of a frame's part, besides Content-Type."""
-    parts = answers.parts(probe.get(f"{probe.stored(scans.grey())}/frames/1", f"{FRAME}*"))
-    return sorted(set(parts[0].headers) - {"content-type"}) if parts else None
+    reply = probe.get(f"{probe.stored(scans.grey())}/frames/1", f"{FRAME}*")
+    return sorted(set(_first_part(reply).headers) - {"content-type"})
 
 
 @asks("5.2", [32668], "SIGNED_PNG_RAISED")
 def signed_frame_as_png(probe: Probe) -> Answer:
     """First sample of a PNG frame whose signed 16 bit pixels are -100."""
     accept = 'multipart/related; type="image/png"'
-    parts = answers.parts(probe.get(f"{probe.stored(scans.signed())}/frames/1", accept))
-    if not parts:
-        raise NotSeenError("the service gave no multipart answer")
-    return answers.png_pixel(parts[0].body)
+    reply = probe.get(f"{probe.stored(scans.signed())}/frames/1", accept)
+    return answers.png_pixel(_first_part(reply).body)
 
 
 def _colours(reply: Reply) -> str:
     """Whether a decoded frame of RED is in RGB or in YCbCr."""
-    parts = answers.parts(reply)
-    pixel = tuple(parts[0].body[:3]) if parts else ()
+    pixel = tuple(_first_part(reply).body[:3])
     for name, wanted in (("RGB", scans.RED), ("YCbCr", scans.RED_YBR)):
         if len(pixel) == 3 and _near(pixel, wanted):
             return name
-    return f"status {reply.status}, first bytes {list(pixel)}"
+    return f"first bytes {list(pixel)}"
 
 
 def _near(pixel: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -212,15 +219,13 @@ def large_viewport(probe: Probe) -> Answer:
 
 
 def _metadata(probe: Probe, path: str) -> dict[str, Any]:
-    found = probe.get(f"{path}/metadata").json()
-    return dict(found[0]) if isinstance(found, list) and found else {}
+    return answers.first(probe.get(f"{path}/metadata"))
 
 
 def _bulk_path(item: dict[str, Any], tag: str) -> str:
     """What follows the instance's path in an attribute's BulkDataURI."""
     uri = str(item.get(tag, {}).get("BulkDataURI", ""))
-    match = re.search(r"/instances/[^/]+/(.*)", uri)
-    return match[1] if match else uri
+    return re.sub(r".*/instances/[^/]+/", "", uri)
 
 
 @asks("5.4", ["00020002", "00020003", "00020010", "00020012", "00020013"])
@@ -242,10 +247,8 @@ def metadata_in_xml(probe: Probe) -> Answer:
     """How a part of metadata in XML begins."""
     path = probe.stored(scans.plain())
     accept = 'multipart/related; type="application/dicom+xml"'
-    parts = answers.parts(probe.get(f"{path}/metadata", accept))
-    if not parts:
-        raise NotSeenError("the service gave no multipart answer")
-    text = parts[0].body.decode("utf-8", "replace")
+    part = _first_part(probe.get(f"{path}/metadata", accept))
+    text = part.body.decode("utf-8", "replace")
     return text.partition("<DicomAttribute")[0]
 
 

@@ -189,7 +189,9 @@ def _show(rows: list[Row], options: Options) -> None:
         except OSError as error:
             raise ConformanceError(f"{options.report} cannot be written") from error
         _say(f"the report is in {options.report}")
-    print(text if options.as_json else report.table(rows), flush=True)
+    if not options.as_json:
+        text = report.table(rows)
+    print(text, flush=True)
 
 
 def _say(text: str) -> None:

@@ -59,7 +59,7 @@ def report_in_json_shape(probe: Probe) -> Answer:
 @asks("3.2", ["00081190", "00081199"])
 def report_of_success(probe: Probe) -> Answer:
     """Attributes of a store report when everything was stored."""
-    return sorted(answers.report(probe.store(scans.plain())))
+    return sorted(answers.first(probe.store(scans.plain())))
 
 
 @asks("3.2", "the first")
@@ -67,12 +67,14 @@ def report_of_several_studies(probe: Probe) -> Answer:
     """Which study the report's Retrieve URL names when a request stores two."""
     first, second = scans.plain(), scans.plain()
     body, kind = _several([scans.part10(first), scans.part10(second)])
-    url = str(answers.value(answers.report(probe.post(body, kind)), answers.RETRIEVE_URL) or "")
+    report = answers.first(probe.post(body, kind))
+    url = str(answers.value(report, answers.RETRIEVE_URL) or "")
     if not url:
         return "none"
-    if url.endswith(study_of(first)):
-        return "the first"
-    return "the second" if url.endswith(study_of(second)) else "another"
+    for name, ds in (("the first", first), ("the second", second)):
+        if url.endswith(study_of(ds)):
+            return name
+    return "another"
 
 
 # Failures
@@ -274,11 +276,10 @@ def _jpeg_part(
 
 
 def _stored_syntax(probe: Probe, part: tuple[dict[str, str], bytes]) -> Answer:
-    """Store metadata that says JPEG baseline with a bulk part: status and stored transfer syntax."""
+    """Store metadata that says JPEG baseline with a bulk part: status, stored transfer syntax."""
     ds = scans.jpeg()
     status = probe.post(*_json_request(ds, [part])).status
-    found = probe.get(f"{path_of(ds)}/metadata").json()
-    item = found[0] if isinstance(found, list) and found else None
+    item = answers.first(probe.get(f"{path_of(ds)}/metadata"))
     return {"status": status, "syntax": answers.value(item, "00020010")}
 
 
@@ -365,10 +366,8 @@ def storage_class_time(probe: Probe) -> Answer:
 
 
 def _storage_info(probe: Probe, ds: Dataset) -> dict[str, Any]:
-    path = f"{path_of(ds)}:getStorageInfo"
-    found = probe.get(path).json()
-    info = found.get("blobStorageInfo", {}) if isinstance(found, dict) else {}
-    return dict(info)
+    found = answers.first(probe.get(f"{path_of(ds)}:getStorageInfo"))
+    return dict(found.get("blobStorageInfo", {}))
 
 
 @asks("10", "at once")

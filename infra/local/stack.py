@@ -26,7 +26,8 @@ STATE_FILE = "stack.json"
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 _FOLDERS = ("gcs", "pubsub", "dicomstore", "logs")
-_GCS_MEMORY = "600MiB"  # the bucket server holds uploads several times over; without a limit it never gives back
+# The bucket server holds uploads several times over; without a limit it never gives memory back.
+_GCS_MEMORY = "600MiB"
 
 
 class StackError(Exception):
@@ -281,14 +282,16 @@ class Stack:
                 raise StackError(self._obituary(child))
             if time.monotonic() > end:
                 raise StackError(
-                    f"{name} does not answer on port {self.ports[name]}; see {self.data}/logs/{name}.log"
+                    f"{name} does not answer on port {self.ports[name]}; "
+                    f"see {self.data}/logs/{name}.log"
                 )
             time.sleep(0.02)
 
     def _obituary(self, child: Child) -> str:
         child.finish(0.0)
-        last = next((line for line in reversed(child.tail) if line.strip()), "it said nothing")
-        return f"{child.name} ended with status {child.status}: {last} (all of it: {self.data}/logs/{child.name}.log)"
+        log = f"{self.data}/logs/{child.name}.log"
+        last = next((line for line in reversed(child.tail) if line.strip()), "it printed nothing")
+        return f"{child.name} ended with status {child.status}: {last} (all of it: {log})"
 
     def _write_state(self) -> None:
         partial = self.data / f"{STATE_FILE}.partial"

@@ -38,10 +38,19 @@ def test_filter(text: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["attributes", "attributes.a", 'attributes.a = "1" AND', "attributes.a = b", "(attributes:a", "x:a",
-     "attributes:a §", "attributes:a AND attributes:b OR attributes:c", "attributes:a attributes:b",
-     'attributes.a < "1"'],
-)  # fmt: skip
+    [
+        "attributes",
+        "attributes.a",
+        'attributes.a = "1" AND',
+        "attributes.a = b",
+        "(attributes:a",
+        "x:a",
+        "attributes:a §",
+        "attributes:a AND attributes:b OR attributes:c",
+        "attributes:a attributes:b",
+        'attributes.a < "1"',
+    ],
+)
 def test_not_a_filter(text: str) -> None:
     with pytest.raises(FilterError):
         compile_filter(text)

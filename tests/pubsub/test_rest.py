@@ -67,20 +67,21 @@ def test_the_parameters_of_every_google_api_are_no_fields(emulator: Emulator, qu
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code"),
     [
-        ("GET", f"{PROJECT}/topics/missing", b"", 404, "NOT_FOUND"),
-        ("POST", f"{PROJECT}/topics/missing:publish", b'{"messages":[{"data":"eA=="}]}', 404, "NOT_FOUND"),
-        ("POST", f"{PROJECT}/topics/missing:fly", b"{}", 404, "NOT_FOUND"),
-        ("PUT", f"{PROJECT}/topics/ab", b"{}", 400, "INVALID_ARGUMENT"),
-        ("PUT", f"{PROJECT}/topics/good-name", b"{", 400, "INVALID_ARGUMENT"),
-        ("PUT", f"{PROJECT}/topics/good-name", b"[]", 400, "INVALID_ARGUMENT"),
-        ("PUT", f"{PROJECT}/topics/good-name", b'{"colour": 1}', 400, "INVALID_ARGUMENT"),
-        ("POST", f"{PROJECT}/subscriptions/missing:pull", b'{"maxMessages":1}', 404, "NOT_FOUND"),
+        ("GET", "topics/missing", b"", 404, "NOT_FOUND"),
+        ("POST", "topics/missing:publish", b'{"messages":[{"data":"eA=="}]}', 404, "NOT_FOUND"),
+        ("POST", "topics/missing:fly", b"{}", 404, "NOT_FOUND"),
+        ("PUT", "topics/ab", b"{}", 400, "INVALID_ARGUMENT"),
+        ("PUT", "topics/good-name", b"{", 400, "INVALID_ARGUMENT"),
+        ("PUT", "topics/good-name", b"[]", 400, "INVALID_ARGUMENT"),
+        ("PUT", "topics/good-name", b'{"colour": 1}', 400, "INVALID_ARGUMENT"),
+        ("POST", "subscriptions/missing:pull", b'{"maxMessages":1}', 404, "NOT_FOUND"),
     ],
-)  # fmt: skip
-def test_errors(
+)
+def test_an_error_has_its_status_and_code(
     emulator: Emulator, method: str, path: str, body: bytes, status: int, code: str
 ) -> None:
-    answer = requests.request(method, f"http://{emulator.address}/v1/{path}", data=body, timeout=10)
+    url = f"http://{emulator.address}/v1/{PROJECT}/{path}"
+    answer = requests.request(method, url, data=body, timeout=10)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["status"]) == (status, status, code)
     assert error["message"]

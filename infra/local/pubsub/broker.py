@@ -32,10 +32,13 @@ class Broker:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run work beside the rest; should it end by an error, `failed` gets it."""
+        """Run work beside the rest; if it fails, `failed` gets the error."""
 
         def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and (error := task.exception()) and not self.failed.done():
+            if task.cancelled():
+                return
+            error = task.exception()
+            if error and not self.failed.done():
                 self.failed.set_exception(error)
 
         task = asyncio.get_running_loop().create_task(work)
@@ -43,7 +46,7 @@ class Broker:
         return task
 
     def start(self) -> None:
-        """Take up what the journal holds."""
+        """Go on with what the journal holds."""
         for config in self._journal.topics():
             topic = wire.PB["Topic"].FromString(config)
             self.topics[topic.name] = topic
@@ -58,8 +61,10 @@ class Broker:
             sink.stop()
         if sinks:
             await asyncio.wait([task for task, _sink in sinks], timeout=FLUSH_TIMEOUT_S)
-        tasks = [*self._clocks.values(), *(task for _kind, task, _sink in self._runners.values())]
-        tasks += [self._sweeper] if self._sweeper else []
+        tasks = [*self._clocks.values()]
+        tasks += [task for _kind, task, _sink in self._runners.values()]
+        if self._sweeper:
+            tasks.append(self._sweeper)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -102,21 +107,8 @@ class Broker:
         topic = queue.config.dead_letter_policy.dead_letter_topic
         if topic not in self.topics:
             return False
-        message = wire.PubsubMessage(
-            data=lease.message.data, ordering_key=lease.message.ordering_key
-        )
-        _projects, project, _subscriptions, subscription = queue.config.name.split("/")
-        message.attributes.update(lease.message.attributes)
-        message.attributes.update(
-            {
-                "CloudPubSubDeadLetterSourceDeliveryCount": str(lease.attempt),
-                "CloudPubSubDeadLetterSourceSubscription": subscription,
-                "CloudPubSubDeadLetterSourceSubscriptionProject": project,
-                "CloudPubSubDeadLetterSourceTopicPublishTime": lease.message.publish_time.ToJsonString(),
-            }
-        )
         self._journal.commit()
-        self._add(message, list(self.subscribers(topic)))
+        self._add(_dead_letter(queue.config.name, lease), list(self.subscribers(topic)))
         self._journal.done(queue.number, [lease.number])
         self._journal.commit()
         return True
@@ -197,6 +189,23 @@ class Broker:
             self._runners[name] = (kind, self._spawn(Pusher(queue).run()), None)
         else:
             self._runners[name] = (kind, self._spawn(_nothing()), None)
+
+
+def _dead_letter(subscription: str, lease: Lease) -> wire.Pb:
+    """A message as it is forwarded to a dead letter topic; subscription is its full name."""
+    source = lease.message
+    message = wire.PubsubMessage(data=source.data, ordering_key=source.ordering_key)
+    _projects, project, _subscriptions, name = subscription.split("/")
+    message.attributes.update(source.attributes)
+    added = {
+        "DeliveryCount": str(lease.attempt),
+        "Subscription": name,
+        "SubscriptionProject": project,
+        "TopicPublishTime": source.publish_time.ToJsonString(),
+    }
+    for key, value in added.items():
+        message.attributes[f"CloudPubSubDeadLetterSource{key}"] = value
+    return message
 
 
 def _kind(config: wire.Pb) -> str:

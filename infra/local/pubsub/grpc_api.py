@@ -66,17 +66,20 @@ def _streaming_pull(api: Api) -> Any:
 
 
 class _Stream:
-    """One StreamingPull: sends within the client's flow control, hears its acknowledgements."""
+    """One StreamingPull: sends messages within the client's flow control, takes what it
+    acknowledges."""
 
     def __init__(self, queue: Queue, first: wire.Pb) -> None:
         self._queue = queue
         self._deadline_s = float(
             first.stream_ack_deadline_seconds or queue.config.ack_deadline_seconds
         )
-        self._messages = first.max_outstanding_messages
-        self._messages = self._messages if self._messages > 0 else DEFAULT_OUTSTANDING
-        self._bytes = first.max_outstanding_bytes
-        self._bytes = self._bytes if self._bytes > 0 else DEFAULT_OUTSTANDING_BYTES
+        self._messages = DEFAULT_OUTSTANDING
+        if first.max_outstanding_messages > 0:
+            self._messages = first.max_outstanding_messages
+        self._bytes = DEFAULT_OUTSTANDING_BYTES
+        if first.max_outstanding_bytes > 0:
+            self._bytes = first.max_outstanding_bytes
         self._room = asyncio.Event()
 
     async def serve(self, requests: AsyncIterator[wire.Pb], context: Any) -> None:

@@ -27,16 +27,22 @@ async def post(url: str, headers: dict[str, str], body: bytes, timeout_s: float)
 
 
 async def _post(url: urllib.parse.SplitResult, headers: dict[str, str], body: bytes) -> int:
-    tls = url.scheme == "https"
     host = url.hostname or ""
-    reader, writer = await asyncio.open_connection(
-        host, url.port or (443 if tls else 80), ssl=tls or None
-    )
+    if url.scheme == "https":
+        reader, writer = await asyncio.open_connection(host, url.port or 443, ssl=True)
+    else:
+        reader, writer = await asyncio.open_connection(host, url.port or 80)
     try:
         fixed = {"host": url.netloc, "content-length": str(len(body)), "connection": "close"}
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        target = url.path or "/"
+        if url.query:
+            target += f"?{url.query}"
         connection = h11.Connection(h11.CLIENT)
-        request = h11.Request(method="POST", target=target, headers=[*(headers | fixed).items()])
+        request = h11.Request(
+            method="POST",
+            target=target,
+            headers=[*(headers | fixed).items()],
+        )
         for event in (request, h11.Data(data=body), h11.EndOfMessage()):
             writer.write(connection.send(event) or b"")
         await writer.drain()

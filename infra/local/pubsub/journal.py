@@ -1,5 +1,5 @@
-"""What the emulator must not forget, in one SQLite file: topics, subscriptions, every message still
-owed."""
+"""What survives a restart, in one SQLite file: topics, subscriptions, and every message that is
+still to be delivered."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,8 @@ CREATE TABLE IF NOT EXISTS topics (name TEXT PRIMARY KEY, config BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS subscriptions (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, config BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, owed INTEGER NOT NULL, published REAL NOT NULL, body BLOB NOT NULL);
+    id INTEGER PRIMARY KEY AUTOINCREMENT, owed INTEGER NOT NULL, published REAL NOT NULL,
+    body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS deliveries (
     subscription INTEGER NOT NULL, message INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
     not_before REAL NOT NULL DEFAULT 0, PRIMARY KEY (subscription, message)) WITHOUT ROWID;
@@ -78,7 +79,7 @@ class Journal:
         return number
 
     def drop_subscription(self, number: int) -> None:
-        """Forget a subscription and all that it was owed."""
+        """Forget a subscription and all that it had to deliver."""
         self.expire(number, float("inf"))
         self._begin().execute("DELETE FROM subscriptions WHERE id = ?", (number,))
         self.commit()
@@ -89,7 +90,7 @@ class Journal:
         return int(row[0]) if row else 0
 
     def add(self, message: int, published: float, body: bytes, owed_to: Sequence[int]) -> None:
-        """Store one message owed to these subscriptions; commit() is the caller's."""
+        """Store one message for these subscriptions; the caller commits."""
         db = self._begin()
         db.execute(
             "INSERT INTO messages VALUES (?, ?, ?, ?)", (message, len(owed_to), published, body)
@@ -98,7 +99,7 @@ class Journal:
         db.executemany("INSERT INTO deliveries (subscription, message) VALUES (?, ?)", rows)
 
     def body(self, subscription: int, message: int) -> bytes | None:
-        """A message that is still owed; None when it has expired."""
+        """A message that is still to be delivered; None when it has expired."""
         statement = (
             "SELECT m.body FROM deliveries d JOIN messages m ON m.id = d.message"
             " WHERE d.subscription = ? AND d.message = ?"
@@ -107,23 +108,24 @@ class Journal:
         return bytes(row[0]) if row else None
 
     def owed(self, subscription: int, after: int, limit: int) -> list[tuple[int, int, float]]:
-        """Up to limit of (message, attempts, not before) that a subscription is owed, oldest
-        first."""
+        """Up to limit of (message, attempts, not before) that a subscription still has to deliver,
+        oldest first."""
         statement = (
-            "SELECT message, attempts, not_before FROM deliveries WHERE subscription = ? AND message > ?"
-            " ORDER BY message LIMIT ?"
+            "SELECT message, attempts, not_before FROM deliveries"
+            " WHERE subscription = ? AND message > ? ORDER BY message LIMIT ?"
         )
         return list(self._db.execute(statement, (subscription, after, limit)))
 
     def delay(self, subscription: int, message: int, attempts: int, not_before: float) -> None:
         """Keep the count of a failed delivery and the time of the next."""
         self._begin().execute(
-            "UPDATE deliveries SET attempts = ?, not_before = ? WHERE subscription = ? AND message = ?",
+            "UPDATE deliveries SET attempts = ?, not_before = ?"
+            " WHERE subscription = ? AND message = ?",
             (attempts, not_before, subscription, message),
         )
 
     def done(self, subscription: int, messages: Iterable[int]) -> None:
-        """Forget deliveries that are acknowledged, and messages nobody else is owed."""
+        """Forget acknowledged deliveries, and messages that no other subscription needs."""
         db = self._begin()
         for message in messages:
             statement = "DELETE FROM deliveries WHERE subscription = ? AND message = ?"
@@ -132,7 +134,7 @@ class Journal:
                 db.execute("DELETE FROM messages WHERE id = ? AND owed <= 0", (message,))
 
     def expire(self, subscription: int, before: float) -> None:
-        """Forget what a subscription is owed of the messages published before that time."""
+        """Forget what a subscription has to deliver of what was published before that time."""
         statement = (
             "SELECT d.message FROM deliveries d JOIN messages m ON m.id = d.message"
             " WHERE d.subscription = ? AND m.published < ? ORDER BY d.message LIMIT 1000"

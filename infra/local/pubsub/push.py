@@ -1,4 +1,4 @@
-"""Push delivery: each message as wrapped JSON to the subscription's endpoint, some at a time."""
+"""Push delivery: each message as wrapped JSON to the subscription's endpoint, a few at a time."""
 
 import asyncio
 import json
@@ -11,6 +11,11 @@ from infra.local.pubsub.queue import Lease, Queue
 
 ACKNOWLEDGING = frozenset({102, 200, 201, 202, 204})
 IN_FLIGHT = 8  # the threads of a functions-framework process on two cores
+HEADERS = {
+    "content-type": "application/json",
+    "accept": "application/json",
+    "user-agent": "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)",
+}
 
 
 class Pusher:
@@ -22,13 +27,12 @@ class Pusher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Take and deliver, for ever; what is in flight when cancelled is delivered again later."""
+        """Deliver until cancelled; what is being sent then is sent again later."""
         try:
             while True:
                 await self._room.acquire()
-                while not (leases := self._queue.take(1)):
-                    await self._queue.wait()
-                task = asyncio.create_task(self._deliver(leases[0]))
+                lease = await self._next()
+                task = asyncio.create_task(self._deliver(lease))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         finally:
@@ -36,30 +40,41 @@ class Pusher:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _next(self) -> Lease:
+        """The next message, as soon as there is one."""
+        while True:
+            leases = self._queue.take(1)
+            if leases:
+                return leases[0]
+            await self._queue.wait()
+
     async def _deliver(self, lease: Lease) -> None:
-        config = self._queue.config
-        body = json.dumps(push_body(self._queue, lease)).encode()
-        headers = {
-            "content-type": "application/json",
-            "accept": "application/json",
-            "user-agent": "APIs-Google; (+https://developers.google.com/webmasters/APIs-Google.html)",
-        }
+        """Send one message once; it is acknowledged or comes back to the queue, also when this is
+        cancelled."""
         delivered = False
         try:
-            timeout_s = float(config.ack_deadline_seconds)
-            delivered = (
-                await post(config.push_config.push_endpoint, headers, body, timeout_s)
-                in ACKNOWLEDGING
-            )
-        except PostError:
-            pass
+            delivered = await self._sent(lease)
         finally:
-            (self._queue.ack if delivered else self._queue.nack)([lease.ack_id])
+            if delivered:
+                self._queue.ack([lease.ack_id])
+            else:
+                self._queue.nack([lease.ack_id])
             self._room.release()
+
+    async def _sent(self, lease: Lease) -> bool:
+        """Whether the endpoint took the message."""
+        config = self._queue.config
+        body = json.dumps(push_body(self._queue, lease)).encode()
+        timeout_s = float(config.ack_deadline_seconds)
+        try:
+            status = await post(config.push_config.push_endpoint, HEADERS, body, timeout_s)
+        except PostError:
+            return False
+        return status in ACKNOWLEDGING
 
 
 def push_body(queue: Queue, lease: Lease) -> dict[str, Any]:
-    """The JSON of a push: the real service sends ids and times under both spellings, and always
+    """The JSON of a push. As the service does, it spells ids and times in two ways and always has
     data."""
     message: dict[str, Any] = {"data": "", **json_format.MessageToDict(lease.message)}
     message["message_id"] = message["messageId"]

@@ -1,5 +1,7 @@
-"""What one subscription is owed: leases, deadlines, back-off, ordering keys. Bodies stay in the
-journal."""
+"""What one subscription still has to deliver: leases, deadlines, back-off, ordering keys.
+
+The bodies of the messages stay in the journal.
+"""
 
 import asyncio
 import collections
@@ -17,7 +19,11 @@ from infra.local.pubsub.journal import Journal
 
 WINDOW = 5000  # messages known by number in memory; a longer backlog waits in the journal
 DEFAULT_RETENTION_S = 7 * 86400
-_RUN = uuid.uuid4().hex[:8]  # acknowledgements of an earlier run must not hit this run's leases
+DEFAULT_ATTEMPTS = 5
+DEFAULT_BACKOFF_S = (10.0, 600.0)  # least and most, of a retry policy that does not say
+PUSH_BACKOFF_S = (0.1, 60.0)  # of push without a retry policy
+# Part of every acknowledgement id: those of an earlier run must not end leases of this one.
+_RUN = uuid.uuid4().hex[:8]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -92,7 +98,7 @@ class Queue:
     # What goes out
 
     async def wait(self) -> None:
-        """Until there may be something to take.
+        """Return when there may be something to take.
 
         Raises:
             ApiError: there never will be: the subscription was deleted or detached.
@@ -102,7 +108,7 @@ class Queue:
             raise self._ended
 
     def end(self, error: wire.ApiError) -> None:
-        """Nothing more will come: whoever waits gets the error."""
+        """No more messages will come: whoever waits for one gets the error."""
         self._ended = error
         self._available.set()
 
@@ -119,9 +125,9 @@ class Queue:
         any way.
         """
         taken: list[Lease] = []
-        deadline = time.time() + (
-            lease_s if lease_s is not None else self.config.ack_deadline_seconds
-        )
+        if lease_s is None:
+            lease_s = float(self.config.ack_deadline_seconds)
+        deadline = time.time() + lease_s
         while len(taken) < limit:
             self._load()
             if not self._ready:
@@ -150,19 +156,29 @@ class Queue:
         deadline: float,
         released: Callable[[Lease], None] | None,
     ) -> Lease:
-        self._attempts[number] = attempt = self._attempts.get(number, 0) + 1
+        attempt = self._attempts.get(number, 0) + 1
+        self._attempts[number] = attempt
         ack_id = f"{_RUN}-{self.number}-{next(self._ack_numbers)}"
-        lease = Lease(number, ack_id, message, attempt, size, deadline, released)
+        lease = Lease(
+            number=number,
+            ack_id=ack_id,
+            message=message,
+            attempt=attempt,
+            size=size,
+            deadline=deadline,
+            released=released,
+        )
         self._leases[ack_id] = lease
         self._expect(lease)
         return lease
 
     def received(self, lease: Lease) -> wire.Pb:
         """A lease as the API's ReceivedMessage."""
-        counted = lease.attempt if self.config.dead_letter_policy.dead_letter_topic else 0
-        return wire.ReceivedMessage(
-            ack_id=lease.ack_id, message=lease.message, delivery_attempt=counted
-        )
+        received = wire.ReceivedMessage(ack_id=lease.ack_id, message=lease.message)
+        # The service counts attempts only where dead letters are set up.
+        if self.config.dead_letter_policy.dead_letter_topic:
+            received.delivery_attempt = lease.attempt
+        return received
 
     def take_received(self, limit: int, max_bytes: float) -> list[wire.Pb]:
         """Take for a unary pull."""
@@ -171,16 +187,19 @@ class Queue:
     # What comes back
 
     def ack(self, ack_ids: Iterable[str]) -> None:
-        """Done with these; unknown and expired ids are passed over."""
-        leases = [lease for ack_id in ack_ids if (lease := self._end(ack_id))]
+        """These are delivered; unknown and expired ids are ignored."""
+        ended = [self._end(ack_id) for ack_id in ack_ids]
+        leases = [lease for lease in ended if lease]
         self._journal.done(self.number, [lease.number for lease in leases])
         for lease in leases:
             self._forget(lease.number, lease.message.ordering_key)
 
     def nack(self, ack_ids: Iterable[str]) -> None:
-        """Failed: deliver again after the back-off, or bury when attempts are used up."""
+        """These failed: deliver again after the back-off, or to the dead letter topic when the
+        attempts are used up."""
         for ack_id in ack_ids:
-            if lease := self._end(ack_id):
+            lease = self._end(ack_id)
+            if lease:
                 self._fail(lease)
 
     def modify(self, ack_ids: Iterable[str], deadline_s: float) -> None:
@@ -189,7 +208,8 @@ class Queue:
             self.nack(list(ack_ids))
             return
         for ack_id in ack_ids:
-            if lease := self._leases.get(ack_id):
+            lease = self._leases.get(ack_id)
+            if lease:
                 lease.deadline = time.time() + deadline_s
                 self._expect(lease)
 
@@ -200,11 +220,7 @@ class Queue:
         return lease
 
     def _fail(self, lease: Lease) -> None:
-        policy = self.config.dead_letter_policy
-        exhausted = policy.dead_letter_topic and lease.attempt >= (
-            policy.max_delivery_attempts or 5
-        )
-        if exhausted and self._bury(self, lease):
+        if self._is_exhausted(lease) and self._bury(self, lease):
             self._forget(lease.number, lease.message.ordering_key)
             return
         wait_s = self._backoff_s(lease.attempt)
@@ -216,24 +232,25 @@ class Queue:
             self._ready.appendleft(lease.number)
             self._available.set()
 
+    def _is_exhausted(self, lease: Lease) -> bool:
+        """Whether a message has had all the attempts that its subscription allows."""
+        policy = self.config.dead_letter_policy
+        if not policy.dead_letter_topic:
+            return False
+        return bool(lease.attempt >= (policy.max_delivery_attempts or DEFAULT_ATTEMPTS))
+
     def _backoff_s(self, attempt: int) -> float:
-        """Seconds to wait after that many attempts; push backs off without a policy too, as in the
-        cloud."""
+        """Seconds to wait after that many attempts.
+
+        As in the cloud, push backs off without a policy too.
+        """
         if self.config.HasField("retry_policy"):
-            policy = self.config.retry_policy
-            low = (
-                wire.seconds(policy.minimum_backoff) if policy.HasField("minimum_backoff") else 10.0
-            )
-            high = (
-                wire.seconds(policy.maximum_backoff)
-                if policy.HasField("maximum_backoff")
-                else 600.0
-            )
+            low, high = _policy_s(self.config.retry_policy)
         elif self.config.push_config.push_endpoint:
-            low, high = 0.1, 60.0
+            low, high = PUSH_BACKOFF_S
         else:
             return 0.0
-        return float(min(high, low * 2 ** min(attempt - 1, 30)))
+        return min(high, low * 2.0 ** min(attempt - 1, 30))
 
     # Ordering keys: one message of a key at a time
 
@@ -254,7 +271,8 @@ class Queue:
         if self._key_owner.get(key) != number:
             return
         del self._key_owner[key]
-        if waiting := self._key_waiting.get(key):
+        waiting = self._key_waiting.get(key)
+        if waiting:
             self._key_owner[key] = waiting.popleft()
             self._ready.appendleft(self._key_owner[key])
             self._available.set()
@@ -309,3 +327,13 @@ class Queue:
     def purge(self, before: float) -> None:
         """Seek to a time: all that was published before it counts as acknowledged."""
         self._journal.expire(self.number, before)
+
+
+def _policy_s(policy: wire.Pb) -> tuple[float, float]:
+    """The least and the most seconds of a retry policy."""
+    low, high = DEFAULT_BACKOFF_S
+    if policy.HasField("minimum_backoff"):
+        low = wire.seconds(policy.minimum_backoff)
+    if policy.HasField("maximum_backoff"):
+        high = wire.seconds(policy.maximum_backoff)
+    return low, high

@@ -1,4 +1,4 @@
-"""One port for both transports: HTTP/2 connections are piped to the gRPC server, the rest is served
+"""One port for both transports: HTTP/2 connections go on to the gRPC server, all others are served
 here.
 
 HTTP/1.1 requests are checked for who sends them. HTTP/2 without TLS needs no check: no browser
@@ -53,7 +53,7 @@ class FrontDoor:
         try:
             await self._serve(reader, writer)
         except (OSError, h11.ProtocolError, asyncio.CancelledError):
-            pass  # the client went, or speaks neither protocol, or we stop
+            pass  # the client went, or speaks neither protocol, or the emulator stops
         finally:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
@@ -156,15 +156,16 @@ async def _read_request(
 async def _patiently(
     work: "asyncio.Task[rest_api.Answer]", connection: h11.Connection, reader: asyncio.StreamReader
 ) -> bool:
-    """Wait for the answer; False when the client went first, so that a long pull takes nothing for
-    nobody."""
+    """Wait for the answer; False when the client went first, so that a long pull takes no messages
+    that nobody gets."""
     hears = asyncio.create_task(reader.read(CHUNK_BYTES))
     try:
         while True:
             await asyncio.wait((work, hears), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return True
-            if not (data := hears.result()):
+            data = hears.result()
+            if not data:
                 return False
             connection.receive_data(data)
             hears = asyncio.create_task(reader.read(CHUNK_BYTES))

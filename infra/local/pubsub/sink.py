@@ -13,6 +13,7 @@ from infra.local.pubsub.queue import Lease, Queue
 
 DEFAULT_MAX_S = 300.0
 DEFAULT_MAX_BYTES = 1_000_000_000
+DEFAULT_MAX_MESSAGES = 1_000_000
 LIMIT_BYTES = 64 * 1024 * 1024  # a batch is held in memory
 WRITE_TIMEOUT_S = 60.0
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
@@ -34,7 +35,7 @@ class StorageSink:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Gather and write; what cannot be written stays owed."""
+        """Gather and write; what cannot be written is delivered again later."""
         try:
             while not self._stopping.is_set() or self._batch:
                 await self._gather()
@@ -47,12 +48,11 @@ class StorageSink:
             self._queue.nack([lease.ack_id for lease in self._batch])
 
     async def _gather(self) -> None:
-        """Fill the batch until it is full, old enough, or the end has come."""
+        """Fill the batch until it is full, old enough, or stop() was called."""
         config = self._queue.config.cloud_storage_config
-        room = min(config.max_bytes or DEFAULT_MAX_BYTES, LIMIT_BYTES) - sum(
-            lease.size for lease in self._batch
-        )
-        count = config.max_messages or 1_000_000
+        most_bytes = min(config.max_bytes or DEFAULT_MAX_BYTES, LIMIT_BYTES)
+        room = most_bytes - sum(lease.size for lease in self._batch)
+        count = config.max_messages or DEFAULT_MAX_MESSAGES
         end = None
         while room > 0 and len(self._batch) < count:
             taken = self._queue.take(count - len(self._batch), room, FOREVER_S)
@@ -62,12 +62,15 @@ class StorageSink:
                 end = time.monotonic() + (wire.seconds(config.max_duration) or DEFAULT_MAX_S)
             if taken:
                 continue
-            if self._stopping.is_set() or (end is not None and time.monotonic() >= end):
+            left_s = None
+            if end is not None:
+                left_s = end - time.monotonic()
+            if self._stopping.is_set() or (left_s is not None and left_s <= 0):
                 return
-            await self._more(None if end is None else end - time.monotonic())
+            await self._more(left_s)
 
     async def _more(self, timeout_s: float | None) -> None:
-        """Until a message may be there, stop() was called, or timeout_s seconds went by."""
+        """Wait until there may be a message, stop() is called, or timeout_s seconds are over."""
         waits = [
             asyncio.ensure_future(self._queue.wait()),
             asyncio.ensure_future(self._stopping.wait()),
@@ -78,13 +81,18 @@ class StorageSink:
             for wait in waits:
                 wait.cancel()
 
-    async def _write(self) -> bool:
-        """Write the batch as one object; tries again with pauses, once when stopping."""
+    def _object_url(self) -> str:
+        """Where to upload an object with a name of its own."""
         config = self._queue.config.cloud_storage_config
         stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         name = f"{config.filename_prefix}{stamp}_{uuid.uuid4().hex[:8]}{config.filename_suffix}"
         query = urllib.parse.urlencode({"uploadType": "media", "name": name})
-        url = f"{self._endpoint}/upload/storage/v1/b/{urllib.parse.quote(config.bucket, safe='')}/o?{query}"
+        bucket = urllib.parse.quote(config.bucket, safe="")
+        return f"{self._endpoint}/upload/storage/v1/b/{bucket}/o?{query}"
+
+    async def _write(self) -> bool:
+        """Write the batch as one object; tries again after pauses, but only once when stopping."""
+        url = self._object_url()
         body = b"".join(lease.message.data + b"\n" for lease in self._batch)
         attempt = 0
         while True:
