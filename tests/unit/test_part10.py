@@ -1,6 +1,9 @@
-"""The header walk against pydicom, on its own files and on made ones, cut and damaged anywhere."""
+"""Headers of pydicom's own files and of made ones, cut, damaged and hostile."""
 
 import io
+import subprocess
+import sys
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.common.dicom import part10
-from functions.common.errors import NothingToStoreError, PermanentError
+from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.resources import is_uid
 from tests import scans
 
@@ -83,9 +86,109 @@ def nested(depth: int, syntax: str) -> bytes:
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
-def test_sequences_of_undefined_length_are_walked_up_to_a_depth(syntax: str) -> None:
+def test_sequences_of_undefined_length_are_read_up_to_a_depth(syntax: str) -> None:
     assert by_us(scans.dicom(UIDS, syntax=syntax, private=nested(20, syntax)), 4096) == UIDS
-    assert by_us(scans.dicom(UIDS, syntax=syntax, private=nested(100, syntax)), 4096) is None
+    assert by_us(scans.dicom(UIDS, syntax=syntax, private=nested(400, syntax)), 4096) is None
+
+
+def test_a_sequence_of_countless_items_is_given_up_before_it_takes_memory() -> None:
+    item = b"\xfe\xff\x00\xe0\0\0\0\0"
+    begin = scans.dicom(UIDS)
+    begin = begin[: begin.index(b"\x10\x00\x10\x00PN")]
+    taken = 0
+
+    def read() -> Iterator[bytes]:
+        nonlocal taken
+        yield begin + b"\x09\x00\x01\x10SQ\0\0\xff\xff\xff\xff"
+        for _ in range(10_000):
+            taken += 1
+            yield item * 1000
+
+    with pytest.raises(PermanentError, match="unsupported_input"):
+        part10.read_header(read())
+    assert taken < 100
+
+
+def bomb(size: int) -> bytes:
+    """A deflated file with a private element of this size before its UIDs."""
+    private = b"\x09\x00\x01\x10OB\0\0" + size.to_bytes(4, "little") + bytes(size)
+    return scans.dicom(UIDS, syntax=scans.DEFLATED, private=private)
+
+
+def test_a_deflated_file_is_inflated_up_to_a_limit() -> None:
+    assert by_us(bomb(1_000_000), 1 << 16) == UIDS
+    hostile = bomb(200_000_000)
+    taken = 0
+
+    def read() -> Iterator[bytes]:
+        nonlocal taken
+        for piece in pieces(hostile, 4096):
+            taken += len(piece)
+            yield piece
+
+    tracemalloc.start()
+    with pytest.raises(PermanentError, match="unsupported_input"):
+        part10.read_header(read())
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+    assert taken < len(hostile) / 20
+
+
+TWICE = {"study": 0x0020000D, "series": 0x0020000E, "instance": 0x00080018}
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("tag", TWICE.values(), ids=TWICE.keys())
+@pytest.mark.parametrize("size", [7, 1 << 20])
+def test_an_element_that_identifies_the_instance_and_is_there_twice_is_refused(
+    syntax: str, tag: int, size: int
+) -> None:
+    again = scans.element(tag, "UI", b"1.9", syntax)
+    data = scans.dicom(UIDS, syntax=syntax, private=again)
+    with pytest.raises(PermanentError) as caught:
+        part10.read_header(pieces(data, size))
+    assert (caught.value.reason, caught.value.detail) == (
+        "unsupported_input",
+        "a UID is there twice",
+    )
+
+
+def test_the_uids_of_other_instances_in_a_sequence_are_not_this_one_s() -> None:
+    reference = scans.element(0x00080018, "UI", b"1.9") + scans.element(0x0020000D, "UI", b"1.9")
+    item = b"\xfe\xff\x00\xe0" + len(reference).to_bytes(4, "little") + reference
+    end = b"\xfe\xff\xdd\xe0\0\0\0\0"
+    sequence = scans.element(0x00081140, "SQ", item + end, undefined=True)
+    assert by_us(scans.dicom(UIDS, private=sequence), 1 << 16) == UIDS
+
+
+@pytest.mark.parametrize("inside_a_sequence", [False, True])
+def test_an_error_of_the_source_is_not_taken_for_one_of_the_file(inside_a_sequence: bool) -> None:
+    def read() -> Iterator[bytes]:
+        private = b"\x09\x00\x01\x10SQ\0\0\xff\xff\xff\xff" if inside_a_sequence else b""
+        data = scans.dicom(UIDS, private=private)
+        yield data[: data.index(b"\x10\x00\x10\x00PN")]
+        raise RetryableError("unavailable")
+
+    with pytest.raises(RetryableError, match="unavailable"):
+        part10.read_header(read())
+
+
+def test_nothing_of_a_file_is_printed() -> None:
+    code = (
+        "import sys; from functions.common.dicom import part10;"
+        " print(part10.read_header([sys.stdin.buffer.read()]).resource.instance)"
+    )
+    bad = scans.element(0x00080005, "CS", b"DOE JANE") + scans.element(0x00080020, "DA", b"DOEJANE")
+    data = scans.dicom(UIDS, private=bad)
+    data = data.replace(b"ISO_IR 192", b"DOE_JANE  ").replace(b"1.2.3.4\0", b"1.2.3.4 ", 1)
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        cwd=Path(__file__).parents[2],
+        input=data,
+        capture_output=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == (b"1.2.3.4\n", b"")
 
 
 def test_an_unknown_of_undefined_length_holds_implicit_items() -> None:
@@ -95,8 +198,6 @@ def test_an_unknown_of_undefined_length_holds_implicit_items() -> None:
 
 
 def test_a_private_element_of_many_megabytes_is_not_kept() -> None:
-    import tracemalloc
-
     head = scans.dicom(UIDS)
     at = head.index(b"\x10\x00\x10\x00PN")
     big = 64 * 1024 * 1024

@@ -1,36 +1,34 @@
-"""What the header of a DICOM Part 10 file (PS3.10 section 7) says about it, found without keeping
-the file.
+"""What the header of a DICOM Part 10 file (PS3.10 section 7) says about it, read with pydicom from
+a stream, without keeping the file.
 
-pydicom would cost every cold start 0.1 to 0.2 s and each file 0.35 ms for four values. What is
-walked here are the elements' headers only (PS3.5 section 7.1), in any transfer syntax; values are
-skipped, whatever their size.
+pydicom trusts its input: it inflates a deflated file whole, reads a sequence whole, prints element
+values in warnings, and raises exceptions of any type. Here the stream that it reads from is
+bounded, and whatever it raises becomes one of two answers: unsupported, or more bytes needed.
 """
 
-import struct
+import functools
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from itertools import chain
+from typing import Any, Final
 
-from functions.common.errors import NothingToStoreError, PermanentError
+from functions.common.errors import DicomFunctionsError, NothingToStoreError, PermanentError
 from functions.common.resources import Resource
 
 HEAD_BYTES: Final = 64 * 1024  # holds the UIDs of nearly every file
 
 _DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _CLASS, _SYNTAX = 0x00020002, 0x00020010
-_STUDY, _SERIES, _INSTANCE = 0x0020000D, 0x0020000E, 0x00080018
-_PIXELS: Final = 0x7FE0  # the group of pixel data: every UID comes before it
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_UNDEFINED: Final = 0xFFFFFFFF
-_LONG_FORM: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SHORT_FORM: Final = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
-)
-_DEPTH_MAX: Final = 64
-_VALUE_MAX_BYTES: Final = 256  # of a UID with its padding
+_INSTANCE, _STUDY, _SERIES = 0x00080018, 0x0020000D, 0x0020000E
+_DIRECTORY_GROUP: Final = 0x0004  # of a DICOMDIR alone, whose records may be many
+_PIXELS: Final = 0x7FE00000  # the group of pixel data: every UID comes before it
+_IMPLICIT_LENGTH_MAX: Final = 256  # of a data set's first element
+_READS_MAX: Final = 100_000  # by pydicom, in one header: 0.4 s of CPU, 40 MB of sequence items
+_READ_BYTES_MAX: Final = 16 * 1024 * 1024  # what is skipped is not counted
+_INFLATED_MAX: Final = 4 * 1024 * 1024
+_WINDOW_BYTES: Final = 64 * 1024  # how far pydicom may seek back
 _PIECE_BYTES: Final = 64 * 1024
 
 
@@ -56,26 +54,14 @@ def is_data_set(head: bytes) -> bool:
     little endian."""
     if len(head) < 8 or head[0] not in (0x02, 0x08) or head[1] or head[3]:
         return False
-    return _is_vr(head[4:6]) or int.from_bytes(head[4:8], "little") < _VALUE_MAX_BYTES
-
-
-def identify(head: bytes) -> Resource:
-    """The study, series and SOP Instance UIDs.
-
-    Args:
-        head: the first bytes of the file, pixel data not needed.
-
-    Raises:
-        PermanentError: unsupported_input, when it is no Part 10 file, the header cannot be read, or
-            a UID is missing or malformed.
-    """
-    if not is_part10(head):
-        raise PermanentError("unsupported_input", "not a DICOM Part 10 file")
-    return read_header([head]).resource
+    vr = head[4:6]
+    if vr.isalpha() and vr.isupper():
+        return True
+    return int.from_bytes(head[4:8], "little") < _IMPLICIT_LENGTH_MAX
 
 
 def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
-    """Walk a file until its UIDs are known.
+    """Read a file until its UIDs are known.
 
     Args:
         data: the file from its first byte on, in pieces of any size; no more of it is taken than
@@ -84,17 +70,17 @@ def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
 
     Raises:
         MoreNeededError: `data` ended before the UIDs were found, and is not the whole file.
-        PermanentError: unsupported_input, when the header cannot be read, or a UID is missing or
-            malformed; as NothingToStoreError when the file is a DICOMDIR.
+        PermanentError: unsupported_input, when the header cannot be read, or a UID is missing,
+            malformed or there twice; as NothingToStoreError when the file is a DICOMDIR.
     """
-    syntax, found = _found(data, {_STUDY, _SERIES, _INSTANCE}, whole)
-    uids = [found.get(tag, "") for tag in (_STUDY, _SERIES, _INSTANCE)]
+    values, syntax = _read(data, (_INSTANCE, _STUDY, _SERIES), whole)
+    uids = [values.get(tag, "") for tag in (_STUDY, _SERIES, _INSTANCE)]
     try:
         resource = Resource(*uids)
     except PermanentError:
         resource = None
     if resource is None or not resource.series or not resource.instance:
-        raise PermanentError("unsupported_input", "a UID is missing or malformed")
+        raise _unsupported("a UID is missing or malformed")
     return Header(resource, syntax)
 
 
@@ -108,174 +94,195 @@ def read_instance_uid(data: Iterable[bytes], *, whole: bool = True) -> str:
     Raises:
         MoreNeededError, PermanentError: as read_header, but for what is missing or malformed.
     """
-    return _found(data, {_INSTANCE}, whole)[1].get(_INSTANCE, "")
+    values, _ = _read(data, (_INSTANCE,), whole)
+    return values.get(_INSTANCE, "")
 
 
-def _found(data: Iterable[bytes], wanted: set[int], whole: bool) -> tuple[str, dict[int, str]]:
-    """The transfer syntax, and what there is of these elements."""
-    reader = _Reader(iter(data))
+def _read(
+    data: Iterable[bytes], wanted: tuple[int, ...], whole: bool
+) -> tuple[dict[int, str], str]:
+    """What there is of the wanted elements, and the transfer syntax."""
+    filereader = _library()
+    stream = _Stream(iter(data))
+    watch = _Watch(wanted)
     try:
-        if reader.peek(132)[128:] == b"DICM":
-            reader.skip(132)
-        meta = _Walk(reader, "<", explicit=True).find(
-            {_CLASS, _SYNTAX}, before_group=3, all_of_it=True
-        )
-        if meta.get(_CLASS) == _DIRECTORY_CLASS:
-            raise NothingToStoreError("a DICOMDIR lists files and is no image")
-        syntax = meta.get(_SYNTAX, "")
-        if syntax == _DEFLATED:
-            reader = _Reader(_inflated(reader))
-        walk = _Walk(
-            reader, ">" if syntax == _BIG_ENDIAN else "<", explicit=_is_vr(reader.peek(6)[4:])
-        )
-        return syntax, walk.find(wanted, before_group=_PIXELS)
-    except EOFError:
-        if not whole:
+        elements = _elements(filereader, stream, watch, wanted)
+    except MemoryError:
+        raise  # this machine's fault, not the file's
+    # The one place for pydicom's errors, which are of any type at malformed input.
+    except Exception as error:
+        if isinstance(stream.error, DicomFunctionsError):
+            raise stream.error from None
+        if stream.ended and not whole:
             raise MoreNeededError from None
-        raise _unreadable() from None
-    except zlib.error:
-        raise _unreadable() from None
+        raise _unsupported("the header cannot be read") from error
+    if elements.get(_CLASS) == _DIRECTORY_CLASS:
+        raise NothingToStoreError("a DICOMDIR lists files and is no image")
+    if len(watch.seen) > len(set(watch.seen)):
+        raise _unsupported("a UID is there twice")
+    syntax = elements.get(_SYNTAX, "")
+    values = {tag: elements[tag] for tag in wanted if tag in elements}
+    if len(values) < len(wanted) and stream.ended and not whole:
+        raise MoreNeededError
+    return values, syntax
 
 
-def _is_vr(letters: bytes) -> bool:
-    return len(letters) == 2 and letters.isalpha() and letters.isupper()
+def _elements(
+    filereader: Any, stream: "_Stream", watch: "_Watch", wanted: tuple[int, ...]
+) -> dict[int, str]:
+    """The wanted elements, the transfer syntax and the Media Storage SOP Class, as far as they are
+    there."""
+    tags = list(wanted)
+    try:
+        dataset = filereader.read_partial(stream, watch, force=True, specific_tags=tags)
+    except _DeflatedError:
+        stream.inflate()
+        dataset = filereader.read_dataset(stream, False, True, None, watch, specific_tags=tags)
+        return {_SYNTAX: _DEFLATED, **_texts(dataset, wanted)}
+    return {**_texts(dataset.file_meta, (_CLASS, _SYNTAX)), **_texts(dataset, wanted)}
 
 
-def _unreadable(detail: str = "the header cannot be read") -> PermanentError:
-    return PermanentError("unsupported_input", detail)
+def _texts(dataset: Any, tags: tuple[int, ...]) -> dict[int, str]:
+    """The values as they stand in the file; one that is cut is left out."""
+    texts = {}
+    for tag in tags:
+        element = dataset.get_item(tag) if tag in dataset else None
+        value = element.value if element is not None else None
+        if isinstance(value, bytes) and element is not None and len(value) == element.length:
+            texts[tag] = value.decode("latin-1").strip(" \0")
+        elif isinstance(value, str):  # pydicom looked at it itself
+            texts[tag] = value
+    return texts
 
 
-class _Reader:
-    """A stream that can be looked into and skipped; keeps one piece and what a look needs.
+@functools.cache
+def _library() -> Any:
+    """pydicom's reader, imported at the first file.
 
-    `data` and `at` (what is kept, and how far it was read) are open to the walk, which goes over
-    dozens of small elements a file: a call for each would be most of what they cost.
+    Validation is off and warnings are silenced: both print element values.
+    """
+    import warnings
+
+    import pydicom.config
+    import pydicom.filereader
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    pydicom.config.logger.disabled = True
+    warnings.filterwarnings("ignore", module="pydicom")
+    return pydicom.filereader
+
+
+class _Watch:
+    """Is asked by pydicom before each element of the data set whether to stop there.
+
+    Once all is found, the rest of the last one's group is looked through for an element that is
+    there twice.
+    """
+
+    def __init__(self, wanted: tuple[int, ...]) -> None:
+        self._wanted = wanted
+        self._last_group = max(wanted) >> 16
+        self.seen: list[int] = []
+
+    def __call__(self, tag: int, _vr: str | None, length: int) -> bool:
+        group = tag >> 16
+        if group > self._last_group and len(self.seen) >= len(self._wanted):
+            return True
+        if tag in self._wanted and length:
+            self.seen.append(int(tag))
+        return tag >= _PIXELS or group == _DIRECTORY_GROUP
+
+
+class _DeflatedError(Exception):
+    """pydicom asks for all the rest, which it does to inflate it."""
+
+
+class _TooMuchError(Exception):
+    """More than any header takes."""
+
+
+class _Stream:
+    """The beginning of a file as pydicom reads it: it seeks forward a lot and back a little.
+
+    Bytes that are skipped are not kept. `ended` tells that the source ended, `error` what it raised
+    (pydicom makes another error of it).
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self.data = b""
-        self.at = 0
+        self._data = b""  # the window
+        self._start = self._end = 0  # the window's offsets
+        self._at = 0
+        self._reads = 0
+        self._read_bytes = 0
+        self.ended = False
+        self.error: Exception | None = None
 
-    def peek(self, size: int) -> bytes:
-        """The next bytes, without going on; fewer at the end."""
-        while len(self.data) - self.at < size and (piece := next(self._pieces, None)) is not None:
-            self.data = self.data[self.at :] + piece
-            self.at = 0
-        return self.data[self.at : self.at + size]
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
 
-    def take(self, size: int) -> bytes:
-        """The next bytes. Raises EOFError when there are fewer."""
-        data = self.peek(size)
-        if len(data) < size:
-            raise EOFError
-        self.at += size
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place; backwards only as far as the window reaches."""
+        place = offset + self._at if whence else offset
+        if place < self._start:
+            raise _TooMuchError
+        self._at = place
+        return place
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; fewer at the end."""
+        if size < 0:
+            raise _DeflatedError
+        self._reads += 1
+        self._read_bytes += size
+        if self._reads > _READS_MAX or self._read_bytes > _READ_BYTES_MAX:
+            raise _TooMuchError
+        if self._at + size > self._end:
+            self._load(self._at + size)
+        begin = self._at - self._start
+        data = self._data[begin : begin + size]
+        self._at += len(data)
         return data
 
-    def skip(self, size: int) -> None:
-        """Go on without looking. Raises EOFError when the end comes first."""
-        while (left := len(self.data) - self.at) < size:
-            size -= left
-            self.at = 0
-            if (piece := next(self._pieces, None)) is None:
-                self.data = b""
-                raise EOFError
-            self.data = piece
-        self.at += size
+    def inflate(self) -> None:
+        """The rest is deflated: go on with what it inflates to, as if that were a file."""
+        rest = chain((self._data[self._at - self._start :],), self._pieces)
+        self._pieces = _inflated(rest)
+        self._data = b""
+        self._start = self._end = self._at = 0
 
-    def rest(self) -> Iterator[bytes]:
-        """Everything from here on."""
-        yield self.data[self.at :]
-        yield from self._pieces
-
-
-class _Walk:
-    """Goes over elements in one encoding."""
-
-    def __init__(self, reader: _Reader, order: str, explicit: bool) -> None:
-        self._reader = reader
-        self._explicit = explicit
-        self._head = struct.Struct(order + "HH2sH").unpack_from
-        self._long = struct.Struct(order + "I").unpack_from
-
-    def find(
-        self, wanted: set[int], before_group: int, *, all_of_it: bool = False
-    ) -> dict[int, str]:
-        """The values of these elements of the groups before this one.
-
-        Stops there, at the end of the data, or (unless `all_of_it`) when all are found.
-        """
-        found: dict[int, str] = {}
-        reader, head_at, explicit = self._reader, self._head, self._explicit
-        while all_of_it or len(found) < len(wanted):
-            if reader.at + 8 > len(reader.data) and len(head := reader.peek(8)) < 8:
-                if head:
-                    raise EOFError
-                break
-            group, number, vr, short = head_at(reader.data, reader.at)
-            if group >= before_group:
-                break
-            reader.at += 8
-            length, implicit = (
-                (short, False) if explicit and vr in _SHORT_FORM else self._length(vr, short)
-            )
-            if (tag := group << 16 | number) in wanted and length <= _VALUE_MAX_BYTES:
-                found[tag] = reader.take(length).decode("latin-1").strip(" \0")
-            elif reader.at + length <= len(reader.data):
-                reader.at += length
-            elif length == _UNDEFINED:
-                self._skip_items(implicit)
-            else:
-                reader.skip(length)
-        return found
-
-    def _length(self, vr: bytes, short: int) -> tuple[int, bool]:
-        """The length of the element whose first 8 bytes were just read, and whether its items are
-        in implicit VR."""
-        reader = self._reader
-        if not self._explicit or not _is_vr(vr):
-            return self._long(reader.data, reader.at - 4)[0], not self._explicit
-        if vr in _LONG_FORM:
-            return self._long(reader.take(4))[0], vr == b"UN"  # PS3.5 section 6.2.2, note 4
-        return short, False
-
-    def _skip_items(self, implicit: bool) -> None:
-        """Go past a value of undefined length; a stack of what is open, and of the mark that closes
-        it."""
-        stack = [(self._inside(implicit), _SEQUENCE_END)]
-        while stack:
-            walk, end = stack[-1]
-            group, number, vr, short = walk._head(self._reader.take(8))
-            tag = group << 16 | number
-            if tag == end:
-                stack.pop()
-                continue
-            if end == _ITEM_END:
-                length, implicit = walk._length(vr, short)
-                inside = (walk._inside(implicit), _SEQUENCE_END)
-            elif tag == _ITEM:
-                length, inside = (
-                    walk._long(self._reader.data, self._reader.at - 4)[0],
-                    (walk, _ITEM_END),
-                )
-            else:
-                raise _unreadable()
-            if length != _UNDEFINED:
-                self._reader.skip(length)
-            elif len(stack) < _DEPTH_MAX:
-                stack.append(inside)
-            else:
-                raise _unreadable("sequences are nested too deep")
-
-    def _inside(self, implicit: bool) -> "_Walk":
-        return _Walk(self._reader, "<", explicit=False) if implicit and self._explicit else self
+    def _load(self, end: int) -> None:
+        """Have the bytes up to this offset in the window, and forget what lies far back."""
+        while self._end < end and not self.ended:
+            try:
+                piece = next(self._pieces, None)
+            except (DicomFunctionsError, zlib.error, _TooMuchError) as error:
+                self.error = error
+                raise
+            if piece is None:
+                self.ended = True
+                return
+            keep_from = max(self._start, min(self._at, self._end) - _WINDOW_BYTES)
+            self._data = self._data[keep_from - self._start :] + piece
+            self._start = keep_from
+            self._end += len(piece)
 
 
-def _inflated(reader: _Reader) -> Iterator[bytes]:
-    """The inflated rest, in bounded pieces."""
+def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The inflated bytes, in bounded pieces, up to a limit."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    for piece in reader.rest():
+    size = 0
+    for piece in pieces:
         left = piece
         while left and not inflater.eof:
-            yield inflater.decompress(left, _PIECE_BYTES)
+            data = inflater.decompress(left, _PIECE_BYTES)
+            size += len(data)
+            if size > _INFLATED_MAX:
+                raise _TooMuchError
+            yield data
             left = inflater.unconsumed_tail
+
+
+def _unsupported(detail: str) -> PermanentError:
+    return PermanentError("unsupported_input", detail)
