@@ -72,7 +72,9 @@ def stored(stack: Stack) -> int:
         stack.addresses.dicomweb_url.removeprefix(stack.addresses.healthcare_endpoint)
         + "/instances?limit=50000",
     )
-    return len(answer.json()) if answer.content else 0
+    if not answer.content:
+        return 0
+    return len(answer.json())
 
 
 def until_stored(stack: Stack, count: int) -> None:
@@ -89,8 +91,9 @@ def until_stored(stack: Stack, count: int) -> None:
 
 def measure(naive: bool, files: list[bytes], large: bytes, folder: Path) -> dict[str, float]:
     """One run of one function."""
-    threads = {"THREADS": "1" if naive else "8"}
-    source = NAIVE if naive else REPOSITORY / "main.py"
+    threads, source = {"THREADS": "8"}, REPOSITORY / "main.py"
+    if naive:
+        threads, source = {"THREADS": "1"}, NAIVE
     with Stack(folder, functions=["store_upload"], env=threads, source=source) as stack:
         stack.buckets.upload(
             "dicom-landing", "warm.dcm", ct(99, 1, 1, 64, np.random.default_rng(0))

@@ -58,183 +58,242 @@ def uid(data: bytes, tag: bytes) -> str:
     return found[2].decode()
 
 
-def gcloud(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
+# A stand-in's exit status, and what it prints.
+Answer = tuple[int, str]
+
+ENABLED: Final = ("cloudresourcemanager", "iam", "serviceusage", "storage")
+FIXED: Final = {
+    "auth list": "me@example.org",
+    "auth print-access-token": TOKEN,
+    "auth print-identity-token": IDENTITY,
+    "projects describe": PROJECT_NUMBER,
+    "billing projects describe": "True",
+    "services list": "\n".join(f"{name}.googleapis.com" for name in ENABLED),
+}
+
+
+def gcloud(call: str, arguments: list[str], cloud: Cloud) -> Answer:
     """What gcloud answers."""
-    fixed = {
-        "auth list": "me@example.org",
-        "auth print-access-token": TOKEN,
-        "auth print-identity-token": IDENTITY,
-        "projects describe": PROJECT_NUMBER,
-        "billing projects describe": "True",
-        "services list": "\n".join(
-            f"{name}.googleapis.com"
-            for name in ("cloudresourcemanager", "iam", "serviceusage", "storage")
-        ),
-    }
-    for beginning, answer in fixed.items():
+    for beginning, answer in FIXED.items():
         if call.startswith(beginning):
             return 0, answer
     match call.split()[:3]:
         case ["storage", "buckets", "create"]:
             cloud.put("state-bucket", json.dumps({"projectNumber": PROJECT_NUMBER}).encode())
         case ["storage", "cp", source]:
-            cloud.put(arguments[3].rpartition("/")[2], Path(source).read_bytes())
-            cloud.put("dropped", arguments[3].split("/", 3)[3].encode())
-            cloud.remove("command")
-        case ["storage", "cat", path]:
-            found = [
-                file.read_text().rstrip("\n")
-                for file in sorted(cloud.folder.glob(path.rpartition("/")[2]))
-            ]
-            return (0, "\n".join(found)) if found else (1, "")
-        case ["storage", "rm", path]:
-            for file in cloud.folder.glob(path.rpartition("/")[2]):
+            _copy(Path(source), arguments[3], cloud)
+        case ["storage", "cat", pattern]:
+            return _print(pattern, cloud)
+        case ["storage", "rm", pattern]:
+            for file in _files(pattern, cloud):
                 file.unlink()
         case ["pubsub", "topics", "publish"]:
-            cloud.put("command", next(a for a in arguments if a.startswith("--message=")).encode())
+            message = next(a for a in arguments if a.startswith("--message="))
+            cloud.put("command", message.removeprefix("--message=").encode())
         case ["pubsub", "subscriptions", "pull"]:
-            return 0, json.dumps(
-                [
-                    {"ackId": "a", "message": {"data": base64.b64encode(o).decode()}}
-                    for o in outcomes(cloud)
-                ]
-            )
+            return 0, json.dumps([_delivery(record) for record in _outcomes(cloud)])
     return 0, ""
 
 
-def outcomes(cloud: Cloud) -> list[bytes]:
+def _copy(source: Path, address: str, cloud: Cloud) -> None:
+    """Copy a file to gs://bucket/name, and forget what came of earlier ones."""
+    name = address.split("/", 3)[3]
+    cloud.put(name.rpartition("/")[2], source.read_bytes())
+    cloud.put("dropped", name.encode())
+    cloud.remove("command")
+
+
+def _files(pattern: str, cloud: Cloud) -> list[Path]:
+    return sorted(cloud.folder.glob(pattern.rpartition("/")[2]))
+
+
+def _print(pattern: str, cloud: Cloud) -> Answer:
+    found = [file.read_text().rstrip("\n") for file in _files(pattern, cloud)]
+    if not found:
+        return 1, ""
+    return 0, "\n".join(found)
+
+
+def _delivery(record: dict[str, str]) -> dict[str, Any]:
+    data = base64.b64encode(json.dumps(record).encode())
+    return {"ackId": "a", "message": {"data": data.decode()}}
+
+
+def _outcomes(cloud: Cloud) -> list[dict[str, str]]:
     """The outcomes of what happened so far, and one of somebody else."""
-    records = [{"outcome": "rejected", "study": "1.2.3"}]
+    others = {"outcome": "rejected", "study": "1.2.3"}
     if cloud.has("command"):
-        command = json.loads(cloud.get("command").decode().partition("=")[2])
-        records.append({"outcome": "deleted", "request_id": command["request_id"]})
-    elif cloud.has("scan.dcm"):
-        told = (
-            {"outcome": "rejected", "reason": "unsupported_input"}
-            if cloud.has("REJECT")
-            else {"outcome": "stored"}
-        )
-        records.append({**told, "name": cloud.get("dropped").decode()})
-    return [json.dumps(record).encode() for record in records]
+        command = json.loads(cloud.get("command"))
+        return [others, {"outcome": "deleted", "request_id": command["request_id"]}]
+    if not cloud.has("scan.dcm"):
+        return [others]
+    record = {"outcome": "stored", "name": cloud.get("dropped").decode()}
+    if cloud.has("REJECT"):
+        record |= {"outcome": "rejected", "reason": "unsupported_input"}
+    return [others, record]
 
 
-def terraform(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
+def terraform(call: str, arguments: list[str], cloud: Cloud) -> Answer:
     """What terraform answers."""
     command = re.sub(r"-chdir=\S+ ", "", call)
-    if command == "version":
-        return 0, "Terraform v1.11.4\non linux_amd64"
-    if command.startswith("init"):
-        lock = Path(arguments[0].removeprefix("-chdir="), ".terraform.lock.hcl")
-        if not lock.exists():
-            lock.write_text("# checksums of the first download\n")
-    if command.startswith("plan"):
-        chosen = re.search(r"-var=region=(\S+)", command)
-        cloud.put("planned", (chosen[1] if chosen else "us-central1").encode())
-        return (0 if cloud.has("applied") else 2), "the plan"
-    if command.startswith("apply") and cloud.has("apply-error"):
-        return 1, cloud.get("apply-error").decode()
-    if command.startswith("apply"):
-        cloud.put("applied")
-        cloud.put("region", cloud.get("planned"))
-        cloud.put("state", "\n".join(address for address, _ in RESOURCES).encode())
-    if command.startswith("destroy"):
-        cloud.remove("applied")
-        cloud.put("state")
-    if command.startswith("output"):
-        outputs = {
-            "search_url": SEARCH_URL,
-            "landing_bucket": "p-dicom-landing",
-            "system": json.dumps(SYSTEM),
-        }
-        name = command.split()[-1]
-        return 0, outputs.get(name, f"<{name}>")
-    return _state(command, cloud)
-
-
-def _state(command: str, cloud: Cloud) -> tuple[int, str]:
-    """What is in Terraform's state, a line with an address each."""
-    addresses = cloud.get("state").decode().splitlines() if cloud.has("state") else []
-    if command == "state list":
-        return 0, "\n".join(addresses)
-    if command == "state pull":
-        there = any("bucket" in address for address in addresses)
-        instances = (
-            [{"attributes": {"location": cloud.get("region").decode().upper()}}] if there else []
-        )
-        bucket = {"type": "google_storage_bucket", "name": "data", "instances": instances}
-        return 0, json.dumps({"resources": [bucket]}) if addresses else ""
-    if command == "show -json":
-        resources = [{"address": a, "values": {"id": i}} for a, i in RESOURCES if a in addresses]
-        return 0, json.dumps({"values": {"root_module": {"resources": resources}}})
-    if command.startswith("state rm "):
-        cloud.put(
-            "state",
-            "\n".join(a for a in addresses if a != command.removeprefix("state rm ")).encode(),
-        )
-    if command.startswith("import "):
-        cloud.put("state", "\n".join([*addresses, command.split()[-2]]).encode())
+    match command.split()[0]:
+        case "version":
+            return 0, "Terraform v1.11.4\non linux_amd64"
+        case "init":
+            _lock(Path(arguments[0].removeprefix("-chdir="), ".terraform.lock.hcl"))
+        case "plan":
+            return _plan(command, cloud)
+        case "apply":
+            return _apply(cloud)
+        case "destroy":
+            cloud.remove("applied")
+            cloud.put("state")
+        case "output":
+            return 0, _output(command.split()[-1])
+        case "state" | "show" | "import":
+            return 0, _state(command, cloud)
     return 0, ""
 
 
-def curl(call: str, arguments: list[str], cloud: Cloud) -> tuple[int, str]:
-    """What curl answers; without the right token in the header's file it fails."""
+def _lock(file: Path) -> None:
+    if not file.exists():
+        file.write_text("# checksums of the first download\n")
+
+
+def _plan(command: str, cloud: Cloud) -> Answer:
+    """With -detailed-exitcode: 0 for no changes, 2 for some."""
+    region = "us-central1"
+    if chosen := re.search(r"-var=region=(\S+)", command):
+        region = chosen[1]
+    cloud.put("planned", region.encode())
+    if cloud.has("applied"):
+        return 0, "the plan"
+    return 2, "the plan"
+
+
+def _apply(cloud: Cloud) -> Answer:
+    if cloud.has("apply-error"):
+        return 1, cloud.get("apply-error").decode()
+    cloud.put("applied")
+    cloud.put("region", cloud.get("planned"))
+    cloud.put("state", "\n".join(address for address, _ in RESOURCES).encode())
+    return 0, ""
+
+
+def _output(name: str) -> str:
+    outputs = {
+        "search_url": SEARCH_URL,
+        "landing_bucket": "p-dicom-landing",
+        "system": json.dumps(SYSTEM),
+    }
+    return outputs.get(name, f"<{name}>")
+
+
+def _state(command: str, cloud: Cloud) -> str:
+    """What is in Terraform's state: a file with a line for each address."""
+    addresses: list[str] = []
+    if cloud.has("state"):
+        addresses = cloud.get("state").decode().splitlines()
+    match command.split():
+        case ["state", "list"]:
+            return "\n".join(addresses)
+        case ["state", "pull"]:
+            return _pulled(addresses, cloud)
+        case ["show", "-json"]:
+            known = [item for item in RESOURCES if item[0] in addresses]
+            resources = [{"address": a, "values": {"id": i}} for a, i in known]
+            return json.dumps({"values": {"root_module": {"resources": resources}}})
+        case ["state", "rm", *_]:
+            addresses.remove(command.removeprefix("state rm "))
+            cloud.put("state", "\n".join(addresses).encode())
+        case ["import", *_, address, _]:
+            cloud.put("state", "\n".join([*addresses, address]).encode())
+    return ""
+
+
+def _pulled(addresses: list[str], cloud: Cloud) -> str:
+    if not addresses:
+        return ""
+    instances = []
+    if any("bucket" in address for address in addresses):
+        location = cloud.get("region").decode().upper()
+        instances = [{"attributes": {"location": location}}]
+    bucket = {"type": "google_storage_bucket", "name": "data", "instances": instances}
+    return json.dumps({"resources": [bucket]})
+
+
+def curl(call: str, arguments: list[str], cloud: Cloud) -> Answer:
+    """What curl answers; the token is read from the file with the header."""
     headers = [Path(a[1:]).read_text() for a in arguments if a.startswith("@")]
-    if "testIamPermissions" in call:
-        asked = arguments[arguments.index("--data") + 1]
-        return (0, asked) if f"Authorization: Bearer {TOKEN}\n" in headers else (22, "")
     if "googleapis.com" in call:
-        assert f"Authorization: Bearer {TOKEN}\n" in headers
-        return 0, _rest(arguments, cloud)
-    if call.split()[-1].startswith(SEARCH_URL):
-        found = [{"0020000D": {"Value": [uid(cloud.get("scan.dcm"), b"\x20\x00\x0d\x00")]}}]
-        allowed = f"Authorization: Bearer {IDENTITY}\n" in headers
-        return 0, f"{json.dumps(found)}\n200" if allowed else "\n403"
-    return 6, ""
+        if f"Authorization: Bearer {TOKEN}\n" not in headers:
+            return 22, ""
+        return 0, _google(arguments, cloud)
+    if not call.split()[-1].startswith(SEARCH_URL):
+        return 6, ""
+    if f"Authorization: Bearer {IDENTITY}\n" not in headers:
+        return 0, "\n403"
+    study = uid(cloud.get("scan.dcm"), b"\x20\x00\x0d\x00")
+    return 0, f"{json.dumps([{'0020000D': {'Value': [study]}}])}\n200"
 
 
-def _rest(arguments: list[str], cloud: Cloud) -> str:
-    """A body and a status from Cloud Storage and Cloud Functions."""
+def _google(arguments: list[str], cloud: Cloud) -> str:
+    """A body, and on a line of its own the status, as `--write-out` has it."""
     url = arguments[-1]
     name = url.rpartition("/")[2].partition("?")[0]
-    if "/o/" in url or "/b/" in url:
-        file = name if "/o/" in url else "state-bucket"
-        return f"{cloud.get(file).decode()}\n200" if cloud.has(file) else "\n404"
-    failed = json.loads(cloud.get("functions").decode()) if cloud.has("functions") else []
+    if name.endswith(":testIamPermissions"):
+        return arguments[arguments.index("--data") + 1]
+    if "/o/" in url:
+        return _object(name, cloud)
+    if "/b/" in url:
+        return _object("state-bucket", cloud)
+    return _functions(name, "DELETE" in arguments, cloud)
+
+
+def _object(name: str, cloud: Cloud) -> str:
+    if not cloud.has(name):
+        return "\n404"
+    return f"{cloud.get(name).decode()}\n200"
+
+
+def _functions(name: str, delete: bool, cloud: Cloud) -> str:
+    """List the functions, or get or delete one."""
+    known = []
+    if cloud.has("functions"):
+        known = json.loads(cloud.get("functions"))
     if name == "functions":
-        return f"{json.dumps({'functions': failed})}\n200"
-    left = [function for function in failed if not function["name"].endswith(f"/{name}")]
-    if "DELETE" in arguments:
+        return f"{json.dumps({'functions': known})}\n200"
+    left = [function for function in known if not function["name"].endswith(f"/{name}")]
+    if left == known:
+        return "\n404"
+    if delete:
         cloud.put("functions", json.dumps(left).encode())
-    return "\n404" if left == failed else "{}\n200"
+    return "{}\n200"
 
 
 def main() -> None:
     """`stand_ins.py PROGRAM ARGUMENTS`."""
     program, arguments = sys.argv[1], sys.argv[2:]
     folder = Path(os.environ["STAND_INS"])
-    call = " ".join(arguments)
+    call = f"{program} {' '.join(arguments)}"
     with (folder / "calls").open("a") as calls:
-        line = {
-            "call": f"{program} {call}",
-            "token": os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN", ""),
-        }
-        calls.write(json.dumps(line) + "\n")
-    for pattern, answer in json.loads((folder / "SAY").read_text()).items():
-        if re.search(pattern, f"{program} {call}"):
-            print(answer)
-            return
-    if any(
-        re.search(pattern, f"{program} {call}")
-        for pattern in json.loads((folder / "FAIL").read_text())
-    ):
-        print("the stand-in fails as it was told to", file=sys.stderr)
-        sys.exit(1)
-    status, answer = {"gcloud": gcloud, "terraform": terraform, "curl": curl}[program](
-        call, arguments, Cloud(folder)
-    )
+        token = os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN", "")
+        calls.write(json.dumps({"call": call, "token": token}) + "\n")
+    status, answer = _answer(program, arguments, call, folder)
     if answer:
         print(answer)
     sys.exit(status)
+
+
+def _answer(program: str, arguments: list[str], call: str, folder: Path) -> Answer:
+    for pattern, answer in json.loads((folder / "SAY").read_text()).items():
+        if re.search(pattern, call):
+            return 0, answer
+    if any(re.search(pattern, call) for pattern in json.loads((folder / "FAIL").read_text())):
+        print("the stand-in fails as it was told to", file=sys.stderr)
+        return 1, ""
+    stand_in = {"gcloud": gcloud, "terraform": terraform, "curl": curl}[program]
+    return stand_in(" ".join(arguments), arguments, Cloud(folder))
 
 
 if __name__ == "__main__":

@@ -110,9 +110,12 @@ def workspace() -> Path:
 
 
 @contextmanager
-def applied(*targets: str) -> Iterator[Callable[..., str]]:
-    """Pretend to have applied these resources and what they need, or all, with the defaults, on a
-    state that is thrown away.
+def applied(*targets: str, variables: dict[str, Any] | None = None) -> Iterator[Callable[..., str]]:
+    """Pretend to have applied with these variables, on a state that is thrown away.
+
+    Args:
+        targets: only these resources and what they need; none: all.
+        variables: beside the project.
 
     Yields:
         What plans them with other variables, and raises TerraformError when that is refused.
@@ -136,7 +139,7 @@ def applied(*targets: str) -> Iterator[Callable[..., str]]:
                 workspace(), *command, *arguments, TFSCHEMA_ALLOW_APPLY="1", TFSCHEMA_CHECKS="0"
             )
 
-        go("apply", "-auto-approve")
+        go("apply", "-auto-approve", **(variables or {}))
         yield functools.partial(go, "plan")
 
 

@@ -225,7 +225,6 @@ def test_every_missing_permission_is_named_with_its_role(desk: Desk) -> None:
 
 
 # --- each step that can fail
-# -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -257,7 +256,6 @@ def test_a_step_that_fails_ends_the_run_and_the_next_run_goes_on(
 
 
 # --- the scan, and the real terraform
-# ---------------------------------------------------------------------------
 
 
 def test_the_synthetic_scan_is_valid_dicom(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from ops import __main__ as ops_main
 from ops import needs
 from ops.system import NoSystemError, System
 from tests.infra import terraform
+from tests.infra.chosen import EVERYTHING
 from tests.infra.fake_cloud import SERVICES, STORE, FakeCloud
 from tests.infra.terraform import PROJECT, ROOT
-from tests.infra.test_terraform import EVERYTHING
 
 QUICK = Overrides(
     minimum_backoff_s=0.2, maximum_backoff_s=2, ack_deadline_s=60, ledger_max_duration_s=1
@@ -46,7 +46,6 @@ def failed(findings: list[dict[str, str]]) -> list[tuple[str, str, str]]:
 
 
 # --- the local stack
-# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +216,6 @@ def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: P
 
 
 # --- a cloud as Terraform would make it
-# ------------------------------------------------------------------
 
 
 @pytest.fixture

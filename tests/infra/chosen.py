@@ -1,0 +1,44 @@
+"""What the tests of infra/gcp choose: the topology, and sets of variables."""
+
+import json
+from typing import Any
+
+from tests.infra.terraform import PROJECT, ROOT
+
+TOPOLOGY = json.loads((ROOT / "infra" / "topology.json").read_text())
+DELIVERY = TOPOLOGY["delivery"]
+LEDGER = TOPOLOGY["ledger_subscription"]
+FOLLOW_UPS = [item["follow_ups"] for item in TOPOLOGY["functions"].values()]
+BOUND = [*TOPOLOGY["functions"].values(), *FOLLOW_UPS, LEDGER]  # what has a dead letter
+# Read by functions-framework and not by us.
+PLATFORM_VARIABLES = {"THREADS", "LOG_EXECUTION_ID"}
+EVERYTHING: dict[str, Any] = {
+    "conflict_policy": "overwrite",
+    "source_disposition": "move",
+    "move_destination": "gs://done-bucket/scans",
+    "delete_stores": [
+        f"projects/{PROJECT}/locations/us-central1/datasets/research/dicomStores/mri"
+    ],
+    "search_exports": True,
+    "search_retrieve": True,
+    "uploaders": ["group:modalities@example.org"],
+    "search_callers": ["group:readers@example.org"],
+    "command_publishers": {
+        "deletes": ["user:head@example.org"],
+        "exports": ["group:readers@example.org"],
+    },
+    "export_destinations": ["gs://research-bucket/in"],
+    "kms_key": "projects/keys/locations/us-central1/keyRings/r/cryptoKeys/k",
+    "audit_logs": True,
+    "alert_email": "oncall@example.org",
+    "billing_account": "000000-000000-000000",
+    "budget": 100,
+    "retention_days": {"export": 30},
+    "vpc_connector": f"projects/{PROJECT}/locations/us-central1/connectors/c",
+}
+TURNED: dict[str, Any] = {
+    "worker_pool": f"projects/{PROJECT}/locations/us-central1/workerPools/w",
+    "build_service_account": f"builder@{PROJECT}.iam.gserviceaccount.com",
+    "extra_environment": {"export_resource": {"BUDGET_S": "100"}},
+    "functions": {"store_upload": {"max_instances": 300}},
+}
