@@ -425,6 +425,21 @@ def test_a_bug_is_a_500_for_its_request_and_the_server_goes_on(
     assert store.get("studies").status_code == 204
 
 
+def test_a_bug_is_logged_by_its_place_without_its_text(
+    store: Client, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("Planted^Name")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.local.dicomstore.search.run", broken)
+        assert store.get("studies").status_code == 500
+    logged = capfd.readouterr().err
+    assert logged.startswith("KeyError in\n")
+    assert "app.py" in logged
+    assert "Planted" not in logged
+
+
 def test_http_10_and_keep_alive_and_head(store: Client) -> None:
     store.stored(dicom())
     assert store.http.head(f"{store.web}/{ONE}", headers={"Accept": SINGLE}).headers[

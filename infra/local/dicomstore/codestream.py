@@ -20,7 +20,7 @@ JPEG_SYNTAXES = frozenset(JPEG + number for number in ("50", "51", "57", "70"))
 JPEG_LS_SYNTAXES = frozenset(JPEG + number for number in ("80", "81"))
 JPEG_2000_SYNTAXES = frozenset(JPEG + number for number in ("90", "91", "201", "202", "203"))
 
-MEMORY = 320 << 20  # bytes that decoding or encoding one frame may take, the frame included
+MEMORY = 300 << 20  # bytes that decoding or encoding one frame may take, the frame included
 STRUCTURES = 96 << 20  # bytes of that for tiles, precincts and code-blocks
 
 # Bytes that the decoders take for each sample beside the frame itself (measured, rounded up).
@@ -33,7 +33,7 @@ SOF = frozenset((*range(0xC0, 0xD0), JPEG_LS)) - {0xC4, 0xC8, 0xCC}
 STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 SOC, SIZ, COD, COC, SOT, SOD = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
 JP2_SIGNATURE = b"\0\0\0\x0cjP  "
-RLE_COST = 3  # bytes for each byte of the frame, the frame included
+RLE_COST, RLE_SEGMENT_COST = 3, 2  # bytes for each byte of the frame, and of a segment
 MAX_RLE_GAIN = 64  # two bytes of RLE become 128 at most
 
 
@@ -174,13 +174,13 @@ def _jpeg_2000(data: bytes) -> Claim:
     structures = grid.tiles * (TILE + TILE_COMPONENT * grid.components)
     for marker, at, end in _jpeg_2000_segments(data):
         if marker == COD:
-            structures += _divisions(data[at + 7 : end], grid, bool(data[at + 2] & 1))
             layers = int.from_bytes(data[at + 4 : at + 6], "big")
-            structures += layers * grid.components * 33 * 2
+            structures += _divisions(data[at + 7 : end], grid, data[at + 2] & 1, layers)
         elif marker == COC:
-            skip = 3 if grid.components < 257 else 4
-            style = data[at + skip]
-            structures += _divisions(data[at + skip + 1 : end], grid, bool(style & 1))
+            skip = 3
+            if grid.components > 256:
+                skip = 4
+            structures += _divisions(data[at + skip + 1 : end], grid, data[at + skip] & 1, 1)
         if structures > STRUCTURES:
             raise ClaimError("the codestream is divided into too many parts")
     return Claim(grid.height, grid.width, grid.components, cost + structures)
@@ -216,10 +216,10 @@ def _jpeg_2000_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         at += 2 + length
 
 
-def _divisions(style: bytes, grid: _Grid, own_precincts: bool) -> int:
+def _divisions(style: bytes, grid: _Grid, own_precincts: int, layers: int) -> int:
     """Bytes that the precincts and code-blocks of a coding style take (T.800 A.6.1, B.6, B.7).
 
-    `style` starts at the number of decomposition levels.
+    `style` starts at the number of decomposition levels. One tile is decoded after the other.
     """
     if len(style) < 5:
         return 0
@@ -227,8 +227,9 @@ def _divisions(style: bytes, grid: _Grid, own_precincts: bool) -> int:
     block_width, block_height = style[1] + 2, style[2] + 2
     precincts = blocks = 0
     for level in range(levels + 1):
-        width = math.ceil(min(grid.width, grid.tile_width) / 2 ** (levels - level))
-        height = math.ceil(min(grid.height, grid.tile_height) / 2 ** (levels - level))
+        scale = 2 ** (levels - level)
+        width = math.ceil(min(grid.width, grid.tile_width) / scale)
+        height = math.ceil(min(grid.height, grid.tile_height) / scale)
         size = 0xFF
         if own_precincts and 5 + level < len(style):
             size = style[5 + level]
@@ -236,8 +237,8 @@ def _divisions(style: bytes, grid: _Grid, own_precincts: bool) -> int:
         precincts += math.ceil(width / 2**across) * math.ceil(height / 2**down)
         block_area = 2 ** min(block_width, across) * 2 ** min(block_height, down)
         blocks += math.ceil(width * height / block_area)
-    each = precincts * PRECINCT + blocks * CODE_BLOCK
-    # One tile is decoded after the other.
+    # For each layer, a mark of two bytes says whether a precinct's packet has been read.
+    each = precincts * (PRECINCT + 2 * layers) + blocks * CODE_BLOCK
     return each * grid.components
 
 
@@ -258,17 +259,18 @@ def _check_rle(data: bytes, expected: Claim, allocated: int) -> None:
     if starts != sorted(starts) or starts[0] < 64:
         raise ClaimError("the RLE header is damaged")
     plane = expected.rows * expected.columns
-    if plane * count * RLE_COST > MEMORY:
+    if plane * (count * RLE_COST + RLE_SEGMENT_COST) > MEMORY:
         raise ClaimError("decoding the frame would take too much memory")
     for start, end in itertools.pairwise(starts):
-        if (end - start) * MAX_RLE_GAIN > 2 * plane and _rle_length(data[start:end]) > 2 * plane:
+        may_be_long = (end - start) * MAX_RLE_GAIN > 2 * plane
+        if may_be_long and _is_longer(data[start:end], 2 * plane):
             raise ClaimError("an RLE segment is longer than its frame")
 
 
-def _rle_length(segment: bytes) -> int:
-    """How many bytes a segment decodes to."""
+def _is_longer(segment: bytes, limit: int) -> bool:
+    """Whether a segment decodes to more than `limit` bytes."""
     total = at = 0
-    while at < len(segment):
+    while at < len(segment) and total <= limit:
         header = segment[at]
         if header > 128:
             total += 257 - header
@@ -278,4 +280,4 @@ def _rle_length(segment: bytes) -> int:
             at += header + 2
         else:
             at += 1
-    return total
+    return total > limit

@@ -10,7 +10,7 @@ from pydicom.uid import UID
 
 from infra.local.dicomstore import choices, codestream
 from infra.local.dicomstore.codestream import JPEG, RLE
-from infra.local.dicomstore.decode import failed, little_endian, untranscodable
+from infra.local.dicomstore.decode import failed, give_back_memory, little_endian, untranscodable
 from infra.local.dicomstore.frames import Image
 from infra.local.dicomstore.scan import DEFLATED_LE, EXPLICIT_LE, IMPLICIT_LE
 
@@ -19,12 +19,19 @@ NATIVE_TARGETS = (EXPLICIT_LE, IMPLICIT_LE, DEFLATED_LE)
 ENCODED = frozenset((*NATIVE_TARGETS, RLE, BASELINE, *(JPEG + n for n in ("80", "81", "90", "91"))))
 JPEG_QUALITY = 92
 SUBSAMPLING = "4:2:2"  # YBR_FULL_422 (PS3.3 C.7.6.3.1.2)
-COST = 11  # bytes that the dearest encoder takes for each sample (measured)
+# Bytes that the encoders take for each sample of 8 and of more bits, beside the frame (measured).
+COSTS = {RLE: (3, 6), JPEG + "80": (5, 10), JPEG + "81": (5, 10)}
+JPEG_2000_COST = (8, 9)
 
 
-def picture_size_error(array: Any) -> bool:
-    """Whether an array is too large for any encoder here."""
-    return bool(array.size * COST > codestream.MEMORY + array.nbytes * 2)
+def _check_memory(array: Any, syntax: str) -> None:
+    """Raises ApiError 406: encoding the frame would take too much memory."""
+    shallow, deep = COSTS.get(syntax, JPEG_2000_COST)
+    each = shallow
+    if array.dtype.itemsize > 1:
+        each = deep
+    if array.size * each + array.nbytes > codestream.MEMORY:
+        raise untranscodable("encoding the frame would take too much memory")
 
 
 def encoded(image: Image, array: Any, photometric: str, syntax: str) -> bytes:
@@ -43,8 +50,8 @@ def encoded(image: Image, array: Any, photometric: str, syntax: str) -> bytes:
         if array.dtype != np.uint8:
             raise untranscodable("only 8 bit pixels can go to JPEG baseline")
         return picture(array, "JPEG")
-    if picture_size_error(array):
-        raise untranscodable("encoding the frame would take too much memory")
+    _check_memory(array, syntax)
+    give_back_memory()
     try:
         data = get_encoder(UID(syntax)).encode(
             array,

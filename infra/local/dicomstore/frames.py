@@ -113,22 +113,35 @@ def stored_pieces(file: File, image: Image, number: int, swap: bool = False) -> 
     """
     if image.pixels.encapsulated:
         return slices.pieces(file.data, fragments_of(file, image, number))
+    if image.frame_bits % 8 or (file.big_endian and swap):
+        return [native_frame(file, image, number)]
+    return slices.pieces(file.data, [_native_range(image, number)])
+
+
+def native_frame(file: File, image: Image, number: int) -> bytes:
+    """One native frame in little endian. Raises ApiError 400: there is no such frame."""
     if image.frame_bits % 8:
-        return [_packed(file, image, number)]
+        return _packed(file, image, number)
+    start, size = _native_range(image, number)
     word = 1
-    if file.big_endian and swap:
+    if file.big_endian:
         word = model.word_bytes(image.pixels.tag, image.pixels.vr, image.allocated)
+    if word < 2:
+        return file.data[start : start + size]
+    # A frame may begin and end inside a word.
+    lead = (start - image.pixels.start) % word
+    end = start + size
+    end += -(end - image.pixels.start) % word
+    return model.little_endian(file.data[start - lead : end], word)[lead : lead + size]
+
+
+def _native_range(image: Image, number: int) -> slices.Range:
+    """Where a native frame of whole bytes lies."""
     size = image.frame_bits // 8
     start = number * size
     if start + size > image.pixels.length:
         raise refuse("the pixel data is shorter than its frames")
-    if word < 2:
-        return slices.pieces(file.data, [(image.pixels.start + start, size)])
-    # A frame may begin and end inside a word.
-    lead = start % word
-    end = start + size
-    raw = file.data[image.pixels.start + start - lead : image.pixels.start + end + -end % word]
-    return [model.little_endian(raw, word)[lead : lead + size]]
+    return image.pixels.start + start, size
 
 
 def _packed(file: File, image: Image, number: int) -> bytes:

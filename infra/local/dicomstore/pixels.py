@@ -4,13 +4,13 @@ section 5.2)."""
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from infra.local.dicomstore import frames, transcode
+from infra.local.dicomstore import frames, slices, transcode
 from infra.local.dicomstore.codestream import JPEG, RLE
 from infra.local.dicomstore.decode import decoded
 from infra.local.dicomstore.encode import encoded, native, png
 from infra.local.dicomstore.frames import Image
 from infra.local.dicomstore.media import Media
-from infra.local.dicomstore.scan import EXPLICIT_LE, PIECE, File
+from infra.local.dicomstore.scan import EXPLICIT_LE, File
 
 TYPES = {
     "image/jpeg": ("50", "51", "57", "70"),
@@ -72,10 +72,5 @@ def frame(file: File, image: Image, number: int, wanted: Media) -> Part:
     if not wanted.syntax:
         return Part(kind, [png(array)])
     if wanted.syntax == EXPLICIT_LE:
-        return Part(kind, _cut(native(image, array)))
+        return Part(kind, slices.cut(native(image, array)))
     return Part(kind, [encoded(image, array, photometric, wanted.syntax)])
-
-
-def _cut(view: memoryview) -> Iterable[bytes]:
-    for at in range(0, len(view), PIECE):
-        yield bytes(view[at : at + PIECE])

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 
-from infra.local.dicomstore import choices, rewrite
-from infra.local.dicomstore.decode import blocks, decoded, failed
+from infra.local.dicomstore import choices, codestream, rewrite
+from infra.local.dicomstore.decode import blocks, decoded, failed, untranscodable
 from infra.local.dicomstore.encode import saved
 from infra.local.dicomstore.frames import REPRESENTATION, Image, image_of, refuse
 from infra.local.dicomstore.media import ApiError
@@ -24,6 +24,8 @@ from infra.local.dicomstore.scan import EXPLICIT_LE, Element, Elements, File
 
 MAX_SIDE = 10_000  # pixels of a viewport (fact sheet section 9)
 MAX_VIEWED = 50 << 20  # bytes of the frame that a viewport is of (fact sheet section 9)
+COLOUR_COST = 7  # bytes of memory for each pixel of a coloured picture
+PALETTE_COLOR = "PALETTE COLOR"
 MAX_TABLE = 1 << 20  # bytes of a lookup table that is read
 
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
@@ -52,8 +54,12 @@ def rendered(file: File, number: int, kind: str, viewport: str) -> bytes:
     array, photometric = decoded(file, image, number)
     if viewport and array.nbytes > MAX_VIEWED:
         raise refuse(f"a viewport is for frames of at most {MAX_VIEWED} bytes")
+    colour = array.ndim > 2 or photometric == PALETTE_COLOR
+    if colour and image.rows * image.columns * COLOUR_COST > codestream.MEMORY:
+        raise untranscodable("rendering the frame would take too much memory")
     try:
-        shown = Picture.fromarray(_shown(file, image, array, photometric, number))
+        array = _shown(file, image, array, photometric, number)
+        shown = Picture.fromarray(array)
         del array
         if viewport:
             shown = _viewport(shown, viewport)
@@ -68,7 +74,7 @@ def rendered(file: File, number: int, kind: str, viewport: str) -> bytes:
 
 def _shown(file: File, image: Image, array: Any, photometric: str, number: int) -> Any:
     """The frame in 8 bit grey or RGB."""
-    if photometric == "PALETTE COLOR":
+    if photometric == PALETTE_COLOR:
         return _coloured(file, array)
     if array.ndim > 2:
         if array.dtype == np.uint8:

@@ -143,8 +143,8 @@ class Connection(socketserver.StreamRequestHandler):
             chunks = self.server.application(environ, answer.start)
         except (BadRequestError, CutError, ResetError):
             raise
-        except Exception:  # noqa: BLE001 - the request boundary: a bug is a 500 for this client and no one else
-            traceback.print_exc(file=sys.stderr)
+        except Exception as error:  # noqa: BLE001 - the request boundary: a bug is one client's 500
+            report_bug(error)
             chunks, keep = [INTERNAL], False
             answer.start(
                 "500 Internal Server Error", [("Content-Type", "application/json; charset=UTF-8")]
@@ -288,4 +288,14 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A bug in the application after its answer began: say where, close the connection."""
         del request, client_address
-        traceback.print_exc(file=sys.stderr)
+        error = sys.exception()
+        if error:
+            report_bug(error)
+
+
+def report_bug(error: BaseException) -> None:
+    """Say on stderr where an error was raised; its text may hold values of a file, and is left
+    out."""
+    print(f"{type(error).__name__} in", file=sys.stderr)
+    for frame in traceback.extract_tb(error.__traceback__):
+        print(f"  {frame.filename}:{frame.lineno} {frame.name}", file=sys.stderr)

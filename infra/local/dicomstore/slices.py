@@ -1,7 +1,7 @@
 """Bytes of a file in pieces, without keeping what has been sent in memory."""
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from infra.local.dicomstore.scan import PIECE, Buffer
 
@@ -17,9 +17,18 @@ def pieces(data: Buffer, ranges: Iterable[Range]) -> Iterator[bytes]:
             _forget(data, at)
 
 
-def joined(data: Buffer, ranges: Iterable[Range]) -> bytes:
+def joined(data: Buffer, ranges: Sequence[Range]) -> bytes:
     """The bytes of some ranges in one."""
+    if len(ranges) == 1:
+        start, length = ranges[0]
+        return data[start : start + length]
     return b"".join(pieces(data, ranges))
+
+
+def cut(view: memoryview) -> Iterator[bytes]:
+    """Bytes at most PIECE at a time."""
+    for at in range(0, len(view), PIECE):
+        yield bytes(view[at : at + PIECE])
 
 
 def _forget(data: Buffer, at: int) -> None:

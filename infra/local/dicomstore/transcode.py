@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from infra.local.dicomstore import codestream, rewrite, wado
+from infra.local.dicomstore import codestream, rewrite, slices, wado
 from infra.local.dicomstore.codestream import RLE
 from infra.local.dicomstore.decode import check_frame, decoded, untranscodable
 from infra.local.dicomstore.encode import BASELINE, ENCODED, NATIVE_TARGETS, encoded, native
@@ -167,7 +167,7 @@ class _Frames:
         for frame in self._each():
             if len(frame) != self._image.frame_bytes:
                 raise untranscodable("a decoded frame has another size than the data set says")
-            yield bytes(frame)
+            yield from slices.cut(memoryview(frame))
         yield b"\0" * (size % 2)
 
     def _encapsulated(self, writer: rewrite.Writer) -> Iterator[bytes]:
