@@ -1,54 +1,67 @@
 # Two commands do everything on a fresh machine: `make run` (the main job) and `make test`.
+# Each installs what it needs and no more.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+LOCAL := $(VENV)/.local-installed
+DEV := $(VENV)/.dev-installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+LOCK := build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 .PHONY: run demo viewer test lint format docs lock chaos clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): requirements-dev.txt
+$(LOCAL): requirements-local.txt pyproject.toml
 	@test -x $(BIN)/python || ./infra/local/make-venv.sh $(PYTHON) $(VENV)
-	@echo "Installing what the project needs into $(VENV) (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@echo "Installing the system and the command dicom-functions into $(VENV) (once)"
+	@$(PIP) install --require-hashes -r requirements-local.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(STAMP)  ## start the whole system here and show the main job on real scans
-	@$(BIN)/python -m infra.local run
+$(DEV): requirements-dev.txt $(LOCAL)
+	@echo "Installing what the tests need into $(VENV) (once)"
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
 
-demo: $(STAMP)  ## the same, then stop; fails when any step's result is wrong
-	@$(BIN)/python -m infra.local demo
+run: $(LOCAL)  ## start the whole system here and show the main job on real scans
+	@$(BIN)/dicom-functions run
 
-viewer: $(STAMP)  ## the OHIF viewer, looking at the system that `make run` started
-	@$(BIN)/python -m infra.local.viewer
+demo: $(LOCAL)  ## the same, then stop; fails when any step's result is wrong
+	@$(BIN)/dicom-functions demo
+
+viewer: $(LOCAL)  ## the OHIF viewer, looking at the system that `make run` started
+	@$(BIN)/dicom-functions viewer
 
 # The tests read documents, whose letters not every locale has.
 test: export PYTHONUTF8 = 1
-test: $(STAMP) lint  ## checks and all tests
+test: $(DEV) lint  ## checks and all tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	@$(BIN)/python -m pytest -m serial
 
-lint: $(STAMP)  ## ruff, mypy
+lint: $(DEV)  ## ruff, mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(STAMP)  ## format the code
+format: $(DEV)  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: $(STAMP)  ## write the settings table of the README from the code
+docs: $(DEV)  ## write the settings table of the README from the code
 	@$(BIN)/python -m tests.readme
 
+# Each file keeps to the versions of the one before it: what is tested is what is deployed.
 lock:  ## lock the requirements again, newest versions, with hashes
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
-	@for file in requirements requirements-dev; do build/lock/bin/uv pip compile --quiet --upgrade --universal \
-	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header $$file.in -o $$file.txt; done
+	@$(LOCK) requirements.in -o requirements.txt
+	@$(LOCK) requirements-local.in -c requirements.txt -o requirements-local.txt
+	@$(LOCK) requirements-dev.in -c requirements-local.txt -o requirements-dev.txt
 
-chaos: $(STAMP)  ## uploads, exports and deletes under faults and kill -9 (about ten minutes)
+chaos: $(DEV)  ## uploads, exports and deletes under faults and kill -9 (about ten minutes)
 	@$(BIN)/python -m benchmarks.chaos
 	@$(BIN)/python -m tests.chaos
 

@@ -24,7 +24,7 @@ locals {
       aligner   = "ALIGN_MAX"
       period    = 60
       per       = ["resource.label.subscription_id"]
-      runbook   = "Find out why with `python -m ops doctor` and the log of the function; then send them again with `python -m ops replay dead-letters` (all of them; `--function` for one function's or the ledger's)."
+      runbook   = "Find out why with `dicom-functions doctor` and the log of the function; then send them again with `dicom-functions replay dead-letters` (all of them; `--function` for one function's or the ledger's)."
       divide_by = null
     }
     oldest_message = {
@@ -79,7 +79,7 @@ locals {
       aligner   = "ALIGN_SUM"
       period    = 300
       per       = ["metric.label.function"]
-      runbook   = "`python -m ops doctor` names the permission and the resource. Messages wait and are delivered again."
+      runbook   = "`dicom-functions doctor` names the permission and the resource. Messages wait and are delivered again."
       divide_by = null
     }
     bugs = {

@@ -6,7 +6,7 @@ output "next_steps" {
     Delete a study:  gcloud pubsub topics publish ${local.topic_ids.deletes} --message '{"path": "studies/UID"}'
     Export a study:  gcloud pubsub topics publish ${local.topic_ids.exports} --message '{"path": "studies/UID", "destination": "gs://${local.bucket_names.export}/name", "format": "dicom"}'
     See outcomes:    gcloud storage cat "gs://${local.bucket_names.ledger}/${local.topology.ledger_subscription.filename_prefix}**"
-    Check it all:    python -m ops doctor
+    Check it all:    dicom-functions doctor
     Dashboard:       https://console.cloud.google.com/monitoring/dashboards?project=${var.project}
     %{if length(var.notification_channels) == 0 && var.alert_email == ""~}
     Nobody hears the alerts: set alert_email or notification_channels. Dead letters are kept for ${local.delivery.dead_letter_retention_s / 86400} days.
@@ -25,7 +25,7 @@ output "landing_bucket" {
 }
 
 output "system" {
-  description = "Names of everything, for `python -m ops`."
+  description = "Names of everything, for the command dicom-functions."
   value = {
     project      = var.project
     region       = var.region

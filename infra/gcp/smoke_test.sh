@@ -40,7 +40,7 @@ for item in json.load(sys.stdin):
         fi
         [[ $pulled == *ackId* ]] || sleep "$POLL_S" # what came was others': the next may be ours
     done
-    die "no outcome after $OUTCOME_LIMIT_S s. fix: python -m ops doctor (docs/deploy.md) names what is wrong; then run this again"
+    die "no outcome after $OUTCOME_LIMIT_S s. fix: dicom-functions doctor (docs/deploy.md) names what is wrong; then run this again"
 }
 
 check_search() { # URL, STUDY
@@ -69,8 +69,8 @@ smoke_test() {
     local study series instance search landing uids limits closed moved name="dicom-smoke-test-$RANDOM$RANDOM"
     search=$(tf output -raw search_url)
     landing=$(tf output -raw landing_bucket)
-    limits=$(python3 -m ops.limits "$WORK/system.json")
-    uids=$(python3 -m ops.scan "$scratch/scan.dcm")
+    limits=$(python3 -m cli.limits "$WORK/system.json")
+    uids=$(python3 -m cli.scan "$scratch/scan.dcm")
     read -r study series instance <<<"$uids"
     # Of a busy system's outcomes only these: a backlog of the others would hide ours.
     gcloud pubsub subscriptions create "$name" --project="$project" --topic=dicom-outcomes --expiration-period=1d \

@@ -1,5 +1,6 @@
 """Which port each service listens on."""
 
+import os
 import random
 import socket
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ SERVICES = (
     "pubsub",
     "gcs",
 )
+_LAST = 65535
+_FIRST_UNPRIVILEGED = 1024
 _FREE_RANGE = (20000, 32000)  # below the ports that the kernel gives to outgoing connections
 
 
@@ -37,14 +40,27 @@ def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str
         )
     ports.update(chosen or {})
     for name, port in ports.items():
-        if [*ports.values()].count(port) > 1:
-            raise PortError(f"port {port} is chosen twice")
-        if not is_free(port):
-            raise PortError(
-                f"port {port} (for {name}) is in use; stop what listens there, "
-                f"or choose others with --port-base N or --port {name}=N"
-            )
+        _check(name, port, [*ports.values()].count(port))
     return ports
+
+
+def _check(name: str, port: int, times: int) -> None:
+    """Whether a service can have a port.
+
+    Raises:
+        PortError: it cannot.
+    """
+    if not 0 < port <= _LAST:
+        raise PortError(f"{port} (for {name}) is no port: ports are 1 to {_LAST}")
+    if times > 1:
+        raise PortError(f"port {port} is chosen twice")
+    if port < _FIRST_UNPRIVILEGED and os.geteuid():
+        raise PortError(f"port {port} (for {name}) needs the rights of root; choose a higher one")
+    if not is_free(port):
+        raise PortError(
+            f"port {port} (for {name}) is in use; stop what listens there, "
+            f"or choose others with --port-base N or --port {name}=N"
+        )
 
 
 def reserve() -> dict[str, socket.socket]:
@@ -78,7 +94,7 @@ def is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except (OSError, OverflowError):
+        except OSError:
             return False
         return True
 

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from infra.local.console import Console
-
 TAIL_LINES = 15
 _PRIVATE = 0o077  # what a child writes may hold scans: nobody else on this machine reads it
 _PR_SET_PDEATHSIG = 1
@@ -35,7 +33,6 @@ class Child:
         command: Sequence[str],
         environment: Mapping[str, str],
         log: Path,
-        console: Console | None,
         on_death: Callable[["Child"], None],
     ) -> None:
         """on_death is called, from another thread, when the process ends without having been told
@@ -44,7 +41,6 @@ class Child:
         self._command = [*command]
         self._environment = {**environment}
         self._log = log
-        self._console = console
         self._on_death = on_death
         self._expected = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,8 +89,6 @@ class Child:
                 log.flush()
                 text = line.decode(errors="replace").rstrip("\n")
                 self.tail.append(text)
-                if self._console:
-                    self._console.line(self.name, text)
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> None:
         process.wait()

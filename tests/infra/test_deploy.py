@@ -11,7 +11,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from ops import scan
+from cli import scan
 from tests.infra import stand_ins, terraform
 from tests.infra.desk import PROJECT, STATE, Desk, deploy
 from tests.infra.terraform import GCP, ROOT

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from infra.local import viewer
+from cli import viewer
+from cli.errors import CliError, NoSystemError
 from tests.search.browser import browser, needs_chromium
 from tests.search.kit import Function, function, real_store, study
 
@@ -72,10 +73,10 @@ def test_without_npm_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(viewer.ViewerError, match="apt-get install npm"):
+    with pytest.raises(CliError, match="apt-get install npm"):
         viewer.installed(tmp_path / "viewer")
-    with pytest.raises(viewer.ViewerError, match="make run"):
-        viewer.running_search(tmp_path)
+    with pytest.raises(NoSystemError, match="dicom-functions run"):
+        viewer._local_search(tmp_path)
 
 
 def test_another_archive_than_the_tested_one_is_refused(
@@ -85,7 +86,7 @@ def test_another_archive_than_the_tested_one_is_refused(
     npm.write_text("#!/bin/sh\necho x > ohif-app.tgz\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(viewer.ViewerError, match="not the one"):
+    with pytest.raises(CliError, match="not the one"):
         viewer.installed(tmp_path / "viewer")
 
 
@@ -120,8 +121,8 @@ def test_ohif_draws_an_image(full: Function, monkeypatch: pytest.MonkeyPatch) ->
         viewer, "_FETCH_S", 240
     )  # with the waits below, less than the test may take
     try:
-        dist = viewer.installed(viewer.DATA / "viewer")
-    except viewer.ViewerError as error:
+        dist = viewer.installed(viewer._FOLDER)
+    except CliError as error:
         pytest.skip(f"OHIF cannot be fetched here: {error}")
     server = served(dist, full.url)
     try:

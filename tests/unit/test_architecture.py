@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted((ROOT / "functions").rglob("*.py"))
 LOCAL = sorted((ROOT / "infra").rglob("*.py"))
-OPS = sorted((ROOT / "ops").rglob("*.py"))
+CLI = sorted((ROOT / "cli").rglob("*.py"))
 GROUND = {"checksum", "errors", "settings", "values", "log", "deadline", "resources"}
 HANDLERS = {"store", "delete", "export", "search"}
 
@@ -56,13 +56,45 @@ def used(path: Path, attribute: str) -> bool:
     )
 
 
-def test_functions_and_the_local_stack_never_import_each_other() -> None:
+def of_package(path: Path, *packages: str) -> bool:
+    """Whether a file imports one of these packages, or anything in them."""
+    return any(name.split(".")[0] in packages for name in imports(path))
+
+
+def test_functions_and_the_local_stack_never_import_each_other_nor_the_command() -> None:
     for path in FUNCTIONS:
-        assert not any(name.startswith(("infra", "ops")) for name in imports(path)), path
+        assert not of_package(path, "infra", "cli"), path
     for path in LOCAL:
-        assert not any(name.startswith(("functions.", "ops", "main")) for name in imports(path)), (
-            path
-        )
+        assert not of_package(path, "functions", "cli", "main"), path
+
+
+def test_the_command_imports_the_local_stack_only_where_it_starts_or_shows_it() -> None:
+    importing = {path.stem for path in CLI if of_package(path, "infra")}
+    assert importing <= {"run", "viewer", "upload"}
+
+
+@pytest.mark.parametrize("library", ["google.cloud", "google.pubsub_v1", "google.auth", "requests"])
+def test_the_command_makes_clients_of_a_library_in_one_place(library: str) -> None:
+    homes = {
+        path.stem
+        for path in CLI
+        if any(name == library or name.startswith(f"{library}.") for name in imports(path))
+    }
+    assert homes == {"clients"}
+
+
+def test_help_is_shown_without_any_client_library() -> None:
+    code = "import cli.app, sys, json; cli.app.main(['--help']); print(json.dumps([*sys.modules]))"
+    modules = json.loads(modules_after(code).splitlines()[-1])
+    for name in ("google.cloud.storage", "google.pubsub_v1", "requests", "pydicom", "infra"):
+        assert name not in modules
+
+
+def modules_after(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 def test_a_function_never_imports_another_and_common_never_imports_a_function() -> None:
@@ -137,7 +169,7 @@ def test_a_broad_except_stands_in_few_places_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*FUNCTIONS, *LOCAL, *OPS, ROOT / "main.py"], ids=lambda p: str(p.relative_to(ROOT))
+    "path", [*FUNCTIONS, *LOCAL, *CLI, ROOT / "main.py"], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_a_file_stays_readable(path: Path) -> None:
     text = path.read_text()

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
+from cli.app import app
 from tests import readme
 
 ROOT = Path(__file__).parents[2]
@@ -22,16 +24,38 @@ def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def code_of(page: Path) -> str:
+    """What stands in code: in prose "make sure" is no target."""
+    text = page.read_text()
+    blocks = re.findall(r"```(?:\w+)?\n(.*?)```", text, re.DOTALL)
+    return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", text)])
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The words of each call of dicom-functions, up to what the shell does with it."""
+    found = re.findall(r"\bdicom-functions ([^\n|>)#\"]+)", code_of(page))
+    return [line.replace("'", "").split() for line in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_that_is_named_exists(page: Path) -> None:
+    for words in commands_of(page):
+        command: click.Command | None = app
+        context = click.Context(app)
+        while words and isinstance(command, click.Group) and words[0].islower():
+            command = command.get_command(context, words.pop(0))
+        assert command is not None, words
+        options = {name for param in command.params for name in param.opts} | {"--help"}
+        for word in words:
+            assert not word.startswith("--") or word in options, (command.name, word)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_make_target_and_module_that_is_named_exists(page: Path) -> None:
-    text = page.read_text()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    # In code only: in prose "make sure" is no target.
-    code = "\n".join(
-        re.findall(r"```(?:\w+)?\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
-    )
+    code = code_of(page)
     for name in re.findall(r"\bmake ([a-z-]+)", code):
         assert name in targets, f"make {name}"
-    for module in re.findall(r"python3? -m ((?:infra|ops|benchmarks|tests)[\w.]*)", code):
+    for module in re.findall(r"python3? -m ((?:infra|cli|benchmarks|tests)[\w.]*)", code):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module

@@ -1,0 +1,19 @@
+"""`python -m cli` is `dicom-functions`."""
+
+import sys
+
+from cli.errors import not_installed
+
+
+def main() -> int:
+    """Do what the command line says; the exit status. Says so where nothing is installed."""
+    try:
+        from cli import app
+    except ModuleNotFoundError as error:
+        print(f"error: {not_installed(error)}", file=sys.stderr)
+        return 2
+    return app.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

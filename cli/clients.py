@@ -1,0 +1,273 @@
+"""Google's client libraries, made for one system: the only file that knows how to reach it.
+
+Credentials are those of `gcloud auth application-default login`, a service account or the metadata
+server, with the system's project as quota project. They go to https URLs only. Libraries are
+imported at their first use, so that `--help` is quick.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cli.errors import CliError
+from cli.system import System
+
+CALL_S: Final = 60.0  # for one call
+LOGIN: Final = "gcloud auth application-default login"
+_SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+_RETRIED: Final = (429, 500, 502, 503, 504)
+_CONNECTIONS: Final = 16
+_ANSWER_LIMIT_BYTES: Final = 16 * 1024 * 1024
+
+
+class Clients:
+    """The clients of one system; safe to share between threads once they are made.
+
+    Args:
+        system: whose endpoints are used.
+        token: an access token that `call` sends instead of the operator's own credentials.
+    """
+
+    def __init__(self, system: System, token: str = "") -> None:
+        self.system = system
+        self._token = token
+        # A proxy for the world outside does not reach this machine.
+        if system.local:
+            os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+        # Else the storage library asks for the bucket's metadata, in a thread of its own.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "1")
+
+    @cached_property
+    def credentials(self) -> Any:
+        """The operator's.
+
+        Raises:
+            GoogleAuthError: there are none here; `explained` says what to do.
+        """
+        import google.auth
+
+        found, _ = google.auth.default(scopes=_SCOPES, quota_project_id=self.system.project)
+        return found
+
+    def credentials_for(self, url: str) -> Any:
+        """The credentials to send to a URL: none over plain http."""
+        import google.auth.credentials
+
+        anonymous: Any = google.auth.credentials.AnonymousCredentials
+        return self.credentials if url.startswith("https://") else anonymous()
+
+    @cached_property
+    def storage(self) -> Any:
+        """A `google.cloud.storage.Client`."""
+        from google.cloud import storage
+
+        url = self.system.endpoints.storage
+        return storage.Client(
+            project=self.system.project,
+            credentials=self.credentials_for(url),
+            client_options={"api_endpoint": url},
+        )
+
+    @cached_property
+    def publisher(self) -> Any:
+        """A `google.pubsub_v1.PublisherClient`."""
+        from google.pubsub_v1 import PublisherClient
+        from google.pubsub_v1.services.publisher.transports import PublisherRestTransport
+
+        return PublisherClient(transport=PublisherRestTransport(**self._pubsub_options()))
+
+    @cached_property
+    def subscriber(self) -> Any:
+        """A `google.pubsub_v1.SubscriberClient`."""
+        from google.pubsub_v1 import SubscriberClient
+        from google.pubsub_v1.services.subscriber.transports import SubscriberRestTransport
+
+        return SubscriberClient(transport=SubscriberRestTransport(**self._pubsub_options()))
+
+    def _pubsub_options(self) -> dict[str, Any]:
+        url = self.system.endpoints.pubsub
+        return {
+            "host": url,
+            "url_scheme": urlsplit(url).scheme,
+            "credentials": self.credentials_for(url),
+        }
+
+    def publish(self, topic: str, data: bytes, attributes: Mapping[str, str]) -> None:
+        """Publish one message."""
+        message = {"data": data, "attributes": dict(attributes)}
+        self.publisher.publish(topic=topic, messages=[message], timeout=CALL_S)
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> "Answer":
+        """One request to a REST API that has no library here; it is repeated while the service is
+        busy, so it must not matter how often it is made.
+
+        Raises:
+            CliError: there is no answer.
+        """
+        import requests
+
+        secure = url.startswith("https://") and not self._token
+        session = self._secure if secure else self._plain
+        sent = dict(headers or {})
+        if self._token:
+            sent["Authorization"] = f"Bearer {self._token}"
+        try:
+            response = session.request(
+                method,
+                url,
+                json=body,
+                params=params,
+                headers=sent,
+                timeout=CALL_S,
+                stream=True,
+            )
+            with response:
+                text = response.raw.read(_ANSWER_LIMIT_BYTES, decode_content=True)
+        except requests.RequestException as error:
+            raise CliError(_unreachable(url)) from error
+        return Answer(response.status_code, text, dict(response.headers))
+
+    @cached_property
+    def _secure(self) -> Any:
+        import google.auth.transport.requests
+
+        session: Any = google.auth.transport.requests.AuthorizedSession
+        return _patient(session(self.credentials))
+
+    @cached_property
+    def _plain(self) -> Any:
+        import requests
+
+        return _patient(requests.Session())
+
+    def identity_header(self, audience: str) -> dict[str, str]:
+        """The Authorization header that Cloud Run asks callers for; none over plain http.
+
+        Args:
+            audience: the URL that is called.
+
+        Raises:
+            CliError: no token is to be had.
+        """
+        if not audience.startswith("https://"):
+            return {}
+        import google.auth.exceptions
+        import google.auth.transport.requests
+        import google.oauth2.id_token
+
+        request = google.auth.transport.requests.Request()
+        try:
+            fetch: Any = google.oauth2.id_token.fetch_id_token
+            token = fetch(request, audience)
+        except google.auth.exceptions.DefaultCredentialsError:
+            # A person's login: its token has another audience, which Cloud Run accepts.
+            self.credentials.refresh(request)
+            token = getattr(self.credentials, "id_token", None)
+        except google.auth.exceptions.GoogleAuthError:
+            token = None
+        if not token:
+            raise CliError(f"no identity token to call {audience} with: {LOGIN}")
+        return {"Authorization": f"Bearer {token}"}
+
+
+class Answer:
+    """What a REST API answered.
+
+    Args:
+        status: of HTTP.
+        body: at most 16 MiB of it.
+        headers: of the answer.
+    """
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+        try:
+            self.json: Any = json.loads(body or b"{}")
+        except ValueError:
+            self.json = {}
+
+
+def _patient(session: Any) -> Any:
+    import requests.adapters
+    import urllib3
+
+    retry = urllib3.Retry(
+        total=3,
+        backoff_factor=0.5,
+        status_forcelist=_RETRIED,
+        allowed_methods=None,
+        raise_on_status=False,
+    )
+    adapter = requests.adapters.HTTPAdapter(max_retries=retry, pool_maxsize=_CONNECTIONS)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _unreachable(url: str) -> str:
+    host = urlsplit(url).netloc
+    return f"{host} does not answer: is the system running, and can it be reached from here?"
+
+
+def explained(error: BaseException) -> CliError | None:
+    """What to tell a person about an error of a library; None for errors of other kinds."""
+    if "google.auth.exceptions" in sys.modules and (found := _of_credentials(error)):
+        return found
+    if "google.api_core.exceptions" in sys.modules and (found := _of_service(error)):
+        return found
+    if "requests" in sys.modules:
+        import requests
+
+        if isinstance(error, requests.RequestException):
+            url = error.request.url if error.request is not None else ""
+            return CliError(_unreachable(str(url)))
+    return None
+
+
+def _of_credentials(error: BaseException) -> CliError | None:
+    from google.auth import exceptions
+
+    if isinstance(error, exceptions.DefaultCredentialsError):
+        return CliError(f"there are no Google Cloud credentials here: {LOGIN}")
+    if isinstance(error, exceptions.RefreshError):
+        return CliError(f"the credentials here are no longer valid: {LOGIN}")
+    if isinstance(error, exceptions.GoogleAuthError):
+        return CliError(f"no credentials for this ({type(error).__name__}): {LOGIN}")
+    return None
+
+
+def _of_service(error: BaseException) -> CliError | None:
+    from google.api_core import exceptions
+
+    if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
+        return CliError(
+            f"you may not do this ({_subject(error)}); "
+            "dicom-functions doctor names the role that each thing takes"
+        )
+    if isinstance(error, exceptions.NotFound):
+        return CliError(f"there is no such thing: {_subject(error)}")
+    if isinstance(error, exceptions.GoogleAPICallError):
+        return CliError(f"the service answered {error.code} ({_subject(error)}): try again")
+    if isinstance(error, exceptions.RetryError):
+        return CliError("the service did not answer in time: try again")
+    return None
+
+
+def _subject(error: Any) -> str:
+    """Method and path of the request that failed: its own text may hold anything."""
+    request = getattr(error.response, "request", None)
+    if request is None:
+        return type(error).__name__
+    return f"{request.method} {urlsplit(request.url).path}"

@@ -1,0 +1,203 @@
+"""`dead-letters list|show`: messages that failed too often, and taking them from their
+subscriptions."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from cli.clients import CALL_S, Clients
+from cli.errors import CliError
+from cli.options import system_option
+from cli.output import Item, Listing, listing_options, print_json, say
+from cli.system import LEDGER
+from cli.text import shown
+from functions.common.settings import DELETE, EXPORT, STORE
+
+# Whose there are; of the ledger: outcomes that could not be written.
+KINDS: Final = (STORE, DELETE, EXPORT, LEDGER)
+EMPTY_PULLS: Final = 3  # Pub/Sub may answer that there is nothing although there is
+SOURCE: Final = "CloudPubSubDeadLetterSource"  # what dead-lettering adds to the attributes
+SOURCE_TIME: Final = f"{SOURCE}TopicPublishTime"
+_ATTEMPTS: Final = f"{SOURCE}DeliveryCount"
+_BATCH: Final = 100
+_IDS_MAX: Final = 1000  # in one call: a request is limited to 512 KiB
+_HELD_MAX: Final = 10_000  # that are looked at
+_SHOWN_BYTES: Final = 64 * 1024
+_COLUMNS: Final = ("since", "function", "attempts", "what", "message")
+
+
+@dataclass(frozen=True)
+class Held:
+    """A message that was taken and not yet acknowledged.
+
+    Args:
+        published: when it became a dead letter, RFC 3339.
+    """
+
+    ack_id: str
+    message_id: str
+    data: bytes
+    attributes: Mapping[str, str]
+    published: str
+
+
+def function_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--function`: whose dead letters."""
+    return click.option(
+        "--function",
+        type=click.Choice(KINDS),
+        help=f"Only whose; {LEDGER}: outcomes. Without it: all.",
+    )(command)
+
+
+def subscription(clients: Clients, name: str) -> str:
+    """The full name of the subscription that holds the dead letters of one of `System.bound`."""
+    bound = clients.system.bound[name]
+    return clients.system.subscription(bound["dead_letter_subscription"])
+
+
+def take(clients: Clients, subscription: str, limit: int) -> list[Held]:
+    """Up to `limit` messages; may be none although there are some."""
+    request = {
+        "subscription": subscription,
+        "max_messages": limit,
+        "return_immediately": True,
+    }
+    answer = clients.subscriber.pull(request=request, timeout=CALL_S)
+    return [
+        Held(
+            ack_id=one.ack_id,
+            message_id=one.message.message_id,
+            data=one.message.data,
+            attributes=dict(one.message.attributes),
+            published=_published(one.message),
+        )
+        for one in answer.received_messages
+    ]
+
+
+def until_empty(clients: Clients, subscription: str) -> Iterator[list[Held]]:
+    """All messages, some at a time; those that are not acknowledged meanwhile do not come
+    twice."""
+    empty = 0
+    while empty < EMPTY_PULLS:
+        messages = take(clients, subscription, _BATCH)
+        empty = 0 if messages else empty + 1
+        if messages:
+            yield messages
+
+
+def acknowledge(clients: Clients, subscription: str, held: Sequence[Held]) -> None:
+    """They do not come again."""
+    for ids in _batches(held):
+        clients.subscriber.acknowledge(subscription=subscription, ack_ids=ids, timeout=CALL_S)
+
+
+def give_back(clients: Clients, subscription: str, held: Sequence[Held]) -> None:
+    """They can be taken again at once."""
+    for ids in _batches(held):
+        clients.subscriber.modify_ack_deadline(
+            subscription=subscription, ack_ids=ids, ack_deadline_seconds=0, timeout=CALL_S
+        )
+
+
+@contextmanager
+def lent(clients: Clients, subscription: str, most: int = _HELD_MAX) -> Iterator[list[Held]]:
+    """What waits there, for the length of a `with`; then all of it is given back."""
+    held: list[Held] = []
+    try:
+        for messages in until_empty(clients, subscription):
+            held += messages
+            if len(held) >= most:
+                break
+        yield held
+    finally:
+        give_back(clients, subscription, held)
+
+
+def _published(message: Any) -> str:
+    time = message.publish_time
+    return str(time.rfc3339()) if time else ""
+
+
+def _batches(held: Sequence[Held]) -> Iterator[list[str]]:
+    for start in range(0, len(held), _IDS_MAX):
+        yield [one.ack_id for one in held[start : start + _IDS_MAX]]
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """What failed too often: messages that Pub/Sub no longer delivers, and keeps for 31 days.
+
+    The log of the function says why each delivery failed. After a fix: dicom-functions replay
+    dead-letters.
+    """
+
+
+@dead_letters.command("list")
+@function_option
+@listing_options(limit=100)
+@system_option
+def list_(clients: Clients, function: str | None, listing: Listing) -> int:
+    """List what waits: since when, for which function, how often it was tried, and what it is."""
+    found: list[Item] = []
+    for name in clients.system.bound_of(function):
+        with lent(clients, subscription(clients, name)) as held:
+            found += [_item(name, one) for one in held]
+    chosen = listing.chosen(found)
+    listing.print(chosen, _COLUMNS)
+    if listing.format.for_people:
+        say(f"{len(chosen)} of {len(found)} dead letters")
+    return 0
+
+
+@dead_letters.command("show")
+@click.argument("message", metavar="MESSAGE")
+@function_option
+@system_option
+def show(clients: Clients, message: str, function: str | None) -> int:
+    """Show one message whole, as JSON: MESSAGE is its ID, as `list` gives it."""
+    for name in clients.system.bound_of(function):
+        with lent(clients, subscription(clients, name)) as held:
+            found = [one for one in held if one.message_id == message]
+        if found:
+            print_json(_item(name, found[0]).full)
+            return 0
+    raise CliError(f"no dead letter has the ID {message}: dicom-functions dead-letters list")
+
+
+def _item(function: str, held: Held) -> Item:
+    attempts = held.attributes.get(_ATTEMPTS, "")
+    record = {
+        "message": held.message_id,
+        "since": held.published,
+        "published": held.attributes.get(SOURCE_TIME, ""),
+        "function": function,
+        "attempts": int(attempts) if attempts.isdecimal() else attempts,
+        "attributes": dict(held.attributes),
+        "data": _data(held.data),
+    }
+    return Item.of(record, what=_what(held))
+
+
+def _data(data: bytes) -> Any:
+    """The data as JSON where it is that, else as text."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data[:_SHOWN_BYTES].decode(errors="replace")
+
+
+def _what(held: Held) -> str:
+    """What a message is about: the object, the resource or query, or the outcome's input."""
+    data = _data(held.data)
+    fields = {**(data if isinstance(data, dict) else {}), **held.attributes}
+    for keys in (("bucketId", "objectId"), ("bucket", "name")):
+        if all(key in fields for key in keys):
+            return f"gs://{shown(fields[keys[0]])}/{shown(fields[keys[1]])}"
+    named = [shown(fields[key]) for key in ("path", "query", "request_id") if fields.get(key)]
+    return " ".join(named)

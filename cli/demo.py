@@ -1,0 +1,281 @@
+"""The main job on real scans, step by step, each step's result checked."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pydicom
+import pydicom.data
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cli.clients import CALL_S, Clients
+from cli.output import STYLES, console, say
+from cli.search import print_studies, studies
+from cli.text import shown, size_text
+from cli.watch import Outcome, Watch
+
+TIMEOUT_S: Final = 120.0
+PREFIX: Final = "demo/"
+# Of pydicom's bundled files: many modalities and transfer syntaxes; the four of `brain` are one
+# study of three series.
+SCANS = {
+    "ct/head.dcm": "CT_small.dcm",
+    "ct/thorax.dcm": "J2K_pixelrep_mismatch.dcm",
+    "ct/chest.dcm": "693_J2KI.dcm",
+    "mr/shoulder.dcm": "MR_small.dcm",
+    "mr/brain/5641": "dicomdirtests/98892003/MR1/5641",
+    "mr/brain/6273": "dicomdirtests/98892003/MR2/6273",
+    "mr/brain/4467": "dicomdirtests/98892003/MR700/4467",
+    "mr/brain/4528": "dicomdirtests/98892003/MR700/4528",
+    "us/big-endian.dcm": "ExplVR_BigEnd.dcm",
+    "us/colour.dcm": "examples_ybr_color.dcm",
+    "us/palette.dcm": "examples_palette.dcm",
+    "nm/lossy.dcm": "JPEG-lossy.dcm",
+    "other/rle.dcm": "SC_rgb_rle.dcm",
+    "other/deflated.dcm": "image_dfl.dcm",
+    "ecg/heart.dcm": "waveform_ecg.dcm",
+    "seg/liver.dcm": "liver_1frame.dcm",
+    "sr/report.dcm": "reportsi.dcm",
+    "rt/plan.dcm": "rtplan.dcm",
+    "rt/dose.dcm": "rtdose.dcm",
+}
+# So many bytes of it, as when a transfer breaks.
+BROKEN = ("us/cut-off.dcm", "examples_rgb_color.dcm", 20_000)
+# Transfer syntaxes in few words, by UID.
+SYNTAXES = {
+    "1.2.840.10008.1.2": "implicit little endian",
+    "1.2.840.10008.1.2.1": "explicit little endian",
+    "1.2.840.10008.1.2.1.99": "deflated",
+    "1.2.840.10008.1.2.2": "explicit big endian",
+    "1.2.840.10008.1.2.4.50": "JPEG baseline",
+    "1.2.840.10008.1.2.4.51": "JPEG extended",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.5": "RLE",
+}
+
+
+class DemoError(Exception):
+    """A step's result is wrong; one line."""
+
+
+@dataclass
+class Scan:
+    """One file of the demo.
+
+    Args:
+        name: of its object.
+        syntax: its transfer syntax in few words.
+        outcome: what became of it, once that is known.
+    """
+
+    name: str
+    content: bytes
+    modality: str
+    syntax: str
+    study: str
+    series: str
+    instance: str
+    broken: bool = False
+    generation: str = ""
+    outcome: Outcome = field(default_factory=dict)
+
+
+class Demo:
+    """Store, find, export, compare, delete, and find no more.
+
+    Args:
+        clients: of a system that runs on this machine.
+        check: raises when the system can no longer go on; called while waiting.
+    """
+
+    def __init__(self, clients: Clients, check: Callable[[], None]) -> None:
+        self._clients = clients
+        self._check = check
+        self._scans = list(load_scans())
+
+    def run(self) -> None:
+        """All steps.
+
+        Raises:
+            DemoError: a result is wrong, or did not come in time.
+        """
+        with Watch(self._clients) as watch:
+            self._store(watch)
+            found = self._search()
+            study = max(found, key=lambda item: len(self._of(item)))
+            self._export(watch, study)
+            self._delete(watch, study)
+        self._search(without=study)
+
+    def _bucket(self, role: str) -> Any:
+        return self._clients.storage.bucket(self._clients.system.buckets[role])
+
+    def _of(self, study: str) -> list[Scan]:
+        return [scan for scan in self._scans if scan.study == study and not scan.broken]
+
+    def _store(self, watch: Watch) -> None:
+        bucket = self._bucket("landing")
+        count = len(self._scans)
+        _title(f"1. Drop {count} files in gs://{bucket.name}, one of them broken on purpose")
+        with Live(
+            self._table(),
+            console=console(),
+            refresh_per_second=8,
+            vertical_overflow="visible",
+        ) as live:
+            for scan in self._scans:
+                blob = bucket.blob(scan.name)
+                blob.upload_from_string(scan.content, "application/dicom", timeout=CALL_S)
+                scan.generation = str(blob.generation)
+                self._note(watch.take(wait_s=0))
+                live.update(self._table())
+            for outcomes in self._waiting(watch):
+                self._note(outcomes)
+                live.update(self._table())
+                if all(scan.outcome for scan in self._scans):
+                    break
+        if not console().is_terminal:
+            say("")
+        self._check_stored()
+
+    def _check_stored(self) -> None:
+        for scan in self._scans:
+            word = scan.outcome.get("outcome")
+            right = ("rejected",) if scan.broken else ("stored", "duplicate")
+            if word not in right:
+                raise DemoError(f"{scan.name} ended as {word}")
+            if scan.broken:
+                self._check_quarantine(scan)
+
+    def _check_quarantine(self, scan: Scan) -> None:
+        name = f"{scan.outcome['reason']}/{scan.name}"
+        blob = self._bucket("quarantine").blob(name)
+        if blob.download_as_bytes(timeout=CALL_S) != scan.content:
+            raise DemoError(f"gs://{blob.bucket.name}/{name} is not the broken file")
+        say(f"The broken one is kept, with its reason: gs://{blob.bucket.name}/{name}")
+
+    def _note(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            key = (outcome.get("name"), outcome.get("generation"))
+            for scan in self._scans:
+                if key == (scan.name, scan.generation) and not scan.outcome:
+                    scan.outcome = outcome
+
+    def _table(self) -> Table:
+        headings = ("object", "modality", "transfer syntax", "size", "outcome", "ms", "reason")
+        table = Table(*headings, box=None, pad_edge=False)
+        for scan in self._scans:
+            word = shown(scan.outcome.get("outcome", "…"))
+            cells = (
+                scan.name,
+                scan.modality,
+                scan.syntax,
+                size_text(len(scan.content)),
+                Text(word, style=STYLES.get(word, "dim")),
+                shown(scan.outcome.get("duration_ms")),
+                shown(scan.outcome.get("reason")),
+            )
+            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+        return table
+
+    def _search(self, without: str = "") -> list[str]:
+        if without:
+            _title("4. Search again: the study is gone")
+        else:
+            _title("2. Search: what the DICOM store has now")
+        found = studies(self._clients)
+        ours = list(dict.fromkeys(scan.study for scan in self._scans if not scan.broken))
+        expected = [study for study in ours if study != without]
+        missing = [study for study in expected if study not in found]
+        if missing:
+            raise DemoError(
+                f"{len(missing)} of {len(expected)} stored studies are not found, {missing[0]} "
+                "for one"
+            )
+        if without in found:
+            raise DemoError(f"{without} is still found")
+        if not without:
+            print_studies(self._clients, [found[study] for study in expected])
+        url = self._clients.system.search_url
+        say(f"{len(expected)} of {len(ours)} studies, also at {url}/studies")
+        return expected
+
+    def _export(self, watch: Watch, study: str) -> None:
+        scans = self._of(study)
+        prefix = f"demo/{uuid.uuid4().hex[:8]}"
+        bucket = self._bucket("export")
+        place = f"gs://{bucket.name}/{prefix}"
+        _title(f"3. Export one study of {len(scans)} instances to {place}, then delete it")
+        command = {"path": f"studies/{study}", "destination": place}
+        self._expect("export", self._ask(watch, "exports", command), "exported")
+        for scan in scans:
+            name = f"{prefix}/{scan.study}/{scan.series}/{scan.instance}.dcm"
+            if bucket.blob(name).download_as_bytes(timeout=CALL_S) != scan.content:
+                raise DemoError(f"gs://{bucket.name}/{name} is not the file that was dropped")
+        blobs = bucket.list_blobs(prefix=f"{prefix}/", timeout=CALL_S)
+        names = {blob.name.removeprefix(f"{prefix}/") for blob in blobs}
+        if len(names) != len(scans) + 1 or "manifest.json" not in names:
+            raise DemoError(f"the export wrote {sorted(names)}")
+        say(f"exported: {len(scans)} instances, each byte for byte what was dropped")
+
+    def _delete(self, watch: Watch, study: str) -> None:
+        outcome = self._ask(watch, "deletes", {"path": f"studies/{study}"})
+        self._expect("delete", outcome, "deleted")
+        say(f"deleted: studies/{study}")
+
+    def _expect(self, what: str, outcome: Outcome, word: str) -> None:
+        if outcome["outcome"] != word:
+            reason = outcome.get("reason")
+            raise DemoError(f"the {what} ended as {outcome['outcome']}, {reason}")
+
+    def _ask(self, watch: Watch, role: str, fields: dict[str, Any]) -> Outcome:
+        request_id = f"demo-{uuid.uuid4().hex[:12]}"
+        command = json.dumps({**fields, "request_id": request_id}).encode()
+        self._clients.publish(self._clients.system.topic(role), command, {})
+        for outcomes in self._waiting(watch):
+            for outcome in outcomes:
+                if outcome.get("request_id") == request_id:
+                    return outcome
+        raise AssertionError("the wait ends in an error")
+
+    def _waiting(self, watch: Watch) -> Iterator[list[Outcome]]:
+        end = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            self._check()
+            yield watch.take(wait_s=1.0)
+        raise DemoError(f"an outcome did not come within {TIMEOUT_S:.0f} s")
+
+
+def _title(text: str) -> None:
+    say("")
+    say(Text(text, style="bold"))
+
+
+def load_scans() -> Iterator[Scan]:
+    """The demo's files, from the installed pydicom package."""
+    folder = Path(pydicom.data.__file__).parent / "test_files"
+    for name, file in SCANS.items():
+        yield _scan(PREFIX + name, (folder / file).read_bytes(), broken=False)
+    name, file, length = BROKEN
+    yield _scan(PREFIX + name, (folder / file).read_bytes()[:length], broken=True)
+
+
+def _scan(name: str, content: bytes, broken: bool) -> Scan:
+    header = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content), stop_before_pixels=True)
+    return Scan(
+        name=name,
+        content=content,
+        modality=str(header.get("Modality", "")),
+        syntax=SYNTAXES[header.file_meta.TransferSyntaxUID],
+        study=str(header.StudyInstanceUID),
+        series=str(header.SeriesInstanceUID),
+        instance=str(header.SOPInstanceUID),
+        broken=broken,
+    )

@@ -1,0 +1,82 @@
+"""`doctor`: check a system from its buckets to a scan's way through it, and say how to fix each
+thing that is wrong."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import click
+from rich.text import Text
+
+from cli.checks import LOOKING
+from cli.clients import Clients
+from cli.findings import Finding
+from cli.options import system_option
+from cli.output import Format, Item, Listing, format_option, note, say
+from cli.probe import Probe
+from cli.rights import RIGHTS
+from cli.text import shown
+
+_COLUMNS: Final = ("status", "check", "subject", "detail", "fix")
+
+
+@click.command()
+@click.option("--no-probe", is_flag=True, help="Only look: store and delete nothing.")
+@click.option(
+    "--timeout",
+    type=float,
+    default=300.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds to wait for each outcome of the probe.",
+)
+@format_option
+@system_option
+def doctor(clients: Clients, no_probe: bool, timeout: float, output: Format) -> int:
+    """Check a system: buckets, topics, functions, rights, and a synthetic scan on its way through.
+
+    For each thing that is wrong it says how to fix it. The exit status is 0 when all is well.
+    """
+    note(f"doctor: {clients.system.where}")
+    if not clients.system.local:
+        # Without credentials every check would fail alike: say it once.
+        clients.credentials_for(clients.system.endpoints.storage)
+    findings: list[Finding] = []
+    for finding in _examine(clients, None if no_probe else timeout):
+        findings.append(finding)
+        if output.for_people:
+            _print(finding)
+    if output.for_people:
+        _sum_up(clients, findings)
+    else:
+        items = [Item.of(dataclasses.asdict(finding)) for finding in findings]
+        Listing(output).print(items, _COLUMNS)
+    return 1 if any(finding.status == "failed" for finding in findings) else 0
+
+
+def _examine(clients: Clients, probe_limit_s: float | None) -> Iterator[Finding]:
+    for check in (*LOOKING, *RIGHTS):
+        yield from check(clients)
+    if probe_limit_s is not None:
+        yield from Probe(clients, probe_limit_s).run()
+
+
+def _print(finding: Finding) -> None:
+    style = {"ok": "green", "failed": "bold red", "skipped": "dim"}[finding.status]
+    line = Text(f"{finding.status:<8}", style=style)
+    line.append(f"{finding.check:<13} {shown(finding.subject):<46} {shown(finding.detail)}")
+    line.rstrip()
+    say(line)
+
+
+def _sum_up(clients: Clients, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.fix:
+            say("")
+            say(f"{finding.check} {shown(finding.subject)}: {shown(finding.detail)}")
+            say(f"  fix: {shown(finding.fix)}")
+    failed = sum(1 for finding in findings if finding.status == "failed")
+    skipped = sum(1 for finding in findings if finding.status == "skipped")
+    ok = len(findings) - failed - skipped
+    say("")
+    say(f"{clients.system.where}: {ok} ok, {failed} failed, {skipped} skipped")

@@ -1,0 +1,140 @@
+"""The check that touches: a synthetic scan goes all the way, is found, and is deleted again."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cli import scan
+from cli.clients import CALL_S, LOGIN, Clients
+from cli.errors import CliError
+from cli.findings import REDEPLOY, Finding
+from cli.limits import Limits
+from cli.watch import Outcome, Watch
+from functions.common.resources import GcsPrefix
+
+_SEE_CHECKS: Final = "the checks above say what is wrong; else see the log of the function"
+_STORED: Final = ("stored", "duplicate")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One way through the system.
+
+    Args:
+        clients: of the system.
+        limit_s: for each of the two outcomes; a cold start in the cloud takes some seconds.
+    """
+
+    clients: Clients
+    limit_s: float
+
+    @property
+    def limits(self) -> Limits:
+        """What the system's settings close to it."""
+        system = self.clients.system
+        return Limits.of(system.environments, system.search_ingress)
+
+    def run(self) -> Iterator[Finding]:
+        """Upload, outcome, search, delete; stops at the first that fails, and leaves nothing
+        behind."""
+        from google.api_core.exceptions import Forbidden, GoogleAPICallError, Unauthorized
+
+        made = scan.make()
+        # Of a busy system's outcomes only these: a backlog of the others would hide ours.
+        mine = f'attributes.study = "{made.study}" OR attributes.outcome = "rejected"'
+        try:
+            with Watch(self.clients, mine) as watch:
+                yield from self._stored(made, watch)
+        except (Forbidden, Unauthorized):
+            fix = (
+                "you need roles/pubsub.editor on the project and roles/storage.objectUser on the "
+                f"landing bucket; else {LOGIN}"
+            )
+            yield _bad("probe", "you may not", fix)
+        except GoogleAPICallError as error:
+            yield _bad("probe", f"the service answered {error.code}", REDEPLOY)
+
+    def _stored(self, made: scan.Scan, watch: Watch) -> Iterator[Finding]:
+        name = f"dicom-probe-{uuid.uuid4().hex[:12]}"
+        bucket = self.clients.storage.bucket(self.clients.system.buckets["landing"])
+        blob = bucket.blob(f"{name}/scan.dcm")
+        blob.upload_from_string(made.data, "application/dicom", timeout=CALL_S)
+        yield Finding("probe", "upload", "ok", f"gs://{bucket.name}/{blob.name}")
+        try:
+            yield from self._steps(made, name, watch)
+        finally:
+            self._remove(blob)
+
+    def _remove(self, blob: Any) -> None:
+        """The object, and what became of it where stored objects are moved."""
+        _delete(blob)
+        if self.limits.moved:
+            place = GcsPrefix.parse(self.limits.moved)
+            name = f"{place.prefix}/{blob.name}".lstrip("/")
+            _delete(self.clients.storage.bucket(place.bucket).blob(name))
+
+    def _steps(self, made: scan.Scan, name: str, watch: Watch) -> Iterator[Finding]:
+        stored = self._outcome(watch, "name", f"{name}/scan.dcm")
+        yield self._judged("outcome", stored, _STORED)
+        if stored is None or stored["outcome"] not in _STORED:
+            return
+        yield self._search(made.study)
+        if self.limits.delete:
+            stays = f"the synthetic scan stays in the DICOM store, studies/{made.study}"
+            yield Finding("probe", "delete", "skipped", f"{self.limits.delete}: {stays}")
+            return
+        command = json.dumps({"path": made.path, "request_id": name}).encode()
+        self.clients.publish(self.clients.system.topic("deletes"), command, {})
+        yield self._judged("delete", self._outcome(watch, "request_id", name), ("deleted",))
+
+    def _outcome(self, watch: Watch, key: str, value: str) -> Outcome | None:
+        """The first outcome with this value, or None when it does not come."""
+        for outcome in watch.until(self.limit_s):
+            if outcome.get(key) == value:
+                return outcome
+        return None
+
+    def _search(self, study: str) -> Finding:
+        system = self.clients.system
+        if not system.search_url:
+            return Finding("probe", "search", "skipped", "this system runs without search")
+        if self.limits.search:
+            return Finding("probe", "search", "skipped", self.limits.search)
+        url = f"{system.search_url}/studies"
+        try:
+            headers = self.clients.identity_header(system.search_url)
+            asked = {"StudyInstanceUID": study}
+            answer = self.clients.call("GET", url, params=asked, headers=headers)
+        except CliError as error:
+            return _bad("search", "could not be asked", str(error))
+        if answer.status in (401, 403):
+            fix = "add yourself to search_callers in infra/gcp/terraform.tfvars, and ./deploy.sh"
+            return _bad("search", "does not let you in", fix)
+        if answer.status != 200 or study not in json.dumps(answer.json):
+            return _bad("search", f"answered {answer.status} without the scan", _SEE_CHECKS)
+        return Finding("probe", "search", "ok", "finds the scan")
+
+    def _judged(self, subject: str, record: Outcome | None, wanted: tuple[str, ...]) -> Finding:
+        if record is None:
+            return _bad(subject, f"did not come within {self.limit_s:.0f} s", _SEE_CHECKS)
+        parts = (record["outcome"], record.get("reason"), record.get("detail"))
+        words = " ".join(str(part) for part in parts if part)
+        if record["outcome"] not in wanted:
+            return _bad(subject, words, "README.md, Outcomes, says what the reason means")
+        attempt, duration = record.get("attempt", 1), record.get("duration_ms", 0)
+        return Finding("probe", subject, "ok", f"{words}, attempt {attempt}, {duration} ms")
+
+
+def _delete(blob: Any) -> None:
+    from google.api_core.exceptions import NotFound
+
+    try:
+        blob.delete(timeout=CALL_S)
+    except NotFound:
+        return
+
+
+def _bad(subject: str, detail: str, fix: str) -> Finding:
+    return Finding("probe", subject, "failed", detail, fix)

@@ -1,0 +1,93 @@
+"""`quarantine list|show`: objects that can never be stored, and why."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+
+from cli.clients import CALL_S, Clients
+from cli.errors import CliError
+from cli.options import system_option
+from cli.output import Item, Listing, listing_options, print_json, say
+from functions.store.quarantine import NOTE_ENDING, NOTE_LIMIT_BYTES
+
+_LATEST: Final = 100
+_SORTED_MAX: Final = 10_000  # notes that are read to be sorted
+_COLUMNS: Final = ("since", "reason", "detail", "name", "object")
+
+
+@click.group()
+def quarantine() -> None:
+    """What can never be stored: objects that were moved to the quarantine bucket, and why.
+
+    After a fix: dicom-functions replay quarantine.
+    """
+
+
+@quarantine.command("list")
+@click.option("--reason", metavar="REASON", help="Only these, such as rejected or conflict.")
+@click.option("--prefix", default="", help="Only objects whose name was beginning so.")
+@listing_options(limit=_LATEST)
+@system_option
+def list_(clients: Clients, reason: str | None, prefix: str, listing: Listing) -> int:
+    """List what waits: since when, why, and what it was called."""
+    if prefix and reason is None:
+        raise CliError("--prefix needs --reason: objects lie below their reason")
+    begin = f"{reason}/{prefix}" if reason else ""
+    most = _SORTED_MAX if listing.sort_by else (listing.limit or _LATEST)
+    found: list[Item] = []
+    more = False
+    for blob in notes(clients, begin):
+        more = len(found) == most
+        if more:
+            break
+        found.append(_item(blob))
+    chosen = listing.chosen(found)
+    listing.print(chosen, _COLUMNS)
+    if listing.format.for_people:
+        tail = ", and more: --limit N" if more else ""
+        say(f"{len(chosen)} in gs://{clients.system.buckets['quarantine']}{tail}")
+    return 0
+
+
+@quarantine.command("show")
+@click.argument("name", metavar="OBJECT")
+@system_option
+def show(clients: Clients, name: str) -> int:
+    """Show all that is known of an object, as JSON, the members of an archive too.
+
+    OBJECT is its name in quarantine, as `list` gives it, with or without gs://BUCKET/.
+    """
+    bucket = clients.system.buckets["quarantine"]
+    short = name.removeprefix(f"gs://{bucket}/").removesuffix(NOTE_ENDING)
+    blob = clients.storage.bucket(bucket).get_blob(short + NOTE_ENDING, timeout=CALL_S)
+    if blob is None:
+        raise CliError(f"gs://{bucket} has no {short} with its reason")
+    print_json(_item(blob).full)
+    return 0
+
+
+def notes(clients: Clients, prefix: str) -> Iterator[Any]:
+    """The notes beside the objects in quarantine, as blobs."""
+    bucket = clients.system.buckets["quarantine"]
+    for blob in clients.storage.list_blobs(bucket, prefix=prefix, timeout=CALL_S):
+        if blob.name.endswith(NOTE_ENDING):
+            yield blob
+
+
+def text_of(blob: Any) -> bytes:
+    """A note's text, at most as long as a note is."""
+    found: bytes = blob.download_as_bytes(end=NOTE_LIMIT_BYTES, timeout=CALL_S)
+    return found
+
+
+def _item(blob: Any) -> Item:
+    try:
+        note = json.loads(text_of(blob))
+    except ValueError:
+        note = None
+    place = f"gs://{blob.bucket.name}/{blob.name.removesuffix(NOTE_ENDING)}"
+    record = note if isinstance(note, dict) else {"detail": "the note cannot be read"}
+    since = record.get("time") or blob.time_created.isoformat()
+    return Item.of({"object": place, **record}, since=since)

@@ -1,0 +1,201 @@
+"""`replay quarantine|dead-letters`: after a fix, bring back what could not be done.
+
+From quarantine an object is copied to its old name in the landing bucket, which is an upload like
+any other, and then taken out of quarantine; one whose old name is taken by other bytes stays. A
+dead letter is published on the topic it came from, with the time when it was first published, and
+then acknowledged; an outcome that the ledger missed likewise.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import click
+
+from cli.clients import CALL_S, Clients
+from cli.dead_letters import (
+    SOURCE,
+    SOURCE_TIME,
+    Held,
+    acknowledge,
+    function_option,
+    lent,
+    subscription,
+    until_empty,
+)
+from cli.options import dry_run_option, system_option
+from cli.output import note
+from cli.progress import Progress
+from cli.quarantine import notes, text_of
+from functions.common.deadline import timestamp
+from functions.common.events.messages import FIRST_PUBLISHED
+from functions.store.quarantine import NOTE_ENDING, Note
+
+# Attributes that dead-lettering or a client library added.
+_ADDED: Final = (SOURCE, "googclient_")
+# The library's rewrite has a body, and then the copy has nothing but what the body names.
+_KEPT: Final = (
+    "content_type",
+    "content_encoding",
+    "content_disposition",
+    "content_language",
+    "cache_control",
+    "custom_time",
+    "metadata",
+)
+
+
+@click.group()
+def replay() -> None:
+    """Bring back what is in quarantine, or deliver dead letters again, after a fix."""
+
+
+@replay.command()
+@click.option("--prefix", default="", help="Only objects whose name there begins so: rejected/.")
+@dry_run_option
+@system_option
+def quarantine(clients: Clients, prefix: str, dry_run: bool) -> int:
+    """Copy objects from quarantine back to their old names: uploads like any other.
+
+    An object whose old name is taken by other bytes stays in quarantine.
+    """
+    note(f"replay: {clients.system.where}")
+    replay_quarantine(clients, prefix, dry_run).end()
+    return 0
+
+
+@replay.command("dead-letters")
+@function_option
+@dry_run_option
+@system_option
+def dead_letters(clients: Clients, function: str | None, dry_run: bool) -> int:
+    """Publish dead letters again, on the topics they came from."""
+    note(f"replay: {clients.system.where}")
+    replay_dead_letters(clients, function, dry_run).end()
+    return 0
+
+
+def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
+    """Bring objects back to the landing bucket.
+
+    Returns:
+        The counts: replayed (or to replay), name taken, without its object.
+    """
+    progress = Progress("to replay" if dry_run else "replayed")
+    landing = clients.storage.bucket(clients.system.buckets["landing"])
+    for listed, found in _readable(clients, prefix, progress):
+        kept = listed.bucket.get_blob(listed.name.removesuffix(NOTE_ENDING), timeout=CALL_S)
+        now = landing.get_blob(found.source.name, timeout=CALL_S)
+        if kept is None:
+            progress.count("without its object")
+        elif now is not None and now.crc32c != kept.crc32c:
+            progress.count("name taken")
+        else:
+            if not dry_run:
+                _bring_back(landing, kept, listed, found, now)
+            progress.count(progress.done)
+    return progress
+
+
+def _bring_back(landing: Any, kept: Any, note_blob: Any, found: Note, now: Any) -> None:
+    """Copy, then delete the object and its note, each in the version that was looked at."""
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+
+    try:
+        if now is None:  # else an earlier run was cut off after the copy
+            _copy(kept, landing.blob(found.source.name))
+        kept.delete(if_generation_match=kept.generation, timeout=CALL_S)
+        note_blob.delete(if_generation_match=note_blob.generation, timeout=CALL_S)
+    except (NotFound, PreconditionFailed):
+        return  # quarantined again at this moment: for the next run
+
+
+def _copy(source: Any, target: Any) -> None:
+    """Within Cloud Storage, in as many calls as a large object takes."""
+    for attribute in _KEPT:
+        value = getattr(source, attribute)
+        if value is not None:
+            setattr(target, attribute, value)
+    token = None
+    while True:
+        token, _, _ = target.rewrite(source, token=token, if_generation_match=0, timeout=CALL_S)
+        if token is None:
+            return
+
+
+def _readable(clients: Clients, prefix: str, progress: Progress) -> Iterator[tuple[Any, Note]]:
+    from google.api_core.exceptions import NotFound
+
+    for blob in notes(clients, prefix):
+        try:
+            found = Note.load(text_of(blob))
+        except NotFound:
+            continue
+        except ValueError:
+            progress.count("unreadable notes")
+            continue
+        if found.source.bucket == clients.system.buckets["landing"]:
+            yield blob, found
+        else:
+            progress.count("of another bucket")
+
+
+def replay_dead_letters(clients: Clients, function: str | None, dry_run: bool) -> Progress:
+    """Publish dead letters again, each on the topic that it came from.
+
+    Args:
+        function: whose, its follow-ups among them, or LEDGER; None: all.
+
+    Returns:
+        The counts: replayed (or to replay), and of them by name in `System.bound`.
+    """
+    progress = Progress("to replay" if dry_run else "replayed")
+    for name in clients.system.bound_of(function):
+        if dry_run:
+            with lent(clients, subscription(clients, name)) as held:
+                _count(progress, name, held)
+        else:
+            _replay(clients, name, progress)
+    return progress
+
+
+def _replay(clients: Clients, name: str, progress: Progress) -> None:
+    place = subscription(clients, name)
+    topic = clients.system.topic(clients.system.bound[name]["topic"])
+    for messages in until_empty(clients, place):
+        for message in messages:
+            _publish_again(clients, topic, message)
+        _count(progress, name, messages)
+        acknowledge(clients, place, messages)
+
+
+def _count(progress: Progress, name: str, messages: Sequence[Held]) -> None:
+    for _ in messages:
+        progress.count(progress.done)
+        progress.count(f"of {name}")
+
+
+def _publish_again(clients: Clients, topic: str, message: Held) -> None:
+    """With its age: a delete that was ordered long ago must not destroy what was stored since."""
+    attributes = {
+        key: value for key, value in message.attributes.items() if not key.startswith(_ADDED)
+    }
+    attributes[FIRST_PUBLISHED] = _first_published(message)
+    clients.publish(topic, message.data, attributes)
+
+
+def _first_published(message: Held) -> str:
+    """The earliest of what an earlier replay, the dead-lettering and Pub/Sub say; `unknown` when
+    one is no time."""
+    said = [
+        message.attributes[key]
+        for key in (FIRST_PUBLISHED, SOURCE_TIME)
+        if key in message.attributes
+    ]
+    times: dict[datetime, str] = {}
+    for text in (*said, message.published):
+        time = timestamp(text)
+        if time is None:
+            return "unknown"
+        times[time] = text
+    return times[min(times)]

@@ -1,0 +1,309 @@
+"""`search`: what the DICOM store holds, asked through the search function.
+
+Parameters go in the body of a POST: a patient's name in a URL would be in a log.
+"""
+
+import concurrent.futures
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import click
+
+from cli.clients import Answer, Clients
+from cli.errors import CliError
+from cli.options import system_option
+from cli.output import Item, Listing, listing_options, note, print_table, say
+from cli.text import shown
+from functions.common.dicom import dicomjson
+from functions.common.errors import PermanentError
+from functions.common.resources import Resource
+
+LEVELS: Final = ("studies", "series", "instances")
+# Field and attribute, by level, in the order of the columns.
+_ATTRIBUTES: Final[Mapping[str, Mapping[str, str]]] = {
+    "studies": {
+        "date": "00080020",
+        "patient_name": "00100010",
+        "patient_id": "00100020",
+        "accession": "00080050",
+        "description": "00081030",
+        "study": "0020000D",
+    },
+    "series": {
+        "modality": "00080060",
+        "number": "00200011",
+        "description": "0008103E",
+        "series": "0020000E",
+        "study": "0020000D",
+    },
+    "instances": {
+        "number": "00200013",
+        "class": "00080016",
+        "instance": "00080018",
+        "series": "0020000E",
+        "study": "0020000D",
+    },
+}
+_COLUMNS: Final = {
+    "studies": (
+        "date",
+        "patient_name",
+        "patient_id",
+        "accession",
+        "modality",
+        "description",
+        "series",
+        "instances",
+        "study",
+    ),
+    "series": ("modality", "number", "description", "instances", "series", "study"),
+    "instances": ("number", "class", "instance", "series"),
+}
+# What the service leaves out unless asked (fact sheet section 4).
+_NOT_DEFAULT: Final = {
+    "studies": ("StudyDescription",),
+    "series": ("SeriesNumber",),
+    "instances": ("SeriesInstanceUID", "StudyInstanceUID"),
+}
+_METRICS: Final = {"studies": "getStudyMetrics", "series": "getSeriesMetrics"}
+_PAGE: Final = 1000
+_SORTED_MAX: Final = 20_000  # rows that are read to be sorted
+_LIMIT: Final = 100
+_STUDIES_AT_ONCE: Final = 50  # UIDs in one search
+_THREADS: Final = 8
+_NEXT: Final = re.compile(r'<([^>]*)>;\s*rel="?next"?')
+_WARNING: Final = re.compile(r'299 \S+ "(.*)"')
+
+
+@click.command()
+@click.argument("parameters", nargs=-1, metavar="[KEY=VALUE …]")
+@click.option("--level", type=click.Choice(LEVELS), default="studies", show_default=True)
+@click.option("--in", "scope", metavar="PATH", help="Only within this: studies/UID[/series/UID].")
+@listing_options(limit=_LIMIT)
+@system_option
+def search(
+    clients: Clients, parameters: tuple[str, ...], level: str, scope: str | None, listing: Listing
+) -> int:
+    """Search the DICOM store through the search function.
+
+    KEY=VALUE is as in QIDO-RS: PatientID=4MR1, StudyDate=20240101-, PatientName='Doe*'.
+    JSON shows each result as DICOM JSON; fields are the columns and DICOM keywords.
+    """
+    query = Query(clients, level, _scope(scope, level), dict(map(_parameter, parameters)))
+    most = _SORTED_MAX if listing.sort_by else (listing.limit or _LIMIT)
+    found, more = query.rows(most)
+    items = [_item(level, one) for one in found]
+    if listing.format.kind not in ("json", "ndjson") or listing.sort_by:
+        items = _with_counts(clients, level, items, _wanted(level, listing))
+    if listing.format.fields or listing.sort_by:
+        items = [_with_keywords(item) for item in items]
+    chosen = listing.chosen(items)
+    listing.print(chosen, _COLUMNS[level])
+    if listing.format.for_people:
+        say(f"{len(chosen)} {level}")
+    if more:
+        note("there are more; --limit N shows more, a narrower search finds fewer")
+    return 0
+
+
+class Query:
+    """One search.
+
+    Args:
+        clients: of the system.
+        level: of LEVELS.
+        scope: what the results are within; None: everything.
+        parameters: QIDO-RS keys and values.
+    """
+
+    def __init__(
+        self, clients: Clients, level: str, scope: Resource | None, parameters: Mapping[str, str]
+    ) -> None:
+        self._clients = clients
+        self._body = {**parameters, "includefield": _included(level, parameters)}
+        path = f"{scope}/{level}" if scope else level
+        self._url = f"{_url(clients)}/{path}/_query"
+
+    def rows(self, most: int) -> tuple[list[Any], bool]:
+        """Up to `most` results in DICOM JSON, and whether there are more.
+
+        Raises:
+            CliError: it was refused, or there is no answer.
+        """
+        found: list[Any] = []
+        page: dict[str, str] | None = {"limit": str(min(_PAGE, most))}
+        while page and len(found) < most:
+            answer = self._page(page)
+            found += answer.json
+            page = _next_page(answer)
+        return found[:most], bool(page) or len(found) > most
+
+    def _page(self, page: Mapping[str, str]) -> Answer:
+        headers = self._clients.identity_header(_url(self._clients))
+        answer = self._clients.call("POST", self._url, self._body, page, headers)
+        if answer.status != 200 or not isinstance(answer.json, list):
+            raise CliError(_refusal(answer))
+        warning = _WARNING.match(answer.headers.get("Warning", ""))
+        if warning and not _NEXT.search(answer.headers.get("Link", "")):
+            note(f"warning: {warning[1]}")
+        return answer
+
+
+def _url(clients: Clients) -> str:
+    if not clients.system.search_url:
+        raise CliError("this system runs without the search function")
+    return clients.system.search_url
+
+
+def _refusal(answer: Answer) -> str:
+    if answer.status in (401, 403):
+        return (
+            "search does not let you in: add yourself to search_callers in "
+            "infra/gcp/terraform.tfvars, and run ./deploy.sh"
+        )
+    error = answer.json.get("error") if isinstance(answer.json, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    return f"search answered {answer.status}: {message or 'see its log'}"
+
+
+def _next_page(answer: Answer) -> dict[str, str] | None:
+    """`limit` and `offset` of the next page. Only these are taken from the link: where the request
+    goes, the system's file says."""
+    link = _NEXT.search(answer.headers.get("Link", ""))
+    if link is None:
+        return None
+    found = dict(parse_qsl(urlsplit(link[1]).query))
+    return {key: found[key] for key in ("limit", "offset") if key in found}
+
+
+def _scope(text: str | None, level: str) -> Resource | None:
+    if text is None:
+        return None
+    try:
+        scope = Resource.parse(text)
+    except PermanentError as error:
+        raise CliError(f"--in is studies/UID[/series/UID], not {text}") from error
+    above = {"studies": 0, "series": 1, "instances": 2}[level]
+    depth = 2 if scope.series else 1
+    if scope.instance or depth > above:
+        raise CliError(f"--in {text} has no {level} within it: use --level")
+    return scope
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    key, mark, value = text.partition("=")
+    if not mark:
+        raise CliError(f"a search parameter is KEY=VALUE, such as PatientID=4MR1, not {text}")
+    if key in ("limit", "offset"):
+        raise CliError("use --limit N: it follows the pages by itself")
+    return key, value
+
+
+def _included(level: str, parameters: Mapping[str, str]) -> str:
+    wanted = [parameters["includefield"]] if "includefield" in parameters else []
+    return ",".join([*_NOT_DEFAULT[level], *wanted])
+
+
+def _item(level: str, data_set: Any) -> Item:
+    fields = {field: _text(data_set, tag) for field, tag in _ATTRIBUTES[level].items()}
+    return Item(data_set, fields)
+
+
+def _text(data_set: Any, tag: str) -> str:
+    """An attribute's values as text; of a person's name one of its writings."""
+    return "/".join(map(_value_text, dicomjson.values(data_set, tag)))
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return next((str(part) for part in value.values() if part), "")
+    return str(value)
+
+
+def _with_keywords(item: Item) -> Item:
+    """With a field for each attribute, by its DICOM keyword."""
+    from pydicom.datadict import keyword_for_tag
+
+    more = {}
+    for tag in item.full if isinstance(item.full, dict) else ():
+        keyword = keyword_for_tag(tag) if re.fullmatch("[0-9A-Fa-f]{8}", tag) else ""
+        more[keyword or tag] = _text(item.full, tag)
+    return Item(item.full, {**more, **item.fields})
+
+
+def _wanted(level: str, listing: Listing) -> set[str]:
+    """The fields that are shown or sorted by."""
+    fields = set(listing.format.fields or _COLUMNS[level])
+    if listing.format.kind in ("json", "ndjson"):
+        fields = set()
+    return fields | {listing.sort_by.removeprefix("~")}
+
+
+def _with_counts(
+    clients: Clients, level: str, items: Sequence[Item], wanted: set[str]
+) -> list[Item]:
+    """With modalities and counts, which no search of the service gives (fact sheet section 4)."""
+    found = list(items)
+    if level == "studies" and "modality" in wanted:
+        found = _with_modalities(clients, found)
+    if level in _METRICS and wanted & {"instances", "series"}:
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            metrics = list(pool.map(lambda item: _metrics(clients, level, item), found))
+        found = [Item(i.full, {**i.fields, **m}) for i, m in zip(found, metrics, strict=True)]
+    return found
+
+
+def _with_modalities(clients: Clients, items: Sequence[Item]) -> list[Item]:
+    """Of a study: those of its series."""
+    uids = [item.fields["study"] for item in items if item.fields["study"]]
+    modalities: dict[str, set[str]] = {}
+    for start in range(0, len(uids), _STUDIES_AT_ONCE):
+        asked = {"StudyInstanceUID": ",".join(uids[start : start + _STUDIES_AT_ONCE])}
+        for series in Query(clients, "series", None, asked).rows(_SORTED_MAX)[0]:
+            study = dicomjson.uid(series, "0020000D")
+            modalities.setdefault(study, set()).add(_text(series, "00080060"))
+    return [
+        Item(i.full, {**i.fields, "modality": "/".join(_names(modalities, i.fields["study"]))})
+        for i in items
+    ]
+
+
+def _names(modalities: Mapping[str, Iterable[str]], study: str) -> list[str]:
+    return sorted(filter(None, modalities.get(study, ())))
+
+
+def _metrics(clients: Clients, level: str, item: Item) -> dict[str, int | None]:
+    """Counts of a study or series, from the DICOM store itself; none where you may not ask it."""
+    try:
+        resource = Resource(item.fields["study"], item.fields.get("series", ""))
+    except PermanentError:
+        return {}
+    system = clients.system
+    base = f"{system.endpoints.healthcare}/{system.store.name}/dicomWeb"
+    answer = clients.call("GET", f"{base}/{resource}:{_METRICS[level]}")
+    found = answer.json if answer.status == 200 and isinstance(answer.json, dict) else {}
+    counts = {"instances": _whole(found.get("instanceCount"))}
+    if level == "studies":
+        counts["series"] = _whole(found.get("seriesCount"))
+    return counts
+
+
+def _whole(value: Any) -> int | None:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def studies(clients: Clients) -> dict[str, Item]:
+    """Every study by its UID, for the demo."""
+    rows, _ = Query(clients, "studies", None, {}).rows(_SORTED_MAX)
+    items = [_item("studies", row) for row in rows]
+    return {shown(item.fields["study"]): item for item in items}
+
+
+def print_studies(clients: Clients, items: Sequence[Item]) -> None:
+    """The usual table."""
+    columns = _COLUMNS["studies"]
+    found = _with_counts(clients, "studies", items, set(columns))
+    print_table(found, columns)

@@ -1,0 +1,212 @@
+"""The system that a command is about: names and addresses, of a deployment or of the one that runs
+on this machine."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from cli.errors import NoSystemError
+from functions.common.resources import DicomStoreName
+
+ROOT: Final = Path(__file__).parents[1]
+LOCAL_FILE: Final = ROOT / ".local" / "stack.json"  # written by `dicom-functions run`
+DEPLOYED_FILE: Final = ROOT / ".deploy" / "system.json"  # written by deploy.sh
+LEDGER: Final = "ledger"  # what takes the outcomes, among the functions that take the other topics
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Base URLs of Google's services, or of what stands in for them."""
+
+    storage: str = "https://storage.googleapis.com"
+    pubsub: str = "https://pubsub.googleapis.com"
+    healthcare: str = "https://healthcare.googleapis.com/v1"
+    run: str = "https://run.googleapis.com"
+    functions: str = "https://cloudfunctions.googleapis.com"
+    credentials: str = "https://iamcredentials.googleapis.com"
+    iam: str = "https://iam.googleapis.com"
+    kms: str = "https://cloudkms.googleapis.com"
+    projects: str = "https://cloudresourcemanager.googleapis.com"
+    artifacts: str = "https://artifactregistry.googleapis.com"
+
+
+@dataclass(frozen=True)
+class System:
+    """One system.
+
+    Args:
+        file: where this was read.
+        local: whether it runs on this machine, where accounts and rights do not exist.
+        region: of the functions; empty locally.
+        buckets: role (landing, quarantine, export, ledger, state) to name.
+        environments: function to its environment variables.
+        accounts: function to its service account's email; empty locally.
+        delivery: email of the account that calls the event functions; empty locally.
+        build: email of the account that builds the functions; empty locally.
+        topology: infra/topology.json.
+    """
+
+    file: Path
+    local: bool
+    project: str
+    region: str
+    store: DicomStoreName
+    buckets: Mapping[str, str]
+    environments: Mapping[str, Mapping[str, str]]
+    search_url: str
+    search_ingress: str
+    accounts: Mapping[str, str]
+    delivery: str
+    build: str
+    topology: Mapping[str, Any]
+    endpoints: Endpoints
+
+    @classmethod
+    def find(cls, given: Path | None = None) -> Self:
+        """Read the system's file.
+
+        Args:
+            given: the file, or the folder that it is in; None: that of the system that runs here,
+                else that of the deployment.
+
+        Raises:
+            NoSystemError: there is none, or it cannot be read.
+        """
+        path = _file(given)
+        try:
+            data = json.loads(path.read_text())
+            if "endpoints" in data and "pid" in data:
+                return cls._of_stack(path, data)
+            return cls._of_deployment(path, data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            kind = type(error).__name__
+            raise NoSystemError(f"{path} is not the file of a system ({kind})") from error
+
+    @classmethod
+    def _of_stack(cls, file: Path, data: Mapping[str, Any]) -> Self:
+        endpoints = data["endpoints"]
+        functions = endpoints["functions"]
+        return cls(
+            file=file,
+            local=True,
+            project=data["project"],
+            region="",
+            store=DicomStoreName(data["env"]["DICOM_STORE"]),
+            buckets=data["buckets"],
+            environments=dict.fromkeys(functions, data["env"]),
+            search_url=functions.get("search", ""),
+            search_ingress="ALLOW_ALL",
+            accounts={},
+            delivery="",
+            build="",
+            topology=_topology(),
+            endpoints=Endpoints(
+                storage=endpoints["gcs"],
+                pubsub=f"http://{endpoints['pubsub']}",
+                healthcare=endpoints["healthcare"],
+            ),
+        )
+
+    @classmethod
+    def _of_deployment(cls, file: Path, data: Mapping[str, Any]) -> Self:
+        return cls(
+            file=file,
+            local=False,
+            project=data["project"],
+            region=data["region"],
+            store=DicomStoreName(data["dicom_store"]),
+            buckets=data["buckets"],
+            environments=data["environments"],
+            search_url=data["search_url"].rstrip("/"),
+            search_ingress=data["search_ingress"],
+            accounts=data["accounts"],
+            delivery=data["delivery"],
+            build=data["build"],
+            topology=_topology(),
+            endpoints=Endpoints(**data.get("endpoints", {})),
+        )
+
+    @property
+    def where(self) -> str:
+        """Which it is, for people."""
+        return "the system on this machine" if self.local else f"project {self.project}"
+
+    @property
+    def bound(self) -> Mapping[str, Mapping[str, Any]]:
+        """The subscriptions that have dead letters: by the function that they call, by
+        `FUNCTION/follow-ups`, and LEDGER."""
+        path = self.topology["follow_ups_path"]
+        found: dict[str, Mapping[str, Any]] = {}
+        for function, item in self.topology["functions"].items():
+            found[function] = item
+            found[function + path] = item["follow_ups"]
+        found[LEDGER] = self.topology["ledger_subscription"]
+        return found
+
+    def bound_of(self, function: str | None) -> list[str]:
+        """The names in `bound` that belong to a function, its follow-ups among them; None: all."""
+        return [name for name in self.bound if function in (None, name.partition("/")[0])]
+
+    def topic(self, role_or_name: str) -> str:
+        """The full name of a topic, by its role in the topology or its own name."""
+        name = self.topology["topics"].get(role_or_name, role_or_name)
+        return f"projects/{self.project}/topics/{name}"
+
+    def subscription(self, name: str) -> str:
+        """The full name of a subscription."""
+        return f"projects/{self.project}/subscriptions/{name}"
+
+    def service(self, function: str) -> str:
+        """The full name of a function's Cloud Run service."""
+        name = f"dicom-{function.replace('_', '-')}"
+        return f"projects/{self.project}/locations/{self.region}/services/{name}"
+
+    def folder_of(self, bucket: str) -> Path | None:
+        """Where a bucket's objects lie on this machine; None where they do not."""
+        folder = self.file.parent / "gcs" / bucket
+        return folder if self.local and folder.is_dir() else None
+
+
+def _file(given: Path | None) -> Path:
+    if given is not None:
+        return _inside(given) if given.is_dir() else _live(given)
+    if LOCAL_FILE.exists() and is_running(LOCAL_FILE):
+        return LOCAL_FILE
+    if DEPLOYED_FILE.exists():
+        return DEPLOYED_FILE
+    raise NoSystemError(
+        "no system is running here and none was deployed from here: "
+        "start one (dicom-functions run), deploy one (./deploy.sh) or name --system FILE"
+    )
+
+
+def _inside(folder: Path) -> Path:
+    for name in (LOCAL_FILE.name, DEPLOYED_FILE.name):
+        if (folder / name).exists():
+            return _live(folder / name)
+    raise NoSystemError(f"no system is running on {folder}: start one with dicom-functions run")
+
+
+def _live(file: Path) -> Path:
+    if file.name == LOCAL_FILE.name and not is_running(file):
+        raise NoSystemError(f"no system is running on {file.parent}: its process has ended")
+    return file
+
+
+def is_running(file: Path) -> bool:
+    """Whether the process lives that wrote this file; yes for what is no such file."""
+    try:
+        os.kill(int(json.loads(file.read_text())["pid"]), 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return True
+
+
+def _topology() -> Mapping[str, Any]:
+    topology: Mapping[str, Any] = json.loads((ROOT / "infra" / "topology.json").read_text())
+    return topology

@@ -1,0 +1,264 @@
+"""`upload`: write files to the landing bucket, and say what becomes of each."""
+
+import concurrent.futures
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import click
+
+from cli.clients import CALL_S, Clients
+from cli.errors import CliError, StoppedError
+from cli.options import OUTCOME_COLUMNS, outcome_item, progress, system_option, wait_options
+from cli.output import Format, Listing, Stream, format_option, note, say
+from cli.text import counted, shown
+from cli.watch import Outcome, Watch, is_good
+from functions.common.settings import STORAGE_CLASSES, STORE
+
+_THREADS: Final = 8
+_FILTER: Final = f'attributes.function = "{STORE}"'
+_SETTLED_S: Final = 2.0  # a file that has not changed for so long is whole
+_LOOK_S: Final = 1.0
+_CLASSES: Final = tuple(filter(None, STORAGE_CLASSES))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to upload, and the name of its object."""
+
+    path: Path
+    name: str
+
+
+@dataclass
+class Batch:
+    """What was uploaded and what became of it.
+
+    Args:
+        waiting: name and generation of each object that has no outcome yet.
+    """
+
+    waiting: set[tuple[str, str]] = field(default_factory=set)
+    outcomes: list[Outcome] = field(default_factory=list)
+    uploaded: int = 0
+
+    def take(self, outcome: Outcome) -> bool:
+        """Note an outcome; whether it is the last of one of these objects."""
+        key = (str(outcome.get("name")), str(outcome.get("generation")))
+        if key not in self.waiting:
+            return False
+        self.outcomes.append(outcome)
+        if "member" in outcome:  # the archive's own comes after those of its members
+            return False
+        self.waiting.discard(key)
+        return True
+
+    @property
+    def summary(self) -> str:
+        """`300 files: 280 stored, 18 duplicate, 2 conflict`."""
+        own = [outcome for outcome in self.outcomes if "member" not in outcome]
+        counts = dict(Counter(str(outcome["outcome"]) for outcome in own))
+        counts["without an outcome yet"] = len(self.waiting)
+        files = "file" if self.uploaded == 1 else "files"
+        return f"{self.uploaded} {files}: {counted(counts)}"
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="FILE|FOLDER …")
+@click.option("--prefix", default="", help="Beginning of the objects' names, such as night/.")
+@click.option("--storage-class", type=click.Choice(_CLASSES), help="Class in the DICOM store.")
+@click.option(
+    "--watch",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="FOLDER",
+    help="Upload every file that appears in FOLDER, until Ctrl-C.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show every outcome, not only the bad ones.")
+@wait_options
+@format_option
+@system_option
+def upload(
+    clients: Clients,
+    paths: tuple[Path, ...],
+    prefix: str,
+    storage_class: str | None,
+    folder: Path | None,
+    verbose: bool,
+    no_wait: bool,
+    timeout: float,
+    output: Format,
+) -> int:
+    """Write files to the landing bucket and show what becomes of each.
+
+    A folder's files keep their place in it: FOLDER/a/b becomes the object FOLDER/a/b.
+    """
+    uploader = Uploader(clients, storage_class)
+    if folder is not None:
+        if paths:
+            raise CliError("--watch takes one folder and no other files")
+        return _follow(uploader, folder, prefix, output)
+    if not paths:
+        raise CliError("name the files or folders to upload, or --watch FOLDER")
+    sources = list(_sources(paths, prefix, clients.system.local))
+    if not sources:
+        raise CliError("there are no files in what was named")
+    if no_wait:
+        batch = Batch()
+        uploader.send(sources, batch, output)
+        if output.for_people:
+            say(f"{batch.uploaded} uploaded to gs://{uploader.bucket.name}")
+        return 0
+    batch = _uploaded(uploader, sources, timeout, output)
+    return _report(batch, uploader.bucket.name, verbose, timeout, output)
+
+
+class Uploader:
+    """Writes objects to the landing bucket.
+
+    Args:
+        clients: of the system.
+        storage_class: in the DICOM store; None: as the system is set.
+    """
+
+    def __init__(self, clients: Clients, storage_class: str | None) -> None:
+        self.clients = clients
+        self.bucket = clients.storage.bucket(clients.system.buckets["landing"])
+        self._metadata = {"dicom-storage-class": storage_class} if storage_class else None
+
+    def write(self, source: Source) -> tuple[str, str]:
+        """Upload one file; the object's name and generation."""
+        blob = self.bucket.blob(source.name)
+        blob.metadata = self._metadata
+        blob.upload_from_filename(str(source.path), timeout=CALL_S)
+        return source.name, str(blob.generation)
+
+    def send(self, sources: list[Source], batch: Batch, output: Format) -> None:
+        """Upload files, several at once."""
+        pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+        with progress(output) as bar:
+            task = bar.add_task("uploading", total=len(sources))
+            try:
+                for key in pool.map(self.write, sources):
+                    batch.waiting.add(key)
+                    batch.uploaded += 1
+                    bar.advance(task)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _uploaded(uploader: Uploader, sources: list[Source], timeout_s: float, output: Format) -> Batch:
+    """Upload and wait for the outcomes."""
+    batch = Batch()
+    try:
+        with Watch(uploader.clients, _FILTER) as watch:
+            uploader.send(sources, batch, output)
+            with progress(output) as bar:
+                task = bar.add_task("outcomes", total=len(sources))
+                for outcome in watch.until(timeout_s):
+                    if batch.take(outcome):
+                        bar.advance(task)
+                    if not batch.waiting:
+                        break
+    except KeyboardInterrupt:
+        raise StoppedError(
+            f"stopped: {batch.uploaded} of {len(sources)} files are uploaded, and are stored "
+            "whether or not you wait; see dicom-functions outcomes"
+        ) from None
+    return batch
+
+
+def _report(batch: Batch, bucket: str, verbose: bool, timeout_s: float, output: Format) -> int:
+    bad = [outcome for outcome in batch.outcomes if not is_good(outcome)]
+    everything = verbose or not output.for_people
+    listed = [outcome_item(one) for one in (batch.outcomes if everything else bad)]
+    if listed or not output.for_people:
+        Listing(output).print(listed, OUTCOME_COLUMNS)
+    if output.for_people:
+        say(f"{batch.summary}, in gs://{bucket}")
+    if batch.waiting:
+        note(f"{len(batch.waiting)} had no outcome within {timeout_s:.0f} s; they are not lost")
+    return 1 if bad or batch.waiting else 0
+
+
+def _sources(paths: Iterable[Path], prefix: str, local: bool) -> Iterator[Source]:
+    """Each file and the name of its object.
+
+    Raises:
+        CliError: a path does not exist, or a name cannot be kept.
+    """
+    for path in paths:
+        if not path.exists():
+            raise CliError(f"there is no {path}")
+        whole = path.resolve()
+        files = _files(whole) if whole.is_dir() else [whole]
+        for file in files:
+            name = prefix + file.relative_to(whole.parent).as_posix()
+            if local:
+                _check_local_name(name)
+            yield Source(file, name)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _check_local_name(name: str) -> None:
+    """Refuse names that the local bucket server, which keeps objects as files, cannot hold.
+
+    Raises:
+        CliError: it is one.
+    """
+    from infra.local.clients import ClientError, check_object_name
+
+    try:
+        check_object_name(name)
+    except ClientError as error:
+        raise CliError(str(error)) from error
+
+
+def _follow(uploader: Uploader, folder: Path, prefix: str, output: Format) -> int:
+    """Upload what appears in a folder, and print the outcomes as they come, until Ctrl-C."""
+    batch = Batch()
+    seen: dict[Path, tuple[int, int]] = {}
+    stream = Stream(output, OUTCOME_COLUMNS)
+    if output.for_people:
+        say(f"watching {shown(folder.resolve().as_posix())}; Ctrl-C ends it")
+    try:
+        with Watch(uploader.clients, _FILTER) as watch:
+            while True:
+                for source in _appeared(folder, prefix, seen, uploader.clients.system.local):
+                    batch.waiting.add(uploader.write(source))
+                    batch.uploaded += 1
+                _take_new(watch.take(wait_s=_LOOK_S), batch, stream)
+    except KeyboardInterrupt:
+        raise StoppedError(
+            f"stopped: {batch.summary}; what is uploaded is stored whether or not you watch"
+        ) from None
+
+
+def _appeared(
+    folder: Path, prefix: str, seen: dict[Path, tuple[int, int]], local: bool
+) -> Iterator[Source]:
+    """Files that are new or changed, once they no longer grow."""
+    for source in _sources([folder], prefix, local):
+        try:
+            found = source.path.stat()
+        except FileNotFoundError:
+            continue
+        state = (found.st_size, found.st_mtime_ns)
+        if seen.get(source.path) == state or time.time() - found.st_mtime < _SETTLED_S:
+            continue
+        seen[source.path] = state
+        yield source
+
+
+def _take_new(outcomes: list[Outcome], batch: Batch, stream: Stream) -> None:
+    for outcome in outcomes:
+        before = len(batch.outcomes)
+        batch.take(outcome)
+        if len(batch.outcomes) > before:
+            stream.add(outcome_item(outcome))

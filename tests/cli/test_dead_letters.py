@@ -1,0 +1,135 @@
+"""Dead letters on a real Pub/Sub emulator: what waits, what comes back, whose, and how old it is
+then."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.replay import replay_dead_letters
+from cli.system import LEDGER
+from functions.common.deadline import utc_now
+from functions.common.events.messages import FIRST_PUBLISHED
+from functions.common.settings import DELETE, STORE
+from functions.delete.handler import handle
+from tests.cli.desk import Desk
+from tests.contract.world import World, instance, world
+from tests.pubsub.conftest import Emulator
+
+SOURCE_TIME = "CloudPubSubDeadLetterSourceTopicPublishTime"
+LONG_AGO = "2020-01-01T00:00:00.123456789Z"
+COMMAND = json.dumps({"path": "studies/1.2", "request_id": "old"}).encode()
+DELETE_NEXT = f"{DELETE}/follow-ups"
+ROLES = {STORE: "uploads", DELETE: "deletes", DELETE_NEXT: "deletes_next", LEDGER: "outcomes"}
+
+
+def replay(desk: Desk, function: str | None = None, dry_run: bool = False) -> dict[str, int]:
+    return dict(replay_dead_letters(desk.clients, function, dry_run).counts)
+
+
+@pytest.fixture
+def desk(emulator: Emulator) -> Desk:
+    return Desk(emulator)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[World]:
+    with world("delete_resource", tmp_path) as made:
+        yield made
+
+
+def delivered(store: World, message: Any, attempt: int = 1) -> list[dict[str, Any]]:
+    """What the delete says to a message."""
+    before = len(store.outcomes)
+    published = message.publish_time.isoformat()
+    store.deliver(
+        handle, message.data, dict(message.attributes), attempt=attempt, published=published
+    )
+    store.run(handle)
+    return store.outcomes[before:]
+
+
+def test_everybodys_dead_letters_come_back_or_only_those_of_one(desk: Desk) -> None:
+    for name in ROLES:
+        desk.pubsub.publish(
+            desk.dead[name],
+            name.encode(),
+            kept="yes",
+            CloudPubSubDeadLetterSourceDeliveryCount="10",
+        )
+    assert replay(desk, dry_run=True) == {"to replay": 4, **{f"of {name}": 1 for name in ROLES}}
+    assert replay(desk, LEDGER) == {"replayed": 1, "of ledger": 1}
+    assert replay(desk) == {
+        "replayed": 3,
+        "of store_upload": 1,
+        "of delete_resource": 1,
+        "of delete_resource/follow-ups": 1,
+    }
+    assert replay(desk) == {}
+    for name, role in ROLES.items():
+        (message,) = desk.came(role)
+        assert message.data == name.encode()
+        assert set(message.attributes) == {"kept", FIRST_PUBLISHED}
+
+
+def test_thousands_are_given_back_after_a_dry_run(desk: Desk) -> None:
+    desk.pubsub.publish(desk.dead[STORE], *(b"%d" % number for number in range(2100)))
+    for _ in range(2):  # the second finds them all again
+        assert replay(desk, STORE, dry_run=True)["to replay"] == 2100
+
+
+def test_a_replayed_delete_is_as_old_as_its_command(desk: Desk, store: World) -> None:
+    store.put(instance("1.2", "1.2.3", "1.2.3.4"))  # sent again after the command of long ago
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: LONG_AGO})
+    replay(desk)
+    (message,) = desk.came("deletes")
+    assert message.attributes[FIRST_PUBLISHED] == LONG_AGO
+    (record,) = delivered(store, message)
+    assert (record["outcome"], record["detail"]) == (
+        "rejected",
+        "stored again after the command was given",
+    )
+    assert len(store.found("instances")) == 1
+
+
+def test_a_delete_that_is_given_up_again_stays_as_old(desk: Desk) -> None:
+    said = {SOURCE_TIME: utc_now(), FIRST_PUBLISHED: LONG_AGO}
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **said)
+    replay(desk)
+    assert desk.came("deletes")[0].attributes[FIRST_PUBLISHED] == LONG_AGO
+
+
+def test_a_replayed_delete_still_deletes_what_is_older(desk: Desk, store: World) -> None:
+    store.put(instance("1.2", "1.2.3", "1.2.3.4"))
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: utc_now()})
+    replay(desk)
+    (record,) = delivered(store, desk.came("deletes")[0])
+    assert record["outcome"] == "deleted"
+    assert store.found("instances") == []
+
+
+@pytest.mark.parametrize("told", ["", "yesterday"])
+def test_a_replay_of_an_unknown_age_deletes_nothing(desk: Desk, store: World, told: str) -> None:
+    store.put(instance("1.2", "1.2.3", "1.2.3.4"))
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: told})
+    replay(desk)
+    (record,) = delivered(store, desk.came("deletes")[0])
+    assert record["outcome"] == "rejected"
+    assert len(store.found("instances")) == 1
+
+
+def test_an_age_that_is_forged_makes_no_delete_younger(desk: Desk, store: World) -> None:
+    desk.pubsub.publish(
+        desk.dead[DELETE],
+        COMMAND,
+        **{SOURCE_TIME: LONG_AGO, FIRST_PUBLISHED: "2999-01-01T00:00:00Z"},
+    )
+    replay(desk)
+    assert desk.came("deletes")[0].attributes[FIRST_PUBLISHED] == LONG_AGO
+    store.put(instance("1.2", "1.2.3", "1.2.3.4"))
+    forged = {FIRST_PUBLISHED: "2999-01-01T00:00:00Z"}
+    store.deliver(handle, COMMAND, forged, published=LONG_AGO)
+    assert store.outcomes[-1]["outcome"] == "rejected"
+    assert len(store.found("instances")) == 1

@@ -1,0 +1,447 @@
+"""The doctor, on the local stack with everything in it, and on a cloud as Terraform would make
+it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from cli import needs
+from cli.app import COMMANDS, main
+from cli.errors import NoSystemError
+from cli.system import System
+from infra.local.clients import Watch
+from infra.local.stack import Stack
+from tests.cli.conftest import QUICK, Command
+from tests.infra import terraform
+from tests.infra.chosen import EVERYTHING
+from tests.infra.fake_cloud import (
+    DELIVERY,
+    INSTANCE_PATH,
+    PLACE,
+    SERVICES,
+    STORE,
+    FakeCloud,
+)
+from tests.infra.terraform import PROJECT, ROOT
+
+needs_terraform = pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
+
+
+def doctor(
+    file: Path, *arguments: str, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, list[dict[str, str]]]:
+    """Exit status and findings."""
+    capsys.readouterr()
+    options = ("--system", str(file), "--format", "json", "--timeout", "60")
+    status = main(["doctor", *options, *arguments])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def failed(findings: list[dict[str, str]]) -> list[tuple[str, str, str]]:
+    for finding in findings:
+        assert bool(finding["fix"]) or finding["status"] != "failed", finding
+    return [(f["check"], f["subject"], f["detail"]) for f in findings if f["status"] == "failed"]
+
+
+# --- the local stack
+
+
+def test_a_healthy_stack_is_healthy_and_the_probe_leaves_nothing_behind(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stack.pubsub.subscriptions("local")
+    status, findings = doctor(stack.data / "stack.json", capsys=capsys)
+    assert (status, failed(findings)) == (0, [])
+    probe = {f["subject"]: f["detail"] for f in findings if f["check"] == "probe"}
+    assert list(probe) == ["upload", "outcome", "search", "delete"]
+    assert probe["outcome"].startswith("stored")
+    assert stack.pubsub.subscriptions("local") == before
+    assert stack.buckets.objects("dicom-landing", "dicom-probe") == []
+
+
+def test_the_table_is_for_people(command: Command) -> None:
+    done = command("doctor", "--no-probe")
+    assert done.returncode == 0
+    assert "ok      bucket        dicom-landing" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("the system on this machine: ")
+    assert "probe" not in done.stdout.partition("\n\n")[2]
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Iterator[Stack]:
+    """A stack for one test, which breaks it."""
+    with Stack(tmp_path, overrides=QUICK) as running:
+        yield running
+
+
+def test_what_is_broken_in_the_stack_is_named(
+    spoilt: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = spoilt.data / "stack.json"
+    spoilt.pubsub.delete_subscription("projects/local/subscriptions/dicom-exports-export")
+    spoilt.pubsub.publish("projects/local/topics/dicom-deletes-dead", b"{}")
+    state = json.loads(file.read_text())
+    state["buckets"]["quarantine"] = "no-such-bucket"
+    broken = spoilt.data / "broken.json"
+    broken.write_text(json.dumps(state))
+    status, findings = doctor(broken, "--no-probe", capsys=capsys)
+    assert status == 1
+    assert set(failed(findings)) == {
+        ("bucket", "no-such-bucket", "does not exist"),
+        ("subscription", "dicom-exports-export", "does not exist"),
+        ("dead letters", "dicom-deletes-dead-hold", "holds messages that failed too often"),
+    }
+    again = doctor(broken, "--no-probe", capsys=capsys)[1]
+    assert failed(again) == failed(findings), "looking took the message away"
+
+
+def test_a_scan_that_never_arrives_is_noticed(
+    spoilt: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt.pubsub.delete_subscription("projects/local/subscriptions/dicom-uploads-store")
+    status, findings = doctor(spoilt.data / "stack.json", "--timeout", "1", capsys=capsys)
+    assert status == 1
+    assert ("probe", "outcome", "did not come within 1 s") in failed(findings)
+    assert not [name for name in spoilt.pubsub.subscriptions("local") if "dicom-probe" in name]
+
+
+def test_what_the_settings_close_to_the_probe_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The probe's scan is stored, and may be neither searched for nor deleted: that is no fault."""
+    with Stack(tmp_path, overrides=QUICK) as stack:
+        state = json.loads((stack.data / "stack.json").read_text())
+        state["env"] |= {"DELETE_MIN_AGE_HOURS": "24", "SEARCH_CALLERS": "a@example.org"}
+        closed = tmp_path / "closed.json"
+        closed.write_text(json.dumps(state))
+        status, findings = doctor(closed, capsys=capsys)
+        probe = {
+            f["subject"]: (f["status"], f["detail"]) for f in findings if f["check"] == "probe"
+        }
+        assert status == 0
+        assert probe["search"] == (
+            "skipped",
+            "it takes callers in SEARCH_CALLERS only, with tokens for SEARCH_AUDIENCE",
+        )
+        assert probe["delete"][0] == "skipped"
+        assert "DELETE_MIN_AGE_HOURS is 24" in probe["delete"][1]
+
+
+def test_a_stack_that_is_gone_is_told_from_one_that_is_ill(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--system", str(tmp_path / "none.json")]) == 2
+    assert "is not the file of a system" in capsys.readouterr().err
+    with pytest.raises(NoSystemError):
+        System.find(ROOT / "infra" / "topology.json")
+
+
+def test_commands_and_their_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"  {name} " in listed
+        assert main([name, "--help"]) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: dicom-functions {name} ")
+
+
+def test_a_mistyped_command_is_answered_with_what_was_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["serach"]) == 2
+    assert "Did you mean 'search'?" in capsys.readouterr().err
+
+
+def test_without_what_it_needs_it_says_how_to_install_that() -> None:
+    command = [sys.executable, "-S", "-m", "cli", "doctor"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: click is not installed here: python3 -m venv .venv")
+
+
+def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: Path) -> None:
+    """What infra.local creates, asked over the API, beside infra/topology.json, which Terraform is
+    tested against."""
+    topology = json.loads((ROOT / "infra" / "topology.json").read_text())
+    delivery, ledger = topology["delivery"], topology["ledger_subscription"]
+    with Stack(tmp_path) as stack:
+        found = {
+            name: stack.pubsub.send("GET", f"/v1/{name}").json()
+            for name in stack.pubsub.subscriptions("local")
+        }
+        topics = stack.pubsub.send("GET", "/v1/projects/local/topics").json()["topics"]
+        buckets = stack.buckets.send("GET", "/storage/v1/b?project=local").json()["items"]
+        environment = stack.env
+    functions = topology["functions"].values()
+    follow_ups = [item["follow_ups"] for item in functions]
+    bound = [*functions, *follow_ups, ledger]
+    names = {*topology["topics"].values(), *(item["dead_letter_topic"] for item in bound)}
+    assert {topic["name"].rpartition("/")[2] for topic in topics} == names
+    assert {bucket["name"] for bucket in buckets} >= set(topology["buckets"].values())
+    assert environment["LANDING_BUCKET"] == topology["buckets"]["landing"]
+    assert int(environment["BUDGET_S"]) == delivery["budget_s"]
+    for item in bound:
+        live = found.pop(f"projects/local/subscriptions/{item.get('subscription') or item['name']}")
+        hold = found.pop(f"projects/local/subscriptions/{item['dead_letter_subscription']}")
+        assert live["topic"].endswith(f"/{topology['topics'][item['topic']]}")
+        assert live["deadLetterPolicy"]["deadLetterTopic"].endswith(f"/{item['dead_letter_topic']}")
+        assert live["deadLetterPolicy"]["maxDeliveryAttempts"] == item["max_delivery_attempts"]
+        assert live["messageRetentionDuration"] == f"{delivery['retention_s']}s"
+        assert hold["messageRetentionDuration"] == f"{delivery['dead_letter_retention_s']}s"
+        if item is not ledger:
+            path = urlsplit(live["pushConfig"]["pushEndpoint"]).path
+            assert path == (topology["follow_ups_path"] if item in follow_ups else "/")
+            assert live["ackDeadlineSeconds"] == delivery["ack_deadline_s"]
+            assert live["retryPolicy"] == {
+                "minimumBackoff": f"{delivery['minimum_backoff_s']}s",
+                "maximumBackoff": f"{delivery['maximum_backoff_s']}s",
+            }
+    storage_watch = [name for name in found if Watch.PREFIX not in name and "seen-" not in name]
+    assert storage_watch == []
+
+
+# --- a cloud as Terraform would make it
+
+
+@pytest.fixture
+def cloud() -> Iterator[FakeCloud]:
+    made = FakeCloud(terraform.plan())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def file(cloud: FakeCloud, tmp_path: Path) -> Path:
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps(cloud.system_file()))
+    return path
+
+
+@needs_terraform
+def test_what_terraform_makes_is_healthy(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, findings = doctor(file, "--no-probe", capsys=capsys)
+    assert (status, failed(findings)) == (0, [])
+    assert not [f for f in findings if f["status"] == "skipped"]
+    assert {f["check"] for f in findings} >= {"notification", "permissions", "delivery", "function"}
+
+
+@needs_terraform
+@pytest.mark.parametrize("variables", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_terraform_grants_what_the_code_needs_and_nothing_more(
+    tmp_path: Path, variables: dict[str, Any]
+) -> None:
+    cloud = FakeCloud(terraform.plan(**variables))
+    cloud.close()
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps(cloud.system_file()))
+    system = System.find(path)
+    accounts = {name: email.partition("@")[0] for name, email in system.accounts.items()}
+    needed = {
+        (accounts[need.function], need.resource.removeprefix(f"{PROJECT}-")): set(need.permissions)
+        for need in needs.of(system)
+    }
+    granted = {
+        (account, resource.removeprefix(f"{PROJECT}-")): permissions
+        for (account, resource), permissions in cloud.allowed.items()
+        if account in accounts.values()
+    }
+    assert granted == needed
+
+
+@needs_terraform
+@pytest.mark.parametrize(
+    ("path", "answer", "wanted"),
+    [
+        (f"/storage/v1/b/{PROJECT}-dicom-landing", (404, {}), "does not exist"),
+        (f"/storage/v1/b/{PROJECT}-dicom-landing", (403, {}), "you may not see it"),
+        (
+            f"/storage/v1/b/{PROJECT}-dicom-ledger",
+            (200, {"iamConfiguration": {}}),
+            "is not uniform",
+        ),
+        (
+            f"/storage/v1/b/{PROJECT}-dicom-landing/notificationConfigs",
+            (200, {}),
+            "uploads are not seen",
+        ),
+        (f"/v1/projects/{PROJECT}/topics/dicom-uploads-dead", (404, {}), "does not exist"),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-store",
+            (200, {}),
+            "has no dead letters",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-outcomes-ledger",
+            (200, {}),
+            "does not write to the ledger",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold",
+            (200, {}),
+            "bound to another topic",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold:pull",
+            (400, {}),
+            "Pub/Sub answered 400",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-dead-hold:pull",
+            (403, {}),
+            "you may not see it",
+        ),
+        (f"/v1/{STORE}/dicomWeb/instances", (404, {}), "answers 404"),
+        (
+            f"/v1/{STORE}/dicomWeb/{INSTANCE_PATH}:getStorageInfo",
+            (200, {}),
+            "has no storageClassUpdateTime",
+        ),
+        (
+            f"/v2/{SERVICES}/dicom-search".replace("services", "functions"),
+            (200, {"state": "FAILED"}),
+            "is FAILED",
+        ),
+        (
+            f"/v2/{SERVICES}/dicom-store-upload:getIamPolicy",
+            (200, {}),
+            "roles/run.invoker is missing",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/topics/dicom-uploads-dead:getIamPolicy",
+            (200, {}),
+            "publisher is missing",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/topics/dicom-outcomes-dead:getIamPolicy",
+            (200, {}),
+            "publisher is missing",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/subscriptions/dicom-outcomes-ledger:getIamPolicy",
+            (200, {}),
+            "subscriber is missing",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/topics/dicom-uploads:getIamPolicy",
+            (200, {}),
+            "publisher is missing",
+        ),
+        (
+            f"/storage/v1/b/{PROJECT}-dicom-ledger/iam",
+            (200, {}),
+            "it has no role on the bucket",
+        ),
+        (
+            f"/v1/projects/{PROJECT}/serviceAccounts/{DELIVERY}:getIamPolicy",
+            (200, {}),
+            "serviceAccountTokenCreator is missing",
+        ),
+        (
+            f"/v1/{PLACE}/repositories/dicom-functions:getIamPolicy",
+            (200, {}),
+            "artifactregistry.writer is missing",
+        ),
+        (
+            f"/v1/projects/{PROJECT}:getIamPolicy",
+            (200, {}),
+            "logging.logWriter is missing",
+        ),
+    ],
+)
+def test_each_thing_that_can_be_wrong_is_named(
+    cloud: FakeCloud,
+    file: Path,
+    path: str,
+    answer: tuple[int, Any],
+    wanted: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert path in cloud.answers
+    cloud.answers[path] = answer
+    status, findings = doctor(file, "--no-probe", capsys=capsys)
+    assert status == 1
+    assert any(wanted in detail for _, _, detail in failed(findings)), failed(findings)
+
+
+@needs_terraform
+def test_what_mends_dead_letters_is_a_command_for_theirs(
+    cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = {"receivedMessages": [{"ackId": "a"}]}
+    for path in cloud.answers:
+        if path.endswith("-hold:pull"):
+            cloud.answers[path] = (200, held)
+    findings = [
+        f for f in doctor(file, "--no-probe", capsys=capsys)[1] if f["check"] == "dead letters"
+    ]
+    # A function's command replays its follow-ups too.
+    functions = ["store_upload", "delete_resource", "export_resource"] * 2 + ["ledger"]
+    assert sorted(f["fix"].rpartition("after the fix: ")[2] for f in findings) == sorted(
+        f"dicom-functions replay dead-letters --function {name}" for name in functions
+    )
+
+
+@needs_terraform
+def test_a_number_that_was_changed_by_hand_is_named(
+    cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, subscription = cloud.answers[f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-store"]
+    subscription |= {"ackDeadlineSeconds": 10, "expirationPolicy": {"ttl": "2678400s"}}
+    ((_, _, detail),) = failed(doctor(file, "--no-probe", capsys=capsys)[1])
+    assert detail == "ack deadline is 10 and not 600; expires"
+
+
+@needs_terraform
+def test_each_lacking_permission_is_named(
+    cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.allowed[("dicom-store-upload", STORE)] = {"healthcare.dicomStores.dicomWebRead"}
+    ((check, subject, detail),) = failed(doctor(file, "--no-probe", capsys=capsys)[1])
+    assert (check, subject) == ("permissions", "store_upload on store scans")
+    assert detail == "lacks healthcare.dicomStores.dicomWebWrite"
+
+
+@needs_terraform
+def test_who_may_not_act_as_the_accounts_is_told_what_to_ask_for(
+    cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.may_impersonate = False
+    status, findings = doctor(file, "--no-probe", capsys=capsys)
+    skipped = [f for f in findings if f["status"] == "skipped"]
+    assert (status, len(skipped)) == (0, 4)
+    assert all("roles/iam.serviceAccountTokenCreator" in f["fix"] for f in skipped)
+
+
+@needs_terraform
+def test_a_setting_that_ends_the_function_is_named(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system = json.loads(file.read_text())
+    del system["environments"]["store_upload"]["QUARANTINE_BUCKET"]
+    file.write_text(json.dumps(system))
+    assert any(
+        "QUARANTINE_BUCKET is not set" in d
+        for _, _, d in failed(doctor(file, "--no-probe", capsys=capsys)[1])
+    )
+
+
+@needs_terraform
+def test_the_system_file_has_the_keys_of_terraforms_output() -> None:
+    text = (
+        (ROOT / "infra/gcp/outputs.tf")
+        .read_text()
+        .partition('output "system"')[2]
+        .partition("\n}\n")[0]
+    )
+    made = FakeCloud(terraform.plan())
+    made.close()
+    for key in made.system_file().keys() - {"endpoints"}:
+        assert f"    {key} " in text, key
