@@ -164,8 +164,10 @@ def _refusal(answer: Answer) -> str:
             "infra/gcp/terraform.tfvars, and run ./deploy.sh"
         )
     error = answer.json.get("error") if isinstance(answer.json, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    return f"search answered {answer.status}: {message or 'see its log'}"
+    if not isinstance(error, dict):
+        return f"search answered {answer.status}: see its log"
+    words = [str(error[key]) for key in ("parameter", "message") if error.get(key)]
+    return f"search answered {answer.status}: {' '.join(words) or error.get('reason')}"
 
 
 def _next_page(answer: Answer) -> dict[str, str] | None:

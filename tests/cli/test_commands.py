@@ -82,7 +82,7 @@ def test_the_life_of_a_scan(
 
     deleted = command("delete", f"studies/{study}")
     assert deleted.returncode == 0
-    assert "deleted: 1 deleted" in deleted.stdout
+    assert "deleted: 1 instances" in deleted.stdout
     assert command("search", f"StudyInstanceUID={study}").stdout.endswith("0 studies\n")
     wait_until(lambda: "deleted" in command("outcomes").stdout)
     assert len(records(command("outcomes", *NDJSON, "--limit", "3"))) == 3
@@ -222,7 +222,7 @@ def test_ctrl_c_says_what_goes_on(stack: Stack) -> None:
         (("upload", "README.md", "--prefix", "../"), "cannot hold"),
         (("upload",), "name the files or folders"),
         (("search", "PatientID"), "KEY=VALUE"),
-        (("search", "StudyDescription=x"), "StudyDescription"),
+        (("search", "StudyDescription=x"), "StudyDescription cannot be searched for"),
         (("search", "--in", "1.2"), "--in is studies/UID"),
         (("export", "1.2.3"), "did you mean studies/1.2.3?"),
         (("export", "studies/1.2", "--to", "somewhere"), "--to is gs://BUCKET/FOLDER"),
