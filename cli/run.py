@@ -225,10 +225,10 @@ def _stay(clients: Clients, stack: "Stack") -> None:
         export=system.buckets["export"],
         activate=_activation(),
     )
-    say(text)
     stream = Stream(Format(), _COLUMNS)
     try:
         with Watch(clients) as watch:
+            say(text)
             while True:
                 stack.check()
                 for outcome in watch.take(wait_s=_LOOK_S):
