@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child, before exec: the kernel kills it when the thread that started it ends, even by
     kill -9."""
     if _LIBC:
@@ -73,7 +73,7 @@ class Child:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             umask=_PRIVATE,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._waiter = threading.Thread(target=self._wait, args=(self._process,), daemon=True)

@@ -310,7 +310,8 @@ class Stack:
             ], base
         if name == "gcs":
             emulator = {"PUBSUB_EMULATOR_HOST": self.addresses.pubsub, "GOMEMLIMIT": _GCS_MEMORY}
-            return [gcs_binary(), *self._gcs_options()], {**base, **emulator}
+            gate = [*python, "infra.local.gate", "--host", host, "--port", port, "--"]
+            return [*gate, gcs_binary(), *self._gcs_options()], {**base, **emulator}
         if name == "dicomstore":
             options = ["--host", host, "--port", port, "--data", str(self.data / "dicomstore")]
             options += ["--storage", f"http://{self.addresses.gcs}"]
@@ -332,8 +333,8 @@ class Stack:
         address = self.addresses.gcs
         options = {
             "-scheme": "http",
-            "-host": port_choice.HOST,
-            "-port": str(self.ports["gcs"]),
+            "-host": "{host}",
+            "-port": "{port}",
             "-backend": "filesystem",
             "-filesystem-root": str(self.data / "gcs"),
             "-public-host": address,

@@ -1,9 +1,12 @@
 """The local stack serves this machine's own programs and pages, and its owner alone."""
 
+import os
 import stat
+import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -20,6 +23,47 @@ def test_a_function_refuses_pages_and_names_of_elsewhere(stack: Stack, name: str
         answer = requests.post(stack.function_url(name), b"{}", headers=headers, timeout=30)
         assert answer.status_code == 403, headers
         assert answer.json()["error"]["status"] == "PERMISSION_DENIED"
+
+
+BUCKETS = "/storage/v1/b"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": EVIL}, {"Origin": "null"}, {"Host": "evil.example"}]
+)
+def test_the_bucket_server_refuses_pages_and_names_of_elsewhere(
+    stack: Stack, headers: dict[str, str]
+) -> None:
+    answer = requests.get(f"{stack.buckets.base}{BUCKETS}", headers=headers, timeout=30)
+    assert answer.status_code == 403
+    assert "dicom-landing" not in answer.text
+
+
+def test_a_page_of_elsewhere_cannot_follow_one_of_this_machine_on_its_connection(
+    stack: Stack,
+) -> None:
+    first = {"Origin": "http://localhost:3000"}
+    with requests.Session() as browser:
+        answer = browser.get(f"{stack.buckets.base}{BUCKETS}", headers=first, timeout=30)
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        answer = browser.get(f"{stack.buckets.base}{BUCKETS}", headers={"Origin": EVIL}, timeout=30)
+        assert answer.status_code == 403
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is one loopback address only")
+def test_the_bucket_server_itself_is_where_no_page_looks(stack: Stack) -> None:
+    gate = psutil.Process(stack.pid("gcs"))
+    (server,) = gate.children()
+    listening = [at.laddr.ip for at in server.net_connections() if at.status == "LISTEN"]
+    assert len(listening) == 1
+    assert listening[0].startswith("127.")
+    assert listening[0] != "127.0.0.1"
+
+
+def test_large_objects_pass_the_gate_unchanged(stack: Stack, tmp_path: Path) -> None:
+    data = os.urandom(24 * 1024 * 1024)
+    stack.buckets.upload("dicom-export", "gate/large", data)
+    assert stack.buckets.download("dicom-export", "gate/large") == data
 
 
 def test_the_search_page_of_this_machine_is_served(stack: Stack) -> None:
