@@ -10,7 +10,7 @@ from cli.clients import CALL_S, Clients
 from cli.errors import CliError
 from cli.options import system_option
 from cli.output import Item, Listing, listing_options, print_json, say
-from functions.store.quarantine import NOTE_ENDING, NOTE_LIMIT_BYTES
+from functions.store.quarantine import SIDECAR_ENDING, SIDECAR_LIMIT_BYTES
 
 _LATEST: Final = 100
 _SORTED_MAX: Final = 10_000  # notes that are read to be sorted
@@ -60,8 +60,8 @@ def show(clients: Clients, name: str) -> int:
     OBJECT is its name in quarantine, as `list` gives it, with or without gs://BUCKET/.
     """
     bucket = clients.system.buckets["quarantine"]
-    short = name.removeprefix(f"gs://{bucket}/").removesuffix(NOTE_ENDING)
-    blob = clients.storage.bucket(bucket).get_blob(short + NOTE_ENDING, timeout=CALL_S)
+    short = name.removeprefix(f"gs://{bucket}/").removesuffix(SIDECAR_ENDING)
+    blob = clients.storage.bucket(bucket).get_blob(short + SIDECAR_ENDING, timeout=CALL_S)
     if blob is None:
         raise CliError(f"gs://{bucket} has no {short} with its reason")
     print_json(_item(blob).full)
@@ -72,13 +72,13 @@ def notes(clients: Clients, prefix: str) -> Iterator[Any]:
     """The notes beside the objects in quarantine, as blobs."""
     bucket = clients.system.buckets["quarantine"]
     for blob in clients.storage.list_blobs(bucket, prefix=prefix, timeout=CALL_S):
-        if blob.name.endswith(NOTE_ENDING):
+        if blob.name.endswith(SIDECAR_ENDING):
             yield blob
 
 
 def text_of(blob: Any) -> bytes:
     """A note's text, at most as long as a note is."""
-    found: bytes = blob.download_as_bytes(end=NOTE_LIMIT_BYTES, timeout=CALL_S)
+    found: bytes = blob.download_as_bytes(end=SIDECAR_LIMIT_BYTES, timeout=CALL_S)
     return found
 
 
@@ -87,7 +87,7 @@ def _item(blob: Any) -> Item:
         note = json.loads(text_of(blob))
     except ValueError:
         note = None
-    place = f"gs://{blob.bucket.name}/{blob.name.removesuffix(NOTE_ENDING)}"
+    place = f"gs://{blob.bucket.name}/{blob.name.removesuffix(SIDECAR_ENDING)}"
     record = note if isinstance(note, dict) else {"detail": "the note cannot be read"}
     since = record.get("time") or blob.time_created.isoformat()
     return Item.of({"object": place, **record}, since=since)

@@ -29,7 +29,7 @@ from cli.progress import Progress
 from cli.quarantine import notes, text_of
 from functions.common.deadline import timestamp
 from functions.common.events.messages import FIRST_PUBLISHED
-from functions.store.quarantine import NOTE_ENDING, Note
+from functions.store.quarantine import SIDECAR_ENDING, Sidecar
 
 # Attributes that dead-lettering or a client library added.
 _ADDED: Final = (SOURCE, "googclient_")
@@ -84,7 +84,7 @@ def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
     progress = Progress("to replay" if dry_run else "replayed")
     landing = clients.storage.bucket(clients.system.buckets["landing"])
     for listed, found in _readable(clients, prefix, progress):
-        kept = listed.bucket.get_blob(listed.name.removesuffix(NOTE_ENDING), timeout=CALL_S)
+        kept = listed.bucket.get_blob(listed.name.removesuffix(SIDECAR_ENDING), timeout=CALL_S)
         now = landing.get_blob(found.source.name, timeout=CALL_S)
         if kept is None:
             progress.count("without its object")
@@ -97,7 +97,7 @@ def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
     return progress
 
 
-def _bring_back(landing: Any, kept: Any, note_blob: Any, found: Note, now: Any) -> None:
+def _bring_back(landing: Any, kept: Any, note_blob: Any, found: Sidecar, now: Any) -> None:
     """Copy, then delete the object and its note, each in the version that was looked at."""
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
@@ -123,12 +123,12 @@ def _copy(source: Any, target: Any) -> None:
             return
 
 
-def _readable(clients: Clients, prefix: str, progress: Progress) -> Iterator[tuple[Any, Note]]:
+def _readable(clients: Clients, prefix: str, progress: Progress) -> Iterator[tuple[Any, Sidecar]]:
     from google.api_core.exceptions import NotFound
 
     for blob in notes(clients, prefix):
         try:
-            found = Note.load(text_of(blob))
+            found = Sidecar.load(text_of(blob))
         except NotFound:
             continue
         except ValueError:

@@ -72,13 +72,22 @@ def noise(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def jpeg(seed: int = 1) -> bytes:
-    """A real JPEG of 16 by 16 pixels."""
+def jpeg(
+    seed: int = 1, *, progressive: bool = False, grey: bool = False, comment: bytes = b""
+) -> bytes:
+    """A real JPEG of 16 by 16 pixels; with a comment, its image begins later."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.frombytes("RGB", (16, 16), noise(seed, 768)).save(file, "JPEG")
-    return file.getvalue()
+    picture = Image.frombytes("RGB", (16, 16), noise(seed, 768))
+    if grey:
+        picture = picture.convert("L")
+    picture.save(file, "JPEG", progressive=progressive)
+    data = file.getvalue()
+    if not comment:
+        return data
+    segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+    return data[:2] + 3 * segment + data[2:]
 
 
 def metadata(uids: Uids, **more: object) -> bytes:
@@ -105,6 +114,17 @@ def metadata(uids: Uids, **more: object) -> bytes:
     }
     document["7FE00010"] = {"vr": "OB", "BulkDataURI": "jpeg-image"}
     return json.dumps([{**document, **more}]).encode()
+
+
+def multipart_request(text: bytes, picture: bytes) -> bytes:
+    """The how-to's multipart-request.file, byte for byte as its commands make it."""
+    opening = b"--DICOMwebBoundary\r\nContent-Type: application/dicom+json\r\n\r\n"
+    middle = (
+        b"\r\n--DICOMwebBoundary\r\nContent-Location: jpeg-image\r\n"
+        b"Content-Type: image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50\r\n\r\n"
+    )
+    closing = b"\r\n--DICOMwebBoundary--"
+    return opening + text + middle + picture + closing
 
 
 def zipped(files: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:

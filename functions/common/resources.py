@@ -127,8 +127,10 @@ class ObjectRef:
     def __post_init__(self) -> None:
         if not is_bucket(self.bucket):
             raise PermanentError("invalid_event", "not the name of a bucket")
-        if not _is_object_name(self.name) or not 0 <= self.generation <= _GENERATION_MAX:
+        if not _is_object_name(self.name):
             raise PermanentError("invalid_event", "not the name of an object")
+        if not 0 <= self.generation <= _GENERATION_MAX:
+            raise PermanentError("invalid_event", "not the generation of an object")
 
     @property
     def quoted(self) -> str:
@@ -187,10 +189,15 @@ class GcsPrefix:
 
 
 def _is_object_name(text: str) -> bool:
+    """Whether it can be the name of an object: up to 1,024 bytes of UTF-8, without line breaks,
+    neither `.` nor `..`."""
     try:
-        return 0 < len(text.encode()) <= _OBJECT_NAME_BYTES
-    except UnicodeEncodeError:  # JSON can hold half of a surrogate pair
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return False  # half of a surrogate pair
+    if text in (".", "..") or "\r" in text or "\n" in text:
         return False
+    return 0 < size <= _OBJECT_NAME_BYTES
 
 
 def is_bucket(text: str) -> bool:

@@ -1,0 +1,19 @@
+"""store_upload: each object of the landing bucket into the DICOM store (docs/store.md).
+
+In the order in which an object passes:
+
+    handler          one event, from the message to the published outcome and the source's removal
+    delivery, memory what an event is handled with; what this process did lately
+    filetype         what a file is, by its content
+    source           its bytes as a stream; nothing incomplete is sent
+    instances        what is sent: a DICOM file, or metadata with a JPEG
+    metadata, jpeg   DICOM JSON checked against its JPEG, and completed
+    multipart_file   the how-to's multipart-request.file
+    stow             one store request, and what its answer means (stow_report)
+    pairs            `x.json` and `x.jpg` as two objects (pair_names, pair_state)
+    archive_upload   a zip, tar or tar.gz: archive walks through it (archive_readers, archive_limits,
+                     inner_zip, ranged), archive_members stores what is in it (archive_pairs),
+                     archive_progress goes into a follow-up message
+    verdict          the outcome before it is published; whether the object goes to quarantine
+    quarantine, disposition   where the object goes in the end
+"""

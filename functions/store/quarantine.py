@@ -1,4 +1,4 @@
-"""Where objects go that can never be stored: `gs://QUARANTINE/<reason>/<name>`, each with a note
+"""Where objects go that can never be stored: `gs://QUARANTINE/<reason>/<name>`, each with a sidecar
 that says why."""
 
 import json
@@ -12,14 +12,14 @@ from functions.common.deadline import Deadline, utc_now
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef, is_bucket
 
-NOTE_ENDING: Final = ".reason.json"
-NOTE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+SIDECAR_ENDING: Final = ".reason.json"
+SIDECAR_LIMIT_BYTES: Final = 16 * 1024 * 1024
 _GENERATION_BYTES: Final = 20  # with the mark in front
-_NAME_BYTES: Final = 1024 - len(NOTE_ENDING) - len("unsupported_input/") - _GENERATION_BYTES
+_NAME_BYTES: Final = 1024 - len(SIDECAR_ENDING) - len("unsupported_input/") - _GENERATION_BYTES
 
 
 @dataclass(frozen=True)
-class Note:
+class Sidecar:
     """Why an object is in quarantine.
 
     Args:
@@ -40,16 +40,16 @@ class Note:
     @property
     def name(self) -> str:
         """What the object is called in quarantine: as before, below its reason; a name too long for
-        that is cut, and one that could be a note's gets its generation as an ending."""
+        that is cut, and one that could be a sidecar's gets its generation as an ending."""
         name = self.source.name
-        if len(name.encode()) > _NAME_BYTES or name.endswith(NOTE_ENDING):
+        if len(name.encode()) > _NAME_BYTES or name.endswith(SIDECAR_ENDING):
             tail = f"~{self.source.generation}"
             name = name.encode()[: _NAME_BYTES - len(tail)].decode(errors="ignore") + tail
         return f"{self.reason}/{name}"
 
     def dump(self) -> bytes:
         """As JSON."""
-        note: dict[str, Any] = {
+        sidecar: dict[str, Any] = {
             "reason": self.reason,
             "detail": self.detail,
             "bucket": self.source.bucket,
@@ -59,25 +59,27 @@ class Note:
             "time": utc_now(),
             "members": [{"member": name, "reason": reason} for name, reason in self.members],
         }
-        return json.dumps({key: value for key, value in note.items() if value}, indent=1).encode()
+        return json.dumps(
+            {key: value for key, value in sidecar.items() if value}, indent=1
+        ).encode()
 
     @classmethod
-    def load(cls, text: bytes) -> "Note":
-        """Read a note again, members left out.
+    def load(cls, text: bytes) -> "Sidecar":
+        """Read a sidecar again, members left out.
 
         Raises:
             ValueError: it is none.
         """
         try:
-            note: Mapping[str, Any] = json.loads(text)
-            source = ObjectRef(note["bucket"], note["name"], int(note["generation"]))
-            return cls(str(note["reason"]), str(note.get("detail", "")), source)
+            sidecar: Mapping[str, Any] = json.loads(text)
+            source = ObjectRef(sidecar["bucket"], sidecar["name"], int(sidecar["generation"]))
+            return cls(str(sidecar["reason"]), str(sidecar.get("detail", "")), source)
         except (KeyError, TypeError, AttributeError, PermanentError) as error:
-            raise ValueError("not a quarantine note") from error
+            raise ValueError("not a quarantine sidecar") from error
 
 
-def put(bucket: str, note: Note, buckets: Buckets, deadline: Deadline) -> None:
-    """Write the note and copy the object beside it; the source stays. Doing it again changes
+def put(bucket: str, sidecar: Sidecar, buckets: Buckets, deadline: Deadline) -> None:
+    """Write the sidecar and copy the object beside it; the source stays. Doing it again changes
     nothing.
 
     An earlier upload of the same name that waits there is not touched: the later one gets its
@@ -90,14 +92,14 @@ def put(bucket: str, note: Note, buckets: Buckets, deadline: Deadline) -> None:
     """
     assert is_bucket(bucket)
     try:
-        for name in (note.name, f"{note.name}~{note.source.generation}"):
-            written = _write_note(bucket, name + NOTE_ENDING, note, buckets, deadline)
+        for name in (sidecar.name, f"{sidecar.name}~{sidecar.source.generation}"):
+            written = _write_sidecar(bucket, name + SIDECAR_ENDING, sidecar, buckets, deadline)
             if written is not None or _is_of(
-                bucket, name + NOTE_ENDING, note.source, buckets, deadline
+                bucket, name + SIDECAR_ENDING, sidecar.source, buckets, deadline
             ):
                 break
         try:
-            buckets.copy(note.source, bucket, name, deadline)
+            buckets.copy(sidecar.source, bucket, name, deadline)
         except SupersededError:
             if written is not None:
                 buckets.delete(written, deadline)
@@ -106,22 +108,22 @@ def put(bucket: str, note: Note, buckets: Buckets, deadline: Deadline) -> None:
         raise RetryableError("unavailable") from error
 
 
-def _write_note(
-    bucket: str, name: str, note: Note, buckets: Buckets, deadline: Deadline
+def _write_sidecar(
+    bucket: str, name: str, sidecar: Sidecar, buckets: Buckets, deadline: Deadline
 ) -> ObjectRef | None:
-    """The note's object; None when there is one of this name already."""
+    """The sidecar's object; None when there is one of this name already."""
     try:
         return buckets.create(
-            bucket, name, note.dump(), deadline, content_type="application/json"
+            bucket, name, sidecar.dump(), deadline, content_type="application/json"
         ).ref
     except PreconditionFailedError:
         return None
 
 
 def _is_of(bucket: str, name: str, source: ObjectRef, buckets: Buckets, deadline: Deadline) -> bool:
-    """Whether the note there is of this very object, from an earlier delivery of its event."""
+    """Whether the sidecar there is of this very object, from an earlier delivery of its event."""
     try:
         with buckets.open(ObjectRef(bucket, name), deadline) as response:
-            return Note.load(read_all(response, deadline, NOTE_LIMIT_BYTES)).source == source
+            return Sidecar.load(read_all(response, deadline, SIDECAR_LIMIT_BYTES)).source == source
     except (SupersededError, ValueError):
         return False

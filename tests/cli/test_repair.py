@@ -83,7 +83,9 @@ def test_what_has_no_outcome_is_published_again_and_stored(place: Landing, desk:
 def test_an_archive_whose_follow_up_was_lost_is_begun_anew(
     place: Landing, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("functions.store.handler._SLICE_PART", 2)  # a slice ends after one member
+    monkeypatch.setattr(
+        "functions.store.archive_upload._MEMBER_PART", 2
+    )  # a slice ends after one member
     content = scans.zipped([(str(n), scans.dicom(("1", "1", str(n)))) for n in (1, 2, 3, 4)])
     assert place.deliver(place.upload("a.zip", content)) == ""
     lost = place.world.topics.messages[NEXT]

@@ -85,19 +85,25 @@ class Landing:
             assert given["attempt"] < 12, self.world.answers
         return True
 
-    def at_once(self, *blobs: Blob) -> None:
-        """Deliver them from several threads at the same time."""
+    def at_once(self, *blobs: Blob, processes: bool = False) -> list[str]:
+        """Deliver them at the same time, from several threads of one process or each in a process
+        of its own; the answers."""
         ready = threading.Barrier(len(blobs))
+        answers = dict.fromkeys(range(len(blobs)), "")
 
-        def one(blob: Blob) -> None:
+        def one(number: int, blob: Blob) -> None:
+            handle = self.handle
+            if processes:
+                handle = functools.partial(store.handle, memory=Memory())
             ready.wait()
-            self.deliver(blob)
+            answers[number] = self.world.deliver(handle, *self.event(blob))
 
-        threads = [threading.Thread(target=one, args=(blob,)) for blob in blobs]
+        threads = [threading.Thread(target=one, args=item) for item in enumerate(blobs)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        return list(answers.values())
 
     def stored(self, uids: scans.Uids) -> bytes | None:
         """The file in the DICOM store, or None."""
@@ -121,8 +127,8 @@ class Landing:
         """How many instances the DICOM store holds."""
         return len(self.world.found("instances?limit=50000"))
 
-    def note(self, name: str) -> dict[str, Any]:
-        """The note beside an object in quarantine."""
+    def sidecar(self, name: str) -> dict[str, Any]:
+        """The sidecar beside an object in quarantine."""
         return dict(json.loads(self.buckets.read(QUARANTINE, f"{name}.reason.json")))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import google_crc32c
 
+from functions.common.deadline import utc_now
 from tests.contract.uploads import Uploads
 
 
@@ -162,7 +163,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return self._answer(412, b"{}", kind)
             metadata = resource.get("metadata", {})
             made = self.server.put(
-                bucket, resource["name"], content, metadata=metadata, more=_editable(resource)
+                bucket,
+                resource["name"],
+                content,
+                metadata=metadata,
+                more=_editable(resource),
+                created=utc_now(),
             )
             if resource.get("crc32c", made.resource["crc32c"]) != made.resource["crc32c"]:
                 del self.server.buckets[bucket][resource["name"]]

@@ -44,7 +44,7 @@ def test_every_encoding_is_stored_byte_for_byte(place: Landing, syntax: str) -> 
     assert place.stored(UIDS) == data
 
 
-def test_a_header_larger_than_the_head_is_read_once_more(place: Landing) -> None:
+def test_a_header_larger_than_the_head_costs_no_second_reading(place: Landing) -> None:
     item = scans.element(0x00091002, "UN", scans.noise(3, 900_000))
     private = scans.element(0x00090010, "LO", b"MAKER") + scans.element(
         0x00091001,
@@ -53,6 +53,16 @@ def test_a_header_larger_than_the_head_is_read_once_more(place: Landing) -> None
         + item
         + b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0",
         undefined=True,
+    )
+    data = scans.dicom(UIDS, private=private)
+    assert words(place.drop("a.dcm", data)) == [("stored", "")]
+    assert place.stored(UIDS) == data
+    assert place.buckets.requests == {"read": 1}
+
+
+def test_a_header_of_many_megabytes_is_read_once_more(place: Landing) -> None:
+    private = scans.element(0x00090010, "LO", b"MAKER") + scans.element(
+        0x00091001, "UN", scans.noise(3, 5_000_000)
     )
     data = scans.dicom(UIDS, private=private)
     assert words(place.drop("a.dcm", data)) == [("stored", "")]
@@ -101,8 +111,12 @@ def test_what_can_never_be_stored_goes_to_quarantine_with_its_reason(
     assert place.buckets.names(QUARANTINE) == [f"{reason}/night/x", f"{reason}/night/x.reason.json"]
     assert place.buckets.read(QUARANTINE, f"{reason}/night/x") == data
     assert place.buckets.buckets[QUARANTINE][f"{reason}/night/x"].metadata == {"from": "scanner"}
-    note = place.note(f"{reason}/night/x")
-    assert (note["reason"], note["name"], note["outcome_id"]) == (reason, "night/x", record["id"])
+    sidecar = place.sidecar(f"{reason}/night/x")
+    assert (sidecar["reason"], sidecar["name"], sidecar["outcome_id"]) == (
+        reason,
+        "night/x",
+        record["id"],
+    )
     assert place.buckets.names(LANDING) == []
 
 
@@ -117,18 +131,18 @@ def test_a_later_upload_of_a_name_replaces_nothing_in_quarantine(place: Landing)
     kept = [name for name in place.buckets.names(QUARANTINE) if not name.endswith(".reason.json")]
     assert kept == ["unsupported_input/x", f"unsupported_input/x~{later.generation}"]
     assert [place.buckets.read(QUARANTINE, name) for name in kept] == [b"junk", b"more junk"]
-    assert place.note(kept[1])["generation"] == str(later.generation)
+    assert place.sidecar(kept[1])["generation"] == str(later.generation)
     assert words(place.world.outcomes) == [("rejected", "unsupported_input")] * 2
 
 
-def test_an_upload_that_is_called_like_a_note_replaces_none(place: Landing) -> None:
+def test_an_upload_that_is_called_like_a_sidecar_replaces_none(place: Landing) -> None:
     place.drop("x", b"junk")
     named = place.upload("x.reason.json", b"more junk")
     place.deliver(named)
     kept = f"unsupported_input/x.reason.json~{named.generation}"
     assert place.buckets.read(QUARANTINE, kept) == b"more junk"
-    assert place.note("unsupported_input/x")["name"] == "x"
-    assert place.note(kept)["name"] == "x.reason.json"
+    assert place.sidecar("unsupported_input/x")["name"] == "x"
+    assert place.sidecar(kept)["name"] == "x.reason.json"
 
 
 def test_a_folders_placeholder_is_left_alone(place: Landing) -> None:
@@ -140,15 +154,14 @@ def test_a_folders_placeholder_is_left_alone(place: Landing) -> None:
 # Deliveries
 
 
-def test_the_same_event_five_times_twice_at_once_is_stored_once(place: Landing) -> None:
+def test_the_same_event_five_times_twice_at_once_is_stored_and_reported_once(
+    place: Landing,
+) -> None:
     blob = place.upload("a.dcm", SCAN)
     place.at_once(blob, blob)
     for _ in range(3):
         place.deliver(blob)
-    outcomes = place.world.outcomes
-    assert {record["id"] for record in outcomes} == {outcomes[0]["id"]}
-    assert [word for word, _ in words(outcomes)] == ["stored"] + ["duplicate"] * (len(outcomes) - 1)
-    assert len(outcomes) + place.world.answers.count("operation_pending") == 5
+    assert words(place.world.outcomes) == [("stored", "")]
     assert place.instances() == 1
 
 
@@ -189,7 +202,7 @@ def test_an_object_overwritten_while_it_is_quarantined_is_not_deleted(place: Lan
 
 
 @pytest.mark.parametrize(
-    "attributes", [{}, {"eventType": "OBJECT_DELETE"}, {"continuation": "archive"}]
+    "attributes", [{}, {"eventType": "OBJECT_DELETE"}, {"follow-up": "archive"}]
 )
 def test_what_is_no_upload_is_refused(place: Landing, attributes: dict[str, str]) -> None:
     blob = place.upload("a.dcm", SCAN)
@@ -202,6 +215,32 @@ def test_an_object_of_another_bucket_is_refused(place: Landing) -> None:
     assert place.deliver(blob) == ""
     assert words(place.world.outcomes) == [("rejected", "invalid_event")]
     assert place.instances() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "\ud800.dcm"},
+        {"name": ""},
+        {"name": ".."},
+        {"name": "a\nb"},
+        {"name": ["a"]},
+        {"name": "x" * 1025},
+        {"generation": str(2**63)},
+        {"generation": "9" * 19},
+        {"generation": "-1"},
+        {"generation": 1.5},
+        {"size": "1e9"},
+        {"metadata": [1]},
+    ],
+)
+def test_an_event_of_an_object_that_cannot_be_is_refused_at_once(
+    place: Landing, change: dict[str, Any]
+) -> None:
+    blob = place.upload("a.dcm", SCAN)
+    data = json.dumps({**blob.resource, **change}).encode()
+    assert place.world.deliver(place.handle, data, {"eventType": "OBJECT_FINALIZE"}) == ""
+    assert words(place.world.outcomes) == [("rejected", "invalid_event")]
 
 
 # The DICOM store's answers
@@ -409,6 +448,89 @@ def test_a_quarantine_that_is_missing_loses_nothing(place: Landing) -> None:
     place.buckets.buckets[QUARANTINE] = {}
     assert place.deliver(blob, attempt=2) == ""
     assert words(place.world.outcomes) == [("rejected", "unsupported_input")]
+
+
+# Files in which a UID stands twice: the DICOM store may read the one that we do not
+
+TWICE = pytest.mark.parametrize(
+    ("tag", "twin"),
+    [
+        (0x0020000D, ("9.9", "1.2.3", "1.2.3.4")),
+        (0x0020000E, ("1.2", "9.9", "1.2.3.4")),
+        (0x00080018, ("1.2", "1.2.3", "9.9")),
+    ],
+)
+
+
+@TWICE
+def test_a_uid_that_stands_twice_is_reported_as_the_store_reads_it(
+    place: Landing, tag: int, twin: scans.Uids
+) -> None:
+    data = SCAN + scans.element(tag, "UI", b"9.9")
+    (record,) = place.drop("a.dcm", data)
+    assert words([record]) == [("rejected", "rejected")]
+    assert (record["study"], record["series"], record["instance"]) == twin
+    assert place.stored(twin) == data
+    assert place.stored(UIDS) is None
+    assert place.buckets.read(QUARANTINE, "rejected/a.dcm") == data
+
+
+@TWICE
+def test_overwrite_deletes_no_instance_but_the_one_that_the_store_means(
+    tmp_path: Path, tag: int, twin: scans.Uids
+) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="overwrite") as place:
+        assert words(place.drop("a.dcm", SCAN, created=EARLIER)) == [("stored", "")]
+        other = scans.dicom(twin)
+        assert words(place.drop("b.dcm", other, created=EARLIER)) == [("stored", "")]
+        forged = place.drop("c.dcm", OTHER + scans.element(tag, "UI", b"9.9"), created=LATER)
+        assert forged[0]["outcome"] in ("rejected", "conflict")
+        assert place.stored(UIDS) == SCAN
+        assert place.stored(twin) == other
+
+
+@TWICE
+def test_an_archive_reports_a_uid_that_stands_twice_as_the_store_reads_it(
+    place: Landing, tag: int, twin: scans.Uids
+) -> None:
+    data = SCAN + scans.element(tag, "UI", b"9.9")
+    member, _ = place.drop("a.zip", scans.zipped([("a", data)]))
+    assert words([member]) == [("rejected", "rejected")]
+    assert (member["study"], member["series"], member["instance"]) == twin
+
+
+def referenced(*uids: str) -> bytes:
+    study, series, instance = uids
+    url = f"https://x/studies/{study}/series/{series}/instances/{instance}"
+    item = {
+        "00081155": {"vr": "UI", "Value": [instance]},
+        "00081190": {"vr": "UR", "Value": [url]},
+    }
+    return json.dumps({"00081199": {"vr": "SQ", "Value": [item]}}).encode()
+
+
+@pytest.mark.parametrize(
+    "text", [referenced("1.2", "1.2.3", "9"), referenced("9", "1.2.3", "1.2.3.4")]
+)
+def test_a_report_that_neither_stores_nor_fails_the_instance_is_rejected(
+    tmp_path: Path, text: bytes
+) -> None:
+    with (
+        planned(Answer(200, body=text), Answer(404)) as store,
+        landing(tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1") as place,
+    ):
+        assert words(place.drop("a.dcm", SCAN)) == [("rejected", "rejected")]
+
+
+def test_overwrite_deletes_nothing_where_the_failure_names_no_instance(tmp_path: Path) -> None:
+    with (
+        planned(Answer(409, body=report(EXISTS)), retrieved(OTHER)) as store,
+        landing(
+            tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1", CONFLICT_POLICY="overwrite"
+        ) as place,
+    ):
+        assert words(place.drop("a.dcm", SCAN, created=LATER)) == [("conflict", "conflict")]
+        assert "DELETE" not in [request.method for request in store.seen]
 
 
 # What becomes of the source

@@ -93,8 +93,8 @@ def test_members_that_fail_stand_beside_members_that_store(place: Landing, kind:
         "viewer/README.TXT",
         "viewer/logo.jpg",
     }
-    note = place.note(f"{own['reason']}/cd")
-    assert {one["member"]: one["reason"] for one in note["members"]} == {
+    sidecar = place.sidecar(f"{own['reason']}/cd")
+    assert {one["member"]: one["reason"] for one in sidecar["members"]} == {
         "cut": "rejected",
         "bad-uid": "unsupported_input",
         "other": "conflict",
@@ -160,7 +160,9 @@ def test_an_archive_longer_than_one_invocation_goes_on_and_ends_once(
 def test_an_event_that_comes_again_between_two_slices_does_not_speak_for_the_archive(
     place: Landing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("functions.store.handler._SLICE_PART", 2)  # a slice ends after one member
+    monkeypatch.setattr(
+        "functions.store.archive_upload._MEMBER_PART", 2
+    )  # a slice ends after one member
     blob = place.upload("a.zip", scans.zipped(files(6)))
     assert place.deliver(blob) == ""
     assert place.world.topics.messages[NEXT]
@@ -373,7 +375,7 @@ def test_each_limit_is_one(
         {"more": 1},
     ],
 )
-def test_a_forged_continuation_is_refused(place: Landing, change: dict[str, Any]) -> None:
+def test_a_malformed_follow_up_message_is_refused(place: Landing, change: dict[str, Any]) -> None:
     blob = place.upload("a.zip", scans.zipped(files(2)))
     message = {
         "event": blob.resource,
@@ -386,7 +388,7 @@ def test_a_forged_continuation_is_refused(place: Landing, change: dict[str, Any]
         "waiting": {},
     }
     data = json.dumps({**message, **change}).encode()
-    attributes = {"continuation": "archive"}
+    attributes = {"follow-up": "archive"}
     assert place.world.deliver(place.handle, data, attributes, follow_up=True) == ""
     assert words(place.world.outcomes) == [("rejected", "invalid_event")]
     assert place.instances() == 0

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.common.errors import NothingToStoreError, PermanentError
-from functions.store import archive
-from functions.store.archive import Cursor, Limits, Member, Walk
+from functions.store import archive_limits
+from functions.store.archive import Member, Place, Walk
+from functions.store.archive_limits import Budget, Limits
 from tests import scans
 
 LIMITS = Limits(1000, 1 << 30, 1 << 28, 500, 2, 1024)
@@ -37,11 +38,16 @@ def pack(kind: str, files: list[tuple[str, bytes]]) -> bytes:
 
 
 def walk(
-    data: bytes, kind: Any, cursor: Cursor = (), limits: Limits = LIMITS
+    data: bytes, kind: Any, place: Place = (), limits: Limits = LIMITS
 ) -> list[tuple[Member, bytes]]:
     found = []
-    for member in Walk(len(data), limits).members_of(io.BytesIO(data), kind, cursor):
-        found.append((member, b"" if member.problem else b"".join(member.source.chunks())))
+    budget = Budget(limits, len(data))
+    with Walk(io.BytesIO(data), kind, budget, place=place) as members:
+        for member in members:
+            text = b""
+            if member.problem is None:
+                text = b"".join(member.source.chunks())
+            found.append((member, text))
     return found
 
 
@@ -120,7 +126,7 @@ def test_a_zip64_is_read_wherever_the_version_of_python_says_its_end_is(
     end: list[Any] = list(zipfile._EndRecData(io.BytesIO(data)))  # type: ignore[attr-defined]
     end[9] = at if newer else data.index(b"PK\x05\x06")
     monkeypatch.setattr(zipfile, "_EndRecData", lambda file: end)
-    assert archive._directory(io.BytesIO(data)) == (data.index(b"PK\x01\x02"), end[5])
+    assert archive_limits.directory_of(io.BytesIO(data)) == (data.index(b"PK\x01\x02"), end[5])
     monkeypatch.undo()
     assert [text for _, text in walk(data, "zip")] == [b"text"] * 3
 
@@ -178,7 +184,7 @@ def test_headers_do_not_gather_in_memory() -> None:
 
     file = tarfile.TarInfo("a").tobuf()
     for_all = b"".join(pax(tarfile.XGLTYPE, f"key{n:03}", 50_000) + file for n in range(400))
-    members = Walk(len(for_all), LIMITS).members_of(io.BytesIO(for_all + bytes(1024)), "tar")
+    members = Walk(io.BytesIO(for_all + bytes(1024)), "tar", Budget(LIMITS, len(for_all)))
     tracemalloc.start()
     try:
         assert sum(1 for _ in members) == 400

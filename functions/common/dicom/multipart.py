@@ -35,6 +35,16 @@ class PartEnd:
 Piece = PartStart | PartEnd | bytes
 
 
+class MalformedError(RetryableError):
+    """A body that is not multipart, or ends before its closing boundary.
+
+    What a server answers is worth another try; a file that somebody wrote so is not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("unavailable")
+
+
 def media_type(header: str) -> tuple[str, dict[str, str]]:
     """A Content-Type in lower case, and its parameters without quotes."""
     kind = header.partition(";")[0].strip().lower()
@@ -56,20 +66,19 @@ def read(chunks: Iterable[bytes], content_type: str) -> Iterator[Piece]:
         content_type: of the body; holds the boundary.
 
     Raises:
-        RetryableError: unavailable, when the body is not multipart, or ends before its closing
-            boundary.
+        MalformedError: the body is not multipart, or ends before its closing boundary.
     """
     boundary = media_type(content_type)[1].get("boundary", "")
     if not boundary:
-        raise RetryableError("unavailable")
+        raise MalformedError
     reader = _Reader(boundary)
     try:
         for chunk in _without_preamble(chunks, boundary.encode()):
             yield from reader.feed(chunk)
     except MultipartParseError as error:
-        raise RetryableError("unavailable") from error
+        raise MalformedError from error
     if not reader.ended:
-        raise RetryableError("unavailable")
+        raise MalformedError
 
 
 def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
@@ -81,7 +90,7 @@ def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[byte
         if (found := head.find(b"--" + boundary)) >= 0:
             return chain((head[found:],), stream)
         if len(head) > _PREAMBLE_LIMIT_BYTES:
-            raise RetryableError("unavailable")
+            raise MalformedError
     return stream
 
 

@@ -19,7 +19,7 @@ from functions.common.resources import ObjectRef, Resource
 
 Word = Literal[
     "stored",  # the DICOM store has it
-    "duplicate",  # the DICOM store had it already, byte for byte, or the event was handled before
+    "duplicate",  # the DICOM store had it already, byte for byte
     "conflict",  # the store has other bytes under its UIDs
     "rejected",  # it can never be done; reason says why
     "superseded",  # the object is gone, or a newer generation of it has an event of its own

@@ -1,0 +1,224 @@
+"""The two forms in which an instance is sent to the DICOM store: a DICOM file as it is, and
+metadata with a JPEG, of which the store makes the file (fact sheet section 3.1)."""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any, Final, Protocol
+
+import requests
+
+from functions.common.checksum import Checksum
+from functions.common.clients.dicomweb import AS_STORED, DicomStore
+from functions.common.clients.transport import chunks, drain, read_all
+from functions.common.deadline import Deadline
+from functions.common.dicom import dicomjson, multipart
+from functions.common.dicom.dicomjson import DataSet
+from functions.common.errors import RetryableError
+from functions.common.resources import Resource
+from functions.store import jpeg, metadata
+from functions.store.metadata import PIXELS, SYNTAX, Metadata
+from functions.store.source import Source, body_of
+
+_GONE: Final = (204, 404, 410)
+_STORED_METADATA_LIMIT_BYTES: Final = 4 * metadata.LIMIT_BYTES
+
+# Whether the store holds the same under the instance's UIDs; None when it holds nothing there.
+Same = bool | None
+
+
+class Instance(Protocol):
+    """One instance that is to be stored."""
+
+    @property
+    def resource(self) -> Resource: ...
+
+    @property
+    def content_type(self) -> str: ...
+
+    @property
+    def crc32c(self) -> str:
+        """Of the bytes; empty before they are known, and where the bytes are not the identity."""
+
+    def body(self) -> Iterable[bytes]:
+        """The request's body, made anew for each attempt.
+
+        Raises:
+            PermanentError: it must not be sent.
+        """
+
+    def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
+        """Whether the store holds the same."""
+
+
+class DicomFile:
+    """A Part 10 file, sent as it is."""
+
+    content_type: Final = "application/dicom"
+
+    def __init__(self, resource: Resource, source: Source) -> None:
+        self.resource = resource
+        self._source = source
+        self._sent = body_of(source)
+
+    @property
+    def crc32c(self) -> str:
+        """Of the file; empty as long as it is not known."""
+        return self._source.crc32c or self._sent.crc32c
+
+    def body(self) -> Iterable[bytes]:
+        """The request's body."""
+        self._sent = body_of(self._source)
+        return self._sent
+
+    def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
+        """Compare with the file that the store gives back as it was stored."""
+        with store.get(self.resource, (), AS_STORED, deadline) as answer:
+            if answer.status_code in _GONE:
+                drain(answer)
+                return None
+            if answer.status_code != 200:
+                raise RetryableError("unavailable")
+            stored = _checksum(_part(answer, deadline))
+        if not self.crc32c:
+            for _ in self.body():
+                pass  # it is read for its checksum
+        return stored.text == self.crc32c
+
+
+class JpegInstance:
+    """Metadata and a JPEG."""
+
+    crc32c: Final = ""  # the file is made by the store
+
+    def __init__(self, described: Metadata, picture: Source) -> None:
+        self.resource = described.resource
+        self._metadata = described
+        self._picture = picture
+        self._boundary = multipart.new_boundary()
+
+    @property
+    def content_type(self) -> str:
+        """Of the request."""
+        kind = 'multipart/related; type="application/dicom+json"'
+        return f"{kind}; boundary={self._boundary}"
+
+    def body(self) -> Iterable[bytes]:
+        """The request's body.
+
+        Raises:
+            PermanentError: rejected, where metadata and JPEG contradict each other; while it is
+                read also when the JPEG is cut.
+        """
+        first = self._first()
+        last = f"\r\n--{self._boundary}--\r\n".encode()
+
+        def read() -> Iterator[bytes]:
+            yield first
+            yield from body_of(self._picture, jpeg.Markers())
+            yield last
+
+        size = self._picture.size
+        if size is not None:
+            size += len(first) + len(last)
+        return body_of(Source(read, size))
+
+    def _first(self) -> bytes:
+        """The body up to the JPEG."""
+        text = json.dumps([self._attributes])
+        kind = "application/dicom+json"
+        if '"InlineBinary"' in text:
+            # The service asks for it then; inline values are little endian.
+            kind += "; transfer-syntax=1.2.840.10008.1.2.1"
+        syntax = dicomjson.text(self._attributes, SYNTAX)
+        return (
+            f"--{self._boundary}\r\n"
+            f"Content-Type: {kind}\r\n"
+            "\r\n"
+            f"{text}\r\n"
+            f"--{self._boundary}\r\n"
+            f"Content-Location: {self._metadata.uri}\r\n"
+            f"Content-Type: image/jpeg; transfer-syntax={syntax}\r\n"
+            "\r\n"
+        ).encode()
+
+    @cached_property
+    def _attributes(self) -> DataSet:
+        return metadata.with_jpeg(self._metadata, jpeg.frame_of(self._picture))
+
+    def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
+        """Compare with the attributes and the frame that the store gives back."""
+        stored = self._stored_attributes(store, deadline)
+        if stored is None:
+            return None
+        for tag, attribute in self._attributes.items():
+            if tag == PIXELS or tag.startswith("0002"):
+                continue
+            if _plain(attribute) != _plain(stored.get(tag)):
+                return False
+        return self._is_frame_same(store, deadline)
+
+    def _stored_attributes(self, store: DicomStore, deadline: Deadline) -> DataSet | None:
+        with store.get(self.resource, ("metadata",), "application/dicom+json", deadline) as answer:
+            if answer.status_code in _GONE:
+                drain(answer)
+                return None
+            if answer.status_code != 200:
+                raise RetryableError("unavailable")
+            text = read_all(answer, deadline, _STORED_METADATA_LIMIT_BYTES)
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            raise RetryableError("unavailable") from None
+        if isinstance(document, list) and document:
+            document = document[0]
+        if not isinstance(document, dict) or metadata.is_deep(document):
+            return {}
+        return document
+
+    def _is_frame_same(self, store: DicomStore, deadline: Deadline) -> bool:
+        syntax = dicomjson.text(self._attributes, SYNTAX)
+        accept = f'multipart/related; type="image/jpeg"; transfer-syntax={syntax}'
+        with store.get(self.resource, ("frames", "1"), accept, deadline) as answer:
+            if answer.status_code != 200:
+                drain(answer)
+                return False
+            stored = _checksum(_part(answer, deadline))
+        ours = _checksum(self._picture.chunks())
+        if stored.text == ours.text:
+            return True
+        ours.add(b"\0")  # an odd length is padded (PS3.5 annex A.4)
+        return stored.text == ours.text
+
+
+def _checksum(pieces: Iterable[bytes]) -> Checksum:
+    checksum = Checksum()
+    for piece in pieces:
+        checksum.add(piece)
+    return checksum
+
+
+def _part(answer: requests.Response, deadline: Deadline) -> Iterator[bytes]:
+    """The one part of an answer, or its body where the store sends it without multipart."""
+    content_type = answer.headers.get("Content-Type", "")
+    body = chunks(answer, deadline)
+    if not content_type.lower().startswith("multipart/"):
+        yield from body
+        return
+    for piece in multipart.read(body, content_type):
+        if isinstance(piece, bytes):
+            yield piece
+
+
+def _plain(attribute: Any) -> Any:
+    """An attribute as text, without what may differ between two ways to write the same."""
+    if isinstance(attribute, dict):
+        kept = {key: _plain(value) for key, value in attribute.items()}
+        return {key: value for key, value in kept.items() if value not in ("", [], {})}
+    if isinstance(attribute, list):
+        return [_plain(value) for value in attribute]
+    if attribute is None:
+        return ""
+    if isinstance(attribute, float) and attribute.is_integer():
+        attribute = int(attribute)
+    return str(attribute).strip()

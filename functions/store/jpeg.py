@@ -1,0 +1,203 @@
+"""What a JPEG says of itself, and whether it is whole (ITU-T T.81 annex B).
+
+Only the markers are read; nothing is decoded.
+"""
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from functions.common.errors import PermanentError
+from functions.store.source import Source
+
+BASELINE: Final = "1.2.840.10008.1.2.4.50"
+EXTENDED: Final = "1.2.840.10008.1.2.4.51"
+LOSSLESS: Final = "1.2.840.10008.1.2.4.57"
+LOSSLESS_FIRST_ORDER: Final = "1.2.840.10008.1.2.4.70"
+
+_END, _SCAN, _ADOBE, _JFIF = 0xD9, 0xDA, 0xEE, 0xE0
+_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS = 0xC0, 0xC1, 0xC3
+# SOF0 to SOF15, but for the three that are tables; and SOF55 of JPEG-LS.
+_FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
+# In a scan FF is followed by 00 (a byte of the image) or by a restart marker; all else ends it.
+_AFTER_SCAN: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+
+Colour = Literal["", "RGB", "YBR"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The image in a JPEG.
+
+    Args:
+        process: the number of its start-of-frame marker, 0xC0 for baseline.
+        precision: bits of a sample.
+        rows: 0 where the number follows only after the scan.
+        columns: of the image.
+        samples: of a pixel.
+        predictor: of a lossless JPEG, 1 to 7.
+        colour: how three samples are meant, where a marker says so.
+    """
+
+    process: int
+    precision: int
+    rows: int
+    columns: int
+    samples: int
+    predictor: int
+    colour: Colour
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether it is coded without the cosine transform."""
+        return self.process == _SOF_LOSSLESS
+
+    @property
+    def transfer_syntaxes(self) -> tuple[str, ...]:
+        """Those that describe it, the best first, of the four that the DICOM store takes (fact
+        sheet section 3.1); none for a progressive one and other kinds."""
+        if self.process == _SOF_BASELINE:
+            return (BASELINE, EXTENDED)
+        if self.process == _SOF_EXTENDED:
+            return (EXTENDED,)
+        if self.is_lossless and self.predictor == 1:
+            return (LOSSLESS_FIRST_ORDER, LOSSLESS)
+        if self.is_lossless:
+            return (LOSSLESS,)
+        return ()
+
+
+@dataclass
+class Markers:
+    """Follows the markers while the bytes arrive; an Inspector of a body."""
+
+    frame: Frame | None = None
+    _rest: bytes = b""  # what came last and is not understood yet, at most one segment
+    _in_scan: bool = False
+    _ended: bool = False
+    _broken: bool = False
+    _start: bytes = b""  # the segment that starts the frame
+    _process: int = 0
+    _adobe: bytes = b""
+    _is_jfif: bool = False
+
+    def add(self, chunk: bytes) -> None:
+        """Take in the next bytes."""
+        if self._ended or self._broken:
+            return
+        data = self._rest + chunk
+        at = 0
+        while not self._ended and not self._broken:
+            if self._in_scan:
+                found = _AFTER_SCAN.search(data, at)
+                if found is None:
+                    # A marker may begin with the last byte.
+                    at = len(data)
+                    if data.endswith(b"\xff"):
+                        at -= 1
+                    break
+                at = found.end() - 2
+                self._in_scan = False
+            following = self._after_marker(data, at)
+            if following == at:
+                break
+            at = following
+        self._rest = data[at:]
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the frame is known, or it is known that there is none."""
+        return self.frame is not None or self._broken or self._ended
+
+    def end(self) -> None:
+        """Raises PermanentError: rejected, when the end of the image did not come."""
+        if not self._ended:
+            raise PermanentError("rejected", "the JPEG is cut: its image does not end")
+
+    def _after_marker(self, data: bytes, at: int) -> int:
+        """Where what follows the marker and its segment begins; `at` when more bytes are needed."""
+        while data[at : at + 2] == b"\xff\xff":
+            at += 1  # fill bytes
+        if len(data) < at + 2:
+            return at
+        if data[at] != 0xFF:
+            self._broken = True
+            return at
+        marker = data[at + 1]
+        if marker == _END:
+            self._ended = True
+            return at + 2
+        if marker in _ALONE:
+            return at + 2
+        if len(data) < at + 4:
+            return at
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if len(data) < end:
+            return at
+        self._take(marker, data[at + 4 : end])
+        return end
+
+    def _take(self, marker: int, segment: bytes) -> None:
+        if marker in _FRAMES and not self._process:
+            self._process = marker
+            self._start = segment
+        elif marker == _ADOBE and segment.startswith(b"Adobe"):
+            self._adobe = segment
+        elif marker == _JFIF and segment.startswith(b"JFIF\0"):
+            self._is_jfif = True
+        elif marker == _SCAN:
+            self._in_scan = True
+            if self.frame is None:
+                self.frame = self._read_frame(segment)
+
+    def _read_frame(self, scan: bytes) -> Frame | None:
+        start = self._start
+        if len(start) < 6 or not scan or len(scan) < 2 + 2 * scan[0]:
+            self._broken = True
+            return None
+        return Frame(
+            process=self._process,
+            precision=start[0],
+            rows=int.from_bytes(start[1:3], "big"),
+            columns=int.from_bytes(start[3:5], "big"),
+            samples=start[5],
+            predictor=scan[1 + 2 * scan[0]],
+            colour=self._colour(),
+        )
+
+    def _colour(self) -> Colour:
+        """JFIF means YCbCr; Adobe's marker says it in its last byte; else the components' names
+        may."""
+        components = self._start[6::3]
+        adobe = self._adobe[11:12]
+        if len(components) != 3:
+            return ""
+        if self._is_jfif and adobe == b"\0":
+            return ""  # they contradict each other
+        if self._is_jfif or adobe == b"\1":
+            return "YBR"
+        if adobe == b"\0" or components == b"RGB":
+            return "RGB"
+        return ""
+
+
+def frame_of(source: Source) -> Frame:
+    """The image of a JPEG, found in its head or, where that is long, by one more reading.
+
+    Raises:
+        PermanentError: rejected, when there is none: the file is cut or damaged in front of it.
+    """
+    markers = Markers()
+    markers.add(source.head)
+    if markers.frame is None and len(source.head) != source.size:
+        markers = Markers()
+        with contextlib.closing(source.chunks()) as data:
+            for chunk in data:
+                markers.add(chunk)
+                if markers.is_decided:
+                    break
+    if markers.frame is None:
+        raise PermanentError("rejected", "the JPEG is cut or damaged in front of its image")
+    return markers.frame

@@ -1,0 +1,212 @@
+"""The DICOM store's answer to a store request (PS3.18 section 10.5.3), read and not guessed from
+the status.
+
+XML or JSON, an object or an array of one; a 200 may hold failures and a 409 stored instances. The
+texts of the failures are searched for two known meanings and then forgotten: they may hold patient
+data.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from functions.common.dicom import dicomjson
+from functions.common.resources import Resource, is_uid
+
+_URL, _REFERENCED, _FAILED = "00081190", "00081199", "00081198"
+_INSTANCE, _REASON = "00081155", "00081197"
+# FailureDetail in XML and FailureDetailJSON (fact sheet section 3.2).
+_DETAILS: Final = ("00090097", "00091097")
+_DUPLICATE_REASON: Final = 0x0111  # PS3.18 annex I: duplicate SOP instance; other servers use it
+_EXISTS: Final = re.compile(r"already\s+exist", re.IGNORECASE)
+_BUSY: Final = re.compile(
+    r"\bdelet\w*\b.*\b(operation|progress|running)\b|\boperation\b.*\bdelet",
+    re.IGNORECASE | re.DOTALL,
+)
+_RETRIEVE_URL: Final = re.compile(
+    r"/studies/([0-9.]+)(?:/series/([0-9.]+)(?:/instances/([0-9.]+))?)?/?$", re.ASCII
+)
+_ITEMS_MAX: Final = 10_000
+
+Kind = Literal["exists", "busy", "refused", "other"]
+Attributes = Mapping[str, Any]
+
+
+class UnreadableReportError(Exception):
+    """The answer is no report that can be read."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """An instance as a report names it; a UID that the report does not give is empty."""
+
+    study: str = ""
+    series: str = ""
+    instance: str = ""
+
+    def is_surely(self, resource: Resource) -> bool:
+        """Whether all three UIDs are named, and are these."""
+        return self == Named(resource.study, resource.series, resource.instance)
+
+    def may_be(self, resource: Resource) -> bool:
+        """Whether no UID that is named is another one."""
+        return (
+            self.study in ("", resource.study)
+            and self.series in ("", resource.series)
+            and self.instance in ("", resource.instance)
+        )
+
+    @property
+    def resource(self) -> Resource | None:
+        """The instance, where all three UIDs are named."""
+        uids = (self.study, self.series, self.instance)
+        if not all(is_uid(uid) for uid in uids):
+            return None
+        return Resource(*uids)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An instance that was not stored, as far as the report says.
+
+    Args:
+        kind: exists: an instance of these UIDs is there already; busy: a delete runs on its study
+            or series; other: the report is about another instance; refused: anything else.
+        code: the failure reason of PS3.18, such as 272; 0 where the report gives none.
+        named: which instance.
+    """
+
+    kind: Kind
+    code: int = 0
+    named: Named = Named()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was stored and what was not."""
+
+    stored: tuple[Named, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def failure_of(self, resource: Resource) -> Failure | None:
+        """What went wrong in a request that held this instance and no other.
+
+        Returns:
+            None only when the report names this very instance, study and series included, as
+            stored. A file may hold a UID twice, and the store may read the one that we do not.
+        """
+        ours = [failure for failure in self.failures if failure.named.may_be(resource)]
+        for failure in ours:
+            if failure.named.instance:
+                return failure
+        if any(named.is_surely(resource) for named in self.stored):
+            return None
+        if ours:
+            return ours[0]
+        return Failure("other", named=self._first_named())
+
+    def _first_named(self) -> Named:
+        named = [*self.stored, *(failure.named for failure in self.failures)]
+        return next(iter(named), Named())
+
+
+def parse(body: bytes) -> Report:
+    """Read a report.
+
+    Raises:
+        UnreadableReportError: it is neither form, or neither says what was stored nor what was not.
+    """
+    text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    try:
+        attributes = _attributes_of(text)
+        study = _named_by_url(attributes).study
+        stored = tuple(_named(item, study) for item in _items(attributes, _REFERENCED))
+        failures = tuple(_failure(item, study) for item in _items(attributes, _FAILED))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableReportError from error
+    if not stored and not failures:
+        raise UnreadableReportError
+    return Report(stored, failures)
+
+
+def _named(item: Attributes, study: str) -> Named:
+    """The instance of an item; `study` is what the report says above its items."""
+    instance = dicomjson.text(item, _INSTANCE)
+    by_url = _named_by_url(item)
+    if instance and by_url.instance == instance:
+        return by_url
+    return Named(study=study, instance=instance)
+
+
+def _named_by_url(attributes: Attributes) -> Named:
+    """What the RetrieveURL names, which ends in the path of a study or an instance."""
+    found = _RETRIEVE_URL.search(dicomjson.text(attributes, _URL))
+    if found is None:
+        return Named()
+    return Named(found[1], found[2] or "", found[3] or "")
+
+
+def _failure(item: Attributes, study: str) -> Failure:
+    detail = " ".join(dicomjson.text(item, tag) for tag in _DETAILS)
+    code = dicomjson.number(item, _REASON)
+    kind: Kind = "refused"
+    if _EXISTS.search(detail) or code == _DUPLICATE_REASON:
+        kind = "exists"
+    elif _BUSY.search(detail):
+        kind = "busy"
+    return Failure(kind, code, _named(item, study))
+
+
+def _items(attributes: Attributes, tag: str) -> Iterator[Attributes]:
+    values = dicomjson.values(attributes, tag)
+    if len(values) > _ITEMS_MAX:
+        raise ValueError
+    for item in values:
+        if not isinstance(item, dict):
+            raise ValueError  # noqa: TRY004 (of the document, not of an argument)
+        yield item
+
+
+def _attributes_of(text: bytes) -> Attributes:
+    if text.startswith(b"<"):
+        return _read_xml(text)
+    document = json.loads(text)
+    if isinstance(document, list) and len(document) == 1:
+        document = document[0]
+    if not isinstance(document, dict):
+        raise ValueError  # noqa: TRY004 (of the document, not of an argument)
+    return document
+
+
+def _read_xml(text: bytes) -> Attributes:
+    """A Native DICOM Model (PS3.19 annex A) in the shape of DICOM JSON, with sequences and plain
+    values only."""
+    from xml.etree import ElementTree
+
+    if b"<!" in text:
+        raise ValueError  # no entities and no document types: such an answer is no report
+    try:
+        return _attributes(ElementTree.fromstring(text))  # noqa: S314 (entities are refused above)
+    except ElementTree.ParseError as error:
+        raise ValueError from error
+
+
+def _attributes(parent: Any) -> Attributes:
+    found: dict[str, Any] = {}
+    for element in parent:
+        if _name(element) == "DicomAttribute":
+            values = [_value(value) for value in element]
+            found[str(element.get("tag"))] = {"vr": str(element.get("vr")), "Value": values}
+    return found
+
+
+def _value(element: Any) -> Any:
+    if _name(element) == "Item":
+        return _attributes(element)
+    return (element.text or "").strip()
+
+
+def _name(element: Any) -> str:
+    return str(element.tag).rpartition("}")[2]  # with or without a namespace
