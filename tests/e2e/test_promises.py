@@ -149,8 +149,11 @@ def test_one_event_five_times_twice_at_once_stores_one_instance(
         thread.join()
     for _ in range(2):
         stack.pubsub.publish(topic, *event)
-    records = seen.of("again.dcm", count=5)
-    assert [record["outcome"] for record in records] == ["stored", *["duplicate"] * 4]
+    upload(stack, "after.dcm", scan(scans["CT_small.dcm"], new_study()))
+    seen.of("after.dcm")
+    records = seen.of("again.dcm")
+    # A worker that has handled the event publishes nothing; another one repeats the word.
+    assert {record["outcome"] for record in records} == {"stored"}
     assert len({record["id"] for record in records}) == 1
     assert len(search(stack, f"studies/{study}/instances")) == 1
 
