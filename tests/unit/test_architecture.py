@@ -128,6 +128,49 @@ def test_each_outside_library_has_one_home(library: str) -> None:
     assert homes <= HOMES[library]
 
 
+def test_no_function_speaks_http_by_hand() -> None:
+    by_hand = {"socket", "ssl", "http.client", "urllib.request"}
+    assert {path.stem for path in FUNCTIONS if imports(path) & by_hand} <= {"relay"}
+
+
+LINE = 34  # characters of code on an average line
+
+
+@pytest.mark.parametrize(("folder", "lines"), [("clients", 1_000), (".", 2_700)])
+def test_the_common_module_stays_small(folder: str, lines: int) -> None:
+    paths = (ROOT / "functions/common" / folder).rglob("*.py")
+    assert sum(map(code_characters, paths)) <= lines * LINE
+
+
+def code_characters(path: Path) -> int:
+    """Characters of code: without indentation, docstrings and whole-line comments."""
+    lines = dict(enumerate(path.read_text().splitlines(), 1))
+    for node in ast.walk(ast.parse(path.read_text())):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node) is not None:  # type: ignore[arg-type]
+            docstring = node.body[0]  # type: ignore[attr-defined]
+            for number in range(docstring.lineno, docstring.end_lineno + 1):
+                del lines[number]
+    code = [line.strip() for line in lines.values()]
+    return sum(len(line) for line in code if not line.startswith("#"))
+
+
+@pytest.mark.parametrize("folder", ["", "clients", "events", "dicom"])
+def test_the_map_of_a_package_names_each_of_its_files(folder: str) -> None:
+    package = ROOT / "functions/common" / folder
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    for path in package.glob("*.py"):
+        assert path.stem == "__init__" or path.stem in text.replace(",", " ").split(), path
+
+
+def test_the_locked_requirements_name_no_registry_and_no_numpy() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text
+        assert "--index-url" not in text
+    assert "numpy" not in (ROOT / "requirements.txt").read_text()
+
+
 def _only_annotates(path: Path, library: str) -> bool:
     """Whether the module does nothing with the library but name its types in annotations."""
     tree = ast.parse(path.read_text())
@@ -229,7 +272,7 @@ def test_the_search_function_loads_neither_storage_nor_pubsub_nor_pydicom() -> N
 def test_the_event_functions_load_no_grpc_and_no_numpy(function: str) -> None:
     modules = loaded_by(function, ENVIRONMENT)
     assert f"functions.{function.split('_')[0]}" in modules
-    for name in ("grpc", "google.pubsub_v1", "google.cloud.storage"):
+    for name in ("grpc", "google.pubsub_v1", "google.cloud.storage", "pydicom", "numpy"):
         assert name not in modules
 
 

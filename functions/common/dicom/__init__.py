@@ -1,0 +1,6 @@
+"""What is read of DICOM data, as streams of bounded memory.
+
+part10             the UIDs and the transfer syntax of a Part 10 file, by pydicom
+multipart          the parts of a multipart/related body
+dicomjson          the objects of a DICOM JSON array, and the values of one
+"""

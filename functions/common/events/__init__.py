@@ -1,0 +1,8 @@
+"""What arrives and what is reported, in the order in which a delivery passes.
+
+runtime            the one wrapper round a handler: request in, status out
+messages           a Pub/Sub push or a CloudEvent becomes a typed message
+commands           what a message asks for, checked key by key
+requests           the entry points and ids of commands
+outcomes           the record that every input ends in, published and logged
+"""
