@@ -1,10 +1,10 @@
-# How the functions are built. New projects give Google's default account no rights, so there is one of our own.
+# How the functions are built. In new projects Google's default account has no permissions, so this one is our own.
 locals {
   own_build     = var.build_service_account == ""
   build_email   = local.own_build ? google_service_account.build[0].email : var.build_service_account
   build_member  = "serviceAccount:${local.build_email}"
   build_account = "projects/${var.project}/serviceAccounts/${local.build_email}"
-  # Cloud Functions copies the archive to a bucket of its own, made on the first deployment.
+  # Cloud Functions copies the archive to a bucket of its own, which it creates on the first deployment.
   build_bucket = "projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-${var.region}"
 }
 

@@ -1,4 +1,4 @@
-# One page: what came in, what became of it, how long it took, and what waits.
+# One page: what came in, its outcomes, how long they took, and what waits.
 locals {
   user_metric = "logging.googleapis.com/user/dicom"
   run         = "resource.type=\"cloud_run_revision\""
@@ -19,7 +19,7 @@ locals {
 }
 
 locals {
-  # The API leaves out a position of 0; were it written here, every plan would show a change.
+  # The API does not return a position of 0: with one here, every plan would show a change.
   positions = [for index in range(length(local.tiles)) : {
     for axis, value in { xPos = index % 2 * 24, yPos = floor(index / 2) * 16 } : axis => value if value > 0
   }]

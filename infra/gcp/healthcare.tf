@@ -21,14 +21,14 @@ resource "google_healthcare_dataset" "this" {
     }
   }
 
-  # Deleting a dataset deletes every scan in it. A plan that would (another region, name or key, or a dicom_store
-  # named later) fails; what is to go is taken out of the state first, as `deploy.sh --destroy` does, and kept.
+  # Deleting a dataset deletes every scan in it. A plan that would do so fails: another region, name or key, or a
+  # dicom_store that is named later. `deploy.sh --destroy` takes the dataset out of the state first, and keeps it.
   lifecycle {
     prevent_destroy = true
   }
 
-  # What holds data is created after the functions are built: a project that may not build in this region can move on
-  # to another one, because nothing is there yet that cannot move.
+  # What holds data is created after the functions are built: a project that may not build in this region can then use
+  # another one, because nothing exists yet that cannot move.
   depends_on = [time_sleep.apis, time_sleep.keys, module.event_function, module.search]
 }
 

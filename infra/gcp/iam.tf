@@ -1,8 +1,8 @@
-# Who may do what: every right is on one resource, none on the project. README.md shows this as a table,
+# Who may do what: every grant is on one resource, none on the project. README.md shows this as a table,
 # and a test compares the two. The exceptions are the two bindings of the account that builds the functions.
 locals {
   overwrites   = strcontains(var.conflict_policy, "overwrite")
-  objects_read = ["storage.objects.get", "storage.objects.list"] # without list, what is gone is 403 and not 404
+  objects_read = ["storage.objects.get", "storage.objects.list"] # without list, a missing object is 403 and not 404
 
   custom_roles = {
     dicomStoreWriter = concat(
@@ -16,7 +16,7 @@ locals {
     dicomStoreReader     = ["healthcare.dicomStores.dicomWebRead"]
     dicomOperationReader = ["healthcare.operations.get"]
     dicomLandingUser     = concat(local.objects_read, ["storage.objects.delete"]) # to quarantine is to move
-    # delete: Cloud Storage asks for it when an object is written over, as it is on a redelivery.
+    # delete: Cloud Storage requires it to overwrite an object, as happens on a redelivery.
     dicomCopyWriter   = ["storage.objects.create", "storage.objects.delete"]
     dicomObjectKeeper = concat(local.objects_read, ["storage.objects.create", "storage.objects.delete"])
     dicomLedgerWriter = ["storage.buckets.get", "storage.objects.create"]
@@ -81,7 +81,7 @@ resource "google_project_iam_custom_role" "roles" {
   lifecycle {
     precondition {
       condition     = local.dicom_parts[1] == var.project
-      error_message = "The DICOM store must be in this project: its custom roles hold nowhere else."
+      error_message = "The DICOM store must be in this project: its custom roles do not apply elsewhere."
     }
   }
 }
@@ -94,8 +94,8 @@ resource "google_storage_bucket_iam_member" "grants" {
   depends_on = [google_project_iam_custom_role.roles, google_project_service_identity.pubsub]
 }
 
-# Each function keeps its state in a folder of its own. A look into the bucket's list is an action on the bucket and
-# not on an object; without that right, what is not there would be 403 and not 404.
+# Each function keeps its state in a folder of its own. Listing is an action on the bucket and not on an object; without
+# that permission a missing object would be 403 and not 404.
 resource "google_storage_bucket_iam_member" "state" {
   for_each = {
     pairs   = local.store_upload

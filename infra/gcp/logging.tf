@@ -1,4 +1,4 @@
-# Metrics from the one line that each outcome logs, and what the request log may not keep.
+# Metrics from the one log line of each outcome, and what is kept out of the request log.
 locals {
   service_filter = "resource.type=\"cloud_run_revision\" resource.labels.service_name=~\"^dicom-\""
   outcome_filter = "${local.service_filter} jsonPayload.event=\"outcome\""

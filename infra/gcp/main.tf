@@ -17,7 +17,7 @@ locals {
     "cloudfunctions.googleapis.com",
     "healthcare.googleapis.com",
     "iam.googleapis.com",
-    "iamcredentials.googleapis.com", # the doctor asks in the accounts' own names
+    "iamcredentials.googleapis.com", # the doctor impersonates the accounts
     "logging.googleapis.com",
     "monitoring.googleapis.com",
     "pubsub.googleapis.com",
@@ -48,7 +48,7 @@ resource "time_sleep" "apis" {
   depends_on      = [google_project_service.apis]
 }
 
-# Google's own accounts, which are made when they are asked for and not before.
+# Google's service agents, which exist only after they are asked for.
 data "google_storage_project_service_account" "gcs" {
   project    = var.project
   depends_on = [time_sleep.apis]

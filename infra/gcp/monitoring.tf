@@ -1,4 +1,4 @@
-# What somebody should be woken for, a dashboard, and the budget.
+# Alerts, a dashboard, and the budget.
 locals {
   channels = concat(var.notification_channels, google_monitoring_notification_channel.email[*].id)
   services_of = {
@@ -14,7 +14,7 @@ locals {
   is_live  = join(" OR ", [for s in local.live : "resource.labels.subscription_id=\"${s}\""])
   requests = "metric.type=\"run.googleapis.com/request_count\" resource.type=\"cloud_run_revision\" resource.labels.service_name=starts_with(\"dicom-\")"
 
-  # metric, above what, for how long, and what to do about it. `aligner` makes one number of each minute or so.
+  # The metric, the threshold, for how long, and what to do. `aligner` reduces each period to one number.
   alerts = {
     dead_letters = {
       title     = "Messages were given up (dead letters)"
@@ -35,7 +35,7 @@ locals {
       aligner   = "ALIGN_MAX"
       period    = 300
       per       = ["resource.label.subscription_id"]
-      runbook   = "The function is failing (look at its log), or too small for the load: docs/scale.md says what to turn."
+      runbook   = "The function is failing (look at its log), or too small for the load: docs/scale.md says what to change."
       divide_by = null
     }
     quarantine = {
@@ -53,7 +53,7 @@ locals {
       title     = "More than 5 % of requests fail"
       filter    = "${local.requests} metric.labels.response_code_class=\"5xx\""
       above     = 0.05
-      duration  = 1800 # half a pair that waits for the other half is handed back for some minutes: that alone is no fault
+      duration  = 1800 # half a pair is handed back for some minutes while it waits for the other half: no fault
       aligner   = "ALIGN_RATE"
       period    = 300
       per       = ["resource.label.service_name"]
@@ -83,7 +83,7 @@ locals {
       divide_by = null
     }
     bugs = {
-      title     = "An error that the code does not know"
+      title     = "An unexpected error"
       filter    = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.counters["bugs"].name}\" resource.type=\"cloud_run_revision\""
       above     = 0
       duration  = 0
@@ -105,7 +105,7 @@ resource "google_monitoring_notification_channel" "email" {
   depends_on   = [time_sleep.apis]
 }
 
-# A metric of the log is known to Monitoring some time after it is made.
+# Monitoring knows a log-based metric some time after it is created.
 resource "time_sleep" "metrics" {
   create_duration = "30s"
   triggers        = { metrics = join(",", [for m in google_logging_metric.counters : m.name]) }

@@ -1,5 +1,5 @@
 output "next_steps" {
-  description = "What to do now."
+  description = "The next steps."
   value       = <<-TEXT
     Store a scan:    gcloud storage cp scan.dcm gs://${local.bucket_names.landing}/
     Search:          curl -H "Authorization: Bearer $(gcloud auth print-identity-token)" ${module.search.uri}/studies
@@ -9,7 +9,7 @@ output "next_steps" {
     Check it all:    dicom-functions doctor
     Dashboard:       https://console.cloud.google.com/monitoring/dashboards?project=${var.project}
     %{if length(var.notification_channels) == 0 && var.alert_email == ""~}
-    Nobody hears the alerts: set alert_email or notification_channels. Dead letters are kept for ${local.delivery.dead_letter_retention_s / 86400} days.
+    Nobody is notified of alerts: set alert_email or notification_channels. Dead letters are kept for ${local.delivery.dead_letter_retention_s / 86400} days.
     %{endif~}
   TEXT
 }

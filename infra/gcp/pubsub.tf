@@ -1,4 +1,4 @@
-# The outcomes: one message for each input, kept for ever by the ledger and open to subscribers of yours.
+# The outcomes: one message for each input, kept in the ledger and open to further subscribers.
 resource "google_pubsub_topic" "outcomes" {
   project      = var.project
   name         = local.topology.topics.outcomes
@@ -35,7 +35,7 @@ resource "google_pubsub_subscription" "outcomes_dead_hold" {
   }
 }
 
-# Pub/Sub itself writes the ledger: no code of ours is between an outcome and its record.
+# Pub/Sub itself writes the ledger: no code of this system is between an outcome and its record.
 resource "google_pubsub_subscription" "ledger" {
   project                    = var.project
   name                       = local.topology.ledger_subscription.name

@@ -1,18 +1,17 @@
-# Every bucket: uniform access (no object has rules of its own), and never public, whatever a binding says.
+# Every bucket has uniform access (no ACLs of single objects), and is never public, whatever a binding says.
 # No versioning: names are seldom reused, each generation has its own event, and old versions would be scans
-# that nobody sees. What was deleted by mistake comes back from soft delete instead.
+# that nobody sees. Soft delete restores what was deleted by mistake.
 locals {
   buckets = {
     landing    = { soft_delete_days = 7, cold_after_days = 0 }
-    quarantine = { soft_delete_days = 30, cold_after_days = 0 } # waits for people, who take their time
-    export     = { soft_delete_days = 0, cold_after_days = 0 }  # copies: made again at will
-    ledger     = { soft_delete_days = 7, cold_after_days = 90 } # read seldom, kept for ever
+    quarantine = { soft_delete_days = 30, cold_after_days = 0 } # waits for people
+    export     = { soft_delete_days = 0, cold_after_days = 0 }  # copies, which can be exported again
+    ledger     = { soft_delete_days = 7, cold_after_days = 90 } # seldom read, never deleted
     state      = { soft_delete_days = 0, cold_after_days = 0 }  # work in progress, of no use once it is done
   }
 }
 
-# What is left of work that was broken off goes by itself; longer than a dead letter is held, so that one that is sent
-# again finds its state.
+# State of work that was broken off is deleted, but later than a dead letter: one that is sent again finds its state.
 locals {
   retention_days = merge(var.retention_days, { state = local.topology.state_expires_days })
 }
@@ -113,8 +112,8 @@ resource "google_storage_bucket" "source" {
   depends_on = [time_sleep.apis]
 }
 
-# What is deployed is an include list. The name is the hash of what is in it: new code, new object, new revision;
-# the same code, no change.
+# The archive holds these files and nothing else. Its name is the hash of its contents: new code makes a new object and a
+# new revision, the same code no change.
 data "archive_file" "source" {
   type             = "zip"
   output_path      = "${path.root}/.build/source-${local.source_hash}.zip"

@@ -1,7 +1,7 @@
 # --- where -----------------------------------------------------------------------
 
 variable "project" {
-  description = "Id of the project that everything is made in."
+  description = "Id of the project to deploy to."
   type        = string
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project))
@@ -20,7 +20,7 @@ variable "region" {
 }
 
 variable "bucket_prefix" {
-  description = "What bucket names begin with, for they are unique in the world; null: the project and a hyphen."
+  description = "Prefix of bucket names, which are unique worldwide; null: the project and a hyphen."
   type        = string
   default     = null
   validation {
@@ -30,13 +30,13 @@ variable "bucket_prefix" {
 }
 
 variable "labels" {
-  description = "Labels of everything that takes labels."
+  description = "Labels of every resource that takes labels."
   type        = map(string)
   default     = {}
 }
 
 variable "dicom_store" {
-  description = "An existing DICOM store, projects/P/locations/L/datasets/D/dicomStores/S; empty: one is made."
+  description = "An existing DICOM store, projects/P/locations/L/datasets/D/dicomStores/S; empty: one is created."
   type        = string
   default     = ""
   validation {
@@ -58,7 +58,7 @@ variable "dataset_location" {
 }
 
 variable "dataset" {
-  description = "Name of the Healthcare dataset that is made."
+  description = "Name of the Healthcare dataset that is created."
   type        = string
   default     = "dicom-functions"
   validation {
@@ -68,7 +68,7 @@ variable "dataset" {
 }
 
 variable "store" {
-  description = "Name of the DICOM store that is made."
+  description = "Name of the DICOM store that is created."
   type        = string
   default     = "scans"
   validation {
@@ -80,7 +80,7 @@ variable "store" {
 # --- what the functions do ----------------------------------------------------------
 
 variable "conflict_policy" {
-  description = "CONFLICT_POLICY of store_upload. `overwrite` anywhere in it is what lets the function delete in the store."
+  description = "CONFLICT_POLICY of store_upload. With `overwrite` in it the function may delete in the store."
   type        = string
   default     = "reject"
   validation {
@@ -113,7 +113,7 @@ variable "move_destination" {
   }
   validation {
     condition     = var.move_destination != "" || !strcontains(var.source_disposition, "move")
-    error_message = "A source_disposition with `move` needs to know where to."
+    error_message = "A source_disposition with `move` needs move_destination."
   }
 }
 
@@ -221,7 +221,7 @@ variable "search_callers" {
   default     = []
   validation {
     condition     = var.search_public || !anytrue([for m in var.search_callers : startswith(m, "all")])
-    error_message = "allUsers and allAuthenticatedUsers show patient data to anyone; set search_public too if that is meant."
+    error_message = "allUsers and allAuthenticatedUsers show patient data to anyone; set search_public too if that is intended."
   }
 }
 
@@ -242,7 +242,7 @@ variable "worker_pool" {
 }
 
 variable "build_service_account" {
-  description = "Email of an account that builds the functions; empty: one is made, with the project's only two bindings."
+  description = "Email of an account that builds the functions; empty: one is created, with the project's only two bindings."
   type        = string
   default     = ""
 }
@@ -331,13 +331,13 @@ variable "retention_days" {
 # --- operations ------------------------------------------------------------------------
 
 variable "alert_email" {
-  description = "Address that alerts go to; empty: none is added to notification_channels."
+  description = "Address that alerts are sent to; empty: none is added to notification_channels."
   type        = string
   default     = ""
 }
 
 variable "notification_channels" {
-  description = "Full names of existing notification channels that alerts go to."
+  description = "Full names of existing notification channels that alerts are sent to."
   type        = list(string)
   default     = []
 }

@@ -10,7 +10,7 @@ terraform {
     time        = { source = "hashicorp/time", version = "0.13.1" }
   }
 
-  # deploy.sh makes the bucket and names it; `terraform init -backend-config=bucket=NAME` by hand.
+  # deploy.sh creates the bucket and names it; `terraform init -backend-config=bucket=NAME` by hand.
   backend "gcs" {
     prefix = "dicom-functions"
   }

@@ -1,5 +1,5 @@
 # An event function: the function, the topics of its events and of its own follow-up messages, the push subscriptions
-# that call it, and what becomes of messages that it can not handle.
+# that call it, and the dead letters.
 terraform {
   required_providers {
     google = { source = "hashicorp/google", version = "~> 6.50" }
@@ -39,7 +39,7 @@ resource "google_pubsub_topic" "dead" {
   }
 }
 
-# Without it, dead letters would be published to nobody and lost.
+# Without a subscription, dead letters would be lost.
 resource "google_pubsub_subscription" "hold" {
   for_each                   = var.deliveries
   project                    = var.function.project
@@ -111,7 +111,7 @@ resource "google_pubsub_subscription_iam_member" "dead_letters" {
   member       = var.pubsub_agent
 }
 
-# Follow-up messages are believed: nobody else publishes on their topic.
+# Follow-up messages are trusted: nobody else publishes on their topic.
 resource "google_pubsub_topic_iam_member" "follow_ups" {
   project = var.function.project
   topic   = google_pubsub_topic.this["follow_ups"].name

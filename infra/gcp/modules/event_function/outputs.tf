@@ -4,7 +4,7 @@ output "name" {
 }
 
 output "uri" {
-  description = "Where Pub/Sub calls it."
+  description = "Its URL, which Pub/Sub calls."
   value       = module.function.uri
 }
 
@@ -19,7 +19,7 @@ output "account" {
 }
 
 output "environment" {
-  description = "What it is set to."
+  description = "Its environment variables."
   value       = module.function.environment
 }
 

@@ -59,7 +59,7 @@ resource "google_cloudfunctions2_function" "this" {
   }
 }
 
-# run.invoker goes on the Cloud Run service: on the function it has no effect.
+# run.invoker belongs on the Cloud Run service: on the function it has no effect.
 resource "google_cloud_run_v2_service_iam_member" "callers" {
   for_each = var.callers
   project  = var.function.project

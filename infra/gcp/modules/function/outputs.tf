@@ -4,7 +4,7 @@ output "name" {
 }
 
 output "uri" {
-  description = "Where it is called."
+  description = "Its URL."
   value       = google_cloudfunctions2_function.this.service_config[0].uri
 }
 
@@ -19,6 +19,6 @@ output "account" {
 }
 
 output "environment" {
-  description = "What it is set to."
+  description = "Its environment variables."
   value       = google_cloudfunctions2_function.this.service_config[0].environment_variables
 }
