@@ -37,7 +37,7 @@ def test_an_outcome_that_never_comes_ends_the_wait(desk: Desk) -> None:
     done = deploy(desk, "--yes", say={"subscriptions pull": "[]"}, limit_s=1)
     assert done.status == 1
     assert "no outcome after 1 s" in done.text
-    assert "ops doctor" in done.text
+    assert "dicom-functions doctor" in done.text
     assert done.called("subscriptions delete dicom-smoke-test") == 1
     assert done.called("storage rm gs://p-dicom-landing/dicom-smoke-test.*scan.dcm") == 1
 
