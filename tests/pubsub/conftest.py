@@ -97,6 +97,18 @@ class Emulator:
         }
         return list(self.subscriber.pull(request=request, timeout=60).received_messages)
 
+    def pulled(self, subscription: str, wait: bool = True) -> list[bytes]:
+        """The data of the messages that a pull gives."""
+        return [item.message.data for item in self.pull(subscription, wait=wait)]
+
+    def nack(self, subscription: str, received: list[Any]) -> None:
+        """Say that the messages could not be handled."""
+        self.subscriber.modify_ack_deadline(
+            subscription=subscription,
+            ack_ids=[item.ack_id for item in received],
+            ack_deadline_seconds=0,
+        )
+
     def ack(self, subscription: str, received: list[Any]) -> None:
         self.subscriber.acknowledge(
             subscription=subscription, ack_ids=[item.ack_id for item in received]

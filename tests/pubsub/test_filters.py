@@ -32,7 +32,7 @@ ATTRIBUTES = {
         ('attributes.bucketId = "other" OR (attributes:eventType AND NOT attributes:quote)', False),
     ],
 )
-def test_filter(text: str, expected: bool) -> None:
+def test_a_filter_takes_the_messages_that_it_describes(text: str, expected: bool) -> None:
     assert compile_filter(text)(ATTRIBUTES) is expected
 
 
@@ -51,6 +51,6 @@ def test_filter(text: str, expected: bool) -> None:
         'attributes.a < "1"',
     ],
 )
-def test_not_a_filter(text: str) -> None:
+def test_what_is_no_filter_is_refused(text: str) -> None:
     with pytest.raises(FilterError):
         compile_filter(text)

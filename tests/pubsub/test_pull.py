@@ -10,7 +10,7 @@ from google.api_core import exceptions
 from tests.pubsub.conftest import PROJECT, Emulator, wait_until
 
 
-def test_publish_pull_acknowledge(emulator: Emulator) -> None:
+def test_messages_come_as_they_were_published(emulator: Emulator) -> None:
     topic = emulator.topic()
     subscription = emulator.subscription(topic)
     ids = emulator.publish(topic, b"one", b"two", kind="a")
@@ -19,9 +19,21 @@ def test_publish_pull_acknowledge(emulator: Emulator) -> None:
     assert [item.message.message_id for item in received] == ids
     assert dict(received[0].message.attributes) == {"kind": "a"}
     assert received[0].message.publish_time.timestamp() > 1.7e9
-    assert received[0].delivery_attempt == 0
-    emulator.ack(subscription, received)
-    assert emulator.pull(subscription, wait=False) == []
+
+
+def test_attempts_are_not_counted_without_a_dead_letter_policy(emulator: Emulator) -> None:
+    topic = emulator.topic()
+    subscription = emulator.subscription(topic)
+    emulator.publish(topic, b"x")
+    assert emulator.pull(subscription)[0].delivery_attempt == 0
+
+
+def test_an_acknowledged_message_does_not_come_again(emulator: Emulator) -> None:
+    topic = emulator.topic()
+    subscription = emulator.subscription(topic)
+    emulator.publish(topic, b"one", b"two")
+    emulator.ack(subscription, emulator.pull(subscription))
+    assert emulator.pulled(subscription, wait=False) == []
 
 
 def test_every_subscription_has_its_own_copy_and_its_filter(emulator: Emulator) -> None:
@@ -30,8 +42,8 @@ def test_every_subscription_has_its_own_copy_and_its_filter(emulator: Emulator) 
     some = emulator.subscription(topic, filter='attributes.kind = "a"')
     emulator.publish(topic, b"1", kind="a")
     emulator.publish(topic, b"2", kind="b")
-    assert [item.message.data for item in emulator.pull(everything)] == [b"1", b"2"]
-    assert [item.message.data for item in emulator.pull(some)] == [b"1"]
+    assert emulator.pulled(everything) == [b"1", b"2"]
+    assert emulator.pulled(some) == [b"1"]
 
 
 def test_a_pull_waits_for_a_message(emulator: Emulator) -> None:
@@ -39,7 +51,7 @@ def test_a_pull_waits_for_a_message(emulator: Emulator) -> None:
     subscription = emulator.subscription(topic)
     timer = threading.Timer(0.3, emulator.publish, (topic, b"late"))
     timer.start()
-    assert [item.message.data for item in emulator.pull(subscription)] == [b"late"]
+    assert emulator.pulled(subscription) == [b"late"]
     timer.join()
 
 
@@ -48,9 +60,7 @@ def test_nack_and_deadline_bring_a_message_back(emulator: Emulator) -> None:
     subscription = emulator.subscription(topic, ack_deadline_seconds=1)
     emulator.publish(topic, b"x")
     first = emulator.pull(subscription)
-    emulator.subscriber.modify_ack_deadline(
-        subscription=subscription, ack_ids=[first[0].ack_id], ack_deadline_seconds=0
-    )
+    emulator.nack(subscription, first)
     second = emulator.pull(subscription)
     longer = {"name": subscription, "ack_deadline_seconds": 60}
     emulator.subscriber.update_subscription(
@@ -60,33 +70,48 @@ def test_nack_and_deadline_bring_a_message_back(emulator: Emulator) -> None:
     assert [item.message.message_id for item in second + third] == [first[0].message.message_id] * 2
     emulator.ack(subscription, second)  # too late
     emulator.ack(subscription, third)
-    assert emulator.pull(subscription, wait=False) == []
+    assert emulator.pulled(subscription, wait=False) == []
 
 
-def test_dead_letter(emulator: Emulator) -> None:
+# Dead letters
+
+
+def _failed(emulator: Emulator, subscription: str, times: int) -> list[int]:
+    """Fail a message so many times; the attempts that were counted."""
+    attempts = []
+    for _ in range(times):
+        received = emulator.pull(subscription)
+        attempts.append(received[0].delivery_attempt)
+        emulator.nack(subscription, received)
+    return attempts
+
+
+def test_a_message_that_fails_too_often_goes_to_the_dead_letter_topic(emulator: Emulator) -> None:
+    topic, dead = emulator.topic(), emulator.topic()
+    hold = emulator.subscription(dead)
+    policy = {"dead_letter_topic": dead, "max_delivery_attempts": 5}
+    subscription = emulator.subscription(topic, dead_letter_policy=policy)
+    emulator.publish(topic, b"poison")
+    assert _failed(emulator, subscription, 5) == [1, 2, 3, 4, 5]
+    assert emulator.pulled(hold) == [b"poison"]
+    assert emulator.pulled(subscription, wait=False) == []
+
+
+def test_a_dead_letter_says_where_it_comes_from(emulator: Emulator) -> None:
     topic, dead = emulator.topic(), emulator.topic()
     hold = emulator.subscription(dead)
     policy = {"dead_letter_topic": dead, "max_delivery_attempts": 5}
     subscription = emulator.subscription(topic, dead_letter_policy=policy)
     emulator.publish(topic, b"poison", kind="a")
-    attempts = []
-    for _ in range(5):
-        received = emulator.pull(subscription)
-        attempts.append(received[0].delivery_attempt)
-        emulator.subscriber.modify_ack_deadline(
-            subscription=subscription, ack_ids=[received[0].ack_id], ack_deadline_seconds=0
-        )
-    assert attempts == [1, 2, 3, 4, 5]
-    message = emulator.pull(hold)[0].message
-    assert message.data == b"poison"
-    assert message.attributes["kind"] == "a"
-    assert message.attributes["CloudPubSubDeadLetterSourceDeliveryCount"] == "5"
-    assert (
-        message.attributes["CloudPubSubDeadLetterSourceSubscription"] == subscription.split("/")[-1]
-    )
-    assert message.attributes["CloudPubSubDeadLetterSourceSubscriptionProject"] == "local"
-    assert "CloudPubSubDeadLetterSourceTopicPublishTime" in message.attributes
-    assert emulator.pull(subscription, wait=False) == []
+    _failed(emulator, subscription, 5)
+    attributes = dict(emulator.pull(hold)[0].message.attributes)
+    assert attributes.pop("CloudPubSubDeadLetterSourceTopicPublishTime")
+    assert attributes == {
+        "kind": "a",
+        "CloudPubSubDeadLetterSourceDeliveryCount": "5",
+        "CloudPubSubDeadLetterSourceSubscription": subscription.rpartition("/")[2],
+        "CloudPubSubDeadLetterSourceSubscriptionProject": "local",
+    }
 
 
 def test_a_missing_dead_letter_topic_loses_nothing(emulator: Emulator) -> None:
@@ -94,15 +119,13 @@ def test_a_missing_dead_letter_topic_loses_nothing(emulator: Emulator) -> None:
     policy = {"dead_letter_topic": f"{PROJECT}/topics/missing", "max_delivery_attempts": 5}
     subscription = emulator.subscription(topic, dead_letter_policy=policy)
     emulator.publish(topic, b"poison")
-    for attempt in range(1, 8):
-        received = emulator.pull(subscription)
-        assert received[0].delivery_attempt == attempt
-        emulator.subscriber.modify_ack_deadline(
-            subscription=subscription, ack_ids=[received[0].ack_id], ack_deadline_seconds=0
-        )
+    assert _failed(emulator, subscription, 7) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_ordering_keys(emulator: Emulator) -> None:
+# Order and time
+
+
+def test_of_an_ordering_key_one_message_is_out_at_a_time(emulator: Emulator) -> None:
     topic = emulator.topic()
     subscription = emulator.subscription(topic, enable_message_ordering=True)
     messages = [
@@ -114,13 +137,11 @@ def test_ordering_keys(emulator: Emulator) -> None:
     emulator.publisher.publish(topic=topic, messages=messages)
     first = emulator.pull(subscription)
     assert [item.message.data for item in first] == [b"a1", b"b1", b"free"]
-    emulator.subscriber.modify_ack_deadline(
-        subscription=subscription, ack_ids=[first[0].ack_id], ack_deadline_seconds=0
-    )
+    emulator.nack(subscription, first[:1])
     again = emulator.pull(subscription)
     assert [item.message.data for item in again] == [b"a1"]
     emulator.ack(subscription, again)
-    assert [item.message.data for item in emulator.pull(subscription)] == [b"a2"]
+    assert emulator.pulled(subscription) == [b"a2"]
 
 
 def test_seek_to_a_time_purges(emulator: Emulator) -> None:
@@ -128,42 +149,59 @@ def test_seek_to_a_time_purges(emulator: Emulator) -> None:
     subscription = emulator.subscription(topic)
     emulator.publish(topic, *[b"x"] * 20)
     emulator.subscriber.seek(request={"subscription": subscription, "time": {"seconds": 2**33}})
-    assert emulator.pull(subscription, wait=False) == []
+    assert emulator.pulled(subscription, wait=False) == []
     emulator.publish(topic, b"new")
-    assert [item.message.data for item in emulator.pull(subscription)] == [b"new"]
+    assert emulator.pulled(subscription) == [b"new"]
 
 
-def test_a_deleted_topic_leaves_what_is_owed(emulator: Emulator) -> None:
+# Topics and subscriptions
+
+
+def test_a_subscription_outlives_its_topic(emulator: Emulator) -> None:
     topic = emulator.topic()
     subscription = emulator.subscription(topic)
     emulator.publish(topic, b"x")
     emulator.publisher.delete_topic(topic=topic)
-    assert (
-        emulator.subscriber.get_subscription(subscription=subscription).topic == "_deleted-topic_"
-    )
-    assert [item.message.data for item in emulator.pull(subscription)] == [b"x"]
+    config = emulator.subscriber.get_subscription(subscription=subscription)
+    assert config.topic == "_deleted-topic_"
+    assert emulator.pulled(subscription) == [b"x"]
+
+
+def test_a_deleted_subscription_is_not_found(emulator: Emulator) -> None:
+    subscription = emulator.subscription(emulator.topic())
     emulator.subscriber.delete_subscription(subscription=subscription)
     with pytest.raises(exceptions.NotFound):
         emulator.pull(subscription)
 
 
-def test_update_and_list(emulator: Emulator) -> None:
-    topic = emulator.topic()
-    subscription = emulator.subscription(topic)
+def test_a_subscription_is_updated(emulator: Emulator) -> None:
+    subscription = emulator.subscription(emulator.topic())
     changed = emulator.subscriber.update_subscription(
         subscription={"name": subscription, "ack_deadline_seconds": 33},
         update_mask={"paths": ["ack_deadline_seconds"]},
     )
     assert changed.ack_deadline_seconds == 33
+
+
+def test_a_topic_is_updated(emulator: Emulator) -> None:
+    topic = emulator.topic()
     emulator.publisher.update_topic(
         topic={"name": topic, "labels": {"a": "b"}}, update_mask={"paths": ["labels"]}
     )
     assert dict(emulator.publisher.get_topic(topic=topic).labels) == {"a": "b"}
-    assert topic in [item.name for item in emulator.publisher.list_topics(project=PROJECT)]
+
+
+def test_topics_and_subscriptions_are_listed(emulator: Emulator) -> None:
+    topic = emulator.topic()
+    subscription = emulator.subscription(topic)
+    topics = emulator.publisher.list_topics(project=PROJECT)
+    assert topic in [item.name for item in topics]
+    subscriptions = emulator.subscriber.list_subscriptions(project=PROJECT)
+    assert subscription in [item.name for item in subscriptions]
     assert list(emulator.publisher.list_topic_subscriptions(topic=topic)) == [subscription]
-    assert subscription in [
-        item.name for item in emulator.subscriber.list_subscriptions(project=PROJECT)
-    ]
+
+
+# What is refused
 
 
 @pytest.mark.parametrize(
@@ -185,27 +223,47 @@ def test_update_and_list(emulator: Emulator) -> None:
         {"bigquery_config": {"table": "a.b.c"}},
     ],
 )
-def test_refused_subscriptions(emulator: Emulator, config: dict[str, Any]) -> None:
+def test_a_subscription_that_the_service_would_refuse(
+    emulator: Emulator, config: dict[str, Any]
+) -> None:
     topic = emulator.topic()
     with pytest.raises(exceptions.InvalidArgument):
         emulator.subscription(topic, **config)
 
 
-def test_errors(emulator: Emulator) -> None:
+def test_a_name_is_taken_once(emulator: Emulator) -> None:
     topic = emulator.topic()
     with pytest.raises(exceptions.AlreadyExists):
         emulator.publisher.create_topic(name=topic)
+
+
+def test_a_missing_topic_is_not_found(emulator: Emulator) -> None:
     with pytest.raises(exceptions.NotFound):
         emulator.publish(f"{PROJECT}/topics/missing", b"x")
     with pytest.raises(exceptions.NotFound):
         emulator.subscription(f"{PROJECT}/topics/missing")
-    for name in ("ab", "1abc", "google", "a b c"):
-        with pytest.raises(exceptions.InvalidArgument):
-            emulator.publisher.create_topic(name=f"{PROJECT}/topics/{name}")
+
+
+@pytest.mark.parametrize("name", ["ab", "1abc", "google", "a b c"])
+def test_a_name_that_the_service_would_refuse(emulator: Emulator, name: str) -> None:
     with pytest.raises(exceptions.InvalidArgument):
-        emulator.publish(topic, b"")
+        emulator.publisher.create_topic(name=f"{PROJECT}/topics/{name}")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"data": b""}, {"data": b"x", "attributes": {"long": "v" * 1025}}],
+    ids=["nothing in it", "an attribute that is too long"],
+)
+def test_a_message_that_the_service_would_refuse(
+    emulator: Emulator, message: dict[str, Any]
+) -> None:
+    topic = emulator.topic()
     with pytest.raises(exceptions.InvalidArgument):
-        emulator.publish(topic, b"x", long="v" * 1025)
+        emulator.publisher.publish(topic=topic, messages=[message])
+
+
+# Streaming pull
 
 
 class Streamed:
@@ -235,7 +293,7 @@ class Streamed:
         self.client.close()
 
 
-def test_streaming_pull_with_the_stock_client(
+def test_a_stock_subscriber_gets_every_message_and_leaves_none_behind(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = emulator.topic()
@@ -247,7 +305,7 @@ def test_streaming_pull_with_the_stock_client(
     assert {int(message.data) for message in stream.messages} == set(range(200))
     stream.close()
     emulator.publish(topic, b"after")
-    assert [item.message.data for item in emulator.pull(subscription)] == [b"after"]
+    assert emulator.pulled(subscription) == [b"after"]
 
 
 def test_a_large_message_reaches_a_stock_pull_and_a_stream_stays_under_the_limit(

@@ -31,7 +31,7 @@ def test_the_body_of_a_push(emulator: Emulator, endpoint: Endpoint) -> None:
     assert endpoint.got[0][1] == "/path?a=b"
 
 
-def test_which_codes_acknowledge(emulator: Emulator, endpoint: Endpoint) -> None:
+def test_only_some_statuses_acknowledge(emulator: Emulator, endpoint: Endpoint) -> None:
     topic = emulator.topic()
     emulator.subscription(topic, push_config={"push_endpoint": endpoint.url}, retry_policy=FAST)
     endpoint.statuses.extend([200, 201, 202, 204, 203, 301, 404, 429, 500])
@@ -54,9 +54,9 @@ def test_push_backs_off_also_without_a_policy(emulator: Emulator, endpoint: Endp
     start = time.monotonic()
     emulator.publish(topic, b"x")
     wait_until(lambda: len(endpoint.got) == 6)
-    assert endpoint.got[-1][0] - start >= 0.1 * (
-        1 + 2 + 4 + 8 + 16
-    )  # never sooner: a lower bound only
+    # A lower bound alone: a busy machine may be slower.
+    least_s = sum([0.1, 0.2, 0.4, 0.8, 1.6])
+    assert endpoint.got[-1][0] - start >= least_s
 
 
 def test_an_endpoint_that_is_down_gets_its_message_later(

@@ -11,7 +11,7 @@ import requests
 from tests.pubsub.conftest import PROJECT, Emulator
 
 
-def test_the_life_of_a_message(emulator: Emulator) -> None:
+def test_every_method_works_over_rest(emulator: Emulator) -> None:
     topic, subscription = f"{PROJECT}/topics/rest-topic", f"{PROJECT}/subscriptions/rest-sub"
     assert emulator.rest("PUT", topic, {}).json() == {"name": topic}
     created = emulator.rest(
@@ -107,7 +107,7 @@ def test_one_connection_serves_many_requests(emulator: Emulator) -> None:
     connection.close()
 
 
-def test_a_request_that_is_too_large(emulator: Emulator) -> None:
+def test_a_request_that_is_too_large_is_answered(emulator: Emulator) -> None:
     huge = requests.post(
         f"http://{emulator.address}/v1/{PROJECT}/topics/x", data=b"x" * 21_000_000, timeout=60
     )
