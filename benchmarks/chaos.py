@@ -191,6 +191,7 @@ class Night:
         self._landing = stack.topology.buckets["landing"]
         self.uploaded: dict[tuple[str, str], Input] = {}  # by name and generation
         self.first: dict[str, dict[str, Any]] = {}  # each id's first record
+        self.words: dict[str, set[str]] = {}  # all words of each id
         self.records = 0
         self.kills = self.faults = 0
         self.deliveries = 0
@@ -257,6 +258,7 @@ class Night:
 
     def _note(self, records: list[dict[str, Any]]) -> int:
         for record in sorted(records, key=lambda r: str(r["time"])):
+            self.words.setdefault(record["id"], set()).add(record["outcome"])
             known = self.first.get(record["id"])
             if known is None or record["time"] < known["time"]:
                 self.first[record["id"]] = record
@@ -299,6 +301,7 @@ class Night:
             for name, word in members.items():
                 self._claim(word in one.members.get(name, ()), f"{key}: member {name} is {word}")
         self._claim(whole.keys() == self.uploaded.keys(), "outcomes of what was never uploaded")
+        self._check_pairs()
         self._check_quarantine(whole)
         self._check_store(whole)
         dead = self._stack.pubsub.pull(
@@ -306,6 +309,13 @@ class Night:
         )
         self._claim(not dead, f"{len(dead)} dead letters")
         return words
+
+    def _check_pairs(self) -> None:
+        """A repeated record of half a pair has the same word as the first."""
+        for identity, record in self.first.items():
+            if "member" not in record and record["name"].endswith((".json", ".jpg")):
+                words = self.words[identity]
+                self._claim(len(words) == 1, f"{record['name']}: {sorted(words)}")
 
     def _check_quarantine(self, whole: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
         bucket = self._stack.topology.buckets["quarantine"]

@@ -1,8 +1,7 @@
-"""What this process has done lately, and is doing: it saves work and tells duplicates; nothing
-depends on it.
+"""What this process has done lately, and is doing: it saves work and recognises duplicates.
 
-A process may forget or die at any time: then an input is done once more, which changes nothing but
-the outcome's word.
+Nothing depends on it. A process may forget or die at any time: then an input is handled once more,
+and its outcome is published again.
 """
 
 import threading
@@ -26,7 +25,8 @@ class Memory:
         self._busy: set[Hashable] = set()
         self._done: OrderedDict[Hashable, Hashable] = OrderedDict()
         self._stored: OrderedDict[Hashable, Hashable] = OrderedDict()
-        self._inputs, self._instances = inputs, instances
+        self._inputs = inputs
+        self._instances = instances
 
     @contextmanager
     def working_on(self, key: Hashable) -> Iterator[bool]:
@@ -43,23 +43,14 @@ class Memory:
             if key in self._busy:
                 raise RetryableError("operation_pending")
             self._busy.add(key)
-            done = key in self._done
+            was_done = key in self._done
         try:
-            yield done
-            self.done(key)
+            yield was_done
+            with self._lock:
+                _remember(self._done, key, True, self._inputs)
         finally:
             with self._lock:
                 self._busy.discard(key)
-
-    def done(self, key: Hashable) -> None:
-        """Remember that an input was handled."""
-        with self._lock:
-            _remember(self._done, key, True, self._inputs)
-
-    def is_done(self, key: Hashable) -> bool:
-        """Whether it was handled, as far as this process remembers."""
-        with self._lock:
-            return key in self._done
 
     def stored(self, resource: Resource, crc32c: str, by: Hashable) -> bool:
         """Whether an input other than `by` stored these bytes lately; remembers `by` if none

@@ -14,8 +14,10 @@ from functions.common.resources import ObjectRef, is_bucket
 
 SIDECAR_ENDING: Final = ".reason.json"
 SIDECAR_LIMIT_BYTES: Final = 16 * 1024 * 1024
+
+_NAME_BYTES: Final = 1024  # of an object, at most
 _GENERATION_BYTES: Final = 20  # with the mark in front
-_NAME_BYTES: Final = 1024 - len(SIDECAR_ENDING) - len("unsupported_input/") - _GENERATION_BYTES
+_ADDED_BYTES: Final = len("unsupported_input/") + len(SIDECAR_ENDING) + _GENERATION_BYTES
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,23 @@ class Sidecar:
 
     @property
     def name(self) -> str:
-        """What the object is called in quarantine: as before, below its reason; a name too long for
-        that is cut, and one that could be a sidecar's gets its generation as an ending."""
+        """What the object is called in quarantine: as before, below its reason.
+
+        A name too long for that is cut, and one that could be a sidecar's gets its generation as an
+        ending.
+        """
         name = self.source.name
-        if len(name.encode()) > _NAME_BYTES or name.endswith(SIDECAR_ENDING):
-            tail = f"~{self.source.generation}"
-            name = name.encode()[: _NAME_BYTES - len(tail)].decode(errors="ignore") + tail
+        most = _NAME_BYTES - _ADDED_BYTES
+        if len(name.encode()) > most or name.endswith(SIDECAR_ENDING):
+            ending = f"~{self.source.generation}"
+            kept = name.encode()[: most - len(ending)]
+            name = kept.decode(errors="ignore") + ending
         return f"{self.reason}/{name}"
 
     def dump(self) -> bytes:
         """As JSON."""
-        sidecar: dict[str, Any] = {
+        members = [{"member": name, "reason": reason} for name, reason in self.members]
+        document: dict[str, Any] = {
             "reason": self.reason,
             "detail": self.detail,
             "bucket": self.source.bucket,
@@ -57,11 +65,10 @@ class Sidecar:
             "generation": str(self.source.generation),
             "outcome_id": self.outcome_id,
             "time": utc_now(),
-            "members": [{"member": name, "reason": reason} for name, reason in self.members],
+            "members": members,
         }
-        return json.dumps(
-            {key: value for key, value in sidecar.items() if value}, indent=1
-        ).encode()
+        given = {key: value for key, value in document.items() if value}
+        return json.dumps(given, indent=1).encode()
 
     @classmethod
     def load(cls, text: bytes) -> "Sidecar":
@@ -71,59 +78,83 @@ class Sidecar:
             ValueError: it is none.
         """
         try:
-            sidecar: Mapping[str, Any] = json.loads(text)
-            source = ObjectRef(sidecar["bucket"], sidecar["name"], int(sidecar["generation"]))
-            return cls(str(sidecar["reason"]), str(sidecar.get("detail", "")), source)
-        except (KeyError, TypeError, AttributeError, PermanentError) as error:
-            raise ValueError("not a quarantine sidecar") from error
+            document: Mapping[str, Any] = json.loads(text)
+            generation = int(document["generation"])
+            source = ObjectRef(document["bucket"], document["name"], generation)
+            return cls(str(document["reason"]), str(document.get("detail", "")), source)
+        except (KeyError, TypeError, AttributeError, RecursionError, PermanentError) as error:
+            raise ValueError("not a sidecar of the quarantine") from error
 
 
 def put(bucket: str, sidecar: Sidecar, buckets: Buckets, deadline: Deadline) -> None:
     """Write the sidecar and copy the object beside it; the source stays. Doing it again changes
     nothing.
 
-    An earlier upload of the same name that waits there is not touched: the later one gets its
+    An earlier upload of the same name that waits there is not replaced: the later one gets its
     generation as an ending.
 
     Raises:
         SupersededError: the object is gone or was overwritten.
-        RetryableError: as Transport.send; unavailable also where the quarantine itself is at fault,
+        RetryableError: as Transport.send; unavailable also where the quarantine itself is wrong,
             such as a bucket that does not exist: that heals, and the object must not be lost to it.
     """
     assert is_bucket(bucket)
+    place = _Place(bucket, buckets, deadline)
     try:
-        for name in (sidecar.name, f"{sidecar.name}~{sidecar.source.generation}"):
-            written = _write_sidecar(bucket, name + SIDECAR_ENDING, sidecar, buckets, deadline)
-            if written is not None or _is_of(
-                bucket, name + SIDECAR_ENDING, sidecar.source, buckets, deadline
-            ):
-                break
-        try:
-            buckets.copy(sidecar.source, bucket, name, deadline)
-        except SupersededError:
-            if written is not None:
-                buckets.delete(written, deadline)
-            raise
+        if not place.put(sidecar, sidecar.name):
+            place.put(sidecar, f"{sidecar.name}~{sidecar.source.generation}", replace=True)
     except PermanentError as error:
         raise RetryableError("unavailable") from error
 
 
-def _write_sidecar(
-    bucket: str, name: str, sidecar: Sidecar, buckets: Buckets, deadline: Deadline
-) -> ObjectRef | None:
-    """The sidecar's object; None when there is one of this name already."""
-    try:
-        return buckets.create(
-            bucket, name, sidecar.dump(), deadline, content_type="application/json"
-        ).ref
-    except PreconditionFailedError:
-        return None
+@dataclass(frozen=True)
+class _Place:
+    """The quarantine bucket."""
 
+    bucket: str
+    buckets: Buckets
+    deadline: Deadline
 
-def _is_of(bucket: str, name: str, source: ObjectRef, buckets: Buckets, deadline: Deadline) -> bool:
-    """Whether the sidecar there is of this very object, from an earlier delivery of its event."""
-    try:
-        with buckets.open(ObjectRef(bucket, name), deadline) as response:
-            return Sidecar.load(read_all(response, deadline, SIDECAR_LIMIT_BYTES)).source == source
-    except (SupersededError, ValueError):
-        return False
+    def put(self, sidecar: Sidecar, name: str, *, replace: bool = False) -> bool:
+        """Put the object and its sidecar under this name.
+
+        Args:
+            replace: whether it does not matter what is there.
+
+        Returns:
+            False where another object has the name.
+        """
+        written = self._write(sidecar, name + SIDECAR_ENDING)
+        is_ours = written is not None or replace
+        if not is_ours and not self._is_of(name + SIDECAR_ENDING, sidecar.source):
+            return False
+        try:
+            self.buckets.copy(sidecar.source, self.bucket, name, self.deadline)
+        except SupersededError:
+            if written is not None:
+                self.buckets.delete(written, self.deadline)
+            raise
+        return True
+
+    def _write(self, sidecar: Sidecar, name: str) -> ObjectRef | None:
+        """The sidecar's object; None where there is one of this name already."""
+        try:
+            made = self.buckets.create(
+                self.bucket,
+                name,
+                sidecar.dump(),
+                self.deadline,
+                content_type="application/json",
+            )
+        except PreconditionFailedError:
+            return None
+        return made.ref
+
+    def _is_of(self, name: str, source: ObjectRef) -> bool:
+        """Whether the sidecar there is of this very object, from an earlier delivery."""
+        try:
+            with self.buckets.open(ObjectRef(self.bucket, name), self.deadline) as response:
+                text = read_all(response, self.deadline, SIDECAR_LIMIT_BYTES)
+            return Sidecar.load(text).source == source
+        except (SupersededError, ValueError):
+            return False

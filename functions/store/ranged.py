@@ -14,9 +14,8 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import ObjectRef
 
 BUFFER_BYTES: Final = 256 * 1024
-_READ_ON_BYTES: Final = (
-    1024 * 1024
-)  # a gap up to this is read over; a larger one is worth a new request
+# A gap up to this is read over; a larger one is worth a new request.
+_READ_ON_BYTES: Final = 1024 * 1024
 _TRIES: Final = 3  # without a byte in between
 _PARTIAL: Final = 206
 
@@ -34,7 +33,10 @@ class RangedObject(io.RawIOBase):
 
     def __init__(self, ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> None:
         super().__init__()
-        self._ref, self._size, self._buckets, self._deadline = ref, size, buckets, deadline
+        self._ref = ref
+        self._size = size
+        self._buckets = buckets
+        self._deadline = deadline
         self._at = 0
         self._response: requests.Response | None = None
         self._stream: Iterator[bytes] = iter(())
@@ -42,11 +44,11 @@ class RangedObject(io.RawIOBase):
         self._left = memoryview(b"")  # read from the stream, not yet taken
 
     def readable(self) -> bool:
-        """Yes."""
+        """It is."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """It is."""
         return True
 
     def tell(self) -> int:
@@ -65,18 +67,23 @@ class RangedObject(io.RawIOBase):
         """Read up to the buffer's length; 0 at the end."""
         if self._at >= self._size or not len(buffer):
             return 0
-        for tries_left in reversed(range(_TRIES)):
+        piece = self._read(len(buffer))
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def _read(self, length: int) -> memoryview:
+        """The next bytes; a reading that breaks off is begun again."""
+        tries_left = _TRIES
+        while True:
+            tries_left -= 1
             try:
                 self._go_to(self._at)
-                piece = self._piece(len(buffer))
-                break
+                return self._piece(length)
             except RetryableError as error:
                 self._drop()
                 if error.reason != "unavailable" or not tries_left:
                     raise
-        buffer[: len(piece)] = piece
-        self._at += len(piece)
-        return len(piece)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -84,22 +91,29 @@ class RangedObject(io.RawIOBase):
         super().close()
 
     def _go_to(self, at: int) -> None:
+        """Have the stream's next byte be this one: by reading on, or by a new request."""
         place = self._stream_at - len(self._left)
-        if self._response is None or not 0 <= at - place <= _READ_ON_BYTES:
+        is_near = 0 <= at - place <= _READ_ON_BYTES
+        if self._response is None or not is_near:
             self._drop()
-            self._response = response = self._buckets.open(self._ref, self._deadline, at)
-            if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
-                # Cloud Storage unpacks it on the way, from its first byte on, whatever range was
-                # asked for.
-                raise PermanentError(
-                    "unsupported_input", "an archive with a Content-Encoding: upload it without"
-                )
-            if at and response.status_code != _PARTIAL:
-                raise RetryableError("unavailable")
-            self._stream, self._stream_at = chunks(self._response, self._deadline, BUFFER_BYTES), at
+            self._open(at)
             return
         while place < at:
             place += len(self._piece(at - place))
+
+    def _open(self, at: int) -> None:
+        response = self._buckets.open(self._ref, self._deadline, at)
+        self._response = response
+        if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
+            # Cloud Storage unpacks it on the way from its first byte on, whatever range was asked
+            # for.
+            raise PermanentError(
+                "unsupported_input", "an archive with a Content-Encoding: upload it without"
+            )
+        if at and response.status_code != _PARTIAL:
+            raise RetryableError("unavailable")
+        self._stream = chunks(response, self._deadline, BUFFER_BYTES)
+        self._stream_at = at
 
     def _piece(self, size: int) -> memoryview:
         """The stream's next bytes, at most this many."""
@@ -109,18 +123,19 @@ class RangedObject(io.RawIOBase):
                 raise RetryableError("unavailable")  # the object is longer than what came
             self._left = memoryview(data)
             self._stream_at += len(data)
-        piece, self._left = self._left[:size], self._left[size:]
+        piece = self._left[:size]
+        self._left = self._left[size:]
         return piece
 
     def _drop(self) -> None:
-        response, self._response = self._response, None
         self._left = memoryview(b"")
-        if response is not None:
-            response.close()
+        if self._response is not None:
+            self._response.close()
+            self._response = None
 
 
 def open_ranged(
     ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline
 ) -> io.BufferedReader:
-    """A RangedObject with a buffer, for the many small reads of archive formats."""
+    """A RangedObject with a buffer, for the many small readings of archive formats."""
     return io.BufferedReader(RangedObject(ref, size, buckets, deadline), BUFFER_BYTES)

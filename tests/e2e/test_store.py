@@ -14,7 +14,7 @@ from benchmarks import store as store_benchmark
 from infra.local.clients import Watch
 from infra.local.stack import Stack
 from infra.local.topology import ROOT, Overrides
-from tests import scans
+from tests import ledger, scans
 from tests.e2e.conftest import Seen
 
 
@@ -90,3 +90,12 @@ def test_a_dicom_store_that_is_down_loses_nothing(stack: Stack, seen: Seen) -> N
 @pytest.mark.serial
 def test_a_short_night_of_chaos(tmp_path: Path) -> None:
     assert chaos.night(tmp_path, uploads=80, seed=7, kill_every_s=2.5, timeout_s=450) == []
+
+
+@pytest.mark.serial
+def test_the_ledger_has_one_record_for_each_input(tmp_path: Path) -> None:
+    plan = ledger.plan_of(pairs=60, archives=20, others=60)
+    report = ledger.run(tmp_path, plan, timeout_s=300)
+    assert report.problems == []
+    assert set(report.ids.values()) == {1}
+    assert len(report.ids) == report.inputs

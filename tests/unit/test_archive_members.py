@@ -184,6 +184,23 @@ def test_four_hundred_pairs_unpack_no_more_than_three_times_their_content(
     assert run.opened == 1
 
 
+def test_a_zip_of_much_metadata_unpacks_no_more_than_three_times_its_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    padding = {"00091001": {"vr": "UT", "Value": ["x" * 100_000]}}
+    numbers = range(1, 401)
+    files = []
+    for number in numbers:
+        uids = ("1.2", "1.2.3", f"1.2.3.{number}")
+        files.append((f"{number}.json", scans.metadata(uids, **padding)))
+    files += [(f"{number}.jpg", scans.jpeg(number)) for number in numbers]
+    run = run_of("zip", files)
+    with unpacked_bytes(monkeypatch) as sizes:
+        run.finish()
+    assert run.progress.counts == {"stored": 800}
+    assert sum(sizes) <= 3 * content(files)
+
+
 @pytest.mark.parametrize("outer", ["zip", "tar", "gzip"])
 def test_pairs_in_an_inner_zip_unpack_no_more_than_three_times_their_content(
     monkeypatch: pytest.MonkeyPatch, outer: str
