@@ -13,6 +13,7 @@ makes data printable).
     doctor                  with findings, checks, rights (and needs), probe (and scan, limits)
     reconcile, replay       what was missed, and what is tried again after a fix
     env                     for gcloud and client libraries
+    conformance             what a real DICOM store does, where no source says it
 
 deploy.sh runs `cli.scan` and `cli.limits` with the standard library alone.
 """

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "doctor": ("doctor", "Check a system, and say how to fix what is wrong."),
     "reconcile": ("reconcile", "Publish again what has no outcome."),
     "replay": ("replay", "Bring back what is in quarantine, or deliver dead letters again."),
+    "conformance": ("conformance.command", "Ask a real DICOM store what no source says."),
     "env": ("env", "Print the environment for gcloud and client libraries."),
 }
 _COMPLETION: Final = f"""
@@ -59,7 +60,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called; an unknown one is answered with those like it."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.NoSuchCommand(shown(args[0]), possibilities=COMMANDS, ctx=ctx)
+            raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -2,7 +2,7 @@
 
 In the order in which data passes:
 
-- `__main__`: the command line, `python -m cli.conformance`.
+- `command`: the command line, `dicom-functions conformance`.
 - `run`: asks the person, makes an empty DICOM store, puts every question, deletes the store.
 - `client`: HTTP with the caller's credentials, to that one store and nothing else.
 - `scans`: the synthetic instances that are stored, from nothing.

@@ -30,7 +30,7 @@ NO_BEHAVIOUR = {"tokens", "read_tokens", "pubsub_host", "storage_url"}
 
 
 def command(url: str, *more: str) -> list[str]:
-    start = [sys.executable, "-m", "cli.conformance", DATASET]
+    start = [sys.executable, "-m", "cli", "conformance", DATASET]
     return [*start, "--endpoint", url, "--token", TOKEN, *more]
 
 
@@ -251,7 +251,7 @@ def test_a_question_that_there_is_not(local: Client) -> None:
 
 
 def test_a_dataset_is_named_in_full() -> None:
-    ended = ran(sys.executable, "-m", "cli.conformance", "their-data", "--yes")
+    ended = ran(sys.executable, "-m", "cli", "conformance", "their-data", "--yes")
     assert ended.returncode == 2
     assert "projects/P/locations/L/datasets/D" in ended.stderr
 

@@ -18,8 +18,9 @@ from tests import ledger, scans
 from tests.e2e.conftest import Seen
 
 
-def ops(stack: Stack, *arguments: str) -> str:
-    command = [sys.executable, "-m", "ops", *arguments, "--system", str(stack.data / "stack.json")]
+def functions(stack: Stack, *arguments: str) -> str:
+    """`dicom-functions …` on the system, and what it prints."""
+    command = [sys.executable, "-m", "cli", *arguments, "--system", str(stack.data)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -35,22 +36,22 @@ def test_what_was_dead_lettered_is_replayed_after_the_fix(tmp_path: Path) -> Non
         name = f"projects/local/subscriptions/seen-{uuid.uuid4().hex}"
         with Watch(stack.pubsub, stack.topology.topics["outcomes"], name) as watch:
             stack.buckets.upload(stack.topology.buckets["landing"], "a.dcm", scans.dicom(uids))
-            while (
-                ops(stack, "replay", "dead-letters", "--dry-run")
-                != "1 to replay, 1 of store_upload"
-            ):
+            waiting = ""
+            while waiting != "1 to replay, 1 of store_upload":
                 stack.check()
+                waiting = functions(stack, "replay", "dead-letters", "--dry-run")
             requests.delete(faults, timeout=10)
-            assert ops(stack, "replay", "dead-letters") == "1 replayed, 1 of store_upload"
+            done = functions(stack, "replay", "dead-letters")
+            assert done == "1 replayed, 1 of store_upload"
             seen = Seen(watch)
             assert seen.of("a.dcm")[0]["outcome"] == "stored"
-            assert ops(stack, "replay", "dead-letters") == "0 replayed"
+            assert functions(stack, "replay", "dead-letters") == "0 replayed"
         assert "1 with an outcome" in _until_in_ledger(stack)
 
 
 def _until_in_ledger(stack: Stack) -> str:
     for _ in range(100):
-        said = ops(stack, "reconcile", "--older-than-s", "0", "--dry-run")
+        said = functions(stack, "reconcile", "--older-than-s", "0", "--dry-run")
         if "0 to publish" in said:
             return said
     raise AssertionError(said)

@@ -10,7 +10,7 @@ from cli.conformance.question import QUESTIONS
 
 ROOT = Path(__file__).parents[2]
 SHEET = (ROOT / "docs" / "healthcare-api.md").read_text()
-FOLDERS = ("functions", "infra", "cli", "ops", "tests", "benchmarks")
+FOLDERS = ("functions", "infra", "cli", "tests", "benchmarks")
 NUMBERS = r"\d+(?:\.\d+)?(?:(?:,| and| to) \d+(?:\.\d+)?)*"
 CITATION = re.compile(
     rf"\bsheet,?(?: sections?)? ({NUMBERS})|\bsections? ({NUMBERS}) of the fact sheet"
