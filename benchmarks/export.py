@@ -37,9 +37,11 @@ from functions.common.clients.storage import Buckets, Data, StoredObject
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.resources import DicomStoreName, GcsPrefix, ObjectRef, Resource
+from functions.export.job import Job
+from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner
-from functions.export.request import ExportRequest, Item, Slice
-from functions.export.work import SliceWork
+from functions.export.request import ExportRequest
+from functions.export.slices import Attempt, Item, Slice
 from tests.contract.function_process import FunctionProcess, function_process
 from tests.contract.world import BUCKET, STORE_NAME, World, bucket_server, instance, world
 
@@ -97,7 +99,9 @@ def ours(base: str, folder: Path, *, plan_first: bool = False) -> None:
     else:
         parts = [Slice.parse(json.loads((folder.parent / f"{folder.name}.plan").read_text()))]
     for part in parts:
-        result = SliceWork(store, FileBuckets(folder), request, "run", 1, 5, deadline).run(part)
+        buckets = FileBuckets(folder)
+        job = Job(store, buckets, request, "run", Attempt(1, 5), deadline, deadline)
+        result = ObjectSlice(job).run(part)
         assert not result.failures
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import google_crc32c
 import requests
 
+from functions.export.state import PART_ENDING
 from infra.local.clients import Watch
 from infra.local.stack import Stack
 from infra.local.topology import Overrides
@@ -82,6 +83,7 @@ class Report:
     seconds: float = 0.0
     records: int = 0
     repeated: int = 0
+    left_over: int = 0  # objects that wait for the lifecycle rules
 
 
 def run(options: Options, folder: Path) -> Report:
@@ -250,6 +252,7 @@ def _check_objects(
 ) -> None:
     bucket = stack.topology.buckets["export"]
     objects = _list(stack, bucket)
+    _check_left_over(stack, objects, report)
     files = {
         f"export/{path}.dcm": data for path, data in stored.items() if path.startswith(f"{STUDY}/")
     }
@@ -307,6 +310,22 @@ def _check_objects(
         report.wrong.append(f"{len(twice)} objects were written more than once")
 
 
+def _check_left_over(stack: Stack, objects: dict[str, dict[str, Any]], report: Report) -> None:
+    """A kill may leave slices of a planning that was begun anew, or the part that a late delivery
+    was writing. Lifecycle rules of both buckets take them away (infra/gcp/storage.tf); here they
+    are taken out of `objects`. A kill leaves those of one run at most, and no plan."""
+    parts = [name for name in objects if name.endswith(PART_ENDING)]
+    for name in parts:
+        del objects[name]
+    state = _list(stack, stack.topology.buckets["state"])
+    runs = {name.rpartition("/")[0] for name in (*state, *parts)}
+    report.left_over = len(state) + len(parts)
+    if plans := [name for name in state if name.endswith("plan.json")]:
+        report.wrong.append(f"{len(plans)} exports were not cleared away")
+    if len(runs) > report.kills:
+        report.wrong.append(f"{len(runs)} runs were left by {report.kills} kills")
+
+
 def _check_manifest(
     manifest: dict[str, Any], wanted: list[str], objects: dict[str, dict[str, Any]], report: Report
 ) -> None:
@@ -359,6 +378,7 @@ def main() -> int:
     print(
         f"outcome records: {report.records}, of these {report.repeated} repeated under an id that had come before"
     )
+    print(f"objects left to the lifecycle rules: {report.left_over}")
     for line in report.wrong:
         print(f"WRONG: {line}")
     return 1 if report.wrong else 0

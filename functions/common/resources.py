@@ -76,6 +76,14 @@ class Resource:
             )
         return cls(*uids)
 
+    def contains(self, other: "Resource") -> bool:
+        """Whether the other is this resource, or below it."""
+        return (
+            other.study == self.study
+            and self.series in ("", other.series)
+            and self.instance in ("", other.instance)
+        )
+
     def __str__(self) -> str:
         text = f"studies/{self.study}"
         if self.series:

@@ -1,9 +1,10 @@
-"""Retrieving for an export: whole studies as streams of parts, and single instances, frames,
-metadata, bulk data."""
+"""Retrieves for an export: whole studies and series in one answer, and single instances, frames,
+metadata and bulk data."""
 
+import contextlib
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import requests
@@ -14,17 +15,35 @@ from functions.common.clients.transport import drain
 from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson, multipart, part10
 from functions.common.dicom.dicomjson import DataSet
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import DicomFunctionsError, PermanentError, RetryableError
+from functions.common.log import log
 from functions.common.resources import Resource
-from functions.export.request import RENDERED, ExportRequest, Piece
+from functions.export.content import Content
+from functions.export.request import ExportRequest
+from functions.export.slices import Piece
 
 _JSON: Final = "application/dicom+json"
-_BULKDATA: Final = "application/octet-stream; transfer-syntax=*"
 _BULKDATA_PATH: Final = re.compile(
     r"/bulkdata/([0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*)(?:[?#]|$)", re.ASCII
 )
-_IMAGES: Final = {"jpeg": b"\xff\xd8", "png": b"\x89PNG"}  # how they begin
 _METADATA_LIMIT: Final = 64 * 1024 * 1024  # characters of one instance
+_XML_ROOT: Final = b"<NativeDicomModel"  # PS3.19 section A.1.6
+_XML_HEAD_BYTES: Final = 1024  # where it begins, after the XML declaration
+Objects = Iterator[tuple[str, Iterator[bytes]]]
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An instance that came with others in one answer. Its content must be read before the next one
+    is asked for.
+
+    Args:
+        piece: which it is; None when it is not wanted, or cannot be read: then it is retrieved by
+            its UIDs afterwards.
+    """
+
+    piece: Piece | None
+    content: Content
 
 
 class Fetcher:
@@ -36,83 +55,134 @@ class Fetcher:
 
     def __init__(self, store: DicomStore, request: ExportRequest, deadline: Deadline) -> None:
         self._store, self._request, self._deadline = store, request, deadline
-        self._accept = f'multipart/related; type="application/dicom"; transfer-syntax={request.transfer_syntax}'
+        # Whether anything of the last answer of `incoming` came.
+        self.has_arrived = False
 
-    def parts(self, resource: Resource) -> Iterator[multipart.Piece]:
-        """The instances of a study, a series or one instance: for each PartStart, its bytes,
-        PartEnd."""
-        with self._good(self._store.get(resource, (), self._accept, self._deadline)) as response:
-            yield from self._pieces(response)
+    def incoming(self, resource: Resource, wanted: Mapping[str, Piece]) -> Iterator[Incoming]:
+        """The instances of a study or series in one answer, for a format that is streamed.
 
-    def instance(self, resource: Resource) -> Iterator[bytes]:
-        """One instance's bytes; ends early only with an error."""
-        return _having(b"DICM", 128, _first_part(self.parts(resource)))
-
-    def rendered(self, piece: Piece) -> Iterator[bytes]:
-        """One image."""
-        below = ("frames", str(piece.frame), "rendered") if piece.frame else ("rendered",)
-        body = self._body(piece.resource, below, RENDERED[self._request.format])
-        return _having(_IMAGES[self._request.format], 0, body)
-
-    def metadata(self, resource: Resource) -> Iterator[tuple[str, DataSet]]:
-        """The DICOM JSON of each instance of a study, a series or one instance, one after the
-        other: as text and as its value."""
-        with self._good(
-            self._store.get(resource, ("metadata",), _JSON, self._deadline)
-        ) as response:
-            yield from dicomjson.data_sets(
-                transport.chunks(response, self._deadline), _METADATA_LIMIT
-            )
-
-    def bulkdata(self, resource: Resource) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Each bulk data of an instance: its path, such as 7FE00010 or 00400100/0/00100010, and its
-        bytes.
-
-        Raises:
-            PermanentError: rejected, after the others, when it has one that is not named as
-                expected.
+        Args:
+            wanted: pieces by their SOP Instance UID.
         """
-        for _, data_set in self.metadata(resource):
-            paths = set(_bulkdata_paths(data_set))
-            for path in sorted(paths - {""}):
-                yield path, self._body(resource, ("bulkdata", *path.split("/")), _BULKDATA)
-            if "" in paths:
-                raise PermanentError("rejected", "a BulkDataURI of a form that is not known")
+        self.has_arrived = False
+        if self._request.format.retrieval == "metadata":
+            return self._incoming_metadata(resource, wanted)
+        return self._incoming_files(resource, wanted)
+
+    def _incoming_files(
+        self, resource: Resource, wanted: Mapping[str, Piece]
+    ) -> Iterator[Incoming]:
+        for part in self._parts(resource, (), self._request.accept):
+            self.has_arrived = True
+            content = Content.of(part.chunks())
+            yield Incoming(_identified(content.head, wanted), content)
+
+    def _incoming_metadata(
+        self, resource: Resource, wanted: Mapping[str, Piece]
+    ) -> Iterator[Incoming]:
+        for text, data_set in self._data_sets(resource):
+            self.has_arrived = True
+            found = dicomjson.instance(data_set)
+            piece = wanted.get(found.instance) if found else None
+            is_it = piece is not None and piece.resource == found
+            yield Incoming(piece if is_it else None, Content.of([text.encode()]))
+
+    def objects(self, piece: Piece) -> Objects:
+        """The objects that one piece becomes, by requests of its own: what tells them apart (empty
+        where there is one), and the bytes of each."""
+        return _RETRIEVE[self._request.format.retrieval](self, piece)
 
     def gives(self, piece: Piece) -> bool:
         """Whether the store answers when it is asked for this: only the beginning of an answer is
         read. A refusal is an answer."""
-        stream: Iterator[object]
-        if self._request.format in RENDERED:
-            stream = self.rendered(piece)
-        elif self._request.format in ("dicom", "zip"):
-            stream = self.instance(piece.resource)
-        else:
-            stream = self.metadata(piece.resource)
         try:
-            next(stream, b"")
+            for _, stream in self.objects(piece):
+                next(stream, b"")
+                return True
         except PermanentError:
             return True
         except RetryableError:
             return False
         return True
 
+    def _file(self, piece: Piece) -> Objects:
+        stream = self._body(piece.resource, (), self._request.accept)
+        yield "", _checked(self._good(stream), piece)
+
+    def _rendered(self, piece: Piece) -> Objects:
+        frames = ("frames", str(piece.frame)) if piece.frame else ()
+        stream = self._body(piece.resource, (*frames, "rendered"), self._request.accept)
+        yield "", self._good(stream)
+
+    def _metadata(self, piece: Piece) -> Objects:
+        yield "", self._metadata_of(piece.resource)
+
+    def _metadata_of(self, instance: Resource) -> Iterator[bytes]:
+        found = list(self._data_sets(instance))
+        if [dicomjson.instance(data_set) for _, data_set in found] != [instance]:
+            raise RetryableError("unavailable")
+        for text, _ in found:
+            yield text.encode()
+
+    def _metadata_xml(self, piece: Piece) -> Objects:
+        stream = self._body(piece.resource, ("metadata",), self._request.accept)
+        head, stream = _head(stream, _XML_HEAD_BYTES)
+        if _XML_ROOT not in head[:_XML_HEAD_BYTES]:
+            raise RetryableError("unavailable")
+        yield "", stream
+
+    def _bulkdata(self, piece: Piece) -> Objects:
+        """Each bulk data of an instance by its path, such as 7FE00010 or 00400100/0/00100010.
+
+        Raises:
+            PermanentError: rejected, after the others, when it has one that is not named as
+                expected.
+        """
+        for _, data_set in self._data_sets(piece.resource):
+            paths = set(_bulkdata_paths(data_set))
+            for path in sorted(paths - {""}):
+                below = ("bulkdata", *path.split("/"))
+                yield path, self._body(piece.resource, below, self._request.accept)
+            if "" in paths:
+                raise PermanentError("rejected", "a BulkDataURI of a form that is not known")
+
+    def _data_sets(self, resource: Resource) -> Iterator[tuple[str, DataSet]]:
+        """The DICOM JSON of each instance of a study, a series or one instance, as text and as its
+        value."""
+        response = self._get(resource, ("metadata",), _JSON)
+        with response:
+            chunks = transport.chunks(response, self._deadline)
+            yield from dicomjson.data_sets(chunks, _METADATA_LIMIT)
+
     def _body(self, resource: Resource, below: tuple[str, ...], accept: str) -> Iterator[bytes]:
-        with self._good(self._store.get(resource, below, accept, self._deadline)) as response:
-            yield from _first_part(self._pieces(response))
+        """The first part's bytes; the rest is read so that a cut answer is noticed.
 
-    def _pieces(self, response: requests.Response) -> Iterator[multipart.Piece]:
+        Raises:
+            RetryableError: unavailable, when there is no part.
+        """
+        number = 0
+        for part in self._parts(resource, below, accept):
+            number += 1
+            if number == 1:
+                yield from part.chunks()
+        if not number:
+            raise RetryableError("unavailable")
+
+    def _parts(
+        self, resource: Resource, below: tuple[str, ...], accept: str
+    ) -> Iterator[multipart.Part]:
         """The parts of an answer; one that is not multipart is one part."""
-        content_type = response.headers.get("Content-Type", "")
-        chunks = transport.chunks(response, self._deadline)
-        if multipart.media_type(content_type)[0].startswith("multipart/"):
-            yield from multipart.read(chunks, content_type)
-            return
-        yield multipart.PartStart({"content-type": content_type})
-        yield from chunks
-        yield multipart.PartEnd()
+        response = self._get(resource, below, accept)
+        with response:
+            content_type = response.headers.get("Content-Type", "")
+            chunks = transport.chunks(response, self._deadline)
+            if multipart.media_type(content_type)[0].startswith("multipart/"):
+                yield from multipart.parts(chunks, content_type)
+            else:
+                yield multipart.single(chunks, content_type)
 
-    def _good(self, response: requests.Response) -> requests.Response:
+    def _get(self, resource: Resource, below: tuple[str, ...], accept: str) -> requests.Response:
+        response = self._store.get(resource, below, accept, self._deadline)
         if response.status_code == 200:
             return response
         drain(response)
@@ -120,57 +190,72 @@ class Fetcher:
             raise PermanentError("not_found", "the DICOM store has no such resource")
         raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
 
+    def _good(self, stream: Iterator[bytes]) -> Iterator[bytes]:
+        """The stream, if it begins as the format does.
 
-def _first_part(pieces: Iterator[multipart.Piece]) -> Iterator[bytes]:
-    """The first part's bytes; the rest is read so that a cut answer is noticed.
-
-    Raises:
-        RetryableError: unavailable, when there is no part.
-    """
-    parts = 0
-    for piece in pieces:
-        if isinstance(piece, multipart.PartStart):
-            parts += 1
-        elif isinstance(piece, bytes) and parts == 1:
-            yield piece
-    if not parts:
-        raise RetryableError("unavailable")
+        Raises:
+            RetryableError: unavailable, when it does not.
+        """
+        begins, at = self._request.format.begins, self._request.format.begins_at
+        end = at + len(begins)
+        head, rest = _head(stream, end)
+        if head[at:end] != begins:
+            raise RetryableError("unavailable")
+        del head  # it need not be kept while the rest arrives
+        yield from rest
 
 
-def _having(magic: bytes, at: int, stream: Iterator[bytes]) -> Iterator[bytes]:
-    """The stream, if it has these bytes there: an answer of 200 may still be something else, such
-    as a proxy's page.
-
-    Raises:
-        RetryableError: unavailable, when it has not.
-    """
-    head = b""
-    for data in stream:
-        head += data
-        if len(head) >= at + len(magic):
-            break
-    if head[at : at + len(magic)] != magic:
-        raise RetryableError("unavailable")
-    yield head
-    yield from stream
+_RETRIEVE: Final[dict[str, Callable[[Fetcher, Piece], Objects]]] = {
+    "file": Fetcher._file,
+    "rendered": Fetcher._rendered,
+    "metadata": Fetcher._metadata,
+    "metadata-xml": Fetcher._metadata_xml,
+    "bulkdata": Fetcher._bulkdata,
+}
 
 
-def by_instance_uid(pieces: list[Piece]) -> dict[str, Piece]:
-    """The pieces by their SOP Instance UID, but for those that share one: they are retrieved by all
-    three UIDs."""
-    uses = Counter(piece.resource.instance for piece in pieces)
-    return {
-        piece.resource.instance: piece for piece in pieces if uses[piece.resource.instance] == 1
-    }
+def log_broken(event: str, error: DicomFunctionsError, resource: Resource) -> None:
+    """Log that a study or series does not come in one answer: `stream_refused` or
+    `stream_broken`."""
+    log("WARNING", event, reason=error.reason, study=resource.study, series=resource.series)
 
 
-def identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
-    """Which of the wanted pieces a file that came with others is; None also where that cannot be
-    read: it is retrieved by its UIDs afterwards."""
+def _identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
+    """Which of the wanted pieces a file is; None also where that cannot be read."""
     try:
         return wanted.get(part10.read_instance_uid(data, whole=False))
     except (PermanentError, part10.MoreNeededError):
         return None
+
+
+def _head(stream: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, at least `size` of them where there are so many, and the whole stream."""
+    pieces = iter(stream)
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= size:
+            break
+    return head, _both(head, pieces)
+
+
+def _both(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    del head
+    yield from rest
+
+
+def _checked(stream: Iterator[bytes], piece: Piece) -> Iterator[bytes]:
+    """The stream, unless it is another instance; a file whose UIDs cannot be read is taken for what
+    was asked for."""
+    head, whole = _head(stream, part10.HEAD_BYTES)
+    is_other = False
+    with contextlib.suppress(PermanentError, part10.MoreNeededError):
+        is_other = part10.read_header([head], whole=False).resource != piece.resource
+    if is_other:
+        raise PermanentError("rejected", "the DICOM store sent another instance")
+    del head
+    yield from whole
 
 
 def _bulkdata_paths(data_set: object) -> Iterator[str]:

@@ -16,7 +16,8 @@ from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
-from functions.export.request import RENDERED, STREAMED, ExportRequest, Item, Piece, Slice
+from functions.export.request import ExportRequest
+from functions.export.slices import Item, Piece, Slice
 
 PAGE: Final = 1000
 _PASSES: Final = 3
@@ -49,7 +50,7 @@ class Planner:
     ) -> None:
         self._store, self._request, self._size, self._deadline = store, request, size, deadline
         self._last_chance = last_chance
-        self._packer = _Packer(size, request.format in STREAMED)
+        self._packer = _Packer(size, request.format.streamed)
 
     def targets(self, start: int) -> Iterator[Resource | None]:
         """What was asked for: the one resource, or the query's matches from the one at `start` on;
@@ -146,7 +147,7 @@ class Planner:
         return sorted({Resource(study.study, uid(item, SERIES_UID)) for item in found})
 
     def _item(self, resource: Resource, row: DataSet) -> Item | None:
-        if self._request.format not in RENDERED:
+        if not self._request.format.rendered:
             return Item(resource)
         if not dicomjson.number(row, _ROWS):
             return None

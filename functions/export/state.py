@@ -1,32 +1,44 @@
-"""Where an export stands: small objects below `<destination>/.export-state/<id>/`, each written
-once.
+"""Where an export stands: small objects in the state bucket, where nobody else writes.
 
-    plan.json                what was asked for, and the slices; the first delivery that writes it
-    decides <run>/slice-<n>.json     what a slice consists of
-    <run>/done-<n>.json      what became of it; the first delivery that writes it decides
-    <run>/part-<n>           bytes of a zip or of the NDJSON file, joined at the end
+    planned     the slices are written one by one            exports/<id>/<run>/slice-<n>.json
+    sliced      the plan names them; the first delivery      exports/<id>/plan.json
+                that writes it decides
+    done        what became of a slice is written; the       exports/<id>/<run>/done-<n>.json
+                first delivery that writes it decides
+    finished    all slices are done: the delivery that       exports/<id>/<run>/finisher.json
+                claims the end joins, writes the manifest
+                and publishes the outcome
+    cleared     the plan is deleted first, then the rest: a message that finds no plan has come too
+                late and has nothing to do
 
-<run> and <n> are random, so that what an abandoned attempt wrote is never taken for another's. All
-of it is deleted once the outcome is out, the plan first: a message that finds no plan has come too
-late and has nothing to do.
+<id> is a hash of the request's id. <run> and <n> are random, so that what an abandoned attempt
+wrote is never taken for another's. What a delivery leaves that is killed while it plans expires by
+the bucket's lifecycle rule.
+
+The parts of a zip or of the NDJSON file are large, and can only be joined where the result is to
+be: they lie below <destination>/.export-parts/<id>/<run>/. Others may write there, so each is known
+by the generation and checksum that the state has of it.
 """
 
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from functions.common.clients import transport
-from functions.common.clients.storage import Buckets, PreconditionFailedError
+from functions.common.clients.storage import Buckets, PreconditionFailedError, StoredObject
 from functions.common.deadline import Deadline
-from functions.common.errors import RetryableError, SupersededError
-from functions.common.resources import GcsPrefix, ObjectRef
-from functions.export.request import KEYS, ExportRequest, Slice
+from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.resources import ObjectRef
+from functions.export.request import KEYS, ExportRequest
+from functions.export.slices import Slice
+from functions.export.zip_format import Member
 
-_FOLDER: Final = ".export-state"
-_GENERATION: Final = "generation"
+_FOLDER: Final = "exports"
+_PARTS_FOLDER: Final = ".export-parts"
+PART_ENDING: Final = ".export-part"  # by which a lifecycle rule finds what was left
 _REST: Final = "rest"
 _LIMIT_BYTES: Final = 256 * 1024 * 1024
 TOTALS: Final = ("objects", "written", "bytes", "failures", "skipped")
@@ -34,12 +46,57 @@ TOTALS: Final = ("objects", "written", "bytes", "failures", "skipped")
 
 @dataclass(frozen=True)
 class Plan:
-    """A request and its slices, by name. `generation` is that of the object it is kept in."""
+    """A request and its slices, by name.
+
+    Args:
+        store: the full name of the DICOM store.
+        generation: of the object it is kept in.
+    """
 
     run: str
+    store: str
     request: ExportRequest
     slices: tuple[str, ...]
     generation: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A slice's share of a joined object: an object of its own in the destination's bucket.
+
+    Args:
+        members: of a zip.
+    """
+
+    ref: ObjectRef
+    size: int
+    crc32c: str
+    members: Sequence[Member] = ()
+
+    @classmethod
+    def of(cls, stored: StoredObject, members: Sequence[Member] = ()) -> "Part":
+        """What was just written."""
+        return cls(stored.ref, stored.size, stored.crc32c, members)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a state object."""
+        return {
+            "name": self.ref.name,
+            "generation": self.ref.generation,
+            "bytes": self.size,
+            "crc32c": self.crc32c,
+            "members": [[m.name, m.size, m.crc, m.offset, m.streamed] for m in self.members],
+        }
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any], bucket: str) -> "Part":
+        """From a state object."""
+        return cls(
+            ref=ObjectRef(bucket, value["name"], value["generation"]),
+            size=value["bytes"],
+            crc32c=value["crc32c"],
+            members=[Member(*member) for member in value["members"]],
+        )
 
 
 @dataclass
@@ -50,8 +107,7 @@ class Result:
         objects: each with name, bytes, crc32c and UIDs.
         failures: each with UIDs, reason and detail.
         skipped: instances that have nothing of the wanted kind.
-        part: the object that holds this slice's share of a joined object, its size, and its
-            entries.
+        part: this slice's share of a joined object.
         written: how many of the objects this export wrote; the others were there.
         rest: what there was no time for: a slice of its own.
     """
@@ -59,21 +115,19 @@ class Result:
     objects: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
-    part: dict[str, Any] = field(default_factory=dict)
+    part: Part | None = None
     written: int = 0
     rest: Slice | None = None
 
     def totals(self) -> dict[str, int]:
         """The numbers by TOTALS."""
-        size_bytes = sum(int(entry["bytes"]) for entry in self.objects)
-        numbers = (
-            len(self.objects),
-            self.written,
-            size_bytes,
-            len(self.failures),
-            len(self.skipped),
-        )
-        return dict(zip(TOTALS, numbers, strict=True))
+        return {
+            "objects": len(self.objects),
+            "written": self.written,
+            "bytes": sum(int(entry["bytes"]) for entry in self.objects),
+            "failures": len(self.failures),
+            "skipped": len(self.skipped),
+        }
 
 
 @dataclass(frozen=True)
@@ -89,58 +143,102 @@ class State:
     """The state objects of one export.
 
     Args:
-        key: its id: a hash of the request's, so that each delivery of it finds the same.
+        bucket: the state bucket.
+        key: the export's id: a hash of the request's, so that each delivery of it finds the same.
+        request: of this delivery; what is kept is compared with it.
+        store: the full name of the DICOM store that this function exports from.
     """
 
     def __init__(
-        self, buckets: Buckets, destination: GcsPrefix, key: str, deadline: Deadline
+        self,
+        buckets: Buckets,
+        bucket: str,
+        key: str,
+        request: ExportRequest,
+        store: str,
+        deadline: Deadline,
     ) -> None:
-        self._buckets, self._bucket, self._deadline = buckets, destination.bucket, deadline
-        self._root = f"{destination.prefix}/{_FOLDER}/{key}/".lstrip("/")
+        self._buckets, self._bucket, self._deadline = buckets, bucket, deadline
+        self._request, self._store = request, store
+        self._root = f"{_FOLDER}/{key}"
         self.key = key
 
     def plan(self) -> Plan | None:
-        """The plan that was decided on, if any."""
-        value = self._read("plan.json")
-        if value is None:
-            return None
-        asked = value["request"]
-        values = {key: item for key, item in asked.items() if key != "request_id"}
-        request = ExportRequest.of(
-            asked["request_id"], {key: KEYS[key](item) for key, item in values.items()}
-        )
-        return Plan(value["run"], request, tuple(value["slices"]), value[_GENERATION])
+        """The plan that was decided on, if any.
 
-    def decide(self, plan: Plan) -> Plan:
-        """Make this the plan, unless there is one already: then that is returned."""
-        value = {"run": plan.run, "request": plan.request.asked, "slices": plan.slices}
+        Raises:
+            PermanentError: invalid_command, when it is of another request or another DICOM store.
+        """
+        kept = self._read("plan.json")
+        if kept is None:
+            return None
+        generation, value = kept
+        asked = value["request"]
+        given = {key: KEYS[key](item) for key, item in asked.items()}
+        plan = Plan(
+            run=value["run"],
+            store=value["store"],
+            request=ExportRequest.of(given["request_id"], given),
+            slices=tuple(value["slices"]),
+            generation=generation,
+        )
+        if plan.request != self._request or plan.store != self._store:
+            raise PermanentError(
+                "invalid_command", "another export with this request_id is under way"
+            )
+        return plan
+
+    def decide(self, run: str, slices: Sequence[str]) -> Plan:
+        """Make this the plan, unless there is one already: then that is returned.
+
+        Raises:
+            PermanentError: as plan.
+            RetryableError: operation_pending, when that one was just cleared.
+        """
+        value = {
+            "run": run,
+            "store": self._store,
+            "request": self._request.asked,
+            "slices": list(slices),
+        }
         with contextlib.suppress(PreconditionFailedError):
-            self._write("plan.json", value, {})
+            self._write("plan.json", value)
         decided = self.plan()
-        if decided is None:  # finished and cleaned away in between
+        if decided is None:
             raise RetryableError("operation_pending")
-        if decided.run != plan.run:
-            self.clear_run(plan.run)
+        if decided.run != run:
+            self.clear_run(run)
         return decided
 
     def add_slice(self, run: str, part: Slice) -> str:
         """Keep a slice; returns its name."""
         name = new_name()
-        self._write(f"{run}/slice-{name}.json", part.to_json(), {}, once=False)
+        self._write(f"{run}/slice-{name}.json", part.to_json(), if_generation_match=None)
         return name
 
     def slice(self, run: str, name: str) -> Slice | None:
-        """A slice of the plan."""
-        value = self._read(f"{run}/slice-{name}.json")
-        return None if value is None else Slice.parse(value)
+        """A slice of the plan.
+
+        Raises:
+            PermanentError: rejected, when it has what was not asked for.
+        """
+        kept = self._read(f"{run}/slice-{name}.json")
+        if kept is None:
+            return None
+        part = Slice.parse(kept[1])
+        asked = self._request.resource
+        if asked and not all(asked.contains(one) for one in part.resources()):
+            raise PermanentError("rejected", "a part of the export is not what was asked for")
+        return part
 
     def finish_slice(self, run: str, name: str, result: Result) -> bool:
         """Keep what became of a slice; False when another delivery was first."""
+        part = result.part.to_json() if result.part else None
         value = {
             "objects": result.objects,
             "failures": result.failures,
             "skipped": result.skipped,
-            "part": result.part,
+            "part": part,
         }
         metadata = {key: str(number) for key, number in result.totals().items()}
         if result.rest:
@@ -150,23 +248,23 @@ class State:
         except PreconditionFailedError:
             # It may be this very result: its answer was lost, and it was sent again.
             kept = self._read(f"{run}/done-{name}.json")
-            return kept is not None and kept["part"] == result.part
+            return kept is not None and kept[1]["part"] == part
         return True
 
-    def is_finished(self, run: str, name: str) -> bool:
+    def is_done(self, run: str, name: str) -> bool:
         """Whether a slice is done."""
-        done = ObjectRef(self._bucket, f"{self._root}{run}/done-{name}.json")
-        return self._buckets.stat(done, self._deadline) is not None
+        place = ObjectRef(self._bucket, f"{self._root}/{run}/done-{name}.json")
+        return self._buckets.stat(place, self._deadline) is not None
 
-    def finished(self, run: str) -> dict[str, Done]:
+    def done(self, run: str) -> dict[str, Done]:
         """The slices that are done, by name: one listing, nothing is read."""
-        start = f"{self._root}{run}/done-"
-        done: dict[str, Done] = {}
+        start = f"{self._root}/{run}/done-"
+        found: dict[str, Done] = {}
         for stored in self._buckets.list(self._bucket, start, self._deadline):
             name = stored.ref.name.removeprefix(start).removesuffix(".json")
             totals = {key: int(stored.metadata.get(key, 0)) for key in TOTALS}
-            done[name] = Done(totals, stored.metadata.get(_REST, ""))
-        return done
+            found[name] = Done(totals, stored.metadata.get(_REST, ""))
+        return found
 
     def result(self, run: str, name: str) -> Result:
         """What became of a slice.
@@ -174,59 +272,97 @@ class State:
         Raises:
             RetryableError: unavailable, when it is gone: another delivery is just cleaning up.
         """
-        value = self._read(f"{run}/done-{name}.json")
-        if value is None:
+        kept = self._read(f"{run}/done-{name}.json")
+        if kept is None:
             raise RetryableError("unavailable")
-        return Result(value["objects"], value["failures"], value["skipped"], value["part"])
+        value = kept[1]
+        bucket = self._request.destination.bucket
+        return Result(
+            objects=value["objects"],
+            failures=value["failures"],
+            skipped=value["skipped"],
+            part=Part.parse(value["part"], bucket) if value["part"] else None,
+        )
+
+    def claim_end(self, run: str, name: str) -> bool:
+        """Whether the delivery that did this slice is the one that finishes the export. Of several
+        that see the last slice done at once, the first that writes is; each of its redeliveries is
+        too."""
+        with contextlib.suppress(PreconditionFailedError):
+            self._write(f"{run}/finisher.json", {"slice": name})
+        kept = self._read(f"{run}/finisher.json")
+        return kept is not None and kept[1]["slice"] == name
+
+    # Parts, in the destination's bucket
 
     def part_name(self, run: str) -> str:
         """A new name for a part of a joined object."""
-        return f"{self._root}{run}/part-{new_name()}"
+        return f"{self._parts_folder(run)}{new_name()}{PART_ENDING}"
+
+    def parts(self, run: str) -> dict[ObjectRef, StoredObject]:
+        """The parts that lie in the destination."""
+        bucket, folder = self._request.destination.bucket, self._parts_folder(run)
+        return {one.ref: one for one in self._buckets.list(bucket, folder, self._deadline)}
+
+    def drop_part(self, part: Part | None) -> None:
+        """Delete the part of a slice that another delivery finished first."""
+        if part:
+            self._buckets.delete(replace(part.ref, generation=0), self._deadline)
+
+    def _parts_folder(self, run: str) -> str:
+        return self._request.below(f"{_PARTS_FOLDER}/{self.key}/{run}/")
+
+    # The end
 
     def clear(self, plan: Plan) -> None:
         """Delete the plan, if it is still this one, and then all that belongs to it."""
-        self._buckets.delete(
-            ObjectRef(self._bucket, f"{self._root}plan.json", plan.generation), self._deadline
-        )
+        place = ObjectRef(self._bucket, f"{self._root}/plan.json", plan.generation)
+        self._buckets.delete(place, self._deadline)
         self.clear_run(plan.run)
 
     def clear_run(self, run: str) -> None:
         """Delete what belongs to a plan that has ended, or that was never decided on."""
-        for stored in list(self._buckets.list(self._bucket, f"{self._root}{run}/", self._deadline)):
-            self._buckets.delete(ObjectRef(self._bucket, stored.ref.name), self._deadline)
+        destination = self._request.destination.bucket
+        folders = (
+            (self._bucket, f"{self._root}/{run}/"),
+            (destination, self._parts_folder(run)),
+        )
+        for bucket, folder in folders:
+            for stored in list(self._buckets.list(bucket, folder, self._deadline)):
+                self._buckets.delete(ObjectRef(bucket, stored.ref.name), self._deadline)
 
-    def drop(self, part: dict[str, Any]) -> None:
-        """Delete the part of a slice that another delivery finished first."""
-        if part:
-            self._buckets.delete(ObjectRef(self._bucket, part["name"]), self._deadline)
+    # One object
 
     def _write(
-        self, name: str, value: dict[str, Any], metadata: dict[str, str], *, once: bool = True
+        self,
+        name: str,
+        value: Mapping[str, Any],
+        metadata: Mapping[str, str] | None = None,
+        if_generation_match: int | None = 0,
     ) -> None:
-        data = json.dumps(value, separators=(",", ":")).encode()
-        self._buckets.create(
+        self._buckets.write(
             self._bucket,
-            f"{self._root}{name}",
-            data,
+            f"{self._root}/{name}",
+            [json.dumps(value, separators=(",", ":")).encode()],
             self._deadline,
             content_type="application/json",
             metadata=metadata,
-            if_generation_match=0 if once else None,
+            if_generation_match=if_generation_match,
         )
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _read(self, name: str) -> tuple[int, dict[str, Any]] | None:
+        """The generation and the value of a state object; None when there is none."""
+        place = ObjectRef(self._bucket, f"{self._root}/{name}")
         try:
-            response = self._buckets.open(
-                ObjectRef(self._bucket, f"{self._root}{name}"), self._deadline
-            )
+            response = self._buckets.open(place, self._deadline)
         except SupersededError:
             return None
         with response:
             value = json.loads(transport.read_all(response, self._deadline, _LIMIT_BYTES))
         if not isinstance(value, dict):
             raise RetryableError("unavailable")
-        generation = response.headers.get("x-goog-generation", "0")
-        return {**value, _GENERATION: int(generation) if generation.isdigit() else 0}
+        generation = response.headers.get("x-goog-generation", "")
+        return int(generation) if generation.isdigit() else 0, value
 
 
 def every_slice(plan: Plan, done: Mapping[str, Done]) -> Iterator[str]:

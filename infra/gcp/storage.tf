@@ -51,6 +51,20 @@ resource "google_storage_bucket" "data" {
     }
   }
 
+  # What an export that was broken off left of a zip or of metadata.ndjson, whatever the destination's prefix.
+  dynamic "lifecycle_rule" {
+    for_each = each.key == "export" ? [local.topology.state_expires_days] : []
+    content {
+      action {
+        type = "Delete"
+      }
+      condition {
+        age            = lifecycle_rule.value
+        matches_suffix = [".export-part"]
+      }
+    }
+  }
+
   dynamic "lifecycle_rule" {
     for_each = each.value.cold_after_days > 0 ? [each.value.cold_after_days] : []
     content {

@@ -149,7 +149,8 @@ def test_two_deliveries_at_once_do_not_mix(store: World) -> None:
     for thread in threads:
         thread.join()
     store.run(handle)
-    assert {name: store.read(name) for name in names(store) if "state" not in name} == stored
+    assert {name: store.read(name) for name in names(store)} == stored
+    assert not store.left_over()
     assert len({record["id"] for record in store.outcomes}) == 1
     assert {record["outcome"] for record in store.outcomes} == {"exported"}
 
@@ -193,7 +194,7 @@ def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(
         proxy.lose += [b"/plan.json", b"/done-", b"manifest.json"]
         record = run(store, format=format_)
         assert (record["counts"]["objects"], store.answers, proxy.lose) == (6, [""], [])
-        assert not [name for name in store.objects() if "state" in name]
+        assert not store.left_over()
 
 
 def test_answers_of_the_bucket_that_are_cut_are_asked_for_again(
@@ -242,7 +243,7 @@ def test_a_zip_that_takes_longer_than_the_budget_goes_on_where_it_stopped(store:
     with zipfile.ZipFile(io.BytesIO(store.read("out/1.1.zip"))) as archive:
         assert archive.testzip() is None
         assert {f"out/{name}": archive.read(name) for name in archive.namelist()} == stored
-    assert not [name for name in store.objects() if "state" in name]
+    assert not store.left_over()
 
 
 def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) -> None:
@@ -313,3 +314,4 @@ def test_a_planning_that_fails_leaves_no_state(
     store.fault(kind="status", status=200, body="[]", path="series/1.1.3/instances")
     assert deliver(store, [1]) == ["in vain"]
     assert not store.objects()
+    assert not store.left_over()

@@ -11,8 +11,10 @@ from functions.common.deadline import Deadline
 from functions.common.events.commands import Query
 from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan as export_plan
+from functions.export.formats import FORMATS
 from functions.export.plan import Planner
-from functions.export.request import ExportRequest, Slice
+from functions.export.request import ExportRequest
+from functions.export.slices import Slice
 from tests.contract.world import World, instance, world
 
 
@@ -39,7 +41,7 @@ def plan(
 ) -> list[Slice]:
     resource = None if query else Resource.parse(path)
     asked = Query.parse(query) if query else None
-    request = ExportRequest("r1", resource, asked, GcsPrefix("bucket"), format_)
+    request = ExportRequest("r1", resource, asked, GcsPrefix("bucket"), FORMATS[format_])
     planner = Planner(store.services.dicom_store, request, size, Deadline(60))
     slices = [part for target in planner.targets(0) for part in planner.slices(target)]
     return [*slices, *planner.rest()]

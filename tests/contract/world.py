@@ -150,18 +150,20 @@ class World:
         ).read()
 
     def clear_bucket(self) -> None:
-        """An empty export bucket."""
-        for name in self.objects():
-            self.delete_object(name)
+        """Empty buckets for exports and for state."""
+        for bucket in (BUCKET, STATE):
+            for name in self.objects(bucket=bucket):
+                self.delete_object(name, bucket)
 
-    def delete_object(self, name: str) -> None:
+    def delete_object(self, name: str, bucket: str = BUCKET) -> None:
         """Delete an object."""
-        url = f"{self.buckets_url}/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}"
+        url = f"{self.buckets_url}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}"
         urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).read()
 
-    def write_object(self, name: str, data: bytes) -> None:
+    def write_object(self, name: str, data: bytes, bucket: str = BUCKET) -> None:
         """Write an object that is none of ours."""
-        url = f"{self.buckets_url}/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={urllib.parse.quote(name)}"
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        url = f"{self.buckets_url}/upload/storage/v1/b/{bucket}/o?{query}"
         urllib.request.urlopen(urllib.request.Request(url, data, method="POST")).read()
 
     def requests(self, method: str, kind: str) -> int:
@@ -175,21 +177,27 @@ class World:
             text = answer.read()
         return json.loads(text) if text else []
 
-    def objects(self, prefix: str = "") -> dict[str, dict[str, Any]]:
-        """What is in the export bucket, by name."""
+    def objects(self, prefix: str = "", bucket: str = BUCKET) -> dict[str, dict[str, Any]]:
+        """What is in a bucket, by name."""
         found: dict[str, dict[str, Any]] = {}
         token = ""
         while True:
-            url = f"{self.buckets_url}/storage/v1/b/{BUCKET}/o?prefix={prefix}&pageToken={token}"
+            url = f"{self.buckets_url}/storage/v1/b/{bucket}/o?prefix={prefix}&pageToken={token}"
             answer = json.loads(urllib.request.urlopen(url).read())
             found |= {item["name"]: item for item in answer.get("items", [])}
             if not (token := answer.get("nextPageToken", "")):
                 return found
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, bucket: str = BUCKET) -> bytes:
         """An object's bytes."""
-        url = f"{self.buckets_url}/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+        path = urllib.parse.quote(name, safe="")
+        url = f"{self.buckets_url}/storage/v1/b/{bucket}/o/{path}?alt=media"
         return bytes(urllib.request.urlopen(url).read())
+
+    def left_over(self) -> list[str]:
+        """State, and parts of joined objects, that nobody cleared away."""
+        parts = [name for name in self.objects() if "/.export-parts/" in name]
+        return [*self.objects(bucket=STATE), *parts]
 
 
 def instance(

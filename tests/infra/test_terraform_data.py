@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from functions.export.state import PART_ENDING
 from tests.infra import terraform
 from tests.infra.chosen import BOUND, DELIVERY, EVERYTHING, TOPOLOGY
 from tests.infra.terraform import PROJECT, Plan, TerraformError
@@ -52,10 +53,21 @@ def test_no_bucket_deletes_by_itself_unless_asked(plan: Plan) -> None:
         name
         for name, bucket in plan.by_name("google_storage_bucket").items()
         for rule in bucket["lifecycle_rule"]
-        if rule["action"][0]["type"] == "Delete"
+        if rule["action"][0]["type"] == "Delete" and not rule["condition"][0]["matches_suffix"]
     } - {f"{PROJECT}-dicom-state"}
     assert deleting <= {f"{PROJECT}-dicom-export"}
     assert not deleting or plan is terraform.plan(**EVERYTHING)
+
+
+def test_parts_of_a_zip_that_were_left_in_the_export_bucket_go_too(plan: Plan) -> None:
+    bucket = plan.by_name("google_storage_bucket")[f"{PROJECT}-dicom-export"]
+    (condition,) = (
+        rule["condition"][0]
+        for rule in bucket["lifecycle_rule"]
+        if rule["condition"][0]["matches_suffix"]
+    )
+    assert condition["matches_suffix"] == [PART_ENDING]
+    assert condition["age"] == TOPOLOGY["state_expires_days"]
 
 
 def test_state_outlives_the_dead_letter_that_needs_it_and_then_goes_by_itself(plan: Plan) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from functions.export.request import FORMATS
+from functions.export.formats import FORMATS
 from functions.search import qidors
 from functions.search.answers import STATUS
 from tests.contract.topics import topic_server

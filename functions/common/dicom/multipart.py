@@ -81,6 +81,70 @@ def read(chunks: Iterable[bytes], content_type: str) -> Iterator[Piece]:
         raise MalformedError
 
 
+class Part:
+    """One part of a multipart body.
+
+    Its bytes are read from the body as they arrive, so they must be read before the next part is
+    asked for; what is left of them then is skipped.
+
+    Args:
+        headers: names in lower case.
+        pieces: of the body, after this part's PartStart.
+    """
+
+    def __init__(self, headers: dict[str, str], pieces: Iterator[Piece]) -> None:
+        self.headers = headers
+        self._pieces = pieces
+        self._is_read = False
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes that were not read yet.
+
+        Raises:
+            RetryableError: unavailable, when the body ends within the part.
+        """
+        if self._is_read:
+            return
+        for piece in self._pieces:
+            if not isinstance(piece, bytes):
+                self._is_read = True
+                return
+            yield piece
+        raise RetryableError("unavailable")
+
+    def skip(self) -> None:
+        """Read what is left, and forget it.
+
+        Raises:
+            RetryableError: as chunks.
+        """
+        for _ in self.chunks():
+            pass
+
+
+def parts(chunks: Iterable[bytes], content_type: str) -> Iterator[Part]:
+    """The parts of a multipart/related body, each with a stream of its own.
+
+    Args:
+        chunks: the body as it arrives, cut anywhere.
+        content_type: of the body; holds the boundary.
+
+    Raises:
+        RetryableError: as read.
+    """
+    pieces = read(chunks, content_type)
+    for piece in pieces:
+        if isinstance(piece, PartStart):
+            part = Part(piece.headers, pieces)
+            yield part
+            part.skip()
+
+
+def single(chunks: Iterable[bytes], content_type: str) -> Part:
+    """A body that is not multipart, as the one part that it is."""
+    return Part({"content-type": content_type}, chain(chunks, (PartEnd(),)))
+
+
 def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
     """The parser wants the first boundary at the very start; RFC 2046 allows text in front of
     it."""

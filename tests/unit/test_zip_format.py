@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.export.zipstream import Member, ZipPart, directory
+from functions.export.content import Content
+from functions.export.zip_format import Member, ZipPart, directory
 
 
 def joined(parts: list[tuple[ZipPart, bytes]]) -> bytes:
@@ -22,7 +23,8 @@ def part_of(*members: tuple[str, bytes, bool]) -> tuple[ZipPart, bytes]:
     part, data = ZipPart(), b""
     for name, content, streamed in members:
         pieces = [content[at : at + 1000] for at in range(0, len(content), 1000)]
-        data += b"".join(part.add_stream(name, pieces) if streamed else part.add(name, pieces))
+        head, rest = (pieces[:1], iter(pieces[1:])) if streamed else (pieces, None)
+        data += b"".join(part.add(name, Content(head, rest)))
     return part, data
 
 
@@ -58,9 +60,9 @@ def test_a_member_that_broke_off_leaves_the_zip_good() -> None:
 
     part, data = part_of(("a", b"first", False))
     with pytest.raises(ConnectionError):
-        for piece in part.add_stream("b", broken()):
+        for piece in part.add("b", Content([b"first "], broken())):
             data += piece
-    data += b"".join(part.add("b", [b"whole"]))
+    data += b"".join(part.add("b", Content([b"whole"])))
     with zipfile.ZipFile(io.BytesIO(joined([(part, data)]))) as archive:
         assert archive.testzip() is None
         assert [(name, archive.read(name)) for name in archive.namelist()] == [

@@ -1,0 +1,99 @@
+"""Hands small objects to threads that write them."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+from functions.common.deadline import Deadline
+from functions.export.content import Content
+from functions.export.slices import Piece
+
+_FAST_S: Final = 0.003  # for one piece; a bucket in the cloud takes ten times that
+_BATCH_BYTES: Final = 1024 * 1024
+_BATCH_PIECES: Final = 8
+_WAITING_BYTES: Final = 8 * 1024 * 1024
+Put = Callable[[Piece, Content], None]
+Batch = list[tuple[Piece, Content]]
+
+
+class Batches:
+    """Hands pieces over a few at a time: each hand-over costs the reader time.
+
+    Threads pay only against latency: while writing takes hardly any time, the reader does it
+    itself.
+
+    Args:
+        put: writes one piece; called from any thread.
+        deadline: whose clock is used.
+    """
+
+    def __init__(self, put: Put, pool: ThreadPoolExecutor, deadline: Deadline) -> None:
+        self._put, self._pool, self._deadline = put, pool, deadline
+        self._cost_s = 0.0  # of writing one piece, a running mean
+        self._budget = _ByteBudget(_WAITING_BYTES)
+        self._batch: Batch = []
+        self._size = 0
+        self._waiting: list[Future[None]] = []
+
+    def add(self, piece: Piece, content: Content) -> None:
+        """One piece that is in memory; waits while too much is on its way."""
+        if self._cost_s < _FAST_S:
+            self._write([(piece, content)])
+            return
+        self._batch.append((piece, content))
+        self._size += sum(map(len, content.head))
+        if self._size >= _BATCH_BYTES or len(self._batch) >= _BATCH_PIECES:
+            self._hand_over()
+
+    def finish(self) -> None:
+        """Wait until all is written, or was tried."""
+        self._hand_over()
+        for future in self._waiting:
+            future.result()
+
+    def _hand_over(self) -> None:
+        batch, size = self._batch, self._size
+        if not batch:
+            return
+        self._batch, self._size = [], 0
+        self._budget.take(size)
+
+        def write() -> None:
+            try:
+                self._write(batch)
+            finally:
+                self._budget.give_back(size)
+
+        self._waiting.append(self._pool.submit(write))
+
+    def _write(self, batch: Batch) -> None:
+        began_s = self._deadline.elapsed_s()
+        for piece, content in batch:
+            self._put(piece, content)
+        cost_s = (self._deadline.elapsed_s() - began_s) / len(batch)
+        self._cost_s += (cost_s - self._cost_s) / 8
+
+
+class _ByteBudget:
+    """Bounds the bytes that wait in memory; one piece of any size always goes through."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit, self._taken = limit_bytes, 0
+        self._changed = threading.Condition()
+
+    def take(self, size_bytes: int) -> None:
+        """Wait until there is room."""
+
+        def has_room() -> bool:
+            return self._taken == 0 or self._taken + size_bytes <= self._limit
+
+        with self._changed:
+            self._changed.wait_for(has_room)
+            self._taken += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Make room."""
+        with self._changed:
+            self._taken -= size_bytes
+            self._changed.notify_all()

@@ -1,0 +1,114 @@
+"""The formats of an export.
+
+A new one is a row of this table, and where it is retrieved in a new way a method in fetch.py. The
+search page, its OpenAPI document and the command line name the formats too; tests compare them.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Retrieval = Literal["file", "rendered", "metadata", "metadata-xml", "bulkdata"]
+Joined = Literal["", "zip", "ndjson"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Args:
+        name: as a command calls it.
+        extension: of the objects' names.
+        content_type: of the objects.
+        accept: what the DICOM store is asked for, in an Accept header.
+        retrieval: how, as fetch.py knows it.
+        begins: bytes that each object has at `begins_at`: an answer of 200 may still be something
+            else, such as a proxy's page.
+        streamed: whether a whole study or series comes in one answer.
+        transcodes: whether a command may name a transfer syntax.
+        joined: what the slices are joined to in the end.
+    """
+
+    name: str
+    extension: str
+    content_type: str
+    accept: str
+    retrieval: Retrieval
+    begins: bytes = b""
+    begins_at: int = 0
+    streamed: bool = False
+    transcodes: bool = False
+    joined: Joined = ""
+
+    @property
+    def rendered(self) -> bool:
+        """Whether each object is an image, of a multi-frame instance one frame."""
+        return self.retrieval == "rendered"
+
+
+_FILE: Final = 'multipart/related; type="application/dicom"; transfer-syntax={transfer_syntax}'
+_TABLE: Final = (
+    Format(
+        name="dicom",
+        extension=".dcm",
+        content_type="application/dicom",
+        accept=_FILE,
+        retrieval="file",
+        begins=b"DICM",
+        begins_at=128,
+        streamed=True,
+        transcodes=True,
+    ),
+    Format(
+        name="zip",
+        extension=".dcm",
+        content_type="application/dicom",
+        accept=_FILE,
+        retrieval="file",
+        begins=b"DICM",
+        begins_at=128,
+        streamed=True,
+        transcodes=True,
+        joined="zip",
+    ),
+    Format(
+        name="jpeg",
+        extension=".jpg",
+        content_type="image/jpeg",
+        accept="image/jpeg",
+        retrieval="rendered",
+        begins=b"\xff\xd8",
+    ),
+    Format(
+        name="png",
+        extension=".png",
+        content_type="image/png",
+        accept="image/png",
+        retrieval="rendered",
+        begins=b"\x89PNG",
+    ),
+    Format(
+        name="metadata",
+        extension=".json",
+        content_type="application/dicom+json",
+        accept="application/dicom+json",
+        retrieval="metadata",
+        streamed=True,
+        joined="ndjson",
+    ),
+    Format(
+        name="metadata-xml",
+        extension=".xml",
+        content_type="application/dicom+xml",
+        accept='multipart/related; type="application/dicom+xml"',
+        retrieval="metadata-xml",
+    ),
+    Format(
+        name="bulkdata",
+        extension=".bin",
+        content_type="application/octet-stream",
+        accept="application/octet-stream; transfer-syntax=*",
+        retrieval="bulkdata",
+    ),
+)
+FORMATS: Final = {one.name: one for one in _TABLE}
+DICOM: Final = FORMATS["dicom"]  # where a command names none

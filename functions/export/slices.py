@@ -1,0 +1,146 @@
+"""What an export consists of: slices of items, and the pieces that become objects."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from functions.common.resources import Resource
+
+
+@dataclass(frozen=True, order=True)
+class Piece:
+    """What becomes one object: an instance, or one frame of it (counted from 1; 0: the whole).
+
+    With the format bulkdata an instance becomes as many objects as it has bulk data.
+    """
+
+    resource: Resource
+    frame: int = 0
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """As the manifest names it."""
+        resource = self.resource
+        fields = {"study": resource.study, "series": resource.series, "instance": resource.instance}
+        return {**fields, "frame": self.frame} if self.frame else fields
+
+
+@dataclass(frozen=True)
+class Item:
+    """An instance, or its frames from `first` to `last`; both 0 where it is taken as a whole."""
+
+    resource: Resource
+    first: int = 0
+    last: int = 0
+
+    @property
+    def weight(self) -> int:
+        """How many objects it becomes."""
+        return self.last - self.first + 1 if self.first else 1
+
+    def pieces(self) -> Iterator[Piece]:
+        """What it becomes."""
+        if not self.first:
+            yield Piece(self.resource)
+            return
+        for frame in range(self.first, self.last + 1):
+            yield Piece(self.resource, frame)
+
+
+@dataclass
+class Slice:
+    """A part of an export that one invocation does.
+
+    Args:
+        streams: studies or series that can be retrieved whole: all they hold is in this slice.
+        items: all that belongs to it.
+        skipped: instances that have nothing of the wanted kind, such as an image.
+        failures: what the planning could not find, as the manifest names it.
+    """
+
+    streams: list[Resource] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    skipped: list[Resource] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def weight(self) -> int:
+        """How many objects it becomes."""
+        return sum(item.weight for item in self.items) + len(self.skipped)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """What it becomes, in its order."""
+        return [piece for item in self.items for piece in item.pieces()]
+
+    def resources(self) -> Iterator[Resource]:
+        """Everything that it names."""
+        yield from self.streams
+        yield from self.skipped
+        for item in self.items:
+            yield item.resource
+
+    def to_json(self) -> dict[str, Any]:
+        """For a state object."""
+        return {
+            "streams": [str(resource) for resource in self.streams],
+            "items": [[str(item.resource), item.first, item.last] for item in self.items],
+            "skipped": [str(resource) for resource in self.skipped],
+            "failures": self.failures,
+        }
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> "Slice":
+        """From a state object."""
+        return cls(
+            streams=[Resource.parse(path) for path in value["streams"]],
+            items=[Item(Resource.parse(path), first, last) for path, first, last in value["items"]],
+            skipped=[Resource.parse(path) for path in value["skipped"]],
+            failures=value["failures"],
+        )
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How often a slice has been tried.
+
+    Args:
+        number: of this delivery, from 1.
+        give_up_at: from this one on, what cannot be retrieved becomes a failure, not another
+            delivery's work.
+        known: something that another slice has, if any: while the store gives that, what fails does
+            not fail for lack of a store.
+    """
+
+    number: int
+    give_up_at: int
+    known: Piece | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether what fails now is given up."""
+        return self.number >= self.give_up_at
+
+    def turned(self, pieces: list[Piece]) -> list[Piece]:
+        """The pieces, begun elsewhere by each delivery, so that some that always fail do not hide
+        the others."""
+        begin = len(pieces) * (self.number - 1) // self.give_up_at
+        begin %= max(1, len(pieces))
+        return pieces[begin:] + pieces[:begin]
+
+
+def begun_streams(done: Iterable[Resource]) -> set[Resource]:
+    """The studies and series that instances are of."""
+    found = set[Resource]()
+    for one in done:
+        found |= {Resource(one.study), Resource(one.study, one.series)}
+    return found
+
+
+def by_instance_uid(pieces: Iterable[Piece]) -> dict[str, Piece]:
+    """The pieces by their SOP Instance UID, but for those that share one: they are retrieved by all
+    three UIDs."""
+    found = {piece.resource.instance: piece for piece in pieces}
+    uses = Counter(piece.resource.instance for piece in pieces)
+    return {uid: piece for uid, piece in found.items() if uses[uid] == 1}
