@@ -17,9 +17,8 @@ from cli.watch import Outcome, Watch, is_good
 from functions.common.errors import PermanentError
 from functions.common.resources import GcsPrefix, Resource, is_uid
 from functions.common.settings import DELETE, EXPORT
+from functions.export.formats import FORMATS
 
-# Of an export's `format`, which is `--as` here: `--format` is how the answer is printed.
-KINDS: Final = ("dicom", "zip", "jpeg", "png", "metadata", "bulkdata")
 _PATH: Final = "studies/UID[/series/UID[/instances/UID]]"
 _TOPICS: Final = {EXPORT: "exports", DELETE: "deletes"}
 
@@ -33,7 +32,12 @@ _TOPICS: Final = {EXPORT: "exports", DELETE: "deletes"}
     metavar="gs://BUCKET/FOLDER",
     help="Where to. Without it: a folder of its own in the system's export bucket.",
 )
-@click.option("--as", "kind", type=click.Choice(KINDS), help="What to write; without it: dicom.")
+@click.option(
+    "--as",  # an export's `format`; `--format` is how the answer is printed
+    "kind",
+    type=click.Choice(list(FORMATS)),
+    help="What to write; without it: dicom.",
+)
 @click.option(
     "--transfer-syntax",
     metavar="UID",

@@ -50,7 +50,7 @@ _METHODS: Final = {
 }
 _BODY_LIMIT_BYTES: Final = 64 * 1024
 _HOST: Final = re.compile(r"([\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?", re.ASCII)
-_FORMATS: Final = ("dicom", "zip", "jpeg", "png", "metadata", "bulkdata")
+_FORMATS: Final = ("dicom", "zip", "jpeg", "png", "metadata", "metadata-xml", "bulkdata")
 _PUBLISH_S: Final = 20.0
 _ALLOWED_S: Final = 30.0  # how long it is remembered that a limited caller may see a study
 _ALLOWED_STUDIES: Final = 1024

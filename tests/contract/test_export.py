@@ -7,6 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -102,7 +103,19 @@ def test_an_instance_that_is_another_now_is_a_conflict(store: World, pixels: int
     assert store.requests("GET", "retrieve") == 3  # the study, then the two
 
 
-@pytest.mark.parametrize("format_", ["metadata", "bulkdata", "png"])
+def test_metadata_as_xml(store: World) -> None:
+    stored = fill(store)
+    run(store, format="metadata-xml")
+    wanted = {name.removesuffix(".dcm") + ".xml" for name in stored}
+    assert names(store) == wanted
+    for name in wanted:
+        assert store.objects()[name]["contentType"] == "application/dicom+xml"
+        root = ElementTree.fromstring(store.read(name))
+        uid = root.findtext("DicomAttribute[@tag='00080018']/Value")
+        assert (root.tag, uid) == ("NativeDicomModel", Path(name).stem)
+
+
+@pytest.mark.parametrize("format_", ["metadata", "metadata-xml", "bulkdata", "png"])
 def test_what_was_made_of_an_instance_that_is_another_now_is_a_conflict(
     store: World, format_: str
 ) -> None:

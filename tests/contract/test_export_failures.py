@@ -263,7 +263,7 @@ def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) ->
     assert len(manifest(store)["objects"]) == 8
 
 
-@pytest.mark.parametrize("format_", ["dicom", "zip", "jpeg", "metadata"])
+@pytest.mark.parametrize("format_", ["dicom", "zip", "jpeg", "metadata", "metadata-xml"])
 def test_an_answer_that_is_something_else_is_not_written(store: World, format_: str) -> None:
     stored = fill(store, series=1, instances=2)
     other = {

@@ -7,6 +7,7 @@ import click
 import pytest
 
 from cli.app import app
+from functions.export.formats import FORMATS
 from tests import readme
 
 ROOT = Path(__file__).parents[2]
@@ -59,3 +60,9 @@ def test_every_make_target_and_module_that_is_named_exists(page: Path) -> None:
     for module in re.findall(r"python3? -m ((?:infra|cli|benchmarks|tests)[\w.]*)", code):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_every_format_of_an_export_is_documented() -> None:
+    text = (ROOT / "docs/delete-and-export.md").read_text()
+    for name in FORMATS:
+        assert re.search(rf"^\|( `\w+`,)? `{name}`(, `\w+`)? \|", text, re.MULTILINE), name
