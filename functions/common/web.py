@@ -38,10 +38,10 @@ def response(status: int, headers: Mapping[str, str], body: bytes) -> flask.Resp
 def streamed(status: int, headers: Mapping[str, str], chunks: Iterator[bytes]) -> flask.Response:
     """An answer as a stream. Each is one: before any other functions-framework reads the whole body
     of the request into memory."""
-    answer = flask.Response(chunks, status)
-    # flask's default Content-Type would stand where there is none.
-    answer.headers.clear()
-    answer.headers.extend(headers)
+    answer = flask.Response(chunks, status, dict(headers))
+    if "Content-Type" not in headers:
+        # flask adds one of its own.
+        del answer.headers["Content-Type"]
     return answer
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from functions.common.deadline import Deadline, epoch_s
-from functions.search.answers import RefusedError
-from functions.search.relay import fetch
+from functions.search.refusals import RefusedError
 
 _ISSUERS: Final = ("accounts.google.com", "https://accounts.google.com")
 _TOKEN_LENGTH: Final = 4096
-_CERTIFICATES_S: Final = 3600.0
-_CERTIFICATES_AGAIN_S: Final = 60.0  # not more often, whatever key ids tokens claim
 _KNOWN_TOKENS: Final = 1024
+_KEYS_S: Final = 3600.0
+_KEYS_AGAIN_S: Final = 60.0  # not more often, whatever key ids tokens claim
+_FETCH_S: Final = 10.0
 
 Fixed = Mapping[str, str]
 CORS_METHODS: Final = "GET, HEAD, OPTIONS, POST"
@@ -33,6 +33,9 @@ class Caller:
     fixed: Fixed = field(default_factory=dict)
 
 
+EVERYONE: Final = Caller()
+
+
 class Callers:
     """Checks the `Authorization: Bearer` token against an allow-list.
 
@@ -40,15 +43,16 @@ class Callers:
         allowed: fixed filters by e-mail address or subject; empty: everyone whom the platform lets
             through.
         audiences: what a token must be made for, one of them.
-        certificates_url: where Google publishes the keys it signs with.
+        keys_url: where Google publishes the keys it signs with.
     """
 
     def __init__(
-        self, allowed: Mapping[str, Fixed], audiences: tuple[str, ...], certificates_url: str
+        self, allowed: Mapping[str, Fixed], audiences: tuple[str, ...], keys_url: str
     ) -> None:
-        self._allowed = {name.lower(): fixed for name, fixed in allowed.items()}
+        self._allowed = {name.lower(): Caller(fixed) for name, fixed in allowed.items()}
         self._audiences = audiences
-        self._certificates = _Certificates(certificates_url)
+        self._keys = _Keys(keys_url)
+        # By a token's digest: when it expires, and whose it is.
         self._known: dict[bytes, tuple[float, Caller]] = {}
 
     def identify(self, authorization: str) -> Caller:
@@ -56,37 +60,38 @@ class Callers:
 
         Raises:
             RefusedError: unauthenticated; forbidden, for a caller who is not on the list;
-                unavailable, when Google's keys cannot be had.
+                unavailable, when Google's keys cannot be fetched.
         """
         if not self._allowed:
-            return Caller()
+            return EVERYONE
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _TOKEN_LENGTH:
             raise RefusedError("unauthenticated", "a Google-signed ID token is needed")
         digest = hashlib.sha256(token.encode()).digest()
-        expires, caller = self._known.get(digest, (0.0, Caller()))
+        expires, caller = self._known.get(digest, (0.0, EVERYONE))
         if expires > epoch_s():
             return caller
         claims = self._verified(token)
         caller = self._caller(claims)
         if len(self._known) >= _KNOWN_TOKENS:
             self._known.clear()
-        self._known[digest] = (float(claims["exp"]), caller)
+        self._known[digest] = (claims["exp"], caller)
         return caller
 
     def _verified(self, token: str) -> Mapping[str, Any]:
+        """The claims of a token that Google signed for this function and that is still valid."""
         from google.auth import exceptions
         from google.auth import jwt as untyped
 
         jwt: Any = untyped
-
         try:
             key_id = jwt.decode_header(token).get("kid")
-            certificates = self._certificates.with_key(str(key_id))
+            keys = self._keys.with_key(str(key_id))
             claims: Mapping[str, Any] = jwt.decode(
-                token, certs=certificates, audience=list(self._audiences)
+                token, certs=keys, audience=list(self._audiences)
             )
-        except (ValueError, exceptions.GoogleAuthError) as error:
+        # The library calculates with claims of any type, and reads JSON of any depth.
+        except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
             raise RefusedError("unauthenticated", "the ID token does not verify") from error
         if claims.get("iss") not in _ISSUERS:
             raise RefusedError("unauthenticated", "the ID token is not from Google")
@@ -98,17 +103,17 @@ class Callers:
             names.append(str(claims.get("email", "")).lower())
         for name in names:
             if name in self._allowed:
-                return Caller(self._allowed[name])
+                return self._allowed[name]
         raise RefusedError("forbidden", "this caller is not on the list")
 
 
-class _Certificates:
-    """Google's public keys by key id, fetched when first needed and again when they are old."""
+class _Keys:
+    """Google's public keys by key id, fetched at first use and again when they are old."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._lock = threading.Lock()
-        self._keys: Mapping[str, str] = {}
+        self._by_id: Mapping[str, str] = {}
         self._fresh = Deadline(0)
         self._settled = Deadline(0)
 
@@ -119,20 +124,33 @@ class _Certificates:
             RefusedError: unavailable.
         """
         with self._lock:
-            if not self._fresh.remaining_s() or (
-                key_id not in self._keys and not self._settled.remaining_s()
-            ):
-                try:
-                    self._keys = dict(json.loads(fetch(self._url)))
-                except (ValueError, TypeError) as error:
-                    raise RefusedError(
-                        "unavailable", "the keys of ID tokens make no sense"
-                    ) from error
-                self._fresh, self._settled = (
-                    Deadline(_CERTIFICATES_S),
-                    Deadline(_CERTIFICATES_AGAIN_S),
-                )
-            return self._keys
+            is_new_key = key_id not in self._by_id and not self._settled.remaining_s()
+            if is_new_key or not self._fresh.remaining_s():
+                self._by_id = _fetched(self._url)
+                self._fresh = Deadline(_KEYS_S)
+                self._settled = Deadline(_KEYS_AGAIN_S)
+            return self._by_id
+
+
+def _fetched(url: str) -> dict[str, str]:
+    """The keys that are published there, fetched as google-auth itself fetches them: without the
+    service's credentials.
+
+    Raises:
+        RefusedError: unavailable.
+    """
+    from google.auth import exceptions
+    from google.auth.transport import requests
+
+    get: Any = requests.Request
+    try:
+        response = get()(url, timeout=_FETCH_S)
+        keys = dict(json.loads(response.data))
+    except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
+        raise RefusedError("unavailable", "the keys of ID tokens cannot be fetched") from error
+    if response.status != 200:
+        raise RefusedError("unavailable", "the keys of ID tokens cannot be fetched")
+    return keys
 
 
 def cors(origins: tuple[str, ...], origin: str, *, preflight: bool) -> dict[str, str]:

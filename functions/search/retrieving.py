@@ -2,17 +2,17 @@
 function's."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from functions.search.answers import RefusedError
-from functions.search.relay import Relay
-from functions.search.rows import rewritten
-from functions.search.searching import Reply
+from functions.search.qidors import Pairs
+from functions.search.refusals import RefusedError
+from functions.search.replies import Reply
 from functions.search.targets import Media, Target
+from functions.search.upstream import Answer, Upstream, refused
 
-# For callers who take anything: the bytes as stored (fact sheet section 5.1: else the store
-# decompresses them).
+# For callers who take anything: the bytes as stored. Without `transfer-syntax=*` the store
+# decompresses them (fact sheet section 5.1).
 _DEFAULT_ACCEPT: Final[Mapping[Media, str]] = {
     "dicom": 'multipart/related; type="application/dicom"; transfer-syntax=*',
     "metadata": "application/dicom+json",
@@ -31,72 +31,114 @@ _PASSED_BACK: Final = (
     "ETag",
     "Last-Modified",
 )
+_OF_AN_UNCHANGED_ANSWER: Final = ("ETag", "Last-Modified")
+# Cloud Run refuses an answer of more than 32 MiB over HTTP/1 that announces its length; a streamed
+# one may have any size.
+_ANNOUNCED_BYTES_MAX: Final = 30 * 1024 * 1024
+_LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 # What a browser may be handed under the function's own name. Anything else is sent as bytes.
-_TYPES: Final = re.compile(
-    r"application/(dicom(\+json|\+xml)?|json|octet-stream|pdf|x-deflate)|multipart/related|text/plain"
-    r"|image/(jpeg|png|gif|jp2|jpx|jls|jxl|jphc|jph|dicom-rle|x-dicom-rle|x-jls)|video/(mp4|mpeg|mpeg2)",
-    re.ASCII,
+_MEDIA_TYPES: Final = frozenset(
+    {
+        "application/dicom",
+        "application/dicom+json",
+        "application/dicom+xml",
+        "application/json",
+        "application/octet-stream",
+        "application/pdf",
+        "application/x-deflate",
+        "image/dicom-rle",
+        "image/gif",
+        "image/jls",
+        "image/jp2",
+        "image/jpeg",
+        "image/jph",
+        "image/jphc",
+        "image/jpx",
+        "image/jxl",
+        "image/png",
+        "image/x-dicom-rle",
+        "image/x-jls",
+        "multipart/related",
+        "text/plain",
+        "video/mp4",
+        "video/mpeg",
+        "video/mpeg2",
+    }
 )
 _HEADER: Final = re.compile(r"[\x20-\x7e]{1,1024}", re.ASCII)
+_PARAMETER_NAME: Final = re.compile(r"[\w.]{1,64}", re.ASCII)
 _NUMBER: Final = r"-?[0-9]{1,9}(\.[0-9]{1,9})?"
 _VIEWPORT: Final = re.compile(rf"{_NUMBER},{_NUMBER}(,({_NUMBER})?){{0,4}}", re.ASCII)
 
 
-def answer(
-    relay: Relay,
-    target: Target,
-    pairs: Iterable[tuple[str, str]],
-    headers: Mapping[str, str],
-    base: str,
+def retrieve(
+    upstream: Upstream, target: Target, pairs: Pairs, headers: Mapping[str, str], base: str
 ) -> Reply:
     """The answer to a retrieve.
 
     Args:
+        upstream: the DICOM store.
         target: of the kind `retrieve`.
         pairs: `accept`, which goes before the header, and for `rendered` `viewport`.
         headers: the caller's.
         base: the function's own URL, with a slash at its end.
 
     Raises:
-        RefusedError: the caller's request is no good, or the store's answer.
+        RefusedError: the caller's request is malformed, or the store's answer is no good one.
     """
     accept, query = _parameters(target, pairs)
-    passed = {name: _checked(name, headers[name]) for name in _PASSED_ON if name in headers}
-    passed["Accept"] = _accept(target, accept or _checked("Accept", headers.get("Accept") or "*/*"))
-    upstream = relay.get(target.path, query, passed)
-    if upstream.status == 204:
-        upstream.close()
-        raise RefusedError("not_found", "the DICOM store has no such thing")
-    back = {name: upstream.headers[name] for name in _PASSED_BACK if name in upstream.headers}
-    kind = back.get("Content-Type", "").partition(";")[0].strip().lower()
-    if not _TYPES.fullmatch(kind):
-        back["Content-Type"] = "application/octet-stream"
-    chunks = upstream.chunks()
-    if target.media == "metadata" and "Content-Encoding" not in back:
-        back.pop("Content-Length", None)
-        chunks = rewritten(chunks, relay.urls, base.encode())
-    if upstream.status == 304:
-        upstream.drain()
-        return Reply(304, {name: back[name] for name in ("ETag", "Last-Modified") if name in back})
-    return Reply(upstream.status, back, chunks, upstream.close)
+    if not accept:
+        accept = _checked("Accept", headers.get("Accept") or "*/*")
+    asked = {name: _checked(name, headers[name]) for name in _PASSED_ON if name in headers}
+    asked["Accept"] = _accept(target, accept)
+    answer = upstream.get(target.path, query, asked)
+    if answer.status == 204:
+        answer.close()
+        raise refused("not_found")
+    passed = _headers(answer)
+    if answer.status == 304:
+        answer.drain()
+        kept = {name: value for name, value in passed.items() if name in _OF_AN_UNCHANGED_ANSWER}
+        return Reply(304, kept)
+    chunks: Iterator[bytes] = answer.chunks()
+    if target.media == "metadata" and "Content-Encoding" not in passed:
+        passed.pop("Content-Length", None)
+        chunks = upstream.urls.replaced(chunks, base.encode())
+    return Reply(answer.status, passed, chunks, answer.close)
 
 
-def _parameters(target: Target, pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    accept, query = "", ""
+def _headers(answer: Answer) -> dict[str, str]:
+    """The store's headers that are passed on; one that is malformed is not, since the server would
+    refuse it, and log the caller's URL."""
+    passed = {}
+    for name in _PASSED_BACK:
+        value = answer.headers.get(name, "")
+        if _HEADER.fullmatch(value):
+            passed[name] = value
+    length = passed.get("Content-Length", "0")
+    if not _LENGTH.fullmatch(length) or int(length) > _ANNOUNCED_BYTES_MAX:
+        del passed["Content-Length"]
+    if answer.media_type not in _MEDIA_TYPES or "Content-Type" not in passed:
+        passed["Content-Type"] = "application/octet-stream"
+    return passed
+
+
+def _parameters(target: Target, pairs: Pairs) -> tuple[str, str]:
+    """What to accept, and the query for the store; empty where nothing is said."""
+    accept = ""
+    query = ""
     for name, value in pairs:
         if name == "accept" and not accept:
             accept = _checked("Accept", value)
         elif name == "viewport" and target.media == "rendered" and not query:
             if not _VIEWPORT.fullmatch(value):
-                raise RefusedError(
-                    "invalid_parameter", "takes width,height and perhaps x,y,width,height", name
-                )
+                message = "takes width,height and perhaps x,y,width,height"
+                raise RefusedError("invalid_parameter", message, name)
             query = f"viewport={value}"
         else:
-            known = name if re.fullmatch(r"[\w.]{1,64}", name, re.ASCII) else ""
-            raise RefusedError(
-                "invalid_parameter", "a retrieve takes accept, and rendered takes viewport", known
-            )
+            known = name if _PARAMETER_NAME.fullmatch(name) else ""
+            message = "a retrieve takes accept, and rendered takes viewport"
+            raise RefusedError("invalid_parameter", message, known)
     return accept, query
 
 
@@ -111,11 +153,18 @@ def _accept(target: Target, accept: str) -> str:
     plainest."""
     kinds = {item.partition(";")[0].strip().lower() for item in accept.split(",")}
     if target.media == "rendered":
-        if kinds & {"image/jpeg", "image/*", "*/*"}:
-            return "image/jpeg" if "image/jpeg" in kinds or "image/png" not in kinds else accept
-        return accept
-    if "*/*" not in kinds or accept.lower().startswith(("multipart/related", "application/")):
+        return _accept_picture(kinds, accept)
+    names_its_type = accept.lower().startswith(("multipart/related", "application/"))
+    if "*/*" not in kinds or names_its_type:
         return accept
     if target.media == "dicom" and target.resource and target.resource.instance:
         return _ONE_INSTANCE
     return _DEFAULT_ACCEPT[target.media]
+
+
+def _accept_picture(kinds: set[str], accept: str) -> str:
+    takes_jpeg = kinds & {"image/jpeg", "image/*", "*/*"}
+    prefers_png = "image/png" in kinds and "image/jpeg" not in kinds
+    if takes_jpeg and not prefers_png:
+        return "image/jpeg"
+    return accept

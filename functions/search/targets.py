@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from functions.common.resources import Resource, is_uid
-from functions.search.answers import RefusedError
+from functions.search.attributes import LEVELS
+from functions.search.refusals import RefusedError
 
 Kind = Literal["asset", "search", "query", "retrieve", "exports"]
 Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]
 
-LEVELS: Final = ("studies", "series", "instances")
-ASSETS: Final = {"/": "index.html", "/search.css": "search.css", "/search.js": "search.js"} | {
+OPENAPI: Final = "openapi.json"
+CONFIG: Final = "config.json"
+ASSETS: Final = {
+    "/": "index.html",
+    "/search.css": "search.css",
+    "/search.js": "search.js",
     "/icon.svg": "icon.svg",
     "/names.json": "names.json",
-    "/openapi.json": "openapi.json",
-    "/config.json": "config.json",
+    "/openapi.json": OPENAPI,
+    "/config.json": CONFIG,
 }
 _TARGET_LENGTH: Final = 8192
 _PATH_LENGTH: Final = 1024

@@ -103,7 +103,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if isinstance(answer.body, bytes)
             else {}
         )
-        for name, value in {**headers, **(length or {"Transfer-Encoding": "chunked"})}.items():
+        for name, value in {**(length or {"Transfer-Encoding": "chunked"}), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:

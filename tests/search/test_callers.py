@@ -131,6 +131,11 @@ def test_a_listed_caller_is_let_through(
         ({"iss": "https://accounts.example.org"}, 401),
         ({"exp": int(time.time()) - 100}, 401),
         ({"exp": None}, 401),
+        ({"exp": "tomorrow"}, 401),
+        ({"exp": []}, 401),
+        ({"iat": "yesterday"}, 401),
+        ({"iss": ["https://accounts.google.com"]}, 401),
+        ({"sub": {"a": 1}, "email": ["a"]}, 403),
         ({"iat": int(time.time()) + 86_400}, 401),
         ({"algorithm": "none"}, 401),
         ({"algorithm": "HS256"}, 401),
@@ -150,7 +155,16 @@ def test_any_other_token_is_not(
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer x", "Bearer a.b.c", "Basic dTpw", "Bearer " + "a" * 5000]
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer x",
+        "Bearer a.b.c",
+        "Basic dTpw",
+        "Bearer " + "a" * 5000,
+        f"Bearer {_encoded(b'[' * 1400)}.{_encoded(b'{}')}.c",
+    ],
 )
 def test_without_a_token_nothing_is_told(guarded: Function, store: FakeStore, header: str) -> None:
     asked = store.answers(Answer())

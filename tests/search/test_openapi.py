@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from functions.export.formats import FORMATS
-from functions.search import qidors
-from functions.search.answers import STATUS
+from functions.search import attributes
+from functions.search.refusals import STATUS
 from tests.contract.topics import topic_server
 from tests.search.kit import FakeStore, Function, function, real_store, study
 
@@ -123,7 +123,7 @@ def _responses(path: dict[str, Any]) -> set[str]:
 def test_every_key_is_described_and_every_reference_leads_somewhere() -> None:
     text = DESCRIPTION.read_text()
     document = json.loads(text)
-    for level, keys in qidors.KEYS.items():
+    for level, keys in attributes.KEYS.items():
         named = {
             item["$ref"].rpartition("/")[2]
             for item in document["paths"][f"/{level}"]["get"]["parameters"]

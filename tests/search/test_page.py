@@ -201,7 +201,7 @@ def test_what_was_found_is_downloaded_as_a_spreadsheet(page: Page) -> None:
     lines = Path(waiting.value.path()).read_text("utf-8-sig").splitlines()
     assert waiting.value.suggested_filename == "studies.csv"
     assert len(lines) == 31
-    assert lines[0].startswith("PatientName,")
+    assert lines[0].startswith('"PatientName",')
 
 
 # Before a store that is slow, or has more than is shown

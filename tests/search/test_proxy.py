@@ -154,7 +154,7 @@ def test_a_spreadsheet_has_a_line_for_each_row(search: Function, store: FakeStor
         "/studies?includefield=StudyDescription&limit=2", headers={"Accept": "text/csv"}
     )
     lines = reply.body.decode("utf-8-sig").splitlines()
-    assert lines[0].startswith("PatientName,PatientID,")
+    assert lines[0].startswith('"PatientName","PatientID",')
     assert len(lines) == 3
     assert reply.headers["content-type"].startswith("text/csv")
     assert reply.headers["content-disposition"] == 'attachment; filename="studies.csv"'
@@ -514,6 +514,130 @@ def test_a_preflight_is_answered(search: Function) -> None:
     assert "authorization" in reply.headers["access-control-allow-headers"]
     reply = search.send("/studies", "OPTIONS")
     assert (reply.status, reply.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
+# Malformed answers of the store
+
+DEEP = b'[{"00100010":{"vr":"LO","Value":' + b"[" * 50_000 + b"]" * 50_000 + b"}}]"
+ROW = b'{"00100010":{"vr":"LO","Value":["' + b"x" * 1000 + b'"]}}'
+LARGE_AND_MALFORMED = b"[" + b",".join([ROW] * 300) + b",oops]"
+MANY = b"[" + b",".join([ROW] * 3000) + b",oops]"
+FEW_LARGE = b"[" + b",".join([ROW.replace(b"x", b"yyyyyyyyy")] * 60) + b",oops]"
+ASKED = f"PatientName={SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "body"),
+    [
+        ("/studies", "*/*", b'[{"00100010": oops' + b" " * 300_000),
+        ("/studies", "*/*", DEEP),
+        ("/studies", "text/csv", DEEP),
+        ("/studies", "text/csv", b"<html>" + bytes(300_000)),
+        ("/studies", "*/*", b"<html>" + bytes(300_000)),
+        ("/studies?Modality=CT", "*/*", DEEP),
+        ("/studies?Modality=CT,MR", "text/csv", LARGE_AND_MALFORMED),
+    ],
+)
+def test_a_malformed_answer_is_refused_while_it_still_can_be(
+    search: Function, store: FakeStore, path: str, accept: str, body: bytes
+) -> None:
+    store.answers(Answer(body=body))
+    joint = "&" if "?" in path else "?"
+    reply = search.send(f"{path}{joint}{ASKED}", headers={"Accept": accept})
+    assert (reply.status, reply.reason) == (502, "unavailable")
+    assert "Planted" not in search.log()
+
+
+@pytest.mark.parametrize(
+    ("accept", "limit", "body"),
+    [("*/*", 100, FEW_LARGE), ("text/csv", 100, FEW_LARGE), ("text/csv", 5000, MANY)],
+)
+def test_an_answer_that_turns_out_malformed_later_is_cut_and_logs_no_url(
+    search: Function, store: FakeStore, accept: str, limit: int, body: bytes
+) -> None:
+    store.answers(Answer())
+    store.plan = lambda asked: Answer(body=b"[]" if "offset" in asked.query else body)
+    target = f"/studies?limit={limit}&{ASKED}"
+    with socket.create_connection(("127.0.0.1", search.port)) as raw:
+        raw.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode())
+        received = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 200")
+    assert not received.endswith(b"0\r\n\r\n")
+    assert "Planted" not in search.log()
+    assert "oops" not in search.log()
+
+
+def test_half_of_a_surrogate_pair_is_no_reason_to_break_off(
+    search: Function, store: FakeStore
+) -> None:
+    store.answers(Answer(body=b'[{"00100010":{"vr":"LO","Value":["a\\ud800"]}}]'))
+    reply = search.send(f"/studies?{ASKED}", headers={"Accept": "text/csv"})
+    assert reply.status == 200
+    assert b'"a?"' in reply.body
+    assert "Planted" not in search.log()
+
+
+@pytest.mark.parametrize("value", [None, [], [None], [["1.2"]], "1.2", {"a": 1}, 7])
+@pytest.mark.parametrize("element", ["value", "attribute"])
+def test_a_uid_that_is_none_does_not_break_a_merged_answer(
+    search: Function, store: FakeStore, value: object, element: str
+) -> None:
+    attribute = {"vr": "UI", "Value": value} if element == "value" else value
+    store.answers(Answer(body=json.dumps([{"0020000D": attribute}]).encode()))
+    assert search.send("/studies?Modality=CT").status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        ("17", "17"),
+        ("0", "0"),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "0"),
+        (SECRET, None),
+        ("-5", None),
+        ("1e3", None),
+        ("Sun, 99 Nov 1994 soon", None),
+        ("9" * 30, None),
+    ],
+)
+def test_retry_after_is_passed_on_as_seconds_or_not_at_all(
+    search: Function, store: FakeStore, sent: str, passed: str | None
+) -> None:
+    store.answers(Answer(429, b"", {"Retry-After": sent}))
+    assert search.send("/studies").headers.get("retry-after") == passed
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "1e3", "5, 5", "\xb2"])
+def test_a_length_that_is_no_number_is_not_passed_on(
+    search: Function, store: FakeStore, length: str
+) -> None:
+    octets = {"Content-Type": "application/octet-stream", "Connection": "close"}
+    store.answers(Answer(body=b"bytes", headers={**octets, "Content-Length": length}))
+    reply = search.send(INSTANCE)
+    assert (reply.status, reply.body) == (200, b"bytes")
+    assert "content-length" not in reply.headers
+
+
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified", "Content-Type", "Content-Range"])
+@pytest.mark.parametrize("value", ["a\x01b", "caf\xe9", "x" * 1025])
+def test_a_malformed_header_of_the_store_is_not_passed_on(
+    search: Function, store: FakeStore, name: str, value: str
+) -> None:
+    store.answers(Answer(body=b"bytes", headers={"Content-Type": "image/png", name: value}))
+    reply = search.send(f"{INSTANCE}/rendered?accept=image/png")
+    assert (reply.status, reply.body) == (200, b"bytes")
+    assert reply.headers.get(name.lower(), "application/octet-stream") == "application/octet-stream"
+
+
+@pytest.mark.parametrize(("mib", "announced"), [(30, True), (31, False)])
+def test_the_length_of_an_answer_that_cloud_run_would_refuse_is_not_announced(
+    search: Function, store: FakeStore, mib: int, announced: bool
+) -> None:
+    body = bytes(mib * 1024 * 1024)
+    store.answers(Answer(body=body, headers={"Content-Type": "application/dicom"}))
+    reply = search.send(INSTANCE)
+    assert reply.body == body
+    assert ("content-length" in reply.headers) == announced
 
 
 # What is left behind

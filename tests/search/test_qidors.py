@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.common.resources import Resource
-from functions.search import qidors
-from functions.search.answers import RefusedError
+from functions.search import attributes
 from functions.search.qidors import Query, decode, translate
+from functions.search.refusals import RefusedError
 
 
 def asked(query: Query) -> list[tuple[str, str]]:
@@ -24,15 +24,15 @@ def refused(level: str, *pairs: tuple[str, str]) -> RefusedError:
     return caught.value
 
 
-@pytest.mark.parametrize("level", qidors.KEYS)
+@pytest.mark.parametrize("level", attributes.KEYS)
 @pytest.mark.parametrize("form", ["keyword", "tag", "tag in lower case"])
 def test_every_key_of_a_level_is_passed_on_by_keyword_and_by_tag(level: str, form: str) -> None:
     values = {"StudyDate": "20240101-20241231", "Modality": "CT"}
-    for key in qidors.KEYS[level]:
+    for key in attributes.KEYS[level]:
         if level == "studies" and key == "Modality":
             continue
         value = values.get(key, "1.2.3")
-        name = key if form == "keyword" else qidors.TAG_OF[key]
+        name = key if form == "keyword" else attributes.TAG_OF[key]
         query = translate(level, None, [(name.lower() if form.endswith("case") else name, value)])
         assert asked(query) == [(key, value)]
 
@@ -141,7 +141,7 @@ def test_a_modality_at_study_level_goes_through_a_series_search_for_whole_studie
             [(name, "CT"), ("PatientID", "7"), ("includefield", "StudyDescription")],
         )
         assert query.path() == "series"
-        assert query.merged
+        assert query.is_merged
         assert ("Modality", "CT") in asked(query)
         included = {value for key, value in asked(query) if key == "includefield"}
         assert {"StudyDescription", "PatientName", "PatientBirthDate", "StudyID"} <= included
@@ -154,7 +154,7 @@ def test_a_list_of_values_becomes_several_searches() -> None:
     query = translate("studies", None, [("StudyInstanceUID", "1.2\\1.3,1.4"), ("PatientID", "7")])
     assert [search["StudyInstanceUID"] for search in query.searches] == ["1.2", "1.3", "1.4"]
     assert all(search["PatientID"] == "7" for search in query.searches)
-    assert query.merged
+    assert query.is_merged
     many = ",".join(f"1.{number}" for number in range(60))
     assert refused("studies", ("StudyInstanceUID", many)).parameter == "StudyInstanceUID"
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_included_is_dropped_with_a_warning() -> None:
 
 
 def test_limits_are_the_stores_defaults_and_clamped_with_a_warning() -> None:
-    assert [translate(level, None, []).limit for level in qidors.KEYS] == [100, 100, 1000]
+    assert [translate(level, None, []).limit for level in attributes.KEYS] == [100, 100, 1000]
     query = translate("studies", None, [("limit", "9999"), ("offset", "5")])
     assert (query.limit, query.offset) == (5000, 5)
     assert query.warnings == ("limit was lowered to 5000",)
@@ -216,7 +216,7 @@ def test_decoding_is_strict_utf8() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([*qidors.TAG_OF, "limit", "offset", "includefield", "x"]), st.text()
+            st.sampled_from([*attributes.TAG_OF, "limit", "offset", "includefield", "x"]), st.text()
         )
     )
 )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.search.answers import RefusedError
+from functions.search.refusals import RefusedError
 from functions.search.targets import parse, raw_target
 
 GOOD = {

@@ -81,7 +81,14 @@ def test_a_body_that_ends_anywhere_before_its_closing_boundary_is_broken() -> No
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "multipart/related", "text/html; charset=utf-8", ""]
+    "content_type",
+    [
+        "application/json",
+        "multipart/related",
+        "text/html; charset=utf-8",
+        "",
+        f"multipart/related; boundary={'b' * 300}",
+    ],
 )
 def test_what_is_not_multipart_is_broken(content_type: str) -> None:
     with pytest.raises(RetryableError):

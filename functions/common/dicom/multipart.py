@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser
 
 from functions.common.errors import RetryableError
@@ -71,11 +71,12 @@ def read(chunks: Iterable[bytes], content_type: str) -> Iterator[Piece]:
     boundary = media_type(content_type)[1].get("boundary", "")
     if not boundary:
         raise MalformedError
-    reader = _Reader(boundary)
     try:
+        reader = _Reader(boundary)
         for chunk in _without_preamble(chunks, boundary.encode()):
             yield from reader.feed(chunk)
-    except MultipartParseError as error:
+    # Not only of the body: a boundary may be longer than the library takes.
+    except FormParserError as error:
         raise MalformedError from error
     if not reader.ended:
         raise MalformedError

@@ -1,0 +1,40 @@
+"""A caller who is limited to some data sees a study only when it is part of that."""
+
+import json
+from typing import Final
+
+from functions.common.deadline import Deadline
+from functions.common.resources import Resource
+from functions.search.callers import Caller
+from functions.search.searching import Searcher
+from functions.search.upstream import refused
+
+_REMEMBERED_S: Final = 30.0
+_REMEMBERED_STUDIES: Final = 1024
+
+
+class Access:
+    """Which studies limited callers may see; remembered for a while, since a viewer asks for each
+    image of a study."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+        self._allowed: dict[tuple[str, str], Deadline] = {}
+
+    def check(self, resource: Resource, caller: Caller) -> None:
+        """Let the caller see this study, series or instance.
+
+        Raises:
+            RefusedError: not_found, as for a study that does not exist; what the store answers.
+        """
+        if not caller.fixed:
+            return
+        key = (json.dumps(caller.fixed, sort_keys=True), resource.study)
+        remembered = self._allowed.get(key)
+        if remembered and remembered.remaining_s():
+            return
+        if not self._searcher.holds(resource.study, caller.fixed):
+            raise refused("not_found")
+        if len(self._allowed) >= _REMEMBERED_STUDIES:
+            self._allowed.clear()
+        self._allowed[key] = Deadline(_REMEMBERED_S)

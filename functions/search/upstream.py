@@ -1,0 +1,150 @@
+"""The DICOM store, for reading: one GET, whose answer is passed on as it comes.
+
+People wait for it, so nothing is retried in their place but a connection that broke before any
+answer.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+import requests
+
+from functions.common.clients import transport
+from functions.common.clients.transport import Request, Transport
+from functions.common.deadline import Deadline
+from functions.common.errors import RetryableError
+from functions.search.refusals import RefusedError
+from functions.search.urls import StoreUrls
+
+_VERSIONS: Final = ("/v1", "/v1beta1")
+_PASSED: Final = (200, 204, 206, 304)
+_REFUSALS: Final = {
+    400: "rejected",
+    401: "unauthorized",
+    403: "unauthorized",
+    404: "not_found",
+    406: "not_acceptable",
+    409: "conflict",
+    410: "gone",
+    416: "range_not_satisfiable",
+    429: "rate_limited",
+    503: "overloaded",
+    504: "deadline_exceeded",
+}
+_MESSAGES: Final = {
+    "rejected": "the DICOM store refuses this request",
+    "unauthorized": "the DICOM store refuses the service's own credentials; tell its operator",
+    "not_found": "the DICOM store has no such resource",
+    "not_acceptable": "the DICOM store cannot make what Accept asks for",
+    "rate_limited": "the DICOM store has too many requests; try again later",
+    "overloaded": "the DICOM store is busy; try again later",
+    "deadline_exceeded": "the DICOM store took too long",
+    "unavailable": "the DICOM store gave no answer, or a malformed one",
+}
+
+
+def refused(reason: str, retry_after_s: int | None = None) -> RefusedError:
+    """A refusal that the DICOM store is the cause of."""
+    return RefusedError(reason, _MESSAGES.get(reason, ""), retry_after_s=retry_after_s)
+
+
+class Answer:
+    """An answer of the DICOM store, its body unread. Close it, or read it to its end."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.headers = response.headers
+
+    @property
+    def media_type(self) -> str:
+        """Of the body, in lower case and without parameters."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it arrives, as it was sent.
+
+        Raises:
+            RetryableError: unavailable, when it breaks off or nothing comes for the timeout.
+        """
+        # There is no limit to how long a retrieve may take, only to how long it may pause.
+        yield from transport.chunks(self._response, Deadline(math.inf))
+
+    def close(self) -> None:
+        """Keep the connection for another request when the body was read to its end, else close
+        it."""
+        self._response.close()
+
+    def drain(self) -> None:
+        """Read the rest of a small body so that the connection can be used again."""
+        transport.drain(self._response)
+
+
+class Upstream:
+    """The DICOM store.
+
+    Args:
+        transport: of the function.
+        endpoint: base URL of the API with its version.
+        store: `projects/…/dicomStores/…`.
+        timeout_s: how long the store may take to begin an answer, and between two pieces of it.
+    """
+
+    def __init__(self, transport: Transport, endpoint: str, store: str, timeout_s: float) -> None:
+        self._transport = transport
+        self._dicomweb = f"{endpoint}/{store}/dicomWeb/"
+        self._timeout_s = timeout_s
+        # Either version may appear in an answer, below the endpoint's own path or without it.
+        path = urlsplit(endpoint).path
+        above = path.rpartition("/")[0]
+        roots = {path}
+        for version in _VERSIONS:
+            roots |= {version, above + version}
+        self.urls = StoreUrls(roots, store)
+
+    def get(self, path: str, query: str, headers: dict[str, str]) -> Answer:
+        """Send one GET.
+
+        Args:
+            path: below `dicomWeb`, of validated parts.
+            query: encoded, or empty.
+            headers: without credentials.
+
+        Raises:
+            RefusedError: any status that is not 2xx or 304, and no answer at all.
+        """
+        url = self._dicomweb + path
+        if query:
+            url += "?" + query
+        request = Request("GET", url, headers=headers, read_timeout_s=self._timeout_s)
+        answer = Answer(self._sent(request))
+        if answer.status in _PASSED:
+            return answer
+        answer.drain()
+        retry_after_s = transport.retry_after_s(answer.headers.get("Retry-After", ""))
+        raise refused(
+            _REFUSALS.get(answer.status, "unavailable"),
+            None if retry_after_s is None else math.ceil(retry_after_s),
+        )
+
+    def _sent(self, request: Request) -> requests.Response:
+        deadline = Deadline(self._timeout_s)
+        try:
+            return self._transport.send_once(request, deadline)
+        except RetryableError as error:
+            if error.reason != "unavailable" or not deadline.remaining_s():
+                raise self._refusal(error, deadline) from error
+        # A kept connection may have been closed by the other side just now.
+        try:
+            return self._transport.send_once(request, deadline)
+        except RetryableError as error:
+            raise self._refusal(error, deadline) from error
+
+    def _refusal(self, error: RetryableError, deadline: Deadline) -> RefusedError:
+        if error.reason == "unauthorized":
+            return refused("unauthorized")
+        if not deadline.remaining_s():
+            return refused("deadline_exceeded")
+        return refused("unavailable")

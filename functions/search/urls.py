@@ -1,0 +1,44 @@
+"""The DICOM store's URLs in its answers become the function's."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+_HOST_LENGTH: Final = 260  # of a host with its port
+
+
+class StoreUrls:
+    """How the URLs of a DICOM store begin, on whatever host: the API has more names than the one it
+    is asked by.
+
+    Args:
+        roots: what may stand between the host and the store's name, such as `/v1`.
+        store: `projects/…/dicomStores/…`.
+    """
+
+    def __init__(self, roots: Iterable[str], store: str) -> None:
+        path = f"/{store}/dicomWeb/"
+        self._path = path.encode()
+        roots = sorted(roots)
+        root = "|".join(map(re.escape, roots))
+        host = rf'https?://[^/"\s]{{1,{_HOST_LENGTH}}}'
+        self._beginning = re.compile(f"{host}(?:{root}){re.escape(path)}".encode())
+        longest = len("https://") + _HOST_LENGTH + max(map(len, roots)) + len(path)
+        self._held_back = longest - 1
+
+    def replaced(self, chunks: Iterable[bytes], base: bytes) -> Iterator[bytes]:
+        """The chunks with `base` in place of the beginning of each of these URLs, wherever the
+        chunks are cut."""
+        template = base.replace(b"\\", rb"\\")
+        rest = b""
+        for chunk in chunks:
+            piece = rest + chunk
+            if self._path in piece:
+                piece = self._beginning.sub(template, piece)
+            # A URL may go on in the next chunk.
+            cut = max(0, len(piece) - self._held_back)
+            rest = piece[cut:]
+            if cut:
+                yield piece[:cut]
+        if rest:
+            yield rest

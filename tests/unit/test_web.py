@@ -1,0 +1,41 @@
+"""What every HTTP function does alike."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from functions.common.errors import RetryableError
+from functions.common.web import unbroken
+
+SECRET = "Doe^Jane"
+
+
+def breaking(error: Exception) -> Iterator[bytes]:
+    yield b"first"
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (RetryableError("unavailable"), "answer_cut"),
+        (OSError(SECRET), "answer_cut"),
+        (KeyError(SECRET), "bug"),
+        (UnicodeEncodeError("utf-8", SECRET, 0, 1, SECRET), "bug"),
+    ],
+)
+def test_an_answer_that_breaks_is_cut_without_a_word_of_the_error(
+    capfd: pytest.CaptureFixture[str], error: Exception, event: str
+) -> None:
+    chunks = unbroken("search", breaking(error))
+    assert next(chunks) == b"first"
+    with pytest.raises(ConnectionResetError):
+        next(chunks)
+    out, err = capfd.readouterr()
+    assert json.loads(out)["event"] == event
+    assert SECRET not in out + err
+
+
+def test_an_answer_that_does_not_break_is_what_it_was() -> None:
+    assert list(unbroken("search", iter([b"a", b"b"]))) == [b"a", b"b"]
