@@ -14,7 +14,7 @@ from typing import BinaryIO, Final, Self, cast
 
 from functions.common.errors import PermanentError
 from functions.store import filetype
-from functions.store.archive_limits import Budget, unsafe
+from functions.store.archive_limits import Budget
 from functions.store.archive_readers import (
     Entry,
     GzipReader,
@@ -26,6 +26,7 @@ from functions.store.archive_readers import (
 )
 from functions.store.filetype import Kind
 from functions.store.inner_zip import KEPT_BYTES, InnerZip
+from functions.store.refusals import unsafe, unsupported
 from functions.store.source import Source
 
 # A place at each level: in a zip the number of a member, in a tar the byte where its header begins.
@@ -44,16 +45,16 @@ class Member:
         source: its bytes; raises PermanentError("unsupported_input") while it is read, when it is
             damaged. Good until the next member is asked for.
         kind: what it is; other also where that cannot be read.
-        before: from where to walk again so that this member comes first.
-        after: from where to walk again so that what follows it does.
+        place: from where to walk again so that this member comes first.
+        following: from where to walk again so that what follows it does.
         problem: why it cannot be opened at all.
     """
 
     name: str
     source: Source
     kind: Kind
-    before: Place
-    after: Place
+    place: Place
+    following: Place
     problem: PermanentError | None = None
 
     @property
@@ -169,8 +170,8 @@ class Walk:
             name=name,
             source=source,
             kind="other",
-            before=(*level.place, entry.place),
-            after=(*level.place, entry.following),
+            place=(*level.place, entry.place),
+            following=(*level.place, entry.following),
             problem=entry.problem,
         )
         if entry.problem is not None:
@@ -185,7 +186,7 @@ class Walk:
         return len(self._levels) == 1 and not isinstance(self._levels[0].reader, GzipReader)
 
     def _counted(self, member: Member) -> Member:
-        if member.before >= self._counted_from:
+        if member.place >= self._counted_from:
             self.budget.count(member.size)
         return member
 
@@ -204,7 +205,7 @@ class Walk:
             return entry.open()
         if member.size > KEPT_BYTES and not self._can_go_back():
             detail = f"a zip of more than {KEPT_BYTES} bytes inside a compressed archive"
-            raise PermanentError("unsupported_input", f"{detail}: upload it by itself")
+            raise unsupported(f"{detail}: upload it by itself")
         inner = io.BufferedReader(InnerZip(member.source, member.size), _BUFFER_BYTES)
         return cast("BinaryIO", inner)
 
@@ -216,7 +217,7 @@ class Walk:
         if member is not None:
             level.member = member
             level.name = f"{member.name}/"
-            level.place = member.before
+            level.place = member.place
         level.reader = open_reader(file, kind, start, level.name, self.budget)
         self._levels.append(level)
 

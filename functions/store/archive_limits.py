@@ -6,7 +6,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from functions.common.errors import PermanentError
+from functions.store.refusals import unsafe
 
 _HARMLESS_BYTES: Final = 16 * 1024 * 1024  # unpacked: no ratio is held against a small archive
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -40,11 +40,6 @@ class Limits:
     ratio: int
     nesting: int
     name_bytes: int
-
-
-def unsafe(detail: str) -> PermanentError:
-    """The error that ends an archive at a limit."""
-    return PermanentError("unsafe_archive", detail)
 
 
 class Budget:

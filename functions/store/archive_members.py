@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.events.outcomes import Word
 from functions.store import metadata, multipart_file, source, verdict
 from functions.store.archive import Member, Place, Walk
 from functions.store.archive_limits import Budget, Limits
-from functions.store.archive_pairs import Alone, Half, Lookup, Ready, Together, Window, half_of
+from functions.store.archive_pairs import Alone, Lookup, Ready, Together, Window, half_of
 from functions.store.archive_progress import Progress
 from functions.store.filetype import Kind
 from functions.store.instances import DicomFile, Instance, JpegInstance
@@ -25,6 +25,19 @@ from functions.store.verdict import Verdict
 
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
+
+
+class _File(Protocol):
+    """A member, or half a pair."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,10 @@ class ArchiveSlice:
         """Go through the members; whether the end was reached."""
         progress = self.progress
         budget = Budget(
-            self.limits, self.size, members=progress.members, total_bytes=progress.total_bytes
+            self.limits,
+            self.size,
+            members=progress.members,
+            total_bytes=progress.total_bytes,
         )
         # What waits for its other half is read once more, into the memory of this process.
         begin = min([*progress.waiting, progress.place])
@@ -145,14 +161,14 @@ class ArchiveSlice:
         begin = self.progress.place
         waiting = set(self.progress.waiting)
         for member in walk:
-            if member.before < begin:
-                if member.before in waiting:
+            if member.place < begin:
+                if member.place in waiting:
                     self.window.take(half_of(member), member)
                 continue
             futures = [self._start(job, pool) for job in self._jobs(member, walk)]
             step = _Step(
                 futures=futures,
-                place=member.after,
+                place=member.following,
                 members=walk.budget.members,
                 total_bytes=walk.budget.total_bytes,
                 waiting=self.window.places,
@@ -200,7 +216,7 @@ class ArchiveSlice:
         """What waits when the archive ends stays alone."""
         for half in list(self.window):
             self.window.remove(half)
-            self._count([self._tell_alone(self.window.left_alone(half))])
+            self._count([self._fail(self.window.left_alone(half), half)])
             self.progress.waiting = self.window.places
 
     # What there is to do for a member
@@ -217,14 +233,14 @@ class ArchiveSlice:
             raise NothingToStoreError("neither DICOM, nor metadata with a JPEG")
         except PermanentError as error:
             found = error
-        return [_Job(lambda: [self._tell_error(found, member.name, member.before, member.size)])]
+        return [_Job(lambda: [self._fail(found, member)])]
 
     def _instance_job(self, member: Member) -> _Job:
         """Raises PermanentError: it is small and cannot be read."""
         if member.size > _SMALL_BYTES:
-            return _Job(lambda: self._store_instance(member), reads=True)
+            return _Job(lambda: [self._store_instance(member)], reads=True)
         kept = replace(member, source=source.in_memory(member.source))
-        return _Job(lambda: self._store_instance(kept))
+        return _Job(lambda: [self._store_instance(kept)])
 
     def _ready(self, member: Member, walk: Walk) -> list[Ready]:
         half = half_of(member)
@@ -234,20 +250,19 @@ class ArchiveSlice:
 
     def _pair_job(self, ready: Ready) -> _Job:
         if isinstance(ready, Alone):
-            return _Job(lambda: [self._tell_alone(ready)])
+            return _Job(lambda: [self._fail(ready.error, ready.half)])
         if ready.pictured.size > _SMALL_BYTES:
             return _Job(lambda: self._store_pair(ready, ready.picture), reads=True)
         try:
             kept = source.in_memory(ready.picture)
         except PermanentError as error:
             found = error
-            return _Job(lambda: self._tell_both(ready, verdict.of_member_error(found)))
+            return _Job(lambda: [self._fail(found, half) for half in ready.halves])
         return _Job(lambda: self._store_pair(ready, kept))
 
     # Jobs
 
-    def _store_instance(self, member: Member) -> list[Told]:
-        place = _text_of(member.before)
+    def _store_instance(self, member: Member) -> Told:
         try:
             instance: Instance
             if member.kind == "multipart":
@@ -255,36 +270,28 @@ class ArchiveSlice:
             else:
                 header = source.header_of(member.source)
                 instance = DicomFile(header.resource, member.source)
-            word = self.store(instance, place)
+            word = self.store(instance, _text_of(member.place))
         except PermanentError as error:
-            return [self._tell_error(error, member.name, member.before, member.size)]
-        found = verdict.of_word(word, instance.resource)
-        return [self._tell(found, member.name, member.before, member.size)]
+            return self._fail(error, member)
+        return self._tell(verdict.of_word(word, instance.resource), member)
 
     def _store_pair(self, pair: Together, picture: Source) -> list[Told]:
         try:
             instance = JpegInstance(metadata.parse(pair.text), picture)
             word = self.store(instance, _text_of(pair.described.place))
         except PermanentError as error:
-            return self._tell_both(pair, verdict.of_member_error(error))
-        return self._tell_both(pair, verdict.of_word(word, instance.resource))
+            return [self._fail(error, half) for half in pair.halves]
+        found = verdict.of_word(word, instance.resource)
+        return [self._tell(found, half) for half in pair.halves]
 
-    def _tell_both(self, pair: Together, found: Verdict) -> list[Told]:
-        halves: tuple[Half, ...] = (pair.described, pair.pictured)
-        return [self._tell(found, half.name, half.place, half.size) for half in halves]
-
-    def _tell_alone(self, alone: Alone) -> Told:
-        half = alone.half
-        return self._tell_error(alone.error, half.name, half.place, half.size)
-
-    def _tell_error(self, error: PermanentError, name: str, place: Place, size: int) -> Told:
+    def _fail(self, error: PermanentError, file: _File) -> Told:
         if error.reason == "unsafe_archive":
             raise error
-        return self._tell(verdict.of_member_error(error), name, place, size)
+        return self._tell(verdict.of_member_error(error), file)
 
-    def _tell(self, found: Verdict, name: str, place: Place, size: int) -> Told:
-        self.publish(found, name, _text_of(place), size)
-        return Told(found, name)
+    def _tell(self, found: Verdict, file: _File) -> Told:
+        self.publish(found, file.name, _text_of(file.place), file.size)
+        return Told(found, file.name)
 
 
 def _text_of(place: Place) -> str:

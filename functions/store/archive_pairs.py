@@ -14,6 +14,7 @@ from functions.common.errors import NothingToStoreError, PermanentError
 from functions.store import metadata
 from functions.store.archive import Member, Place, Walk
 from functions.store.pair_names import JPEG_ENDINGS, JSON_ENDINGS, stem_of
+from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 
 WAITING_BYTES: Final = 16 * 1024 * 1024
@@ -62,6 +63,11 @@ class Together:
     pictured: Half
     picture: Source
 
+    @property
+    def halves(self) -> tuple[Half, Half]:
+        """Both."""
+        return self.described, self.pictured
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -86,7 +92,7 @@ def half_of(member: Member) -> Half:
     stem = stem_of(member.name, _ENDINGS[kind])
     if not stem:
         raise NothingToStoreError("metadata or a JPEG whose name does not say so")
-    return Half(kind, stem, member.name, member.before, member.size)
+    return Half(kind, stem, member.name, member.place, member.size)
 
 
 class Lookup:
@@ -132,7 +138,8 @@ class Window:
     def __init__(self, limit_bytes: int = WAITING_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._kept_bytes = 0
-        self._waiting: dict[tuple[HalfKind, str], Half] = {}  # the one that came first is first
+        # By kind and stem; the one that came first is first.
+        self._waiting: dict[tuple[HalfKind, str], Half] = {}
 
     def __iter__(self) -> Iterator[Half]:
         return iter(self._waiting.values())
@@ -183,18 +190,18 @@ class Window:
         del self._waiting[(half.kind, half.stem)]
         self._kept_bytes -= half.size + _ENTRY_BYTES
 
-    def left_alone(self, half: Half) -> Alone:
-        """A half that still waits when the archive ends."""
-        return Alone(half, _too_far(half))
+    def left_alone(self, half: Half) -> PermanentError:
+        """What is wrong with a half that still waits when the archive ends."""
+        return _too_far(half)
 
 
 def _no_other(half: Half) -> PermanentError:
     if half.kind == "json":
-        return PermanentError("unsupported_input", "metadata without its JPEG")
+        return unsupported("metadata without its JPEG")
     return NothingToStoreError("a JPEG without metadata")
 
 
 def _too_far(half: Half) -> PermanentError:
     if half.kind == "json":
-        return PermanentError("unsupported_input", f"metadata whose JPEG {_FAR}")
+        return unsupported(f"metadata whose JPEG {_FAR}")
     return NothingToStoreError(f"a JPEG whose metadata, if there is any, {_FAR}")

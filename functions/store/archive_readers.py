@@ -14,8 +14,9 @@ from typing import BinaryIO, Final, Protocol, cast
 
 from functions.common.errors import NothingToStoreError, PermanentError
 from functions.store import filetype
-from functions.store.archive_limits import Budget, unsafe
+from functions.store.archive_limits import Budget
 from functions.store.filetype import Kind
+from functions.store.refusals import unsafe, unsupported
 from functions.store.source import READ_BYTES
 
 DAMAGED_MEMBER: Final = "the file in the archive is damaged"
@@ -45,7 +46,7 @@ def damage(detail: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGED as error:
-        raise PermanentError("unsupported_input", detail) from error
+        raise unsupported(detail) from error
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class GzipReader:
         self._unpacked = gzip.GzipFile(fileobj=file)
         kind = filetype.sniff(self._unpacked.read(_BLOCK))
         if kind == "dicom":
-            raise PermanentError("unsupported_input", "a scan inside gzip: upload it unpacked")
+            raise unsupported("a scan inside gzip: upload it unpacked")
         if kind != "tar":
             raise NothingToStoreError("gzip, and no tar inside it")
         self._tar = TarReader(cast("BinaryIO", self._unpacked), start)
@@ -290,7 +291,7 @@ def _shown(name: str) -> str:
 def _zip_problem(info: zipfile.ZipInfo) -> PermanentError | None:
     """Why a file is not opened; it may well be a scan."""
     if info.flag_bits & _ENCRYPTED:
-        return PermanentError("unsupported_input", "an encrypted file")
+        return unsupported("an encrypted file")
     if info.compress_type not in _UNPACKED:
-        return PermanentError("unsupported_input", "compressed in another way than deflate")
+        return unsupported("compressed in another way than deflate")
     return None

@@ -6,13 +6,13 @@ from typing import Final
 
 from functions.common.clients.storage import StoredObject
 from functions.common.deadline import Deadline, timestamp
-from functions.common.errors import PermanentError
 from functions.common.events.messages import Message, ObjectFinalized
 from functions.common.events.outcomes import Outcomes, Word
 from functions.common.events.runtime import Services
 from functions.common.settings import STORAGE_CLASSES
 from functions.store.instances import Instance
 from functions.store.memory import Memory
+from functions.store.refusals import rejected
 from functions.store.source import Source, object_source
 from functions.store.stow import Stow
 
@@ -88,5 +88,5 @@ class Delivery:
             return self.services.settings.storage_class.of(self.event.ref.name)
         storage_class = asked[0].upper()
         if storage_class not in STORAGE_CLASSES:
-            raise PermanentError("rejected", f"{_CLASS_KEY} is no storage class")
+            raise rejected(f"{_CLASS_KEY} is no storage class")
         return storage_class

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
-from functions.store.archive_limits import unsafe
+from functions.store.refusals import unsafe
 from functions.store.source import Source
 
 KEPT_BYTES: Final = 8 * 1024 * 1024

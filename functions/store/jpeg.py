@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from functions.common.errors import PermanentError
+from functions.store.refusals import rejected
 from functions.store.source import Source
 
 BASELINE: Final = "1.2.840.10008.1.2.4.50"
@@ -114,7 +114,7 @@ class Markers:
     def end(self) -> None:
         """Raises PermanentError: rejected, when the end of the image did not come."""
         if not self._ended:
-            raise PermanentError("rejected", "the JPEG is cut: its image does not end")
+            raise rejected("the JPEG is cut: its image does not end")
 
     def _after_marker(self, data: bytes, at: int) -> int:
         """Where what follows the marker and its segment begins; `at` when more bytes are needed."""
@@ -199,5 +199,5 @@ def frame_of(source: Source) -> Frame:
                 if markers.is_decided:
                     break
     if markers.frame is None:
-        raise PermanentError("rejected", "the JPEG is cut or damaged in front of its image")
+        raise rejected("the JPEG is cut or damaged in front of its image")
     return markers.frame

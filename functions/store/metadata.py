@@ -16,6 +16,7 @@ from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID
 from functions.common.errors import NothingToStoreError, PermanentError
 from functions.common.resources import Resource
 from functions.store.jpeg import Frame
+from functions.store.refusals import rejected, unsupported
 
 LIMIT_BYTES: Final = 1024 * 1024  # parsed, it takes up to 25 times as much memory
 PIXELS: Final = "7FE00010"
@@ -57,12 +58,12 @@ def parse(text: bytes) -> Metadata:
     """
     data_set = _data_set(text)
     if is_deep(data_set):
-        raise PermanentError("unsupported_input", "sequences are nested too deep")
+        raise unsupported("sequences are nested too deep")
     resource = dicomjson.instance(data_set)
     if resource is None or not dicomjson.uid(data_set, _CLASS):
-        raise PermanentError("unsupported_input", "a UID is missing or malformed")
+        raise unsupported("a UID is missing or malformed")
     if dicomjson.text(data_set, _CHARACTER_SET) not in ("", _UTF8):
-        raise PermanentError("unsupported_input", "metadata in another character set than UTF-8")
+        raise unsupported("metadata in another character set than UTF-8")
     uri = _uri(data_set)
     data_set[_CHARACTER_SET] = {"vr": "CS", "Value": [_UTF8]}
     data_set[PIXELS] = {"vr": "OB", "BulkDataURI": uri}
@@ -84,7 +85,7 @@ def _data_set(text: bytes) -> DataSet:
 
 def _uri(data_set: DataSet) -> str:
     """What the metadata calls its pixel data."""
-    refused = PermanentError("unsupported_input", "bulk data that is not the JPEG")
+    refused = unsupported("bulk data that is not the JPEG")
     for tag, attribute in data_set.items():
         if tag != PIXELS and isinstance(attribute, dict) and "BulkDataURI" in attribute:
             raise refused
@@ -214,4 +215,4 @@ class _Comparison:
 
 
 def _contradiction(detail: str) -> PermanentError:
-    return PermanentError("rejected", f"metadata and JPEG contradict each other: {detail}")
+    return rejected(f"metadata and JPEG contradict each other: {detail}")

@@ -11,10 +11,10 @@ from typing import Final
 
 from functions.common.dicom import dicomjson, multipart
 from functions.common.dicom.multipart import MalformedError, PartEnd, PartStart, Piece
-from functions.common.errors import PermanentError
 from functions.store import metadata
 from functions.store.instances import JpegInstance
 from functions.store.metadata import SYNTAX, Metadata
+from functions.store.refusals import rejected, unsupported
 from functions.store.source import Source, body_of
 
 _BOUNDARY: Final = re.compile(rb"(?:\r\n)?--([^\r\n]{1,70})\r\n")
@@ -49,7 +49,7 @@ def _pieces(source: Source) -> Generator[Piece]:
         # A body reads to the end only what has the right length and checksum.
         yield from multipart.read(body_of(source), f"multipart/related; boundary={boundary}")
     except MalformedError:
-        raise _unsupported("a multipart file that is damaged or cut") from None
+        raise unsupported("a multipart file that is damaged or cut") from None
 
 
 def _first_part(pieces: Iterator[Piece]) -> bytes:
@@ -60,14 +60,14 @@ def _first_part(pieces: Iterator[Piece]) -> bytes:
         if isinstance(piece, bytes):
             text += piece
         if len(text) > metadata.LIMIT_BYTES:
-            raise _unsupported(f"metadata larger than {metadata.LIMIT_BYTES} bytes")
+            raise unsupported(f"metadata larger than {metadata.LIMIT_BYTES} bytes")
     return bytes(text)
 
 
 def _next_headers(pieces: Iterator[Piece]) -> Mapping[str, str]:
     piece = next(pieces, None)
     if not isinstance(piece, PartStart):
-        raise _unsupported("a multipart file with metadata alone")
+        raise unsupported("a multipart file with metadata alone")
     return piece.headers
 
 
@@ -75,16 +75,16 @@ def _check(described: Metadata, headers: Mapping[str, str]) -> None:
     """The headers of the second part have to be those that the metadata speaks of (fact sheet
     section 3.1); a transfer syntax may stand in either."""
     if headers.get("content-location", described.uri) != described.uri:
-        raise _unsupported("metadata that names another part than the one that follows")
+        raise unsupported("metadata that names another part than the one that follows")
     kind, parameters = multipart.media_type(headers.get("content-type", ""))
     if kind != "image/jpeg":
-        raise _unsupported("a part that is not called image/jpeg")
+        raise unsupported("a part that is not called image/jpeg")
     syntax = parameters.get("transfer-syntax", "")
     stated = dicomjson.text(described.attributes, SYNTAX)
     if syntax and not stated:
         described.attributes[SYNTAX] = {"vr": "UI", "Value": [syntax]}
     elif syntax not in ("", stated):
-        raise PermanentError("rejected", "metadata and JPEG state different transfer syntaxes")
+        raise rejected("metadata and JPEG state different transfer syntaxes")
 
 
 def _second_part(source: Source) -> Iterator[bytes]:
@@ -96,8 +96,4 @@ def _second_part(source: Source) -> Iterator[bytes]:
             elif isinstance(piece, bytes) and parts == 2:
                 yield piece
     if parts != 2:
-        raise _unsupported("a multipart file with more than one JPEG")
-
-
-def _unsupported(detail: str) -> PermanentError:
-    return PermanentError("unsupported_input", detail)
+        raise unsupported("a multipart file with more than one JPEG")

@@ -26,6 +26,7 @@ from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
 from functions.store.pair_names import JPEG_ENDINGS, JSON_ENDINGS, stem_of
 from functions.store.pair_state import Finished, PairState, claim_name
+from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 from functions.store.verdict import Verdict
 
@@ -196,7 +197,7 @@ class HalfUpload:
         wait_s = self._delivery.services.settings.pair_wait_s
         if written is not None and age_s(written) < wait_s:
             raise RetryableError("operation_pending")
-        error = PermanentError("unsupported_input", _NO_OTHER[self._kind])
+        error = unsupported(_NO_OTHER[self._kind])
         return self._finish(verdict.of_error(error))
 
     def _finish(self, found: Verdict, claim: str = "") -> Verdict:

@@ -10,8 +10,9 @@ import requests
 from functions.common.clients.storage import Buckets
 from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import RetryableError
 from functions.common.resources import ObjectRef
+from functions.store.refusals import unsupported
 
 BUFFER_BYTES: Final = 256 * 1024
 # A gap up to this is read over; a larger one is worth a new request.
@@ -107,9 +108,7 @@ class RangedObject(io.RawIOBase):
         if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
             # Cloud Storage unpacks it on the way from its first byte on, whatever range was asked
             # for.
-            raise PermanentError(
-                "unsupported_input", "an archive with a Content-Encoding: upload it without"
-            )
+            raise unsupported("an archive with a Content-Encoding: upload it without")
         if at and response.status_code != _PARTIAL:
             raise RetryableError("unavailable")
         self._stream = chunks(response, self._deadline, BUFFER_BYTES)

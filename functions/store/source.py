@@ -10,8 +10,9 @@ from functions.common.clients.storage import Buckets
 from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
 from functions.common.dicom.part10 import HEAD_BYTES, Header, MoreNeededError, read_header
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import RetryableError
 from functions.common.resources import ObjectRef
+from functions.store.refusals import unsupported
 
 READ_BYTES: Final = 256 * 1024
 # A header larger than the head is read on into memory up to this size, so that the file is still
@@ -190,7 +191,7 @@ def whole(source: Source, limit_bytes: int) -> bytes:
     for chunk in source.chunks():
         data += chunk
         if len(data) > limit_bytes:
-            raise PermanentError("unsupported_input", f"larger than {limit_bytes} bytes")
+            raise unsupported(f"larger than {limit_bytes} bytes")
     return bytes(data)
 
 
@@ -222,6 +223,6 @@ def header_of(source: Source) -> Header:
             break
         head = longer
     if not source.again:
-        raise PermanentError("unsupported_input", "its UIDs come too late to look for in a tar.gz")
+        raise unsupported("its UIDs come too late to look for in a tar.gz")
     with contextlib.closing(source.chunks()) as data:
         return read_header(data)

@@ -15,6 +15,7 @@ from functions.common.events.outcomes import Word
 from functions.common.resources import Resource
 from functions.store import stow_report
 from functions.store.instances import Instance, Same
+from functions.store.refusals import conflict, rejected
 from functions.store.stow_report import Failure, UnreadableReportError
 
 _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
@@ -88,7 +89,7 @@ class Stow:
             self.seen(instance.resource, instance.crc32c)
             return "duplicate"
         if failure.kind == "refused":
-            raise PermanentError("rejected", _refusal(failure))
+            raise rejected(_refusal(failure))
         if failure.kind == "exists" and same is False:
             return self._conflict(instance, failure)
         raise OtherInstanceError(failure.named.resource)
@@ -126,7 +127,7 @@ class Stow:
         if self.policy == "keep":
             return "conflict"
         if self.policy != "overwrite":
-            raise PermanentError("conflict", _OTHER_BYTES)
+            raise conflict(_OTHER_BYTES)
         self._check_overwrite(instance, failure)
         self.store.delete(instance.resource, self.deadline)
         failed, _ = self._send(instance)
@@ -145,16 +146,16 @@ class Stow:
             PermanentError: conflict.
         """
         if failure.named.instance != instance.resource.instance:
-            raise PermanentError("conflict", f"{_OTHER_BYTES}, and does not name the instance")
+            raise conflict(f"{_OTHER_BYTES}, and does not name the instance")
         query = [("SOPInstanceUID", instance.resource.instance), ("limit", "2")]
         found = self.store.search(None, "instances", query, self.deadline)
         if [dicomjson.instance(match) for match in found] != [instance.resource]:
-            raise PermanentError("conflict", f"{_OTHER_BYTES}, or under a part of them")
+            raise conflict(f"{_OTHER_BYTES}, or under a part of them")
         # Messages come late, twice and in any order: bytes that are older than those there never
         # replace them.
         stored = timestamp(self.store.stored_at(instance.resource, self.deadline))
         if stored and self.written and stored > self.written:
-            raise PermanentError("conflict", f"{_OTHER_BYTES}, stored after this was written")
+            raise conflict(f"{_OTHER_BYTES}, stored after this was written")
 
     def _send(self, instance: Instance) -> tuple[Failure | None, int]:
         """What went wrong, None when nothing did; and how often it was sent."""

@@ -63,10 +63,10 @@ def test_all_come_in_order_and_a_walk_goes_on_from_anywhere(
     whole = walk(data, kind)
     assert [(member.name, text) for member, text in whole] == expected
     for number, (member, _) in enumerate(whole):
-        assert [text for _, text in walk(data, kind, member.before)] == [
+        assert [text for _, text in walk(data, kind, member.place)] == [
             text for _, text in expected[number:]
         ]
-        assert [text for _, text in walk(data, kind, member.after)] == [
+        assert [text for _, text in walk(data, kind, member.following)] == [
             text for _, text in expected[number + 1 :]
         ]
 
