@@ -8,22 +8,18 @@ and what waits for its other half is kept in memory.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 from functions.common.errors import NothingToStoreError, PermanentError
 from functions.store import metadata
 from functions.store.archive import Member, Place, Walk
-from functions.store.pair_names import JPEG_ENDINGS, JSON_ENDINGS, stem_of
+from functions.store.pair_names import ENDINGS, OTHER, HalfKind, stem_of
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 
 WAITING_BYTES: Final = 16 * 1024 * 1024
 _ENTRY_BYTES: Final = 1024  # what a half takes besides its data
 _FAR: Final = f"does not lie within {WAITING_BYTES // 1024**2} MiB of it; put the two side by side"
-
-HalfKind = Literal["json", "jpeg"]
-_ENDINGS: Final = {"json": JSON_ENDINGS, "jpeg": JPEG_ENDINGS}
-_OTHER: Final[dict[str, HalfKind]] = {"json": "jpeg", "jpeg": "json"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def half_of(member: Member) -> Half:
     kind: HalfKind = "jpeg"
     if member.kind == "json":
         kind = "json"
-    stem = stem_of(member.name, _ENDINGS[kind])
+    stem = stem_of(member.name, kind)
     if not stem:
         raise NothingToStoreError("metadata or a JPEG whose name does not say so")
     return Half(kind, stem, member.name, member.place, member.size)
@@ -119,11 +115,11 @@ class Lookup:
 
     def _other(self, half: Half) -> Member | None:
         """The other half. Of several files that could be this half, only the first has one."""
-        first = self._walk.find(half.stem, _ENDINGS[half.kind])
+        first = self._walk.find(half.stem, ENDINGS[half.kind])
         if first is None or (first.place,) != half.place:
             return None
-        kind = _OTHER[half.kind]
-        entry = self._walk.find(half.stem, _ENDINGS[kind])
+        kind = OTHER[half.kind]
+        entry = self._walk.find(half.stem, ENDINGS[kind])
         if entry is None:
             return None
         other = self._walk.look_into(entry)
@@ -161,7 +157,7 @@ class Window:
         if half.kind == "json":
             text = whole(member.source, metadata.LIMIT_BYTES)
             metadata.parse(text)
-        other = self._waiting.get((_OTHER[half.kind], half.stem))
+        other = self._waiting.get((OTHER[half.kind], half.stem))
         if other is None:
             return self._keep(half, lambda: text or whole(member.source, self._limit_bytes))
         self.remove(other)

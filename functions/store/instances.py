@@ -64,7 +64,9 @@ class DicomFile:
     @property
     def crc32c(self) -> str:
         """Of the file; empty as long as it is not known."""
-        return self._source.crc32c or self._sent.crc32c
+        if self._source.crc32c or self._sent.sent is None:
+            return self._source.crc32c
+        return self._sent.sent.text
 
     def body(self) -> Iterable[bytes]:
         """The request's body."""
@@ -95,6 +97,7 @@ class JpegInstance:
         self.resource = described.resource
         self._metadata = described
         self._picture = picture
+        self._sent = body_of(picture)
         self._boundary = multipart.new_boundary()
 
     @property
@@ -110,12 +113,13 @@ class JpegInstance:
             PermanentError: rejected, where metadata and JPEG contradict each other; while it is
                 read also when the JPEG is cut.
         """
+        self._sent = picture = body_of(self._picture, jpeg.Markers())
         first = self._first()
         last = f"\r\n--{self._boundary}--\r\n".encode()
 
         def read() -> Iterator[bytes]:
             yield first
-            yield from body_of(self._picture, jpeg.Markers())
+            yield from picture
             yield last
 
         size = self._picture.size
@@ -184,7 +188,7 @@ class JpegInstance:
                 drain(answer)
                 return False
             stored = _checksum(_part(answer, deadline))
-        ours = _checksum(self._picture.chunks())
+        ours = self._sent.sent or _checksum(self._picture.chunks())
         if stored.text == ours.text:
             return True
         ours.add(b"\0")  # an odd length is padded (PS3.5 annex A.4)

@@ -3,13 +3,12 @@
 Only the markers are read; nothing is decoded.
 """
 
-import contextlib
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from functions.store.refusals import rejected
-from functions.store.source import Source
+from functions.store.source import Source, heads_of
 
 BASELINE: Final = "1.2.840.10008.1.2.4.50"
 EXTENDED: Final = "1.2.840.10008.1.2.4.51"
@@ -106,11 +105,6 @@ class Markers:
             at = following
         self._rest = data[at:]
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether the frame is known, or it is known that there is none."""
-        return self.frame is not None or self._broken or self._ended
-
     def end(self) -> None:
         """Raises PermanentError: rejected, when the end of the image did not come."""
         if not self._ended:
@@ -184,20 +178,14 @@ class Markers:
 
 
 def frame_of(source: Source) -> Frame:
-    """The image of a JPEG, found in its head or, where that is long, by one more reading.
+    """The image of a JPEG, which begins within its first 4 MiB.
 
     Raises:
         PermanentError: rejected, when there is none: the file is cut or damaged in front of it.
     """
-    markers = Markers()
-    markers.add(source.head)
-    if markers.frame is None and len(source.head) != source.size:
+    for head in heads_of(source):
         markers = Markers()
-        with contextlib.closing(source.chunks()) as data:
-            for chunk in data:
-                markers.add(chunk)
-                if markers.is_decided:
-                    break
-    if markers.frame is None:
-        raise rejected("the JPEG is cut or damaged in front of its image")
-    return markers.frame
+        markers.add(head)
+        if markers.frame is not None:
+            return markers.frame
+    raise rejected("the JPEG is cut or damaged in front of its image")

@@ -6,16 +6,16 @@ from the two, so that they are checked and completed like a pair of files.
 
 import contextlib
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from functions.common.dicom import dicomjson, multipart
-from functions.common.dicom.multipart import MalformedError, PartEnd, PartStart, Piece
+from functions.common.dicom.multipart import MalformedError, PartStart, Piece
 from functions.store import metadata
 from functions.store.instances import JpegInstance
 from functions.store.metadata import SYNTAX, Metadata
 from functions.store.refusals import rejected, unsupported
-from functions.store.source import Source, body_of
+from functions.store.source import Source, body_of, heads_of
 
 _BOUNDARY: Final = re.compile(rb"(?:\r\n)?--([^\r\n]{1,70})\r\n")
 
@@ -28,47 +28,36 @@ def instance_of(source: Source) -> JpegInstance:
             and a JPEG; rejected, where the two contradict each other.
         RetryableError: the source could not be read.
     """
-    with contextlib.closing(_pieces(source)) as pieces:
-        text = _first_part(pieces)
-        headers = _next_headers(pieces)
+    text, headers = _first_part(source)
     described = metadata.parse(text)
     _check(described, headers)
     return JpegInstance(described, Source(lambda: _second_part(source), None))
 
 
-def _pieces(source: Source) -> Generator[Piece]:
-    """The parts of the file.
+def _first_part(source: Source) -> tuple[bytes, Mapping[str, str]]:
+    """The metadata, and the headers of the part that follows it."""
+    for head in heads_of(source):
+        text = bytearray()
+        starts = []
+        with contextlib.suppress(MalformedError):  # the head is not the whole file
+            for piece in _pieces(source, [head]):
+                if isinstance(piece, PartStart):
+                    starts.append(piece.headers)
+                elif isinstance(piece, bytes) and len(starts) == 1:
+                    text += piece
+                if len(starts) == 2:
+                    return bytes(text), starts[1]
+        if len(text) > metadata.LIMIT_BYTES:
+            raise unsupported(f"metadata larger than {metadata.LIMIT_BYTES} bytes")
+    raise unsupported("a multipart file that is damaged or cut, or holds metadata alone")
 
-    Raises:
-        PermanentError: unsupported_input, where it is not whole.
-    """
+
+def _pieces(source: Source, data: Iterable[bytes]) -> Iterator[Piece]:
+    """The parts in the source, or in the beginning of it."""
     found = _BOUNDARY.match(source.head)
     assert found is not None, "sniff() has found it"
     boundary = found[1].decode("latin-1")
-    try:
-        # A body reads to the end only what has the right length and checksum.
-        yield from multipart.read(body_of(source), f"multipart/related; boundary={boundary}")
-    except MalformedError:
-        raise unsupported("a multipart file that is damaged or cut") from None
-
-
-def _first_part(pieces: Iterator[Piece]) -> bytes:
-    text = bytearray()
-    for piece in pieces:
-        if isinstance(piece, PartEnd):
-            break
-        if isinstance(piece, bytes):
-            text += piece
-        if len(text) > metadata.LIMIT_BYTES:
-            raise unsupported(f"metadata larger than {metadata.LIMIT_BYTES} bytes")
-    return bytes(text)
-
-
-def _next_headers(pieces: Iterator[Piece]) -> Mapping[str, str]:
-    piece = next(pieces, None)
-    if not isinstance(piece, PartStart):
-        raise unsupported("a multipart file with metadata alone")
-    return piece.headers
+    return multipart.read(data, f"multipart/related; boundary={boundary}")
 
 
 def _check(described: Metadata, headers: Mapping[str, str]) -> None:
@@ -89,11 +78,14 @@ def _check(described: Metadata, headers: Mapping[str, str]) -> None:
 
 def _second_part(source: Source) -> Iterator[bytes]:
     parts = 0
-    with contextlib.closing(_pieces(source)) as pieces:
-        for piece in pieces:
+    try:
+        # A body comes to its end only with the right length and checksum.
+        for piece in _pieces(source, body_of(source)):
             if isinstance(piece, PartStart):
                 parts += 1
             elif isinstance(piece, bytes) and parts == 2:
                 yield piece
+    except MalformedError:
+        raise unsupported("a multipart file that is damaged or cut") from None
     if parts != 2:
         raise unsupported("a multipart file with more than one JPEG")

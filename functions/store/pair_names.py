@@ -1,15 +1,20 @@
 """Metadata and a JPEG belong together by their names: `x.json` and `x.jpg` or `x.jpeg`."""
 
-from typing import Final
+from typing import Final, Literal
 
-JSON_ENDINGS: Final = (".json",)
-JPEG_ENDINGS: Final = (".jpg", ".jpeg")
+HalfKind = Literal["json", "jpeg"]
+
+ENDINGS: Final[dict[HalfKind, tuple[str, ...]]] = {
+    "json": (".json",),
+    "jpeg": (".jpg", ".jpeg"),
+}
+OTHER: Final[dict[HalfKind, HalfKind]] = {"json": "jpeg", "jpeg": "json"}
 
 
-def stem_of(name: str, endings: tuple[str, ...]) -> str:
-    """The name without its ending, which both halves share; empty when it has none of these
-    endings, in capitals or not."""
-    for ending in endings:
+def stem_of(name: str, kind: HalfKind) -> str:
+    """The name without its ending, which both halves share; empty when it has no ending of this
+    kind, in capitals or not."""
+    for ending in ENDINGS[kind]:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return ""
@@ -17,4 +22,4 @@ def stem_of(name: str, endings: tuple[str, ...]) -> str:
 
 def may_be_half(name: str) -> bool:
     """Whether an object of this name can be one half of a pair."""
-    return bool(stem_of(name, JSON_ENDINGS + JPEG_ENDINGS))
+    return any(stem_of(name, kind) for kind in ENDINGS)

@@ -10,7 +10,7 @@ outcome of its own, and changes nothing about it.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from functions.common.clients.storage import StoredObject
 from functions.common.deadline import age_s, timestamp
@@ -24,22 +24,18 @@ from functions.store import filetype, metadata, verdict
 from functions.store.delivery import Delivery
 from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
-from functions.store.pair_names import JPEG_ENDINGS, JSON_ENDINGS, stem_of
+from functions.store.pair_names import OTHER, HalfKind, stem_of
 from functions.store.pair_state import Finished, PairState, claim_name
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 from functions.store.verdict import Verdict
 
-HalfKind = Literal["json", "jpeg"]
-
-_ENDINGS: Final = {"json": JSON_ENDINGS, "jpeg": JPEG_ENDINGS}
-_OTHER: Final[dict[str, HalfKind]] = {"json": "jpeg", "jpeg": "json"}
 _WHAT_TO_DO: Final = (
     "metadata NAME.json and its JPEG NAME.jpg or NAME.jpeg belong together by their common name, in"
     " one folder; or make one multipart-request.file of the two"
 )
 _NO_OTHER: Final = {
-    "json": f"no JPEG of the same name came: {_WHAT_TO_DO}",
+    "json": f"no JPEG of the same name came that is not part of another instance: {_WHAT_TO_DO}",
     "jpeg": f"no metadata of the same name came: {_WHAT_TO_DO}",
 }
 
@@ -103,7 +99,7 @@ class HalfUpload:
             RetryableError: operation_pending, while its other half did not come or the other event
                 works on the pair; whatever storing raises.
         """
-        stem = stem_of(self._mine.ref.name, _ENDINGS[self._kind])
+        stem = stem_of(self._mine.ref.name, self._kind)
         if not stem:
             raise NothingToStoreError(f"its name does not say what it belongs to: {_WHAT_TO_DO}")
         finished = finished_verdict(self._delivery)
@@ -125,11 +121,11 @@ class HalfUpload:
 
     def _partners(self, stem: str) -> Iterator[Partner]:
         """The objects that can be the other half."""
-        kind = _OTHER[self._kind]
+        kind = OTHER[self._kind]
         buckets = self._delivery.services.buckets
         bucket = self._mine.ref.bucket
         for one in buckets.list(bucket, f"{stem}.", self._delivery.deadline):
-            if stem_of(one.ref.name, _ENDINGS[kind]) == stem:
+            if stem_of(one.ref.name, kind) == stem:
                 partner = self._look_into(one, kind)
                 if partner is not None:
                     yield partner

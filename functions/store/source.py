@@ -15,8 +15,7 @@ from functions.common.resources import ObjectRef
 from functions.store.refusals import unsupported
 
 READ_BYTES: Final = 256 * 1024
-# A header larger than the head is read on into memory up to this size, so that the file is still
-# read only once.
+# What does not stand in the head is looked for up to here, so that the file is read only once.
 _LONG_HEAD_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -117,7 +116,8 @@ class Body:
     def __init__(self, source: Source, inspector: Inspector | None = None) -> None:
         self._source = source
         self._inspector = inspector
-        self.crc32c = ""  # of all that was sent, once it was
+        # Of all that was sent, once it was.
+        self.sent: Checksum | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         checksum = Checksum()
@@ -132,7 +132,7 @@ class Body:
                 self._inspector.add(chunk)
             held = chunk
         self._check(length, checksum.text)
-        self.crc32c = checksum.text
+        self.sent = checksum
         if held:
             yield held
 
@@ -204,6 +204,18 @@ def in_memory(source: Source) -> Source:
     return Source(lambda: iter((data,)), source.size, source.crc32c)
 
 
+def heads_of(source: Source) -> Iterator[bytes]:
+    """The head of a source, and longer and longer ones up to 4 MiB, without a second reading."""
+    head = source.head
+    yield head
+    while len(head) < _LONG_HEAD_BYTES:
+        longer = source.read_head(min(4 * len(head), _LONG_HEAD_BYTES))
+        if len(longer) == len(head):
+            return
+        head = longer
+        yield head
+
+
 def header_of(source: Source) -> Header:
     """What a DICOM file says it is.
 
@@ -213,15 +225,11 @@ def header_of(source: Source) -> Header:
         PermanentError: as part10.read_header; unsupported_input also when the header is too large
             and the source can be read only once.
     """
-    head = source.head
-    while True:
+    for head in heads_of(source):
         try:
             return read_header([head], whole=source.size == len(head))
         except MoreNeededError:
-            longer = source.read_head(min(4 * len(head), _LONG_HEAD_BYTES))
-        if len(longer) == len(head):
-            break
-        head = longer
+            pass  # it is longer
     if not source.again:
         raise unsupported("its UIDs come too late to look for in a tar.gz")
     with contextlib.closing(source.chunks()) as data:

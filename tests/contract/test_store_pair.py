@@ -374,6 +374,8 @@ def test_the_how_tos_multipart_request_file_is_one_instance(place: Landing) -> N
     assert words([record]) == [STORED]
     assert (record["study"], record["series"], record["instance"]) == UIDS
     assert scans.jpeg() in (place.stored(UIDS) or b"")
+    assert place.buckets.requests == {"read": 1}
+    assert place.world.requests("POST", "store") == 1
 
 
 @pytest.mark.parametrize(

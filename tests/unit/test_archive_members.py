@@ -201,6 +201,27 @@ def test_a_zip_of_much_metadata_unpacks_no_more_than_three_times_its_content(
     assert sum(sizes) <= 3 * content(files)
 
 
+@KINDS
+def test_large_members_whose_headers_are_long_are_unpacked_once(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    files = []
+    for number in range(1, 13):
+        uids = ("1.2", "1.2.3", f"1.2.3.{number}")
+        picture = scans.jpeg(number, comment=b"x" * 65_000) + scans.noise(number, 1_500_000)
+        private = scans.element(0x00090010, "LO", b"MAKER")
+        private += scans.element(0x00091001, "UN", scans.noise(number, 1_500_000))
+        scan = scans.dicom(uids, private=private)
+        request = scans.multipart_request(scans.metadata(uids), picture)
+        texts = [(f"{number}.json", scans.metadata(uids)), (f"{number}.jpg", picture)]
+        files += [(f"{number}.dcm", scan), (f"{number}.request", request), *texts]
+    run = run_of(kind, files)
+    with unpacked_bytes(monkeypatch) as sizes:
+        run.finish()
+    assert run.progress.counts == {"stored": 48}
+    assert sum(sizes) <= 1.2 * content(files)
+
+
 @pytest.mark.parametrize("outer", ["zip", "tar", "gzip"])
 def test_pairs_in_an_inner_zip_unpack_no_more_than_three_times_their_content(
     monkeypatch: pytest.MonkeyPatch, outer: str
