@@ -1,7 +1,7 @@
 """The doctor's checks of rights: may each account, and each of Google's service agents, do what it
 must? A system on this machine has no rights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from cli import needs
@@ -12,6 +12,8 @@ from cli.needs import Need
 from cli.system import LEDGER
 
 _SEE_POLICIES: Final = "roles/iam.securityReviewer on the project"  # a viewer sees no policies
+_SEE_BUCKETS: Final = "roles/storage.bucketViewer on the project"
+_SEE_DATASET: Final = "roles/healthcare.datasetViewer on the dataset"
 _ENCRYPT: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _TOKEN_CREATOR: Final = "roles/iam.serviceAccountTokenCreator"  # noqa: S105
@@ -94,28 +96,48 @@ def delivery(clients: Clients) -> Iterator[Finding]:
 
 
 def encryption(clients: Clients) -> Iterator[Finding]:
-    """With a key of one's own (kms_key): Google's service agents may use it."""
+    """With keys of one's own (kms_key, dataset_kms_key): Google's service agents may use them."""
     system = clients.system
     if system.local:
         return
-    bucket = system.buckets["landing"]
-    url = f"{system.endpoints.storage}/storage/v1/b/{bucket}"
-    found = fetch(clients, url, "encryption", bucket, "roles/storage.bucketViewer on the project")
-    if isinstance(found, Finding):
-        return  # the check of buckets has said so
-    key = found.get("encryption", {}).get("defaultKmsKeyName", "")
-    if not key:
-        yield Finding("encryption", "keys", "ok", "Google's own")
-        return
+    bucket = f"{system.endpoints.storage}/storage/v1/b/{system.buckets['landing']}"
+    found = fetch(clients, bucket, "encryption", "key of the buckets", _SEE_BUCKETS)
+    key = _key(found, "encryption", "defaultKmsKeyName")
     agents = {"Cloud Storage": STORAGE_AGENT, "Pub/Sub": PUBSUB_AGENT}
-    agents["the Healthcare API"] = HEALTHCARE_AGENT
+    yield from _keys(clients, "key of the buckets", found, key, agents)
+    dataset = f"{system.endpoints.healthcare}/{system.store.dataset}"
+    found = fetch(clients, dataset, "encryption", "key of the dataset", _SEE_DATASET)
+    key = _key(found, "encryptionSpec", "kmsKeyName")
+    agents = {"the Healthcare API": HEALTHCARE_AGENT}
+    yield from _keys(clients, "key of the dataset", found, key, agents)
+
+
+def _key(resource: Mapping[str, Any] | Finding, part: str, name: str) -> str:
+    found = resource.get(part) if isinstance(resource, Mapping) else None
+    return str(found.get(name, "")) if isinstance(found, Mapping) else ""
+
+
+def _keys(
+    clients: Clients,
+    subject: str,
+    resource: Mapping[str, Any] | Finding,
+    key: str,
+    agents: Mapping[str, str],
+) -> Iterator[Finding]:
+    """Whether each agent may use the key of a resource, where it has one."""
+    if isinstance(resource, Finding):
+        yield resource
+        return
+    if not key:
+        yield Finding("encryption", subject, "ok", "is Google's own")
+        return
     for name, member in agents.items():
         yield _granted(
             clients,
-            f"{system.endpoints.kms}/v1/{key}",
+            f"{clients.system.endpoints.kms}/v1/{key}",
             _ENCRYPT,
             member,
-            f"{name} uses the key",
+            f"{name} uses the {subject}",
             check="encryption",
         )
 

@@ -234,6 +234,28 @@ def test_what_terraform_makes_is_healthy(file: Path, capsys: pytest.CaptureFixtu
 
 
 @needs_terraform
+def test_the_keys_of_ones_own_may_be_used_by_googles_agents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = EVERYTHING["kms_key"]
+    cloud = FakeCloud(terraform.plan(kms_key=key))
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps(cloud.system_file()))
+    status, findings = doctor(path, "--no-probe", capsys=capsys)
+    subjects = {f["subject"] for f in findings if f["check"] == "encryption"}
+    assert (status, failed(findings)) == (0, [])
+    assert subjects == {
+        "Cloud Storage uses the key of the buckets",
+        "Pub/Sub uses the key of the buckets",
+        "the Healthcare API uses the key of the dataset",
+    }
+    cloud.answers[f"/v1/{key}:getIamPolicy"] = (200, {})
+    lacking = failed(doctor(path, "--no-probe", capsys=capsys)[1])
+    cloud.close()
+    assert {subject for _, subject, _ in lacking} == subjects
+
+
+@needs_terraform
 @pytest.mark.parametrize("variables", [{}, EVERYTHING], ids=["defaults", "everything"])
 def test_terraform_grants_what_the_code_needs_and_nothing_more(
     tmp_path: Path, variables: dict[str, Any]

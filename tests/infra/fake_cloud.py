@@ -45,6 +45,10 @@ class FakeCloud:
         self._pubsub()
         self._functions()
         self._rights()
+        datasets = self.plan.by_name("google_healthcare_dataset").values()
+        keys = [spec["kms_key_name"] for one in datasets for spec in one.get("encryption_spec", ())]
+        dataset = {"encryptionSpec": {"kmsKeyName": keys[0]}} if keys else {}
+        self.answers[f"/v1/{STORE.rpartition('/dicomStores/')[0]}"] = (200, dataset)
         self.answers[f"/v1/{STORE}/dicomWeb/instances"] = (200, [INSTANCE])
         info = {"blobStorageInfo": {"storageClassUpdateTime": "2026-01-01T00:00:00Z"}}
         self.answers[f"/v1/{STORE}/dicomWeb/{INSTANCE_PATH}:getStorageInfo"] = (200, info)
