@@ -125,7 +125,7 @@ def unreadable_filter(probe: Probe) -> Answer:
     return probe.store_method("POST", ":setBlobStorageSettings", body).status
 
 
-@asks("1", {"size": 200, "token": 200}, "BAD_PAGE")
+@asks("1", {"size": 400, "token": 400}, "BAD_PAGE")
 def bad_pages(probe: Probe) -> Answer:
     """Status of a list of stores (of this one alone) with a bad pageSize and a bad pageToken."""
     return {
@@ -134,7 +134,7 @@ def bad_pages(probe: Probe) -> Answer:
     }
 
 
-@asks("1", {"PUT": 501, "PATCH": 501}, "NOT_IN_V1")
+@asks("1", {"PUT": 405, "PATCH": 405}, "NOT_IN_V1")
 def methods_of_v1beta1(probe: Probe) -> Answer:
     """Status of PUT of an instance and PATCH of its metadata on v1."""
     if probe.version != "v1":
@@ -145,15 +145,7 @@ def methods_of_v1beta1(probe: Probe) -> Answer:
     return {"PUT": put.status, "PATCH": patch.status}
 
 
-@asks(
-    "8",
-    {
-        "status": 404,
-        "message": "The requested URL was not found on the server. If you entered the URL manually "
-        "please check your spelling and try again.",
-    },
-    "NO_METHOD",
-)
+@asks("8", {"status": 404, "message": "Method not found."}, "NO_METHOD")
 def unknown_path(probe: Probe) -> Answer:
     """A path that the API does not have: status and message."""
     reply = probe.get("nothing")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.dicomstore.index import Index, Instance, Uids
+from infra.local.dicomstore.index import Index
+from infra.local.dicomstore.rows import Instance, Uids
 from tests.dicomstore.kit import Client, dicom, eventually, process
 
 ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"

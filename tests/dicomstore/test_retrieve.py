@@ -419,3 +419,42 @@ def test_baselines_each_part_header_is_an_http_chunk_of_its_own(store: Client) -
     assert b"".join(chunk for chunk in chunks if boundary not in chunk) == dicom(
         instance="1"
     ) + dicom(instance="2")
+
+
+@pytest.mark.parametrize("path", ["studies", f"{ONE}/metadata"])
+def test_17_application_json_is_not_application_dicom_json(store: Client, path: str) -> None:
+    store.stored(dicom())
+    answer = store.get(path, "application/json")
+    assert answer.status_code == 406
+    assert store.get(path, "application/json, */*;q=0.1").status_code == 200
+
+
+def test_17_parts_of_frames_have_no_location(store: Client) -> None:
+    store.stored(part10(image(gradient())))
+    answer = store.get(f"{ONE}/frames/1")
+    assert b"content-location" not in answer.content.lower()
+
+
+def test_5_5_and_17_a_bulkdata_uri_is_answered_with_a_slash_behind_it_too(store: Client) -> None:
+    """Discovery's pattern for the path is `bulkdata/[^/]+/.*`: generated clients insist on it."""
+    store.stored(part10(image(gradient())))
+    octets = "application/octet-stream; transfer-syntax=*"
+    answer = store.get(f"{ONE}/bulkdata/7FE00010/", octets)
+    assert answer.content == gradient().tobytes()
+    (item,) = store.get(f"{ONE}/metadata").json()
+    assert item["7FE00010"]["BulkDataURI"].endswith("/bulkdata/7FE00010")
+
+
+@pytest.mark.parametrize("path", ["studies/1.2", "studies/1.2/series/1.2.3", ONE])
+def test_5_7_and_17_whole_resources_come_as_the_images_of_their_frames(
+    store: Client, path: str
+) -> None:
+    store.stored(part10(image(gradient())), dicom(instance="1.2.3.5"))
+    parts = parts_of(store.get(path, 'multipart/related; type="image/png"'))
+    assert [kind for kind, _ in parts] == ["image/png"]
+
+
+def test_5_7_and_17_images_of_what_has_no_pixels_are_400(store: Client) -> None:
+    store.stored(dicom())
+    answer = store.get("studies/1.2", 'multipart/related; type="image/png"')
+    assert answer.status_code == 400

@@ -11,11 +11,21 @@ from PIL import Image
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID
 
-from tests.dicomstore.kit import ELE, SC, Client, as_json, failures, gradient, multipart
+from tests.dicomstore.kit import (
+    ELE,
+    SC,
+    Client,
+    as_json,
+    failures,
+    gradient,
+    multipart,
+    parts_of,
+)
 
 JPEG = "1.2.840.10008.1.2.4."
 KIND = 'multipart/related; type="application/dicom+json"; boundary=testboundary0c1d2e3f'
 PATH = "studies/1.5/series/1.5.1/instances/1.5.1.1"
+OCTETS = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
 
 
 def jpeg(array: Any) -> bytes:
@@ -329,3 +339,49 @@ def test_3_4_the_same_json_and_image_again_are_200_and_another_image_409(store: 
     assert (
         send(store, [metadata()], ("jpeg-image", kind, jpeg(gradient()[::-1]))).status_code == 409
     )
+
+
+def sof(data: bytes, marker: int) -> bytes:
+    """A JPEG with another frame header: what it would be is all that is looked at."""
+    at = data.index(b"\xff\xc0")
+    return data[: at + 1] + bytes([marker]) + data[at + 2 :]
+
+
+def progressive(array: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "JPEG", progressive=True)
+    return file.getvalue()
+
+
+def lossless(predictor: int) -> bytes:
+    """The header of a lossless JPEG of one component, and the start of its scan."""
+    data = sof(jpeg(gradient()), 0xC3)
+    at = data.index(b"\xff\xda")
+    scan = data[at : at + 7] + bytes([predictor, 0, 0])
+    return data[:at] + scan + data[at + 10 :]
+
+
+@pytest.mark.parametrize(
+    ("declared", "data", "syntax"),
+    [
+        ("50", jpeg(gradient()), "50"),
+        ("51", jpeg(gradient()), "51"),
+        ("50", progressive(gradient()), "55"),
+        ("50", lossless(1), "70"),
+        ("70", lossless(1), "70"),
+        ("57", lossless(1), "57"),
+        ("70", lossless(4), "57"),
+        ("70", jpeg(gradient()), "50"),
+    ],
+)
+def test_17_a_jpeg_part_gets_the_transfer_syntax_that_it_is(
+    store: Client, declared: str, data: bytes, syntax: str
+) -> None:
+    kind = f"image/jpeg; transfer-syntax={JPEG}{declared}"
+    answer = send(store, [metadata(JPEG + declared)], ("jpeg-image", kind, data))
+    assert answer.status_code == 200, answer.text
+    assert fetched(store).file_meta.TransferSyntaxUID == JPEG + syntax
+    ((got, body),) = parts_of(store.get(f"{PATH}/frames/1", OCTETS))
+    assert body.startswith(data)
+    if syntax != "55":  # the API has no word for frames of it
+        assert got == f"image/jpeg; transfer-syntax={JPEG}{syntax}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from infra.local.dicomstore.app import DEFAULT_STORE, Store, serve
 from infra.local.dicomstore.choices import Options
-from infra.local.dicomstore.index import TakenError
+from infra.local.dicomstore.database import TakenError
 
 
 def _flags() -> argparse.Namespace:
@@ -61,6 +61,13 @@ def _flags() -> argparse.Namespace:
         metavar="NAME",
         help="a further name for this machine in Host headers; may be repeated",
     )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a web origin whose pages may call, such as https://viewer.example; may be repeated",
+    )
     return parser.parse_args()
 
 
@@ -72,15 +79,25 @@ def main() -> None:
     warnings.simplefilter("ignore")
     # Scans lie in the directory: nobody else on this machine may read them.
     os.umask(0o077)
-    tokens, read_tokens = frozenset(flags.token), frozenset(flags.read_token)
     options = Options(
-        flags.operation_s, flags.stale_s, tokens, read_tokens, flags.pubsub, flags.storage
+        operation_s=flags.operation_s,
+        stale_s=flags.stale_s,
+        tokens=frozenset(flags.token),
+        read_tokens=frozenset(flags.read_token),
+        pubsub_host=flags.pubsub,
+        storage_url=flags.storage,
     )
     try:
         store = Store(flags.data, options, tuple(flags.store or [DEFAULT_STORE]))
     except TakenError as error:
         sys.exit(f"error: {error}; stop it, or choose a folder with --data")
-    server = serve(store, flags.host, flags.port, flags.allow_host)
+    server = serve(
+        store,
+        host=flags.host,
+        port=flags.port,
+        allowed_hosts=flags.allow_host,
+        allowed_origins=flags.allow_origin,
+    )
     print(f"listening on {server.url}", flush=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,8 @@
-"""The API's URLs: which request goes where (sheet section 1)."""
+"""The application: what every request has, and the transactions store, search and delete.
+
+The other views are in `retrieve.py` (WADO-RS), `resources.py` (datasets, dicomStores, operations)
+and `storage.py` (metrics, storage classes).
+"""
 
 import errno
 import itertools
@@ -6,39 +10,48 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import flask
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from infra.local.callers import Callers, Guard
-from infra.local.dicomstore import choices, media, operations, search, stow, stow_json, wado
+from infra.local.dicomstore import (
+    choices,
+    media,
+    operations,
+    rest,
+    search,
+    stow,
+    stow_json,
+    wado,
+)
+from infra.local.dicomstore.cors import Cors, Environ, brings_token
 from infra.local.dicomstore.faults import Faults
-from infra.local.dicomstore.index import Index, Instance, Uids
+from infra.local.dicomstore.index import Index
 from infra.local.dicomstore.media import ApiError, Media
 from infra.local.dicomstore.notify import Notifier
-from infra.local.dicomstore.resources import Resources, dataset
+from infra.local.dicomstore.resources import Resources
 from infra.local.dicomstore.retrieve import Retrieve
+from infra.local.dicomstore.rows import Instance, Uids
 from infra.local.dicomstore.server import Server
-from infra.local.dicomstore.urls import INSTANCE, SERIES, STUDY, WEB
+from infra.local.dicomstore.storage import Storage
+from infra.local.dicomstore.stores import Stores
+from infra.local.dicomstore.urls import (
+    INSTANCE,
+    SERIES,
+    STUDY,
+    WEB,
+    Place,
+    dataset_of,
+    is_dicomweb,
+    own_url,
+    store_of,
+    uids_of,
+)
 
 DEFAULT_STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
-
-
-class Place(NamedTuple):
-    """What a URL names."""
-
-    store: int
-    version: str
-    dataset: str
-    name: str  # projects/…/dicomStores/…
-    uids: Uids
-    root: str  # http://host/v1
-
-    @property
-    def base(self) -> str:
-        """The store's dicomWeb URL."""
-        return f"{self.root}/{self.name}/dicomWeb"
+FORM = "application/x-www-form-urlencoded"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Store:
@@ -49,19 +62,22 @@ class Store:
     ) -> None:
         self.options = options
         self.index = Index(directory)
+        self.stores = Stores(self.index)
         self.notifier = Notifier(options.pubsub_host)
         self.operations = operations.Operations(self.index, options.operation_s, self.tell)
         for name in stores:
-            self.index.create_store(name, "{}")
+            self.stores.create(name, {})
         self.app = flask.Flask("dicomstore", static_folder=None)
         self.app.json.sort_keys = False  # type: ignore[attr-defined]
         self.app.config["PROPAGATE_EXCEPTIONS"] = True
+        self.app.url_map.merge_slashes = False
         self.app.before_request(self.authenticate)
         for failure in (ApiError, HTTPException, OSError, sqlite3.OperationalError):
             self.app.register_error_handler(failure, answer_error)
-        self.resources = Resources(self)
-        Retrieve(self)
         self._routes()
+        Retrieve(self)
+        Resources(self)
+        Storage(self)
 
     def route(self, method: str, path: str, view: Callable[..., flask.Response]) -> None:
         """Answer a method on a URL rule with a view."""
@@ -81,15 +97,18 @@ class Store:
 
     # --- what every request has ---
 
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether requests are authenticated."""
+        return bool(self.options.tokens or self.options.read_tokens)
+
     def authenticate(self) -> None:
         """Check the bearer token, when tokens were given. Raises ApiError 401, 403."""
-        if not (self.options.tokens or self.options.read_tokens):
+        if not self.asks_for_tokens:
             return
-        form = (
-            "array"
-            if flask.request.method == "GET" and "/dicomWeb/" in flask.request.path
-            else "object"
-        )
+        form = "object"
+        if flask.request.method == "GET" and is_dicomweb():
+            form = "array"
         kind, _, token = flask.request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer":
             token = flask.request.args.get("access_token", "")
@@ -102,21 +121,64 @@ class Store:
 
     def place(self, args: dict[str, str]) -> Place:
         """What the URL names. Raises ApiError when there is no such store."""
-        name = f"{dataset(args)}/dicomStores/{args['store']}"
-        store = self.index.store_id(name)
+        name = store_of(args)
+        store = self.stores.id_of(name)
         if store is None:
-            secret = bool(self.options.tokens or self.options.read_tokens)
-            code = choices.MISSING_STORE_WITH_AUTH if secret else 404
-            form = "array" if "/dicomWeb/" in flask.request.path else "object"
-            raise ApiError(code, f"Permission denied or resource not found: {name}", form)
-        uids = Uids(args.get("study", ""), args.get("series", ""), args.get("instance", ""))
+            raise self.missing_resource(name)
+        version = args["version"]
         return Place(
-            store, args["version"], dataset(args), name, uids, f"{own_url()}/{args['version']}"
+            store=store,
+            version=version,
+            dataset=dataset_of(args),
+            name=name,
+            uids=uids_of(args),
+            root=f"{own_url()}/{version}",
         )
 
-    def accept(self, offers: tuple[Media, ...]) -> Media:
-        """The media type to answer with."""
-        return media.negotiate(flask.request.headers.get("Accept", ""), offers)
+    def missing_resource(self, name: str) -> ApiError:
+        """The answer for a store or dataset that is not there."""
+        code = 404
+        if self.asks_for_tokens:
+            code = choices.MISSING_STORE_WITH_AUTH
+        form = "object"
+        if is_dicomweb():
+            form = "array"
+        return ApiError(code, f"Permission denied or resource not found: {name}", form)
+
+    def accept(self, offers: tuple[Media, ...], unlisted: tuple[Media, ...] = ()) -> Media:
+        """The media type to answer with; a refusal does not list the unlisted ones.
+
+        Raises:
+            ApiError: 406, none of them is accepted.
+        """
+        accepted = flask.request.headers.get("Accept", "")
+        if choices.JSON_IS_DICOM_JSON:
+            accepted = accepted.replace("application/json", "application/dicom+json")
+        return media.negotiate(accepted, offers, unlisted)
+
+    def instances(self, place: Place) -> list[Instance]:
+        """Every instance under the resource. Raises MissingError when there is none."""
+        found = self.index.instances(place.store, place.uids)
+        if not found:
+            raise wado.missing(place.uids.level)
+        return found
+
+    def start_operation(
+        self, place: Place, method: str, targets: list[Uids], argument: str = ""
+    ) -> flask.Response:
+        """Start an operation on resources of the place's store and name it."""
+        name = self.operations.start(
+            dataset=place.dataset,
+            version=place.version,
+            method=method,
+            store=place.store,
+            targets=targets,
+            argument=argument,
+            fault=rest.fault(),
+        )
+        return flask.jsonify({"name": name})
+
+    # --- notifications ---
 
     def tell(
         self, action: str, store: int, instances: list[Instance], storage_class: str = ""
@@ -125,7 +187,7 @@ class Store:
         it changes."""
         if not self.options.pubsub_host:
             return
-        name, body = self.index.store_name(store), self.index.store_body(store)
+        name, body = self.stores.get(store)
         for one in instances:
             more = {"modality": one.modality, "storageClass": storage_class or one.storage_class}
             if more["storageClass"] != one.storage_class:
@@ -135,9 +197,11 @@ class Store:
     def added(self, place: Place, outcomes: list[stow.Outcome], storage_class: str) -> None:
         """Tell the store's topics of instances that were just stored; not of identical ones stored
         again."""
-        body = self.index.store_body(place.store) if self.options.pubsub_host else {}
+        if not self.options.pubsub_host:
+            return
+        _, body = self.stores.get(place.store)
         for one in outcomes:
-            if one.new and body:
+            if one.new:
                 more = {"modality": one.modality, "storageClass": storage_class}
                 self.notifier.tell(body, "StoreInstances", place.name, one.uids, **more)
 
@@ -146,29 +210,41 @@ class Store:
     def store(self, **args: str) -> flask.Response:
         """STOW-RS."""
         place = self.place(args)
-        answer = self.accept(stow.ANSWERS)
+        answer = self._report_type()
         storage_class = flask.request.headers.get("Storage-Class", "STANDARD").upper()
         if storage_class not in stow.STORAGE_CLASSES:
-            raise ApiError(
-                choices.BAD_STORAGE_CLASS, f"invalid Storage-Class: {storage_class}", "array"
-            )
+            message = f"invalid Storage-Class: {storage_class}"
+            raise ApiError(choices.BAD_STORAGE_CLASS, message, "array")
         receiver = stow.Receiver(
-            self.index,
-            place.store,
-            place.uids.study,
-            storage_class,
-            lambda uids: self.operations.blocks(place.store, uids),
+            index=self.index,
+            store=place.store,
+            study=place.uids.study,
+            storage_class=storage_class,
+            blocked=lambda uids: self.operations.blocks(place.store, uids),
         )
         try:
             _receive(receiver)
-        finally:  # what was stored before a body broke off is stored
+        finally:
+            # What was stored before a body broke off is stored.
             self.added(place, receiver.outcomes, storage_class)
         if not receiver.outcomes:
             raise ApiError(400, "the request holds no instance", "array")
         found = stow.report(receiver.outcomes, place.base, place.uids.study)
-        failed = any(outcome.failure for outcome in receiver.outcomes)
+        code = 200
+        if any(outcome.failure for outcome in receiver.outcomes):
+            code = 409
         text = stow.render(found, answer.type.endswith("json"))
-        return flask.Response(text, 409 if failed else 200, content_type=answer.type)
+        return flask.Response(text, code, content_type=answer.type)
+
+    def _report_type(self) -> Media:
+        """How a store request is answered."""
+        unlisted: tuple[Media, ...] = ()
+        if choices.STORE_ACCEPTS_DICOM:
+            unlisted = (stow.LIKE_DEFAULT,)
+        answer = self.accept(stow.ANSWERS, unlisted)
+        if answer == stow.LIKE_DEFAULT:
+            return stow.ANSWERS[0]
+        return answer
 
     def search(self, **args: str) -> flask.Response:
         """QIDO-RS."""
@@ -176,10 +252,10 @@ class Store:
         answer = self.accept(search.ANSWERS)
         level = flask.request.path.rpartition("/")[2]
         query = search.parse(level, place.uids, list(flask.request.args.items(multi=True)))
-        fault = flask.request.environ.get("dicomstore.fault", {})
-        stale_s = (
-            fault.get("seconds", 3600) if fault.get("kind") == "stale" else self.options.stale_s
-        )
+        stale_s = self.options.stale_s
+        fault = rest.fault()
+        if fault.get("kind") == "stale":
+            stale_s = fault.get("seconds", 3600)
         found = search.run(self.index, place.store, query, stale_s)
         first = next(found, None)
         if first is None:
@@ -195,25 +271,16 @@ class Store:
         header, body = wado.multipart(parts, answer.part)
         return flask.Response(body, content_type=header)
 
-    def instances(self, place: Place) -> list[Instance]:
-        """Every instance under the resource. Raises ApiError 404 when there is none."""
-        found = self.index.instances(place.store, place.uids)
-        if not found:
-            level = (
-                "instance" if place.uids.instance else "series" if place.uids.series else "study"
-            )
-            raise wado.missing(level)
-        return found
-
     def delete(self, **args: str) -> flask.Response:
         """DELETE: an instance at once, a study or series as an operation."""
         place = self.place(args)
         self.instances(place)  # 404 when there is nothing
         if place.uids.instance:
-            self.tell("DeleteInstances", place.store, self.index.remove(place.store, place.uids))
+            gone = self.index.remove(place.store, place.uids)
+            self.tell("DeleteInstances", place.store, gone)
             return flask.jsonify({})
-        method = operations.DELETE_METHODS["series" if place.uids.series else "study"]
-        return self.resources.start_operation(place, method, [place.uids])
+        method = operations.DELETE_METHODS[place.uids.level]
+        return self.start_operation(place, method, [place.uids])
 
 
 def _receive(receiver: stow.Receiver) -> None:
@@ -221,7 +288,7 @@ def _receive(receiver: stow.Receiver) -> None:
     kind, parameters = media.parse(flask.request.headers.get("Content-Type", ""))
     stream = flask.request.environ["wsgi.input"]
     part, boundary = parameters.get("type", "").lower(), parameters.get("boundary")
-    if kind == "application/dicom":
+    if kind == "application/dicom" or (kind == FORM and choices.FORM_IS_DICOM):
         receiver.single(stream)
     elif kind == "multipart/related" and part == "application/dicom" and boundary:
         receiver.multipart(stream, boundary)
@@ -231,46 +298,57 @@ def _receive(receiver: stow.Receiver) -> None:
         raise ApiError(400, f"unsupported Content-Type: {kind}", "array")
 
 
-def own_url() -> str:
-    """`http://host:port` as the client sees it; a Host of this machine without its port
-    (dicomweb-client) gets it."""
-    host, port = flask.request.host, flask.request.environ["SERVER_PORT"]
-    if host in ("127.0.0.1", "localhost", flask.request.environ["SERVER_NAME"]) and port != "80":
-        host = f"{host}:{port}"
-    return f"{flask.request.scheme}://{host}"
-
-
 def answer_error(error: Exception) -> flask.Response:
     """Every error as the service words it."""
+    headers = {}
     if isinstance(error, ApiError):
         failure = error
+    elif isinstance(error, NotFound) or _unknown_verb(error):
+        failure = ApiError(404, choices.NO_METHOD)
+    elif isinstance(error, MethodNotAllowed):
+        failure = ApiError(405, "Method not allowed.")
+        headers["Allow"] = ", ".join(error.valid_methods or ())
     elif isinstance(error, HTTPException):
         failure = ApiError(error.code or 500, error.description or "")
     elif isinstance(error, sqlite3.OperationalError):
-        failure = ApiError(503, f"The index cannot be written: {error}")
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        failure = ApiError(503, "The index cannot be written.")
+    elif isinstance(error, OSError) and error.errno in NO_ROOM:
         failure = ApiError(503, "There is no room on the disk.")
     else:
         raise error
     body, content_type = failure.body()
-    return flask.Response(body, failure.code, content_type=content_type)
+    return flask.Response(body, failure.code, headers, content_type=content_type)
+
+
+def _unknown_verb(error: Exception) -> bool:
+    """Whether a path such as `STORE:verb` was taken for that of a store."""
+    last = flask.request.path.rpartition("/")[2]
+    return isinstance(error, MethodNotAllowed) and ":" in last
 
 
 def serve(
-    store: Store, host: str = "127.0.0.1", port: int = 0, allowed_hosts: Iterable[str] = ()
+    store: Store,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    allowed_hosts: Iterable[str] = (),
+    allowed_origins: Iterable[str] = (),
 ) -> Server:
     """Start serving in the background; `server.url` says where, `server.shutdown()` ends it.
 
-    allowed_hosts are names for this machine in Host headers, besides the loopback ones.
+    Args:
+        store: the application.
+        host: the address to listen on.
+        port: the port; 0 takes a free one.
+        allowed_hosts: names for this machine in Host headers, besides the loopback ones.
+        allowed_origins: web origins whose pages may call, besides those of this machine.
     """
 
-    def brings_token(environ: dict[str, Any]) -> bool:
+    def excused(environ: Environ) -> bool:
         """As the service does, a store that asks for tokens serves pages of any origin."""
-        asks = bool(store.options.tokens or store.options.read_tokens)
-        announced = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "").lower()
-        return asks and ("HTTP_AUTHORIZATION" in environ or "authorization" in announced)
+        return store.asks_for_tokens and brings_token(environ)
 
-    guard = Guard(Faults(store.app), Callers(host, allowed_hosts), brings_token)
+    callers = Callers(host, allowed_hosts, allowed_origins)
+    guard = Guard(Cors(Faults(store.app)), callers, excused)
     server = Server(host, port, guard)
     threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True

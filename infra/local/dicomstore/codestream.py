@@ -28,7 +28,8 @@ JPEG_COST, JPEG_DEEP_COST, JPEG_LS_COST, JPEG_2000_COST = 4, 8, 8, 5
 # The same of OpenJPEG's structures for each tile, each component of a tile, precinct, code-block.
 TILE, TILE_COMPONENT, PRECINCT, CODE_BLOCK = 6_000, 1_200, 400, 250
 
-DHP, LOSSLESS, JPEG_LS = 0xDE, 0xC3, 0xF7  # markers: hierarchical, SOF3, SOF55
+DHP, SOS, PROGRESSIVE, LOSSLESS, JPEG_LS = 0xDE, 0xDA, 0xC2, 0xC3, 0xF7
+SEQUENTIAL = frozenset((0xC0, 0xC1))
 SOF = frozenset((*range(0xC0, 0xD0), JPEG_LS)) - {0xC4, 0xC8, 0xCC}
 STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 SOC, SIZ, COD, COC, SOT, SOD = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
@@ -103,6 +104,38 @@ def _jpeg(data: bytes) -> Claim:
     raise ClaimError("the codestream has no frame header")
 
 
+def jpeg_syntax(data: bytes, declared: str) -> str:
+    """The transfer syntax of a JPEG codestream.
+
+    Args:
+        data: its start, the header included.
+        declared: what it is said to be. Kept where it is right, and where nothing can be told:
+            a codestream may be baseline in a file that allows the extended process.
+    """
+    try:
+        markers = {marker: at for marker, at in _jpeg_segments(data) if marker in (*SOF, SOS)}
+    except ClaimError:
+        return declared
+    if PROGRESSIVE in markers:
+        return JPEG + "55"
+    if LOSSLESS in markers:
+        return _lossless_syntax(data, markers.get(SOS), declared)
+    if markers.keys() & SEQUENTIAL and declared not in (JPEG + "50", JPEG + "51"):
+        return JPEG + "50"
+    return declared
+
+
+def _lossless_syntax(data: bytes, scan: int | None, declared: str) -> str:
+    """Lossless of first order prediction (PS3.5 A.4.2), or of any."""
+    if declared == JPEG + "57" or scan is None:
+        return JPEG + "57"
+    components = data[scan + 2]
+    predictor = data[scan + 3 + 2 * components : scan + 4 + 2 * components]
+    if predictor == b"\x01":
+        return JPEG + "70"
+    return JPEG + "57"
+
+
 def _jpeg_cost(marker: int, bits: int) -> int:
     if marker == JPEG_LS:
         return JPEG_LS_COST
@@ -125,6 +158,8 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
             at += 2
             continue
         yield marker, at + 2
+        if marker == SOS:
+            return
         at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
 
 

@@ -24,12 +24,19 @@ STATUS = {
 
 
 class ApiError(Exception):
-    """An answer other than success. `form`: object | array (DICOMweb) | string (a missing resource)
-    | text (406)."""
+    """An answer other than success.
+
+    Args:
+        code: the HTTP status.
+        message: what it says.
+        form: object, array (DICOMweb), string (a missing resource), or text (negotiation).
+    """
 
     def __init__(self, code: int, message: str, form: str = "object") -> None:
         super().__init__(message)
-        self.code, self.message, self.form = code, message, form
+        self.code = code
+        self.message = message
+        self.form = form
 
     def body(self) -> tuple[str, str]:
         """The body and its content type."""
@@ -69,20 +76,23 @@ def parse(value: str) -> tuple[str, dict[str, str]]:
     return value.partition(";")[0].strip().lower(), found
 
 
-def negotiate(accept: str, offers: Sequence[Media]) -> Media:
-    """The offer the client likes best; the first one for `*/*` or no header. Raises ApiError
-    406."""
+def negotiate(accept: str, offers: Sequence[Media], unlisted: Sequence[Media] = ()) -> Media:
+    """The offer the client likes best; the first one for `*/*` or no header.
+
+    A refusal lists the offers, and not the unlisted ones.
+
+    Raises:
+        ApiError: 406, the client likes none.
+    """
     ranges = []
     for text in _RANGE.findall(accept.strip() or "*/*"):
         kind, parameters = parse(text.strip())
-        try:
-            quality = float(parameters.get("q", "1"))
-        except ValueError:
-            quality = 1.0
+        quality = _quality(parameters.get("q", "1"))
         if quality > 0:
             ranges.append((quality, kind, parameters))
-    for _, kind, parameters in sorted(ranges, key=lambda item: -item[0]):
-        for offer in offers:
+    ranges.sort(key=lambda item: -item[0])
+    for _, kind, parameters in ranges:
+        for offer in (*offers, *unlisted):
             if _matches(kind, parameters, offer):
                 return offer
     listed = ",".join(str(offer) for offer in offers)
@@ -91,6 +101,14 @@ def negotiate(accept: str, offers: Sequence[Media]) -> Media:
         f"no supported media type found in [{accept}], accept-header must include one of {listed}",
         "text",
     )
+
+
+def _quality(text: str) -> float:
+    """A q value; 1 for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
 
 
 def _matches(kind: str, parameters: dict[str, str], offer: Media) -> bool:

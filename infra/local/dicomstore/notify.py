@@ -11,7 +11,7 @@ import time
 from email.utils import formatdate
 from typing import Any
 
-from infra.local.dicomstore.index import Uids
+from infra.local.dicomstore.rows import Uids
 
 
 class Notifier:

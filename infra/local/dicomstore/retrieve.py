@@ -13,12 +13,12 @@ import flask
 
 from infra.local.dicomstore import choices, frames, pixels, rendered, transcode, wado
 from infra.local.dicomstore.frames import refuse
-from infra.local.dicomstore.index import Instance
 from infra.local.dicomstore.media import Media, MissingError
-from infra.local.dicomstore.urls import INSTANCE, SERIES, STUDY
+from infra.local.dicomstore.rows import Instance
+from infra.local.dicomstore.urls import INSTANCE, SERIES, STUDY, Place
 
 if TYPE_CHECKING:
-    from infra.local.dicomstore.app import Place, Store
+    from infra.local.dicomstore.app import Store
 
 WHOLE = (*wado.MULTIPART, *pixels.OF_INSTANCES)
 
@@ -71,7 +71,7 @@ class Retrieve:
                 continue
             yield wado.Part(f"application/dicom; transfer-syntax={syntax}", pieces, size=size)
 
-    def _images(self, place: "Place", found: list[Instance], answer: Media) -> Iterator[wado.Part]:
+    def _images(self, place: Place, found: list[Instance], answer: Media) -> Iterator[wado.Part]:
         """Every frame of instances; those without pixels have no part."""
         some = False
         for one in found:
@@ -90,7 +90,7 @@ class Retrieve:
         return _multipart(self._frames_of(place, one, args["frames"], answer), answer)
 
     def _frames_of(
-        self, place: "Place", one: Instance, wanted: str, answer: Media
+        self, place: Place, one: Instance, wanted: str, answer: Media
     ) -> Iterator[wado.Part]:
         """The frames of an instance that a list such as `1,3` names.
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from infra.local.dicomstore import attributes, choices, model, nativexml
-from infra.local.dicomstore.index import Index, Uids, scope
+from infra.local.dicomstore.index import Index
 from infra.local.dicomstore.media import ApiError, Media
+from infra.local.dicomstore.rows import Uids, scope
 
 ANSWERS = (
     Media("application/dicom+json"),

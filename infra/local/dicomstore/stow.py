@@ -11,7 +11,8 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 
 from infra.local.dicomstore import choices, media, nativexml
-from infra.local.dicomstore.index import BlockedError, Index, Uids, instance_of
+from infra.local.dicomstore.index import BlockedError, Index, instance_of
+from infra.local.dicomstore.rows import Uids
 from infra.local.dicomstore.scan import PIECE, NotDicomError, scan
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 50  # to store an instance that others delete and store at the same time
 STORAGE_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 ANSWERS = (media.Media("application/dicom+xml"), media.Media("application/dicom+json"))
+LIKE_DEFAULT = media.Media("application/dicom")  # asks for the default answer (`choices.py`)
 
 
 class Stream(Protocol):

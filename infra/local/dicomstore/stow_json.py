@@ -15,7 +15,8 @@ from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID
 
 from infra.local.dicomstore import choices, media
-from infra.local.dicomstore.index import Uids
+from infra.local.dicomstore.codestream import jpeg_syntax
+from infra.local.dicomstore.rows import Uids
 from infra.local.dicomstore.scan import (
     DEFLATED_LE,
     EXPLICIT_BE,
@@ -208,25 +209,30 @@ def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> N
     if PIXEL_DATA in dataset and PIXEL_DATA not in bulk:
         raise RejectedError("PixelData (7FE0,0010) must be a bulk data part.")
     tag, uri = next(iter(bulk.items()), ("", ""))
-    before = {
-        key: value for key, value in dataset.items() if key[:4] != "0002" and (not tag or key < tag)
-    }
-    after = {key: value for key, value in dataset.items() if tag and key > tag}
+    if not tag:
+        file.write(_part10(dataset, dataset, syntax))
+        return
+    part = _part(tag, uri, syntax, parts)
+    if choices.PART_SYNTAX_FROM_CODESTREAM and part.kind == "image/jpeg":
+        with part.path.open("rb") as source:
+            syntax = jpeg_syntax(source.read(PIECE), syntax)
+    before = {key: value for key, value in dataset.items() if key < tag}
+    after = {key: value for key, value in dataset.items() if key > tag}
     file.write(_part10(before, dataset, syntax))
-    if tag:
-        _write_bulk(file, tag, dataset[tag].get("vr", "OB"), syntax, _part(tag, uri, syntax, parts))
+    _write_bulk(file, tag, dataset[tag].get("vr", "OB"), syntax, part)
     file.write(_encoded(after, syntax))
 
 
 def _part10(before: dict[str, Any], dataset: dict[str, Any], syntax: str) -> bytes:
-    """Preamble, group 0002 and the attributes before the bulk one."""
+    """Preamble, group 0002 and the attributes before the bulk one, without those of group 0002."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = UID(syntax)
     meta.MediaStorageSOPClassUID = UID(_first(dataset, "00080016"))
     meta.MediaStorageSOPInstanceUID = UID(_first(dataset, "00080018"))
     out = DicomBytesIO()
     write_file_meta_info(out, meta, enforce_standard=True)
-    return bytes(128) + b"DICM" + out.getvalue() + _encoded(before, syntax)
+    own = {key: value for key, value in before.items() if key[:4] != "0002"}
+    return bytes(128) + b"DICM" + out.getvalue() + _encoded(own, syntax)
 
 
 def _encoded(dataset: dict[str, Any], syntax: str) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from infra.local.dicomstore import choices, frames, model, nativexml, slices
-from infra.local.dicomstore.index import Index, Instance
+from infra.local.dicomstore.index import Index
 from infra.local.dicomstore.media import ApiError, Media, MissingError
+from infra.local.dicomstore.rows import Instance
 from infra.local.dicomstore.scan import BITS_ALLOCATED, PIECE, PIXEL_DATA, Element, File, scan
 from infra.local.dicomstore.server import CutError
 
