@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import requests
-
 from functions.common.clients import transport
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.transport import drain
@@ -181,7 +179,7 @@ class Fetcher:
             else:
                 yield multipart.single(chunks, content_type)
 
-    def _get(self, resource: Resource, below: tuple[str, ...], accept: str) -> requests.Response:
+    def _get(self, resource: Resource, below: tuple[str, ...], accept: str) -> transport.Response:
         response = self._store.get(resource, below, accept, self._deadline)
         if response.status_code == 200:
             return response

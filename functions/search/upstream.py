@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-import requests
-
 from functions.common.clients import transport
-from functions.common.clients.transport import Request, Transport
+from functions.common.clients.transport import Request, Response, Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.search.refusals import RefusedError
@@ -53,7 +51,7 @@ def refused(reason: str, retry_after_s: int | None = None) -> RefusedError:
 class Answer:
     """An answer of the DICOM store, its body unread. Close it, or read it to its end."""
 
-    def __init__(self, response: requests.Response) -> None:
+    def __init__(self, response: Response) -> None:
         self._response = response
         self.status = response.status_code
         self.headers = response.headers
@@ -129,7 +127,7 @@ class Upstream:
             None if retry_after_s is None else math.ceil(retry_after_s),
         )
 
-    def _sent(self, request: Request) -> requests.Response:
+    def _sent(self, request: Request) -> Response:
         deadline = Deadline(self._timeout_s)
         try:
             return self._transport.send_once(request, deadline)

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, Final, Protocol
 
-import requests
-
 from functions.common.checksum import Checksum
 from functions.common.clients.dicomweb import AS_STORED, DicomStore
-from functions.common.clients.transport import chunks, drain, read_all
+from functions.common.clients.transport import Response, chunks, drain, read_all
 from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson, multipart
 from functions.common.dicom.dicomjson import DataSet
@@ -202,7 +200,7 @@ def _checksum(pieces: Iterable[bytes]) -> Checksum:
     return checksum
 
 
-def _part(answer: requests.Response, deadline: Deadline) -> Iterator[bytes]:
+def _part(answer: Response, deadline: Deadline) -> Iterator[bytes]:
     """The one part of an answer, or its body where the store sends it without multipart."""
     content_type = answer.headers.get("Content-Type", "")
     body = chunks(answer, deadline)

@@ -5,10 +5,8 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
-import requests
-
 from functions.common.clients.storage import Buckets
-from functions.common.clients.transport import chunks
+from functions.common.clients.transport import Response, chunks
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.common.resources import ObjectRef
@@ -39,7 +37,7 @@ class RangedObject(io.RawIOBase):
         self._buckets = buckets
         self._deadline = deadline
         self._at = 0
-        self._response: requests.Response | None = None
+        self._response: Response | None = None
         self._stream: Iterator[bytes] = iter(())
         self._stream_at = 0  # where in the object the stream's next byte is
         self._left = memoryview(b"")  # read from the stream, not yet taken

@@ -133,16 +133,25 @@ def secure_url(server: Any) -> str:
     return f"https://127.0.0.1:{server.server_address[1]}/"
 
 
-def test_a_proxy_is_used_but_for_the_hosts_that_need_none(
+def test_plain_http_as_emulators_speak_it_goes_through_no_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with planned(Answer(200)) as proxy, planned(Answer(200)) as server:
+    with planned(Answer(502)) as proxy, planned(Answer(200)) as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert get(f"{server.url}/v1/x?y=1") == 200
+        assert [seen.target for seen in server.seen] == ["/v1/x?y=1"]
+        assert not proxy.seen
+
+
+def test_a_host_that_needs_no_proxy_is_reached_without(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path, account: list[str]
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with planned(Answer(502)) as proxy, secure_server(certificate) as server:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert get("http://store.example/v1/x?y=1") == 200
-        assert get(f"{server.url}/v1") == 200
-        assert [seen.target for seen in proxy.seen] == ["http://store.example/v1/x?y=1"]
-        assert [seen.target for seen in server.seen] == ["/v1"]
+        assert get(secure_url(server)) == 200
+        assert not [seen for seen in proxy.seen if seen.target.startswith("127.0.0.1")]
 
 
 def test_https_goes_through_a_tunnel_of_the_proxy(

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-import requests
-
-from functions.common.clients.transport import BodyFactory, Request, Transport, drain, read_all
+from functions.common.clients.transport import (
+    BodyFactory,
+    Request,
+    Response,
+    Transport,
+    drain,
+    read_all,
+)
 from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson
 from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID, DataSet
@@ -71,7 +76,7 @@ class DicomStore:
 
     def store(
         self, body: BodyFactory, content_type: str, deadline: Deadline, storage_class: str = ""
-    ) -> requests.Response:
+    ) -> Response:
         """STOW-RS (PS3.18 section 10.5).
 
         Args:
@@ -101,7 +106,7 @@ class DicomStore:
         accept: str,
         deadline: Deadline,
         params: Mapping[str, str] | list[tuple[str, str]] | None = None,
-    ) -> requests.Response:
+    ) -> Response:
         """QIDO-RS or WADO-RS: a GET whose answer, of any status, the caller reads as a stream.
 
         Raises:
@@ -301,7 +306,7 @@ class DicomStore:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RetryableError("unavailable") from error
 
-    def _json(self, response: requests.Response, deadline: Deadline) -> Any:
+    def _json(self, response: Response, deadline: Deadline) -> Any:
         with response:
             if response.status_code != 200:
                 drain(response)

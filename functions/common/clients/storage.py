@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import requests
-
 from functions.common.checksum import crc32c_text
 from functions.common.clients.storage_library import (
     MissingError,
@@ -29,7 +27,7 @@ from functions.common.clients.storage_library import (
     translated,
     upload,
 )
-from functions.common.clients.transport import Request, Transport, drain
+from functions.common.clients.transport import Request, Response, Transport, drain
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef
@@ -88,7 +86,7 @@ class Buckets:
 
     def open(
         self, ref: ObjectRef, deadline: Deadline, start: int = 0, end: int | None = None
-    ) -> requests.Response:
+    ) -> Response:
         """One streaming read, from byte `start` to `end` (exclusive; None: to the object's end).
 
         Raises:

@@ -66,10 +66,16 @@ class _Http:
         """Send a request and read its answer, as requests.Session.request does."""
         body = data.encode() if isinstance(data, str) else data or None
         plain = {**(headers or {}), "Accept-Encoding": "identity"}
-        with self._transport.send(Request(method, url, None, plain, body), timeout) as response:
-            response._content = read_all(response, timeout, _ANSWER_LIMIT_BYTES)
-        if response.request is not None:
-            response.request.body = None  # a chunk that was sent is not kept with its answer
+        with self._transport.send(Request(method, url, None, plain, body), timeout) as answer:
+            content = read_all(answer, timeout, _ANSWER_LIMIT_BYTES)
+        response = requests.Response()
+        response.status_code = answer.status_code
+        response.headers.update(answer.headers)
+        response._content = content
+        # What the library says of a request in an error; not its body, which may be large.
+        response.request = requests.PreparedRequest()
+        response.request.method = method
+        response.request.url = url
         return response
 
 
