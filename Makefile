@@ -64,6 +64,7 @@ lock:  ## lock the requirements again, newest versions, with hashes
 chaos: $(DEV)  ## uploads, exports and deletes under faults and kill -9 (about ten minutes)
 	@$(BIN)/python -m benchmarks.chaos
 	@$(BIN)/python -m tests.chaos
+	@$(BIN)/python -m tests.ledger
 
 clean:  ## remove what was installed and all local data
 	rm -rf $(VENV) .local build

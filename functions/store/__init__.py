@@ -15,5 +15,6 @@ In the order in which an object passes:
                      inner_zip, ranged), archive_members stores what is in it (archive_pairs),
                      archive_progress goes into a follow-up message
     verdict          the outcome before it is published; whether the object goes to quarantine
+                     (refusals: the errors that lead there)
     quarantine, disposition   where the object goes in the end
 """
