@@ -203,7 +203,8 @@ class PubSub(Http):
 class Watch:
     """The outcomes published from now on; a subscription of its own that goes with it."""
 
-    PREFIX = "watch-"  # of the last part of the name; a stack that starts deletes what an earlier one left of them
+    # Of the last part of the name; a stack that starts deletes what an earlier one left of them.
+    PREFIX = "watch-"
 
     def __init__(self, pubsub: PubSub, topic: str, name: str) -> None:
         """name is the full name of a subscription that is not there yet."""

