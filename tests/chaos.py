@@ -56,6 +56,7 @@ STORE_FAULTS = [
     {"kind": "operation", "code": 14, "method": "DELETE", "probability": 0.05},
     {"kind": "operation", "failure": 1, "method": "DELETE", "probability": 0.05},
 ]
+SETTLING_S = 120.0  # for what is still on its way when all outcomes are there
 STUDY, JOINED = "1.5", "1.7"
 EXPORTS = {"export": "dicom", "zip": "zip", "metadata": "metadata"}  # the format by request id
 
@@ -209,9 +210,14 @@ def _kill_until(
         report.seconds = time.monotonic() - began
         stop.set()
         killer.join()
-    # What is still on its way: redeliveries of messages whose acknowledgement was lost.
-    while late := watch.take(5.0):
+    # What is still on its way: redeliveries of messages whose acknowledgement was lost. A command
+    # that comes again after its export was finished is gone through again, and found done.
+    end = time.monotonic() + SETTLING_S
+    while time.monotonic() < end:
+        late = watch.take(5.0)
         records += late
+        if not late and not _plans(stack):
+            break
     return records
 
 
@@ -310,6 +316,12 @@ def _check_objects(
         report.wrong.append(f"{len(twice)} objects were written more than once")
 
 
+def _plans(stack: Stack) -> list[str]:
+    """The exports that are under way."""
+    state = _list(stack, stack.topology.buckets["state"])
+    return [name for name in state if name.endswith("/plan.json")]
+
+
 def _check_left_over(stack: Stack, objects: dict[str, dict[str, Any]], report: Report) -> None:
     """A kill may leave slices of a planning that was begun anew, or the part that a late delivery
     was writing. Lifecycle rules of both buckets take them away (infra/gcp/storage.tf); here they
@@ -320,7 +332,7 @@ def _check_left_over(stack: Stack, objects: dict[str, dict[str, Any]], report: R
     state = _list(stack, stack.topology.buckets["state"])
     runs = {name.rpartition("/")[0] for name in (*state, *parts)}
     report.left_over = len(state) + len(parts)
-    if plans := [name for name in state if name.endswith("plan.json")]:
+    if plans := _plans(stack):
         report.wrong.append(f"{len(plans)} exports were not cleared away")
     if len(runs) > report.kills:
         report.wrong.append(f"{len(runs)} runs were left by {report.kills} kills")

@@ -40,7 +40,13 @@ class Settled:
     reason: str = ""
     detail: str = ""
 
+    @property
+    def went(self) -> bool:
+        """Whether it was there and is gone."""
+        return self.word == "deleted" and not self.reason
 
+
+@dataclass
 class Deletion:
     """Moves a request on within one invocation.
 
@@ -49,14 +55,14 @@ class Deletion:
         work: what is left; targets that end are taken out of it.
         guards: checked when a target's turn comes.
         deadline: of the work; some time for publishing is left after it.
+        started: whether an operation was started.
     """
 
-    def __init__(
-        self, store: DicomStore, work: Work, guards: GuardRails, deadline: Deadline
-    ) -> None:
-        self._store, self._work, self._guards = store, work, guards
-        self._deadline = deadline
-        self._started = False
+    store: DicomStore
+    work: Work
+    guards: GuardRails
+    deadline: Deadline
+    started: bool = False
 
     def advance(self) -> Iterator[Settled]:
         """Poll what runs and start what waits; yields what ended. When it returns, either no target
@@ -67,12 +73,12 @@ class Deletion:
                 again.
         """
         wait_s = _POLL_S
-        while self._work.targets:
+        while self.work.targets:
             yield from self._poll()
             yield from self._start()
-            if self._started or not self._work.targets:
+            if self.started or not self.work.targets:
                 return
-            if not self._deadline.sleep(wait_s):
+            if not self.deadline.sleep(wait_s):
                 return
             wait_s = min(_POLL_MAX_S, wait_s * 1.5)
 
@@ -80,11 +86,12 @@ class Deletion:
         for target in self._running():
             settled = self._step(target, self._follow)
             if settled:
-                self._work.targets.remove(target)
+                self.work.targets.remove(target)
                 yield settled
 
     def _start(self) -> Iterator[Settled]:
-        for target in [one for one in self._work.targets if not one.operation]:
+        waiting = [one for one in self.work.targets if not one.operation]
+        for target in waiting:
             if len(self._running()) >= RUNNING_MAX:
                 return
             try:
@@ -94,11 +101,11 @@ class Deletion:
                     return  # the names of what runs must get into a message first
                 raise
             if settled:
-                self._work.targets.remove(target)
+                self.work.targets.remove(target)
                 yield settled
 
     def _running(self) -> list[Target]:
-        return [target for target in self._work.targets if target.operation]
+        return [target for target in self.work.targets if target.operation]
 
     def _step(self, target: Target, step: Callable[[Target], Settled | None]) -> Settled | None:
         """A step with one target. What the store or a guard rail refuses ends this target and not
@@ -109,47 +116,53 @@ class Deletion:
             return Settled(target, "rejected", error.reason, error.detail)
 
     def _follow(self, target: Target) -> Settled | None:
-        operation = self._store.operation(target.operation, self._deadline)
-        return self._judge(target, operation) if operation.done else None
+        operation = self.store.operation(target.operation, self.deadline)
+        if not operation.done:
+            return None
+        return self._judge(target, operation)
 
     def _begin(self, target: Target) -> Settled | None:
         going = sum(one.instances for one in self._running())
-        taken = self._work.counts["instances"] + going
-        there = self._guards.count(target.resource, taken)
+        taken = self.work.counts["instances"] + going
+        there = self.guards.count(target.resource, taken)
         if not there:
             return Settled(target, "deleted", "not_found")
-        self._guards.check_age(target.resource)
+        self.guards.check_age(target.resource)
         if not target.tries:
             target.instances = there
-            target.size_bytes = self._store.size_bytes(target.resource, self._deadline)
+            target.size_bytes = self.store.size_bytes(target.resource, self.deadline)
         target.tries += 1
-        operation = self._store.delete(target.resource, self._deadline)
+        operation = self.store.delete(target.resource, self.deadline)
         if operation is None:  # an instance goes at once
             return self._judge(target, Operation("", done=True))
         if operation.done:
             return self._judge(target, operation)
         target.operation = operation.name
-        self._started = True
+        self.started = True
         return None
 
     def _judge(self, target: Target, operation: Operation) -> Settled | None:
         """How a target ended; None when it is to be begun again. An operation that ended well may
         still have failed for some instances, and one that failed may have found that nothing was
         left: what decides is what is left."""
-        ended_well = not operation.error_code and not operation.failures
-        if self._is_gone(target.resource, lag_s=_LAG_S if ended_well else 0):
+        lag_s = _LAG_S
+        if operation.error_code or operation.failures:
+            lag_s = 0.0
+        if self._is_gone(target.resource, lag_s):
             return Settled(target, "deleted")
         may_be_better = operation.failures or operation.error_code in _WORTH_ANOTHER_TRY
         if may_be_better and target.tries < _TRIES:
             target.operation = ""
             return None
-        left = self._store.count(target.resource, target.instances, self._deadline)
-        word: Word = "partial" if left < target.instances else "rejected"
+        left = self.store.count(target.resource, target.instances, self.deadline)
+        word: Word = "rejected"
+        if left < target.instances:
+            word = "partial"
         return Settled(target, word, "operation_failed", _what_is_wrong(operation))
 
     def _is_gone(self, resource: Resource, lag_s: float) -> bool:
         lag, wait_s = Deadline(lag_s), _POLL_S
-        while self._store.is_there(resource, self._deadline):
+        while self.store.is_there(resource, self.deadline):
             if not lag.sleep(wait_s):
                 return False
             wait_s *= 1.5

@@ -119,7 +119,9 @@ def _target(item: object) -> Target:
 
 
 def _time(value: object) -> str:
-    return "" if value == "" else commands.time(value)
+    if value == "":
+        return ""
+    return commands.time(value)
 
 
 def _malformed() -> PermanentError:

@@ -27,16 +27,16 @@ class GuardRails:
         store: what is deleted from.
         max_instances: of the whole request.
         before: only what was stored before this time may go; None: anything.
+        deadline: of the checks.
         asked: when the command was given, if that is so long ago, or so often, that what it names
             may have been stored again since; None: it is fresh.
-        deadline: of the checks.
     """
 
     store: DicomStore
     max_instances: int
     before: datetime | None
-    asked: datetime | None
     deadline: Deadline
+    asked: datetime | None = None
 
     def count(self, resource: Resource, taken: int) -> int:
         """How many instances are below a resource, by a search: the store's metrics lag.
@@ -51,8 +51,8 @@ class GuardRails:
         allowed = max(0, self.max_instances - taken)
         found = self.store.count(resource, allowed + 1, self.deadline)
         if found > allowed:
-            limit = f"more than {self.max_instances} instances, which DELETE_MAX_INSTANCES forbids"
-            raise PermanentError("rejected", limit)
+            limit = f"more than {self.max_instances} instances"
+            raise _refused(f"{limit}, which DELETE_MAX_INSTANCES forbids")
         return found
 
     def check_age(self, resource: Resource) -> None:
@@ -62,10 +62,11 @@ class GuardRails:
             PermanentError: rejected, when something below it was stored too recently.
             RetryableError: as DicomStore.search.
         """
-        if self.before and self._any_since(resource, self.before, when_unknown=True):
-            raise PermanentError("rejected", "something in it was stored too recently")
-        if self.asked and self._any_since(resource, self.asked, when_unknown=False):
-            raise PermanentError("rejected", "stored again after the command was given")
+        before, asked = self.before, self.asked
+        if before and self._any_since(resource, before, when_unknown=True):
+            raise _refused("something in it was stored too recently")
+        if asked and self._any_since(resource, asked, when_unknown=False):
+            raise _refused("stored again after the command was given")
 
     def _any_since(self, resource: Resource, limit: datetime, when_unknown: bool) -> bool:
         """Whether any instance was stored at that time or later.
@@ -75,12 +76,21 @@ class GuardRails:
         """
 
         def is_since(instance: Resource) -> bool:
-            stored = timestamp(self.store.stored_at(instance, self.deadline))
-            return when_unknown if stored is None else stored >= limit
+            text = self.store.stored_at(instance, self.deadline)
+            stored = timestamp(text)
+            if stored is None:
+                return when_unknown
+            return stored >= limit
 
         instances = self.store.instances(resource, self.deadline)
         with ThreadPoolExecutor(_THREADS) as pool:
-            while batch := list(islice(instances, _BATCH)):
+            while True:
+                batch = list(islice(instances, _BATCH))
+                if not batch:
+                    return False
                 if any(pool.map(is_since, batch)):
                     return True
-        return False
+
+
+def _refused(detail: str) -> PermanentError:
+    return PermanentError("rejected", detail)

@@ -11,15 +11,16 @@ from functions.common.dicom.dicomjson import STUDY_UID
 from functions.common.errors import PermanentError
 from functions.common.events import commands
 from functions.common.events.messages import Message
-from functions.common.events.outcomes import Outcome, Outcomes, Word
+from functions.common.events.outcomes import Outcomes
 from functions.common.events.requests import DeleteRequest
 from functions.common.events.runtime import Services, View, event_function, request_id
 from functions.common.resources import DicomStoreName, Resource
 from functions.common.settings import DELETE
-from functions.delete import followup
-from functions.delete.deletion import Deletion, Settled
+from functions.delete import followup, report
+from functions.delete.deletion import Deletion
 from functions.delete.followup import Target, Work
 from functions.delete.guards import GuardRails
+from functions.delete.report import Found
 
 _LATE_S: Final = 600.0
 _PUBLISHING_S: Final = 20.0  # kept of the budget for the messages at the end
@@ -38,17 +39,22 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
             invalid_command; rejected, when a guard rail or the DICOM store refuses it.
         RetryableError: the DICOM store is busy or away.
     """
-    left_s = deadline.remaining_s()
-    working = Deadline(max(1.0, left_s - min(_PUBLISHING_S, left_s / 4)))
     message.check_way(followup.is_follow_up(message))
+    left_s = deadline.remaining_s()
+    reserve_s = min(_PUBLISHING_S, left_s / 4)
+    delivery = _Delivery(
+        name=request_id(message),
+        message=message,
+        services=services,
+        outcomes=outcomes,
+        deadline=deadline,
+        working=Deadline(max(1.0, left_s - reserve_s)),
+    )
     if message.follow_up:
         given = commands.read(message, followup.KEYS)
-        name = request_id(message)
-        _Delivery(name, message, services, outcomes, deadline, working).go_on(given["continue"])
+        delivery.go_on(given["continue"])
     else:
-        wanted = DeleteRequest.read(message)
-        name = request_id(message)
-        _Delivery(name, message, services, outcomes, deadline, working).start(wanted)
+        delivery.start(DeleteRequest.read(message))
 
 
 @dataclass(frozen=True)
@@ -101,15 +107,16 @@ class _Delivery:
         # A follow-up is always fresh: what counts is the command, however many messages ago it was
         # given.
         work.late = work.late or self._is_repeated
-        guards = self._guards(store, work)
-        for settled in Deletion(store, work, guards, self.working).advance():
-            _count(work, settled)
-            member = str(settled.target.resource) if work.by_query else ""
-            self.outcomes.publish(self._outcome(settled, member))
+        deletion = Deletion(store, work, self._guards(store, work), self.working)
+        for settled in deletion.advance():
+            report.count(work, settled)
+            attempt = self.message.attempt
+            outcome = report.of_target(self.name, settled, work.by_query, attempt)
+            self.outcomes.publish(outcome)
         if work.targets:
             self._follow_up(work)
         elif work.by_query:
-            self.outcomes.publish(_summary(self.name, work))
+            self.outcomes.publish(report.of_query(self.name, work))
 
     @property
     def _is_repeated(self) -> bool:
@@ -122,20 +129,27 @@ class _Delivery:
         return self.services.dicom_store.of(name)
 
     def _guards(self, store: DicomStore, work: Work) -> GuardRails:
-        settings, asked = self.services.settings, timestamp(work.asked)
-        now = timestamp(utc_now()) or datetime.max
-        limits = [timestamp(work.stored_before)]
-        if settings.delete_min_age_hours:
-            begin = min(now, asked or now)
-            limits.append(begin - timedelta(hours=settings.delete_min_age_hours))
-        is_late = work.late or (asked is not None and age_s(asked) > _LATE_S)
-        return GuardRails(
+        guards = GuardRails(
             store=store,
-            max_instances=settings.delete_max_instances,
-            before=min((limit for limit in limits if limit), default=None),
-            asked=asked if is_late else None,
+            max_instances=self.services.settings.delete_max_instances,
+            before=self._before(work),
             deadline=self.working,
         )
+        asked = timestamp(work.asked)
+        if asked and (work.late or age_s(asked) > _LATE_S):
+            return replace(guards, asked=asked)
+        return guards
+
+    def _before(self, work: Work) -> datetime | None:
+        """Only what was stored before this time may go. DELETE_MIN_AGE_HOURS count from when the
+        command was given, however late a follow-up message of it comes."""
+        limits = [timestamp(work.stored_before)]
+        hours = self.services.settings.delete_min_age_hours
+        if hours:
+            moments = [timestamp(work.asked), timestamp(utc_now())]
+            began = min(moment for moment in moments if moment)
+            limits.append(began - timedelta(hours=hours))
+        return min((limit for limit in limits if limit), default=None)
 
     def _targets(self, store: DicomStore, wanted: DeleteRequest) -> list[Target]:
         """The resource, or the studies of a query; one that matches more than `max_studies` is
@@ -153,48 +167,20 @@ class _Delivery:
         return [Target(Resource(study)) for study in sorted(studies)]
 
     def _dry_run(self, store: DicomStore, wanted: DeleteRequest) -> None:
-        """Say what would go: counts by search, bytes by the store's metrics, which lag."""
-        targets = self._targets(store, wanted)
-        series = set[Resource]()
-        studies = instances = size_bytes = 0
-        for target in targets:
-            before = instances
-            for instance in store.instances(target.resource, self.working):
+        found = Found()
+        for target in self._targets(store, wanted):
+            series = set[str]()
+            instances = 0
+            for one in store.instances(target.resource, self.working):
+                series.add(one.series)
                 instances += 1
-                series.add(Resource(instance.study, instance.series))
-            if instances > before:
-                studies += 1
-                size_bytes += store.size_bytes(target.resource, self.working)
-        counts = {"studies": studies, "series": len(series), "instances": instances}
-        reason = "" if instances else "not_found"
-        self.outcomes.publish(
-            Outcome(
-                "dry_run",
-                reason,
-                request_id=self.name,
-                resource=wanted.resource,
-                size_bytes=size_bytes,
-                counts=counts,
-            )
-        )
-
-    def _outcome(self, settled: Settled, member: str) -> Outcome:
-        target = settled.target
-        outcome = Outcome(
-            settled.word,
-            settled.reason,
-            request_id=self.name,
-            member=member,
-            resource=target.resource,
-            detail=settled.detail,
-        )
-        if settled.word == "deleted" and not settled.reason:
-            counts = {"instances": target.instances}
-            return replace(outcome, size_bytes=target.size_bytes, counts=counts)
-        if settled.reason == "not_found" and self.message.attempt > 1:
-            detail = "nothing was there; an earlier delivery may have deleted it"
-            return replace(outcome, detail=detail)
-        return outcome
+            if instances:
+                found.studies += 1
+                found.series += len(series)
+                found.instances += instances
+                found.size_bytes += store.size_bytes(target.resource, self.working)
+        outcome = report.of_dry_run(self.name, wanted.resource, found)
+        self.outcomes.publish(outcome)
 
     def _follow_up(self, work: Work) -> None:
         content = {"continue": work.to_json(), "request_id": self.name}
@@ -208,25 +194,3 @@ def _store_name(text: str) -> DicomStoreName:
         return DicomStoreName(text)
     except ValueError:
         raise PermanentError("invalid_command", "a malformed follow-up message") from None
-
-
-def _count(work: Work, settled: Settled) -> None:
-    if settled.word != "deleted":
-        work.counts["failed"] += 1
-    elif settled.reason:
-        work.counts["not_found"] += 1
-    else:
-        work.counts["deleted"] += 1
-        work.counts["instances"] += settled.target.instances
-        work.counts["bytes"] += settled.target.size_bytes
-
-
-def _summary(name: str, work: Work) -> Outcome:
-    """The outcome of the whole query, after those of its studies."""
-    counts = {key: count for key, count in work.counts.items() if key != "bytes"}
-    size_bytes = work.counts["bytes"]
-    if not work.counts["failed"]:
-        reason = "" if work.counts["deleted"] else "not_found"
-        return Outcome("deleted", reason, request_id=name, size_bytes=size_bytes, counts=counts)
-    word: Word = "partial" if work.counts["deleted"] else "rejected"
-    return Outcome(word, "operation_failed", request_id=name, size_bytes=size_bytes, counts=counts)

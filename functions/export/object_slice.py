@@ -1,10 +1,8 @@
 """Does one slice of an export of which each instance or frame becomes an object: retrieves what is
 not there yet, writes it, and says what became of each."""
 
-import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import Resource
@@ -14,34 +12,35 @@ from functions.export.fetch import Fetcher, Incoming, log_broken
 from functions.export.job import Job
 from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid
 from functions.export.state import Result
+from functions.export.tally import Objects, Tally
 from functions.export.writer import ObjectWriter, Written
 
 THREADS: Final = 8
 _PASSES: Final = 3  # over what is missing: an answer that is cut is asked for again
 _IN_A_ROW_MAX: Final = 2 * THREADS
-Objects = list[tuple[Written, str]]  # each with what tells it apart, as Fetcher.objects
 
 
 class ObjectSlice:
-    """The work on one slice within one invocation. `progress` says whether this invocation wrote
-    anything."""
+    """The work on one slice within one invocation."""
 
     def __init__(self, job: Job) -> None:
-        self._attempt, self._deadline = job.attempt, job.working
-        self._store, self._request = job.store, job.request
+        self._job = job
+        self._request = job.request
+        self._deadline = job.working
+        self._tally = Tally()
         self._fetcher = Fetcher(job.store, job.request, job.working)
         self._writer = ObjectWriter(job.buckets, job.request, job.run, job.working)
-        self._lock = threading.Lock()
-        self._done: dict[Piece, list[dict[str, Any]]] = {}
-        self._new: set[str] = set()  # names of objects that this export wrote
-        self._failed: dict[Piece, tuple[str, str]] = {}  # reason and detail
-        self._pending: dict[Piece, RetryableError] = {}  # was tried in vain in this invocation
-        self._there: dict[str, Written] = {}  # bulk data that is in the bucket already
-        self._in_a_row = 0  # attempts that failed since the last that did not
-        self._store_gives: bool | None = None  # None: not asked yet
+        # Bulk data that is in the bucket already.
+        self._there: dict[str, Written] = {}
+        # Whether the store gives what it gave before; None: not asked yet.
+        self._gives: bool | None = None
         # What a stream ended with, before anything of it came.
         self._broken = RetryableError("unavailable")
-        self.progress = False
+
+    @property
+    def progress(self) -> bool:
+        """Whether this invocation wrote anything."""
+        return self._tally.progress
 
     def run(self, part: Slice) -> Result:
         """Do it all.
@@ -60,34 +59,53 @@ class ObjectSlice:
                 self._take_streams(part, pool)
             for _ in range(_PASSES):
                 list(pool.map(self._fetch, self._missing(pieces)))
-                if not self._pending:
+                if not self._tally.pending:
                     break
         missing = self._missing(pieces)
         if missing:
             self._give_up_or_raise(missing)
-        return self._result(pieces, part.skipped)
+        return self._tally.result(pieces, part.skipped)
+
+    def _missing(self, pieces: list[Piece]) -> list[Piece]:
+        missing = [one for one in pieces if not self._tally.is_settled(one)]
+        return self._job.attempt.turned(missing)
 
     # What is there already
 
     def _find(self, pieces: list[Piece]) -> None:
-        there: dict[str, Written] = {}
-        for series in sorted({Resource(p.resource.study, p.resource.series) for p in pieces}):
-            there |= self._writer.there(f"{series.study}/{series.series}/")
+        there = self._listed(pieces)
+        self._tally.there = set(there)
         if self._request.format.retrieval == "bulkdata":
             self._there = there  # only its metadata tells what belongs to an instance
             return
-        found = {piece: there.get(self._request.object_name(piece)) for piece in pieces}
-        older = {one.resource for one, written in found.items() if written and not written.new}
-        with ThreadPoolExecutor(THREADS) as pool:
-            times = dict(zip(older, pool.map(self._stored_at, older), strict=True))
+        found: dict[Piece, Written] = {}
+        for piece in pieces:
+            written = there.get(self._request.object_name(piece))
+            if written:
+                found[piece] = written
+        times = self._times(found)
         for piece, written in found.items():
-            if written and self._is_good(written, times.get(piece.resource, "")):
-                self._note(piece, [(written, "")])
-        self.progress = False
+            if self._is_good(written, times.get(piece.resource, "")):
+                self._tally.note(piece, [(written, "")])
+
+    def _listed(self, pieces: list[Piece]) -> dict[str, Written]:
+        """What is there below the series of these pieces, by name."""
+        uids = {(one.resource.study, one.resource.series) for one in pieces}
+        found: dict[str, Written] = {}
+        for study, series in sorted(uids):
+            found |= self._writer.there(f"{study}/{series}/")
+        return found
+
+    def _times(self, found: dict[Piece, Written]) -> dict[Resource, str]:
+        """When the instances were stored of which there are objects of an earlier export."""
+        older = {piece.resource for piece, one in found.items() if not one.new}
+        with ThreadPoolExecutor(THREADS) as pool:
+            times = pool.map(self._stored_at, older)
+            return dict(zip(older, times, strict=True))
 
     def _stored_at(self, instance: Resource) -> str:
         try:
-            return self._store.stored_at(instance, self._deadline)
+            return self._job.store.stored_at(instance, self._deadline)
         except PermanentError:
             return ""
 
@@ -99,9 +117,6 @@ class ObjectSlice:
         self._writer.compared.add(written.stored.ref.name)
         return False
 
-    def _missing(self, pieces: list[Piece]) -> list[Piece]:
-        return self._attempt.turned([one for one in pieces if not self._is_settled(one)])
-
     # Many in one answer
 
     def _take_streams(self, part: Slice, pool: ThreadPoolExecutor) -> None:
@@ -109,7 +124,7 @@ class ObjectSlice:
         again."""
         wanted = by_instance_uid(part.pieces)
         batches = Batches(self._put, pool, self._deadline)
-        begun = begun_streams(piece.resource for piece in self._done)
+        begun = begun_streams(piece.resource for piece in self._tally.done())
         for resource in part.streams:
             if resource in begun:
                 continue
@@ -121,15 +136,20 @@ class ObjectSlice:
             except RetryableError as error:
                 log_broken("stream_broken", error, resource)
                 self._deadline.check()
-                if not self._fetcher.has_arrived and self._attempt.number == 1:
-                    # The store seems to be away: no use to ask for each instance.
-                    self._broken, self._in_a_row = error, _IN_A_ROW_MAX
+                if self._seems_away():
+                    self._broken = error
+                    self._tally.in_a_row = _IN_A_ROW_MAX
                     break
         batches.finish()
 
+    def _seems_away(self) -> bool:
+        """Whether it is no use to ask for each instance of a stream that broke."""
+        is_first = self._job.attempt.number == 1
+        return is_first and not self._fetcher.has_arrived
+
     def _take(self, incoming: Incoming, batches: Batches) -> None:
         piece, content = incoming.piece, incoming.content
-        if piece is None or self._is_settled(piece):
+        if piece is None or self._tally.is_settled(piece):
             return
         if content.is_small:
             batches.add(piece, content)
@@ -138,90 +158,64 @@ class ObjectSlice:
 
     def _put(self, piece: Piece, content: Content) -> None:
         name = self._request.object_name(piece)
-        self._try(piece, lambda: [(self._writer.write(name, content), "")])
+
+        def write() -> Objects:
+            return [(self._writer.write(name, content), "")]
+
+        self._tally.attempt(piece, write)
 
     # One by one
 
     def _fetch(self, piece: Piece) -> None:
         """Retrieve and write one piece by requests of its own."""
         if self._may_fetch():
-            self._try(piece, lambda: self._fetched(piece))
+            self._tally.attempt(piece, lambda: self._fetched(piece))
 
     def _may_fetch(self) -> bool:
         """False while the store or the bucket seems to be away."""
-        if self._in_a_row < _IN_A_ROW_MAX:
+        if self._tally.in_a_row < _IN_A_ROW_MAX:
             return True
-        return self._attempt.is_last and self._asked_store_gives()
+        return self._job.attempt.is_last and self._store_gives()
 
     def _fetched(self, piece: Piece) -> Objects:
         self._deadline.check()
         written: Objects = []
         for tag, stream in self._fetcher.objects(piece):
             name = self._request.object_name(piece, tag)
-            there = self._there.get(name)
-            if not there or not self._is_good(there, self._time_for(there, piece)):
-                there = self._writer.write(name, Content.of(stream))
-            written.append((there, tag))
+            one = self._found(name, piece)
+            if one is None:
+                one = self._writer.write(name, Content.of(stream))
+            written.append((one, tag))
         return written
 
-    def _time_for(self, there: Written, piece: Piece) -> str:
-        return "" if there.new else self._stored_at(piece.resource)
+    def _found(self, name: str, piece: Piece) -> Written | None:
+        """A bulk data object that is there and good."""
+        there = self._there.get(name)
+        if there is None or there.new:
+            return there
+        if self._is_good(there, self._stored_at(piece.resource)):
+            return there
+        return None
 
-    def _asked_store_gives(self) -> bool:
+    def _store_gives(self) -> bool:
         """Whether the store gives what it gave before: what fails beside that does not fail for
         lack of a store."""
-        if self._store_gives is None:
-            with self._lock:
-                known = next(iter(self._done), self._attempt.known)
-            self._store_gives = known is not None and self._fetcher.gives(known)
-        return self._store_gives
-
-    # What became of it
-
-    def _try(self, piece: Piece, write: Callable[[], Objects]) -> None:
-        try:
-            self._note(piece, write())
-        except PermanentError as error:
-            with self._lock:
-                self._failed[piece] = error.reason, error.detail
-                self._pending.pop(piece, None)
-        except RetryableError as error:
-            with self._lock:
-                if error.reason != "deadline_exceeded":  # then it was not tried in earnest
-                    self._pending[piece] = error
-                self._in_a_row += 1
-
-    def _note(self, piece: Piece, written: Objects) -> None:
-        new = {one.stored.ref.name for one, _ in written if one.new}
-        with self._lock:
-            self._done[piece] = [one.entry(piece, tag) for one, tag in written]
-            self._new |= new
-            self._pending.pop(piece, None)
-            self.progress = self.progress or not new <= self._there.keys()
-            self._in_a_row = 0
-
-    def _is_settled(self, piece: Piece) -> bool:
-        with self._lock:
-            return piece in self._done or piece in self._failed
+        if self._gives is None:
+            known = self._job.attempt.known
+            done = self._tally.done()
+            if done:
+                known = done[0]
+            self._gives = known is not None and self._fetcher.gives(known)
+        return self._gives
 
     def _give_up_or_raise(self, missing: list[Piece]) -> None:
         """What is left is another delivery's work; but what has failed often, and now again while
         the store gives others, is given up."""
-        all_tried = self._pending.keys() >= set(missing)
-        if self._attempt.is_last and all_tried and self._asked_store_gives():
-            for piece, error in self._pending.items():
-                self._failed[piece] = error.reason, "given up after several deliveries"
+        pending = self._tally.pending
+        all_tried = pending.keys() >= set(missing)
+        if self._job.attempt.is_last and all_tried and self._store_gives():
+            self._tally.give_up_pending()
             return
         if self._deadline.remaining_s() <= 0:
             raise RetryableError("deadline_exceeded")
-        raise next(iter(self._pending.values()), self._broken)
-
-    def _result(self, pieces: list[Piece], skipped: list[Resource]) -> Result:
-        result = Result(written=len(self._new))
-        for piece in pieces:
-            result.objects += self._done.get(piece, [])
-            if piece in self._failed:
-                reason, detail = self._failed[piece]
-                result.failures.append({**piece.fields, "reason": reason, "detail": detail})
-        result.skipped = [{**Piece(one).fields, "reason": "unsupported_input"} for one in skipped]
-        return result
+        raise next(iter(pending.values()), self._broken)

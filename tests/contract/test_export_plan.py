@@ -3,6 +3,7 @@ bounded size."""
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,17 @@ def test_frames_count(store: World) -> None:
     slices = plan(store, "studies/1.2", 4, "png")
     assert [(i.first, i.last) for part in slices for i in part.items] == [(1, 4), (5, 8), (9, 9)]
     assert [one.instance for part in slices for one in part.skipped] == ["1.2.1.2"]
+
+
+def test_an_instance_that_claims_too_many_frames_is_a_failure(store: World) -> None:
+    uids = {"00080018": "1.2.1.1", "0020000E": "1.2.1"}
+    row: dict[str, Any] = {tag: {"vr": "UI", "Value": [uid]} for tag, uid in uids.items()}
+    row |= {"00280010": {"vr": "US", "Value": [8]}, "00280008": {"vr": "IS", "Value": [10**12]}}
+    store.fault(kind="status", status=200, body=json.dumps([row]), path="instances", count=1)
+    store.fault(kind="status", status=200, body="[]", path="instances", count=1)
+    (part,) = plan(store, "studies/1.2", 1000, "png")
+    assert [failure["detail"] for failure in part.failures] == ["more than 1000000 frames"]
+    assert not part.items
 
 
 def test_a_listing_whose_pages_overlap_is_made_again(

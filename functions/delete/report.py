@@ -1,0 +1,99 @@
+"""The outcomes of a delete: of each target, of a whole query, and of a dry run."""
+
+from dataclasses import dataclass, replace
+
+from functions.common.events.outcomes import Outcome, Word
+from functions.common.resources import Resource
+from functions.delete.deletion import Settled
+from functions.delete.followup import Work
+
+
+@dataclass
+class Found:
+    """What a dry run found: counts by search, bytes by the store's metrics, which lag."""
+
+    studies: int = 0
+    series: int = 0
+    instances: int = 0
+    size_bytes: int = 0
+
+
+def of_dry_run(name: str, resource: Resource | None, found: Found) -> Outcome:
+    """What would go.
+
+    Args:
+        name: the request's id.
+        resource: None for a query.
+    """
+    outcome = Outcome("dry_run", request_id=name, resource=resource)
+    counts = {
+        "studies": found.studies,
+        "series": found.series,
+        "instances": found.instances,
+    }
+    outcome = replace(outcome, counts=counts, size_bytes=found.size_bytes)
+    if not found.instances:
+        return replace(outcome, reason="not_found")
+    return outcome
+
+
+def of_target(name: str, settled: Settled, by_query: bool, attempt: int) -> Outcome:
+    """What became of one resource.
+
+    Args:
+        attempt: of the delivery, from 1.
+    """
+    target = settled.target
+    outcome = Outcome(
+        settled.word,
+        settled.reason,
+        request_id=name,
+        resource=target.resource,
+        detail=settled.detail,
+    )
+    if by_query:
+        outcome = replace(outcome, member=str(target.resource))
+    if settled.went:
+        counts = {"instances": target.instances}
+        return replace(outcome, counts=counts, size_bytes=target.size_bytes)
+    if settled.reason == "not_found" and attempt > 1:
+        detail = "nothing was there; an earlier delivery may have deleted it"
+        return replace(outcome, detail=detail)
+    return outcome
+
+
+def of_query(name: str, work: Work) -> Outcome:
+    """What became of a whole query, after the outcomes of its studies."""
+    counts = dict(work.counts)
+    size_bytes = counts.pop("bytes")
+    word, reason = _of_counts(counts)
+    return Outcome(
+        word,
+        reason,
+        request_id=name,
+        size_bytes=size_bytes,
+        counts=counts,
+    )
+
+
+def _of_counts(counts: dict[str, int]) -> tuple[Word, str]:
+    if counts["failed"] and counts["deleted"]:
+        return "partial", "operation_failed"
+    if counts["failed"]:
+        return "rejected", "operation_failed"
+    if counts["deleted"]:
+        return "deleted", ""
+    return "deleted", "not_found"
+
+
+def count(work: Work, settled: Settled) -> None:
+    """Add a target that has ended to the counts of the request."""
+    counts, target = work.counts, settled.target
+    if settled.went:
+        counts["deleted"] += 1
+        counts["instances"] += target.instances
+        counts["bytes"] += target.size_bytes
+    elif settled.word == "deleted":
+        counts["not_found"] += 1
+    else:
+        counts["failed"] += 1

@@ -1,0 +1,117 @@
+"""Packs the instances of an export into slices: whole studies or series while they fit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from functions.common.resources import Resource
+from functions.export.slices import Item, Slice
+
+# A series up to this many times the size of a slice is still retrieved in one answer.
+_STREAM_SLICES: Final = 5
+
+
+@dataclass
+class Found:
+    """Instances that a search found.
+
+    Args:
+        items: what is exported of each.
+        skipped: those that have nothing of the wanted kind.
+        failed: those that cannot be exported.
+    """
+
+    items: dict[Resource, Item] = field(default_factory=dict)
+    skipped: set[Resource] = field(default_factory=set)
+    failed: set[Resource] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.items) + len(self.skipped) + len(self.failed)
+
+    @property
+    def weight(self) -> int:
+        """How many objects they become, where what is skipped counts as one."""
+        return sum(item.weight for item in self.items.values()) + len(self.skipped)
+
+    def by_series(self) -> dict[Resource, "Found"]:
+        """Those of each series, in order."""
+        parts: dict[Resource, Found] = {}
+        for instance in sorted([*self.items, *self.skipped]):
+            series = Resource(instance.study, instance.series)
+            part = parts.setdefault(series, Found())
+            if instance in self.items:
+                part.items[instance] = self.items[instance]
+            else:
+                part.skipped.add(instance)
+        return parts
+
+
+class Packer:
+    """Fills slices.
+
+    Args:
+        size: of a slice, in objects.
+        streamed: whether a whole study or series comes in one answer.
+    """
+
+    def __init__(self, size: int, streamed: bool) -> None:
+        self._size = size
+        self._streamed = streamed
+        self._slice = Slice()
+
+    def add_whole(self, target: Resource, found: Found) -> Iterator[Slice]:
+        """A study or series; the slices that become full with it. One that does not fit a slice is
+        packed series by series."""
+        if found.weight <= self._size:
+            yield from self._add(target, found)
+            return
+        for series, part in found.by_series().items():
+            yield from self._add(series, part)
+
+    def add_instances(self, found: Found) -> Iterator[Slice]:
+        """Instances that are each retrieved for themselves."""
+        yield from self._add(None, found)
+
+    def fail(self, failure: dict[str, Any]) -> None:
+        """What cannot be exported, as the manifest names it."""
+        self._slice.failures.append(failure)
+
+    def flush(self) -> Iterator[Slice]:
+        """The slice that did not become full, if there is one."""
+        if self._slice.items or self._slice.skipped or self._slice.failures:
+            yield self._slice
+        self._slice = Slice()
+
+    def _add(self, stream: Resource | None, found: Found) -> Iterator[Slice]:
+        items = [found.items[instance] for instance in sorted(found.items)]
+        weight = sum(item.weight for item in items)
+        self._slice.skipped += sorted(found.skipped)
+        is_stream = self._streamed and stream is not None
+        limit = self._size
+        if is_stream:
+            limit *= _STREAM_SLICES
+        if weight > limit:
+            yield from self._add_cut(items)
+            return
+        if self._slice.weight + weight > self._size:
+            yield from self.flush()
+        self._slice.items += items
+        if is_stream and stream:
+            self._slice.streams.append(stream)
+
+    def _add_cut(self, items: list[Item]) -> Iterator[Slice]:
+        for item in items:
+            for part in _cut(item, self._size):
+                if self._slice.weight + part.weight > self._size:
+                    yield from self.flush()
+                self._slice.items.append(part)
+
+
+def _cut(item: Item, size: int) -> Iterator[Item]:
+    """An instance of very many frames in several parts."""
+    if item.weight <= size:
+        yield item
+        return
+    for first in range(item.first, item.last + 1, size):
+        last = min(item.last, first + size - 1)
+        yield Item(item.resource, first, last)
