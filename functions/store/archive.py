@@ -135,7 +135,8 @@ class Walk:
                 self._close()
                 continue
             member = self._member_of(entry, level)
-            within, level.within = level.within, ()
+            within = level.within
+            level.within = ()
             if member.kind in filetype.ARCHIVES:
                 try:
                     self._open_inner(member, entry, within)

@@ -15,8 +15,13 @@ EXTENDED: Final = "1.2.840.10008.1.2.4.51"
 LOSSLESS: Final = "1.2.840.10008.1.2.4.57"
 LOSSLESS_FIRST_ORDER: Final = "1.2.840.10008.1.2.4.70"
 
-_END, _SCAN, _ADOBE, _JFIF = 0xD9, 0xDA, 0xEE, 0xE0
-_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS = 0xC0, 0xC1, 0xC3
+_END: Final = 0xD9
+_SCAN: Final = 0xDA
+_ADOBE: Final = 0xEE
+_JFIF: Final = 0xE0
+_SOF_BASELINE: Final = 0xC0
+_SOF_EXTENDED: Final = 0xC1
+_SOF_LOSSLESS: Final = 0xC3
 # SOF0 to SOF15, but for the three that are tables; and SOF55 of JPEG-LS.
 _FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment

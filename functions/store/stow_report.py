@@ -15,8 +15,11 @@ from typing import Any, Final, Literal
 from functions.common.dicom import dicomjson
 from functions.common.resources import Resource, is_uid
 
-_URL, _REFERENCED, _FAILED = "00081190", "00081199", "00081198"
-_INSTANCE, _REASON = "00081155", "00081197"
+_URL: Final = "00081190"
+_REFERENCED: Final = "00081199"
+_FAILED: Final = "00081198"
+_INSTANCE: Final = "00081155"
+_REASON: Final = "00081197"
 # FailureDetail in XML and FailureDetailJSON (fact sheet section 3.2).
 _DETAILS: Final = ("00090097", "00091097")
 _DUPLICATE_REASON: Final = 0x0111  # PS3.18 annex I: duplicate SOP instance; other servers use it
