@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 it found or met something wrong, 2 not understood or no system, 130 Ctrl-C.
     """
     try:
-        status = app.main(arguments, prog_name=NAME, standalone_mode=False)
+        status: int = app.main(arguments, prog_name=NAME, standalone_mode=False)
     except click.ClickException as error:
         _print_usage(error)
         return error.exit_code
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known is None:
             raise
         return _failed(str(known), known.status)
-    return status if isinstance(status, int) else 0
+    return status
 
 
 def _print_usage(error: click.ClickException) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from cli.clients import Clients
 from cli.dead_letters import EMPTY_PULLS, give_back, take
 from cli.errors import CliError
-from cli.findings import REDEPLOY, RETRY, Check, Finding, fetch, refused
+from cli.findings import REDEPLOY, RETRY, Check, Finding, Look, Resource
 from cli.system import LEDGER, System
 from functions.common.dicom import dicomjson
 from functions.common.errors import SettingsError
@@ -24,20 +24,28 @@ _SEARCH: Final = "roles/healthcare.dicomViewer on the DICOM store"
 def buckets(clients: Clients) -> Iterator[Finding]:
     """Each bucket is there, uniform and not public."""
     system = clients.system
+    look = Look(clients, "bucket", _SEE_BUCKETS)
     for role, name in system.buckets.items():
         url = f"{system.endpoints.storage}/storage/v1/b/{name}"
-        found = fetch(clients, url, "bucket", name, _SEE_BUCKETS)
+        found = look.fetch(url, name)
         if isinstance(found, Finding):
             yield found
             continue
-        rules = found.get("iamConfiguration", {})
-        uniform = rules.get("uniformBucketLevelAccess", {}).get("enabled") is True
-        private = rules.get("publicAccessPrevention") == "enforced"
-        if system.local or (uniform and private):
-            yield Finding("bucket", name, "ok", role)
+        wrong = _exposed(found.get("iamConfiguration", {}))
+        if wrong and not system.local:
+            yield look.failed(name, f"the {role} bucket {wrong}")
         else:
-            wrong = "could be made public" if uniform else "is not uniform"
-            yield Finding("bucket", name, "failed", f"the {role} bucket {wrong}", REDEPLOY)
+            yield look.ok(name, role)
+
+
+def _exposed(rules: Resource) -> str:
+    """How a bucket's contents could be seen by others; empty when they cannot."""
+    uniform = rules.get("uniformBucketLevelAccess", {})
+    if uniform.get("enabled") is not True:
+        return "is not uniform"
+    if rules.get("publicAccessPrevention") != "enforced":
+        return "could be made public"
+    return ""
 
 
 def notification(clients: Clients) -> Iterator[Finding]:
@@ -45,22 +53,21 @@ def notification(clients: Clients) -> Iterator[Finding]:
     system = clients.system
     bucket = system.buckets["landing"]
     topic = system.topic("uploads")
+    look = Look(clients, "notification", _SEE_BUCKETS)
     if system.local:
-        detail = "the local bucket server has none to ask for: the probe tells"
-        yield Finding("notification", bucket, "skipped", detail)
+        yield look.skipped(bucket, "the local bucket server has none: the probe tells")
         return
     url = f"{system.endpoints.storage}/storage/v1/b/{bucket}/notificationConfigs"
-    found = fetch(clients, url, "notification", bucket, _SEE_BUCKETS)
+    found = look.fetch(url, bucket)
     if isinstance(found, Finding):
         yield found
     elif any(_notifies(item, topic) for item in found.get("items", [])):
-        yield Finding("notification", bucket, "ok", f"to {topic}")
+        yield look.ok(bucket, f"to {topic}")
     else:
-        detail = f"does not notify {topic}: uploads are not seen"
-        yield Finding("notification", bucket, "failed", detail, REDEPLOY)
+        yield look.failed(bucket, f"does not notify {topic}: uploads are not seen")
 
 
-def _notifies(item: Mapping[str, Any], topic: str) -> bool:
+def _notifies(item: Resource, topic: str) -> bool:
     return (
         item.get("payload_format") == "JSON_API_V1"
         and "OBJECT_FINALIZE" in item.get("event_types", [])
@@ -72,23 +79,26 @@ def _notifies(item: Mapping[str, Any], topic: str) -> bool:
 def topics(clients: Clients) -> Iterator[Finding]:
     """Each topic is there, those of dead letters too."""
     system = clients.system
-    names = [
-        *system.topology["topics"].values(),
-        *(item["dead_letter_topic"] for item in system.bound.values()),
-    ]
+    look = Look(clients, "topic", _SEE_PUBSUB)
+    names = list(system.topology["topics"].values())
+    names += [item["dead_letter_topic"] for item in system.bound.values()]
     for name in names:
         url = f"{system.endpoints.pubsub}/v1/{system.topic(name)}"
-        found = fetch(clients, url, "topic", name, _SEE_PUBSUB)
-        yield found if isinstance(found, Finding) else Finding("topic", name, "ok")
+        found = look.fetch(url, name)
+        if isinstance(found, Finding):
+            yield found
+        else:
+            yield look.ok(name)
 
 
 def subscriptions(clients: Clients) -> Iterator[Finding]:
     """Each subscription is bound, delivers and gives up as the topology says, and never expires."""
     system = clients.system
+    look = Look(clients, "subscription", _SEE_PUBSUB)
     for item in system.bound.values():
         name = item.get("subscription") or item["name"]
         url = f"{system.endpoints.pubsub}/v1/{system.subscription(name)}"
-        found = fetch(clients, url, "subscription", name, _SEE_PUBSUB)
+        found = look.fetch(url, name)
         if isinstance(found, Finding):
             yield found
             continue
@@ -96,24 +106,23 @@ def subscriptions(clients: Clients) -> Iterator[Finding]:
         if not system.local:
             wrong += _numbers(system, item, found)
         if wrong:
-            yield Finding("subscription", name, "failed", "; ".join(wrong), REDEPLOY)
+            yield look.failed(name, "; ".join(wrong))
         else:
-            detail = f"dead letters to {item['dead_letter_topic']}"
-            yield Finding("subscription", name, "ok", detail)
+            yield look.ok(name, f"dead letters to {item['dead_letter_topic']}")
 
 
 def dead_letters(clients: Clients) -> Iterator[Finding]:
     """Each subscription for dead letters is there and empty."""
     system = clients.system
+    look = Look(clients, "dead letters", _SEE_PUBSUB)
     for function, item in system.bound.items():
         name = item["dead_letter_subscription"]
         url = f"{system.endpoints.pubsub}/v1/{system.subscription(name)}"
-        found = fetch(clients, url, "dead letters", name, _SEE_PUBSUB)
+        found = look.fetch(url, name)
         if isinstance(found, Finding):
             yield found
         elif not found.get("topic", "").endswith(f"/{item['dead_letter_topic']}"):
-            detail = "is bound to another topic: they are lost"
-            yield Finding("dead letters", name, "failed", detail, REDEPLOY)
+            yield look.failed(name, "is bound to another topic: they are lost")
         else:
             yield _held(clients, name, function)
 
@@ -121,32 +130,31 @@ def dead_letters(clients: Clients) -> Iterator[Finding]:
 def functions(clients: Clients) -> Iterator[Finding]:
     """Each function is deployed, active, and has settings that it can start with."""
     system = clients.system
+    look = Look(clients, "function", _SEE_FUNCTIONS)
     for name, environment in system.environments.items():
         given = {key: value for key, value in environment.items() if key.isupper()}
         try:
             Settings.load(name, given)
         except SettingsError as error:
             fix = "set it (README.md, Settings) and deploy again"
-            yield Finding("function", name, "failed", str(error), fix)
+            yield look.failed(name, str(error), fix)
             continue
         if system.local:
-            yield Finding("function", name, "ok", "settings are whole")
+            yield look.ok(name, "settings are whole")
         else:
-            yield _deployed(clients, name)
+            yield _deployed(look, name)
 
 
-def _deployed(clients: Clients, function: str) -> Finding:
-    system = clients.system
+def _deployed(look: Look, function: str) -> Finding:
+    system = look.clients.system
     full = system.service(function).replace("/services/", "/functions/")
-    url = f"{system.endpoints.functions}/v2/{full}"
-    found = fetch(clients, url, "function", function, _SEE_FUNCTIONS)
+    found = look.fetch(f"{system.endpoints.functions}/v2/{full}", function)
     if isinstance(found, Finding):
         return found
     state = found.get("state", "unknown")
     if state != "ACTIVE":
-        fix = f"see its build log; {REDEPLOY}"
-        return Finding("function", function, "failed", f"is {state}", fix)
-    return Finding("function", function, "ok", "active, settings are whole")
+        return look.failed(function, f"is {state}", f"see its build log; {REDEPLOY}")
+    return look.ok(function, "active, settings are whole")
 
 
 def store(clients: Clients) -> Iterator[Finding]:
@@ -154,40 +162,39 @@ def store(clients: Clients) -> Iterator[Finding]:
     system = clients.system
     name = system.store.name.rpartition("/")[2]
     web = f"{system.endpoints.healthcare}/{system.store.name}/dicomWeb"
+    look = Look(clients, "DICOM store", _SEARCH)
     try:
         answer = clients.call("GET", f"{web}/instances", params={"limit": "1"})
     except CliError as error:
-        yield Finding("DICOM store", name, "failed", "no answer", str(error))
+        yield look.failed(name, "no answer", str(error))
         return
     if answer.status in (401, 403):
-        yield refused("DICOM store", name, _SEARCH)
+        yield look.refused(name)
     elif answer.status not in (200, 204):
         fix = f"is {system.store.name} the right name?"
-        yield Finding("DICOM store", name, "failed", f"answers {answer.status}", fix)
+        yield look.failed(name, f"answers {answer.status}", fix)
     else:
-        yield Finding("DICOM store", name, "ok", "answers searches")
-        yield _storage_time(clients, web, answer.json)
+        yield look.ok(name, "answers searches")
+        yield _storage_time(look, web, answer.json)
 
 
-def _storage_time(clients: Clients, web: str, found: Any) -> Finding:
+def _storage_time(look: Look, web: str, found: Any) -> Finding:
     """Whether the store says when an instance was stored: the limits of a delete by age
     (`stored_before`, DELETE_MIN_AGE_HOURS) stand on it."""
-    instances = found if isinstance(found, list) else []
-    instance = next(filter(None, map(dicomjson.instance, instances)), None)
     subject = "storage time"
+    instance = None
+    if isinstance(found, list) and found:
+        instance = dicomjson.instance(found[0])
     if instance is None:
-        return Finding("DICOM store", subject, "skipped", "there is no instance to ask about yet")
-    url = f"{web}/{instance}:getStorageInfo"
-    info = fetch(clients, url, "DICOM store", subject, _SEARCH)
+        return look.skipped(subject, "there is no instance to ask about yet")
+    info = look.fetch(f"{web}/{instance}:getStorageInfo", subject)
     if isinstance(info, Finding):
         return info
     blob = info.get("blobStorageInfo")
     if isinstance(blob, dict) and blob.get("storageClassUpdateTime"):
-        return Finding("DICOM store", subject, "ok", "is known of an instance")
-    return Finding(
-        "DICOM store",
+        return look.ok(subject, "is known of an instance")
+    return look.failed(
         subject,
-        "failed",
         "an instance has no storageClassUpdateTime: deletes by age are refused",
         "delete without stored_before and DELETE_MIN_AGE_HOURS, and please report it",
     )
@@ -204,12 +211,12 @@ LOOKING: Final[tuple[Check, ...]] = (
 )
 
 
-def _binding(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def _binding(system: System, item: Mapping[str, Any], found: Resource) -> Iterator[str]:
     """What is wrong with what the subscription joins."""
     if found.get("topic") != system.topic(item["topic"]):
         yield f"is bound to {found.get('topic')}"
-    dead = found.get("deadLetterPolicy", {}).get("deadLetterTopic")
-    if dead != system.topic(item["dead_letter_topic"]):
+    policy = found.get("deadLetterPolicy", {})
+    if policy.get("deadLetterTopic") != system.topic(item["dead_letter_topic"]):
         yield "has no dead letters"
     if "bucket" in item:
         storage = found.get("cloudStorageConfig", {})
@@ -226,21 +233,28 @@ def _binding(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) 
         yield f"calls {urlsplit(endpoint).path or '/'} of the function"
 
 
-def _numbers(system: System, item: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def _numbers(system: System, item: Mapping[str, Any], found: Resource) -> Iterator[str]:
     """What is wrong with how it delivers."""
     delivery = system.topology["delivery"]
     policy = found.get("deadLetterPolicy", {})
     retry = found.get("retryPolicy", {})
-    wanted = (
-        ("attempts", policy.get("maxDeliveryAttempts"), item["max_delivery_attempts"]),
-        ("ack deadline", found.get("ackDeadlineSeconds"), delivery["ack_deadline_s"]),
-        ("least back-off", retry.get("minimumBackoff"), f"{delivery['minimum_backoff_s']}s"),
-        ("most back-off", retry.get("maximumBackoff"), f"{delivery['maximum_backoff_s']}s"),
-        ("retention", found.get("messageRetentionDuration"), f"{delivery['retention_s']}s"),
-    )
-    for what, actual, right in wanted:
-        if actual != right:
-            yield f"{what} is {actual} and not {right}"
+    actual = {
+        "attempts": policy.get("maxDeliveryAttempts"),
+        "ack deadline": found.get("ackDeadlineSeconds"),
+        "least back-off": retry.get("minimumBackoff"),
+        "most back-off": retry.get("maximumBackoff"),
+        "retention": found.get("messageRetentionDuration"),
+    }
+    right = {
+        "attempts": item["max_delivery_attempts"],
+        "ack deadline": delivery["ack_deadline_s"],
+        "least back-off": f"{delivery['minimum_backoff_s']}s",
+        "most back-off": f"{delivery['maximum_backoff_s']}s",
+        "retention": f"{delivery['retention_s']}s",
+    }
+    for what, value in actual.items():
+        if value != right[what]:
+            yield f"{what} is {value} and not {right[what]}"
     if found.get("expirationPolicy", {}).get("ttl"):
         yield "expires"
     push = found.get("pushConfig")
@@ -252,29 +266,30 @@ def _held(clients: Clients, name: str, function: str) -> Finding:
     """Whether there are any: they are looked at and left where they are."""
     from google.api_core.exceptions import Forbidden, GoogleAPICallError, Unauthorized
 
+    look = Look(clients, "dead letters", _PULL)
     full = clients.system.subscription(name)
     try:
         for _ in range(EMPTY_PULLS):
             held = take(clients, full, 1)
             if held:
                 give_back(clients, full, held)
-                return _waiting(name, function)
+                return _waiting(look, name, function)
     except (Forbidden, Unauthorized):
-        return refused("dead letters", name, _PULL)
+        return look.refused(name)
     except GoogleAPICallError as error:
-        return Finding("dead letters", name, "failed", f"Pub/Sub answered {error.code}", RETRY)
-    return Finding("dead letters", name, "ok", "empty")
+        return look.failed(name, f"Pub/Sub answered {error.code}", RETRY)
+    return look.ok(name, "empty")
 
 
-def _waiting(name: str, function: str) -> Finding:
+def _waiting(look: Look, name: str, function: str) -> Finding:
     whose = function.partition("/")[0]
+    log = "its log says why"
+    if whose == LEDGER:
+        log = "Pub/Sub could not write the ledger"
     listed = f"dicom-functions dead-letters list --function {whose}"
     again = f"dicom-functions replay dead-letters --function {whose}"
-    log = "Pub/Sub could not write the ledger" if whose == LEDGER else "its log says why"
-    return Finding(
-        check="dead letters",
-        subject=name,
-        status="failed",
-        detail="holds messages that failed too often",
-        fix=f"{listed}; {log}; after the fix: {again}",
+    return look.failed(
+        name,
+        "holds messages that failed too often",
+        f"{listed}; {log}; after the fix: {again}",
     )

@@ -57,8 +57,10 @@ class Clients:
         """The credentials to send to a URL: none over plain http."""
         import google.auth.credentials
 
+        if url.startswith("https://"):
+            return self.credentials
         anonymous: Any = google.auth.credentials.AnonymousCredentials
-        return self.credentials if url.startswith("https://") else anonymous()
+        return anonymous()
 
     @cached_property
     def storage(self) -> Any:
@@ -117,11 +119,12 @@ class Clients:
         """
         import requests
 
-        secure = url.startswith("https://") and not self._token
-        session = self._secure if secure else self._plain
+        session = self._plain
         sent = dict(headers or {})
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
+        elif url.startswith("https://"):
+            session = self._secure
         try:
             response = session.request(
                 method,
@@ -198,6 +201,17 @@ class Answer:
         except ValueError:
             self.json = {}
 
+    @property
+    def object(self) -> Mapping[str, Any]:
+        """The JSON object of a good answer; empty when it is another answer."""
+        is_good = self.status == 200 and isinstance(self.json, dict)
+        return self.json if is_good else {}
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        """The object under a key, whatever the status; empty when there is none."""
+        found = self.json.get(name) if isinstance(self.json, dict) else None
+        return found if isinstance(found, dict) else {}
+
 
 def _patient(session: Any) -> Any:
     import requests.adapters
@@ -231,8 +245,7 @@ def explained(error: BaseException) -> CliError | None:
         import requests
 
         if isinstance(error, requests.RequestException):
-            url = error.request.url if error.request is not None else ""
-            return CliError(_unreachable(str(url)))
+            return CliError(_unreachable(str(getattr(error.request, "url", ""))))
     return None
 
 

@@ -86,8 +86,9 @@ def until_empty(clients: Clients, subscription: str) -> Iterator[list[Held]]:
     empty = 0
     while empty < EMPTY_PULLS:
         messages = take(clients, subscription, _BATCH)
-        empty = 0 if messages else empty + 1
+        empty += 1
         if messages:
+            empty = 0
             yield messages
 
 
@@ -121,7 +122,9 @@ def lent(clients: Clients, subscription: str, most: int = _HELD_MAX) -> Iterator
 
 def _published(message: Any) -> str:
     time = message.publish_time
-    return str(time.rfc3339()) if time else ""
+    if time is None:
+        return ""
+    return str(time.rfc3339())
 
 
 def _batches(held: Sequence[Held]) -> Iterator[list[str]]:
@@ -171,13 +174,12 @@ def show(clients: Clients, message: str, function: str | None) -> int:
 
 
 def _item(function: str, held: Held) -> Item:
-    attempts = held.attributes.get(_ATTEMPTS, "")
     record = {
         "message": held.message_id,
         "since": held.published,
         "published": held.attributes.get(SOURCE_TIME, ""),
         "function": function,
-        "attempts": int(attempts) if attempts.isdecimal() else attempts,
+        "attempts": held.attributes.get(_ATTEMPTS, ""),
         "attributes": dict(held.attributes),
         "data": _data(held.data),
     }
@@ -194,8 +196,10 @@ def _data(data: bytes) -> Any:
 
 def _what(held: Held) -> str:
     """What a message is about: the object, the resource or query, or the outcome's input."""
+    fields: dict[str, Any] = dict(held.attributes)
     data = _data(held.data)
-    fields = {**(data if isinstance(data, dict) else {}), **held.attributes}
+    if isinstance(data, dict):
+        fields = {**data, **fields}
     for keys in (("bucketId", "objectId"), ("bucket", "name")):
         if all(key in fields for key in keys):
             return f"gs://{shown(fields[keys[0]])}/{shown(fields[keys[1]])}"

@@ -148,11 +148,10 @@ class Demo:
     def _check_stored(self) -> None:
         for scan in self._scans:
             word = scan.outcome.get("outcome")
-            right = ("rejected",) if scan.broken else ("stored", "duplicate")
-            if word not in right:
-                raise DemoError(f"{scan.name} ended as {word}")
-            if scan.broken:
+            if scan.broken and word == "rejected":
                 self._check_quarantine(scan)
+            elif scan.broken or word not in ("stored", "duplicate"):
+                raise DemoError(f"{scan.name} ended as {word}")
 
     def _check_quarantine(self, scan: Scan) -> None:
         name = f"{scan.outcome['reason']}/{scan.name}"
@@ -173,16 +172,15 @@ class Demo:
         table = Table(*headings, box=None, pad_edge=False)
         for scan in self._scans:
             word = shown(scan.outcome.get("outcome", "…"))
-            cells = (
-                scan.name,
-                scan.modality,
-                scan.syntax,
-                size_text(len(scan.content)),
+            table.add_row(
+                Text(scan.name),
+                Text(scan.modality),
+                Text(scan.syntax),
+                Text(size_text(len(scan.content))),
                 Text(word, style=STYLES.get(word, "dim")),
-                shown(scan.outcome.get("duration_ms")),
-                shown(scan.outcome.get("reason")),
+                Text(shown(scan.outcome.get("duration_ms"))),
+                Text(shown(scan.outcome.get("reason"))),
             )
-            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
         return table
 
     def _search(self, without: str = "") -> list[str]:

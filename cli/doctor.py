@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cli.checks import LOOKING
 from cli.clients import Clients
+from cli.errors import exit_status
 from cli.findings import Finding
 from cli.options import system_option
 from cli.output import Format, Item, Listing, format_option, note, say
@@ -42,7 +43,7 @@ def doctor(clients: Clients, no_probe: bool, timeout: float, output: Format) -> 
         # Without credentials every check would fail alike: say it once.
         clients.credentials_for(clients.system.endpoints.storage)
     findings: list[Finding] = []
-    for finding in _examine(clients, None if no_probe else timeout):
+    for finding in _examine(clients, not no_probe, timeout):
         findings.append(finding)
         if output.for_people:
             _print(finding)
@@ -51,14 +52,14 @@ def doctor(clients: Clients, no_probe: bool, timeout: float, output: Format) -> 
     else:
         items = [Item.of(dataclasses.asdict(finding)) for finding in findings]
         Listing(output).print(items, _COLUMNS)
-    return 1 if any(finding.status == "failed" for finding in findings) else 0
+    return exit_status(not any(finding.status == "failed" for finding in findings))
 
 
-def _examine(clients: Clients, probe_limit_s: float | None) -> Iterator[Finding]:
+def _examine(clients: Clients, probe: bool, limit_s: float) -> Iterator[Finding]:
     for check in (*LOOKING, *RIGHTS):
         yield from check(clients)
-    if probe_limit_s is not None:
-        yield from Probe(clients, probe_limit_s).run()
+    if probe:
+        yield from Probe(clients, limit_s).run()
 
 
 def _print(finding: Finding) -> None:

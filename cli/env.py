@@ -32,7 +32,7 @@ def env(clients: Clients, output: Format) -> int:
 
 def variables(system: System) -> dict[str, str]:
     """The variables: names of the system, the functions' settings, and where the services are."""
-    return {
+    found = {
         **_settings(system),
         **{f"{role.upper()}_BUCKET": name for role, name in system.buckets.items()},
         "PROJECT": system.project,
@@ -40,8 +40,10 @@ def variables(system: System) -> dict[str, str]:
         "CLOUDSDK_CORE_PROJECT": system.project,
         "DICOMWEB_URL": f"{system.endpoints.healthcare}/{system.store.name}/dicomWeb",
         "SEARCH_URL": system.search_url,
-        **(_overrides(system) if system.local else {}),
     }
+    if system.local:
+        found |= _overrides(system)
+    return found
 
 
 def _settings(system: System) -> dict[str, str]:

@@ -13,6 +13,11 @@ def not_installed(error: ModuleNotFoundError) -> str:
     return f"{error.name} is not installed here: {_INSTALL}"
 
 
+def exit_status(good: bool) -> int:
+    """0 when all is well, else 1."""
+    return 0 if good else 1
+
+
 class CliError(Exception):
     """One line for a person: what is wrong, and what to do about it.
 

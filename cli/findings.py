@@ -8,6 +8,7 @@ from cli.clients import Clients
 from cli.errors import CliError
 
 Status = Literal["ok", "failed", "skipped"]
+Resource = Mapping[str, Any]
 REDEPLOY: Final = "./deploy.sh puts it back"
 RETRY: Final = "try again in a minute"
 
@@ -33,28 +34,58 @@ class Finding:
 Check = Callable[[Clients], Iterator[Finding]]
 
 
-def fetch(
-    clients: Clients, url: str, check: str, subject: str, role: str, method: str = "GET"
-) -> Mapping[str, Any] | Finding:
-    """A resource, or why it cannot be had.
+@dataclass(frozen=True)
+class Look:
+    """One kind of check: asks for resources, and words what it finds.
 
     Args:
-        role: what it takes to see it.
+        clients: of the system.
+        check: the kind.
+        role: what it takes to see these resources.
     """
-    try:
-        answer = clients.call(method, url)
-    except CliError as error:
-        return Finding(check, subject, "failed", "no answer", str(error))
-    if answer.status in (401, 403):
-        return refused(check, subject, role)
-    if answer.status == 404:
-        return Finding(check, subject, "failed", "does not exist", REDEPLOY)
-    if answer.status != 200 or not isinstance(answer.json, dict):
-        detail = f"the service answered {answer.status}"
-        return Finding(check, subject, "failed", detail, RETRY)
-    return answer.json
 
+    clients: Clients
+    check: str
+    role: str = ""
 
-def refused(check: str, subject: str, role: str) -> Finding:
-    """You may not see it: the role that lets you."""
-    return Finding(check, subject, "failed", "you may not see it", f"you need {role}")
+    def ok(self, subject: str, detail: str = "") -> Finding:
+        """It is as it should be."""
+        return Finding(self.check, subject, "ok", detail)
+
+    def failed(self, subject: str, detail: str, fix: str = REDEPLOY) -> Finding:
+        """It is not; and what to do."""
+        return Finding(
+            check=self.check,
+            subject=subject,
+            status="failed",
+            detail=detail,
+            fix=fix,
+        )
+
+    def skipped(self, subject: str, detail: str, fix: str = "") -> Finding:
+        """It could not be looked at, and that is no fault of the system."""
+        return Finding(
+            check=self.check,
+            subject=subject,
+            status="skipped",
+            detail=detail,
+            fix=fix,
+        )
+
+    def refused(self, subject: str) -> Finding:
+        """You may not see it: the role that lets you."""
+        return self.failed(subject, "you may not see it", f"you need {self.role}")
+
+    def fetch(self, url: str, subject: str, method: str = "GET") -> Resource | Finding:
+        """A resource, or why it cannot be had."""
+        try:
+            answer = self.clients.call(method, url)
+        except CliError as error:
+            return self.failed(subject, "no answer", str(error))
+        if answer.status in (401, 403):
+            return self.refused(subject)
+        if answer.status == 404:
+            return self.failed(subject, "does not exist")
+        if answer.status != 200 or not isinstance(answer.json, dict):
+            return self.failed(subject, f"the service answered {answer.status}", RETRY)
+        return answer.json

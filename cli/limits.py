@@ -31,8 +31,10 @@ class Limits:
             search = f"search_ingress is {search_ingress}: it cannot be called from here"
         elif environments.get("search", {}).get("SEARCH_CALLERS"):
             search = "it takes callers in SEARCH_CALLERS only, with tokens for SEARCH_AUDIENCE"
-        hours = environments.get("delete_resource", {}).get("DELETE_MIN_AGE_HOURS", "0")
-        delete = f"DELETE_MIN_AGE_HOURS is {hours}" if hours.strip("0") else ""
+        delete = ""
+        hours = environments.get("delete_resource", {}).get("DELETE_MIN_AGE_HOURS", "")
+        if hours.strip("0"):
+            delete = f"DELETE_MIN_AGE_HOURS is {hours}"
         moved = environments.get("store_upload", {}).get("MOVE_DESTINATION", "")
         return cls(search, delete, moved)
 

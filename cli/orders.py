@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from cli.clients import Clients
-from cli.errors import CliError, StoppedError
+from cli.errors import CliError, StoppedError, exit_status
 from cli.options import OUTCOME_COLUMNS, outcome_item, progress, system_option, wait_options
 from cli.output import Format, Item, Listing, format_option, say
 from cli.text import counted, shown, size_text
@@ -76,7 +76,7 @@ def export(
     outcome = order.wait(timeout, output)
     if output.for_people:
         say(f"to {shown(place)}{_on_this_machine(clients, place)}")
-    return 0 if is_good(outcome) else 1
+    return exit_status(is_good(outcome))
 
 
 @click.command()
@@ -134,7 +134,7 @@ def delete(
     order = Order(clients, DELETE, command)
     if no_wait:
         return order.leave(output)
-    return 0 if is_good(order.wait(timeout, output)) else 1
+    return exit_status(is_good(order.wait(timeout, output)))
 
 
 class Order:
@@ -206,8 +206,10 @@ def _summary(outcome: Outcome) -> str:
         return word
     numbers = {key: value for key, value in counts.items() if isinstance(value, int)}
     size = numbers.pop("bytes", 0) or outcome.get("bytes")
-    tail = f", {size_text(size)}" if size else ""
-    return f"{word}: {counted(numbers)}{tail}"
+    text = f"{word}: {counted(numbers)}"
+    if size:
+        text += f", {size_text(size)}"
+    return text
 
 
 def _what(path: str | None, query: str | None) -> dict[str, str]:
@@ -224,8 +226,10 @@ def _what(path: str | None, query: str | None) -> dict[str, str]:
     try:
         return {"path": str(Resource.parse(path))}
     except PermanentError as error:
-        hint = f"; did you mean studies/{path}?" if is_uid(path) else ""
-        raise CliError(f"PATH is {_PATH}, not {path}{hint}") from error
+        message = f"PATH is {_PATH}, not {path}"
+        if is_uid(path):
+            message += f"; did you mean studies/{path}?"
+        raise CliError(message) from error
 
 
 def _destination(text: str) -> GcsPrefix:
@@ -238,7 +242,9 @@ def _destination(text: str) -> GcsPrefix:
 def _on_this_machine(clients: Clients, place: str) -> str:
     prefix = _destination(place)
     folder = clients.system.folder_of(prefix.bucket)
-    return f", on this machine {shown(str(folder / prefix.prefix))}" if folder else ""
+    if folder is None:
+        return ""
+    return f", on this machine {shown(str(folder / prefix.prefix))}"
 
 
 def _new_id() -> str:

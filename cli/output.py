@@ -124,6 +124,17 @@ class Listing:
     limit: int | None = None
     sort_by: str = ""
 
+    def read(self, usual: int, most: int) -> int:
+        """How many results to read: those that are shown; where they are sorted first, all.
+
+        Args:
+            usual: where there is no limit.
+            most: where they are sorted.
+        """
+        if self.sort_by:
+            return most
+        return self.limit or usual
+
     def chosen(self, items: Iterable[Item]) -> list[Item]:
         """The items, sorted and cut.
 
@@ -254,14 +265,16 @@ def print_table(items: Sequence[Item], fields: Sequence[str]) -> None:
 def _cell(field: str, value: Any) -> Text:
     as_text = _AS_TEXT.get(field, shown)
     text = as_text(value)
-    style = STYLES.get(text, "") if field in ("outcome", "status") else ""
-    return Text(text, style=style)
+    if field not in ("outcome", "status"):
+        return Text(text)
+    return Text(text, style=STYLES.get(text, ""))
 
 
 def say(text: str | Text) -> None:
     """Print a line for a person on standard output. Text of others must have been `shown`."""
-    line = text if isinstance(text, Text) else Text(text)
-    console().print(line, soft_wrap=True, highlight=False)
+    if isinstance(text, str):
+        text = Text(text)
+    console().print(text, soft_wrap=True, highlight=False)
 
 
 def note(text: str) -> None:
@@ -276,8 +289,9 @@ def console() -> Console:
 
 @cache
 def _console(stream: Any) -> Console:
-    # In a pipe or a file nothing is folded at 80 characters.
-    width = None if stream.isatty() else _PIPE_WIDTH
+    width = None
+    if not stream.isatty():
+        width = _PIPE_WIDTH  # nothing is folded at 80 characters
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 

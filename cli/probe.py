@@ -9,7 +9,7 @@ from typing import Any, Final
 from cli import scan
 from cli.clients import CALL_S, LOGIN, Clients
 from cli.errors import CliError
-from cli.findings import REDEPLOY, Finding
+from cli.findings import REDEPLOY, Finding, Look
 from cli.limits import Limits
 from cli.watch import Outcome, Watch
 from functions.common.resources import GcsPrefix
@@ -29,6 +29,10 @@ class Probe:
 
     clients: Clients
     limit_s: float
+
+    @property
+    def _look(self) -> Look:
+        return Look(self.clients, "probe")
 
     @property
     def limits(self) -> Limits:
@@ -52,16 +56,16 @@ class Probe:
                 "you need roles/pubsub.editor on the project and roles/storage.objectUser on the "
                 f"landing bucket; else {LOGIN}"
             )
-            yield _bad("probe", "you may not", fix)
+            yield self._look.failed("probe", "you may not", fix)
         except GoogleAPICallError as error:
-            yield _bad("probe", f"the service answered {error.code}", REDEPLOY)
+            yield self._look.failed("probe", f"the service answered {error.code}", REDEPLOY)
 
     def _stored(self, made: scan.Scan, watch: Watch) -> Iterator[Finding]:
         name = f"dicom-probe-{uuid.uuid4().hex[:12]}"
         bucket = self.clients.storage.bucket(self.clients.system.buckets["landing"])
         blob = bucket.blob(f"{name}/scan.dcm")
         blob.upload_from_string(made.data, "application/dicom", timeout=CALL_S)
-        yield Finding("probe", "upload", "ok", f"gs://{bucket.name}/{blob.name}")
+        yield self._look.ok("upload", f"gs://{bucket.name}/{blob.name}")
         try:
             yield from self._steps(made, name, watch)
         finally:
@@ -83,7 +87,7 @@ class Probe:
         yield self._search(made.study)
         if self.limits.delete:
             stays = f"the synthetic scan stays in the DICOM store, studies/{made.study}"
-            yield Finding("probe", "delete", "skipped", f"{self.limits.delete}: {stays}")
+            yield self._look.skipped("delete", f"{self.limits.delete}: {stays}")
             return
         command = json.dumps({"path": made.path, "request_id": name}).encode()
         self.clients.publish(self.clients.system.topic("deletes"), command, {})
@@ -99,32 +103,38 @@ class Probe:
     def _search(self, study: str) -> Finding:
         system = self.clients.system
         if not system.search_url:
-            return Finding("probe", "search", "skipped", "this system runs without search")
+            return self._look.skipped("search", "this system runs without search")
         if self.limits.search:
-            return Finding("probe", "search", "skipped", self.limits.search)
+            return self._look.skipped("search", self.limits.search)
         url = f"{system.search_url}/studies"
         try:
             headers = self.clients.identity_header(system.search_url)
             asked = {"StudyInstanceUID": study}
             answer = self.clients.call("GET", url, params=asked, headers=headers)
         except CliError as error:
-            return _bad("search", "could not be asked", str(error))
+            return self._look.failed("search", "could not be asked", str(error))
         if answer.status in (401, 403):
             fix = "add yourself to search_callers in infra/gcp/terraform.tfvars, and ./deploy.sh"
-            return _bad("search", "does not let you in", fix)
+            return self._look.failed("search", "does not let you in", fix)
         if answer.status != 200 or study not in json.dumps(answer.json):
-            return _bad("search", f"answered {answer.status} without the scan", _SEE_CHECKS)
-        return Finding("probe", "search", "ok", "finds the scan")
+            return self._look.failed(
+                "search", f"answered {answer.status} without the scan", _SEE_CHECKS
+            )
+        return self._look.ok("search", "finds the scan")
 
     def _judged(self, subject: str, record: Outcome | None, wanted: tuple[str, ...]) -> Finding:
         if record is None:
-            return _bad(subject, f"did not come within {self.limit_s:.0f} s", _SEE_CHECKS)
+            return self._look.failed(
+                subject, f"did not come within {self.limit_s:.0f} s", _SEE_CHECKS
+            )
         parts = (record["outcome"], record.get("reason"), record.get("detail"))
         words = " ".join(str(part) for part in parts if part)
         if record["outcome"] not in wanted:
-            return _bad(subject, words, "README.md, Outcomes, says what the reason means")
+            return self._look.failed(
+                subject, words, "README.md, Outcomes, says what the reason means"
+            )
         attempt, duration = record.get("attempt", 1), record.get("duration_ms", 0)
-        return Finding("probe", subject, "ok", f"{words}, attempt {attempt}, {duration} ms")
+        return self._look.ok(subject, f"{words}, attempt {attempt}, {duration} ms")
 
 
 def _delete(blob: Any) -> None:
@@ -134,7 +144,3 @@ def _delete(blob: Any) -> None:
         blob.delete(timeout=CALL_S)
     except NotFound:
         return
-
-
-def _bad(subject: str, detail: str, fix: str) -> Finding:
-    return Finding("probe", subject, "failed", detail, fix)

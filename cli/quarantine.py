@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 import click
@@ -9,7 +10,7 @@ import click
 from cli.clients import CALL_S, Clients
 from cli.errors import CliError
 from cli.options import system_option
-from cli.output import Item, Listing, listing_options, print_json, say
+from cli.output import Item, Listing, listing_options, note, print_json, say
 from functions.store.quarantine import SIDECAR_ENDING, SIDECAR_LIMIT_BYTES
 
 _LATEST: Final = 100
@@ -34,20 +35,17 @@ def list_(clients: Clients, reason: str | None, prefix: str, listing: Listing) -
     """List what waits: since when, why, and what it was called."""
     if prefix and reason is None:
         raise CliError("--prefix needs --reason: objects lie below their reason")
-    begin = f"{reason}/{prefix}" if reason else ""
-    most = _SORTED_MAX if listing.sort_by else (listing.limit or _LATEST)
-    found: list[Item] = []
-    more = False
-    for blob in notes(clients, begin):
-        more = len(found) == most
-        if more:
-            break
-        found.append(_item(blob))
-    chosen = listing.chosen(found)
+    begin = ""
+    if reason:
+        begin = f"{reason}/{prefix}"
+    blobs = notes(clients, begin)
+    most = listing.read(_LATEST, _SORTED_MAX)
+    chosen = listing.chosen(_item(blob) for blob in islice(blobs, most))
     listing.print(chosen, _COLUMNS)
     if listing.format.for_people:
-        tail = ", and more: --limit N" if more else ""
-        say(f"{len(chosen)} in gs://{clients.system.buckets['quarantine']}{tail}")
+        say(f"{len(chosen)} in gs://{clients.system.buckets['quarantine']}")
+    if next(blobs, None) is not None:
+        note("there are more; --limit N shows more")
     return 0
 
 
@@ -83,11 +81,11 @@ def text_of(blob: Any) -> bytes:
 
 
 def _item(blob: Any) -> Item:
+    name = blob.name.removesuffix(SIDECAR_ENDING)
+    record = {"object": f"gs://{blob.bucket.name}/{name}"}
     try:
-        note = json.loads(text_of(blob))
-    except ValueError:
-        note = None
-    place = f"gs://{blob.bucket.name}/{blob.name.removesuffix(SIDECAR_ENDING)}"
-    record = note if isinstance(note, dict) else {"detail": "the note cannot be read"}
+        record |= json.loads(text_of(blob))
+    except (ValueError, TypeError):
+        record["detail"] = "the note cannot be read"
     since = record.get("time") or blob.time_created.isoformat()
-    return Item.of({"object": place, **record}, since=since)
+    return Item.of(record, since=since)

@@ -41,6 +41,8 @@ _LINE_BYTES: Final = 1024 * 1024
 # `outcomes/2026-01-31T08:00:00+00:00_abc.ndjson`
 _NAME_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)")
 # A file is named by when it was begun: its records may be as old as this before that.
+_EARLIEST: Final = "1970-01-01"
+_LATEST: Final = "9999-01-01"
 _CLOCKS: Final = timedelta(hours=1)
 
 
@@ -101,8 +103,8 @@ class Which:
         Raises:
             CliError: a date has another form.
         """
-        first = _date("--since", since) if since else datetime.min.replace(tzinfo=UTC)
-        last = _date("--until", until) if until else datetime.max.replace(tzinfo=UTC)
+        first = _date("--since", since or _EARLIEST)
+        last = _date("--until", until or _LATEST)
         if first >= last:
             raise CliError(f"--since {since} is not before --until {until}")
         return cls(prefix, first, last, datetime.now(UTC) - timedelta(seconds=older_than_s))
@@ -110,8 +112,7 @@ class Which:
     @property
     def ledger_since(self) -> datetime:
         """When the first file of the ledger was begun that may hold one of their outcomes."""
-        earliest = datetime.min.replace(tzinfo=UTC)
-        return earliest if self.since == earliest else self.since - _CLOCKS
+        return self.since - _CLOCKS
 
 
 def compared(clients: Clients, which: Which, dry_run: bool) -> Progress:
@@ -196,7 +197,9 @@ def _records(clients: Clients, since: datetime, progress: Progress) -> Iterator[
 
 def _begun(name: str) -> datetime | None:
     match = _NAME_TIME.search(name)
-    return timestamp(match[0]) if match else None
+    if match is None:
+        return None
+    return timestamp(match[0])
 
 
 def _lines(blob: Any) -> Iterator[bytes]:
@@ -211,7 +214,9 @@ def _date(option: str, text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise CliError(f"{option} is a date or time such as 2026-01-31, not {text}") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    if found.tzinfo is None:
+        return found.replace(tzinfo=UTC)
+    return found
 
 
 def _notification(blob: Any) -> bytes:

@@ -2,12 +2,13 @@
 must? A system on this machine has no rights."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cli import needs
-from cli.clients import Clients
+from cli.clients import Answer, Clients
 from cli.errors import CliError
-from cli.findings import REDEPLOY, Check, Finding, fetch
+from cli.findings import Check, Finding, Look, Resource
 from cli.needs import Need
 from cli.system import LEDGER
 
@@ -15,6 +16,8 @@ _SEE_POLICIES: Final = "roles/iam.securityReviewer on the project"  # a viewer s
 _SEE_BUCKETS: Final = "roles/storage.bucketViewer on the project"
 _SEE_DATASET: Final = "roles/healthcare.datasetViewer on the dataset"
 _ENCRYPT: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+_PUBLISH: Final = "roles/pubsub.publisher"
+_SUBSCRIBE: Final = "roles/pubsub.subscriber"
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _TOKEN_CREATOR: Final = "roles/iam.serviceAccountTokenCreator"  # noqa: S105
 # Google's own accounts in the project, by the end of their email addresses.
@@ -25,74 +28,108 @@ _OWN_BUILD: Final = "dicom-build@"  # the build account that Terraform makes
 _REPOSITORY: Final = "dicom-functions"
 
 
+@dataclass(frozen=True)
+class Grant:
+    """A role that a member must have.
+
+    Args:
+        subject: what it is for.
+        url: of the resource.
+        role: the role.
+        member: a part of the member's name.
+        method: that the resource's `getIamPolicy` takes.
+    """
+
+    subject: str
+    url: str
+    role: str
+    member: str
+    method: str = "GET"
+
+
 def permissions(clients: Clients) -> Iterator[Finding]:
     """Each function's account may do what its code needs, asked in the account's own name."""
     system = clients.system
+    look = Look(clients, "permissions")
     if system.local:
-        detail = "there are no rights on this machine"
-        yield Finding("permissions", "all functions", "skipped", detail)
+        yield look.skipped("all functions", "there are no rights on this machine")
         return
     acting: dict[str, Clients | Finding] = {}
     for need in needs.of(system):
         if need.function not in acting:
-            acting[need.function] = _acting_as(clients, need.function)
+            acting[need.function] = _acting_as(look, need.function)
             refusal = acting[need.function]
             if isinstance(refusal, Finding):
                 yield refusal
         account = acting[need.function]
         if isinstance(account, Clients):
-            yield _tested(account, need)
+            yield _tested(look, account, need)
 
 
 def delivery(clients: Clients) -> Iterator[Finding]:
     """Cloud Storage may notify; Pub/Sub may call each event function, sign for it, write the
     ledger, and move what it gives up."""
-    system = clients.system
-    if system.local:
+    if clients.system.local:
         return
-    pubsub, storage = system.endpoints.pubsub, system.endpoints.storage
-    publisher, subscriber = "roles/pubsub.publisher", "roles/pubsub.subscriber"
-    yield _granted(
-        clients,
-        f"{pubsub}/v1/{system.topic('uploads')}",
-        publisher,
-        STORAGE_AGENT,
-        "Cloud Storage notifies of uploads",
+    look = Look(clients, "delivery", _SEE_POLICIES)
+    for grant in _delivery_grants(clients):
+        yield _granted(look, grant)
+    yield _writes_ledger(look)
+
+
+def _delivery_grants(clients: Clients) -> Iterator[Grant]:
+    system = clients.system
+    pubsub = f"{system.endpoints.pubsub}/v1"
+    yield Grant(
+        subject="Cloud Storage notifies of uploads",
+        url=f"{pubsub}/{system.topic('uploads')}",
+        role=_PUBLISH,
+        member=STORAGE_AGENT,
     )
     for function in system.topology["functions"]:
-        yield _granted(
-            clients,
-            f"{system.endpoints.run}/v2/{system.service(function)}",
-            "roles/run.invoker",
-            f"serviceAccount:{system.delivery}",
-            f"Pub/Sub calls {function}",
+        yield Grant(
+            subject=f"Pub/Sub calls {function}",
+            url=f"{system.endpoints.run}/v2/{system.service(function)}",
+            role="roles/run.invoker",
+            member=f"serviceAccount:{system.delivery}",
         )
     account = f"projects/{system.project}/serviceAccounts/{system.delivery}"
-    yield _granted(
-        clients,
-        f"{system.endpoints.iam}/v1/{account}",
-        _TOKEN_CREATOR,
-        PUBSUB_AGENT,
-        "Pub/Sub signs its calls",
+    yield Grant(
+        subject="Pub/Sub signs its calls",
+        url=f"{system.endpoints.iam}/v1/{account}",
+        role=_TOKEN_CREATOR,
+        member=PUBSUB_AGENT,
         method="POST",
     )
     for item in system.bound.values():
-        topic, name = item["dead_letter_topic"], item.get("subscription") or item.get("name")
-        yield _granted(
-            clients,
-            f"{pubsub}/v1/{system.topic(topic)}",
-            publisher,
-            PUBSUB_AGENT,
-            f"moves to {topic}",
+        topic = item["dead_letter_topic"]
+        name = item.get("subscription") or item["name"]
+        yield Grant(
+            subject=f"moves to {topic}",
+            url=f"{pubsub}/{system.topic(topic)}",
+            role=_PUBLISH,
+            member=PUBSUB_AGENT,
         )
-        yield _granted(
-            clients,
-            f"{pubsub}/v1/{system.subscription(str(name))}",
-            subscriber,
-            PUBSUB_AGENT,
-            f"moves from {name}",
+        yield Grant(
+            subject=f"moves from {name}",
+            url=f"{pubsub}/{system.subscription(name)}",
+            role=_SUBSCRIBE,
+            member=PUBSUB_AGENT,
         )
-    yield _writes_ledger(clients, f"{storage}/storage/v1/b/{system.buckets[LEDGER]}/iam")
+
+
+def _writes_ledger(look: Look) -> Finding:
+    """The role is a custom one: any that the agent has on the bucket counts."""
+    system = look.clients.system
+    subject = "Pub/Sub writes the ledger"
+    bucket = system.buckets[LEDGER]
+    policy = look.fetch(f"{system.endpoints.storage}/storage/v1/b/{bucket}/iam", subject)
+    if isinstance(policy, Finding):
+        return policy
+    for binding in _bindings(policy):
+        if _names(binding, PUBSUB_AGENT):
+            return look.ok(subject, str(binding.get("role")))
+    return look.failed(subject, "it has no role on the bucket")
 
 
 def encryption(clients: Clients) -> Iterator[Finding]:
@@ -100,46 +137,50 @@ def encryption(clients: Clients) -> Iterator[Finding]:
     system = clients.system
     if system.local:
         return
-    bucket = f"{system.endpoints.storage}/storage/v1/b/{system.buckets['landing']}"
-    found = fetch(clients, bucket, "encryption", "key of the buckets", _SEE_BUCKETS)
-    key = _key(found, "encryption", "defaultKmsKeyName")
+    look = Look(clients, "encryption", _SEE_BUCKETS)
+    subject = "key of the buckets"
+    url = f"{system.endpoints.storage}/storage/v1/b/{system.buckets['landing']}"
+    found = look.fetch(url, subject)
     agents = {"Cloud Storage": STORAGE_AGENT, "Pub/Sub": PUBSUB_AGENT}
-    yield from _keys(clients, "key of the buckets", found, key, agents)
-    dataset = f"{system.endpoints.healthcare}/{system.store.dataset}"
-    found = fetch(clients, dataset, "encryption", "key of the dataset", _SEE_DATASET)
-    key = _key(found, "encryptionSpec", "kmsKeyName")
+    key = _key(found, "encryption", "defaultKmsKeyName")
+    yield from _used(look, subject, key, agents)
+    look = Look(clients, "encryption", _SEE_DATASET)
+    subject = "key of the dataset"
+    found = look.fetch(f"{system.endpoints.healthcare}/{system.store.dataset}", subject)
     agents = {"the Healthcare API": HEALTHCARE_AGENT}
-    yield from _keys(clients, "key of the dataset", found, key, agents)
+    key = _key(found, "encryptionSpec", "kmsKeyName")
+    yield from _used(look, subject, key, agents)
 
 
-def _key(resource: Mapping[str, Any] | Finding, part: str, name: str) -> str:
-    found = resource.get(part) if isinstance(resource, Mapping) else None
-    return str(found.get(name, "")) if isinstance(found, Mapping) else ""
-
-
-def _keys(
-    clients: Clients,
-    subject: str,
-    resource: Mapping[str, Any] | Finding,
-    key: str,
-    agents: Mapping[str, str],
-) -> Iterator[Finding]:
-    """Whether each agent may use the key of a resource, where it has one."""
+def _key(resource: Resource | Finding, part: str, name: str) -> str | Finding:
+    """The name of a resource's key, empty where it has none; or why it is not known."""
     if isinstance(resource, Finding):
-        yield resource
+        return resource
+    found = resource.get(part)
+    if not isinstance(found, Mapping):
+        return ""
+    return str(found.get(name, ""))
+
+
+def _used(
+    look: Look, subject: str, key: str | Finding, agents: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Whether each agent may use a key."""
+    if isinstance(key, Finding):
+        yield key
         return
     if not key:
-        yield Finding("encryption", subject, "ok", "is Google's own")
+        yield look.ok(subject, "is Google's own")
         return
+    policies = Look(look.clients, look.check, _SEE_POLICIES)
     for name, member in agents.items():
-        yield _granted(
-            clients,
-            f"{clients.system.endpoints.kms}/v1/{key}",
-            _ENCRYPT,
-            member,
-            f"{name} uses the {subject}",
-            check="encryption",
+        grant = Grant(
+            subject=f"{name} uses the {subject}",
+            url=f"{look.clients.system.endpoints.kms}/v1/{key}",
+            role=_ENCRYPT,
+            member=member,
         )
+        yield _granted(policies, grant)
 
 
 def build(clients: Clients) -> Iterator[Finding]:
@@ -147,107 +188,89 @@ def build(clients: Clients) -> Iterator[Finding]:
     system = clients.system
     if system.local or not system.build:
         return
+    look = Look(clients, "build", _SEE_POLICIES)
     member = f"serviceAccount:{system.build}"
-    place = f"projects/{system.project}/locations/{system.region}/repositories/{_REPOSITORY}"
-    yield _granted(
-        clients,
-        f"{system.endpoints.artifacts}/v1/{place}",
-        "roles/artifactregistry.writer",
-        member,
-        "writes images",
-        check="build",
+    place = f"projects/{system.project}/locations/{system.region}"
+    repository = Grant(
+        subject="writes images",
+        url=f"{system.endpoints.artifacts}/v1/{place}/repositories/{_REPOSITORY}",
+        role="roles/artifactregistry.writer",
+        member=member,
     )
+    yield _granted(look, repository)
     if not system.build.startswith(_OWN_BUILD):
         return  # an account of yours: its rights on the project are yours to give
-    url = f"{system.endpoints.projects}/v1/projects/{system.project}"
     for role in ("roles/logging.logWriter", "roles/storage.objectViewer"):
-        yield _granted(clients, url, role, member, role, check="build", method="POST")
+        project = Grant(
+            subject=role,
+            url=f"{system.endpoints.projects}/v1/projects/{system.project}",
+            role=role,
+            member=member,
+            method="POST",
+        )
+        yield _granted(look, project)
 
 
 RIGHTS: Final[tuple[Check, ...]] = (permissions, delivery, encryption, build)
 
 
-def _acting_as(clients: Clients, function: str) -> Clients | Finding:
-    system = clients.system
+def _acting_as(look: Look, function: str) -> Clients | Finding:
+    system = look.clients.system
     account = system.accounts[function]
     base = f"{system.endpoints.credentials}/v1/projects/-/serviceAccounts/{account}"
     body = {"scope": [_SCOPE], "lifetime": "300s"}
     try:
-        answer = clients.call("POST", f"{base}:generateAccessToken", body)
+        answer = look.clients.call("POST", f"{base}:generateAccessToken", body)
     except CliError as error:
-        return Finding("permissions", function, "failed", "no answer", str(error))
+        return look.failed(function, "no answer", str(error))
     if answer.status == 200:
         return Clients(system, answer.json["accessToken"])
     if answer.status == 404:
-        detail = f"the account {account} does not exist"
-        return Finding("permissions", function, "failed", detail, REDEPLOY)
+        return look.failed(function, f"the account {account} does not exist")
     fix = (
         f"you need {_TOKEN_CREATOR} on it: gcloud iam service-accounts add-iam-policy-binding "
         f"{account} --project={system.project} --member=user:YOU --role={_TOKEN_CREATOR}"
     )
-    return Finding("permissions", function, "skipped", "you may not act as its account", fix)
+    return look.skipped(function, "you may not act as its account", fix)
 
 
-def _tested(account: Clients, need: Need) -> Finding:
-    endpoints = account.system.endpoints
+def _tested(look: Look, account: Clients, need: Need) -> Finding:
     subject = f"{need.function} on {need.kind} {need.resource.rpartition('/')[2]}"
-    wanted = list(need.permissions)
     try:
-        if need.kind == "bucket":
-            url = f"{endpoints.storage}/storage/v1/b/{need.resource}/iam/testPermissions"
-            answer = account.call("GET", url, params={"permissions": wanted})
-        else:
-            base = f"{endpoints.pubsub}/v1" if need.kind == "topic" else endpoints.healthcare
-            url = f"{base}/{need.resource}:testIamPermissions"
-            answer = account.call("POST", url, {"permissions": wanted})
+        answer = _permissions_of(account, need)
     except CliError as error:
-        return Finding("permissions", subject, "failed", "no answer", str(error))
+        return look.failed(subject, "no answer", str(error))
     if answer.status not in (200, 401, 403):
-        detail = f"the service answered {answer.status}"
-        return Finding("permissions", subject, "failed", detail, REDEPLOY)
-    allowed = answer.json.get("permissions", []) if answer.status == 200 else []
-    lacking = [permission for permission in wanted if permission not in allowed]
+        return look.failed(subject, f"the service answered {answer.status}")
+    allowed = answer.object.get("permissions", [])
+    lacking = [one for one in need.permissions if one not in allowed]
     if lacking:
-        return Finding("permissions", subject, "failed", f"lacks {', '.join(lacking)}", REDEPLOY)
-    return Finding("permissions", subject, "ok", ", ".join(wanted))
+        return look.failed(subject, f"lacks {', '.join(lacking)}")
+    return look.ok(subject, ", ".join(need.permissions))
 
 
-def _granted(
-    clients: Clients,
-    url: str,
-    role: str,
-    member: str,
-    subject: str,
-    *,
-    check: str = "delivery",
-    method: str = "GET",
-) -> Finding:
-    """Whether a member has a role on a resource.
+def _permissions_of(account: Clients, need: Need) -> Answer:
+    """Which of the needed permissions the account has."""
+    endpoints = account.system.endpoints
+    wanted = {"permissions": list(need.permissions)}
+    if need.kind == "bucket":
+        url = f"{endpoints.storage}/storage/v1/b/{need.resource}/iam/testPermissions"
+        return account.call("GET", url, params=wanted)
+    base = endpoints.healthcare
+    if need.kind == "topic":
+        base = f"{endpoints.pubsub}/v1"
+    return account.call("POST", f"{base}/{need.resource}:testIamPermissions", wanted)
 
-    Args:
-        url: of the resource.
-        member: a part of the member's name.
-        method: that its `getIamPolicy` takes.
-    """
-    policy = fetch(clients, f"{url}:getIamPolicy", check, subject, _SEE_POLICIES, method)
+
+def _granted(look: Look, grant: Grant) -> Finding:
+    """Whether a member has a role."""
+    policy = look.fetch(f"{grant.url}:getIamPolicy", grant.subject, grant.method)
     if isinstance(policy, Finding):
         return policy
     for binding in _bindings(policy):
-        if binding.get("role") == role and _names(binding, member):
-            return Finding(check, subject, "ok", role)
-    return Finding(check, subject, "failed", f"{role} is missing", REDEPLOY)
-
-
-def _writes_ledger(clients: Clients, url: str) -> Finding:
-    """The role is a custom one: any that the agent has on the bucket counts."""
-    subject = "Pub/Sub writes the ledger"
-    policy = fetch(clients, url, "delivery", subject, _SEE_POLICIES)
-    if isinstance(policy, Finding):
-        return policy
-    for binding in _bindings(policy):
-        if _names(binding, PUBSUB_AGENT):
-            return Finding("delivery", subject, "ok", str(binding.get("role")))
-    return Finding("delivery", subject, "failed", "it has no role on the bucket", REDEPLOY)
+        if binding.get("role") == grant.role and _names(binding, grant.member):
+            return look.ok(grant.subject, grant.role)
+    return look.failed(grant.subject, f"{grant.role} is missing")
 
 
 def _bindings(policy: Any) -> list[dict[str, Any]]:

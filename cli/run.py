@@ -17,7 +17,7 @@ import click
 
 from cli.clients import Clients
 from cli.demo import Demo, DemoError
-from cli.errors import CliError
+from cli.errors import CliError, exit_status
 from cli.options import OUTCOME_COLUMNS, outcome_item
 from cli.output import Format, Stream, note, say
 from cli.system import LOCAL_FILE, System, is_running
@@ -178,7 +178,7 @@ def serve(options: Options) -> int:
         with _until_signalled():
             return _serve(options)
     except SignalledError:
-        return 0 if options.stay else 1
+        return exit_status(options.stay)
     except (StackError, ports.PortError, ClientError) as error:
         raise CliError(str(error)) from error
 

@@ -73,6 +73,7 @@ _SORTED_MAX: Final = 20_000  # rows that are read to be sorted
 _LIMIT: Final = 100
 _STUDIES_AT_ONCE: Final = 50  # UIDs in one search
 _THREADS: Final = 8
+_TAG: Final = re.compile("[0-9A-Fa-f]{8}")
 _NEXT: Final = re.compile(r'<([^>]*)>;\s*rel="?next"?')
 _WARNING: Final = re.compile(r'299 \S+ "(.*)"')
 
@@ -92,8 +93,7 @@ def search(
     JSON shows each result as DICOM JSON; fields are the columns and DICOM keywords.
     """
     query = Query(clients, level, _scope(scope, level), dict(map(_parameter, parameters)))
-    most = _SORTED_MAX if listing.sort_by else (listing.limit or _LIMIT)
-    found, more = query.rows(most)
+    found, more = query.rows(listing.read(_LIMIT, _SORTED_MAX))
     items = [_item(level, one) for one in found]
     if listing.format.kind not in ("json", "ndjson") or listing.sort_by:
         items = _with_counts(clients, level, items, _wanted(level, listing))
@@ -123,8 +123,9 @@ class Query:
     ) -> None:
         self._clients = clients
         self._body = {**parameters, "includefield": _included(level, parameters)}
-        path = f"{scope}/{level}" if scope else level
-        self._url = f"{_url(clients)}/{path}/_query"
+        self._url = f"{_url(clients)}/{level}/_query"
+        if scope:
+            self._url = f"{_url(clients)}/{scope}/{level}/_query"
 
     def rows(self, most: int) -> tuple[list[Any], bool]:
         """Up to `most` results in DICOM JSON, and whether there are more.
@@ -163,11 +164,10 @@ def _refusal(answer: Answer) -> str:
             "search does not let you in: add yourself to search_callers in "
             "infra/gcp/terraform.tfvars, and run ./deploy.sh"
         )
-    error = answer.json.get("error") if isinstance(answer.json, dict) else None
-    if not isinstance(error, dict):
-        return f"search answered {answer.status}: see its log"
+    error = answer.part("error")
     words = [str(error[key]) for key in ("parameter", "message") if error.get(key)]
-    return f"search answered {answer.status}: {' '.join(words) or error.get('reason')}"
+    text = " ".join(words) or error.get("reason", "see its log")
+    return f"search answered {answer.status}: {text}"
 
 
 def _next_page(answer: Answer) -> dict[str, str] | None:
@@ -187,9 +187,10 @@ def _scope(text: str | None, level: str) -> Resource | None:
         scope = Resource.parse(text)
     except PermanentError as error:
         raise CliError(f"--in is studies/UID[/series/UID], not {text}") from error
-    above = {"studies": 0, "series": 1, "instances": 2}[level]
-    depth = 2 if scope.series else 1
-    if scope.instance or depth > above:
+    levels = ["studies", "series"]
+    if scope.series:
+        levels = ["studies", "series", "instances"]
+    if scope.instance or level in levels[:-1]:
         raise CliError(f"--in {text} has no {level} within it: use --level")
     return scope
 
@@ -204,8 +205,8 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 def _included(level: str, parameters: Mapping[str, str]) -> str:
-    wanted = [parameters["includefield"]] if "includefield" in parameters else []
-    return ",".join([*_NOT_DEFAULT[level], *wanted])
+    wanted = [*_NOT_DEFAULT[level], parameters.get("includefield", "")]
+    return ",".join(filter(None, wanted))
 
 
 def _item(level: str, data_set: Any) -> Item:
@@ -229,9 +230,8 @@ def _with_keywords(item: Item) -> Item:
     from pydicom.datadict import keyword_for_tag
 
     more = {}
-    for tag in item.full if isinstance(item.full, dict) else ():
-        keyword = keyword_for_tag(tag) if re.fullmatch("[0-9A-Fa-f]{8}", tag) else ""
-        more[keyword or tag] = _text(item.full, tag)
+    for tag in filter(_TAG.fullmatch, dict(item.full)):
+        more[keyword_for_tag(tag) or tag] = _text(item.full, tag)
     return Item(item.full, {**more, **item.fields})
 
 
@@ -284,8 +284,7 @@ def _metrics(clients: Clients, level: str, item: Item) -> dict[str, int | None]:
         return {}
     system = clients.system
     base = f"{system.endpoints.healthcare}/{system.store.name}/dicomWeb"
-    answer = clients.call("GET", f"{base}/{resource}:{_METRICS[level]}")
-    found = answer.json if answer.status == 200 and isinstance(answer.json, dict) else {}
+    found = clients.call("GET", f"{base}/{resource}:{_METRICS[level]}").object
     counts = {"instances": _whole(found.get("instanceCount"))}
     if level == "studies":
         counts["series"] = _whole(found.get("seriesCount"))
@@ -294,7 +293,9 @@ def _metrics(clients: Clients, level: str, item: Item) -> dict[str, int | None]:
 
 def _whole(value: Any) -> int | None:
     text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+    if not re.fullmatch("[0-9]{1,15}", text):
+        return None
+    return int(text)
 
 
 def studies(clients: Clients) -> dict[str, Item]:

@@ -132,7 +132,9 @@ class System:
     @property
     def where(self) -> str:
         """Which it is, for people."""
-        return "the system on this machine" if self.local else f"project {self.project}"
+        if self.local:
+            return "the system on this machine"
+        return f"project {self.project}"
 
     @property
     def bound(self) -> Mapping[str, Mapping[str, Any]]:
@@ -167,12 +169,16 @@ class System:
     def folder_of(self, bucket: str) -> Path | None:
         """Where a bucket's objects lie on this machine; None where they do not."""
         folder = self.file.parent / "gcs" / bucket
-        return folder if self.local and folder.is_dir() else None
+        if self.local and folder.is_dir():
+            return folder
+        return None
 
 
 def _file(given: Path | None) -> Path:
+    if given is not None and given.is_dir():
+        return _inside(given)
     if given is not None:
-        return _inside(given) if given.is_dir() else _live(given)
+        return _live(given)
     if LOCAL_FILE.exists() and is_running(LOCAL_FILE):
         return LOCAL_FILE
     if DEPLOYED_FILE.exists():

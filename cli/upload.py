@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from cli.clients import CALL_S, Clients
-from cli.errors import CliError, StoppedError
+from cli.errors import CliError, StoppedError, exit_status
 from cli.options import OUTCOME_COLUMNS, outcome_item, progress, system_option, wait_options
 from cli.output import Format, Listing, Stream, format_option, note, say
 from cli.text import counted, shown
@@ -62,7 +62,9 @@ class Batch:
         own = [outcome for outcome in self.outcomes if "member" not in outcome]
         counts = dict(Counter(str(outcome["outcome"]) for outcome in own))
         counts["without an outcome yet"] = len(self.waiting)
-        files = "file" if self.uploaded == 1 else "files"
+        files = "files"
+        if self.uploaded == 1:
+            files = "file"
         return f"{self.uploaded} {files}: {counted(counts)}"
 
 
@@ -173,15 +175,17 @@ def _uploaded(uploader: Uploader, sources: list[Source], timeout_s: float, outpu
 
 def _report(batch: Batch, bucket: str, verbose: bool, timeout_s: float, output: Format) -> int:
     bad = [outcome for outcome in batch.outcomes if not is_good(outcome)]
-    everything = verbose or not output.for_people
-    listed = [outcome_item(one) for one in (batch.outcomes if everything else bad)]
+    shown_ones = bad
+    if verbose or not output.for_people:
+        shown_ones = batch.outcomes
+    listed = [outcome_item(one) for one in shown_ones]
     if listed or not output.for_people:
         Listing(output).print(listed, OUTCOME_COLUMNS)
     if output.for_people:
         say(f"{batch.summary}, in gs://{bucket}")
     if batch.waiting:
         note(f"{len(batch.waiting)} had no outcome within {timeout_s:.0f} s; they are not lost")
-    return 1 if bad or batch.waiting else 0
+    return exit_status(not bad and not batch.waiting)
 
 
 def _sources(paths: Iterable[Path], prefix: str, local: bool) -> Iterator[Source]:

@@ -179,7 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_error(404)
                 return
             file = self.server.dist / "index.html"  # a view of the application
-        kind = "application/wasm" if file.suffix == ".wasm" else mimetypes.guess_type(file.name)[0]
+        kind, _ = mimetypes.guess_type(file.name)
+        if file.suffix == ".wasm":
+            kind = "application/wasm"
         self.send_response(200)
         self.send_header("Content-Type", kind or "application/octet-stream")
         self.send_header("Content-Length", str(file.stat().st_size))
