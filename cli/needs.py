@@ -13,11 +13,15 @@ _PUBLISH: Final = ("pubsub.topics.publish",)
 _READ: Final = "healthcare.dicomStores.dicomWebRead"
 _WRITE: Final = "healthcare.dicomStores.dicomWebWrite"
 _DELETE: Final = "healthcare.dicomStores.dicomWebDelete"
+# Google documents no permission for getStudyMetrics; getDICOMStoreMetrics takes this one.
+_GET_STORE: Final = "healthcare.dicomStores.get"
 # Without list, Cloud Storage answers 403 and not 404 for what is gone, and a message would be tried
 # for ever.
 _OBJECTS_READ: Final = ("storage.objects.get", "storage.objects.list")
 # Cloud Storage asks for delete where an object is written over, as it is on a redelivery.
 _OBJECTS_WRITE: Final = ("storage.objects.create", "storage.objects.delete")
+_OBJECTS_KEPT: Final = (*_OBJECTS_READ, *_OBJECTS_WRITE)
+_OBJECTS_TAKEN: Final = (*_OBJECTS_READ, "storage.objects.delete")
 
 
 @dataclass(frozen=True)
@@ -39,48 +43,62 @@ class Need:
 def of(system: System) -> Iterator[Need]:
     """What the functions need with the settings that they have."""
     for function in (STORE, DELETE, EXPORT):
-        follow_ups = system.topology["functions"][function]["follow_ups"]["topic"]
-        for role in (follow_ups, "outcomes"):
-            yield Need(function, "topic", system.topic(role), _PUBLISH)
+        item = system.topology["functions"][function]
+        follow_ups = item["follow_ups"]["topic"]
+        yield _publishing(system, function, follow_ups)
+        yield _publishing(system, function, "outcomes")
     # Each within its own folder: Terraform's condition says which.
     for function in (STORE, EXPORT):
-        yield Need(function, "bucket", system.buckets["state"], (*_OBJECTS_READ, *_OBJECTS_WRITE))
+        state = system.buckets["state"]
+        yield Need(function, "bucket", state, _OBJECTS_KEPT)
     yield from _store(system)
     yield from _delete(system)
     yield Need(EXPORT, "store", system.store.name, (_READ,))
-    for bucket in sorted({place.bucket for place in _destinations(system, EXPORT)}):
-        yield Need(EXPORT, "bucket", bucket, (*_OBJECTS_READ, *_OBJECTS_WRITE))
+    places = _destinations(system, EXPORT)
+    for bucket in sorted({place.bucket for place in places}):
+        yield Need(EXPORT, "bucket", bucket, _OBJECTS_KEPT)
     yield Need(SEARCH, "store", system.store.name, (_READ,))
     if system.environments[SEARCH].get("SEARCH_EXPORTS") == "true":
-        yield Need(SEARCH, "topic", system.topic("exports"), _PUBLISH)
+        yield _publishing(system, SEARCH, "exports")
+
+
+def _publishing(system: System, function: str, role: str) -> Need:
+    return Need(function, "topic", system.topic(role), _PUBLISH)
 
 
 def _store(system: System) -> Iterator[Need]:
     environment = system.environments[STORE]
-    overwrites = "overwrite" in environment.get("CONFLICT_POLICY", "")
-    yield Need(
-        STORE, "store", system.store.name, (_READ, _WRITE, *((_DELETE,) if overwrites else ()))
-    )
-    yield Need(
-        STORE, "bucket", system.buckets["landing"], (*_OBJECTS_READ, "storage.objects.delete")
-    )
+    in_store = [_READ, _WRITE]
+    if "overwrite" in environment.get("CONFLICT_POLICY", ""):
+        in_store.append(_DELETE)
+    yield Need(STORE, "store", system.store.name, tuple(in_store))
+    landing = system.buckets["landing"]
+    yield Need(STORE, "bucket", landing, _OBJECTS_TAKEN)
     # Read too: a note that is there already says whether it is of this upload or of an earlier one
     # of its name.
-    yield Need(STORE, "bucket", system.buckets["quarantine"], (*_OBJECTS_READ, *_OBJECTS_WRITE))
-    if place := environment.get("MOVE_DESTINATION"):
-        yield Need(STORE, "bucket", GcsPrefix.parse(place).bucket, _OBJECTS_WRITE)
+    quarantine = system.buckets["quarantine"]
+    yield Need(STORE, "bucket", quarantine, _OBJECTS_KEPT)
+    place = environment.get("MOVE_DESTINATION")
+    if place:
+        bucket = GcsPrefix.parse(place).bucket
+        yield Need(STORE, "bucket", bucket, _OBJECTS_WRITE)
 
 
 def _delete(system: System) -> Iterator[Need]:
-    names = system.environments[DELETE].get("DELETE_STORES", "").split(",")
-    stores = {DicomStoreName(name.strip()) for name in names if name.strip()} | {system.store}
-    for store in sorted(stores, key=lambda store: store.name):
-        # Google documents no permission for getStudyMetrics; getDICOMStoreMetrics takes `get`.
-        yield Need(DELETE, "store", store.name, (_READ, _DELETE, "healthcare.dicomStores.get"))
+    text = system.environments[DELETE].get("DELETE_STORES", "")
+    stores = {DicomStoreName(name) for name in _listed(text)}
+    stores.add(system.store)
+    for name in sorted(store.name for store in stores):
+        yield Need(DELETE, "store", name, (_READ, _DELETE, _GET_STORE))
     for dataset in sorted({store.dataset for store in stores}):
         yield Need(DELETE, "dataset", dataset, ("healthcare.operations.get",))
 
 
 def _destinations(system: System, function: str) -> list[GcsPrefix]:
     text = system.environments[function].get("EXPORT_DESTINATIONS", "")
-    return [GcsPrefix.parse(item.strip()) for item in text.split(",") if item.strip()]
+    return [GcsPrefix.parse(item) for item in _listed(text)]
+
+
+def _listed(text: str) -> list[str]:
+    """The items of a list with commas between them."""
+    return [item.strip() for item in text.split(",") if item.strip()]

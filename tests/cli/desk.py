@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.clients import Clients
-from cli.system import Endpoints, System
-from functions.common.resources import DicomStoreName
+from cli.system import System
 from tests.pubsub.conftest import Emulator
 
 TOPOLOGY = json.loads((Path(__file__).parents[2] / "infra" / "topology.json").read_text())
@@ -16,28 +15,35 @@ STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
 _NUMBERS = itertools.count()
 
 
+def system_file(storage: str, pubsub: str) -> dict[str, Any]:
+    """What a deployment writes down, with servers of this machine behind it."""
+    return {
+        "project": f"desk-{next(_NUMBERS)}",
+        "region": "here",
+        "dicom_store": STORE,
+        "buckets": TOPOLOGY["buckets"],
+        "search_url": "http://127.0.0.1:9",
+        "search_ingress": "ALLOW_ALL",
+        "delivery": "",
+        "build": "",
+        "environments": {},
+        "accounts": {},
+        "endpoints": {"storage": storage, "pubsub": pubsub},
+    }
+
+
 class Desk:
     """One project on the emulator, with every topic and subscription of the topology, and a watch
     on what each topic gets."""
 
-    def __init__(self, emulator: Emulator, storage: str = "http://127.0.0.1:9") -> None:
+    def __init__(
+        self, emulator: Emulator, folder: Path, storage: str = "http://127.0.0.1:9"
+    ) -> None:
         self.pubsub = emulator
-        self.system = System(
-            file=Path("nowhere/stack.json"),
-            local=True,
-            project=f"desk-{next(_NUMBERS)}",
-            region="",
-            store=DicomStoreName(STORE),
-            buckets=TOPOLOGY["buckets"],
-            environments={},
-            search_url="",
-            search_ingress="ALLOW_ALL",
-            accounts={},
-            delivery="",
-            build="",
-            topology=TOPOLOGY,
-            endpoints=Endpoints(storage=storage, pubsub=f"http://{emulator.address}"),
-        )
+        self.file = folder / "system.json"
+        url = f"http://{emulator.address}"
+        self.file.write_text(json.dumps(system_file(storage, url)))
+        self.system = System.find(self.file)
         self.clients = Clients(self.system)
         self.watches = {role: self._topic(role) for role in TOPOLOGY["topics"]}
         self.dead: dict[str, str] = {}

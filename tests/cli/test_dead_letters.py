@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cli.app import main
 from cli.replay import replay_dead_letters
 from cli.system import LEDGER
 from functions.common.deadline import utc_now
@@ -30,8 +31,8 @@ def replay(desk: Desk, function: str | None = None, dry_run: bool = False) -> di
 
 
 @pytest.fixture
-def desk(emulator: Emulator) -> Desk:
-    return Desk(emulator)
+def desk(emulator: Emulator, tmp_path: Path) -> Desk:
+    return Desk(emulator, tmp_path)
 
 
 @pytest.fixture
@@ -133,3 +134,51 @@ def test_an_age_that_is_forged_makes_no_delete_younger(desk: Desk, store: World)
     store.deliver(handle, COMMAND, forged, published=LONG_AGO)
     assert store.outcomes[-1]["outcome"] == "rejected"
     assert len(store.found("instances")) == 1
+
+
+def listed(desk: Desk, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    """What `dead-letters list` prints for programs."""
+    capsys.readouterr()
+    arguments = ("dead-letters", "list", "--format", "ndjson", *arguments)
+    assert main([*arguments, "--system", str(desk.file)]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_what_waits_is_listed_with_its_age_and_attempts_and_stays(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {SOURCE_TIME: LONG_AGO, "CloudPubSubDeadLetterSourceDeliveryCount": "10"}
+    desk.pubsub.publish(desk.dead[DELETE], COMMAND, **said)
+    for _ in range(2):
+        (record,) = listed(desk, capsys, "--function", DELETE)
+        assert record["function"] == DELETE
+        assert (record["attempts"], record["published"]) == ("10", LONG_AGO)
+        assert record["data"] == {"path": "studies/1.2", "request_id": "old"}
+    assert listed(desk, capsys, "--function", STORE) == []
+
+
+def test_follow_ups_are_listed_with_their_function(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.pubsub.publish(desk.dead[DELETE_NEXT], b"{}")
+    (record,) = listed(desk, capsys, "--function", DELETE)
+    assert record["function"] == DELETE_NEXT
+
+
+def test_a_list_for_people_names_what_each_is_about(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = {"bucketId": "b", "objectId": "[red]\x1b[2J.dcm"}
+    desk.pubsub.publish(desk.dead[STORE], b"{}", **named)
+    assert main(["dead-letters", "list", "--system", str(desk.file)]) == 0
+    printed = capsys.readouterr().out
+    assert r"gs://b/[red]\x1b[2J.dcm" in printed
+    assert printed.endswith("1 of 1 dead letters\n")
+
+
+def test_one_is_shown_whole_by_its_id(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    (message_id,) = desk.pubsub.publish(desk.dead[STORE], b"\xff not JSON", kept="yes")
+    assert main(["dead-letters", "show", message_id, "--system", str(desk.file)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["data"] == "\ufffd not JSON"
+    assert record["attributes"] == {"kept": "yes"}

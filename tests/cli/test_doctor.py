@@ -151,6 +151,30 @@ def test_commands_and_their_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.startswith(f"Usage: dicom-functions {name} ")
 
 
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dicom-functions, version ")
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "_DICOM_FUNCTIONS_COMPLETE": "bash_complete",
+        "COMP_WORDS": "dicom-functions rep",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "cli"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == "plain,replay\n"
+
+
 def test_a_mistyped_command_is_answered_with_what_was_meant(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.system import ROOT
-from tests.cli.desk import STORE, TOPOLOGY
+from tests.cli.desk import system_file
 from tests.cli.ledger_server import IN_A_FILE, LOST
 
 MIB = 1024 * 1024
@@ -37,21 +37,8 @@ def ledger(records: int) -> Iterator[str]:
 def reconciled(folder: Path, records: int) -> tuple[str, int]:
     """The counts, and the most memory it took, bytes."""
     with ledger(records) as url:
-        system = {
-            "project": "p",
-            "region": "l",
-            "dicom_store": STORE,
-            "buckets": TOPOLOGY["buckets"],
-            "search_url": url,
-            "search_ingress": "ALLOW_ALL",
-            "delivery": "",
-            "build": "",
-            "environments": {},
-            "accounts": {},
-            "endpoints": {"storage": url, "pubsub": url},
-        }
         file = folder / f"{records}.json"
-        file.write_text(json.dumps(system))
+        file.write_text(json.dumps(system_file(url, url)))
         arguments = ["reconcile", "--dry-run", "--system", str(file)]
         done = subprocess.run(
             [sys.executable, "-c", MEASURED, *arguments],

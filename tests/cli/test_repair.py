@@ -27,8 +27,8 @@ def place(tmp_path: Path) -> Iterator[Landing]:
 
 
 @pytest.fixture
-def desk(place: Landing, emulator: Emulator) -> Desk:
-    return Desk(emulator, place.buckets.url)
+def desk(place: Landing, emulator: Emulator, tmp_path: Path) -> Desk:
+    return Desk(emulator, tmp_path, place.buckets.url)
 
 
 def write_ledger(place: Landing, name: str) -> None:
