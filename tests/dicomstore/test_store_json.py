@@ -385,3 +385,12 @@ def test_17_a_jpeg_part_gets_the_transfer_syntax_that_it_is(
     assert body.startswith(data)
     if syntax != "55":  # the API has no word for frames of it
         assert got == f"image/jpeg; transfer-syntax={JPEG}{syntax}"
+
+
+@pytest.mark.parametrize("value", ["{}", "1"])
+def test_a_json_part_of_too_many_attributes_or_values_is_400(store: Client, value: str) -> None:
+    """What pydicom makes of ten megabytes of `{},` takes gigabytes."""
+    many = f'[{{"0040A730":{{"vr":"SQ","Value":[{",".join([value] * 1_100_000)}]}}}}]'
+    answer = store.post(multipart([({"Content-Type": TYPE}, many.encode())]), KIND)
+    assert answer.status_code == 400
+    assert "too many" in answer.json()[0]["error"]["message"]

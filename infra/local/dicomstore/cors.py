@@ -1,9 +1,9 @@
 """Answers to web pages of other origins (CORS), as the service gives them to viewers that call it
 with a token: OHIF, slim.
 
-Which origins may call at all is decided before (`infra.local.callers`): pages of this machine, those
-of `--allow-origin`, and of any site where the store asks for tokens and the page brings one. Here
-those are answered so that their browser lets them read it.
+Which origins may call at all is decided before (`infra.local.callers`): pages of this machine,
+those of `--allow-origin`, and of any site where the store asks for tokens and the page brings one.
+Here those are answered so that their browser lets them read it.
 """
 
 from collections.abc import Callable, Iterable

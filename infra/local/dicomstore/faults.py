@@ -1,31 +1,34 @@
 """Faults on demand, and a record of the requests: WSGI middleware around the store.
 
 A rule is a JSON object; the first live rule that matches a request acts on it:
-    {"method": "POST", "path": "studies", "kind": "status", "status": 503, "retry_after": 2,
-    "count": 3}
-method and path (a regular expression searched in the path and query) choose; absent ones match
-everything. count: how many times it acts (absent: always); skip: how many matching requests pass
-first. probability, seed: act on a random part of the matches, the same part for the same seed.
-when: "before" the store has done its work (the default) or "after" it, so that the work is done and
-the answer lost.
 
-kinds:
-        status      answer `status` (and Retry-After) instead; body: its text (of an error: its
-                    message)
-        reset       drop the connection with a TCP reset
-        slow        wait delay_s before answering; bytes_per_s slows the body down
-        truncate    close the connection after `bytes` of the body (default: half of its first
-                    piece)
-        stale       searches also find studies and series deleted in the last `seconds`
-                    (default 3600)
-        lag         the metrics do not know what was stored in the last `seconds` (default 3600)
-        operation   the operation this DELETE starts ends with error `code`, or with `failure`
-                    failed instances, or takes `seconds`
+    {"method": "POST", "path": "studies", "kind": "status", "status": 503, "retry_after": 2,
+     "count": 3}
+
+- method, path: which requests, the path by a regular expression searched in it and its query;
+  absent ones match everything.
+- skip, count: how many matching requests pass first, and how many it acts on (absent: all).
+- probability, seed: act on a random part of the matches, the same part for the same seed.
+- when: `before` the store has done its work (the default) or `after` it, so that the work is done
+  and the answer lost.
+
+Kinds:
+
+- status: answer `status` (and Retry-After) instead; body: its text, of an error its message.
+- reset: drop the connection with a TCP reset.
+- slow: wait delay_s before answering; bytes_per_s slows the body down.
+- truncate: close the connection after `bytes` of the body, by default half of its first piece.
+- stale: searches also find studies and series deleted in the last `seconds` (3600).
+- lag: the metrics do not know what was stored in the last `seconds` (3600).
+- operation: the operation that this DELETE starts ends with error `code`, or with `failure` failed
+  instances, or takes `seconds`.
+
 The header `X-Fault` carries one rule for its own request.
 """
 
 import collections
 import json
+import math
 import random
 import re
 import threading
@@ -36,22 +39,13 @@ from typing import Any
 from infra.local.dicomstore.server import CutError, Environ, ResetError, StartResponse, WSGIApp
 
 Rule = dict[str, Any]
-KINDS = ("status", "reset", "slow", "truncate", "stale", "lag", "operation")
+OF_THE_STORE = ("stale", "lag", "operation")  # played by the store itself
+KINDS = ("status", "reset", "slow", "truncate", *OF_THE_STORE)
 KNOWN = frozenset(
     (
-        *(
-            "method",
-            "path",
-            "kind",
-            "status",
-            "retry_after",
-            "body",
-            "count",
-            "skip",
-            "probability",
-            "seed",
-        ),
-        *("when", "delay_s", "bytes_per_s", "bytes", "seconds", "code", "failure"),
+        *("method", "path", "kind", "status", "retry_after", "body", "count", "skip"),
+        *("probability", "seed", "when", "delay_s", "bytes_per_s", "bytes", "seconds"),
+        *("code", "failure"),
     )
 )
 REASONS = {
@@ -60,6 +54,7 @@ REASONS = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
+MAX_RULES = 10_000_000  # bytes of rules posted
 RECENT = 1000  # requests remembered one by one
 
 _LEVELS = r"(?:/studies/[^/:]+(?:/series/[^/:]+(?:/instances/[^/:]+)?)?)"
@@ -79,20 +74,35 @@ _COMPILED = tuple((method, re.compile(pattern), kind) for method, pattern, kind 
 
 def kind_of(method: str, path: str) -> str:
     """What a request is: store, search, metadata, retrieve, delete, operation, … or other."""
-    return next(
-        (kind for verb, pattern, kind in _COMPILED if verb == method and pattern.search(path)),
-        "other",
-    )
+    for verb, pattern, kind in _COMPILED:
+        if verb == method and pattern.search(path):
+            return kind
+    return "other"
 
 
 def check(rule: Rule) -> Rule:
-    """The rule itself. Raises ValueError: what is wrong with it."""
+    """The rule itself, with what is counted of it. Raises ValueError: what is wrong with it."""
     if not isinstance(rule, dict) or rule.get("kind") not in KINDS:
         raise ValueError(f"a rule is an object with a kind of {', '.join(KINDS)}")
-    if unknown := rule.keys() - KNOWN:
+    unknown = rule.keys() - KNOWN
+    if unknown:
         raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
     re.compile(rule.get("path", ""))
-    return {**rule, "random": random.Random(rule.get("seed")), "acted": 0, "seen": 0}  # noqa: S311
+    chance = random.Random(rule.get("seed"))  # noqa: S311 - no secret
+    return {**rule, "random": chance, "acted": 0, "seen": 0}
+
+
+def _acts(rule: Rule, method: str, uri: str) -> bool:
+    """Whether a rule acts on a request; a match is counted either way."""
+    if rule.get("method", method) != method or not re.search(rule.get("path", ""), uri):
+        return False
+    rule["seen"] += 1
+    if rule["seen"] <= rule.get("skip", 0) or rule["acted"] >= rule.get("count", math.inf):
+        return False
+    if rule["random"].random() >= rule.get("probability", 1):
+        return False
+    rule["acted"] += 1
+    return True
 
 
 class Faults:
@@ -112,7 +122,7 @@ class Faults:
         if path in ("/_faults", "/_requests", "/healthz"):
             status, answer = self._admin(path, method, environ)
             return _json(start, status, answer)
-        entry = {
+        entry: dict[str, Any] = {
             "method": method,
             "path": environ["REQUEST_URI"],
             "kind": kind_of(method, path),
@@ -136,35 +146,23 @@ class Faults:
         return self._faulty(rule, environ, noted)
 
     def _rule(self, method: str, environ: Environ) -> Rule | None:
-        if header := environ.get("HTTP_X_FAULT"):
+        """The rule that acts on a request. Raises ValueError, re.error: its own is none."""
+        header = environ.get("HTTP_X_FAULT")
+        if header:
             return check(json.loads(header))
         with self._lock:
             for rule in self._rules:
-                if rule.get("method", method) != method or not re.search(
-                    rule.get("path", ""), environ["REQUEST_URI"]
-                ):
-                    continue
-                rule["seen"] += 1
-                if rule["seen"] <= rule.get("skip", 0) or rule["acted"] >= rule.get(
-                    "count", float("inf")
-                ):
-                    continue
-                if rule["random"].random() < rule.get("probability", 1):
-                    rule["acted"] += 1
+                if _acts(rule, method, environ["REQUEST_URI"]):
                     return rule
         return None
 
     def _faulty(self, rule: Rule, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         kind = rule["kind"]
-        if kind in ("stale", "lag", "operation"):
+        if kind in OF_THE_STORE:
             environ["dicomstore.fault"] = rule
             return self.application(environ, start)
         if kind == "slow":
-            after = rule.get("when") == "after"
-            time.sleep(0 if after else rule.get("delay_s", 0))
-            answer = self.application(environ, start)
-            time.sleep(rule.get("delay_s", 0) if after else 0)
-            return _throttled(answer, rule.get("bytes_per_s", 0))
+            return self._slow(rule, environ, start)
         if kind == "truncate":
             return _truncated(self.application(environ, start), rule.get("bytes", -1))
         if rule.get("when") == "after":
@@ -172,41 +170,63 @@ class Faults:
                 pass
         if kind == "reset":
             raise ResetError
-        headers = [("Retry-After", str(rule["retry_after"]))] if "retry_after" in rule else []
-        code = rule.get("status", 503)
-        status = f"{code} {REASONS.get(code, 'Fault')}"
-        if code < 400:
-            return _answer(start, status, rule.get("body", "").encode(), headers)
-        error = {
-            "error": {
-                "code": code,
-                "message": rule.get("body", "fault on demand"),
-                "status": "UNAVAILABLE",
-            }
-        }
-        return _answer(start, status, json.dumps(error).encode(), headers)
+        return _instead(rule, start)
+
+    def _slow(self, rule: Rule, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        delay_s = rule.get("delay_s", 0)
+        after = rule.get("when") == "after"
+        if not after:
+            time.sleep(delay_s)
+        answer = self.application(environ, start)
+        if after:
+            time.sleep(delay_s)
+        return _throttled(answer, rule.get("bytes_per_s", 0))
 
     def _admin(self, path: str, method: str, environ: Environ) -> tuple[str, Any]:
+        """Answer a request for the middleware's own paths: the status and the JSON."""
         if path == "/healthz":
             return "200 OK", {"status": "ok"}
         with self._lock:
-            if method == "DELETE":
-                (self._rules if path == "/_faults" else self._counts).clear()
-                if path == "/_requests":
-                    self._recent.clear()
-            elif method == "POST" and path == "/_faults":
-                try:
-                    posted = json.loads(environ["wsgi.input"].read())
-                    self._rules += [
-                        check(rule) for rule in (posted if isinstance(posted, list) else [posted])
-                    ]
-                except (ValueError, re.error) as error:
-                    return "400 Bad Request", {"error": str(error)}
-            elif method != "GET":
-                return "405 Method Not Allowed", {"error": "GET, POST or DELETE"}
             if path == "/_faults":
-                return "200 OK", {"rules": [_shown(rule) for rule in self._rules]}
+                return self._faults(method, environ)
+            if method == "DELETE":
+                self._counts.clear()
+                self._recent.clear()
+            elif method != "GET":
+                return "405 Method Not Allowed", {"error": "GET or DELETE"}
             return "200 OK", {"counts": dict(self._counts), "recent": list(self._recent)}
+
+    def _faults(self, method: str, environ: Environ) -> tuple[str, Any]:
+        if method == "DELETE":
+            self._rules.clear()
+        elif method == "POST":
+            try:
+                posted = json.loads(environ["wsgi.input"].read(MAX_RULES))
+                if not isinstance(posted, list):
+                    posted = [posted]
+                self._rules += [check(rule) for rule in posted]
+            except (ValueError, re.error, RecursionError) as error:
+                return "400 Bad Request", {"error": str(error)}
+        elif method != "GET":
+            return "405 Method Not Allowed", {"error": "GET, POST or DELETE"}
+        return "200 OK", {"rules": [_shown(rule) for rule in self._rules]}
+
+
+def _instead(rule: Rule, start: StartResponse) -> list[bytes]:
+    """The answer of a `status` rule in place of the store's."""
+    headers = []
+    if "retry_after" in rule:
+        headers.append(("Retry-After", str(rule["retry_after"])))
+    code = rule.get("status", 503)
+    status = f"{code} {REASONS.get(code, 'Fault')}"
+    if code < 400:
+        return _answer(start, status, rule.get("body", "").encode(), headers)
+    error = {
+        "code": code,
+        "message": rule.get("body", "fault on demand"),
+        "status": "UNAVAILABLE",
+    }
+    return _answer(start, status, json.dumps({"error": error}).encode(), headers)
 
 
 def _shown(rule: Rule) -> Rule:
@@ -226,17 +246,23 @@ def _answer(
 
 
 def _throttled(chunks: Iterable[bytes], bytes_per_s: float) -> Iterator[bytes]:
+    """The same bytes at this speed, twenty pieces a second; 0 is no limit."""
+    if not bytes_per_s:
+        yield from chunks
+        return
+    step = max(1, int(bytes_per_s / 20))
     for chunk in chunks:
-        step = max(1, int(bytes_per_s / 20)) if bytes_per_s else len(chunk) or 1
         for at in range(0, len(chunk), step):
-            if bytes_per_s:
-                time.sleep(step / bytes_per_s)
+            time.sleep(step / bytes_per_s)
             yield chunk[at : at + step]
 
 
 def _truncated(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """The first bytes; a negative limit is half of the first piece. Raises CutError at its end."""
     for chunk in chunks:
-        left = len(chunk) // 2 if limit < 0 else limit
+        left = limit
+        if limit < 0:
+            left = len(chunk) // 2
         if len(chunk) > left or (limit < 0 and chunk):
             yield chunk[:left]
             raise CutError

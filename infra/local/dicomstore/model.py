@@ -16,11 +16,10 @@ from pydicom.charset import convert_encodings, decode_bytes
 from infra.local.dicomstore.scan import PIXEL_DATA, Element, Elements, File
 
 CHARACTER_SET, META_VERSION = 0x00080005, 0x00020001
-SEQUENCE_MAX = (
-    1 << 20
-)  # bytes; a longer sequence is left out of metadata, without a URI (sheet 5.5)
-INLINE_MAX = 2 << 10  # bytes; OD, OF, OL and OV beyond it are bulk data (sheet 5.5)
-VM_MAX = 512  # values; AT, FD, FL, UL, US, SV and UV beyond it are bulk data (sheet 5.5)
+# What metadata gives inline (fact sheet 5.5):
+SEQUENCE_MAX = 1 << 20  # bytes; a longer sequence is left out, without a URI
+INLINE_MAX = 2 << 10  # bytes of OD, OF, OL and OV
+VM_MAX = 512  # values of AT, FD, FL, UL, US, SV and UV
 
 FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 BULK_ALWAYS = frozenset(("OB", "OW", "UN"))
@@ -45,9 +44,9 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 
 def elements(file: File) -> Elements:
     """The elements that metadata shows: the data set, and group 0002 without its version."""
-    return {
-        tag: element for tag, element in (file.meta | file.elements).items() if tag != META_VERSION
-    }
+    found = file.meta | file.elements
+    found.pop(META_VERSION, None)
+    return found
 
 
 def lines(file: File) -> list[str]:
@@ -59,39 +58,55 @@ class _Encoder:
     def __init__(self, file: File, encodings: list[str]) -> None:
         self.file = file
         self.encodings = encodings
-        self.order = ">" if file.big_endian else "<"
+        self.order = "<"
+        if file.big_endian:
+            self.order = ">"
 
     def lines(self, elements: Elements, path: str = "") -> list[str]:
-        if charset := elements.get(CHARACTER_SET):
+        """The attributes of a data set or item, sorted; those without a place are left out."""
+        charset = elements.get(CHARACTER_SET)
+        if charset:
             names = self.file.raw(charset).decode("latin-1").strip(" \0").split("\\")
             self.encodings = _encodings(names)
         found = []
         for tag in sorted(elements):
-            if tag & 0xFFFF:  # group lengths say nothing here
-                line = self.line(elements[tag], path)
-                if line:
-                    found.append(line)
+            if not tag & 0xFFFF:  # group lengths say nothing here
+                continue
+            line = self.line(elements[tag], path)
+            if line:
+                found.append(line)
         return found
 
     def line(self, element: Element, path: str) -> str:
+        """One attribute; empty for a sequence that is too long to be shown."""
         tag = f"{element.tag:08X}"
         head = f'"{tag}":{{"vr":"{element.vr}"'
         if element.items is not None:
             if element.length > SEQUENCE_MAX:
                 return ""
-            items = [self._item(item, f"{path}{tag}/{i}/") for i, item in enumerate(element.items)]
-            return f'{head},"Value":[{",".join(items)}]}}' if items else head + "}"
-        if element.length == 0:
-            return head + "}"
-        if is_bulk(element):
-            return f'{head},"BulkDataURI":"{path}{tag}"}}'
-        if element.vr in BULK_BY_SIZE:
-            inline = base64.b64encode(
-                little_endian(self.file.raw(element), self.file.big_endian * WORDS[element.vr])
-            )
-            return f'{head},"InlineBinary":"{inline.decode()}"}}'
-        values = self.values(element)
-        return f'{head},"Value":{_encode(values)}}}' if values else head + "}"
+            items = [
+                self._item(item, f"{path}{tag}/{number}/")
+                for number, item in enumerate(element.items)
+            ]
+            if items:
+                head += f',"Value":[{",".join(items)}]'
+        elif element.length == 0:
+            pass
+        elif is_bulk(element):
+            head += f',"BulkDataURI":"{path}{tag}"'
+        elif element.vr in BULK_BY_SIZE:
+            head += f',"InlineBinary":"{self._inline(element)}"'
+        else:
+            values = self.values(element)
+            if values:
+                head += f',"Value":{_encode(values)}'
+        return head + "}"
+
+    def _inline(self, element: Element) -> str:
+        raw = self.file.raw(element)
+        if self.file.big_endian:
+            raw = little_endian(raw, WORDS[element.vr])
+        return base64.b64encode(raw).decode()
 
     def _item(self, item: Elements, path: str) -> str:
         outer = self.encodings
@@ -100,31 +115,44 @@ class _Encoder:
         return text
 
     def values(self, element: Element) -> list[Any]:
+        """The values of an attribute, as JSON has them."""
         raw, vr = self.file.raw(element), element.vr
         if vr in NUMBERS:
-            found = struct.unpack_from(f"{self.order}{len(raw) // WORDS[vr]}{NUMBERS[vr]}", raw)
-            return [v if v - v == 0 else None for v in found]  # JSON has no NaN and no infinity
+            count = len(raw) // WORDS[vr]
+            numbers = struct.unpack_from(f"{self.order}{count}{NUMBERS[vr]}", raw)
+            return [_finite(number) for number in numbers]
         if vr == "AT":
-            pairs = struct.unpack_from(f"{self.order}{len(raw) // 4 * 2}H", raw)
-            return [f"{g:04X}{e:04X}" for g, e in zip(pairs[::2], pairs[1::2], strict=True)]
+            words = struct.unpack_from(f"{self.order}{len(raw) // 4 * 2}H", raw)
+            pairs = zip(words[::2], words[1::2], strict=True)
+            return [f"{group:04X}{number:04X}" for group, number in pairs]
         text = self.text(raw, vr)
         if not text:
             return []
-        if element.tag == CHARACTER_SET:
-            return (
-                ["ISO_IR 192"] if text != "ISO_IR 6" else [text]
-            )  # JSON and XML are UTF-8 (PS3.18 F.2)
-        parts = [text] if vr in ONE_VALUE else text.split("\\")
+        if element.tag == CHARACTER_SET and text != "ISO_IR 6":
+            return ["ISO_IR 192"]  # JSON and XML are UTF-8 (PS3.18 F.2)
+        parts = [text]
+        if element.tag != CHARACTER_SET and vr not in ONE_VALUE:
+            parts = text.split("\\")
         convert = _CONVERT.get(vr, _plain)
         return [convert(part) for part in parts]
 
     def text(self, raw: bytes, vr: str) -> str:
-        if vr in IN_CHARACTER_SET and not (raw.isascii() and b"\x1b" not in raw):
-            delimiters = {0x0D, 0x0A, 0x0C, 0x5C} | ({0x5E, 0x3D} if vr == "PN" else set())
-            text = str(decode_bytes(raw, self.encodings or ["iso8859"], delimiters))
-        else:
-            text = raw.decode("latin-1")
+        """A value's characters, without padding."""
+        in_ascii = raw.isascii() and b"\x1b" not in raw
+        if vr not in IN_CHARACTER_SET or in_ascii:
+            return raw.decode("latin-1").rstrip(" \0")
+        delimiters = {0x0D, 0x0A, 0x0C, 0x5C}
+        if vr == "PN":
+            delimiters |= {0x5E, 0x3D}
+        text = str(decode_bytes(raw, self.encodings or ["iso8859"], delimiters))
         return text.rstrip(" \0")
+
+
+def _finite(number: Any) -> Any:
+    """A number; None in place of what JSON has not: no number, and the infinities."""
+    if number - number == 0:
+        return number
+    return None
 
 
 def _encodings(names: list[str]) -> list[str]:
@@ -141,36 +169,47 @@ def _plain(text: str) -> Any:
 def _number(text: str) -> Any:
     text = text.strip(" \0")
     try:
-        value = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        if text.lstrip("+-").isdecimal():
+            value: float = int(text)
+        else:
+            value = float(text)
     except ValueError:
         return text or None
-    return value if value - value == 0 else text
+    if _finite(value) is None:
+        return text
+    return value
 
 
 def _name(text: str) -> Any:
-    groups = (group.strip(" \0") for group in text.split("=", 2))
-    return {key: group for key, group in zip(NAME_GROUPS, groups, strict=False) if group} or None
+    groups = zip(NAME_GROUPS, text.split("=", 2), strict=False)
+    found = {name: group.strip(" \0") for name, group in groups if group.strip(" \0")}
+    return found or None
 
 
 _CONVERT: dict[str, Callable[[str], Any]] = {"IS": _number, "DS": _number, "PN": _name}
 
 
 def is_bulk(element: Element) -> bool:
-    """Whether metadata gives a URI instead of the value (sheet 5.5)."""
+    """Whether metadata gives a URI instead of the value (fact sheet 5.5)."""
     vr, length = element.vr, element.length
     if vr in BULK_ALWAYS or element.encapsulated or element.tag in FLOAT_PIXELS:
         return length > 0
     if vr in BULK_BY_SIZE:
         return length > INLINE_MAX
+    if vr == "AT":
+        return length > VM_MAX * 4
     if vr in BULK_BY_VM:
-        return length > VM_MAX * (4 if vr == "AT" else WORDS[vr])
+        return length > VM_MAX * WORDS[vr]
     return False
 
 
 def word_bytes(tag: int, vr: str, bits_allocated: int) -> int:
     """How many bytes of a binary value its byte order turns round together; of pixels at least a
     whole sample."""
-    return max(WORDS.get(vr, 1), bits_allocated // 8 if tag == PIXEL_DATA else 1)
+    word = WORDS.get(vr, 1)
+    if tag == PIXEL_DATA:
+        return max(word, bits_allocated // 8)
+    return word
 
 
 def little_endian(raw: bytes, word: int) -> bytes:
@@ -197,8 +236,6 @@ def merge(*parts: Iterable[str]) -> list[str]:
 def join(found: Iterable[str], instance_url: str = "") -> str:
     """Lines as one JSON object; BulkDataURIs absolute when instance_url is given."""
     text = "{" + ",".join(found) + "}"
-    return (
-        text.replace('"BulkDataURI":"', f'"BulkDataURI":"{instance_url}/bulkdata/')
-        if instance_url
-        else text
-    )
+    if not instance_url:
+        return text
+    return text.replace('"BulkDataURI":"', f'"BulkDataURI":"{instance_url}/bulkdata/')

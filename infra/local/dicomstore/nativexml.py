@@ -1,5 +1,5 @@
-"""DICOM JSON as a Native DICOM Model in XML (PS3.19 annex A.1), on one line as the service writes it
-(fact sheet 3.2)."""
+"""DICOM JSON as a Native DICOM Model in XML (PS3.19 annex A.1), on one line as the service writes
+it (fact sheet 3.2)."""
 
 import json
 import re

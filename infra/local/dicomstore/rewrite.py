@@ -97,10 +97,10 @@ class Writer:
         if element.items is not None:
             yield self.header(element.tag, "SQ", UNDEFINED)
             for item in element.items:
-                yield _mark(ITEM, UNDEFINED)
+                yield mark(ITEM, UNDEFINED)
                 yield from self.elements(item)
-                yield _mark(ITEM_END, 0)
-            yield _mark(SEQUENCE_END, 0)
+                yield mark(ITEM_END, 0)
+            yield mark(SEQUENCE_END, 0)
         elif element.encapsulated:
             # Its fragments and the delimiter after them are copied as they are.
             yield self.header(element.tag, "OB", UNDEFINED)
@@ -122,5 +122,6 @@ class Writer:
                 yield piece
 
 
-def _mark(tag: int, length: int) -> bytes:
+def mark(tag: int, length: int) -> bytes:
+    """The start of an item or fragment, or the end of a sequence or item (PS3.5 7.5)."""
     return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, length)

@@ -119,7 +119,12 @@ class Connection(socketserver.StreamRequestHandler):
                     pass
             except BadRequestError as error:
                 text = str(error).encode()
-                head = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+                lines = [
+                    "HTTP/1.1 400 Bad Request",
+                    f"Content-Length: {len(text)}",
+                    "Connection: close",
+                ]
+                head = "\r\n".join(lines) + "\r\n\r\n"
                 self.connection.sendall(head.encode() + text)
             except ResetError:
                 linger = struct.pack("ii", 1, 0)

@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser
 
 from infra.local.dicomstore import choices, media, nativexml
 from infra.local.dicomstore.index import BlockedError, Index, instance_of
-from infra.local.dicomstore.rows import Uids
+from infra.local.dicomstore.rows import Found, Uids
 from infra.local.dicomstore.scan import PIECE, NotDicomError, scan
 
 if TYPE_CHECKING:
@@ -46,7 +46,15 @@ class RejectedError(Exception):
 
 
 class Receiver:
-    """One store request: where it goes, and what came of it so far."""
+    """One store request: where it goes, and what came of it so far.
+
+    Args:
+        index: where instances are kept.
+        store: the id of the store.
+        study: the study in the URL; empty: instances may be of any.
+        storage_class: of the new instances.
+        blocked: whether an operation keeps an instance from being stored.
+    """
 
     def __init__(
         self,
@@ -66,11 +74,12 @@ class Receiver:
     def single(self, stream: Stream) -> None:
         """The body is one Part 10 file."""
         with self.new_file() as (name, path, file):
-            whole = first = stream.read(PIECE)
-            while first:
-                file.write(first)
-                first = stream.read(PIECE)
-                whole = b"" if first else whole
+            whole = piece = stream.read(PIECE)
+            while piece:
+                file.write(piece)
+                piece = stream.read(PIECE)
+                if piece:
+                    whole = b""  # it came in several: read again from the file
             self.take(name, path, file, whole)
 
     def multipart(self, stream: Stream, boundary: str) -> None:
@@ -94,51 +103,45 @@ class Receiver:
         """Make a written file an instance and note the outcome; `whole` is its content when it is
         at hand."""
         file.flush()  # before the row that acknowledges it
-        outcome = Outcome(Uids(self.study), "")
         try:
             outcome = self._take(name, path, whole)
         except (RejectedError, NotDicomError) as error:
-            detail = str(error)
-            outcome = outcome._replace(failure=detail)
+            outcome = Outcome(Uids(self.study), "", failure=str(error))
         if not outcome.new:
             path.unlink(missing_ok=True)
         self.outcomes.append(outcome)
 
     def _take(self, name: str, path: Path, whole: bytes) -> Outcome:
-        size = len(whole) or path.stat().st_size
-        with contextlib.ExitStack() as stack:
-            if not whole and size:
-                file = stack.enter_context(path.open("rb"))
-                data: bytes | mmap.mmap = stack.enter_context(
-                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                )
-            else:
-                data = whole
-            found = instance_of(scan(data, path.parent))
-        uids = found.uids
-        for uid, what in zip(uids, ("Study", "Series", "SOP"), strict=True):
-            if not uid or len(uid) > choices.MAX_UID or uid.strip("0123456789."):
-                raise RejectedError(f"{what} Instance UID is missing or not a UID.")
-        if self.study and uids.study != self.study:
-            return Outcome(uids, found.sop_class, choices.OTHER_STUDY_DETAIL)
+        """What becomes of a file. Raises NotDicomError, RejectedError."""
+        size = path.stat().st_size
+        found = _described(path, whole)
+        _check_uids(found.uids)
+        outcome = Outcome(found.uids, found.sop_class, modality=found.levels.modality)
+        if self.study and found.uids.study != self.study:
+            return outcome._replace(failure=choices.OTHER_STUDY_DETAIL)
         for _ in range(ATTEMPTS):
             try:
-                new = self.index.add(
-                    self.store, found, name, size, self.storage_class, self.blocked
-                )
-                same = new or self._same(uids, path, size)
+                if self._add(found, name, size):
+                    return outcome._replace(new=True)
+                if self._same(found.uids, path, size):
+                    return outcome
+                break
             except BlockedError:
-                return Outcome(uids, found.sop_class, choices.BEING_DELETED_DETAIL)
+                return outcome._replace(failure=choices.BEING_DELETED_DETAIL)
             except FileNotFoundError:
                 continue  # the one that was there has just been deleted
-            return Outcome(
-                uids,
-                found.sop_class,
-                "" if same else choices.DUPLICATE_DETAIL,
-                found.levels.modality,
-                new,
-            )
-        return Outcome(uids, found.sop_class, choices.DUPLICATE_DETAIL)
+        return outcome._replace(failure=choices.DUPLICATE_DETAIL)
+
+    def _add(self, found: Found, name: str, size: int) -> bool:
+        """Add an instance; False when its UIDs are taken."""
+        return self.index.add(
+            store=self.store,
+            found=found,
+            file=name,
+            size=size,
+            storage_class=self.storage_class,
+            blocked=self.blocked,
+        )
 
     def _same(self, uids: Uids, path: Path, size: int) -> bool:
         """Whether the stored instance has these bytes. Raises FileNotFoundError: there is none any
@@ -149,10 +152,28 @@ class Receiver:
         if stored.size != size:
             return False
         with (self.index.files / stored.file).open("rb") as old, path.open("rb") as new:
-            while piece := old.read(PIECE):
-                if piece != new.read(PIECE):
-                    return False
-        return True
+            piece = old.read(PIECE)
+            while piece and piece == new.read(PIECE):
+                piece = old.read(PIECE)
+        return not piece
+
+
+def _described(path: Path, whole: bytes) -> Found:
+    """What the index keeps of a file. Raises NotDicomError."""
+    if whole or not path.stat().st_size:
+        return instance_of(scan(whole, path.parent))
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        return instance_of(scan(data, path.parent))
+
+
+def _check_uids(uids: Uids) -> None:
+    """Raises RejectedError: one is missing, or none (fact sheet 3.1)."""
+    for uid, what in zip(uids, ("Study", "Series", "SOP"), strict=True):
+        if not uid or len(uid) > choices.MAX_UID or uid.strip("0123456789."):
+            raise RejectedError(f"{what} Instance UID is missing or not a UID.")
 
 
 class _Parts:
@@ -227,15 +248,13 @@ def report(outcomes: list[Outcome], base: str, study: str) -> dict[str, Any]:
 
 
 def _referenced(outcome: Outcome, base: str) -> dict[str, Any]:
-    item = {
+    item: dict[str, Any] = {
         "00081150": {"vr": "UI", "Value": [outcome.sop_class]},
         "00081155": {"vr": "UI", "Value": [outcome.uids.instance]},
     }
-    return (
-        {**item, "00081190": {"vr": "UR", "Value": [f"{base}/{outcome.uids.path}"]}}
-        if base
-        else item
-    )
+    if base:
+        item["00081190"] = {"vr": "UR", "Value": [f"{base}/{outcome.uids.path}"]}
+    return item
 
 
 def _failed(outcome: Outcome) -> dict[str, Any]:
@@ -243,13 +262,13 @@ def _failed(outcome: Outcome) -> dict[str, Any]:
     if choices.FAILED_ITEM_UIDS and outcome.uids.instance:
         item = _referenced(outcome, "")
     item["00081197"] = {"vr": "US", "Value": [choices.FAILURE_REASON]}
-    detail = {
+    item["00090097"] = {
         "vr": "LT",
         "Value": [outcome.failure],
         "keyword": "FailureDetail",
         "privateCreator": "GOOGLE",
     }
-    return {**item, "00090097": detail}
+    return item
 
 
 def render(found: dict[str, Any], as_json: bool) -> str:

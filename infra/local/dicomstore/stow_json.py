@@ -4,7 +4,6 @@ form 3)."""
 import json
 import re
 import shutil
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -14,7 +13,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID
 
-from infra.local.dicomstore import choices, media
+from infra.local.dicomstore import choices, media, rewrite
 from infra.local.dicomstore.codestream import jpeg_syntax
 from infra.local.dicomstore.rows import Uids
 from infra.local.dicomstore.scan import (
@@ -22,11 +21,16 @@ from infra.local.dicomstore.scan import (
     EXPLICIT_BE,
     EXPLICIT_LE,
     IMPLICIT_LE,
+    ITEM,
     PIECE,
+    SEQUENCE_END,
+    UNDEFINED,
 )
 from infra.local.dicomstore.stow import Outcome, Receiver, RejectedError, Stream, feed
 
 JSON_MAX = 256 << 20  # bytes of the JSON part
+# What it may hold, for pydicom makes an object of more than a kilobyte of each element and item.
+MAX_OBJECTS, MAX_VALUES = 250_000, 1_000_000
 PIXEL_DATA, SYNTAX, CHARACTER_SET = "7FE00010", "00020010", "00080005"
 TAG = re.compile("[0-9A-F]{8}")
 REQUIRED = ("00080016", "00080018", "0020000D", "0020000E")
@@ -138,15 +142,15 @@ class JsonRequest:
                 "InlineBinary needs a transfer-syntax in the first part's Content-Type",
                 "array",
             )
+        if self._json.count(b"{") > MAX_OBJECTS or self._json.count(b",") > MAX_VALUES:
+            raise media.ApiError(400, "the JSON part holds too many attributes", "array")
         try:
-            datasets = json.loads(self._json)
+            datasets: Any = json.loads(self._json)
         except (ValueError, RecursionError) as error:
             raise media.ApiError(400, "the first part is not JSON", "array") from error
-        if not isinstance(datasets, list) or not all(
-            _is_object_of_objects(one) for one in datasets
-        ):
+        if not _are_datasets(datasets):
             raise media.ApiError(400, "the first part is not an array of data sets", "array")
-        return datasets
+        return list(datasets)
 
     def _store(self, dataset: dict[str, Any]) -> None:
         uids = Uids(*(_first(dataset, tag) for tag in ("0020000D", "0020000E", "00080018")))
@@ -165,8 +169,14 @@ class JsonRequest:
         self._used |= named
 
 
-def _is_object_of_objects(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(element, dict) for element in value.values())
+def _are_datasets(found: Any) -> bool:
+    """Whether JSON is an array of objects of objects."""
+    if not isinstance(found, list):
+        return False
+    return all(
+        isinstance(one, dict) and all(isinstance(element, dict) for element in one.values())
+        for one in found
+    )
 
 
 def _uris(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -177,20 +187,27 @@ def _uris(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if "BulkDataURI" in element:
             yield tag, str(element["BulkDataURI"])
         values = element.get("Value")
-        for number, item in enumerate(values if isinstance(values, list) else ()):
+        if not isinstance(values, list):
+            continue
+        for number, item in enumerate(values):
             if isinstance(item, dict):
-                yield from ((f"{tag}/{number}/{inner}", uri) for inner, uri in _uris(item))
+                for inner, uri in _uris(item):
+                    yield f"{tag}/{number}/{inner}", uri
 
 
 def _first(dataset: dict[str, Any], tag: str) -> str:
     """An attribute's first value; none when it is not ASCII, as every UID and code is."""
     values = dataset.get(tag, {}).get("Value")
-    value = str(values[0] or "") if isinstance(values, list) and values else ""
-    return value if value.isascii() else ""
+    if not isinstance(values, list) or not values:
+        return ""
+    value = str(values[0] or "")
+    if not value.isascii():
+        return ""
+    return value
 
 
-def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> None:
-    """Write the Part 10 file a data set describes. Raises RejectedError: what it breaks."""
+def _check(dataset: dict[str, Any]) -> None:
+    """Raises RejectedError: the rule of the service that a data set breaks (fact sheet 3.1)."""
     syntax = _first(dataset, SYNTAX)
     if not syntax or syntax in (EXPLICIT_BE, DEFLATED_LE):
         raise RejectedError(f"TransferSyntaxUID (0002,0010) is missing or not supported: {syntax}")
@@ -199,7 +216,7 @@ def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> N
     for tag in REQUIRED:
         if not _first(dataset, tag):
             raise RejectedError(f"The required attribute {tag} is missing.")
-    if not all(map(TAG.fullmatch, dataset)):
+    if not all(TAG.fullmatch(tag) for tag in dataset):
         raise RejectedError(
             "An attribute's name is not a tag of eight hexadecimal digits in upper case."
         )
@@ -208,7 +225,13 @@ def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> N
         raise RejectedError("More than one BulkDataURI in an instance, or one inside a sequence.")
     if PIXEL_DATA in dataset and PIXEL_DATA not in bulk:
         raise RejectedError("PixelData (7FE0,0010) must be a bulk data part.")
-    tag, uri = next(iter(bulk.items()), ("", ""))
+
+
+def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> None:
+    """Write the Part 10 file a data set describes. Raises RejectedError: what it breaks."""
+    _check(dataset)
+    syntax = _first(dataset, SYNTAX)
+    tag, uri = next(_uris(dataset), ("", ""))
     if not tag:
         file.write(_part10(dataset, dataset, syntax))
         return
@@ -256,36 +279,37 @@ def _encoded(dataset: dict[str, Any], syntax: str) -> bytes:
 
 
 def _part(tag: str, uri: str, syntax: str, parts: dict[str, Bulk]) -> Bulk:
+    """The part that a BulkDataURI names. Raises RejectedError: there is none, or it does not fit
+    the transfer syntax (fact sheet 3.1)."""
     if uri not in parts:
         raise RejectedError(f"No part has the Content-Location that {tag} names.")
     part = parts[uri]
-    named = part.parameters.get("transfer-syntax", syntax)
+    same = part.parameters.get("transfer-syntax", syntax) == syntax
     if part.kind == "application/octet-stream":
-        fits = syntax in NATIVE or tag != PIXEL_DATA or named == syntax
+        fits = syntax in NATIVE or tag != PIXEL_DATA or same
     else:
-        fits = tag == PIXEL_DATA and named == syntax and syntax in SYNTAXES_OF.get(part.kind, ())
+        fits = tag == PIXEL_DATA and same and syntax in SYNTAXES_OF.get(part.kind, ())
     if not fits:
         raise RejectedError(f"A part of type {part.kind} does not fit transfer syntax {syntax}.")
     return part
 
 
 def _write_bulk(file: BinaryIO, tag: str, vr: str, syntax: str, part: Bulk) -> None:
+    """Write an element whose value is a part. Raises RejectedError: its VR has no bulk data."""
     if vr not in ("OB", "OW", "UN"):
         raise RejectedError("BulkDataURI is for VR OB, OW and UN.")
     size = part.path.stat().st_size
     padding = b"\0" * (size % 2)
     encapsulated = tag == PIXEL_DATA and syntax not in NATIVE
-    length = 0xFFFFFFFF if encapsulated else size + len(padding)
-    group, number = int(tag[:4], 16), int(tag[4:], 16)
-    if syntax == IMPLICIT_LE:
-        file.write(struct.pack("<HHI", group, number, length))
+    if encapsulated:
+        # An empty basic offset table, then the part as one fragment (PS3.5 A.4).
+        file.write(rewrite.header(int(tag, 16), "OB", UNDEFINED, implicit=False))
+        file.write(rewrite.mark(ITEM, 0) + rewrite.mark(ITEM, size + len(padding)))
     else:
-        name = b"OB" if encapsulated else vr.encode()
-        file.write(struct.pack("<HH2sHI", group, number, name, 0, length))
-    if encapsulated:  # an empty offset table, then the part as one fragment
-        file.write(struct.pack("<HHIHHI", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE000, size + len(padding)))
+        length = size + len(padding)
+        file.write(rewrite.header(int(tag, 16), vr, length, implicit=syntax == IMPLICIT_LE))
     with part.path.open("rb") as source:
         shutil.copyfileobj(source, file, PIECE)
     file.write(padding)
     if encapsulated:
-        file.write(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
+        file.write(rewrite.mark(SEQUENCE_END, 0))

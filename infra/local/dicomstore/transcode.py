@@ -9,7 +9,6 @@ YBR_FULL_422 inside of JPEG baseline. Native pixels in another native syntax sta
 
 import contextlib
 import os
-import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -173,16 +172,12 @@ class _Frames:
     def _encapsulated(self, writer: rewrite.Writer) -> Iterator[bytes]:
         """Each frame as one fragment, behind an empty basic offset table (PS3.5 A.4)."""
         yield writer.header(PIXEL_DATA, "OB", UNDEFINED)
-        yield _item(0)
+        yield rewrite.mark(ITEM, 0)
         for frame in self._each():
             fragment = _even(bytes(frame), b"\0")
-            yield _item(len(fragment))
+            yield rewrite.mark(ITEM, len(fragment))
             yield fragment
-        yield struct.pack("<HHI", SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
-
-
-def _item(length: int) -> bytes:
-    return struct.pack("<HHI", ITEM >> 16, ITEM & 0xFFFF, length)
+        yield rewrite.mark(SEQUENCE_END, 0)
 
 
 def _even(value: bytes, padding: bytes) -> bytes:
