@@ -9,6 +9,9 @@ _MODULES = {
     "delete_resource": "functions.delete.handler",
     "export_resource": "functions.export.handler",
     "search": "functions.search.handler",
+    "commands": "functions.commands.handler",
+    "notify": "functions.notify.handler",
+    "watch_studies": "functions.watch.handler",
 }
 
 

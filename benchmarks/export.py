@@ -36,11 +36,11 @@ from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets, Data, StoredObject
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
+from functions.common.events.requests import ExportRequest
 from functions.common.resources import DicomStoreName, GcsPrefix, ObjectRef, Resource
 from functions.export.job import Job
 from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner
-from functions.export.request import ExportRequest
 from functions.export.slices import Attempt, Item, Slice
 from tests.contract.function_process import FunctionProcess, function_process
 from tests.contract.world import BUCKET, STORE_NAME, World, bucket_server, instance, world

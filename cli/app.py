@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "export": ("orders", "Write a study, a series or an instance to a bucket."),
     "delete": ("orders", "Delete a study, a series or an instance."),
     "outcomes": ("outcomes", "Show what became of the inputs."),
+    "listen": ("listen", "Receive webhooks here, and print those that verify."),
     "quarantine": ("quarantine", "What can never be stored, and why."),
     "dead-letters": ("dead_letters", "What failed too often and waits for you."),
     "doctor": ("doctor", "Check a system, and say how to fix what is wrong."),

@@ -15,9 +15,9 @@ from cli.output import Format, Item, Listing, format_option, say
 from cli.text import counted, shown, size_text
 from cli.watch import Outcome, Watch, is_good
 from functions.common.errors import PermanentError
+from functions.common.formats import FORMATS
 from functions.common.resources import GcsPrefix, Resource, is_uid
 from functions.common.settings import DELETE, EXPORT
-from functions.export.formats import FORMATS
 
 _PATH: Final = "studies/UID[/series/UID[/instances/UID]]"
 _TOPICS: Final = {EXPORT: "exports", DELETE: "deletes"}

@@ -4,7 +4,7 @@ on this machine."""
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -44,6 +44,8 @@ class System:
         buckets: role (landing, quarantine, export, ledger, state) to name.
         environments: function to its environment variables.
         accounts: function to its service account's email; empty locally.
+        function_urls: function to where it listens; empty for a deployment.
+        webhook_port: where the local system's webhook is received; 0 for a deployment.
         delivery: email of the account that calls the event functions; empty locally.
         build: email of the account that builds the functions; empty locally.
         topology: infra/topology.json.
@@ -63,6 +65,8 @@ class System:
     build: str
     topology: Mapping[str, Any]
     endpoints: Endpoints
+    function_urls: Mapping[str, str] = field(default_factory=dict)
+    webhook_port: int = 0
 
     @classmethod
     def find(cls, given: Path | None = None) -> Self:
@@ -108,6 +112,8 @@ class System:
                 pubsub=f"http://{endpoints['pubsub']}",
                 healthcare=endpoints["healthcare"],
             ),
+            function_urls=functions,
+            webhook_port=data["webhook_port"],
         )
 
     @classmethod
@@ -142,9 +148,12 @@ class System:
         `FUNCTION/follow-ups`, and LEDGER."""
         path = self.topology["follow_ups_path"]
         found: dict[str, Mapping[str, Any]] = {}
-        for function, item in self.topology["functions"].items():
+        optional = self.topology["optional"]["functions"]
+        asked_for = {name: item for name, item in optional.items() if name in self.environments}
+        for function, item in {**self.topology["functions"], **asked_for}.items():
             found[function] = item
-            found[function + path] = item["follow_ups"]
+            if "follow_ups" in item:
+                found[function + path] = item["follow_ups"]
         found[LEDGER] = self.topology["ledger_subscription"]
         return found
 
@@ -154,7 +163,8 @@ class System:
 
     def topic(self, role_or_name: str) -> str:
         """The full name of a topic, by its role in the topology or its own name."""
-        name = self.topology["topics"].get(role_or_name, role_or_name)
+        topics = {**self.topology["topics"], **self.topology["optional"]["topics"]}
+        name = topics.get(role_or_name, role_or_name)
         return f"projects/{self.project}/topics/{name}"
 
     def subscription(self, name: str) -> str:

@@ -3,7 +3,7 @@ differ."""
 
 from pathlib import Path
 
-from functions.common.settings import SETTINGS
+from functions.common.settings import ALL, SETTINGS
 
 PAGE = Path(__file__).parents[1] / "README.md"
 _BEGIN, _END = "<!-- settings: begin -->", "<!-- settings: end -->"
@@ -22,7 +22,7 @@ def settings_table() -> str:
         )
         functions = (
             "all"
-            if len(setting.functions) == 4
+            if setting.functions == ALL
             else ", ".join(f"`{name}`" for name in setting.functions)
         )
         rows.append(f"| `{setting.name}` | {default} | {functions} | {setting.help} |")

@@ -37,6 +37,7 @@ FIELDS: Final = frozenset(
         "error_place",  # of a bug: file, line and function
         "library",  # whose logger was called; its words are left out
         "message_id",
+        "webhook",  # its name, as the operator chose it
     }
 )
 

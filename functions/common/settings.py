@@ -3,7 +3,7 @@ README."""
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from functions.common import values
@@ -19,8 +19,13 @@ STORE: Final = "store_upload"
 DELETE: Final = "delete_resource"
 EXPORT: Final = "export_resource"
 SEARCH: Final = "search"
-_ALL: Final = (STORE, DELETE, EXPORT, SEARCH)
-_EVENT: Final = (STORE, DELETE, EXPORT)
+COMMANDS: Final = "commands"
+NOTIFY: Final = "notify"
+WATCH: Final = "watch_studies"
+ALL: Final = (STORE, DELETE, EXPORT, SEARCH, COMMANDS, NOTIFY, WATCH)
+_PUBLISHING: Final = (STORE, DELETE, EXPORT, WATCH)
+_EVENT: Final = (*_PUBLISHING, NOTIFY)
+_SECRET_PREFIX: Final = "WEBHOOK_SECRET_"  # noqa: S105 (the beginning of a variable's name)
 STORAGE_CLASSES: Final = (
     "",
     "STANDARD",
@@ -42,7 +47,7 @@ class Setting:
     parse: Callable[[str], Any]
     default: str | None
     help: str
-    functions: tuple[str, ...] = _ALL
+    functions: tuple[str, ...] = ALL
 
 
 SETTINGS: Final = (
@@ -68,7 +73,7 @@ SETTINGS: Final = (
         "",
         "`host` or `host:port` of a Pub/Sub endpoint: regional or Private Service Connect; empty:"
         " the library's own.",
-        _ALL,
+        ALL,
     ),
     Setting(
         "STORAGE_EMULATOR_HOST",
@@ -82,9 +87,9 @@ SETTINGS: Final = (
         values.pubsub_emulator,
         "",
         "`host:port` of a Pub/Sub emulator; empty: Pub/Sub.",
-        _ALL,
+        ALL,
     ),
-    Setting("OUTCOMES_TOPIC", values.topic, None, "Where every outcome is published.", _EVENT),
+    Setting("OUTCOMES_TOPIC", values.topic, None, "Where every outcome is published.", _PUBLISHING),
     Setting(
         "BUDGET_S",
         values.whole(1, 3600),
@@ -111,7 +116,7 @@ SETTINGS: Final = (
         values.bucket,
         None,
         "Where work in progress is kept between messages; nobody but the functions writes there.",
-        (STORE, EXPORT),
+        (STORE, EXPORT, COMMANDS, NOTIFY, WATCH),
     ),
     Setting(
         "UPLOADS_NEXT_TOPIC",
@@ -275,8 +280,16 @@ SETTINGS: Final = (
         "EXPORTS_TOPIC",
         values.optional_topic,
         "",
-        "Where the page's exports are published as commands.",
-        (SEARCH,),
+        "Where exports are published as commands: the page's, those of `commands`, and the orders of"
+        " ON_STUDY_COMPLETE.",
+        (SEARCH, COMMANDS, WATCH),
+    ),
+    Setting(
+        "DELETES_TOPIC",
+        values.optional_topic,
+        "",
+        "Where the deletes of `commands` are published.",
+        (COMMANDS,),
     ),
     Setting(
         "SEARCH_CALLERS",
@@ -294,11 +307,11 @@ SETTINGS: Final = (
         (SEARCH,),
     ),
     Setting(
-        "SEARCH_CERTS_URL",
+        "ID_TOKEN_KEYS_URL",
         values.url,
         "https://www.googleapis.com/oauth2/v1/certs",
         "Where the keys are published that ID tokens are signed with.",
-        (SEARCH,),
+        (SEARCH, COMMANDS),
     ),
     Setting(
         "SEARCH_ORIGINS",
@@ -320,6 +333,66 @@ SETTINGS: Final = (
         "60",
         "Seconds the DICOM store may take to begin an answer, and between two pieces of it.",
         (SEARCH,),
+    ),
+    Setting(
+        "STUDY_QUIET_S",
+        values.whole(1, 86_400),
+        "60",
+        "Seconds without a new instance after which a study is complete.",
+        (WATCH,),
+    ),
+    Setting(
+        "STUDIES_NEXT_TOPIC",
+        values.topic,
+        None,
+        "Where the follow-up messages of studies that are not complete are published.",
+        (WATCH,),
+    ),
+    Setting(
+        "ON_STUDY_COMPLETE",
+        values.json_list,
+        "",
+        "Exports that a complete study asks for, as a JSON list of orders (docs/webhooks.md);"
+        " needs EXPORTS_TOPIC and EXPORT_DESTINATIONS.",
+        (WATCH,),
+    ),
+    Setting(
+        "WEBHOOKS",
+        values.json_object,
+        "",
+        "URLs that are called with outcomes, as JSON by name (docs/webhooks.md). The secret of"
+        " `a-name` is in `WEBHOOK_SECRET_A_NAME`.",
+        (NOTIFY,),
+    ),
+    Setting(
+        "WEBHOOK_PRIVATE_ADDRESSES",
+        values.switch,
+        "false",
+        "Whether webhooks may go to private networks and to this machine.",
+        (NOTIFY,),
+    ),
+    Setting(
+        "COMMANDS_CALLERS",
+        values.command_callers,
+        "",
+        "Who may give commands, as JSON of addresses with their commands, such as"
+        ' `{"a@b.org": ["exports"]}`. Empty: everyone whom the platform lets through, all commands.',
+        (COMMANDS,),
+    ),
+    Setting(
+        "COMMANDS_AUDIENCE",
+        values.words,
+        "",
+        "What callers' ID tokens must be made for, such as the function's URL; several separated by"
+        " commas.",
+        (COMMANDS,),
+    ),
+    Setting(
+        "COMMANDS_PER_MINUTE",
+        values.whole(1, 100_000),
+        "600",
+        "Commands that one caller may give in a minute, counted in each instance.",
+        (COMMANDS,),
     ),
 )
 
@@ -364,12 +437,22 @@ class Settings:
     search_page: bool
     search_exports: bool
     exports_topic: str
+    deletes_topic: str
     search_callers: dict[str, dict[str, str]]
     search_audience: tuple[str, ...]
-    search_certs_url: str
+    id_token_keys_url: str
     search_origins: tuple[str, ...]
     search_public_url: str
     search_timeout_s: int
+    study_quiet_s: int
+    studies_next_topic: str
+    on_study_complete: list[Any]
+    webhooks: dict[str, Any]
+    webhook_private_addresses: bool
+    commands_callers: dict[str, tuple[str, ...]]
+    commands_audience: tuple[str, ...]
+    commands_per_minute: int
+    webhook_secrets: dict[str, str] = field(repr=False)
 
     @classmethod
     def load(cls, function: str, environ: Mapping[str, str] = os.environ) -> Self:
@@ -391,6 +474,9 @@ class Settings:
                 found[setting.name.lower()] = setting.parse(text)
             except ValueError as error:
                 raise SettingsError(f"{setting.name} {error}") from None
+        found["webhook_secrets"] = {
+            name: text for name, text in environ.items() if name.startswith(_SECRET_PREFIX)
+        }
         settings = cls(**found)
         if function == STORE:
             settings._check_places()

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from functions.common.errors import PermanentError
 from functions.common.resources import DicomStoreName, GcsPrefix, is_bucket
@@ -21,6 +21,8 @@ FIXABLE: Final = (
     "ReferringPhysicianName",
     "StudyDate",
 )
+
+COMMAND_NAMES: Final = ("exports", "deletes")  # of the function `commands`
 
 
 @dataclass(frozen=True)
@@ -185,3 +187,38 @@ def by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
         return ByPrefix(tuple(rules.items()))
 
     return parse
+
+
+def json_list(text: str) -> list[Any]:
+    """A JSON list, or nothing."""
+    value = _json(text, "[]")
+    if not isinstance(value, list):
+        raise ValueError("takes a JSON list")  # noqa: TRY004 (every wrong value is a ValueError)
+    return value
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object, or nothing."""
+    value = _json(text, "{}")
+    if not isinstance(value, dict):
+        raise ValueError("takes a JSON object")  # noqa: TRY004 (every wrong value is a ValueError)
+    return value
+
+
+def command_callers(text: str) -> dict[str, tuple[str, ...]]:
+    """Addresses with the commands that each may give, or nothing: everyone."""
+    allowed = json_object(text)
+    if text and not allowed:
+        raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
+    for given in allowed.values():
+        if not isinstance(given, list) or not all(name in COMMAND_NAMES for name in given):
+            raise ValueError(f'takes JSON {{"ADDRESS": [some of {", ".join(COMMAND_NAMES)}]}}')
+    return {address: tuple(given) for address, given in allowed.items()}
+
+
+def _json(text: str, default: str) -> object:
+    try:
+        value: object = json.loads(text or default)
+    except (ValueError, RecursionError):
+        return None
+    return value

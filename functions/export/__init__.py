@@ -3,8 +3,6 @@
 The files in the order in which data passes:
 
     handler.py        reads the command or the follow-up message and leads the export to its end
-    request.py        what is asked for, and how the objects are called
-    formats.py        the table of formats
     plan.py           finds the instances and cuts them into slices
     slices.py         a slice and what it consists of
     state.py          where an export stands, in the state bucket: the state machine is drawn there

@@ -8,8 +8,8 @@ from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.events.requests import ExportRequest
 from functions.common.resources import ObjectRef
-from functions.export.request import ExportRequest
 from functions.export.state import TOTALS, Part, Plan, State
 from functions.export.writer import KIND
 from functions.export.zip_format import Member, directory

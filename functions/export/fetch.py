@@ -14,10 +14,10 @@ from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson, multipart, part10
 from functions.common.dicom.dicomjson import DataSet
 from functions.common.errors import DicomFunctionsError, PermanentError, RetryableError
+from functions.common.events.requests import ExportRequest
 from functions.common.log import log
 from functions.common.resources import Resource
 from functions.export.content import Content
-from functions.export.request import ExportRequest
 from functions.export.slices import Piece
 
 _JSON: Final = "application/dicom+json"

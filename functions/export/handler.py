@@ -16,6 +16,7 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.common.events import commands
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes, Word, outcome_id
+from functions.common.events.requests import EXPORT_KEYS, ExportRequest
 from functions.common.events.runtime import Services, View, event_function, request_id
 from functions.common.log import log
 from functions.common.resources import ObjectRef, Resource
@@ -26,7 +27,6 @@ from functions.export.manifest import Manifest
 from functions.export.ndjson import write_lines
 from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner, nothing_there
-from functions.export.request import KEYS, ExportRequest
 from functions.export.slices import Attempt, Piece, Slice
 from functions.export.state import TOTALS, Done, Plan, Result, State, every_slice, new_name
 from functions.export.zip_slice import ZipSlice
@@ -43,7 +43,7 @@ def _names(value: object) -> list[str]:
 
 # A follow-up message repeats the command, so that each step can be compared with it.
 _FOLLOW_UP: Final[dict[str, commands.Parse]] = {
-    **KEYS,
+    **EXPORT_KEYS,
     "run": _NAME,
     # Either one slice is to be done,
     "slice": _NAME,
@@ -67,7 +67,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
         RetryableError: the DICOM store or the bucket is busy or away.
     """
     message.check_way(_is_follow_up(message))
-    values = commands.read(message, _FOLLOW_UP if message.follow_up else KEYS)
+    values = commands.read(message, _FOLLOW_UP if message.follow_up else EXPORT_KEYS)
     request = ExportRequest.of(request_id(message), values)
     _check_allowed(request, values, services)
     export = _Export.of(request, services, outcomes, deadline, message.attempt)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
-from functions.export.request import ExportRequest
+from functions.common.events.requests import ExportRequest
 from functions.export.slices import Attempt
 
 

@@ -10,7 +10,7 @@ from functions.export.batches import Batches
 from functions.export.content import Content
 from functions.export.fetch import Fetcher, Incoming, log_broken
 from functions.export.job import Job
-from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid
+from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid, object_name
 from functions.export.state import Result
 from functions.export.tally import Objects, Tally
 from functions.export.writer import ObjectWriter, Written
@@ -80,7 +80,7 @@ class ObjectSlice:
             return
         found: dict[Piece, Written] = {}
         for piece in pieces:
-            written = there.get(self._request.object_name(piece))
+            written = there.get(object_name(self._request, piece))
             if written:
                 found[piece] = written
         times = self._times(found)
@@ -157,7 +157,7 @@ class ObjectSlice:
             self._put(piece, content)
 
     def _put(self, piece: Piece, content: Content) -> None:
-        name = self._request.object_name(piece)
+        name = object_name(self._request, piece)
 
         def write() -> Objects:
             return [(self._writer.write(name, content), "")]
@@ -181,7 +181,7 @@ class ObjectSlice:
         self._deadline.check()
         written: Objects = []
         for tag, stream in self._fetcher.objects(piece):
-            name = self._request.object_name(piece, tag)
+            name = object_name(self._request, piece, tag)
             one = self._found(name, piece)
             if one is None:
                 one = self._writer.write(name, Content.of(stream))

@@ -14,10 +14,10 @@ from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson
 from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID, DataSet
 from functions.common.errors import PermanentError, RetryableError
+from functions.common.events.requests import ExportRequest
 from functions.common.log import log
 from functions.common.resources import Resource
 from functions.export.packing import Found, Packer
-from functions.export.request import ExportRequest
 from functions.export.slices import Item, Piece, Slice
 
 PAGE: Final = 1000

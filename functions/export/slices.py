@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from functions.common.events.requests import ExportRequest
 from functions.common.resources import Resource
 
 
@@ -144,3 +145,14 @@ def by_instance_uid(pieces: Iterable[Piece]) -> dict[str, Piece]:
     found = {piece.resource.instance: piece for piece in pieces}
     uses = Counter(piece.resource.instance for piece in pieces)
     return {uid: piece for uid, piece in found.items() if uses[uid] == 1}
+
+
+def object_name(request: ExportRequest, piece: Piece, tag: str = "") -> str:
+    """The name of a piece's object, or of a part of it that is called `tag`."""
+    uids = piece.resource
+    path = [uids.study, uids.series, uids.instance]
+    if tag:
+        path.append(tag)
+    elif piece.frame:
+        path.append(str(piece.frame))
+    return request.below("/".join(path)) + request.format.extension

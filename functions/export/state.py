@@ -31,8 +31,8 @@ from functions.common.clients import transport
 from functions.common.clients.storage import Buckets, PreconditionFailedError, StoredObject
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.events.requests import EXPORT_KEYS, ExportRequest
 from functions.common.resources import ObjectRef
-from functions.export.request import KEYS, ExportRequest
 from functions.export.slices import Slice
 from functions.export.zip_format import Member
 
@@ -174,7 +174,7 @@ class State:
             return None
         generation, value = kept
         asked = value["request"]
-        given = {key: KEYS[key](item) for key, item in asked.items()}
+        given = {key: EXPORT_KEYS[key](item) for key, item in asked.items()}
         plan = Plan(
             run=value["run"],
             store=value["store"],

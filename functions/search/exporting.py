@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SettingsError
+from functions.common.formats import FORMATS
 from functions.common.resources import GcsPrefix, Resource
 from functions.common.settings import Settings
 from functions.search.refusals import RefusedError
@@ -14,7 +15,6 @@ from functions.search.refusals import RefusedError
 if TYPE_CHECKING:
     from functions.common.clients.pubsub import Topics
 
-FORMATS: Final = ("dicom", "zip", "jpeg", "png", "metadata", "metadata-xml", "bulkdata")
 _KEYS: Final = {"path", "destination", "format"}
 _PUBLISH_S: Final = 20.0
 
@@ -42,7 +42,7 @@ class Exports:
         if not self._settings.search_exports:
             return None
         destinations = [str(place) for place in self._settings.export_destinations]
-        return {"formats": FORMATS, "destinations": destinations}
+        return {"formats": list(FORMATS), "destinations": destinations}
 
     def checked(self, wanted: dict[str, Any]) -> tuple[Resource, dict[str, str]]:
         """What is to be exported, and the command for it.
@@ -57,7 +57,7 @@ class Exports:
             destination = GcsPrefix.parse(str(wanted["destination"]))
         except PermanentError as error:
             raise RefusedError("invalid_body", error.detail) from error
-        if wanted["format"] not in FORMATS:
+        if str(wanted["format"]) not in FORMATS:
             raise RefusedError("invalid_body", f"format takes {', '.join(FORMATS)}")
         allowed = self._settings.export_destinations
         if not any(place.contains(destination) for place in allowed):

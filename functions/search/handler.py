@@ -15,6 +15,7 @@ import werkzeug.exceptions
 
 from functions.common.clients.transport import Transport
 from functions.common.errors import RetryableError, SettingsError
+from functions.common.id_tokens import IdTokens
 from functions.common.log import log, log_bug
 from functions.common.settings import SEARCH, Settings
 from functions.search import bodies, callers, page, pages, qidors, retrieving, targets
@@ -86,9 +87,8 @@ class _Service:
         self._searcher = Searcher(self._upstream)
         self._access = Access(self._searcher)
         self._exports = Exports(settings, transport)
-        self._callers = Callers(
-            settings.search_callers, settings.search_audience, settings.search_certs_url
-        )
+        tokens = IdTokens(settings.search_audience, settings.id_token_keys_url)
+        self._callers = Callers(settings.search_callers, tokens)
 
     def answer(self, request: flask.Request) -> flask.Response:
         """The answer to a request, whatever it is."""

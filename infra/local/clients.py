@@ -151,10 +151,11 @@ class PubSub(Http):
         self.send("PUT", f"/v1/{topic}", accept=(409,), json={})
 
     def ensure_subscription(self, name: str, topic: str, config: Mapping[str, Any]) -> None:
-        """Create the subscription, or give it this configuration."""
+        """Create the subscription, or give it this configuration; its filter never changes."""
         answer = self.send("PUT", f"/v1/{name}", accept=(409,), json={"topic": topic, **config})
         if answer.status_code == 409:
-            body = {"subscription": dict(config), "updateMask": ",".join(config)}
+            changed = {key: value for key, value in config.items() if key != "filter"}
+            body = {"subscription": changed, "updateMask": ",".join(changed)}
             self.send("PATCH", f"/v1/{name}", json=body)
 
     def subscriptions(self, project: str) -> list[str]:

@@ -17,6 +17,10 @@ SERVICES = (
     "dicomstore",
     "pubsub",
     "gcs",
+    "watch_studies",
+    "notify",
+    "commands",
+    "webhook",  # where a webhook of this machine is received
 )
 _LAST = 65535
 _FIRST_UNPRIVILEGED = 1024

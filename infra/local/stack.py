@@ -77,7 +77,11 @@ class Stack:
         self._starter = concurrent.futures.ThreadPoolExecutor(1, "starter")
         at = {name: f"{port_choice.HOST}:{port}" for name, port in self.ports.items()}
         self.addresses = Addresses(
-            at["gcs"], at["pubsub"], at["dicomstore"], {name: at[name] for name in self._functions}
+            at["gcs"],
+            at["pubsub"],
+            at["dicomstore"],
+            {name: at[name] for name in self._functions},
+            at["webhook"],
         )
         self.buckets = Buckets(f"http://{self.addresses.gcs}")
         self.pubsub = PubSub(f"http://{self.addresses.pubsub}")
@@ -129,6 +133,7 @@ class Stack:
             "subscriptions": names.subscriptions,
             "dead_letters": names.dead_letters,
             "ledger_prefix": names.ledger_prefix,
+            "webhook_port": self.ports["webhook"],
             "processes": {
                 name: {"pid": child.pid, "port": self.ports[name]}
                 for name, child in self._children.items()

@@ -1,6 +1,7 @@
 """infra/topology.json as the local stack uses it: names, the functions' environment, and setting it
 all up."""
 
+import base64
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from infra.local.clients import Buckets, PubSub, Watch
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "local"
+LISTENER = "listen"  # the webhook of this machine; called while somebody listens
+# Calls from this machine to itself; a deployed system keeps its secrets in Secret Manager.
+WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"for this machine alone, no secret").decode()
 DICOM_STORE = f"projects/{PROJECT}/locations/local/datasets/local/dicomStores/local"
 
 
@@ -34,6 +38,7 @@ class Addresses:
     pubsub: str
     dicomstore: str
     functions: Mapping[str, str]
+    webhook: str = ""
 
     @property
     def healthcare_endpoint(self) -> str:
@@ -53,6 +58,10 @@ class Topology:
         self, path: Path = ROOT / "infra" / "topology.json", overrides: Overrides | None = None
     ) -> None:
         self._data: dict[str, Any] = json.loads(path.read_text())
+        optional = self._data["optional"]  # all of it runs here
+        self._data["topics"] |= optional["topics"]
+        self._data["functions"] |= optional["functions"]
+        self._data["http_functions"] += optional["http_functions"]
         changes = dataclasses.asdict(overrides or Overrides())
         delivery = self._data["delivery"]
         for key in ("minimum_backoff_s", "maximum_backoff_s", "ack_deadline_s"):
@@ -103,7 +112,8 @@ class Topology:
         found: dict[str, dict[str, Any]] = {}
         for name, item in self._data["functions"].items():
             found[name] = item
-            found[name + self._data["follow_ups_path"]] = item["follow_ups"]
+            if "follow_ups" in item:
+                found[name + self._data["follow_ups_path"]] = item["follow_ups"]
         return found
 
     @property
@@ -124,10 +134,15 @@ class Topology:
             "EXPORT_DESTINATIONS": f"gs://{buckets['export']}",
             "OUTCOMES_TOPIC": topics["outcomes"],
             "STATE_BUCKET": buckets["state"],
+            "DELETES_TOPIC": topics["deletes"],
+            "STUDIES_NEXT_TOPIC": topics["studies_next"],
             "UPLOADS_NEXT_TOPIC": topics["uploads_next"],
             "DELETES_NEXT_TOPIC": topics["deletes_next"],
             "EXPORTS_NEXT_TOPIC": topics["exports_next"],
             "EXPORTS_TOPIC": topics["exports"],
+            "WEBHOOKS": json.dumps({LISTENER: {"url": f"http://{at.webhook}/"}}),
+            "WEBHOOK_SECRET_LISTEN": WEBHOOK_SECRET,
+            "WEBHOOK_PRIVATE_ADDRESSES": "true",
             "SEARCH_RETRIEVE": "true",
             "SEARCH_EXPORTS": "true",
             "BUDGET_S": str(
@@ -150,6 +165,7 @@ class Topology:
         for name, item in self._deliveries().items():
             self._create_dead_letters(pubsub, item)
             function, _, path = name.partition("/")
+            path = path or item.get("path", "/").removeprefix("/")
             address = at.functions.get(function, "")
             push = self._push_subscription(item, f"http://{address}/{path}" if address else "")
             pubsub.ensure_subscription(
@@ -170,12 +186,17 @@ class Topology:
 
     def _push_subscription(self, item: Mapping[str, Any], url: str) -> dict[str, Any]:
         delivery = self._data["delivery"]
+        longest_s = min(
+            delivery["maximum_backoff_s"],
+            item.get("maximum_backoff_s", delivery["maximum_backoff_s"]),
+        )
         return {
             "pushConfig": {"pushEndpoint": url} if url else {},
+            **({"filter": item["filter"]} if "filter" in item else {}),
             "ackDeadlineSeconds": delivery["ack_deadline_s"],
             "retryPolicy": {
                 "minimumBackoff": f"{delivery['minimum_backoff_s']}s",
-                "maximumBackoff": f"{delivery['maximum_backoff_s']}s",
+                "maximumBackoff": f"{longest_s}s",
             },
             **self._keeping(item),
         }

@@ -10,11 +10,11 @@ import pytest
 from functions.common.clients import dicomweb
 from functions.common.deadline import Deadline
 from functions.common.events.commands import Query
+from functions.common.events.requests import ExportRequest
+from functions.common.formats import FORMATS
 from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan as export_plan
-from functions.export.formats import FORMATS
 from functions.export.plan import Planner
-from functions.export.request import ExportRequest
 from functions.export.slices import Slice
 from tests.contract.world import World, instance, world
 

@@ -166,7 +166,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Function:
-    """A running search function."""
+    """A running HTTP function."""
 
     port: int
     pid: int
@@ -211,23 +211,31 @@ class Function:
 
 @contextlib.contextmanager
 def function(endpoint: str, folder: Path, **environment: str) -> Iterator[Function]:
-    """The search function under functions-framework, as it is deployed, in front of the store at
-    `endpoint`."""
+    """The search function in front of the store at `endpoint`."""
+    settings = {
+        "DICOM_STORE": STORE,
+        "HEALTHCARE_ENDPOINT": f"{endpoint}/v1",
+        "SEARCH_RETRIEVE": "true",
+        **environment,
+    }
+    with running_function("search", folder, settings) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running_function(
+    target: str, folder: Path, environment: Mapping[str, str]
+) -> Iterator[Function]:
+    """An HTTP function under functions-framework, as it is deployed."""
     with free_port() as port:
-        log_file = folder / f"search-{port}.log"
-        settings = {
-            "PATH": os.environ["PATH"],
-            "DICOM_STORE": STORE,
-            "HEALTHCARE_ENDPOINT": f"{endpoint}/v1",
-            "SEARCH_RETRIEVE": "true",
-            **environment,
-        }
+        log_file = folder / f"{target}-{port}.log"
+        settings = {"PATH": os.environ["PATH"], **environment}
         command = [
             sys.executable,
             "-m",
             "functions_framework",
             "--target",
-            "search",
+            target,
             "--source",
             "main.py",
         ]
@@ -258,7 +266,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.02)
-    raise AssertionError(f"the search function did not start: {log_file.read_text()}")
+    raise AssertionError(f"the function did not start: {log_file.read_text()}")
 
 
 def row(**values: object) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def guarded(
     settings = {
         "SEARCH_CALLERS": json.dumps(CALLERS),
         "SEARCH_AUDIENCE": f"https://other.example.org, {AUDIENCE}",
-        "SEARCH_CERTS_URL": f"{keys.url}/oauth2/v1/certs",
+        "ID_TOKEN_KEYS_URL": f"{keys.url}/oauth2/v1/certs",
         "SEARCH_EXPORTS": "true",
         "EXPORTS_TOPIC": EXPORTS,
         "EXPORT_DESTINATIONS": "gs://exports/trials",

@@ -13,18 +13,22 @@ ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted((ROOT / "functions").rglob("*.py"))
 LOCAL = sorted((ROOT / "infra").rglob("*.py"))
 CLI = sorted((ROOT / "cli").rglob("*.py"))
-GROUND = {"checksum", "errors", "settings", "values", "log", "deadline", "resources"}
-HANDLERS = {"store", "delete", "export", "search"}
+GROUND = {"checksum", "errors", "settings", "values", "log", "deadline", "resources", "formats"}
+HANDLERS = {"store", "delete", "export", "search", "commands", "notify", "watch"}
 
 # An outside library, and the modules below functions/ that may import it.
 HOMES: dict[str, set[str]] = {
-    "requests": {"common/clients/transport", "common/clients/storage_library"},
-    "urllib3": {"common/clients/transport"},
+    "requests": {
+        "common/clients/transport",
+        "common/clients/storage_library",
+        "notify/sender",  # never with the service's credentials
+    },
+    "urllib3": {"common/clients/transport", "notify/sender"},
     "google.auth": {
         "common/clients/credentials",
         "common/clients/pubsub",
         "common/clients/storage_library",
-        "search/callers",
+        "common/id_tokens",
     },
     "google.api_core": {"common/clients/pubsub", "common/clients/storage_library"},
     "google.cloud.storage": {"common/clients/storage_library"},
@@ -33,7 +37,7 @@ HOMES: dict[str, set[str]] = {
     "google.cloud.pubsub_v1": set(),
     "google_crc32c": {"common/checksum"},
     "python_multipart": {"common/dicom/multipart"},
-    "flask": {"common/events/runtime", "common/web", "search/handler"},
+    "flask": {"common/events/runtime", "common/web", "search/handler", "commands/handler"},
     "functions_framework": set(),
     "pydicom": {"common/dicom/part10"},
 }
@@ -136,7 +140,7 @@ def test_no_function_speaks_http_by_hand() -> None:
 LINE = 34  # characters of code on an average line
 
 
-@pytest.mark.parametrize(("folder", "lines"), [("clients", 1_000), (".", 2_700)])
+@pytest.mark.parametrize(("folder", "lines"), [("clients", 1_000), (".", 3_100)])
 def test_the_common_module_stays_small(folder: str, lines: int) -> None:
     paths = (ROOT / "functions/common" / folder).rglob("*.py")
     assert sum(map(code_characters, paths)) <= lines * LINE
@@ -210,7 +214,7 @@ def test_a_broad_except_stands_in_few_places_only() -> None:
             ):
                 broad.append(path.stem)
     # `part10`: pydicom's errors; `web`: a server's errors, and a stream's.
-    assert sorted(broad) == ["part10", "runtime", "web", "web"]
+    assert sorted(broad) == ["handler", "part10", "runtime", "web", "web"]
 
 
 @pytest.mark.parametrize(

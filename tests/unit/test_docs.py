@@ -7,7 +7,7 @@ import click
 import pytest
 
 from cli.app import app
-from functions.export.formats import FORMATS
+from functions.common.formats import FORMATS
 from tests import readme
 
 ROOT = Path(__file__).parents[2]

@@ -27,6 +27,7 @@ Word = Literal[
     "exported",
     "partial",  # some of it was done; the counts say how much
     "dry_run",
+    "study_complete",  # nothing was stored in a study for a while
     "skipped",  # a file that is no image: in an archive, or a folder's placeholder
 ]
 
@@ -46,6 +47,9 @@ class Outcome:
         size_bytes: of the input or of all that was written.
         counts: how many of what, for inputs of several parts.
         detail: one line of our own words.
+        first, last: of study_complete: when its first instance came, and when its count was last
+            seen to move; RFC 3339.
+        again: of study_complete: whether it was complete before.
     """
 
     outcome: Word
@@ -58,6 +62,9 @@ class Outcome:
     size_bytes: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     detail: str = ""
+    first: str = ""
+    last: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class Outcomes:
             "reason": outcome.reason,
         }
         attributes["study"] = outcome.resource.study if outcome.resource else ""
+        attributes["request_id"] = outcome.request_id
         self.topics.publish(self.topic, json.dumps(record).encode(), attributes, self.deadline)
         log(
             "INFO", "outcome", trace=self.trace, **{k: v for k, v in record.items() if k in _LOGGED}
@@ -124,6 +132,9 @@ class Outcomes:
             "instance": resource.instance if resource else "",
             "counts": dict(outcome.counts),
             "bytes": outcome.size_bytes,
+            "first": outcome.first,
+            "last": outcome.last,
+            "again": outcome.again or "",
             "attempt": self.message.attempt,
             "duration_ms": round(self.deadline.elapsed_s() * 1000),
             "trace": self.trace,

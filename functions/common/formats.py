@@ -1,7 +1,8 @@
 """The formats of an export.
 
-A new one is a row of this table, and where it is retrieved in a new way a method in fetch.py. The
-search page, its OpenAPI document and the command line name the formats too; tests compare them.
+A new one is a row of this table, and where it is retrieved in a new way a method in
+functions/export/fetch.py. The OpenAPI documents and the command line name the formats too; tests
+compare them.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,83 @@
+"""Who may give which commands, and how many in a minute."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+
+from functions.commands.answers import RefusedError
+from functions.common.deadline import Deadline
+from functions.common.id_tokens import IdTokens, TokenError
+
+_MINUTE_S: Final = 60.0
+_CALLERS: Final = 10_000
+
+
+class Callers:
+    """Knows callers by their ID tokens; safe to share between threads.
+
+    Args:
+        allowed: the commands of each address or subject; empty: everyone may give all.
+        tokens: verifies ID tokens.
+        per_minute: commands of one caller, in this process.
+    """
+
+    def __init__(
+        self, allowed: Mapping[str, tuple[str, ...]], tokens: IdTokens, per_minute: int
+    ) -> None:
+        self._allowed = {name.lower(): commands for name, commands in allowed.items()}
+        self._tokens = tokens
+        self._per_minute = per_minute
+        self._lock = threading.Lock()
+        self._minutes: OrderedDict[str, _Minute] = OrderedDict()
+
+    def identify(self, authorization: str) -> str:
+        """Who sends this header: an address or subject of the list; empty where there is none.
+
+        Raises:
+            RefusedError: unauthenticated; forbidden; unavailable, when the keys cannot be had.
+        """
+        if not self._allowed:
+            return ""
+        try:
+            names = self._tokens.names(authorization)
+        except TokenError as error:
+            raise RefusedError(error.reason, error.message) from None
+        for name in names:
+            if name in self._allowed:
+                return name
+        raise RefusedError("forbidden", "this caller is not on the list")
+
+    def check(self, caller: str, command: str) -> None:
+        """That the caller may give this command, now.
+
+        Raises:
+            RefusedError: forbidden; rate_limited.
+        """
+        if self._allowed and command not in self._allowed[caller]:
+            raise RefusedError("forbidden", f"this caller may not give {command}")
+        with self._lock:
+            minute = self._minutes.pop(caller, None)
+            if minute is None or not minute.left.remaining_s():
+                minute = _Minute()
+            minute.commands += 1
+            self._minutes[caller] = minute
+            if len(self._minutes) > _CALLERS:
+                self._minutes.popitem(last=False)
+        if minute.commands > self._per_minute:
+            wait_s = round(minute.left.remaining_s()) + 1
+            raise RefusedError("rate_limited", "too many commands", retry_after_s=wait_s)
+
+
+class _Minute:
+    """The commands that a caller gave within one minute."""
+
+    def __init__(self) -> None:
+        self.left = Deadline(_MINUTE_S)
+        self.commands = 0
+
+
+def digest(caller: str) -> str:
+    """The caller as the state of a request keeps it; empty where callers are not told apart."""
+    return hashlib.sha256(caller.encode()).hexdigest() if caller else ""

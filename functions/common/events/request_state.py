@@ -1,0 +1,144 @@
+"""What became of a request that came by HTTP: `requests/<id>.json` in the state bucket.
+
+    accepted ──published──▶ published ──outcome record──▶ done
+
+`commands` writes the first two, `notify` the last, also of requests that came by Pub/Sub. The
+object's name is a hash: a request's id is the caller's text.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from functions.common.clients.storage import Buckets, PreconditionFailedError
+from functions.common.clients.transport import read_all
+from functions.common.deadline import Deadline, age_s, timestamp, utc_now
+from functions.common.errors import RetryableError, SupersededError
+from functions.common.resources import ObjectRef
+
+_FOLDER: Final = "requests"
+_LIMIT_BYTES: Final = 1024 * 1024
+State = Literal["accepted", "published", "done"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request.
+
+    Args:
+        request_id: its name.
+        state: how far it is.
+        time: when it was accepted, RFC 3339 in UTC.
+        command_sha256: of the command, to tell another one of the same name; empty where the
+            request came by Pub/Sub.
+        caller_sha256: of the caller's address; empty where callers are not told apart.
+        outcome: the outcome record, once there is one.
+        generation: of the object; 0: not written yet.
+    """
+
+    request_id: str
+    state: State = "accepted"
+    time: str = ""
+    command_sha256: str = ""
+    caller_sha256: str = ""
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    generation: int = 0
+
+    def age_s(self) -> float:
+        """Seconds since it was accepted; endless for one that was released."""
+        accepted = timestamp(self.time)
+        return age_s(accepted) if accepted else math.inf
+
+
+class Requests:
+    """Reads and writes requests.
+
+    Args:
+        buckets: the client.
+        bucket: the state bucket.
+        deadline: of the invocation.
+    """
+
+    def __init__(self, buckets: Buckets, bucket: str, deadline: Deadline) -> None:
+        self._buckets, self._bucket, self._deadline = buckets, bucket, deadline
+
+    def find(self, request_id: str) -> Request | None:
+        """What is known of a request.
+
+        Raises:
+            RetryableError: the state bucket is away.
+        """
+        try:
+            response = self._buckets.open(self._ref(request_id), self._deadline)
+        except SupersededError:
+            return None
+        with response:
+            data = read_all(response, self._deadline, _LIMIT_BYTES)
+            generation = response.headers.get("x-goog-generation", "")
+        try:
+            return Request(**json.loads(data), generation=int(generation))
+        except (TypeError, ValueError):
+            raise RetryableError("unavailable") from None
+
+    def accept(self, request: Request) -> Request | None:
+        """Keep a new request; None where there is one of this name.
+
+        Raises:
+            RetryableError: the state bucket is away.
+        """
+        try:
+            return self._write(replace(request, time=utc_now()))
+        except PreconditionFailedError:
+            return None
+
+    def release(self, request: Request) -> None:
+        """It could not be published: whoever sends it again need not wait."""
+        with contextlib.suppress(PreconditionFailedError):
+            self._write(replace(request, time=""))
+
+    def published(self, request: Request) -> None:
+        """Its command is on its topic. The outcome may have come first: then that stays."""
+        with contextlib.suppress(PreconditionFailedError):
+            self._write(replace(request, state="published"))
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Keep the outcome record of the request that it names.
+
+        Raises:
+            RetryableError: operation_pending, when another process changed it meanwhile; the state
+                bucket is away.
+        """
+        request_id = str(record["request_id"])
+        known = self.find(request_id) or Request(request_id, time=str(record["time"]))
+        try:
+            self._write(replace(known, state="done", outcome=record))
+        except PreconditionFailedError:
+            raise RetryableError("operation_pending") from None
+
+    def _write(self, request: Request) -> Request:
+        ref = self._ref(request.request_id)
+        value = {
+            "request_id": request.request_id,
+            "state": request.state,
+            "time": request.time,
+            "command_sha256": request.command_sha256,
+            "caller_sha256": request.caller_sha256,
+            "outcome": request.outcome,
+        }
+        written = self._buckets.create(
+            ref.bucket,
+            ref.name,
+            json.dumps(value).encode(),
+            self._deadline,
+            content_type="application/json",
+            if_generation_match=request.generation,
+        )
+        return replace(request, generation=written.ref.generation)
+
+    def _ref(self, request_id: str) -> ObjectRef:
+        digest = hashlib.sha256(request_id.encode()).hexdigest()
+        return ObjectRef(self._bucket, f"{_FOLDER}/{digest}.json")

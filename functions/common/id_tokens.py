@@ -1,0 +1,138 @@
+"""Callers of HTTP functions, known by Google-signed ID tokens."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from functions.common.deadline import Deadline, epoch_s
+
+_ISSUERS: Final = ("accounts.google.com", "https://accounts.google.com")
+_TOKEN_LENGTH: Final = 4096
+_KNOWN_TOKENS: Final = 1024
+_KEYS_S: Final = 3600.0
+_KEYS_AGAIN_S: Final = 60.0  # not more often, whatever key ids tokens claim
+_FETCH_S: Final = 10.0
+
+
+class TokenError(Exception):
+    """A caller who is not known.
+
+    Args:
+        reason: unauthenticated: no token, or one that does not verify; unavailable: Google's keys
+            cannot be fetched.
+        message: one line of our own words.
+    """
+
+    def __init__(self, reason: Literal["unauthenticated", "unavailable"], message: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.message = message
+
+
+class IdTokens:
+    """Verifies the `Authorization: Bearer` header; safe to share between threads.
+
+    Args:
+        audiences: what a token must be made for, one of them.
+        keys_url: where Google publishes the keys it signs with.
+    """
+
+    def __init__(self, audiences: tuple[str, ...], keys_url: str) -> None:
+        self._audiences = audiences
+        self._keys = _Keys(keys_url)
+        # By a token's digest: when it expires, and whose it is.
+        self._known: dict[bytes, tuple[float, tuple[str, ...]]] = {}
+
+    def names(self, authorization: str) -> tuple[str, ...]:
+        """Who sends this header: the subject, and the address where it is verified; small letters.
+
+        Raises:
+            TokenError: unauthenticated; unavailable.
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > _TOKEN_LENGTH:
+            raise TokenError("unauthenticated", "a Google-signed ID token is needed")
+        digest = hashlib.sha256(token.encode()).digest()
+        expires, names = self._known.get(digest, (0.0, ()))
+        if expires > epoch_s():
+            return names
+        claims = self._verified(token)
+        names = _names(claims)
+        if len(self._known) >= _KNOWN_TOKENS:
+            self._known.clear()
+        self._known[digest] = (claims["exp"], names)
+        return names
+
+    def _verified(self, token: str) -> Mapping[str, Any]:
+        """The claims of a token that Google signed for this function and that is still valid."""
+        from google.auth import exceptions
+        from google.auth import jwt as untyped
+
+        jwt: Any = untyped
+        try:
+            key_id = jwt.decode_header(token).get("kid")
+            keys = self._keys.with_key(str(key_id))
+            claims: Mapping[str, Any] = jwt.decode(
+                token, certs=keys, audience=list(self._audiences)
+            )
+        # The library calculates with claims of any type, and reads JSON of any depth.
+        except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
+            raise TokenError("unauthenticated", "the ID token does not verify") from error
+        if claims.get("iss") not in _ISSUERS:
+            raise TokenError("unauthenticated", "the ID token is not from Google")
+        return claims
+
+
+def _names(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    subject = str(claims.get("sub", "")).lower()
+    if claims.get("email_verified") is True:
+        return subject, str(claims.get("email", "")).lower()
+    return (subject,)
+
+
+class _Keys:
+    """Google's public keys by key id, fetched at first use and again when they are old."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._by_id: Mapping[str, str] = {}
+        self._fresh = Deadline(0)
+        self._settled = Deadline(0)
+
+    def with_key(self, key_id: str) -> Mapping[str, str]:
+        """The keys, this one among them where it exists.
+
+        Raises:
+            TokenError: unavailable.
+        """
+        with self._lock:
+            is_new_key = key_id not in self._by_id and not self._settled.remaining_s()
+            if is_new_key or not self._fresh.remaining_s():
+                self._by_id = _fetched(self._url)
+                self._fresh = Deadline(_KEYS_S)
+                self._settled = Deadline(_KEYS_AGAIN_S)
+            return self._by_id
+
+
+def _fetched(url: str) -> dict[str, str]:
+    """The keys that are published there, fetched as google-auth itself fetches them: without the
+    service's credentials.
+
+    Raises:
+        TokenError: unavailable.
+    """
+    from google.auth import exceptions
+    from google.auth.transport import requests
+
+    get: Any = requests.Request
+    try:
+        response = get()(url, timeout=_FETCH_S)
+        keys = dict(json.loads(response.data))
+    except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
+        raise TokenError("unavailable", "the keys of ID tokens cannot be fetched") from error
+    if response.status != 200:
+        raise TokenError("unavailable", "the keys of ID tokens cannot be fetched")
+    return keys

@@ -1,0 +1,119 @@
+"""Call the operator's webhooks with outcome records.
+
+Each webhook has a push subscription of its own, to `/webhooks/<name>`: one that is down is tried
+again by Pub/Sub and holds up no other. A further subscription, to `/requests`, keeps what became
+of requests. Nothing is published here: an outcome of a webhook would be an outcome to call
+webhooks with.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final
+
+from functions.common.deadline import Deadline, epoch_s
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.events.messages import Message
+from functions.common.events.outcomes import Outcomes
+from functions.common.events.request_state import Requests
+from functions.common.events.runtime import Services, View, event_function
+from functions.common.log import log
+from functions.common.settings import NOTIFY, Settings
+from functions.notify import payload, webhooks
+from functions.notify.gone import Gone
+from functions.notify.sender import Sender
+from functions.notify.webhooks import Webhook
+
+_REQUESTS: Final = "/requests"
+_WEBHOOKS: Final = "/webhooks/"
+_GONE: Final = 410
+
+
+def entry_point() -> View:
+    """The function that is deployed."""
+    settings = Settings.load(NOTIFY)
+    return event_function(
+        NOTIFY,
+        functools.partial(
+            handle,
+            known=webhooks.read(settings),
+            sender=Sender(private=settings.webhook_private_addresses),
+            gone=Gone(),
+        ),
+        reports=False,  # as an outcome it would come back here
+    )
+
+
+def handle(
+    message: Message,
+    services: Services,
+    _outcomes: Outcomes,
+    deadline: Deadline,
+    known: Mapping[str, Webhook],
+    sender: Sender,
+    gone: Gone,
+) -> None:
+    """Call one webhook with one record, or keep the record as a request's.
+
+    Raises:
+        PermanentError: invalid_event, when it is no outcome record.
+        RetryableError: the receiver did not answer 2xx, or the state bucket is away; also for a
+            webhook that the settings do not have, which an operator can put right.
+    """
+    record = _record(message)
+    if message.path == _REQUESTS:
+        if "member" in record:
+            return  # of one study of a query; the outcome of the whole comes last
+        state = Requests(services.buckets, services.settings.state_bucket, deadline)
+        state.finish(record)
+        return
+    webhook = known.get(message.path.removeprefix(_WEBHOOKS))
+    if webhook is None:
+        raise RetryableError("unavailable")
+    if not webhook.wants(record["outcome"]):
+        return
+    if gone.is_gone(webhook, services.buckets, services.settings.state_bucket, deadline):
+        log("WARNING", "webhook_gone", webhook=webhook.name, id=record["id"])
+        return
+    status = _call(webhook, record, message, sender, deadline)
+    if status == _GONE:
+        gone.end(webhook, services.buckets, services.settings.state_bucket, deadline)
+
+
+def _call(
+    webhook: Webhook,
+    record: Mapping[str, Any],
+    message: Message,
+    sender: Sender,
+    deadline: Deadline,
+) -> int:
+    """Call it once; the status, where that is an answer to keep to."""
+    data = payload.body(record, webhook)
+    headers = payload.headers(webhook, record["id"], int(epoch_s()), data)
+    status = sender.post(webhook.url, headers, data, deadline)
+    good = 200 <= status < 300 or status == _GONE
+    log(
+        "INFO" if good else "WARNING",
+        "webhook",
+        webhook=webhook.name,
+        id=record["id"],
+        status=status,
+        attempt=message.attempt,
+    )
+    if not good:
+        raise RetryableError("unavailable")
+    return status
+
+
+def _record(message: Message) -> dict[str, Any]:
+    """The outcome record that a message holds.
+
+    Raises:
+        PermanentError: invalid_event, when it is none.
+    """
+    record = message.json()
+    needed = ["id", "time", "outcome", "function"]
+    if message.path == _REQUESTS:
+        needed.append("request_id")
+    if not all(isinstance(record.get(key), str) and record[key] for key in needed):
+        raise PermanentError("invalid_event", "not an outcome record")
+    return record

@@ -1,0 +1,125 @@
+"""One POST to an operator's URL.
+
+No credentials, no cookies, no proxy and no redirect. The address is checked on the connection, not
+on the name: between a look-up and a connection a name can change. Nothing of the answer is kept
+but its status.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, Final
+
+import requests
+import requests.adapters
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from functions.common.deadline import Deadline
+from functions.common.errors import RetryableError
+
+_TIMEOUT_S: Final = 10.0
+_ANSWER_BYTES: Final = 4096
+_CONNECTIONS: Final = 64
+_FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+# Instance metadata, which gives out credentials; never a webhook, whatever is allowed.
+_METADATA: Final = frozenset(
+    {ipaddress.ip_address("169.254.169.254"), ipaddress.ip_address("fd20:ce::254")}
+)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last four bytes are IPv4
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressRefusedError(OSError):
+    """The name leads to an address that webhooks must not reach."""
+
+
+class Sender:
+    """Sends webhooks over kept-alive connections; safe to share between threads.
+
+    Args:
+        private: whether addresses of private networks and of this machine may be called.
+    """
+
+    def __init__(self, *, private: bool) -> None:
+        self._adapter = _Adapter(private)
+        environment = requests.Session().merge_environment_settings("", {}, True, None, None)
+        self._verify = environment["verify"] or True  # REQUESTS_CA_BUNDLE, where it is set
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline) -> int:
+        """Send once; the status of the answer.
+
+        Raises:
+            RetryableError: unavailable, when there is no answer; deadline_exceeded.
+        """
+        prepared = requests.Request("POST", url, dict(headers), data=body).prepare()
+        timeout_s = deadline.timeout_s(_TIMEOUT_S)
+        limit: Any = urllib3.Timeout(total=timeout_s)
+        try:
+            response = self._adapter.send(prepared, stream=True, timeout=limit, verify=self._verify)
+            with response:
+                # The connection can be used again where the answer is short.
+                response.raw.read(_ANSWER_BYTES, decode_content=False)
+                return response.status_code
+        except _FAILURES:
+            raise RetryableError("unavailable") from None
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    def __init__(self, private: bool) -> None:
+        self._private = private
+        super().__init__(pool_connections=16, pool_maxsize=_CONNECTIONS, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _pools(self._private)
+
+
+def _pools(private: bool) -> dict[str, type[HTTPConnectionPool]]:
+    """Connection pools whose connections look at the address before anything is sent."""
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> Any:
+            return _checked(super()._new_conn(), private)
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> Any:
+            return _checked(super()._new_conn(), private)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+def _checked(connection: Any, private: bool) -> Any:
+    address = real_address(connection.getpeername()[0])
+    if not is_allowed(address, private=private):
+        connection.close()
+        raise AddressRefusedError
+    return connection
+
+
+def real_address(text: str) -> Address:
+    """The address, and of one that stands for an IPv4 address that one."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped:
+        return address.ipv4_mapped
+    if address.sixtofour:
+        return address.sixtofour
+    if address in _NAT64:
+        return ipaddress.IPv4Address(address.packed[-4:])
+    return address
+
+
+def is_allowed(address: Address, *, private: bool) -> bool:
+    """Whether a webhook may be sent there."""
+    if address in _METADATA or address.is_multicast:
+        return False
+    return private or address.is_global

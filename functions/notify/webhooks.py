@@ -1,0 +1,116 @@
+"""WEBHOOKS: which URLs are called with which outcomes, checked when the function starts."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, get_args
+from urllib.parse import urlsplit
+
+from functions.common.errors import SettingsError
+from functions.common.events.outcomes import Word
+from functions.common.settings import Settings
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
+_URL: Final = re.compile(r"https?://[\w.:\[\]-]+(/[\w.~!$&'()*+,;=:@%/?-]*)?", re.ASCII)
+_URL_LENGTH: Final = 2048
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_KEYS: Final = frozenset({"url", "events", "include_names"})
+_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 (how Standard Webhooks marks a secret)
+_SECRET_BYTES: Final = (24, 64)  # the least and the most that the specification allows
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """One URL that is called.
+
+    Args:
+        name: part of its subscription's push path.
+        url: https, or http to this machine where the emulators are used.
+        secrets: what calls are signed with; two while one takes the other's place.
+        events: outcomes it is called with; empty: all.
+        include_names: whether names of objects and archive members are sent: they may hold a
+            patient's name.
+    """
+
+    name: str
+    url: str
+    secrets: tuple[bytes, ...] = field(repr=False)
+    events: frozenset[str] = frozenset()
+    include_names: bool = False
+
+    def wants(self, outcome: str) -> bool:
+        """Whether it is called with this outcome."""
+        return not self.events or outcome in self.events
+
+
+def read(settings: Settings) -> dict[str, Webhook]:
+    """The webhooks by name.
+
+    Raises:
+        SettingsError: one is malformed or has no secret; the message never holds the secret.
+    """
+    local = bool(settings.pubsub_emulator_host)
+    secrets = settings.webhook_secrets
+    return {
+        name: _webhook(name, value, secrets, local) for name, value in settings.webhooks.items()
+    }
+
+
+def _webhook(name: str, value: object, secrets: Mapping[str, str], local: bool) -> Webhook:
+    if not _NAME.fullmatch(name):
+        raise _wrong("a name is up to 40 small letters, digits and -")
+    if not isinstance(value, dict) or not {"url"} <= value.keys() <= _KEYS:
+        raise _wrong(f"{name} takes url, events and include_names")
+    include_names = value.get("include_names", False)
+    if not isinstance(include_names, bool):
+        raise _wrong(f"include_names of {name} takes true or false")
+    return Webhook(
+        name=name,
+        url=_url(name, value["url"], local),
+        secrets=_secrets(name, secrets),
+        events=_events(name, value.get("events", [])),
+        include_names=include_names,
+    )
+
+
+def _url(name: str, value: object, local: bool) -> str:
+    if not isinstance(value, str) or len(value) > _URL_LENGTH or not _URL.fullmatch(value):
+        raise _wrong(f"the URL of {name} is no https URL")
+    parts = urlsplit(value)
+    to_this_machine = local and parts.hostname in _LOOPBACK
+    if parts.scheme != "https" and not to_this_machine:
+        raise _wrong(f"the URL of {name} is no https URL")
+    return value
+
+
+def _events(name: str, value: object) -> frozenset[str]:
+    words = get_args(Word)
+    if not isinstance(value, list) or not all(word in words for word in value):
+        raise _wrong(f"events of {name} are some of {', '.join(words)}")
+    return frozenset(value)
+
+
+def _secrets(name: str, secrets: Mapping[str, str]) -> tuple[bytes, ...]:
+    variable = "WEBHOOK_SECRET_" + name.upper().replace("-", "_")
+    texts = secrets.get(variable, "").split()
+    keys = tuple(_key(variable, text) for text in texts)
+    if not keys:
+        raise SettingsError(f"{variable} is not set: {name} needs a secret")
+    return keys
+
+
+def _key(variable: str, text: str) -> bytes:
+    try:
+        key = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    least, most = _SECRET_BYTES
+    if not least <= len(key) <= most:
+        raise SettingsError(f"{variable} takes whsec_ and {least} to {most} bytes as base64")
+    return key
+
+
+def _wrong(what: str) -> SettingsError:
+    return SettingsError(f"WEBHOOKS: {what}")

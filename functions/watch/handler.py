@@ -1,0 +1,142 @@
+"""Say when nothing was stored in a study for a while: it is complete, and what waits can begin.
+
+No timer and no database. The first stored record of a study makes its marker and publishes a
+follow-up message; the other records are acknowledged. Pub/Sub delivers the follow-up again and
+again until the DICOM store's count has not moved for `STUDY_QUIET_S`. Then the orders are given,
+the record is published and the marker is closed, in this order: a process that is killed in
+between does it once more, under the same ids.
+"""
+
+import functools
+import json
+from typing import Any, Final
+
+from functions.common.clients.dicomweb import DicomStore
+from functions.common.deadline import Deadline, utc_now
+from functions.common.errors import PermanentError, RetryableError
+from functions.common.events.messages import Message
+from functions.common.events.outcomes import Outcome, Outcomes
+from functions.common.events.runtime import Services, View, event_function
+from functions.common.resources import Resource
+from functions.common.settings import WATCH, Settings
+from functions.watch import orders
+from functions.watch.markers import Count, Marker, Markers
+from functions.watch.memory import OpenStudies
+from functions.watch.orders import Order
+from functions.watch.stored import Stored
+
+_KEYS: Final = frozenset({"study", "first"})
+# Pub/Sub dead-letters a message after 100 deliveries: a study that comes slowly gets a new one.
+_ATTEMPTS: Final = 80
+
+
+def entry_point() -> View:
+    """The function that is deployed.
+
+    Raises:
+        SettingsError: a setting, or an order of ON_STUDY_COMPLETE, is missing or malformed.
+    """
+    given = orders.read(Settings.load(WATCH))
+    return event_function(WATCH, functools.partial(handle, open_studies=OpenStudies(), given=given))
+
+
+def handle(
+    message: Message,
+    services: Services,
+    outcomes: Outcomes,
+    deadline: Deadline,
+    open_studies: OpenStudies,
+    given: tuple[Order, ...] = (),
+) -> None:
+    """Take in a stored record, or see whether a study is complete.
+
+    Raises:
+        PermanentError: invalid_event.
+        RetryableError: operation_pending while the study is not quiet; the DICOM store or the
+            state bucket is busy or away.
+    """
+    is_follow_up = message.json().keys() == _KEYS
+    message.check_way(is_follow_up)
+    markers = Markers(services.buckets, services.settings.state_bucket, deadline)
+    if is_follow_up:
+        _finish_when_quiet(message, markers, services, outcomes, deadline, given)
+        return
+    stored = Stored.of(message)
+    if open_studies.covers(stored, services.settings.study_quiet_s):
+        return
+    marker = markers.of(stored)
+    if not marker.is_open:
+        return
+    if marker.opened_by == stored.message_id:
+        _follow_up(stored.study, marker, services, deadline)
+    open_studies.seen_open(stored, marker.opened_by)
+
+
+def _finish_when_quiet(
+    message: Message,
+    markers: Markers,
+    services: Services,
+    outcomes: Outcomes,
+    deadline: Deadline,
+    given: tuple[Order, ...],
+) -> None:
+    study, first = _read(message)
+    marker = markers.find(study)
+    if marker is None or not marker.is_open or marker.first != first:
+        return  # another delivery finished it
+    counted = utc_now()
+    count = _count(services.dicom_store, study, deadline)
+    quiet = count == marker.count and marker.is_quiet(services.settings.study_quiet_s)
+    if not quiet:
+        if count != marker.count:
+            markers.keep_count(study, marker, count)
+        if message.attempt < _ATTEMPTS:
+            raise RetryableError("operation_pending")
+        _follow_up(study, marker, services, deadline)
+        return
+    if count.instances:  # else it was deleted meanwhile: nothing is complete
+        asked = orders.give(given, study, count.instances, services, deadline)
+        outcomes.publish(_complete(study, marker, asked))
+    markers.close(study, marker, counted)
+
+
+def _count(store: DicomStore, study: Resource, deadline: Deadline) -> Count:
+    """What the DICOM store has, by a search for instances: its metrics lag, and so may a search
+    for series (fact sheet sections 4 and 7)."""
+    instances = 0
+    series: set[str] = set()
+    for instance in store.instances(study, deadline):
+        instances += 1
+        series.add(instance.series)
+    return Count(instances, len(series))
+
+
+def _complete(study: Resource, marker: Marker, asked: int) -> Outcome:
+    return Outcome(
+        "study_complete",
+        resource=study,
+        place=f"{study.study}#{marker.first}",  # its id: one for each time it became complete
+        counts={
+            "series": marker.count.series,
+            "instances": marker.count.instances,
+            "exports": asked,
+        },
+        first=marker.first,
+        last=marker.moved,
+        again=marker.again,
+    )
+
+
+def _follow_up(study: Resource, marker: Marker, services: Services, deadline: Deadline) -> None:
+    data: dict[str, Any] = {"study": study.study, "first": marker.first}
+    topic = services.settings.studies_next_topic
+    services.topics.publish(topic, json.dumps(data).encode(), {}, deadline)
+
+
+def _read(message: Message) -> tuple[Resource, str]:
+    """The study and the period that a follow-up message is of."""
+    data = message.json()
+    study, first = data["study"], data["first"]
+    if not isinstance(study, str) or not isinstance(first, str):
+        raise PermanentError("invalid_event", "a follow-up message has other values")
+    return Resource(study), first

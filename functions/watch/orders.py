@@ -1,0 +1,146 @@
+"""ON_STUDY_COMPLETE: exports that a complete study asks for, as data.
+
+    [{"name": "ct-to-training",
+      "match": {"Modality": "CT"},
+      "export": {"destination": "gs://bucket/ct", "format": "png"}}]
+
+`match` has what the DICOM store can search an instance of the study by; without it every study
+matches. `export` has the keys of an export command, but for `path` and `query` (the study),
+and `request_id`, which follows from the order's name, the study and its count of instances: so an
+order that is given twice is one request. The export's destination is a folder for each study.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from functions.common.deadline import Deadline
+from functions.common.errors import PermanentError, SettingsError
+from functions.common.events.messages import Message
+from functions.common.events.requests import EXPORT_KEYS, ExportRequest
+from functions.common.events.runtime import Services
+from functions.common.resources import GcsPrefix, Resource
+from functions.common.settings import Settings
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
+# What the store can filter instances by, but for UIDs (fact sheet section 4.1).
+MATCH_KEYS: Final = (
+    "PatientName",
+    "PatientID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyDate",
+    "Modality",
+)
+_KEYS: Final = frozenset({"name", "match", "export"})
+_OWN_KEYS: Final = frozenset({"path", "query", "request_id"})  # of an export: ours to choose
+
+
+@dataclass(frozen=True)
+class Order:
+    """One export to ask for.
+
+    Args:
+        name: part of the request's id.
+        match: keyword and value, as QIDO-RS has them.
+        export: the command, but for what is chosen for each study.
+    """
+
+    name: str
+    match: tuple[tuple[str, str], ...]
+    export: dict[str, Any]
+
+    def command(self, study: Resource, instances: int) -> dict[str, Any]:
+        """The export command for a study."""
+        folder = GcsPrefix.parse(self.export["destination"])
+        return {
+            **self.export,
+            "path": str(study),
+            "destination": f"{folder}/{study.study}",
+            "request_id": f"{self.name}:{study.study}:{instances}",
+        }
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """From JSON.
+
+        Raises:
+            SettingsError: it is no order; the message says what is wrong with it.
+        """
+        if not isinstance(value, dict) or not {"name", "export"} <= value.keys() <= _KEYS:
+            raise _wrong("an order has name, export and perhaps match")
+        name, match, export = value["name"], value.get("match", {}), value["export"]
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise _wrong("a name is up to 40 small letters, digits and -")
+        if not isinstance(match, dict) or not all(map(_is_match, match.items())):
+            raise _wrong(f"the match of {name} takes {', '.join(MATCH_KEYS)}, each with a text")
+        if not isinstance(export, dict):
+            raise _wrong(f"the export of {name} is an object")
+        for key in export.keys() - EXPORT_KEYS.keys() | export.keys() & _OWN_KEYS:
+            raise _wrong(f"the export of {name} does not take {key}")
+        return cls(name, tuple(match.items()), export)
+
+
+def read(settings: Settings) -> tuple[Order, ...]:
+    """The orders, each tried with a study of its own.
+
+    Raises:
+        SettingsError: one is malformed, two have the same name, or the export function would
+            refuse one.
+    """
+    orders = tuple(Order.parse(value) for value in settings.on_study_complete)
+    if not orders:
+        return ()
+    if len({order.name for order in orders}) < len(orders):
+        raise _wrong("two orders have the same name")
+    if not settings.exports_topic or not settings.export_destinations:
+        raise _wrong("orders need EXPORTS_TOPIC and EXPORT_DESTINATIONS")
+    for order in orders:
+        _check(order, settings)
+    return orders
+
+
+def give(
+    orders: tuple[Order, ...],
+    study: Resource,
+    instances: int,
+    services: Services,
+    deadline: Deadline,
+) -> int:
+    """Ask for the exports whose order matches the study; how many that were.
+
+    Raises:
+        RetryableError: the DICOM store or Pub/Sub is busy or away.
+    """
+    matching = [order for order in orders if _matches(order, study, services, deadline)]
+    for order in matching:
+        data = json.dumps(order.command(study, instances)).encode()
+        services.topics.publish(services.settings.exports_topic, data, {}, deadline)
+    return len(matching)
+
+
+def _matches(order: Order, study: Resource, services: Services, deadline: Deadline) -> bool:
+    if not order.match:
+        return True
+    params = [*order.match, ("limit", "1")]
+    return bool(services.dicom_store.search(study, "instances", params, deadline))
+
+
+def _is_match(item: tuple[object, object]) -> bool:
+    key, value = item
+    return key in MATCH_KEYS and isinstance(value, str) and bool(value.strip())
+
+
+def _check(order: Order, settings: Settings) -> None:
+    try:
+        command = order.command(Resource("2.25.1"), 1)
+        request = ExportRequest.read(Message(json.dumps(command).encode()))
+    except PermanentError as error:
+        raise _wrong(f"the export of {order.name}: {error.detail}") from None
+    if not any(allowed.contains(request.destination) for allowed in settings.export_destinations):
+        raise _wrong(f"the destination of {order.name} is not in EXPORT_DESTINATIONS")
+
+
+def _wrong(what: str) -> SettingsError:
+    return SettingsError(f"ON_STUDY_COMPLETE: {what}")
