@@ -1,12 +1,14 @@
-"""The store function beside a bare `requests` loop, the naive function, and one that does nothing,
-in one run.
+"""The store function beside a bare `requests` loop, the naive function, the function that the
+libraries' documentation leads to, and one that does nothing, in one run.
 
     python -m benchmarks.store [--rounds 3] [--instances 300] [--flat 10000] [--big-mib 1024]
-    [--zip-mib 2048]
+    [--zip-mib 2048] [--python INTERPRETER]
 
 Events are pushed to the function by 8 connections that are kept; bucket, topic and DICOM store are
 those of the local stack. CPU seconds are the function's own (all its processes); ratios are of
-medians. `--flat 0`, `--big-mib 0` and `--zip-mib 0` leave those parts out.
+medians. `--rounds 0`, `--flat 0`, `--big-mib 0` and `--zip-mib 0` leave those parts out. `--python` names the
+interpreter of an environment that has requirements.txt alone, as what is deployed has: with numpy
+beside it, pydicom takes longer to import.
 """
 
 import argparse
@@ -27,7 +29,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import psutil
@@ -42,15 +44,23 @@ THREADS: Final = 8
 PEERS: Final = Path(__file__).parent / "peers"
 MIB: Final = 1024 * 1024
 Object = dict[str, Any]
+# Name, target and source of the functions that are compared.
+COMPARED: Final = (
+    ("store_upload", "store_upload", ROOT / "main.py"),
+    ("naive function", "naive", PEERS / "main.py"),
+    ("function by the documentation", "documented", PEERS / "documented.py"),
+)
 
 
 class Function:
     """One functions-framework process, started as the stack starts it."""
 
+    interpreter: ClassVar[str] = sys.executable
+
     def __init__(self, stack: Stack, target: str, source: Path, log: Path) -> None:
         self.port = _free_port()
         command = [
-            sys.executable,
+            self.interpreter,
             "-m",
             "functions_framework",
             "--target",
@@ -91,6 +101,19 @@ class Function:
     def rss_mib(self) -> float:
         """Resident memory of the worker."""
         return float(max(process.memory_info().rss for process in self._all())) / MIB
+
+    def since_began(self) -> tuple[float, float]:
+        """Seconds and CPU seconds since the process was started."""
+        return time.perf_counter() - self.began, self.cpu_s()
+
+    def get(self, path: str) -> None:
+        """A GET whose answer must be good."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"GET {path} was answered {answer.status}")
 
     def push(self, objects: Sequence[Object], threads: int = THREADS) -> float:
         """Deliver the events of these objects; seconds until the last is acknowledged."""
@@ -173,20 +196,14 @@ def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
         f"{stack.addresses.dicomweb_url}/studies",
         str(names),
     ]
-    took: dict[str, list[tuple[float, float]]] = {
-        "requests loop": [],
-        "store_upload": [],
-        "naive function": [],
-    }
+    took: dict[str, list[tuple[float, float]]] = {"requests loop": []}
+    took.update({name: [] for name, _, _ in COMPARED})
     for _ in range(rounds):
         empty(stack)
         done = subprocess.run([*loop, str(THREADS)], capture_output=True, text=True, check=True)
         wall_s, cpu_s = json.loads(done.stdout)
         took["requests loop"].append((wall_s, cpu_s))
-        for name, target, source in (
-            ("store_upload", "store_upload", ROOT / "main.py"),
-            ("naive function", "naive", PEERS / "main.py"),
-        ):
+        for name, target, source in COMPARED:
             empty(stack)
             with function(stack, target, source) as running:
                 running.push(objects[:1])
@@ -208,22 +225,27 @@ def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
 
 
 def cold_start(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
-    """From the start of the process to its first answer, and to the first stored scan."""
-    took: dict[str, list[float]] = {
-        "a function that does nothing": [],
-        "store_upload, first scan stored": [],
-    }
+    """From the start of the process to its first answer, and to the first stored scan whose outcome
+    is published."""
+    nothing, search = "a function that does nothing", "search, first answer"
+    names = [nothing, search, *(f"{name}, first scan" for name, _, _ in COMPARED)]
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for number in range(rounds * 2):
         with function(stack, "nothing", PEERS / "main.py") as running:
             running.push(objects[:1])
-            took["a function that does nothing"].append(time.perf_counter() - running.began)
-        with function(stack) as running:
-            running.push([objects[number % len(objects)]])
-            took["store_upload, first scan stored"].append(time.perf_counter() - running.began)
-    base = statistics.median(took["a function that does nothing"])
-    print("\ncold start                          s   ratio")
+            took[nothing].append(running.since_began())
+        with function(stack, "search") as running:
+            running.get("/studies?limit=1")
+            took[search].append(running.since_began())
+        for name, target, source in COMPARED:
+            with function(stack, target, source) as running:
+                running.push([objects[number % len(objects)]])
+                took[f"{name}, first scan"].append(running.since_began())
+    base = statistics.median(wall_s for wall_s, _ in took[nothing])
+    print("\ncold start                                       s   CPU s   ratio")
     for name, values in took.items():
-        print(f"{name:32}{statistics.median(values):5.2f}{statistics.median(values) / base:8.2f}")
+        wall_s, cpu_s = (statistics.median(column) for column in zip(*values, strict=True))
+        print(f"{name:44}{wall_s:6.2f}{cpu_s:8.2f}{wall_s / base:8.2f}")
 
 
 def memory(stack: Stack, label: str, one: Object, warm: Object) -> float:
@@ -317,8 +339,10 @@ def main() -> None:
     parser.add_argument("--flat", type=int, default=10_000)
     parser.add_argument("--big-mib", type=int, default=1024)
     parser.add_argument("--zip-mib", type=int, default=2048)
+    parser.add_argument("--python", default=sys.executable, help="what the functions run with")
     parser.add_argument("--data", type=Path, help="where to work; else a temporary folder")
     flags = parser.parse_args()
+    Function.interpreter = flags.python
     noise = np.random.default_rng(1)
     with (
         tempfile.TemporaryDirectory(dir=flags.data) as folder,
@@ -328,8 +352,9 @@ def main() -> None:
             upload(stack, f"ct/{n:04}.dcm", ct(n // 50, n // 25, n, 512, noise))
             for n in range(1, flags.instances + 1)
         ]
-        speed(stack, objects, flags.rounds)
-        cold_start(stack, objects, flags.rounds)
+        if flags.rounds:
+            speed(stack, objects, flags.rounds)
+            cold_start(stack, objects, flags.rounds)
         print()
         if flags.big_mib:
             one = planted(stack, "big.dcm", big_instance(Path(folder), flags.big_mib))

@@ -168,10 +168,9 @@ def test_the_map_of_a_package_names_each_of_its_files(folder: str) -> None:
 
 
 def test_the_locked_requirements_name_no_registry_and_no_numpy() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        text = (ROOT / name).read_text()
-        assert "://" not in text
-        assert "--index-url" not in text
+    for path in ROOT.glob("requirements*.txt"):
+        assert "://" not in path.read_text(), path
+        assert "--index-url" not in path.read_text(), path
     assert "numpy" not in (ROOT / "requirements.txt").read_text()
 
 

@@ -19,7 +19,10 @@ from functions.common.resources import Resource
 HEAD_BYTES: Final = 64 * 1024  # holds the UIDs of nearly every file
 
 _DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
+_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+_PREAMBLE_BYTES: Final = 132
+_META_GROUP: Final = 0x0002
 _CLASS, _SYNTAX = 0x00020002, 0x00020010
 _INSTANCE, _STUDY, _SERIES = 0x00080018, 0x0020000D, 0x0020000E
 _DIRECTORY_GROUP: Final = 0x0004  # of a DICOMDIR alone, whose records may be many
@@ -54,10 +57,11 @@ def is_data_set(head: bytes) -> bool:
     little endian."""
     if len(head) < 8 or head[0] not in (0x02, 0x08) or head[1] or head[3]:
         return False
-    vr = head[4:6]
-    if vr.isalpha() and vr.isupper():
-        return True
-    return int.from_bytes(head[4:8], "little") < _IMPLICIT_LENGTH_MAX
+    return _is_vr(head[4:6]) or int.from_bytes(head[4:8], "little") < _IMPLICIT_LENGTH_MAX
+
+
+def _is_vr(letters: bytes) -> bool:
+    return len(letters) == 2 and letters.isalpha() and letters.isupper()
 
 
 def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
@@ -132,26 +136,40 @@ def _elements(
 ) -> dict[int, str]:
     """The wanted elements, the transfer syntax and the Media Storage SOP Class, as far as they are
     there."""
-    tags = list(wanted)
-    try:
-        dataset = filereader.read_partial(stream, watch, force=True, specific_tags=tags)
-    except _DeflatedError:
+    elements = filereader.data_element_generator
+    meta = {}
+    if is_part10(stream.read(_PREAMBLE_BYTES)):
+        tags = [_CLASS, _SYNTAX]
+        meta = _texts(elements(stream, False, True, _is_after_meta, specific_tags=tags))
+    syntax = meta.get(_SYNTAX, "")
+    if syntax == _DEFLATED:
         stream.inflate()
-        dataset = filereader.read_dataset(stream, False, True, None, watch, specific_tags=tags)
-        return {_SYNTAX: _DEFLATED, **_texts(dataset, wanted)}
-    return {**_texts(dataset.file_meta, (_CLASS, _SYNTAX)), **_texts(dataset, wanted)}
+    is_implicit = syntax == _IMPLICIT
+    start = stream.tell()
+    vr = stream.read(6)[4:]
+    if not syntax or is_implicit == _is_vr(vr):
+        # It does not say how it is encoded, or is encoded otherwise: pydicom knows how to guess.
+        stream.seek(0)
+        dataset = filereader.read_partial(stream, watch, force=True, specific_tags=list(wanted))
+        found = [dataset.get_item(tag) for tag in wanted if tag in dataset]
+    else:
+        stream.seek(start)
+        is_little = syntax != _BIG_ENDIAN
+        found = elements(stream, is_implicit, is_little, watch, specific_tags=list(wanted))
+    return {**meta, **_texts(found)}
 
 
-def _texts(dataset: Any, tags: tuple[int, ...]) -> dict[int, str]:
+def _is_after_meta(tag: int, _vr: str | None, _length: int) -> bool:
+    return int(tag) >> 16 != _META_GROUP
+
+
+def _texts(elements: Iterable[Any]) -> dict[int, str]:
     """The values as they stand in the file; one that is cut is left out."""
     texts = {}
-    for tag in tags:
-        element = dataset.get_item(tag) if tag in dataset else None
-        value = element.value if element is not None else None
-        if isinstance(value, bytes) and element is not None and len(value) == element.length:
-            texts[tag] = value.decode("latin-1").strip(" \0")
-        elif isinstance(value, str):  # pydicom looked at it itself
-            texts[tag] = value
+    for element in elements:
+        value = element.value
+        if isinstance(value, bytes) and len(value) == element.length:
+            texts[int(element.tag)] = value.decode("latin-1").strip(" \0")
     return texts
 
 
@@ -185,16 +203,13 @@ class _Watch:
         self.seen: list[int] = []
 
     def __call__(self, tag: int, _vr: str | None, length: int) -> bool:
-        group = tag >> 16
+        number = int(tag)  # of pydicom's own type, which compares slowly
+        group = number >> 16
         if group > self._last_group and len(self.seen) >= len(self._wanted):
             return True
-        if tag in self._wanted and length:
-            self.seen.append(int(tag))
-        return tag >= _PIXELS or group == _DIRECTORY_GROUP
-
-
-class _DeflatedError(Exception):
-    """pydicom asks for all the rest, which it does to inflate it."""
+        if number in self._wanted and length:
+            self.seen.append(number)
+        return number >= _PIXELS or group == _DIRECTORY_GROUP
 
 
 class _TooMuchError(Exception):
@@ -233,7 +248,7 @@ class _Stream:
     def read(self, size: int = -1) -> bytes:
         """The next bytes; fewer at the end."""
         if size < 0:
-            raise _DeflatedError
+            raise _TooMuchError  # all of it
         self._reads += 1
         self._read_bytes += size
         if self._reads > _READS_MAX or self._read_bytes > _READ_BYTES_MAX:
