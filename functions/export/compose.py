@@ -10,7 +10,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.events.requests import ExportRequest
 from functions.common.resources import ObjectRef
-from functions.export.state import TOTALS, Part, Plan, State
+from functions.export.state import Part, Plan, State, totals_of
 from functions.export.writer import KIND
 from functions.export.zip_format import Member, directory
 
@@ -53,9 +53,11 @@ def complete_zip(
         raise PermanentError("conflict", "the destination has another object of that name")
     if request.resource is None or stored.metadata.get(_COMPLETE) != _mark(request, key):
         return None
-    totals = {key: int(stored.metadata.get(key, 0)) for key in TOTALS}
+    totals = totals_of(stored)
     count = store.count(request.resource, totals["objects"] + 1, deadline)
-    return {**totals, "written": 0} if count == totals["objects"] else None
+    if count != totals["objects"]:
+        return None
+    return {**totals, "written": 0}
 
 
 def _mark(request: ExportRequest, key: str) -> str:

@@ -52,7 +52,10 @@ class Fetcher:
     """
 
     def __init__(self, store: DicomStore, request: ExportRequest, deadline: Deadline) -> None:
-        self._store, self._request, self._deadline = store, request, deadline
+        self._store = store
+        self._format = request.format
+        self._accept = request.accept
+        self._deadline = deadline
         # Whether anything of the last answer of `incoming` came.
         self.has_arrived = False
 
@@ -63,32 +66,31 @@ class Fetcher:
             wanted: pieces by their SOP Instance UID.
         """
         self.has_arrived = False
-        if self._request.format.retrieval == "metadata":
+        if self._format.retrieval == "metadata":
             return self._incoming_metadata(resource, wanted)
         return self._incoming_files(resource, wanted)
 
     def _incoming_files(
         self, resource: Resource, wanted: Mapping[str, Piece]
     ) -> Iterator[Incoming]:
-        for part in self._parts(resource, (), self._request.accept):
+        for part in self._parts(resource, (), self._accept):
             self.has_arrived = True
             content = Content.of(part.chunks())
-            yield Incoming(_identified(content.head, wanted), content)
+            piece = _identified(content.head, wanted)
+            yield Incoming(piece, content)
 
     def _incoming_metadata(
         self, resource: Resource, wanted: Mapping[str, Piece]
     ) -> Iterator[Incoming]:
         for text, data_set in self._data_sets(resource):
             self.has_arrived = True
-            found = dicomjson.instance(data_set)
-            piece = wanted.get(found.instance) if found else None
-            is_it = piece is not None and piece.resource == found
-            yield Incoming(piece if is_it else None, Content.of([text.encode()]))
+            content = Content.of([text.encode()])
+            yield Incoming(_described(data_set, wanted), content)
 
     def objects(self, piece: Piece) -> Objects:
         """The objects that one piece becomes, by requests of its own: what tells them apart (empty
         where there is one), and the bytes of each."""
-        return _RETRIEVE[self._request.format.retrieval](self, piece)
+        return _RETRIEVE[self._format.retrieval](self, piece)
 
     def gives(self, piece: Piece) -> bool:
         """Whether the store answers when it is asked for this: only the beginning of an answer is
@@ -104,12 +106,14 @@ class Fetcher:
         return True
 
     def _file(self, piece: Piece) -> Objects:
-        stream = self._body(piece.resource, (), self._request.accept)
+        stream = self._body(piece.resource, (), self._accept)
         yield "", _checked(self._good(stream), piece)
 
     def _rendered(self, piece: Piece) -> Objects:
-        frames = ("frames", str(piece.frame)) if piece.frame else ()
-        stream = self._body(piece.resource, (*frames, "rendered"), self._request.accept)
+        below: tuple[str, ...] = ("rendered",)
+        if piece.frame:
+            below = ("frames", str(piece.frame), "rendered")
+        stream = self._body(piece.resource, below, self._accept)
         yield "", self._good(stream)
 
     def _metadata(self, piece: Piece) -> Objects:
@@ -123,7 +127,7 @@ class Fetcher:
             yield text.encode()
 
     def _metadata_xml(self, piece: Piece) -> Objects:
-        stream = self._body(piece.resource, ("metadata",), self._request.accept)
+        stream = self._body(piece.resource, ("metadata",), self._accept)
         head, stream = _head(stream, _XML_HEAD_BYTES)
         if _XML_ROOT not in head[:_XML_HEAD_BYTES]:
             raise RetryableError("unavailable")
@@ -140,7 +144,7 @@ class Fetcher:
             paths = set(_bulkdata_paths(data_set))
             for path in sorted(paths - {""}):
                 below = ("bulkdata", *path.split("/"))
-                yield path, self._body(piece.resource, below, self._request.accept)
+                yield path, self._body(piece.resource, below, self._accept)
             if "" in paths:
                 raise PermanentError("rejected", "a BulkDataURI of a form that is not known")
 
@@ -194,7 +198,7 @@ class Fetcher:
         Raises:
             RetryableError: unavailable, when it does not.
         """
-        begins, at = self._request.format.begins, self._request.format.begins_at
+        begins, at = self._format.begins, self._format.begins_at
         end = at + len(begins)
         head, rest = _head(stream, end)
         if head[at:end] != begins:
@@ -224,6 +228,17 @@ def _identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
         return wanted.get(part10.read_instance_uid(data, whole=False))
     except (PermanentError, part10.MoreNeededError):
         return None
+
+
+def _described(data_set: DataSet, wanted: Mapping[str, Piece]) -> Piece | None:
+    """Which of the wanted pieces a data set is of."""
+    found = dicomjson.instance(data_set)
+    if found is None:
+        return None
+    piece = wanted.get(found.instance)
+    if piece is None or piece.resource != found:
+        return None
+    return piece
 
 
 def _head(stream: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
@@ -267,5 +282,11 @@ def _bulkdata_paths(data_set: object) -> Iterator[str]:
         elif isinstance(value, dict):
             rest.extend(value.values())
             if "BulkDataURI" in value:
-                found = _BULKDATA_PATH.search(str(value["BulkDataURI"]))
-                yield found[1] if found else ""
+                yield _bulkdata_path(str(value["BulkDataURI"]))
+
+
+def _bulkdata_path(uri: str) -> str:
+    found = _BULKDATA_PATH.search(uri)
+    if found is None:
+        return ""
+    return found[1]

@@ -15,12 +15,13 @@ from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events import commands
 from functions.common.events.messages import Message
-from functions.common.events.outcomes import Outcome, Outcomes, Word, outcome_id
+from functions.common.events.outcomes import Outcome, Outcomes, outcome_id
 from functions.common.events.requests import EXPORT_KEYS, ExportRequest
 from functions.common.events.runtime import Services, View, event_function, request_id
 from functions.common.log import log
 from functions.common.resources import ObjectRef, Resource
 from functions.common.settings import EXPORT
+from functions.export import report
 from functions.export.compose import complete_zip, join_parts
 from functions.export.job import Job
 from functions.export.manifest import Manifest
@@ -165,14 +166,15 @@ class _Export:
         for name in left:
             self._send_slice(plan, name)
         if not left:
-            self._finish(plan, done, plan.slices[0])
+            # Its own message may be gone already.
+            self._work(plan, plan.slices[0])
 
     def _is_complete_zip(self) -> bool:
         store, buckets = self.services.dicom_store, self.services.buckets
         totals = complete_zip(self.request, self.state.key, store, buckets, self.deadline)
         if totals is None:
             return False
-        self.outcomes.publish(_outcome(self.request, totals))
+        self.outcomes.publish(report.of_totals(self.request, totals))
         return True
 
     def _planned(self, begun: _Planning | None) -> Plan | None:
@@ -211,15 +213,21 @@ class _Export:
     def do_slice(self, run: str, name: str) -> None:
         """Do one slice."""
         plan = self.state.plan()
-        if plan is None or plan.run != run or self.state.slice(run, name) is None:
-            # A delivery that was killed while it cleaned up may have left some of it.
-            self.state.clear_run(run)
-            log("INFO", "superseded", function=EXPORT, request_id=self.request.name)
+        if plan is not None and plan.run == run:
+            self._work(plan, name)
             return
-        self._work(plan, name)
+        # A delivery that was killed while it cleaned up may have left some of it.
+        self.state.clear_run(run)
+        log("INFO", "superseded", function=EXPORT, request_id=self.request.name)
 
     def _work(self, plan: Plan, name: str) -> None:
-        """One slice, and the end of the export if it was the last."""
+        """One slice, and the end of the export if it was the last, or if it can never be done."""
+        try:
+            self._advance(plan, name)
+        except PermanentError as error:
+            self._end(plan, name, report.of_refusal(self.request, error))
+
+    def _advance(self, plan: Plan, name: str) -> None:
         if not self.state.is_done(plan.run, name) and not self._done_now(plan, name):
             return
         done = self.state.done(plan.run)
@@ -301,11 +309,21 @@ class _Export:
         if not self.state.claim_end(plan.run, name):
             return
         plan = replace(plan, slices=tuple(every_slice(plan, done)))
-        totals = {key: sum(done[one].totals[key] for one in plan.slices) for key in TOTALS}
+        totals = dict.fromkeys(TOTALS, 0)
+        for one in plan.slices:
+            for key, number in done[one].totals.items():
+                totals[key] += number
         buckets = self.services.buckets
         joined = join_parts(self.state, plan, totals, buckets, self.deadline)
-        reason = Manifest(self.state, plan, totals, joined).write(buckets, self.deadline)
-        self.outcomes.publish(_outcome(plan.request, totals, reason))
+        manifest = Manifest(self.state, plan, totals, joined)
+        reason = manifest.write(buckets, self.deadline)
+        self._end(plan, name, report.of_totals(self.request, totals, reason))
+
+    def _end(self, plan: Plan, name: str, outcome: Outcome) -> None:
+        """Publish the outcome, unless another slice's delivery is about to, and clean up."""
+        if not self.state.claim_end(plan.run, name):
+            return
+        self.outcomes.publish(outcome)
         self.state.clear(plan)
 
     # Follow-up messages
@@ -320,20 +338,3 @@ class _Export:
         data = json.dumps({**self.request.asked, **step}, separators=(",", ":")).encode()
         topic = self.services.settings.exports_next_topic
         self.services.topics.publish(topic, data, {}, self.deadline)
-
-
-def _outcome(request: ExportRequest, totals: dict[str, int], reason: str = "") -> Outcome:
-    word: Word = "exported"
-    detail = ""
-    if totals["failures"]:
-        word = "partial" if totals["objects"] else "rejected"
-        detail = "manifest.json has each failure with its reason"
-    return Outcome(
-        word,
-        reason,
-        request_id=request.name,
-        resource=request.resource,
-        size_bytes=totals["bytes"],
-        counts={key: number for key, number in totals.items() if key != "bytes"},
-        detail=detail,
-    )

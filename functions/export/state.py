@@ -262,8 +262,7 @@ class State:
         found: dict[str, Done] = {}
         for stored in self._buckets.list(self._bucket, start, self._deadline):
             name = stored.ref.name.removeprefix(start).removesuffix(".json")
-            totals = {key: int(stored.metadata.get(key, 0)) for key in TOTALS}
-            found[name] = Done(totals, stored.metadata.get(_REST, ""))
+            found[name] = Done(totals_of(stored), stored.metadata.get(_REST, ""))
         return found
 
     def result(self, run: str, name: str) -> Result:
@@ -322,14 +321,15 @@ class State:
 
     def clear_run(self, run: str) -> None:
         """Delete what belongs to a plan that has ended, or that was never decided on."""
-        destination = self._request.destination.bucket
-        folders = (
-            (self._bucket, f"{self._root}/{run}/"),
-            (destination, self._parts_folder(run)),
-        )
-        for bucket, folder in folders:
-            for stored in list(self._buckets.list(bucket, folder, self._deadline)):
-                self._buckets.delete(ObjectRef(bucket, stored.ref.name), self._deadline)
+        self._clear_folder(self._bucket, f"{self._root}/{run}/")
+        # A destination that is not there, or refuses, ended the export.
+        with contextlib.suppress(PermanentError):
+            self._clear_folder(self._request.destination.bucket, self._parts_folder(run))
+
+    def _clear_folder(self, bucket: str, folder: str) -> None:
+        for stored in list(self._buckets.list(bucket, folder, self._deadline)):
+            place = ObjectRef(bucket, stored.ref.name)
+            self._buckets.delete(place, self._deadline)
 
     # One object
 
@@ -363,6 +363,11 @@ class State:
             raise RetryableError("unavailable")
         generation = response.headers.get("x-goog-generation", "")
         return int(generation) if generation.isdigit() else 0, value
+
+
+def totals_of(stored: StoredObject) -> dict[str, int]:
+    """The totals that an object carries as its metadata."""
+    return {key: int(stored.metadata.get(key, 0)) for key in TOTALS}
 
 
 def every_slice(plan: Plan, done: Mapping[str, Done]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from functions.common.clients import transport
 from functions.export import plan
 from functions.export.handler import handle
 from tests.contract.exporting import TO, deliver, fill, manifest, names, run
-from tests.contract.world import World, instance, world
+from tests.contract.world import STATE, World, instance, world
 from tests.faulty import Chances, faulty
 
 
@@ -303,6 +303,19 @@ def test_a_listing_that_stays_short_is_no_complete_export(
         "1.1.2",
         "the search finds no instance of this series",
     )
+
+
+def test_an_export_of_several_slices_that_is_refused_has_one_outcome_and_leaves_no_state(
+    tmp_path: Path, buckets: str
+) -> None:
+    nowhere = "gs://no-such-bucket"
+    settings: dict[str, Any] = {"EXPORT_DESTINATIONS": nowhere, "EXPORT_SLICE": "4"}
+    with world("export_resource", tmp_path, buckets_url=buckets, **settings) as store:
+        fill(store, series=3, instances=4)
+        command = {"path": "studies/1.1", "destination": f"{nowhere}/out", "request_id": "r1"}
+        (record,) = store.run(handle, command)
+        assert (record["outcome"], record["reason"]) == ("rejected", "not_found")
+        assert not store.objects(bucket=STATE)
 
 
 def test_a_planning_that_fails_leaves_no_state(
