@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_usage(error)
         return error.exit_code
     except click.Abort:
+        print("stopped", file=sys.stderr)
         return 130
     except CliError as error:
         return _failed(str(error), error.status)
