@@ -15,15 +15,22 @@ Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]
 
 OPENAPI: Final = "openapi.json"
 CONFIG: Final = "config.json"
-ASSETS: Final = {
-    "/": "index.html",
-    "/search.css": "search.css",
-    "/search.js": "search.js",
-    "/icon.svg": "icon.svg",
-    "/names.json": "names.json",
-    "/openapi.json": OPENAPI,
-    "/config.json": CONFIG,
-}
+# The page's code, in modules by what they are about.
+_SCRIPTS: Final = (
+    "search.js",
+    "address.js",
+    "dom.js",
+    "exports.js",
+    "form.js",
+    "instance.js",
+    "request.js",
+    "series.js",
+    "service.js",
+    "studies.js",
+    "values.js",
+)
+_FILES: Final = ("search.css", "icon.svg", "names.json", OPENAPI, CONFIG, *_SCRIPTS)
+ASSETS: Final = {"/": "index.html", **{f"/{name}": name for name in _FILES}}
 _TARGET_LENGTH: Final = 8192
 _PATH_LENGTH: Final = 1024
 _PATH: Final = re.compile(r"/[\w.,:/-]*", re.ASCII)

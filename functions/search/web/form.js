@@ -1,0 +1,47 @@
+// The form: from what is typed to a search, and back.
+
+import { $ } from "./dom.js";
+
+const PATIENT = { name: "PatientName", id: "PatientID", accession: "AccessionNumber" };
+
+// The search that is typed, from its first page on.
+export function typed(before) {
+  const patient = {};
+  for (const field of Object.keys(PATIENT)) {
+    const content = $(field).value.trim();
+    if (content) patient[field] = content;
+  }
+  const modality = $("modality").value.trim().toUpperCase();
+  return { ...before, patient, from: $("from").value, to: $("to").value, modality, page: 1 };
+}
+
+export function fill(search) {
+  for (const field of Object.keys(PATIENT)) $(field).value = search.patient[field] ?? "";
+  for (const field of ["from", "to", "modality"]) $(field).value = search[field];
+}
+
+// As the service takes it.
+export function query(search) {
+  const wanted = { includefield: ["StudyDescription"] };
+  for (const [field, keyword] of Object.entries(PATIENT)) {
+    if (search.patient[field]) wanted[keyword] = search.patient[field];
+  }
+  if (wanted.PatientName) wanted.fuzzymatching = true;
+  const days = range(search.from, search.to);
+  if (days) wanted.StudyDate = days;
+  if (search.modality) wanted.Modality = search.modality;
+  return wanted;
+}
+
+export function range(from, to) {
+  if (!from && !to) return "";
+  const [first, last] = [from, to].map((day) => day.replaceAll("-", ""));
+  return first === last ? first : `${first}-${last}`;
+}
+
+// On a narrow screen the other fields are folded away until they are asked for.
+$("more-filters").addEventListener("click", () => {
+  const shown = $("search").classList.toggle("all");
+  $("more-filters").setAttribute("aria-expanded", String(shown));
+  $("more-filters").textContent = shown ? "Fewer filters" : "More filters";
+});

@@ -1,0 +1,84 @@
+// Asking the service. Everything a person types goes in the body of a POST: URLs are logged by the
+// platform, bodies are not.
+
+const WORDS = {
+  401: "You are not signed in to this service.",
+  403: "You are not allowed to do this.",
+  404: "This does not exist.",
+};
+
+export async function ask(path, body, accept = "application/dicom+json") {
+  const options = { headers: { Accept: accept }, cache: "no-store" };
+  if (body) {
+    options.method = "POST";
+    options.body = JSON.stringify(body);
+    options.headers["Content-Type"] = "application/json";
+  }
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("The service cannot be reached.");
+  }
+  if (!response.ok) throw new Error(await problem(response));
+  return response;
+}
+
+export const askJson = async (path, body) => (await ask(path, body, "application/json")).json();
+
+async function problem(response) {
+  try {
+    const { error } = await response.json();
+    const wait = response.headers.get("Retry-After");
+    const about = error.parameter ? `${error.parameter}: ` : "";
+    const message = error.message ?? WORDS[response.status] ?? error.reason;
+    return `${about}${message}${wait ? ` (try again in ${wait} s)` : ""}`;
+  } catch {
+    return WORDS[response.status] ?? `The service answered ${response.status}.`;
+  }
+}
+
+// Where the rows after these begin; 0 when there are none.
+export function following(response) {
+  const link = response.headers.get("Link") ?? "";
+  return Number(/offset=(\d+)>; rel="next"/.exec(link)?.[1] ?? 0);
+}
+
+// What the service says about the answer, other than that there are more rows.
+export function remarks(response) {
+  const warning = response.headers.get("Warning") ?? "";
+  const texts = [...warning.matchAll(/"([^"]*)"/g)].map((found) => found[1]);
+  return texts.filter((text) => !text.startsWith("There are more"));
+}
+
+// Work that can wait, a few at a time, so that what a person asks for comes first.
+const AT_ONCE = 4;
+const waiting = [];
+let running = 0;
+
+export function later(work) {
+  waiting.push(work);
+  pump();
+}
+
+// What is still waiting is no longer needed.
+export function dropWaiting() {
+  waiting.length = 0;
+}
+
+function pump() {
+  while (running < AT_ONCE && waiting.length) {
+    running += 1;
+    // A count that cannot be had stays empty; the list is complete without it.
+    waiting.shift()().catch(() => {}).finally(() => { running -= 1; pump(); });
+  }
+}
+
+// Loads once, however often it is asked; after a failure, anew.
+export function once(load) {
+  let promise;
+  return () => {
+    promise ??= load().catch((error) => { promise = undefined; throw error; });
+    return promise;
+  };
+}
