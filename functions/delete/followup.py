@@ -6,9 +6,9 @@ from typing import Any, Final
 from functions.common.errors import PermanentError
 from functions.common.events import commands
 from functions.common.events.messages import Message
+from functions.common.events.requests import STUDIES_MAX
 from functions.common.resources import Resource
 
-_TARGETS_MAX: Final = 5000
 _COUNTS: Final = ("deleted", "not_found", "failed", "instances", "bytes")
 _NUMBER: Final = commands.whole(0, 10**15)
 
@@ -79,7 +79,7 @@ class Work:
         if not isinstance(value, dict) or value.keys() != _KEYS:
             raise _malformed()
         targets, counts = value["targets"], value["counts"]
-        if not isinstance(targets, list) or not 0 < len(targets) <= _TARGETS_MAX:
+        if not isinstance(targets, list) or not 0 < len(targets) <= STUDIES_MAX:
             raise _malformed()
         if not isinstance(counts, dict) or counts.keys() != set(_COUNTS):
             raise _malformed()
