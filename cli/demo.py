@@ -1,6 +1,8 @@
 """The main job on real scans, step by step, each step's result checked."""
 
+import contextlib
 import json
+import queue
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.clients import CALL_S, Clients
+from cli.listen import receiver
 from cli.output import STYLES, console, say
 from cli.search import print_studies, studies
 from cli.text import shown, size_text
@@ -113,6 +116,7 @@ class Demo:
             self._export(watch, study)
             self._delete(watch, study)
         self._search(without=study)
+        self._complete(study)
 
     def _bucket(self, role: str) -> Any:
         return self._clients.storage.bucket(self._clients.system.buckets[role])
@@ -227,6 +231,32 @@ class Demo:
         outcome = self._ask(watch, "deletes", {"path": f"studies/{study}"})
         self._expect("delete", outcome, "deleted")
         say(f"deleted: studies/{study}")
+
+    def _complete(self, study: str) -> None:
+        scans = self._of(study)
+        _title(
+            f"4. Drop its {len(scans)} files again: a complete study is exported, and a URL called"
+        )
+        wanted = {"outcome.study_complete", "outcome.exported"}
+        with receiver(self._clients) as received:
+            for scan in scans:
+                blob = self._bucket("landing").blob(scan.name)
+                blob.upload_from_string(scan.content, "application/dicom", timeout=CALL_S)
+            end = time.monotonic() + TIMEOUT_S
+            while wanted and time.monotonic() < end:
+                self._check()
+                with contextlib.suppress(queue.Empty):
+                    message = received.get(timeout=1.0)
+                    if message["data"].get("study") == study:
+                        self._show(message, wanted)
+        if wanted:
+            raise DemoError(f"no webhook came for {', '.join(sorted(wanted))}")
+
+    def _show(self, message: dict[str, Any], wanted: set[str]) -> None:
+        if message["type"] in wanted:
+            wanted.remove(message["type"])
+            counts = message["data"].get("counts", {})
+            say(f"webhook, signature verified: {message['type']} {json.dumps(counts)}")
 
     def _expect(self, what: str, outcome: Outcome, word: str) -> None:
         if outcome["outcome"] != word:

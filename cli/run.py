@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import json
 import signal
 import sys
 import tempfile
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     from infra.local.stack import Stack
 
 LEDGER_S: Final = 5.0  # on one machine nobody minds small objects, and everybody wants to see them
+QUIET_S: Final = "5"  # after which a study is complete: nobody waits for a scanner here
+# A workflow for one patient of the demo.
+ORDER: Final = {
+    "name": "demo",
+    "match": {"PatientID": "98890234"},
+    "export": {"destination": "gs://dicom-export/complete", "format": "metadata"},
+}
 _LOOK_S: Final = 1.0
 _USAGE: Final = """
 The system is up. Ctrl-C stops it; what it stored stays in {data} (--fresh wipes it).
@@ -37,6 +45,7 @@ The system is up. Ctrl-C stops it; what it stored stays in {data} (--fresh wipes
   DICOM store     {dicomweb}
   bucket          gs://{landing}  at {gcs}   (STORAGE_EMULATOR_HOST)
   Pub/Sub         {pubsub}   (PUBSUB_EMULATOR_HOST)
+  commands        {commands}           POST /exports, POST /deletes
 
 In another terminal{activate}:
 
@@ -45,6 +54,7 @@ In another terminal{activate}:
   dicom-functions export studies/UID           write a study to gs://{export}
   dicom-functions delete studies/UID
   dicom-functions outcomes --follow            what becomes of every input
+  dicom-functions listen                       receive webhooks
   eval "$(dicom-functions env)"                the environment for gcloud and client libraries
 
 Each input's outcome, as it comes:
@@ -190,7 +200,13 @@ def _serve(options: Options) -> int:
     overrides = Overrides(
         minimum_backoff_s=options.minimum_backoff_s, ledger_max_duration_s=LEDGER_S
     )
-    stack = Stack(options.data, ports=_ports(options), overrides=overrides, fresh=options.fresh)
+    stack = Stack(
+        options.data,
+        ports=_ports(options),
+        overrides=overrides,
+        fresh=options.fresh,
+        env={"STUDY_QUIET_S": QUIET_S, "ON_STUDY_COMPLETE": json.dumps([ORDER])},
+    )
     status = 0
     with stack:
         say(f"DICOM Functions: {', '.join(stack.services)} are up; logs in {options.data}/logs")
@@ -218,6 +234,7 @@ def _stay(clients: Clients, stack: "Stack") -> None:
     text = _USAGE.format(
         data=shown(str(system.file.parent)),
         search=system.search_url,
+        commands=system.function_urls["commands"],
         dicomweb=f"{system.endpoints.healthcare}/{system.store.name}/dicomWeb",
         gcs=system.endpoints.storage,
         pubsub=system.endpoints.pubsub.removeprefix("http://"),
