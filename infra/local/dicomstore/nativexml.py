@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from pydicom.datadict import keyword_for_tag
 
-from infra.local.dicomstore import choices, model
+from infra.local.dicomstore import choices, model, slices
 
 Attributes = dict[str, Any]
 
@@ -17,7 +17,6 @@ Attributes = dict[str, Any]
 NOT_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 NAME_PARTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
 END = "</NativeDicomModel>"
-ATTRIBUTES_A_PIECE = 200
 
 
 def report(dataset: Attributes) -> str:
@@ -27,18 +26,19 @@ def report(dataset: Attributes) -> str:
 
 def document(lines: list[str], instance_url: str) -> Iterator[bytes]:
     """A data set kept as lines (`model.py`), an attribute at a time: one may be large."""
+    return slices.gathered(_pieces(lines, instance_url))
+
+
+def _pieces(lines: list[str], instance_url: str) -> Iterator[bytes]:
     creators: dict[str, str] = {}
     for line in lines:
         if _is_creator(line[1:9]):
             creators.update(_creators(json.loads("{" + line + "}")))
-    out = [choices.METADATA_XML_ROOT]
+    yield choices.METADATA_XML_ROOT.encode()
     for line in lines:
         attribute = json.loads(model.join([line], instance_url))
-        out.append(_attributes(attribute, creators))
-        if len(out) >= ATTRIBUTES_A_PIECE:
-            yield "".join(out).encode()
-            out = []
-    yield "".join([*out, END]).encode()
+        yield _attributes(attribute, creators).encode()
+    yield END.encode()
 
 
 def _attributes(dataset: Attributes, creators: dict[str, str]) -> str:

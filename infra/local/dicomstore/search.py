@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
-from infra.local.dicomstore import attributes, choices, model, nativexml
+from infra.local.dicomstore import attributes, choices, model, nativexml, slices
 from infra.local.dicomstore.index import Index
 from infra.local.dicomstore.media import ApiError, Media
 from infra.local.dicomstore.rows import Uids, scope
@@ -270,6 +270,10 @@ def _levels(texts: tuple[str, ...], first: int, everything: bool) -> list[str]:
 
 def as_json(found: Iterable[Match], base: str) -> Iterator[bytes]:
     """The matches as a JSON array, one after the other."""
+    return slices.gathered(_json_pieces(found, base))
+
+
+def _json_pieces(found: Iterable[Match], base: str) -> Iterator[bytes]:
     before = "["
     for lines, uids in found:
         url = ""

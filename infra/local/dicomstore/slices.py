@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from infra.local.dicomstore.scan import PIECE, Buffer
 
+GATHERED = 64 << 10  # bytes
+
 Range = tuple[int, int]  # where a run of bytes starts, and how many they are
 
 
@@ -29,6 +31,20 @@ def cut(view: memoryview) -> Iterator[bytes]:
     """Bytes at most PIECE at a time."""
     for at in range(0, len(view), PIECE):
         yield bytes(view[at : at + PIECE])
+
+
+def gathered(small: Iterable[bytes]) -> Iterator[bytes]:
+    """Small pieces put together: each piece costs a write to the socket."""
+    out: list[bytes] = []
+    size = 0
+    for piece in small:
+        out.append(piece)
+        size += len(piece)
+        if size >= GATHERED:
+            yield b"".join(out)
+            out, size = [], 0
+    if out:
+        yield b"".join(out)
 
 
 def _forget(data: Buffer, at: int) -> None:

@@ -99,12 +99,19 @@ def multipart(parts: Iterable[Part], kind: str, syntax: str = "") -> tuple[str, 
 
 def metadata_json(index: Index, instances: list[Instance], base: str) -> Iterator[bytes]:
     """The metadata of instances as a JSON array."""
-    first = "["
+    return slices.gathered(_json_pieces(index, instances, base))
+
+
+def _json_pieces(index: Index, instances: list[Instance], base: str) -> Iterator[bytes]:
+    before = "["
     for instance in instances:
-        if lines := index.metadata(instance.id):
-            yield (first + model.join(lines, f"{base}/{instance.uids.path}")).encode()
-            first = ","
-    yield b"]" if first == "," else b"[]"
+        lines = index.metadata(instance.id)
+        if lines:
+            yield (before + model.join(lines, f"{base}/{instance.uids.path}")).encode()
+            before = ","
+    if before == "[":
+        yield b"["
+    yield b"]"
 
 
 def metadata_xml(index: Index, instances: list[Instance], base: str) -> Iterator[Part]:
