@@ -81,6 +81,11 @@ def gradient(rows: int = 16, columns: int = 24, dtype: Any = np.uint8) -> Any:
     return np.arange(rows * columns, dtype=np.int64).reshape(rows, columns).astype(dtype)
 
 
+def stack(frames: int = 3, dtype: Any = np.uint16) -> Any:
+    """Frames that differ."""
+    return np.stack([gradient(64, 64, dtype) + dtype(n) for n in range(frames)])
+
+
 def multipart(
     parts: list[tuple[dict[str, str], bytes]], boundary: str = "testboundary0c1d2e3f"
 ) -> bytes:
@@ -162,6 +167,17 @@ class Client:
     def fault(self, **rule: Any) -> None:
         """Add a fault rule."""
         assert self.http.post(f"{self.url}/_faults", json=rule, timeout=30).status_code == 200
+
+
+def bundled(store: Client, name: str) -> tuple[str, Dataset]:
+    """Store one of pydicom's files; its URL and data set."""
+    file = (BUNDLED / name).read_bytes()
+    store.stored(file)
+    ds = pydicom.dcmread(io.BytesIO(file))
+    return (
+        f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}",
+        ds,
+    )
 
 
 def values(item: dict[str, Any], tag: str) -> list[Any]:

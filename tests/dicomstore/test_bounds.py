@@ -199,9 +199,7 @@ CLAIMS: dict[str, Callable[[], bytes]] = {
     "JPEG larger than the data set": lambda: compressed(jpeg(HUGE, HUGE), BASELINE, 8, 8),
     "JPEG as large as the data set": lambda: compressed(jpeg(HUGE, HUGE), BASELINE, HUGE, HUGE),
     "RLE longer than its frame": lambda: compressed(rle(b"\x81\0" * 4_900_000), RLE, 8, 8),
-    "RLE as long as its frame": lambda: compressed(
-        rle(b"\x81\0" * 4_900_000), RLE, HUGE, 10_453
-    ),
+    "RLE as long as its frame": lambda: compressed(rle(b"\x81\0" * 4_900_000), RLE, HUGE, 10_453),
     "RLE of four samples where three are": lambda: compressed(
         struct.pack("<16I", 4, 64, 66, 68, 70, *([0] * 11)) + b"\x81\0" * 4,
         RLE,
@@ -211,7 +209,7 @@ CLAIMS: dict[str, Callable[[], bytes]] = {
         PhotometricInterpretation="RGB",
         PlanarConfiguration=0,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", sorted(CLAIMS))

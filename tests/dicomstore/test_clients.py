@@ -69,9 +69,10 @@ def test_dicomtrolley_finds_and_downloads(
     session = requests.Session()
     trolley = Trolley(searcher=QidoRS(session, store.web), downloader=WadoRS(session, store.web))
     query = HierarchicalQuery(
-        query_level=QueryLevels.SERIES, StudyInstanceUID=str(ct.StudyInstanceUID),
+        query_level=QueryLevels.SERIES,
+        StudyInstanceUID=str(ct.StudyInstanceUID),
         include_fields=["StudyInstanceUID", "PatientID"],
-    )  # fmt: skip
+    )
     studies = trolley.find_studies(query)
     assert [study.uid for study in studies] == [ct.StudyInstanceUID]
     trolley.download(studies, tmp_path / "out")
@@ -159,8 +160,18 @@ def test_how_to_store_search_and_retrieve(curl: Curl) -> None:
     cold = curl.store.http.delete(f"{base}/{ONE}")
     assert cold.status_code == 200
     beta = base.replace("/v1/", "/v1beta1/")
-    curl("-X", "POST", *auth, "-H", "Content-Type: application/dicom", "-H", "Storage-Class: COLDLINE",
-         "--data-binary", "@file.dcm", f"{beta}/studies")  # fmt: skip
+    curl(
+        "-X",
+        "POST",
+        *auth,
+        "-H",
+        "Content-Type: application/dicom",
+        "-H",
+        "Storage-Class: COLDLINE",
+        "--data-binary",
+        "@file.dcm",
+        f"{beta}/studies",
+    )
     assert len(json.loads(curl("-X", "GET", *auth, f"{base}/instances"))) == 1
     assert (
         len(json.loads(curl("-X", "GET", *auth, f"{base}/studies?PatientName=Sally%20Zhang"))) == 1
@@ -202,30 +213,47 @@ def test_how_to_json_and_jpeg(curl: Curl) -> None:
     """The template and the three boundary files, as the page has them."""
     template = {
         "00020010": {"vr": "UI", "Value": ["1.2.840.10008.1.2.4.50"]},
-        "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}, "00080016": {"vr": "UI", "Value": [SC]},
+        "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
+        "00080016": {"vr": "UI", "Value": [SC]},
         "00080018": {"vr": "UI", "Value": ["1.2.3.4"]},
-        "0020000D": {"vr": "UI", "Value": ["1.2"]}, "0020000E": {"vr": "UI", "Value": ["1.2.3"]},
-        "00280002": {"vr": "US", "Value": [3]}, "00280004": {"vr": "CS", "Value": ["YBR_FULL_422"]},
-        "00280006": {"vr": "US", "Value": [0]}, "00280008": {"vr": "IS", "Value": [1]},
-        "00280010": {"vr": "US", "Value": [64]}, "00280011": {"vr": "US", "Value": [64]},
-        "00280100": {"vr": "US", "Value": [8]}, "00280101": {"vr": "US", "Value": [8]},
-        "00280102": {"vr": "US", "Value": [7]}, "00280103": {"vr": "US", "Value": [0]},
+        "0020000D": {"vr": "UI", "Value": ["1.2"]},
+        "0020000E": {"vr": "UI", "Value": ["1.2.3"]},
+        "00280002": {"vr": "US", "Value": [3]},
+        "00280004": {"vr": "CS", "Value": ["YBR_FULL_422"]},
+        "00280006": {"vr": "US", "Value": [0]},
+        "00280008": {"vr": "IS", "Value": [1]},
+        "00280010": {"vr": "US", "Value": [64]},
+        "00280011": {"vr": "US", "Value": [64]},
+        "00280100": {"vr": "US", "Value": [8]},
+        "00280101": {"vr": "US", "Value": [8]},
+        "00280102": {"vr": "US", "Value": [7]},
+        "00280103": {"vr": "US", "Value": [0]},
         "7FE00010": {"vr": "OB", "BulkDataURI": "jpeg-image"},
-    }  # fmt: skip
+    }
     colours = np.stack([gradient(64, 64), gradient(64, 64)[::-1], gradient(64, 64).T], axis=-1)
     Image.fromarray(np.ascontiguousarray(colours)).save(curl.directory / "image.jpg", quality=95)
     (curl.directory / "instance.json").write_text(json.dumps([template]))
     script = r"""
 echo -ne "--DICOMwebBoundary\r\nContent-Type: application/dicom+json\r\n\r\n" > opening.file
-echo -ne "\r\n--DICOMwebBoundary\r\nContent-Location: jpeg-image\r\nContent-Type: image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50\r\n\r\n" > middle.file
+echo -ne "\r\n--DICOMwebBoundary\r\nContent-Location: jpeg-image\r\n" > middle.file
+echo -ne "Content-Type: image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50\r\n\r\n" >> middle.file
 echo -ne "\r\n--DICOMwebBoundary--" > closing.file
 cat opening.file instance.json middle.file image.jpg closing.file > multipart-request.file"""
     subprocess.run(["bash", "-c", script], cwd=curl.directory, check=True)
     kind = (
         'Content-Type: multipart/related; type="application/dicom+json"; boundary=DICOMwebBoundary'
     )
-    answer = curl("-X", "POST", "-H", kind, "-H", "Authorization: Bearer token", f"{curl.store.web}/studies",
-                  "--data-binary", "@multipart-request.file")  # fmt: skip
+    answer = curl(
+        "-X",
+        "POST",
+        "-H",
+        kind,
+        "-H",
+        "Authorization: Bearer token",
+        f"{curl.store.web}/studies",
+        "--data-binary",
+        "@multipart-request.file",
+    )
     assert b"ReferencedSOPSequence" in answer and b"FailedSOPSequence" not in answer
     png = curl("-H", "Accept: image/png", f"{curl.store.web}/{ONE}/rendered")
     sent = np.asarray(Image.open(curl.directory / "image.jpg")).astype(int)

@@ -37,7 +37,8 @@ def test_a_second_store_on_one_folder_is_refused_with_one_line(tmp_path: Path) -
         second = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1 and second.stdout == ""
         assert second.stderr == (
-            f"error: another DICOM store runs on {tmp_path}; stop it, or choose a folder with --data\n"
+            f"error: another DICOM store runs on {tmp_path};"
+            " stop it, or choose a folder with --data\n"
         )
         client.stored(dicom())
     with process(tmp_path) as (client, _):

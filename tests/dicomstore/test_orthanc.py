@@ -199,7 +199,8 @@ def test_both_give_the_same_metadata_values(pair: Pair) -> None:
     other ways."""
     compared = 0
     for ds in pair.datasets:
-        path = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}/metadata"
+        series = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}"
+        path = f"{series}/instances/{ds.SOPInstanceUID}/metadata"
         local, orthanc = (answer.json()[0] for answer in pair.both(path))
         for tag in set(local) & set(orthanc):
             ours, theirs = local[tag], orthanc[tag]
@@ -227,44 +228,66 @@ def _status(client: Client, path: str, accept: str = JSON, **params: Any) -> int
 DIFFERENCES: tuple[tuple[str, Callable[[Client], Any], Any, Any], ...] = (
     (
         "an empty search is 204 in the service, 200 [] in Orthanc (4.4)",
-        lambda client: _status(client, "studies", PatientID="nobody"), 204, 200,
+        lambda client: _status(client, "studies", PatientID="nobody"),
+        204,
+        200,
     ),
     (
         "the service refuses filters it does not support, PS3.18 has them ignored (4.1)",
-        lambda client: _status(client, "studies", StudyDescription="x"), 400, 200,
+        lambda client: _status(client, "studies", StudyDescription="x"),
+        400,
+        200,
     ),
     (
         "the service matches exactly, Orthanc takes wildcards (4.2)",
-        lambda client: len(found(client.get("studies?PatientID=*", JSON), "0020000D")) > 0, False, True,
+        lambda client: len(found(client.get("studies?PatientID=*", JSON), "0020000D")) > 0,
+        False,
+        True,
     ),
     (
         "the service answers a store in XML by default, Orthanc in JSON (3.2)",
-        lambda client: client.post_parts([dicom("77", "77", "77")]).headers["Content-Type"].split(";")[0],
-        "application/dicom+xml", "application/dicom+json",
+        lambda client: (
+            client.post_parts([dicom("77", "77", "77")]).headers["Content-Type"].split(";")[0]
+        ),
+        "application/dicom+xml",
+        "application/dicom+json",
     ),
     (
         "single part is Google's own way to store (3.1)",
-        lambda client: client.post(dicom("77", "77", "77")).status_code, 200, 415,
+        lambda client: client.post(dicom("77", "77", "77")).status_code,
+        200,
+        415,
     ),
     (
         "single part is Google's own way to retrieve (5.1)",
-        lambda client: client.post_parts([dicom("77", "77", "77")]).status_code == 200
-        and client.get("studies/77/series/77/instances/77", SINGLE).content[128:132] == b"DICM",
-        True, False,
+        lambda client: (
+            client.post_parts([dicom("77", "77", "77")]).status_code == 200
+            and client.get("studies/77/series/77/instances/77", SINGLE).content[128:132] == b"DICM"
+        ),
+        True,
+        False,
     ),
     (
         "DELETE is no part of Orthanc's DICOMweb (6)",
-        lambda client: client.delete("studies/77").status_code, 200, 405,
+        lambda client: client.delete("studies/77").status_code,
+        200,
+        405,
     ),
     (
         "metadata of the service has group 0002 (5.4)",
-        lambda client: "00020010" in client.get("instances", JSON, limit=1, includefield="all").json()[0], True, False,
+        lambda client: (
+            "00020010" in client.get("instances", JSON, limit=1, includefield="all").json()[0]
+        ),
+        True,
+        False,
     ),
     (
         "the service adds no RetrieveURL to a match (4.4)",
-        lambda client: "00081190" in client.get("studies", JSON, limit=1).json()[0], False, True,
+        lambda client: "00081190" in client.get("studies", JSON, limit=1).json()[0],
+        False,
+        True,
     ),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("number", range(len(DIFFERENCES)), ids=[why for why, *_ in DIFFERENCES])

@@ -10,6 +10,7 @@ from tests.dicomstore.kit import Client, dicom, failures
 LOCATION = "projects/p/locations/l"
 DATASET = f"{LOCATION}/datasets/d"
 STORE = f"{DATASET}/dicomStores/s"
+ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 
 
 class Api:
@@ -247,7 +248,7 @@ def test_4_4_an_empty_search_is_204_without_a_content_type(store: Client) -> Non
 
 
 def test_the_sequence_of_googles_samples_from_create_dataset_to_the_end(api: Api) -> None:
-    """healthcare/api-client/v1: datasets, dicom_stores and dicomweb, in the order of their tests."""
+    """healthcare/api-client/v1: datasets, dicom_stores and dicomweb, as their tests call them."""
     created = api.call("POST", f"{LOCATION}/datasets", {}, datasetId="d").json()
     assert created["response"]["name"] == DATASET
     answer = api.call("POST", f"{DATASET}/dicomStores", {}, dicomStoreId="s")
@@ -299,3 +300,63 @@ def test_17_accept_dicom_on_a_store_request_gives_the_default_answer(
     answer = store.post(dicom(), Accept=accept)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/dicom+xml"
+
+
+def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> None:
+    base = f"{store.root}/projects/p/locations/l/datasets/d/dicomStores"
+    created = store.http.post(
+        base, params={"dicomStoreId": "s.1", "alt": "json"}, json={"labels": {"a": "b"}}
+    )
+    name = "projects/p/locations/l/datasets/d/dicomStores/s.1"
+    assert created.status_code == 200 and created.json() == {"name": name, "labels": {"a": "b"}}
+    again = store.http.post(base, params={"dicomStoreId": "s.1"}, json={})
+    assert again.status_code == 409 and again.json()["error"]["status"] == "ALREADY_EXISTS"
+    for n in range(3):
+        store.http.post(base, params={"dicomStoreId": f"t{n}"})
+    listed = store.http.get(base, params={"pageSize": 3}).json()
+    assert [one["name"].rpartition("/")[2] for one in listed["dicomStores"]] == ["s.1", "t0", "t1"]
+    assert (
+        len(
+            store.http.get(base, params={"pageToken": listed["nextPageToken"]}).json()[
+                "dicomStores"
+            ]
+        )
+        == 1
+    )
+    other = Client(store.url, name)
+    other.stored(dicom())
+    assert store.found("studies") == [] and len(other.found("studies")) == 1, (
+        "stores do not share instances"
+    )
+    assert store.http.delete(f"{base}/s.1").json() == {}
+    missing = store.http.get(f"{base}/s.1")
+    assert missing.status_code == 404 and missing.json()["error"]["code"] == 404
+    assert other.get("studies").status_code == 404
+    assert store.http.post(base, params={"dicomStoreId": "a/b"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", "/dicomWeb/studies"),
+        ("PUT", "/dicomWeb/studies/1.2"),
+        ("PATCH", "/dicomWeb/studies/1.2/metadata"),
+        ("PATCH", f"/dicomWeb/{ONE}/metadata"),
+        ("POST", ":import"),
+        ("POST", ":export"),
+        ("POST", ":deidentify"),
+    ],
+)
+def test_12_and_14_what_is_left_out_says_so_with_501(store: Client, method: str, path: str) -> None:
+    beta = Client(store.url, store.name, "v1beta1")
+    answer = beta.http.request(method, beta.store_url + path, json={})
+    assert answer.status_code == 501 and answer.json()["error"]["status"] == "UNIMPLEMENTED"
+    assert "not part of this local store" in answer.json()["error"]["message"]
+
+
+def test_9_other_requests_are_limited_to_10_mb(store: Client) -> None:
+    store.stored(dicom())
+    answer = store.http.post(
+        f"{store.web}/studies/1.2:setBlobStorageSettings", data=b" " * 10_000_001
+    )
+    assert answer.status_code == 413

@@ -28,15 +28,49 @@ STUDY, SERIES, SOP = "0020000D", "0020000E", "00080018"
 def filled(store: Client) -> Client:
     """Three studies: two series in the first, two instances in its first series."""
     store.stored(
-        dicom("1.1", "1.1.1", "1.1.1.1", PatientName="John^Doe", StudyDate="20240105", AccessionNumber="A1",
-              ReferringPhysicianName="Ref^One", StudyDescription="first", InstanceNumber=1),
-        dicom("1.1", "1.1.1", "1.1.1.2", PatientName="John^Doe", StudyDate="20240105", AccessionNumber="A1",
-              ReferringPhysicianName="Ref^One", StudyDescription="first", InstanceNumber=2),
-        dicom("1.1", "1.1.2", "1.1.2.1", PatientName="John^Doe", StudyDate="20240105", Modality="SR"),
-        dicom("1.2", "1.2.1", "1.2.1.1", PatientName="Zhang^Sally", PatientID="P2", StudyDate="20240210"),
-        dicom("1.3", "1.3.1", "1.3.1.1", PatientName="Sally Zhang", PatientID="P3", StudyDate="20240315",
-              Modality="MR"),
-    )  # fmt: skip
+        dicom(
+            "1.1",
+            "1.1.1",
+            "1.1.1.1",
+            PatientName="John^Doe",
+            StudyDate="20240105",
+            AccessionNumber="A1",
+            ReferringPhysicianName="Ref^One",
+            StudyDescription="first",
+            InstanceNumber=1,
+        ),
+        dicom(
+            "1.1",
+            "1.1.1",
+            "1.1.1.2",
+            PatientName="John^Doe",
+            StudyDate="20240105",
+            AccessionNumber="A1",
+            ReferringPhysicianName="Ref^One",
+            StudyDescription="first",
+            InstanceNumber=2,
+        ),
+        dicom(
+            "1.1", "1.1.2", "1.1.2.1", PatientName="John^Doe", StudyDate="20240105", Modality="SR"
+        ),
+        dicom(
+            "1.2",
+            "1.2.1",
+            "1.2.1.1",
+            PatientName="Zhang^Sally",
+            PatientID="P2",
+            StudyDate="20240210",
+        ),
+        dicom(
+            "1.3",
+            "1.3.1",
+            "1.3.1.1",
+            PatientName="Sally Zhang",
+            PatientID="P3",
+            StudyDate="20240315",
+            Modality="MR",
+        ),
+    )
     return store
 
 

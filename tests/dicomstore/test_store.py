@@ -15,7 +15,10 @@ def test_3_1_single_part_file_is_stored_and_comes_back_byte_for_byte(store: Clie
     file = (BUNDLED / "CT_small.dcm").read_bytes()
     assert store.post(file).status_code == 200
     (found,) = store.found("instances", includefield="0020000E")
-    path = f"studies/{uids([found])[0]}/series/{found['0020000E']['Value'][0]}/instances/{found['00080018']['Value'][0]}"
+    study, series, instance = (
+        uids([found], tag)[0] for tag in ("0020000D", "0020000E", "00080018")
+    )
+    path = f"studies/{study}/series/{series}/instances/{instance}"
     assert store.get(path, "application/dicom; transfer-syntax=*").content == file
 
 
@@ -52,8 +55,13 @@ def test_3_1_uids_may_be_as_short_as_111(store: Client) -> None:
 @pytest.mark.parametrize("uid", ["1.2.x", "", "1" * 65])
 def test_3_1_uids_are_digits_and_dots(store: Client, uid: str) -> None:
     file = dicom(instance="1.2.3.4")
-    bad = file.replace(b"UI\x08\x001.2.3.4\0", b"UI" + len(uid + "\0" * (len(uid) % 2)).to_bytes(2, "little")
-                       + uid.encode() + b"\0" * (len(uid) % 2))  # fmt: skip
+    bad = file.replace(
+        b"UI\x08\x001.2.3.4\0",
+        b"UI"
+        + len(uid + "\0" * (len(uid) % 2)).to_bytes(2, "little")
+        + uid.encode()
+        + b"\0" * (len(uid) % 2),
+    )
     answer = store.post(bad)
     assert answer.status_code == 409 and failures(answer)[0][0] == "272"
 
@@ -81,11 +89,13 @@ def test_3_2_xml_is_the_default_answer_in_the_exact_shape_of_the_sample(store: C
         '<NativeDicomModel><DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL">'
         f'<Value number="1">{store.web}/studies/1.2</Value></DicomAttribute>'
         '<DicomAttribute tag="00081199" vr="SQ" keyword="ReferencedSOPSequence"><Item number="1">'
-        f'<DicomAttribute tag="00081150" vr="UI" keyword="ReferencedSOPClassUID"><Value number="1">{CT}</Value>'
-        '</DicomAttribute><DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID">'
+        '<DicomAttribute tag="00081150" vr="UI" keyword="ReferencedSOPClassUID">'
+        f'<Value number="1">{CT}</Value></DicomAttribute>'
+        '<DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID">'
         '<Value number="1">1.2.3.4</Value></DicomAttribute>'
         '<DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL">'
-        f'<Value number="1">{store.web}/studies/1.2/series/1.2.3/instances/1.2.3.4</Value></DicomAttribute></Item>'
+        f'<Value number="1">{store.web}/studies/1.2/series/1.2.3/instances/1.2.3.4</Value>'
+        "</DicomAttribute></Item>"
         "</DicomAttribute></NativeDicomModel>"
     )
 
@@ -111,8 +121,8 @@ def test_3_2_failure_detail_is_a_private_text_in_xml_and_another_in_json(store: 
     xml = store.post(b"no dicom at all")
     assert xml.status_code == 409
     assert (
-        '<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value number="1">272</Value>'
-        in xml.text
+        '<DicomAttribute tag="00081197" vr="US" keyword="FailureReason">'
+        '<Value number="1">272</Value>' in xml.text
     )
     assert (
         '<DicomAttribute tag="00090097" vr="LT" keyword="FailureDetail" privateCreator="GOOGLE">'
