@@ -3,9 +3,9 @@
 import concurrent.futures
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import click
@@ -22,6 +22,7 @@ _THREADS: Final = 8
 _FILTER: Final = f'attributes.function = "{STORE}"'
 _SETTLED_S: Final = 2.0  # a file that has not changed for so long is whole
 _LOOK_S: Final = 1.0
+_HALVES: Final = {".json": "json", ".jpg": "jpeg", ".jpeg": "jpeg"}  # of a pair, by their endings
 _CLASSES: Final = tuple(filter(None, STORAGE_CLASSES))
 
 
@@ -108,6 +109,13 @@ def upload(
     sources = list(_sources(paths, prefix, clients.system.local))
     if not sources:
         raise CliError("there are no files in what was named")
+    alone = _alone(sources)
+    if alone:
+        note(
+            f"{len(alone)} files of metadata or JPEG have no other half here, such as"
+            f" {shown(alone[0])}. Metadata NAME.json and its JPEG NAME.jpg have one name and lie in"
+            " one folder; what stays alone goes to quarantine."
+        )
     if no_wait:
         batch = Batch()
         uploader.send(sources, batch, output)
@@ -116,6 +124,18 @@ def upload(
         return 0
     batch = _uploaded(uploader, sources, timeout, output)
     return _report(batch, uploader.bucket.name, verbose, timeout, output)
+
+
+def _alone(sources: Sequence[Source]) -> list[str]:
+    """Names of metadata and JPEGs whose other half is not uploaded with them."""
+    halves: dict[str, dict[str, str]] = {"json": {}, "jpeg": {}}
+    for source in sources:
+        path = PurePosixPath(source.name)
+        kind = _HALVES.get(path.suffix.lower())
+        if kind:
+            halves[kind][str(path.with_suffix(""))] = source.name
+    unpaired = halves["json"].keys() ^ halves["jpeg"].keys()
+    return sorted(one[stem] for one in halves.values() for stem in one.keys() & unpaired)
 
 
 class Uploader:
