@@ -273,7 +273,8 @@ SETTINGS: Final = (
         "SEARCH_EXPORTS",
         values.switch,
         "false",
-        "Whether the page can ask for exports; needs EXPORTS_TOPIC and EXPORT_DESTINATIONS.",
+        "Whether the page can ask for exports; needs EXPORTS_TOPIC and EXPORT_DESTINATIONS;"
+        " STATE_BUCKET shows their state.",
         (SEARCH,),
     ),
     Setting(
@@ -290,6 +291,13 @@ SETTINGS: Final = (
         "",
         "Where the deletes of `commands` are published.",
         (COMMANDS,),
+    ),
+    Setting(
+        "SEARCH_VIEWER_URL",
+        values.viewer_url,
+        "",
+        "URL of a viewer, with `{study}` for the study's UID; the page links to it.",
+        (SEARCH,),
     ),
     Setting(
         "SEARCH_CALLERS",
@@ -438,6 +446,7 @@ class Settings:
     search_exports: bool
     exports_topic: str
     deletes_topic: str
+    search_viewer_url: str
     search_callers: dict[str, dict[str, str]]
     search_audience: tuple[str, ...]
     id_token_keys_url: str

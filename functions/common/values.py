@@ -66,6 +66,17 @@ def optional_url(text: str) -> str:
     return url(text) if text else ""
 
 
+def viewer_url(text: str) -> str:
+    """A URL with {study} in it, or nothing."""
+    if not text:
+        return ""
+    place, _, query = text.partition("?")
+    url(place.replace("{study}", "1.2"))
+    if text.count("{study}") != 1 or not re.fullmatch(r"[\w.~=&{}%,:/-]*", query, re.ASCII):
+        raise ValueError("takes an http or https URL with {study} in it")
+    return text
+
+
 def storage_emulator(text: str) -> str:
     """The URL of an emulator, its http:// perhaps left out, or nothing."""
     return url(text if "://" in text else f"http://{text}") if text else ""

@@ -13,6 +13,6 @@ In the order in which a request passes:
     retrieving       WADO-RS, passed through
     upstream         the GET to the store, and what its refusals mean (urls: its URLs replaced)
     pages            a page of rows as JSON or CSV, with the link to the next (spreadsheet: CSV)
-    exporting        an export that is asked for; page: the search page's files
+    exporting        an export that is asked for, and its outcome; page: the search page's files
     replies          answers as HTTP; refusals: every way to refuse
 """

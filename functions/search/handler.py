@@ -36,6 +36,7 @@ _METHODS: Final = {
     "retrieve": _READ,
     "query": _SENT,
     "exports": _SENT,
+    "request": _READ,
 }
 _HOST: Final = re.compile(r"([\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?", re.ASCII)
 
@@ -131,6 +132,8 @@ class _Service:
                 return self._retrieve(target, query, caller, request)
             case "exports":
                 return self._export(caller, request)
+            case "request":
+                return self._request(target)
             case "query":
                 return self._query(target, query, caller, request)
             case _:
@@ -189,6 +192,12 @@ class _Service:
         body = json.dumps({"request_id": self._exports.publish(command)})
         return Reply(202, {"Content-Type": page.JSON}, body.encode())
 
+    def _request(self, target: Target) -> Reply:
+        if not self._exports.has_states:
+            raise RefusedError("not_found")
+        body = json.dumps(self._exports.state(target.request_id))
+        return Reply(200, {"Content-Type": page.JSON}, body.encode())
+
     def _check_origin(self, request: flask.Request) -> None:
         """Other sites' pages ask for nothing in a person's name; a program that is no browser sends
         no Origin."""
@@ -208,6 +217,7 @@ class _Service:
         config = {
             "retrieve": self._settings.search_retrieve,
             "exports": self._exports.choices(),
+            "viewer": self._settings.search_viewer_url,
         }
         return Reply(200, {"Content-Type": page.JSON}, json.dumps(config).encode())
 

@@ -10,7 +10,7 @@ from functions.common.resources import Resource, is_uid
 from functions.search.attributes import LEVELS
 from functions.search.refusals import RefusedError
 
-Kind = Literal["asset", "search", "query", "retrieve", "exports"]
+Kind = Literal["asset", "search", "query", "retrieve", "exports", "request"]
 Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]
 
 OPENAPI: Final = "openapi.json"
@@ -36,6 +36,10 @@ _PATH_LENGTH: Final = 1024
 _PATH: Final = re.compile(r"/[\w.,:/-]*", re.ASCII)
 _FRAMES: Final = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", re.ASCII)
 _FRAMES_LENGTH: Final = 512  # the store's own URLs end near 400 frames
+# The ids that POST /exports gives: nobody guesses another caller's.
+_REQUEST: Final = re.compile(
+    r"/requests/([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})", re.ASCII
+)
 _SEGMENT: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
@@ -50,6 +54,7 @@ class Target:
         media: of a retrieve.
         below: the path segments after the resource.
         asset: the file of the page.
+        request_id: of an export.
     """
 
     kind: Kind
@@ -58,6 +63,7 @@ class Target:
     media: Media = "dicom"
     below: tuple[str, ...] = ()
     asset: str = ""
+    request_id: str = ""
 
     @property
     def path(self) -> str:
@@ -93,6 +99,9 @@ def parse(path: str) -> Target:
         return Target("asset", asset=ASSETS[path])
     if path == "/exports":
         return Target("exports")
+    request = _REQUEST.fullmatch(path)
+    if request:
+        return Target("request", request_id=request[1])
     path = path.replace("%2C", ",").replace("%2c", ",").removesuffix("/")
     parts = path.split("/")[1:]
     if (

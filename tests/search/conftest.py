@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.contract.strictbucket import StrictBuckets, strict_buckets
 from tests.contract.topics import TopicServer, topic_server
 from tests.search.browser import browser
 from tests.search.kit import (
@@ -19,6 +20,7 @@ from tests.search.kit import (
     study,
 )
 
+STATE = "dicom-state"
 EXPORTS = "projects/local/topics/exports"
 ORIGIN = "https://viewer.example.org"
 
@@ -46,7 +48,16 @@ def topics() -> Iterator[TopicServer]:
 
 
 @pytest.fixture(scope="package")
-def full(topics: TopicServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+def buckets() -> Iterator[StrictBuckets]:
+    """The state bucket, where `notify` keeps what became of requests."""
+    with strict_buckets(STATE) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def full(
+    topics: TopicServer, buckets: StrictBuckets, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Function]:
     """The function before a store with thirty studies, one of them with a series of fifty."""
     folder = tmp_path_factory.mktemp("page")
     yamada = {
@@ -62,6 +73,9 @@ def full(topics: TopicServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "EXPORTS_TOPIC": EXPORTS,
         "EXPORT_DESTINATIONS": "gs://exports/ct,gs://exports/mr",
         "PUBSUB_EMULATOR_HOST": topics.address,
+        "STATE_BUCKET": STATE,
+        "STORAGE_EMULATOR_HOST": buckets.url,
+        "SEARCH_VIEWER_URL": "https://viewer.example.org/viewer?StudyInstanceUIDs={study}",
     }
     with (
         real_store(folder / "store", files) as endpoint,

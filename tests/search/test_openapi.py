@@ -14,6 +14,7 @@ import pytest
 from functions.common.formats import FORMATS
 from functions.search import attributes
 from functions.search.refusals import STATUS
+from tests.contract.strictbucket import strict_buckets
 from tests.contract.topics import topic_server
 from tests.search.kit import FakeStore, Function, function, real_store, study
 
@@ -32,12 +33,18 @@ def full(store: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The function before the local DICOM store, with all that can be switched on."""
     folder = tmp_path_factory.mktemp("openapi")
     exports = "projects/local/topics/exports"
-    with topic_server(exports) as topics, real_store(folder / "store", study()) as endpoint:
+    with (
+        topic_server(exports) as topics,
+        strict_buckets("state") as buckets,
+        real_store(folder / "store", study()) as endpoint,
+    ):
         settings = {
             "SEARCH_EXPORTS": "true",
             "EXPORTS_TOPIC": exports,
             "EXPORT_DESTINATIONS": "gs://exports",
             "PUBSUB_EMULATOR_HOST": topics.address,
+            "STATE_BUCKET": "state",
+            "STORAGE_EMULATOR_HOST": buckets.url,
         }
         with function(endpoint, folder, **settings) as running:
             yield running

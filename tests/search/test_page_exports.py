@@ -1,15 +1,51 @@
 """An export from the page: its place, and what became of it."""
 
 import base64
+import hashlib
 import json
+import re
+import uuid
+from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from tests.contract.strictbucket import StrictBuckets
 from tests.contract.topics import TopicServer
 from tests.search.browser import needs_chromium
-from tests.search.conftest import EXPORTS
+from tests.search.conftest import EXPORTS, STATE
+from tests.search.kit import Function
 
 pytestmark = needs_chromium
+
+
+def keep(buckets: StrictBuckets, request_id: str, **changes: Any) -> None:
+    """What `notify` keeps of a request that is done."""
+    record = {"outcome": "exported", "counts": {"objects": 6}, "bytes": 12_345_678, **changes}
+    value = {
+        "request_id": request_id,
+        "state": "done",
+        "time": "2025-01-31T12:00:00Z",
+        "command_sha256": "",
+        "caller_sha256": "",
+        "outcome": {"request_id": request_id, "study": "1.2.1", **record},
+    }
+    name = hashlib.sha256(request_id.encode()).hexdigest()
+    buckets.put(STATE, f"requests/{name}.json", json.dumps(value).encode())
+
+
+def asked_for(page: Page, topics: TopicServer) -> dict[str, str]:
+    """An export of Jane Doe's study as the page proposes it: the command."""
+    page.get_by_label("Patient name").fill("Doe")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_have_text("1 study")
+    page.get_by_role("button", name="Export the study of Doe, Jane").click()
+    topics.messages.clear()
+    page.get_by_role("dialog", name="Export").get_by_role("button", name="Export").click()
+    expect(page.locator("#exports-list")).to_contain_text("Requested")
+    (published,) = topics.messages[EXPORTS]
+    command: dict[str, str] = json.loads(base64.b64decode(published["data"]))
+    return command
 
 
 def test_an_export_is_asked_for(page: Page, topics: TopicServer) -> None:
@@ -31,3 +67,81 @@ def test_an_export_is_asked_for(page: Page, topics: TopicServer) -> None:
         "gs://exports/mr/trial-7",
         "png",
     )
+
+
+def test_each_export_has_a_folder_of_its_own(page: Page, topics: TopicServer) -> None:
+    first = asked_for(page, topics)["destination"]
+    second = asked_for(page, topics)["destination"]
+    for destination in (first, second):
+        assert re.fullmatch(r"gs://exports/ct/exports/\d{4}-\d\d-\d\d-[a-z0-9]{6}", destination)
+    assert first != second
+    expect(page.locator("#exports-list")).to_contain_text(second)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "Done: 6 objects, 12.3 MB, in gs://exports/ct/"),
+        (
+            {"outcome": "partial", "counts": {"objects": 5, "failures": 1}, "reason": "rejected"},
+            "; 1 failure. rejected",
+        ),
+        ({"outcome": "rejected", "reason": "not_found"}, "Not exported. not_found"),
+    ],
+)
+def test_what_became_of_an_export_is_shown(
+    page: Page,
+    topics: TopicServer,
+    buckets: StrictBuckets,
+    changes: dict[str, Any],
+    text: str,
+) -> None:
+    command = asked_for(page, topics)
+    keep(buckets, command["request_id"], **changes)
+    expect(page.locator("#exports-list li").first.locator(".state")).to_contain_text(text)
+
+
+def test_a_request_that_has_no_outcome_yet_is_open(full: Function) -> None:
+    answer = full.send(f"/requests/{uuid.uuid4()}")
+    assert (answer.status, answer.json()["state"]) == (200, "open")
+
+
+def test_of_an_outcome_only_what_concerns_the_caller_is_told(
+    full: Function, buckets: StrictBuckets
+) -> None:
+    request_id = str(uuid.uuid4())
+    keep(buckets, request_id, name="object-name")
+    assert set(full.send(f"/requests/{request_id}").json()["outcome"]) == {
+        "outcome",
+        "counts",
+        "bytes",
+    }
+
+
+def test_a_request_with_a_name_that_others_can_guess_is_not_told(
+    full: Function, buckets: StrictBuckets
+) -> None:
+    keep(buckets, "nightly")
+    assert full.send("/requests/nightly").status == 404
+
+
+def test_without_exports_no_request_is_told(search: Function) -> None:
+    assert search.send(f"/requests/{uuid.uuid4()}").status == 404
+
+
+def test_a_state_bucket_that_is_away_is_unavailable(full: Function, buckets: StrictBuckets) -> None:
+    buckets.failures = [503] * 4
+    try:
+        assert full.send(f"/requests/{uuid.uuid4()}").status == 502
+    finally:
+        buckets.failures = []
+
+
+def test_a_study_is_opened_in_the_viewer_that_the_operator_has(page: Page) -> None:
+    page.get_by_label("Patient name").fill("Doe")
+    page.keyboard.press("Enter")
+    link = page.get_by_role("link", name="Open the study of Doe, Jane in the viewer")
+    expect(link).to_have_attribute(
+        "href", "https://viewer.example.org/viewer?StudyInstanceUIDs=1.2.1"
+    )
+    expect(link).to_have_attribute("rel", "noopener noreferrer")

@@ -53,6 +53,8 @@ def test_a_required_setting_is_required_by_its_functions_only(setting: Setting) 
         ("STORAGE_CLASS", "FROZEN"),
         ("CONFLICT_POLICY", "a/=b=keep,c"),
         ("PAIR_WAIT_S", "7201"),
+        ("SEARCH_VIEWER_URL", "javascript:alert({study})"),
+        ("SEARCH_VIEWER_URL", "https://viewer.example.org/"),
     ],
 )
 def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name: str, text: str) -> None:

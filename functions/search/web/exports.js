@@ -20,7 +20,10 @@ export function exportButton(path, what, config) {
   return button("Export", () => openForm(path, what), { aria });
 }
 
+let hasStates = false; // whether the service says what became of an export
+
 export function offer(choices) {
+  hasStates = choices.states;
   const options = (values, label) => values.map((one) => make("option", { value: one }, label(one)));
   $("destination").append(...options(choices.destinations, (one) => one));
   $("format").append(...options(choices.formats, (one) => FORMATS[one] ?? one));
@@ -84,7 +87,8 @@ function list(id, what, format, destination) {
     make("p", { className: "soft" }, "Request ", make("code", {}, id)));
   $("exports-list").prepend(item);
   $("exports").hidden = false;
-  watch(id, destination, item, state).catch((error) => { state.textContent = error.message; });
+  if (hasStates) watch(id, destination, item, state);
+  else state.textContent = "Requested. Its outcome is reported on the outcomes topic.";
 }
 
 async function watch(id, destination, item, state) {
@@ -92,18 +96,13 @@ async function watch(id, destination, item, state) {
   for (let wait = FIRST_WAIT_MS; Date.now() < end; wait = Math.min(wait * 1.5, LONGEST_WAIT_MS)) {
     await new Promise((resolve) => { setTimeout(resolve, wait); });
     const found = await request(id);
-    if (found?.state === "unknowable") {
-      state.textContent = "Requested. Its outcome comes on the outcomes topic.";
-      item.className = "";
-      return;
-    }
     if (found?.state === "done") {
       state.textContent = outcome(found.outcome, destination);
       item.className = found.outcome.outcome === "exported" ? "done" : "failed";
       return;
     }
   }
-  state.textContent = "No outcome yet: look for this request on the outcomes topic.";
+  state.textContent = "No outcome yet: it will be reported on the outcomes topic.";
 }
 
 // The request's state; null where the service could not be asked just now.
