@@ -100,20 +100,19 @@ class _Service:
         if path == "/openapi.json":
             return 200, {}, json.loads(_DESCRIPTION.read_text())
         caller = self._callers.identify(request.headers.get("Authorization", ""))
-        requests_ = Requests(self._buckets, self._settings.state_bucket, Deadline(_BUDGET_S))
+        deadline = Deadline(_BUDGET_S)
+        kept = Requests(self._buckets, self._settings.state_bucket, deadline)
         try:
             if method == "GET":
-                return _found(request.path.removeprefix(path), caller, requests_)
-            return self._command(path.removeprefix("/"), request, caller, requests_)
+                return _found(request.path.removeprefix(path), caller, kept)
+            return self._command(path.removeprefix("/"), request, caller, kept)
         except PermanentError as error:
             raise RefusedError("invalid_command", error.detail) from None
         except RetryableError as error:
             log("WARNING", "answered", function=COMMANDS, reason=error.reason, status=503)
             raise RefusedError("unavailable", "try again", retry_after_s=5) from None
 
-    def _command(
-        self, name: str, request: flask.Request, caller: str, requests_: Requests
-    ) -> Answer:
+    def _command(self, name: str, request: flask.Request, caller: str, kept: Requests) -> Answer:
         self._callers.check(caller, name)
         command = _body(request)
         command["request_id"] = _request_id(command, request.headers.get("Idempotency-Key", ""))
@@ -124,20 +123,20 @@ class _Service:
             command_sha256=hashlib.sha256(f"{name} ".encode() + data).hexdigest(),
             caller_sha256=callers.digest(caller),
         )
-        accepted = requests_.accept(wanted) or _known(wanted, requests_)
+        accepted = kept.accept(wanted) or _known(wanted, kept)
         if accepted.state == "accepted":
-            self._publish(name, data, accepted, requests_)
+            self._publish(name, data, accepted, kept)
         place = f"/requests/{wanted.request_id}"
         answer = {"request_id": wanted.request_id, "state": "accepted"}
         return 202, {"Location": place}, answer
 
-    def _publish(self, name: str, data: bytes, request: Request, requests_: Requests) -> None:
+    def _publish(self, name: str, data: bytes, request: Request, kept: Requests) -> None:
         try:
             self._topics.publish(self._topic(name), data, {}, Deadline(_BUDGET_S))
         except RetryableError:
-            requests_.release(request)
+            kept.release(request)
             raise
-        requests_.published(request)
+        kept.published(request)
 
     def _check(self, name: str, data: bytes) -> None:
         """Check it as the function will.
@@ -180,13 +179,13 @@ def _request_id(command: dict[str, Any], idempotency_key: str) -> str:
     return requests.request_id(wanted)
 
 
-def _known(wanted: Request, requests_: Requests) -> Request:
+def _known(wanted: Request, kept: Requests) -> Request:
     """The request that was sent before under this id.
 
     Raises:
         RefusedError: conflict, when it is another one, or is being published right now.
     """
-    known = requests_.find(wanted.request_id)
+    known = kept.find(wanted.request_id)
     if known is None:  # expired in between
         raise RefusedError("unavailable", "try again", retry_after_s=1)
     same = known.command_sha256 == wanted.command_sha256
@@ -197,8 +196,8 @@ def _known(wanted: Request, requests_: Requests) -> Request:
     return known
 
 
-def _found(request_id: str, caller: str, requests_: Requests) -> Answer:
-    request = requests_.find(requests.request_id(request_id))
+def _found(request_id: str, caller: str, kept: Requests) -> Answer:
+    request = kept.find(requests.request_id(request_id))
     if request is None or request.caller_sha256 != callers.digest(caller):
         raise RefusedError("not_found", "no such request")
     if request.state != "done":
