@@ -45,11 +45,12 @@ def failed(error: Exception, doing: str) -> ApiError:
     return untranscodable(f"{doing}: {type(error).__name__}")
 
 
-def decoded(file: File, image: Image, number: int) -> tuple[Any, str]:
+def decoded(file: File, image: Image, number: int, as_rgb: bool = True) -> tuple[Any, str]:
     """A frame's pixels, with the photometric interpretation that they have now.
 
-    YBR_FULL and YBR_FULL_422 come as RGB; other pixels as they are stored. Pixels of several
-    samples come with the samples of a pixel side by side, single bits as one byte each.
+    YBR_FULL and YBR_FULL_422 come as RGB, unless as_rgb is False; other pixels as they are stored.
+    Pixels of several samples come with the samples of a pixel side by side, single bits as one
+    byte each.
 
     Raises:
         ApiError: 400, there is no such frame; 406, it cannot be decoded here.
@@ -66,7 +67,7 @@ def decoded(file: File, image: Image, number: int) -> tuple[Any, str]:
             source, index=0, raw=True, **_options(image)
         )
         photometric = str(about["photometric_interpretation"])
-        if image.samples == 3 and photometric in YBR:
+        if as_rgb and image.samples == 3 and photometric in YBR:
             return _as_rgb(array), "RGB"
     except Exception as error:  # noqa: BLE001 - codecs raise anything for damaged data
         raise failed(error, "the pixel data cannot be decoded") from None

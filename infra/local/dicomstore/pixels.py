@@ -4,7 +4,7 @@ section 5.2)."""
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from infra.local.dicomstore import frames, slices, transcode
+from infra.local.dicomstore import choices, frames, slices, transcode
 from infra.local.dicomstore.codestream import JPEG, RLE
 from infra.local.dicomstore.decode import decoded
 from infra.local.dicomstore.encode import encoded, native, png
@@ -68,9 +68,11 @@ def frame(file: File, image: Image, number: int, wanted: Media) -> Part:
     if wanted.syntax == EXPLICIT_LE and is_native:
         return Part(kind, frames.stored_pieces(file, image, number, swap=True))
     transcode.check(stored, len(file.data), wanted.syntax or EXPLICIT_LE)
+    if wanted.syntax == EXPLICIT_LE:
+        as_rgb = choices.DECODED_COLOURS == "RGB"
+        array, _ = decoded(file, image, number, as_rgb)
+        return Part(kind, slices.cut(native(image, array)))
     array, photometric = decoded(file, image, number)
     if not wanted.syntax:
         return Part(kind, [png(array)])
-    if wanted.syntax == EXPLICIT_LE:
-        return Part(kind, slices.cut(native(image, array)))
     return Part(kind, [encoded(image, array, photometric, wanted.syntax)])

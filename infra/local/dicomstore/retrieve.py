@@ -20,7 +20,7 @@ from infra.local.dicomstore.urls import INSTANCE, SERIES, STUDY, Place
 if TYPE_CHECKING:
     from infra.local.dicomstore.app import Store
 
-WHOLE = (*wado.MULTIPART, *pixels.OF_INSTANCES)
+IMAGES = pixels.OF_INSTANCES if choices.PIXELS_OF_INSTANCES else ()
 
 
 class Retrieve:
@@ -40,10 +40,10 @@ class Retrieve:
     def whole(self, **args: str) -> flask.Response:
         """A study, a series, an instance: as DICOM files, or their frames as images."""
         place = self._store.place(args)
-        offers: tuple[Media, ...] = WHOLE
+        offers = wado.MULTIPART
         if place.uids.instance:
-            offers = (*wado.MULTIPART, *wado.SINGLE, *pixels.OF_INSTANCES)
-        answer = self._store.accept(offers)
+            offers = (*offers, *wado.SINGLE)
+        answer = self._store.accept((*offers, *IMAGES))
         found = self._store.instances(place)
         if answer.part and answer.part != "application/dicom":
             return _multipart(self._images(place, found, answer), answer)
