@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK := build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
-.PHONY: run demo viewer test lint format docs lock chaos clean help
+.PHONY: run demo viewer test lint format docs lock bench chaos clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,8 +51,8 @@ format: $(DEV)  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: $(DEV)  ## write the settings table of the README from the code
-	@$(BIN)/python -m tests.readme
+docs: $(DEV)  ## write the table of docs/settings.md from the code
+	@$(BIN)/python -m tests.settings_table
 
 # Each file keeps to the versions of the one before it: what is tested is what is deployed.
 lock:  ## lock the requirements again, newest versions, with hashes
@@ -61,10 +61,11 @@ lock:  ## lock the requirements again, newest versions, with hashes
 	@$(LOCK) requirements-local.in -c requirements.txt -o requirements-local.txt
 	@$(LOCK) requirements-dev.in -c requirements-local.txt -o requirements-dev.txt
 
-chaos: $(DEV)  ## uploads, exports and deletes under faults and kill -9 (about ten minutes)
-	@$(BIN)/python -m benchmarks.chaos
-	@$(BIN)/python -m tests.chaos
-	@$(BIN)/python -m tests.ledger
+bench: $(DEV)  ## measure everything beside its peers and write docs/benchmarks.md anew (about an hour)
+	@$(BIN)/python -m benchmarks.record bench
+
+chaos: $(DEV)  ## faults and kill -9 everywhere; writes docs/reliability.md anew (about ten minutes)
+	@$(BIN)/python -m benchmarks.record chaos
 
 clean:  ## remove what was installed and all local data
 	rm -rf $(VENV) .local build

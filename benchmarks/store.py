@@ -2,7 +2,7 @@
 libraries' documentation leads to, and one that does nothing, in one run.
 
     python -m benchmarks.store [--rounds 3] [--instances 300] [--flat 10000] [--big-mib 1024]
-    [--zip-mib 2048] [--python INTERPRETER]
+    [--zip-mib 2048] [--python INTERPRETER] [--json FILE]
 
 Events are pushed to the function by 8 connections that are kept; bucket, topic and DICOM store are
 those of the local stack. CPU seconds are the function's own (all its processes); ratios are of
@@ -184,7 +184,7 @@ def empty(stack: Stack) -> None:
     stack.launch("dicomstore")
 
 
-def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
+def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> dict[str, dict[str, float]]:
     """CPU and throughput beside the loop and the naive function."""
     names = stack.data / "names.json"
     names.write_text(json.dumps([one["name"] for one in objects]))
@@ -217,11 +217,14 @@ def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
     print(
         f"\n{len(objects)} CT, {size:.0f} MB, {THREADS} at a time      MB/s   CPU s   CPU ratio   throughput ratio"
     )
+    figures = {}
     for name, values in took.items():
         wall_s, cpu_s = (statistics.median(column) for column in zip(*values, strict=True))
         print(
             f"{name:30}{size / wall_s:8.0f}{cpu_s:8.2f}{cpu_s / base_cpu:12.2f}{base_wall / wall_s:19.2f}"
         )
+        figures[name] = {"mb_per_s": size / wall_s, "cpu_s": cpu_s}
+    return figures
 
 
 def cold_start(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
@@ -305,8 +308,9 @@ def big_zip(folder: Path, mib: int, noise: np.random.Generator) -> Path:
     return path
 
 
-def flat(stack: Stack, count: int) -> None:
+def flat(stack: Stack, count: int) -> list[dict[str, float]]:
     """Time and memory from the first thousand uploads to the last."""
+    figures = []
     print(f"\n{count} uploads of 4 KB: ms each and worker's MiB, by thousand")
     empty(stack)
     folder = stack.data / "gcs" / stack.topology.buckets["landing"]
@@ -321,12 +325,12 @@ def flat(stack: Stack, count: int) -> None:
                 objects.append((f"flat/{number // 1000}-{number}", data))
             made = [upload(stack, name, data) for name, data in objects]
             wall_s = running.push(made)
-            print(
-                f"  {start + 1000:6}  {wall_s / len(made) * 1000:6.2f} ms  {running.rss_mib():6.1f} MiB",
-                flush=True,
-            )
+            each_ms, rss_mib = wall_s / len(made) * 1000, running.rss_mib()
+            print(f"  {start + 1000:6}  {each_ms:6.2f} ms  {rss_mib:6.1f} MiB", flush=True)
+            figures.append({"from": start, "ms": each_ms, "mib": rss_mib})
             for one in made:
                 (folder / one["name"]).unlink()
+    return figures
 
 
 def main() -> None:
@@ -341,8 +345,10 @@ def main() -> None:
     parser.add_argument("--zip-mib", type=int, default=2048)
     parser.add_argument("--python", default=sys.executable, help="what the functions run with")
     parser.add_argument("--data", type=Path, help="where to work; else a temporary folder")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     flags = parser.parse_args()
     Function.interpreter = flags.python
+    figures: dict[str, Any] = {}
     noise = np.random.default_rng(1)
     with (
         tempfile.TemporaryDirectory(dir=flags.data) as folder,
@@ -353,7 +359,7 @@ def main() -> None:
             for n in range(1, flags.instances + 1)
         ]
         if flags.rounds:
-            speed(stack, objects, flags.rounds)
+            figures["speed"] = speed(stack, objects, flags.rounds)
             cold_start(stack, objects, flags.rounds)
         print()
         if flags.big_mib:
@@ -363,7 +369,9 @@ def main() -> None:
             one = planted(stack, "big.zip", big_zip(Path(folder), flags.zip_mib, noise))
             memory(stack, f"a zip of about {flags.zip_mib} MiB", one, objects[0])
         if flags.flat:
-            flat(stack, flags.flat)
+            figures["by_thousand"] = flat(stack, flags.flat)
+    if flags.json:
+        flags.json.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

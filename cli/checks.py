@@ -136,7 +136,7 @@ def functions(clients: Clients) -> Iterator[Finding]:
         try:
             Settings.load(name, given)
         except SettingsError as error:
-            fix = "set it (README.md, Settings) and deploy again"
+            fix = "set it (docs/settings.md) and deploy again"
             yield look.failed(name, str(error), fix)
             continue
         if system.local:

@@ -130,9 +130,7 @@ class Probe:
         parts = (record["outcome"], record.get("reason"), record.get("detail"))
         words = " ".join(str(part) for part in parts if part)
         if record["outcome"] not in wanted:
-            return self._look.failed(
-                subject, words, "README.md, Outcomes, says what the reason means"
-            )
+            return self._look.failed(subject, words, "docs/outcomes.md says what the reason means")
         attempt, duration = record.get("attempt", 1), record.get("duration_ms", 0)
         return self._look.ok(subject, f"{words}, attempt {attempt}, {duration} ms")
 

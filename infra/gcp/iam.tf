@@ -1,4 +1,4 @@
-# Who may do what: every grant is on one resource, none on the project. README.md shows this as a table,
+# Who may do what: every grant is on one resource, none on the project. docs/permissions.md shows this as a table,
 # and a test compares the two. The exceptions are the two bindings of the account that builds the functions.
 locals {
   overwrites   = strcontains(var.conflict_policy, "overwrite")

@@ -1,4 +1,4 @@
-"""The table of rights in README.md, made from the plan. Run it to write the table anew."""
+"""The table of rights in docs/permissions.md, made from the plan. Run it to write the table anew."""
 
 import re
 from collections import defaultdict
@@ -7,7 +7,7 @@ from typing import Any
 from tests.infra import terraform
 from tests.infra.terraform import ROOT, Plan
 
-DOCUMENT = ROOT / "README.md"
+DOCUMENT = ROOT / "docs/permissions.md"
 _BEGIN, _END = "<!-- rights -->\n", "<!-- end of rights -->\n"
 # The attribute that says what a right is on, by type of resource.
 _ON = {
@@ -49,7 +49,7 @@ def permissions(plan: Plan) -> dict[str, set[str]]:
 
 
 def in_documents() -> str:
-    """The table as it is in README.md."""
+    """The table as it is in docs/permissions.md."""
     return DOCUMENT.read_text().partition(_BEGIN)[2].partition(_END)[0]
 
 
@@ -119,7 +119,7 @@ def _account(member: str) -> str:
 
 
 def main() -> None:
-    """Write the table in README.md anew."""
+    """Write the table in docs/permissions.md anew."""
     head, _, rest = DOCUMENT.read_text().partition(_BEGIN)
     tail = rest.partition(_END)[2]
     DOCUMENT.write_text(head + _BEGIN + of(terraform.plan()) + _END + tail)

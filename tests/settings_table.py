@@ -1,11 +1,11 @@
-"""Writes the settings table of the README from the code: `make docs`. A test fails when the two
+"""Writes the table of docs/settings.md from the code: `make docs`. A test fails when the two
 differ."""
 
 from pathlib import Path
 
-from functions.common.settings import ALL, SETTINGS
+from functions.common.settings import ALL, SETTINGS, Setting
 
-PAGE = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs/settings.md"
 _BEGIN, _END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
 
@@ -13,20 +13,23 @@ def settings_table() -> str:
     """The table, one row for each setting."""
     rows = ["| variable | default | used by | what it is |", "| --- | --- | --- | --- |"]
     for setting in SETTINGS:
-        default = (
-            "*required*"
-            if setting.default is None
-            else f"`{setting.default}`"
-            if setting.default
-            else "empty"
-        )
-        functions = (
-            "all"
-            if setting.functions == ALL
-            else ", ".join(f"`{name}`" for name in setting.functions)
-        )
+        default, functions = _default(setting), _functions(setting)
         rows.append(f"| `{setting.name}` | {default} | {functions} | {setting.help} |")
     return "\n".join(rows)
+
+
+def _default(setting: Setting) -> str:
+    if setting.default is None:
+        return "*required*"
+    if setting.default == "":
+        return "empty"
+    return f"`{setting.default}`"
+
+
+def _functions(setting: Setting) -> str:
+    if setting.functions == ALL:
+        return "all"
+    return ", ".join(f"`{name}`" for name in setting.functions)
 
 
 def with_table(page: str) -> str:
@@ -38,7 +41,7 @@ def with_table(page: str) -> str:
     before, begin, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise ValueError("README.md has no place for the table")
+        raise ValueError("docs/settings.md has no place for the table")
     return f"{before}{_BEGIN}\n{settings_table()}\n{_END}{after}"
 
 
