@@ -4,7 +4,7 @@ In the order in which a call passes: app (commands, and how an error ends), opti
 one), clients (Google's libraries for it), the command's own file, output (table, CSV, JSON; text
 makes data printable).
 
-    run, demo, viewer       the system on this machine
+    run, demo, viewer       the system on this machine (study_counts: for the viewer's list)
     upload, search          scans in, and found again
     orders                  export and delete
     outcomes, watch         what became of the inputs

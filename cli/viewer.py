@@ -2,13 +2,15 @@
 
 OHIF is fetched once, prebuilt, from the npm registry, and checked. It is served together with the
 search function's own paths under one origin, so the browser needs no CORS and the viewer no
-configuration. URLs in the search function's JSON answers are made to lead back here.
+configuration. URLs in the search function's JSON answers are made to lead back here, and the list
+of studies is filled with modalities and counts.
 """
 
 import base64
 import contextlib
 import hashlib
 import http.client
+import json
 import mimetypes
 import shutil
 import subprocess
@@ -18,10 +20,11 @@ import urllib.parse
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from cli import study_counts
 from cli.errors import CliError, NoSystemError
 from cli.output import say
 from cli.system import LOCAL_FILE, System
@@ -211,6 +214,10 @@ class _Handler(BaseHTTPRequestHandler):
         host = self.headers.get("Host") or urllib.parse.urlsplit(self.server.url).netloc
         own = f"http://{host}/"
         body = response.read().replace(upstream.encode(), own.encode())
+        if response.status == 200 and self.path.partition("?")[0] == "/studies":
+            studies = json.loads(body)
+            study_counts.fill(studies, self._rows)
+            body = json.dumps(studies).encode()
         self.send_response(response.status)
         for name, value in _end_to_end(response.getheaders()).items():
             if name.lower() != "content-length":
@@ -218,6 +225,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def _rows(self, target: str) -> list[dict[str, Any]]:
+        """The rows of a search; none where it failed: the list of studies is of use without."""
+        connection = http.client.HTTPConnection(self.server.upstream, timeout=_UPSTREAM_S)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", target, headers={"Accept": "application/dicom+json"})
+                response = connection.getresponse()
+                body = response.read()
+            except (OSError, http.client.HTTPException):
+                return []
+        if response.status != 200:
+            return []
+        rows: list[dict[str, Any]] = json.loads(body)
+        return rows
 
     def _streamed(self, response: http.client.HTTPResponse) -> None:
         self.send_response(response.status)

@@ -69,6 +69,18 @@ def test_files_and_dicomweb_come_from_one_origin(full: Function, files: Path) ->
         server.server_close()
 
 
+def test_the_list_of_studies_has_modalities_and_counts(full: Function, files: Path) -> None:
+    server = served(files, full.url)
+    try:
+        (study_row,) = requests.get(f"{server.url}/studies?limit=101", timeout=30).json()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert study_row["00080061"]["Value"] == ["CT"]
+    assert study_row["00201206"]["Value"] == [2]
+    assert study_row["00201208"]["Value"] == [6]
+
+
 def test_without_npm_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

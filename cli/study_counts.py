@@ -1,0 +1,41 @@
+"""What a viewer's list of studies wants and the DICOM store does not say: modalities and counts.
+
+Each study's series and instances are searched for. On one machine that is cheap.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+Row = dict[str, Any]
+
+_AT_ONCE: Final = 4
+_STUDIES_MAX: Final = 101  # what OHIF asks for at a time
+_ROWS_MAX: Final = 5000
+_STUDY: Final = "0020000D"
+_MODALITY: Final = "00080060"
+_MODALITIES: Final = "00080061"
+_SERIES_COUNT: Final = "00201206"
+_INSTANCE_COUNT: Final = "00201208"
+
+
+def fill(studies: list[Row], search: Callable[[str], list[Row]]) -> None:
+    """Add modalities and counts to the rows of a search for studies; none where a search failed.
+
+    Args:
+        search: the rows of a search, by its path and query.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda study: _fill_one(study, search), studies[:_STUDIES_MAX]))
+
+
+def _fill_one(study: Row, search: Callable[[str], list[Row]]) -> None:
+    path = f"/studies/{study[_STUDY]['Value'][0]}"
+    series = search(f"{path}/series?limit={_ROWS_MAX}")
+    instances = search(f"{path}/instances?limit={_ROWS_MAX}")
+    if not series or not instances:
+        return
+    modalities = {value for one in series for value in one.get(_MODALITY, {}).get("Value", [])}
+    study[_MODALITIES] = {"vr": "CS", "Value": sorted(modalities)}
+    study[_SERIES_COUNT] = {"vr": "IS", "Value": [len(series)]}
+    study[_INSTANCE_COUNT] = {"vr": "IS", "Value": [len(instances)]}
