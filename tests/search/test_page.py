@@ -139,6 +139,22 @@ def test_back_leads_to_the_search_before_and_its_values(page: Page) -> None:
     expect(page.locator("#status")).to_have_text("30 studies")
 
 
+def test_back_to_before_a_reload_shows_no_values_of_a_later_search(page: Page) -> None:
+    for name in ("ya", "doe"):
+        page.get_by_label("Patient name").fill(name)
+        page.keyboard.press("Enter")
+        expect(page.locator("#status")).to_have_text("1 study")
+    page.reload()
+    expect(page.locator("#status")).to_have_text("30 studies")
+    page.get_by_label("Patient name").fill("crowd")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_have_text("28 studies")
+    page.go_back()
+    page.go_back()
+    expect(page.locator("#status")).to_have_text("30 studies")
+    expect(page.get_by_label("Patient name")).to_have_value("")
+
+
 def test_while_it_loads_the_list_says_so(planned: Page, store: FakeStore) -> None:
     store.answers(Answer(delay_s=60))
     planned.goto("/")

@@ -1,6 +1,6 @@
 // What of a search stands in the page's URL, so that it can be kept and Back works: dates, modality,
-// order and page. Values that may name a patient never do. They are remembered in this tab alone, by
-// a number in the entry of its history.
+// order and page. Values that may name a patient never do. They are remembered until the page is loaded
+// again, by a key in the entry of the tab's history.
 
 export const SIZES = [25, 50, 100];
 export const ORDERS = ["patient", "date", "description", "accession"];
@@ -8,6 +8,7 @@ const START = { from: "", to: "", modality: "", sort: "-date", page: 1, size: SI
 const DAY = /^[12]\d{3}-\d\d-\d\d$/;
 const MODALITY = /^[A-Z][A-Z0-9 _]{0,15}$/;
 const remembered = new Map();
+const loaded = Date.now(); // in the keys, since entries of before a reload are still there after it
 
 // The search that the URL and this tab's memory stand for. A malformed part is left out.
 export function current() {
@@ -27,7 +28,7 @@ export function push(search) {
   for (const [name, start] of Object.entries(START)) {
     if (search[name] !== start) parameters.set(name, search[name]);
   }
-  const key = remembered.size + 1;
+  const key = `${loaded}-${remembered.size}`;
   remembered.set(key, search.patient);
   const hash = parameters.size ? `#${parameters}` : "";
   history.pushState({ search: key }, "", `${location.pathname}${location.search}${hash}`);
