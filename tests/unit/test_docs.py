@@ -72,6 +72,12 @@ def test_every_command_and_option_that_is_named_exists(page: Path) -> None:
             assert not word.startswith("--") or word in options, (command.name, word)
 
 
+@pytest.mark.parametrize("name", sorted(app.commands))
+def test_every_command_is_in_the_list(name: str) -> None:
+    table = (ROOT / "docs/commands.md").read_text()
+    assert re.search(rf"^\|.*`{name}\b.*\|.*\|$", table, re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_make_target_and_module_that_is_named_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
