@@ -14,9 +14,9 @@ class Checksum:
 
     def add(self, data: bytes | memoryview) -> None:
         """Take in more bytes."""
-        self._value = google_crc32c.extend(
-            self._value, bytes(data) if isinstance(data, memoryview) else data
-        )
+        if isinstance(data, memoryview):
+            data = bytes(data)
+        self._value = google_crc32c.extend(self._value, data)
 
     @property
     def text(self) -> str:

@@ -1,16 +1,17 @@
 """The two kinds of failure, because there are two things to do about one.
 
-    DicomFunctionsError(reason)          str() is the reason code, never a server's text (it may
-    hold patient data) ├─ PermanentError                    trying again cannot help: record the
-    outcome, quarantine, acknowledge └─ RetryableError(retry_after_s)     trying again may help:
-    answer 503, Pub/Sub backs off and delivers again
+    DicomFunctionsError(reason)
+    ├─ PermanentError                  cannot help to try again: record the outcome, acknowledge
+    └─ RetryableError(retry_after_s)   may help: answer 503, and Pub/Sub delivers again later
 
-Anything else that is raised is a bug: one log line with its type and place, answered like a
-RetryableError. Missing credentials or permissions are retryable on purpose: they are an operator's
-slip that heals, and must not send a night of scans to quarantine.
+str() of both is the reason code, never a server's text, which may hold patient data.
+
+Anything else that is raised is a bug: it is logged with its type and place, and answered like a
+RetryableError. Missing credentials and permissions are retryable on purpose: an operator corrects
+them, and until then they must not send a night of scans to quarantine.
 """
 
-from typing import Final, Literal, get_args
+from typing import Literal
 
 PermanentReason = Literal[
     "invalid_event",  # the message is no event this function knows
@@ -27,10 +28,8 @@ RetryableReason = Literal[
     "unavailable",  # no answer, a cut answer, or a server error
     "unauthorized",  # 401 or 403: credentials or IAM
     "deadline_exceeded",  # this invocation's budget is spent
-    "operation_pending",  # a long-running operation goes on, or another delivery works on the same input
+    "operation_pending",  # a long-running operation, or another delivery of the same input, goes on
 ]
-PERMANENT_REASONS: Final[tuple[str, ...]] = get_args(PermanentReason)
-RETRYABLE_REASONS: Final[tuple[str, ...]] = get_args(RetryableReason)
 
 
 class DicomFunctionsError(Exception):
@@ -54,10 +53,9 @@ class PermanentError(DicomFunctionsError):
 
 
 class NothingToStoreError(PermanentError):
-    """unsupported_input, of a file that is no image and does not claim to be: a DICOMDIR, a text, a
-    viewer.
+    """unsupported_input, of a file that claims to be no image: a DICOMDIR, a text, a viewer.
 
-    In an archive it is skipped; the archive is not the worse for it.
+    In an archive it is skipped, and counts as no failure.
     """
 
     def __init__(self, detail: str) -> None:
@@ -81,8 +79,7 @@ class UnpublishableError(Exception):
 
 
 class SupersededError(DicomFunctionsError):
-    """The object an event speaks of is gone or was overwritten: nothing is left to do for this
-    event."""
+    """The object of an event is gone or was overwritten: nothing is left to do for this event."""
 
     def __init__(self) -> None:
         super().__init__("superseded")

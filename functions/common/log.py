@@ -116,13 +116,18 @@ class _LibraryHandler(logging.Handler):
     """Writes that something was logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
+        severity: Severity = "WARNING"
+        if record.levelno >= logging.ERROR:
+            severity = "ERROR"
+        error_type = ""
+        if record.exc_info and record.exc_info[0]:
+            error_type = record.exc_info[0].__name__
         log(
-            "ERROR" if record.levelno >= logging.ERROR else "WARNING",
+            severity,
             "library",
             library=record.name,
             detail=_words_of_gunicorns_arbiter(record),
-            error_type=type(error).__name__ if error else "",
+            error_type=error_type,
             error_place=f"{record.filename}:{record.lineno} {record.funcName}",
         )
 

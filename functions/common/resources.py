@@ -159,17 +159,11 @@ class GcsPrefix:
     prefix: str = ""
 
     def __post_init__(self) -> None:
-        segments = self.prefix.split("/") if self.prefix else []
-        good = all(
-            s not in ("", ".", "..") and s.isprintable() and len(s.encode()) <= 255
-            for s in segments
-        )
-        if (
-            not is_bucket(self.bucket)
-            or not good
-            or len(self.prefix.encode()) > _OBJECT_NAME_BYTES // 2
-        ):
+        is_prefix = not self.prefix or all(map(_is_segment, self.prefix.split("/")))
+        if not is_bucket(self.bucket) or not is_prefix:
             raise PermanentError("invalid_command", "a destination is gs://bucket/prefix")
+        if len(self.prefix.encode()) > _OBJECT_NAME_BYTES // 2:
+            raise PermanentError("invalid_command", "a destination's prefix is too long")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -184,7 +178,7 @@ class GcsPrefix:
         return cls(bucket, prefix.removesuffix("/"))
 
     def __str__(self) -> str:
-        return f"gs://{self.bucket}/{self.prefix}" if self.prefix else f"gs://{self.bucket}"
+        return f"gs://{self.bucket}/{self.prefix}".removesuffix("/")
 
     def contains(self, other: "GcsPrefix") -> bool:
         """Whether the other is this folder or inside it."""
@@ -206,6 +200,13 @@ def _is_object_name(text: str) -> bool:
     if text in (".", "..") or "\r" in text or "\n" in text:
         return False
     return 0 < size <= _OBJECT_NAME_BYTES
+
+
+def _is_segment(text: str) -> bool:
+    """Whether it can be a folder of a prefix."""
+    if text in ("", ".", "..") or not text.isprintable():
+        return False
+    return len(text.encode()) <= 255
 
 
 def is_bucket(text: str) -> bool:

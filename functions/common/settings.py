@@ -26,13 +26,8 @@ ALL: Final = (STORE, DELETE, EXPORT, SEARCH, COMMANDS, NOTIFY, WATCH)
 _PUBLISHING: Final = (STORE, DELETE, EXPORT, WATCH)
 _EVENT: Final = (*_PUBLISHING, NOTIFY)
 _SECRET_PREFIX: Final = "WEBHOOK_SECRET_"  # noqa: S105 (the beginning of a variable's name)
-STORAGE_CLASSES: Final = (
-    "",
-    "STANDARD",
-    "NEARLINE",
-    "COLDLINE",
-    "ARCHIVE",
-)  # empty: the store's default
+# Empty: the store's default.
+STORAGE_CLASSES: Final = ("", "STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 
 
 @dataclass(frozen=True)
@@ -52,171 +47,183 @@ class Setting:
 
 SETTINGS: Final = (
     Setting(
-        "DICOM_STORE", DicomStoreName, None, "`projects/P/locations/L/datasets/D/dicomStores/S`"
+        "DICOM_STORE",
+        DicomStoreName,
+        None,
+        "The DICOM store: `projects/P/locations/L/datasets/D/dicomStores/S`.",
     ),
     Setting(
         "HEALTHCARE_ENDPOINT",
         values.url,
         "https://healthcare.googleapis.com/v1",
-        "Base URL of the Healthcare API, with its version. Credentials are sent to https URLs only.",
+        "Base URL of the Healthcare API, with its version. Credentials are sent to https URLs "
+        "only.",
     ),
     Setting(
         "STORAGE_ENDPOINT",
         values.url,
         "https://storage.googleapis.com",
-        "Base URL of Cloud Storage: a regional endpoint, Private Service Connect, another universe.",
+        "Base URL of Cloud Storage, for regional endpoints, Private Service Connect or another "
+        "universe.",
         _EVENT,
     ),
     Setting(
         "PUBSUB_ENDPOINT",
         values.optional_host,
         "",
-        "`host` or `host:port` of a Pub/Sub endpoint: regional or Private Service Connect; empty:"
-        " the library's own.",
-        ALL,
+        "`host` or `host:port` of Pub/Sub, for regional endpoints or Private Service Connect. "
+        "Empty: the library's own.",
     ),
     Setting(
         "STORAGE_EMULATOR_HOST",
         values.storage_emulator,
         "",
-        "URL of a Cloud Storage emulator; empty: Cloud Storage.",
+        "URL of a Cloud Storage emulator. Empty: Cloud Storage.",
         _EVENT,
     ),
     Setting(
         "PUBSUB_EMULATOR_HOST",
         values.pubsub_emulator,
         "",
-        "`host:port` of a Pub/Sub emulator; empty: Pub/Sub.",
-        ALL,
+        "`host:port` of a Pub/Sub emulator. Empty: Pub/Sub.",
     ),
-    Setting("OUTCOMES_TOPIC", values.topic, None, "Where every outcome is published.", _PUBLISHING),
+    Setting(
+        "OUTCOMES_TOPIC",
+        values.topic,
+        None,
+        "Topic on which every outcome is published.",
+        _PUBLISHING,
+    ),
     Setting(
         "BUDGET_S",
         values.whole(1, 3600),
         "480",
-        "Seconds one invocation may take: less than the function's timeout, which is less than the ack deadline.",
+        "Seconds that one invocation may take. Less than the function's timeout, which is less "
+        "than the ack deadline.",
         _EVENT,
     ),
     Setting(
         "LANDING_BUCKET",
         values.bucket,
         None,
-        "The bucket whose objects are stored; events of others are refused.",
+        "Bucket whose objects are stored. Events of other buckets are refused.",
         (STORE,),
     ),
     Setting(
         "QUARANTINE_BUCKET",
         values.bucket,
         None,
-        "Where objects go that can never be stored.",
+        "Bucket for objects that can never be stored.",
         (STORE,),
     ),
     Setting(
         "STATE_BUCKET",
         values.bucket,
         None,
-        "Where work in progress is kept between messages; nobody but the functions writes there.",
+        "Bucket for work in progress between two messages. Only the functions may write to it.",
         (STORE, EXPORT, COMMANDS, NOTIFY, WATCH),
     ),
     Setting(
         "UPLOADS_NEXT_TOPIC",
         values.topic,
         None,
-        "Where an archive's follow-up messages are published.",
+        "Topic for the follow-up messages of an archive.",
         (STORE,),
     ),
     Setting(
         "STORAGE_CLASS",
         values.by_prefix(*STORAGE_CLASSES),
         "",
-        "Storage class in the DICOM store, by prefix; an object's metadata `dicom-storage-class` goes before it.",
+        "Storage class in the DICOM store, by prefix. `dicom-storage-class` in an object's "
+        "metadata takes precedence.",
         (STORE,),
     ),
     Setting(
         "CONFLICT_POLICY",
         values.by_prefix("reject", "keep", "overwrite"),
         "reject",
-        "What to do when the store holds other bytes under the same UIDs, by prefix.",
+        "What to do when the DICOM store holds other bytes under the same UIDs, by prefix.",
         (STORE,),
     ),
     Setting(
         "SOURCE_DISPOSITION",
         values.by_prefix("keep", "delete", "move"),
         "keep",
-        "What becomes of an object once it is stored, by prefix.",
+        "What to do with an object after it was stored, by prefix.",
         (STORE,),
     ),
     Setting(
         "MOVE_DESTINATION",
         values.destination,
         "",
-        "`gs://bucket/prefix` that SOURCE_DISPOSITION `move` moves to; not in the landing bucket.",
+        "`gs://bucket/prefix` for objects that SOURCE_DISPOSITION moves. Not in the landing "
+        "bucket.",
         (STORE,),
     ),
     Setting(
         "PAIR_WAIT_S",
-        values.whole(
-            1, 7200
-        ),  # redeliveries go on for 8,430 s (infra/topology.json); then it would be a dead letter
+        # Redeliveries go on for 8,430 s (infra/topology.json); later it would be a dead letter.
+        values.whole(1, 7200),
         "1800",
-        "Seconds that metadata or a JPEG waits for its other half, from when it was written, before it is quarantined;"
-        " at most 7200.",
+        "Seconds that metadata or a JPEG waits for its other half, counted from its upload, "
+        "before it is quarantined. At most 7200.",
         (STORE,),
     ),
     Setting(
         "ARCHIVE_MAX_MEMBERS",
         values.whole(1, 1_000_000),
         "20000",
-        "Files in an archive, those of archives inside it included; a zip's list of 20,000 takes 20 MiB of memory.",
+        "Maximum number of files in an archive, with those of the archives in it. The list of a"
+        " zip with 20,000 files takes 20 MiB of memory.",
         (STORE,),
     ),
     Setting(
         "ARCHIVE_MAX_BYTES",
         values.whole(1, 10**15 - 1),
         str(100 * 1024**3),
-        "Bytes of all files of an archive, unpacked.",
+        "Maximum size of all files of an archive, unpacked, in bytes.",
         (STORE,),
     ),
     Setting(
         "ARCHIVE_MAX_MEMBER_BYTES",
         values.whole(1, 10**15 - 1),
         str(8 * 1024**3),
-        "Bytes of one file of an archive, unpacked.",
+        "Maximum size of one file of an archive, unpacked, in bytes.",
         (STORE,),
     ),
     Setting(
         "ARCHIVE_MAX_RATIO",
         values.whole(1, 10_000),
         "200",
-        "How many times larger than the archive its files may be in all, unpacked.",
+        "Maximum size of all files of an archive, unpacked, as a multiple of the archive's size.",
         (STORE,),
     ),
     Setting(
         "ARCHIVE_MAX_NESTING",
         values.whole(0, 8),
         "1",
-        "How deep archives may lie inside an archive.",
+        "Maximum depth of archives in archives.",
         (STORE,),
     ),
     Setting(
         "ARCHIVE_MAX_NAME_BYTES",
         values.whole(1, 65_535),
         "1024",
-        "Bytes of the name of a file in an archive, folders included.",
+        "Maximum length of the name of a file in an archive, with its folders, in bytes.",
         (STORE,),
     ),
     Setting(
         "DELETES_NEXT_TOPIC",
         values.topic,
         None,
-        "Where a delete's follow-up messages are published.",
+        "Topic for the follow-up messages of a delete.",
         (DELETE,),
     ),
     Setting(
         "DELETE_STORES",
         values.stores,
         "",
-        "DICOM stores that may be deleted from, separated by commas; empty: `DICOM_STORE` alone.",
+        "DICOM stores that may be deleted from, separated by commas. Empty: only `DICOM_STORE`.",
         (DELETE,),
     ),
     Setting(
@@ -230,116 +237,129 @@ SETTINGS: Final = (
         "DELETE_MIN_AGE_HOURS",
         values.whole(0, 10**6),
         "0",
-        "A command that would delete anything stored within so many hours is refused; 0: no such limit.",
+        "A command that would delete an instance stored in the last so many hours is refused. "
+        "0: no limit.",
         (DELETE,),
     ),
     Setting(
         "EXPORTS_NEXT_TOPIC",
         values.topic,
         None,
-        "Where an export's follow-up messages are published.",
+        "Topic for the follow-up messages of an export.",
         (EXPORT,),
     ),
     Setting(
         "EXPORT_DESTINATIONS",
         values.destinations,
         None,
-        "`gs://bucket/prefix` that exports may write to, separated by commas.",
+        "Each `gs://bucket/prefix` that exports may write to, separated by commas.",
         (EXPORT,),
     ),
     Setting(
         "EXPORT_SLICE",
         values.whole(1, 5000),
         "1000",
-        "Instances (frames, where each becomes an object) in one part of a large export.",
+        "Instances in one slice of a large export (frames, where each frame becomes an object).",
         (EXPORT,),
     ),
     Setting(
         "EXPORT_GIVE_UP_ATTEMPT",
         values.whole(1, 100),
         "8",
-        "From this delivery on an instance that cannot be retrieved is left out, and the export ends as `partial`.",
+        "The delivery from which on an instance that cannot be retrieved is left out. The "
+        "export then ends as `partial`.",
         (EXPORT,),
     ),
     Setting(
         "SEARCH_RETRIEVE",
         values.switch,
         "false",
-        "Whether images and metadata can be retrieved too (WADO-RS, read only), for the page's pictures and viewers.",
+        "Whether images and metadata can be retrieved too (WADO-RS, read only), for viewers and"
+        " the page's pictures.",
         (SEARCH,),
     ),
-    Setting("SEARCH_PAGE", values.switch, "true", "Whether `/` shows the search page.", (SEARCH,)),
+    Setting(
+        "SEARCH_PAGE",
+        values.switch,
+        "true",
+        "Whether `/` shows the search page.",
+        (SEARCH,),
+    ),
     Setting(
         "SEARCH_EXPORTS",
         values.switch,
         "false",
-        "Whether the page can ask for exports; needs EXPORTS_TOPIC and EXPORT_DESTINATIONS;"
-        " STATE_BUCKET shows their state.",
+        "Whether the page can ask for exports. Needs EXPORTS_TOPIC and EXPORT_DESTINATIONS; "
+        "STATE_BUCKET shows their state.",
         (SEARCH,),
     ),
     Setting(
         "EXPORTS_TOPIC",
         values.optional_topic,
         "",
-        "Where exports are published as commands: the page's, those of `commands`, and the orders of"
-        " ON_STUDY_COMPLETE.",
+        "Topic on which the exports of the page, of `commands` and of ON_STUDY_COMPLETE are "
+        "published as commands.",
         (SEARCH, COMMANDS, WATCH),
     ),
     Setting(
         "DELETES_TOPIC",
         values.optional_topic,
         "",
-        "Where the deletes of `commands` are published.",
+        "Topic on which the deletes of `commands` are published.",
         (COMMANDS,),
     ),
     Setting(
         "SEARCH_VIEWER_URL",
         values.viewer_url,
         "",
-        "URL of a viewer, with `{study}` for the study's UID; the page links to it.",
+        "URL of a viewer that the page links to, with `{study}` in place of the Study Instance "
+        "UID.",
         (SEARCH,),
     ),
     Setting(
         "SEARCH_CALLERS",
         values.callers,
         "",
-        "Who may ask: addresses separated by commas, or JSON with filters that are part of all they ask, such as"
-        ' `{"a@b.org": {"PatientID": "7"}}`. Empty: everyone whom the platform lets through.',
+        "Who may ask: addresses separated by commas, or JSON with filters that apply to "
+        'everything a caller asks, such as `{"a@b.org": {"PatientID": "7"}}`. Empty: everyone '
+        "whom the platform lets through.",
         (SEARCH,),
     ),
     Setting(
         "SEARCH_AUDIENCE",
         values.words,
         "",
-        "What callers' ID tokens must be made for, such as the function's URL; several separated by commas.",
+        "The audience that callers' ID tokens must have, such as the function's URL. Several "
+        "are separated by commas.",
         (SEARCH,),
     ),
     Setting(
         "ID_TOKEN_KEYS_URL",
         values.url,
         "https://www.googleapis.com/oauth2/v1/certs",
-        "Where the keys are published that ID tokens are signed with.",
+        "URL of the keys that ID tokens are signed with.",
         (SEARCH, COMMANDS),
     ),
     Setting(
         "SEARCH_ORIGINS",
         values.origins,
         "",
-        "Web origins that may read answers (CORS), separated by commas; `*`: all, without credentials.",
+        "Web origins that may read answers (CORS), separated by commas. `*`: all, without "
+        "credentials.",
         (SEARCH,),
     ),
     Setting(
         "SEARCH_PUBLIC_URL",
         values.optional_url,
         "",
-        "The function's URL as callers see it; empty: as the request names it.",
+        "The function's URL as callers see it. Empty: as the request names it.",
         (SEARCH,),
     ),
     Setting(
         "SEARCH_TIMEOUT_S",
         values.whole(1, 3600),
         "60",
-        "Seconds the DICOM store may take to begin an answer, and between two pieces of it.",
+        "Seconds that the DICOM store may take to begin an answer, and between two pieces of it.",
         (SEARCH,),
     ),
     Setting(
@@ -353,23 +373,23 @@ SETTINGS: Final = (
         "STUDIES_NEXT_TOPIC",
         values.topic,
         None,
-        "Where the follow-up messages of studies that are not complete are published.",
+        "Topic for the follow-up messages of studies that are not complete.",
         (WATCH,),
     ),
     Setting(
         "ON_STUDY_COMPLETE",
         values.json_list,
         "",
-        "Exports that a complete study asks for, as a JSON list of orders (docs/webhooks.md);"
-        " needs EXPORTS_TOPIC and EXPORT_DESTINATIONS.",
+        "Exports to order when a study is complete, as a JSON list (docs/webhooks.md). Needs "
+        "EXPORTS_TOPIC and EXPORT_DESTINATIONS.",
         (WATCH,),
     ),
     Setting(
         "WEBHOOKS",
         values.json_object,
         "",
-        "URLs that are called with outcomes, as JSON by name (docs/webhooks.md). The secret of"
-        " `a-name` is in `WEBHOOK_SECRET_A_NAME`.",
+        "URLs to call with outcomes, as JSON by name (docs/webhooks.md). The secret of `a-name`"
+        " is in `WEBHOOK_SECRET_A_NAME`.",
         (NOTIFY,),
     ),
     Setting(
@@ -383,23 +403,24 @@ SETTINGS: Final = (
         "COMMANDS_CALLERS",
         values.command_callers,
         "",
-        "Who may give commands, as JSON of addresses with their commands, such as"
-        ' `{"a@b.org": ["exports"]}`. Empty: everyone whom the platform lets through, all commands.',
+        'Who may give commands, as JSON of addresses with their commands, such as `{"a@b.org": '
+        '["exports"]}`. Empty: everyone whom the platform lets through, all commands.',
         (COMMANDS,),
     ),
     Setting(
         "COMMANDS_AUDIENCE",
         values.words,
         "",
-        "What callers' ID tokens must be made for, such as the function's URL; several separated by"
-        " commas.",
+        "The audience that callers' ID tokens must have, such as the function's URL. Several "
+        "are separated by commas.",
         (COMMANDS,),
     ),
     Setting(
         "COMMANDS_PER_MINUTE",
         values.whole(1, 100_000),
         "600",
-        "Commands that one caller may give in a minute, counted in each instance.",
+        "Maximum number of commands that one caller may give in a minute, counted in each "
+        "instance.",
         (COMMANDS,),
     ),
 )

@@ -12,6 +12,14 @@ from functions.common.resources import DicomStoreName, GcsPrefix, is_bucket
 
 T = TypeVar("T")
 
+_DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+_URL: Final = re.compile(r"https?://[\w.-]+(:[0-9]+)?(/[\w./-]*)?", re.ASCII)
+_QUERY: Final = re.compile(r"[\w.~=&{}%,:/-]*", re.ASCII)
+_HOST: Final = re.compile(r"[\w.-]+(:[0-9]+)?", re.ASCII)
+_HOST_AND_PORT: Final = re.compile(r"[\w.-]+:[0-9]+", re.ASCII)
+_TOPIC: Final = re.compile(r"projects/[\w:.-]+/topics/[\w.~+%-]{3,255}", re.ASCII)
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
+
 # What a caller of the search function can be limited to. Names are not among them: the store
 # matches them loosely.
 FIXABLE: Final = (
@@ -33,14 +41,16 @@ class ByPrefix(Generic[T]):
 
     def of(self, name: str) -> T:
         """The value for this object."""
-        return max((r for r in self.rules if name.startswith(r[0])), key=lambda r: len(r[0]))[1]
+        matching = [rule for rule in self.rules if name.startswith(rule[0])]
+        _, value = max(matching, key=lambda rule: len(rule[0]))
+        return value
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
     """A whole number within these bounds."""
 
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,15}", text, re.ASCII) or not least <= int(text) <= most:
+        if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
             raise ValueError(f"takes a whole number from {least} to {most}")
         return int(text)
 
@@ -56,14 +66,14 @@ def switch(text: str) -> bool:
 
 def url(text: str) -> str:
     """An http or https URL, without a slash at its end."""
-    if not re.fullmatch(r"https?://[\w.-]+(:[0-9]+)?(/[\w./-]*)?", text, re.ASCII):
+    if not _URL.fullmatch(text):
         raise ValueError("takes an http or https URL")
     return text.rstrip("/")
 
 
 def optional_url(text: str) -> str:
-    """A URL, or nothing."""
-    return url(text) if text else ""
+    """A URL, or empty."""
+    return text and url(text)
 
 
 def viewer_url(text: str) -> str:
@@ -72,26 +82,28 @@ def viewer_url(text: str) -> str:
         return ""
     place, _, query = text.partition("?")
     url(place.replace("{study}", "1.2"))
-    if text.count("{study}") != 1 or not re.fullmatch(r"[\w.~=&{}%,:/-]*", query, re.ASCII):
+    if text.count("{study}") != 1 or not _QUERY.fullmatch(query):
         raise ValueError("takes an http or https URL with {study} in it")
     return text
 
 
 def storage_emulator(text: str) -> str:
-    """The URL of an emulator, its http:// perhaps left out, or nothing."""
-    return url(text if "://" in text else f"http://{text}") if text else ""
+    """The URL of an emulator, with or without http://, or empty."""
+    if text and "://" not in text:
+        text = f"http://{text}"
+    return optional_url(text)
 
 
 def optional_host(text: str) -> str:
-    """host or host:port, or nothing."""
-    if text and not re.fullmatch(r"[\w.-]+(:[0-9]+)?", text, re.ASCII):
+    """host or host:port, or empty."""
+    if text and not _HOST.fullmatch(text):
         raise ValueError("takes a host, or host:port")
     return text
 
 
 def pubsub_emulator(text: str) -> str:
-    """host:port, or nothing."""
-    if text and not re.fullmatch(r"[\w.-]+:[0-9]+", text, re.ASCII):
+    """host:port, or empty."""
+    if text and not _HOST_AND_PORT.fullmatch(text):
         raise ValueError("takes host:port")
     return text
 
@@ -105,95 +117,98 @@ def bucket(text: str) -> str:
 
 def topic(text: str) -> str:
     """projects/PROJECT/topics/TOPIC."""
-    if not re.fullmatch(r"projects/[\w:.-]+/topics/[\w.~+%-]{3,255}", text, re.ASCII):
+    if not _TOPIC.fullmatch(text):
         raise ValueError("takes projects/PROJECT/topics/TOPIC")
     return text
 
 
 def optional_topic(text: str) -> str:
-    """As `topic`, or empty."""
-    return topic(text) if text else ""
+    """A topic, or empty."""
+    return text and topic(text)
+
+
+def destination(text: str) -> GcsPrefix | None:
+    """gs://bucket/prefix, or empty."""
+    if not text:
+        return None
+    try:
+        return GcsPrefix.parse(text)
+    except PermanentError:
+        raise ValueError("takes gs://bucket/prefix") from None
 
 
 def destinations(text: str) -> tuple[GcsPrefix, ...]:
-    """gs://bucket/prefix, several with commas between."""
+    """gs://bucket/prefix, several separated by commas."""
     try:
-        return tuple(GcsPrefix.parse(item.strip()) for item in text.split(",") if item.strip())
+        return tuple(map(GcsPrefix.parse, words(text)))
     except PermanentError:
         raise ValueError("takes gs://bucket/prefix, several of them separated by commas") from None
 
 
 def stores(text: str) -> tuple[DicomStoreName, ...]:
-    """Names of DICOM stores, with commas between."""
-    return tuple(DicomStoreName(item.strip()) for item in text.split(",") if item.strip())
+    """Names of DICOM stores, separated by commas."""
+    return tuple(map(DicomStoreName, words(text)))
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """Origins of web pages, with commas between, or *."""
-    origins = tuple(filter(None, (item.strip() for item in text.split(","))))
-    if not all(
-        o == "*" or re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?", o, re.ASCII) for o in origins
-    ):
-        raise ValueError(
-            "takes origins such as https://viewer.example.org, separated by commas, or *"
-        )
-    return origins
+    """Origins of web pages, separated by commas, or *."""
+    found = words(text)
+    for origin in found:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                "takes origins such as https://viewer.example.org, separated by commas, or *"
+            )
+    return found
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Words with commas between."""
-    return tuple(filter(None, (item.strip() for item in text.split(","))))
+    """Words, separated by commas."""
+    items = (item.strip() for item in text.split(","))
+    return tuple(item for item in items if item)
 
 
 def callers(text: str) -> dict[str, dict[str, str]]:
-    """Who may call, as addresses or as JSON with what each is limited to; nothing at all:
-    everyone."""
-    callers: object
-    try:
-        callers = json.loads(text) if text.startswith("{") else {name: {} for name in words(text)}
-    except ValueError:
-        callers = None
-    if text and callers == {}:
+    """Who may call, as addresses, or as JSON with what each is limited to. Empty: everyone."""
+    found: object = {name: {} for name in words(text)}
+    if text.startswith("{"):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+    if text and found == {}:
         raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
-    if not isinstance(callers, dict) or not all(map(_is_fixed, callers.values())):
-        keys = ", ".join(FIXABLE)
+    if not isinstance(found, dict) or not all(map(_are_filters, found.values())):
         raise ValueError(
-            f'takes addresses separated by commas, or JSON {{"ADDRESS": {{"KEY": "VALUE"}}}} with {keys}'
+            'takes addresses separated by commas, or JSON {"ADDRESS": {"KEY": "VALUE"}} with '
+            + ", ".join(FIXABLE)
         )
-    return callers
+    return found
 
 
-def _is_fixed(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        key in FIXABLE
-        and isinstance(text, str)
-        and text
-        and text.isprintable()
-        and not set("*?\\,") & set(text)
-        for key, text in value.items()
-    )
+def _are_filters(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return all(key in FIXABLE and _is_plain(text) for key, text in value.items())
 
 
-def destination(text: str) -> GcsPrefix | None:
-    """gs://bucket/prefix, or nothing."""
-    try:
-        return GcsPrefix.parse(text) if text else None
-    except PermanentError:
-        raise ValueError("takes gs://bucket/prefix") from None
+def _is_plain(text: object) -> bool:
+    """Whether the store can match it whole: one value, without wildcards."""
+    if not isinstance(text, str) or not text or not text.isprintable():
+        return False
+    return not any(mark in text for mark in "*?\\,")
 
 
 def by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
-    """`value`, or `prefix=value` several times, separated by commas; the value alone is for all
-    other names."""
+    """`value`, or `prefix=value` several times, separated by commas. The value alone is for all
+    other names; without one it is the first choice."""
 
     def parse(text: str) -> ByPrefix[str]:
         rules = {"": choices[0]}
-        for item in filter(None, (i.strip() for i in text.split(","))):
+        for item in words(text):
             prefix, _, value = item.rpartition("=")
             if value not in choices:
-                raise ValueError(
-                    f"takes {', '.join(c or 'nothing' for c in choices)}, or PREFIX=one of these, …"
-                )
+                named = ", ".join(choice or "nothing" for choice in choices)
+                raise ValueError(f"takes {named}, or PREFIX=one of these, …")
             rules[prefix] = value
         return ByPrefix(tuple(rules.items()))
 
@@ -201,19 +216,13 @@ def by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
 
 
 def json_list(text: str) -> list[Any]:
-    """A JSON list, or nothing."""
-    value = _json(text, "[]")
-    if not isinstance(value, list):
-        raise ValueError("takes a JSON list")  # noqa: TRY004 (every wrong value is a ValueError)
-    return value
+    """A JSON list, or empty."""
+    return _json(text, list, "a JSON list")
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """A JSON object, or nothing."""
-    value = _json(text, "{}")
-    if not isinstance(value, dict):
-        raise ValueError("takes a JSON object")  # noqa: TRY004 (every wrong value is a ValueError)
-    return value
+    """A JSON object, or empty."""
+    return _json(text, dict, "a JSON object")
 
 
 def command_callers(text: str) -> dict[str, tuple[str, ...]]:
@@ -223,13 +232,17 @@ def command_callers(text: str) -> dict[str, tuple[str, ...]]:
         raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
     for given in allowed.values():
         if not isinstance(given, list) or not all(name in COMMAND_NAMES for name in given):
-            raise ValueError(f'takes JSON {{"ADDRESS": [some of {", ".join(COMMAND_NAMES)}]}}')
+            raise ValueError('takes JSON {"ADDRESS": [some of exports, deletes]}')
     return {address: tuple(given) for address, given in allowed.items()}
 
 
-def _json(text: str, default: str) -> object:
+def _json(text: str, kind: type[T], what: str) -> T:
+    value: object = kind()
     try:
-        value: object = json.loads(text or default)
+        if text:
+            value = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        value = None
+    if not isinstance(value, kind):
+        raise ValueError(f"takes {what}")  # noqa: TRY004 (every wrong value is a ValueError)
     return value

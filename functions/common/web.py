@@ -1,5 +1,7 @@
-"""What every HTTP function does alike: it reads a body up to a limit, and answers with a stream that
-breaks off without a word in the log."""
+"""What every HTTP function does alike: it reads a body up to a limit, and answers with a stream.
+
+A stream that breaks off makes the server log nothing.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from errno import ECONNRESET
@@ -31,8 +33,10 @@ def read_body(request: flask.Request, limit_bytes: int) -> bytes:
 
 def response(status: int, headers: Mapping[str, str], body: bytes) -> flask.Response:
     """An answer that is whole."""
-    length = {} if status in (204, 304) else {"Content-Length": str(len(body))}
-    return streamed(status, {**headers, **length}, iter([body]))
+    headers = dict(headers)
+    if status not in (204, 304):
+        headers["Content-Length"] = str(len(body))
+    return streamed(status, headers, iter([body]))
 
 
 def streamed(status: int, headers: Mapping[str, str], chunks: Iterator[bytes]) -> flask.Response:

@@ -1,4 +1,4 @@
-"""One search of the DICOM store, as it can be asked: without the attributes that it does not know."""
+"""One search of the DICOM store, without the attributes that it does not know."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,7 +52,11 @@ class Asker:
                 raise
         known = tuple(name for name in query.include if name not in unknown)
         warning = f"the DICOM store cannot include {' '.join(unknown)}"
-        query = replace(query, include=known, warnings=(*query.warnings, warning))
+        query = replace(
+            query,
+            include=known,
+            warnings=(*query.warnings, warning),
+        )
         return query, self.get(query, query.parameters(filters, limit, offset))
 
     def get(self, query: Query, parameters: str) -> Answer:

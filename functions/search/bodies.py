@@ -24,7 +24,10 @@ def query_pairs(request: flask.Request) -> list[tuple[str, str]]:
         try:
             return qidors.decode(_body(request).decode("ascii"))
         except UnicodeDecodeError as error:
-            raise RefusedError("invalid_body", "a form is percent-encoded") from error
+            raise RefusedError(
+                "invalid_body",
+                "a form is percent-encoded",
+            ) from error
     wanted = json_object(request)
     pairs = []
     for name, value in wanted.items():
@@ -40,7 +43,10 @@ def json_object(request: flask.Request) -> dict[str, Any]:
         RefusedError: unsupported_media_type, invalid_body.
     """
     if request.mimetype != "application/json":
-        raise RefusedError("unsupported_media_type", "takes application/json (a query also a form)")
+        raise RefusedError(
+            "unsupported_media_type",
+            "takes application/json (a query also a form)",
+        )
     try:
         wanted = json.loads(_body(request))
     except (ValueError, RecursionError) as error:

@@ -63,17 +63,26 @@ class Exports:
             RefusedError: invalid_body; forbidden, for a destination that is not on the list.
         """
         if {*wanted} != _KEYS:
-            raise RefusedError("invalid_body", "an export takes path, destination and format")
+            raise RefusedError(
+                "invalid_body",
+                "an export takes path, destination and format",
+            )
         try:
             resource = Resource.parse(str(wanted["path"]))
             destination = GcsPrefix.parse(str(wanted["destination"]))
         except PermanentError as error:
             raise RefusedError("invalid_body", error.detail) from error
         if str(wanted["format"]) not in FORMATS:
-            raise RefusedError("invalid_body", f"format takes {', '.join(FORMATS)}")
+            raise RefusedError(
+                "invalid_body",
+                f"format takes {', '.join(FORMATS)}",
+            )
         allowed = self._settings.export_destinations
         if not any(place.contains(destination) for place in allowed):
-            raise RefusedError("forbidden", "exports may not go to this destination")
+            raise RefusedError(
+                "forbidden",
+                "exports may not go to this destination",
+            )
         command = {
             "path": str(resource),
             "destination": str(destination),

@@ -1,8 +1,8 @@
 """The HTTP function that people, scripts and viewers ask: QIDO-RS, WADO-RS for reading, and a page
 to search with.
 
-The DICOM store is asked with the service's own credentials. Every answer is JSON, DICOMweb or a file
-of the page; every error has one shape, {"error": {"reason": …}}, without a word of the store's.
+The DICOM store is asked with the service's own credentials. An answer is JSON, DICOMweb or a file
+of the page. Every error has one shape, {"error": {"reason": …}}, and no text of the store.
 """
 
 import json
@@ -22,6 +22,7 @@ from functions.search import bodies, callers, page, pages, qidors, retrieving, t
 from functions.search.access import Access
 from functions.search.callers import Caller, Callers
 from functions.search.exporting import Exports
+from functions.search.qidors import Pairs, Query
 from functions.search.refusals import RefusedError
 from functions.search.replies import Reply
 from functions.search.searching import Searcher
@@ -38,7 +39,10 @@ _METHODS: Final = {
     "exports": _SENT,
     "request": _READ,
 }
-_HOST: Final = re.compile(r"([\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?", re.ASCII)
+_HOST: Final = re.compile(
+    r"([\w.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?",
+    re.ASCII,
+)
 
 
 def entry_point() -> Callable[[flask.Request], flask.Response]:
@@ -121,7 +125,11 @@ class _Service:
         if request.method == "OPTIONS":
             return Reply(204, {"Allow": ", ".join(methods)})
         if request.method not in methods:
-            raise RefusedError("method_not_allowed", f"takes {', '.join(methods)}", allow=methods)
+            raise RefusedError(
+                "method_not_allowed",
+                f"takes {', '.join(methods)}",
+                allow=methods,
+            )
         if target.kind == "asset" and target.asset != targets.CONFIG:
             return self._asset(target, request)
         caller = self._callers.identify(request.headers.get("Authorization", ""))
@@ -144,9 +152,11 @@ class _Service:
         form = pages.form_of(request.headers.get("Accept", ""))
         pairs = qidors.decode(query)
         base = self._base(request)
-        translated = qidors.translate(target.level, target.resource, pairs, caller.fixed)
-        found = self._searcher.search(translated, base)
-        return found.reply(form, lambda: pages.own_url(base + target.path, pairs))
+        found = self._searcher.search(_translated(target, pairs, caller), base)
+        return found.reply(
+            form,
+            lambda: pages.own_url(base + target.path, pairs),
+        )
 
     def _query(self, target: Target, query: str, caller: Caller, request: flask.Request) -> Reply:
         """A search with its parameters in the body; those of the page may be in the URL, as in the
@@ -160,11 +170,11 @@ class _Service:
                 "invalid_parameter", "the URL of a query by POST takes limit and offset only"
             )
         pairs = bodies.query_pairs(request)
-        translated = qidors.translate(target.level, target.resource, pairs, caller.fixed)
+        translated = _translated(target, pairs, caller)
         if paging:
-            # All of the body was checked; what the URL says goes before it.
+            # All of the body is checked, too; then the URL takes precedence.
             pairs = [pair for pair in pairs if pair[0] not in names] + paging
-            translated = qidors.translate(target.level, target.resource, pairs, caller.fixed)
+            translated = _translated(target, pairs, caller)
         found = self._searcher.search(translated, base)
         return found.reply(form, lambda: f"{base}{target.path}/_query")
 
@@ -172,7 +182,10 @@ class _Service:
         self, target: Target, query: str, caller: Caller, request: flask.Request
     ) -> Reply:
         if not self._settings.search_retrieve:
-            raise RefusedError("retrieve_disabled", "this service searches only")
+            raise RefusedError(
+                "retrieve_disabled",
+                "this service searches only",
+            )
         assert target.resource
         self._access.check(target.resource, caller)
         return retrieving.retrieve(
@@ -219,12 +232,19 @@ class _Service:
             "exports": self._exports.choices(),
             "viewer": self._settings.search_viewer_url,
         }
-        return Reply(200, {"Content-Type": page.JSON}, json.dumps(config).encode())
+        return Reply(
+            200,
+            {"Content-Type": page.JSON},
+            json.dumps(config).encode(),
+        )
 
     def _asset(self, target: Target, request: flask.Request) -> Reply:
         if not self._settings.search_page and target.asset != targets.OPENAPI:
             raise RefusedError("not_found")
-        return page.asset(target.asset, request.headers.get("If-None-Match", ""))
+        return page.asset(
+            target.asset,
+            request.headers.get("If-None-Match", ""),
+        )
 
     def _base(self, request: flask.Request) -> str:
         """The function's own URL, with a slash at its end."""
@@ -233,7 +253,19 @@ class _Service:
         environ = request.environ
         host = environ.get("HTTP_HOST", "")
         if not _HOST.fullmatch(host):
-            raise RefusedError("invalid_header", "Host is not the name of a host")
+            raise RefusedError(
+                "invalid_header",
+                "Host is not the name of a host",
+            )
         schemes = (environ.get("HTTP_X_FORWARDED_PROTO"), environ.get("wsgi.url_scheme"))
         scheme = "https" if "https" in schemes else "http"
         return f"{scheme}://{host}/"
+
+
+def _translated(target: Target, pairs: Pairs, caller: Caller) -> Query:
+    return qidors.translate(
+        target.level,
+        target.resource,
+        pairs,
+        caller.fixed,
+    )

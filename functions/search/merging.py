@@ -1,5 +1,5 @@
-"""A search whose rows are put together from several searches of the store (a list of values), or from
-rows of a lower level (studies by the modality of their series)."""
+"""A search whose rows are put together: from several searches of the store (a list of values), or
+from rows of a lower level (studies by the modality of their series)."""
 
 import hashlib
 import json
@@ -60,7 +60,12 @@ class MergedSearch:
         return self._page_of(lines, None)
 
     def _page_of(self, lines: list[bytes], following: int | None) -> Page:
-        return Page(self._query, rows_of(array_of(lines)), following, as_sent=array_of(lines))
+        return Page(
+            self._query,
+            rows_of(array_of(lines)),
+            following,
+            as_sent=array_of(lines),
+        )
 
     def _distinct(self) -> Iterator[str]:
         """The rows from the offset on, each once."""
@@ -94,7 +99,12 @@ class MergedSearch:
                 return
 
     def _one_page(self, filters: Filters, size: int, offset: int) -> Iterator[Row]:
-        self._query, answer = self._asker.ask(self._query, filters, size, offset)
+        self._query, answer = self._asker.ask(
+            self._query,
+            filters,
+            size,
+            offset,
+        )
         try:
             urls = self._asker.upstream.urls
             for row in rows_of(urls.replaced(answer.chunks(), self._base)):
@@ -111,7 +121,10 @@ class MergedSearch:
         return hashlib.blake2b(uids.encode(errors="replace"), digest_size=16).digest()
 
     def _warn(self, text: str) -> None:
-        self._query = replace(self._query, warnings=(*self._query.warnings, text))
+        self._query = replace(
+            self._query,
+            warnings=(*self._query.warnings, text),
+        )
 
 
 def _study_of(series: DataSet) -> str:

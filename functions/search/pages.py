@@ -114,7 +114,12 @@ class Page:
         headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
         headers["Content-Disposition"] = f'attachment; filename="{self.query.level}.csv"'
         rows = (data_set for _, data_set in self.rows)
-        return Reply(200, headers, csv_of(rows, _columns(self.query)), self.close)
+        return Reply(
+            200,
+            headers,
+            csv_of(rows, _columns(self.query)),
+            self.close,
+        )
 
 
 def form_of(accept: str) -> Form:
@@ -133,7 +138,10 @@ def form_of(accept: str) -> Form:
             if kind in (form, "*/*", family) and weight > best_weight:
                 best, best_weight = form, weight
     if best is None:
-        raise RefusedError("not_acceptable", f"a search answers {', '.join(_FORMS)}")
+        raise RefusedError(
+            "not_acceptable",
+            f"a search answers {', '.join(_FORMS)}",
+        )
     return best
 
 

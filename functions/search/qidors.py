@@ -31,7 +31,10 @@ _ONCE: Final = ("limit", "offset", "fuzzymatching")
 
 _NAME: Final = re.compile(r"[\w.]{1,64}", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
-_DATE: Final = re.compile(r"[0-9]{8}|[0-9]{8}-|-[0-9]{8}|[0-9]{8}-[0-9]{8}", re.ASCII)
+_DATE: Final = re.compile(
+    r"[0-9]{8}|[0-9]{8}-|-[0-9]{8}|[0-9]{8}-[0-9]{8}",
+    re.ASCII,
+)
 _MODALITY: Final = re.compile(r"[A-Z][A-Z0-9 _]{0,15}", re.ASCII)
 _PART: Final = "([A-Za-z][A-Za-z0-9]{2,63}|[0-9A-Fa-f]{8})"
 _ATTRIBUTE: Final = re.compile(rf"{_PART}(\.{_PART}){{0,5}}")
@@ -107,7 +110,10 @@ def decode(text: str) -> list[tuple[str, str]]:
         try:
             pairs.append((unquote_to_bytes(name).decode(), unquote_to_bytes(value).decode()))
         except UnicodeDecodeError:
-            raise RefusedError("invalid_parameter", "a parameter is not UTF-8") from None
+            raise RefusedError(
+                "invalid_parameter",
+                "a parameter is not UTF-8",
+            ) from None
     return pairs
 
 
@@ -148,13 +154,19 @@ class _Reader:
         """Take the parameters one by one."""
         for count, (name, value) in enumerate(pairs):
             if count >= _PAIRS_MAX:
-                raise RefusedError("invalid_parameter", f"more than {_PAIRS_MAX} parameters")
+                raise RefusedError(
+                    "invalid_parameter",
+                    f"more than {_PAIRS_MAX} parameters",
+                )
             if not _NAME.fullmatch(name):
                 raise RefusedError(
                     "invalid_parameter", "a parameter's name is a keyword or a tag of eight digits"
                 )
             if len(value) > _VALUE_LENGTH or not value.isprintable():
-                raise _bad(name, f"takes up to {_VALUE_LENGTH} printable characters")
+                raise _bad(
+                    name,
+                    f"takes up to {_VALUE_LENGTH} printable characters",
+                )
             self._take(name, value)
 
     def _take(self, name: str, value: str) -> None:
@@ -173,7 +185,11 @@ class _Reader:
         """Add the filters that are part of everything this caller asks."""
         for keyword, value in fixed.items():
             if self._filters.get(keyword, [value]) != [value]:
-                raise RefusedError("forbidden", "this parameter is fixed for this caller", keyword)
+                raise RefusedError(
+                    "forbidden",
+                    "this parameter is fixed for this caller",
+                    keyword,
+                )
             self._filters[keyword] = [value]
 
     def query(self) -> Query:
@@ -216,21 +232,36 @@ class _Reader:
         if self._level == "studies" and keyword in ("Modality", "ModalitiesInStudy"):
             return "Modality"
         if keyword not in searchable:
-            raise _bad(name, f"cannot be searched for here; what can: {', '.join(searchable)}")
+            raise _bad(
+                name,
+                f"cannot be searched for here; what can: {', '.join(searchable)}",
+            )
         return keyword
 
     def _value(self, name: str, keyword: str, value: str) -> str:
         if keyword in _UID_KEYS and not is_uid(value):
-            raise _bad(name, "takes UIDs: digits and dots, at most 64 characters")
+            raise _bad(
+                name,
+                "takes UIDs: digits and dots, at most 64 characters",
+            )
         if keyword == "StudyDate" and not _DATE.fullmatch(value):
-            raise _bad(name, "takes YYYYMMDD or a range: YYYYMMDD-YYYYMMDD, YYYYMMDD- or -YYYYMMDD")
+            raise _bad(
+                name,
+                "takes YYYYMMDD or a range: YYYYMMDD-YYYYMMDD, YYYYMMDD- or -YYYYMMDD",
+            )
         if keyword == "Modality" and not _MODALITY.fullmatch(value):
-            raise _bad(name, "takes modalities such as CT, separated by commas")
+            raise _bad(
+                name,
+                "takes modalities such as CT, separated by commas",
+            )
         has_wildcard = "*" in value or "?" in value
         if keyword == "PatientName" and has_wildcard:
             return self._beginning_of_name(name, value)
         if has_wildcard:
-            raise _bad(name, "is matched whole by the DICOM store: no * and no ?")
+            raise _bad(
+                name,
+                "is matched whole by the DICOM store: no * and no ?",
+            )
         if "\\" in value:
             raise _bad(name, "takes one value")
         return value
@@ -247,7 +278,10 @@ class _Reader:
         """One search for each combination of values."""
         lists = [name for name, values in self._filters.items() if len(values) > 1]
         if math.prod(map(len, self._filters.values())) > _SEARCHES_MAX:
-            raise _bad(lists[0], f"a list of values may lead to {_SEARCHES_MAX} searches at most")
+            raise _bad(
+                lists[0],
+                f"a list of values may lead to {_SEARCHES_MAX} searches at most",
+            )
         combinations = itertools.product(*self._filters.values())
         return tuple(dict(zip(self._filters, values, strict=True)) for values in combinations)
 

@@ -57,7 +57,11 @@ class Reply:
         headers = {**SAFE_HEADERS, **headers, **self.headers}
         if isinstance(self.body, bytes):
             return web.response(self.status, headers, self.body)
-        response = web.streamed(self.status, headers, web.unbroken(SEARCH, self.body))
+        response = web.streamed(
+            self.status,
+            headers,
+            web.unbroken(SEARCH, self.body),
+        )
         response.call_on_close(self.close)
         return response
 

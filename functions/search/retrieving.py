@@ -68,7 +68,10 @@ _MEDIA_TYPES: Final = frozenset(
 _HEADER: Final = re.compile(r"[\x20-\x7e]{1,1024}", re.ASCII)
 _PARAMETER_NAME: Final = re.compile(r"[\w.]{1,64}", re.ASCII)
 _NUMBER: Final = r"-?[0-9]{1,9}(\.[0-9]{1,9})?"
-_VIEWPORT: Final = re.compile(rf"{_NUMBER},{_NUMBER}(,({_NUMBER})?){{0,4}}", re.ASCII)
+_VIEWPORT: Final = re.compile(
+    rf"{_NUMBER},{_NUMBER}(,({_NUMBER})?){{0,4}}",
+    re.ASCII,
+)
 
 
 def retrieve(
@@ -144,7 +147,10 @@ def _parameters(target: Target, pairs: Pairs) -> tuple[str, str]:
 
 def _checked(name: str, value: str) -> str:
     if not _HEADER.fullmatch(value):
-        raise RefusedError("invalid_header", f"{name} takes up to 1024 printable ASCII characters")
+        raise RefusedError(
+            "invalid_header",
+            f"{name} takes up to 1024 printable ASCII characters",
+        )
     return value
 
 

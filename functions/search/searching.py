@@ -1,5 +1,7 @@
-"""Answers a search: asks the DICOM store, and finds out whether the answer is cut. A small answer is
-looked at as a whole, a large one streams."""
+"""Answers a search: asks the DICOM store, and finds out whether the answer is cut.
+
+A small answer is looked at as a whole, a large one streams.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -53,7 +55,12 @@ class Searcher:
         """The rows of one search of the store."""
         one_more = query.limit <= _SMALL_LIMIT
         limit = query.limit + 1 if one_more else query.limit
-        query, answer = self._asker.ask(query, query.searches[0], limit, query.offset)
+        query, answer = self._asker.ask(
+            query,
+            query.searches[0],
+            limit,
+            query.offset,
+        )
         chunks = self._upstream.urls.replaced(answer.chunks(), base.encode())
         head = bytearray()
         for chunk in chunks:
@@ -86,7 +93,12 @@ class Searcher:
         """Whether a row follows this page. Where the store does not say, there may be one."""
         if query.end > qidors.OFFSET_MAX:
             return True
-        parameters = query.parameters(query.searches[0], 1, query.end, include=False)
+        parameters = query.parameters(
+            query.searches[0],
+            1,
+            query.end,
+            include=False,
+        )
         try:
             answer = self._asker.get(query, parameters)
         except RefusedError:

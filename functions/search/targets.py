@@ -119,14 +119,22 @@ def parse(path: str) -> Target:
         return Target("query" if query else "search", resource, level=rest[0])
     if query or not resource:
         raise RefusedError("not_found")
-    return Target("retrieve", resource, media=_media(resource, rest), below=tuple(rest))
+    return Target(
+        "retrieve",
+        resource,
+        media=_media(resource, rest),
+        below=tuple(rest),
+    )
 
 
 def _uids(parts: list[str]) -> tuple[list[str], list[str]]:
     uids: list[str] = []
     while len(uids) < len(LEVELS) and len(parts) > 1 and parts[0] == LEVELS[len(uids)]:
         if not is_uid(parts[1]):
-            raise RefusedError("invalid_uid", "a UID is digits and dots, at most 64 characters")
+            raise RefusedError(
+                "invalid_uid",
+                "a UID is digits and dots, at most 64 characters",
+            )
         uids.append(parts[1])
         parts = parts[2:]
     return uids, parts
@@ -142,7 +150,10 @@ def _media(resource: Resource, rest: list[str]) -> Media:
             return "rendered"
         case ["frames", frames, *more] if resource.instance and more in ([], ["rendered"]):
             if len(frames) > _FRAMES_LENGTH or not _FRAMES.fullmatch(frames):
-                raise RefusedError("invalid_path", "frames are numbers from 1, separated by commas")
+                raise RefusedError(
+                    "invalid_path",
+                    "frames are numbers from 1, separated by commas",
+                )
             return "rendered" if more else "frames"
         case ["bulkdata", *segments] if (
             resource.instance and segments and all(map(_SEGMENT.fullmatch, segments))

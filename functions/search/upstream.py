@@ -45,7 +45,11 @@ _MESSAGES: Final = {
 
 def refused(reason: str, retry_after_s: int | None = None) -> RefusedError:
     """A refusal that the DICOM store is the cause of."""
-    return RefusedError(reason, _MESSAGES.get(reason, ""), retry_after_s=retry_after_s)
+    return RefusedError(
+        reason,
+        _MESSAGES.get(reason, ""),
+        retry_after_s=retry_after_s,
+    )
 
 
 class Answer:
@@ -116,7 +120,12 @@ class Upstream:
         url = self._dicomweb + path
         if query:
             url += "?" + query
-        request = Request("GET", url, headers=headers, read_timeout_s=self._timeout_s)
+        request = Request(
+            "GET",
+            url,
+            headers=headers,
+            read_timeout_s=self._timeout_s,
+        )
         answer = Answer(self._sent(request))
         if answer.status in _PASSED:
             return answer

@@ -60,7 +60,8 @@ class Signer:
         claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
         header = {"alg": algorithm, "kid": self.key_id, "typ": "JWT"}
         signed = ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
-        return f"{signed}.{_encoded(self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+        signature = self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{signed}.{_encoded(signature)}"
 
 
 def _encoded(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The page's list of studies in a browser: found, sorted, kept as a URL; by mouse and by keyboard."""
+"""The list of studies in a browser: found, sorted, kept as a URL; by mouse and by keyboard."""
 
 import json
 import re
@@ -278,7 +278,7 @@ def test_every_control_has_a_name_and_every_picture_a_text(page: Page) -> None:
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll('button, input, select, img, th')].filter(node => {
           if (node.tagName === 'IMG') return !node.hasAttribute('alt');
-          const labels = node.labels ? [...node.labels].map(label => label.textContent).join('') : '';
+          const labels = [...(node.labels ?? [])].map(label => label.textContent).join('');
           return !(node.getAttribute('aria-label') || labels || node.textContent.trim());
         }).map(node => node.outerHTML)"""
     )

@@ -51,7 +51,8 @@ def test_every_search_path_reaches_the_stores_path(
 
 def test_a_form_is_as_good_as_json(search: Function, store: FakeStore) -> None:
     asked = store.answers(Answer())
-    body = b"PatientName=M%C3%BCller%5EJ%2A&includefield=StudyDescription&includefield=PatientAge&limit=3"
+    fields = b"includefield=StudyDescription&includefield=PatientAge"
+    body = b"PatientName=M%C3%BCller%5EJ%2A&limit=3&" + fields
     reply = search.send(
         "/studies/_query", "POST", {"Content-Type": "application/x-www-form-urlencoded"}, body
     )

@@ -49,10 +49,6 @@ def test_unknown_keys_are_counted_and_not_shown() -> None:
     assert _refusal({"path": "studies/1"}, DoeJane="true") == f"unknown keys: 1; {taken}"
 
 
-def test_the_key_that_was_meant_is_named() -> None:
-    assert "perhaps meant: dry_run;" in _refusal({"path": "studies/1", "dryrun": True})
-
-
 def test_attributes_of_the_transport_are_none_of_ours() -> None:
     attributes = {
         "path": "studies/1",

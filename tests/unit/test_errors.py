@@ -1,17 +1,19 @@
+from typing import get_args
+
 import pytest
 
 from functions.common.errors import (
-    PERMANENT_REASONS,
-    RETRYABLE_REASONS,
     DicomFunctionsError,
     PermanentError,
+    PermanentReason,
     RetryableError,
+    RetryableReason,
     SupersededError,
 )
 
 
 def test_the_two_branches_share_no_reason() -> None:
-    assert not set(PERMANENT_REASONS) & set(RETRYABLE_REASONS)
+    assert not set(get_args(PermanentReason)) & set(get_args(RetryableReason))
 
 
 def test_the_text_of_an_error_is_its_reason_and_nothing_else() -> None:

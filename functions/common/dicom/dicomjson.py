@@ -80,7 +80,7 @@ class _ArrayReader:
         self._buffer = "".join([self._buffer[self._at :], *self._added])
         self._at = 0
         self._added.clear()
-        while mark := self._next_mark():
+        for mark in iter(self._next_mark, ""):
             if mark not in self._expected:
                 raise RetryableError("unavailable")
             if mark != "{":
@@ -126,9 +126,13 @@ def values(data_set: object, tag: str) -> list[Any]:
         data_set: as JSON gives it; a server may send anything.
         tag: eight hexadecimal digits.
     """
-    attribute = data_set.get(tag) if isinstance(data_set, dict) else None
-    found = attribute.get("Value") if isinstance(attribute, dict) else None
-    return found if isinstance(found, list) else []
+    try:
+        found = data_set[tag]["Value"]  # type: ignore[index]
+    except (TypeError, KeyError, IndexError):
+        return []
+    if not isinstance(found, list):
+        return []
+    return found
 
 
 def text(data_set: object, tag: str) -> str:
@@ -142,13 +146,17 @@ def text(data_set: object, tag: str) -> str:
 def uid(data_set: object, tag: str) -> str:
     """The first value of an attribute, empty when it is not a UID."""
     found = text(data_set, tag)
-    return found if is_uid(found) else ""
+    if not is_uid(found):
+        return ""
+    return found
 
 
 def number(data_set: object, tag: str) -> int:
     """The first value of an attribute, 0 when it is not a whole number of at most 18 digits."""
     found = _WHOLE_NUMBER.fullmatch(text(data_set, tag).strip())
-    return int(found[1]) if found else 0
+    if not found:
+        return 0
+    return int(found[1])
 
 
 def items(data_set: object, tag: str) -> list[DataSet]:
@@ -160,4 +168,6 @@ def instance(data_set: object) -> Resource | None:
     """The instance that a data set describes; None when one of its three UIDs is missing or
     malformed."""
     uids = [uid(data_set, tag) for tag in (STUDY_UID, SERIES_UID, INSTANCE_UID)]
-    return Resource(*uids) if all(uids) else None
+    if not all(uids):
+        return None
+    return Resource(*uids)

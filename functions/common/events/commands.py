@@ -54,12 +54,14 @@ def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
         PermanentError: invalid_event, when the data is no JSON object; invalid_command, for an
             unknown key, a key given twice, or a value that is not what its key takes.
     """
-    data = message.json() if message.data.strip() else {}
+    data = message.json_or_nothing()
     attributes = {k: v for k, v in message.attributes.items() if not k.startswith(_TRANSPORT_KEYS)}
     given: dict[str, object] = {**data, **attributes}
     unknown = given.keys() - keys.keys()
     if unknown:
-        raise PermanentError("invalid_command", _about_unknown(unknown, keys))
+        # They are counted, not named: they may hold anything, and this text is logged.
+        detail = f"unknown keys: {len(unknown)}; takes {', '.join(keys)}"
+        raise PermanentError("invalid_command", detail)
     twice = data.keys() & attributes.keys()
     if twice:
         names = ", ".join(sorted(twice))
@@ -74,15 +76,6 @@ def _value(key: str, value: object, parse: Parse) -> Any:
         return parse(value)
     except PermanentError as error:
         raise PermanentError("invalid_command", f"{key}: {error.detail}") from None
-
-
-def _about_unknown(unknown: set[str], keys: Mapping[str, Parse]) -> str:
-    """Unknown keys are counted, not named: they may hold anything, and this text is logged."""
-    from difflib import get_close_matches
-
-    meant = {match for key in unknown for match in get_close_matches(key[:64], keys, n=1)}
-    hint = f", perhaps meant: {', '.join(sorted(meant))}" if meant else ""
-    return f"unknown keys: {len(unknown)}{hint}; takes {', '.join(keys)}"
 
 
 def text(value: object) -> str:
@@ -107,9 +100,10 @@ def whole(least: int, most: int) -> Parse:
     parse_text = values.whole(least, most)
 
     def parse(value: object) -> int:
-        number = str(value) if isinstance(value, int) else value
+        if isinstance(value, int):
+            value = str(value)
         try:
-            return parse_text(text(number))
+            return parse_text(text(value))
         except ValueError as error:
             raise PermanentError("invalid_command", str(error)) from None
 
@@ -176,36 +170,20 @@ class Query:
         Raises:
             PermanentError: invalid_command, for anything else.
         """
-        level, pairs = "studies", list[Any]()
+        level = "studies"
+        pairs: list[Any] = []
         if isinstance(value, str):
             head, mark, tail = value.partition("?")
-            level, query = (head.removeprefix("/"), tail) if mark else ("studies", value)
-            try:
-                pairs = parse_qsl(
-                    query,
-                    keep_blank_values=True,
-                    strict_parsing=True,
-                    max_num_fields=_QUERY_KEYS_MAX,
-                )
-            except ValueError:
-                raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE") from None
+            if mark:
+                level = head.removeprefix("/")
+                value = tail
+            pairs = _pairs(value)
         elif isinstance(value, dict):
             pairs = list(value.items())
         if level not in _LEVELS or not 0 < len(pairs) <= _QUERY_KEYS_MAX:
             raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE")
         for key, wanted in pairs:
-            if (
-                not isinstance(key, str)
-                or not _QUERY_KEY.fullmatch(key)
-                or key.lower() in _RESERVED
-            ):
-                raise PermanentError(
-                    "invalid_command", "a query has a key that is no DICOM attribute"
-                )
-            if not isinstance(wanted, str) or not wanted.strip() or not wanted.isprintable():
-                raise PermanentError(
-                    "invalid_command", "a query has an empty value: it would match everything"
-                )
+            _check_pair(key, wanted)
         if all(key.lower() == "fuzzymatching" for key, _ in pairs):
             raise PermanentError("invalid_command", "a query matches at least one attribute")
         return cls(level, tuple(pairs))
@@ -214,3 +192,26 @@ class Query:
     def text(self) -> str:
         """As `parse` reads it."""
         return f"{self.level}?{urlencode(self.params)}"
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            query,
+            keep_blank_values=True,
+            strict_parsing=True,
+            max_num_fields=_QUERY_KEYS_MAX,
+        )
+    except ValueError:
+        raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE") from None
+
+
+def _check_pair(key: object, wanted: object) -> None:
+    is_key = isinstance(key, str) and _QUERY_KEY.fullmatch(key) and key.lower() not in _RESERVED
+    if not is_key:
+        raise PermanentError("invalid_command", "a query has a key that is no DICOM attribute")
+    is_value = isinstance(wanted, str) and wanted.strip() and wanted.isprintable()
+    if not is_value:
+        raise PermanentError(
+            "invalid_command", "a query has an empty value: it would match everything"
+        )

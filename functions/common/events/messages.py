@@ -58,6 +58,16 @@ class Message:
         """
         return _object(self.data)
 
+    def json_or_nothing(self) -> dict[str, Any]:
+        """The same, empty for a message without data: its attributes may say everything.
+
+        Raises:
+            PermanentError: as json.
+        """
+        if not self.data.strip():
+            return {}
+        return self.json()
+
     def check_way(self, is_follow_up: bool) -> None:
         """A follow-up message comes by the follow-ups' subscription, and nothing else does: whoever
         may publish commands must not be able to publish the next step of one.
@@ -89,7 +99,9 @@ class Message:
         first, last = timestamp(told), timestamp(self.published)
         if first is None:
             return _AGES_AGO
-        return told if last is None or first < last else self.published
+        if last is not None and first >= last:
+            return self.published
+        return told
 
 
 class UnreadableMessageError(PermanentError):
@@ -167,13 +179,15 @@ def parse(headers: Mapping[str, str], body: bytes) -> Message:
 def _structured(event: Mapping[str, Any]) -> Message:
     """A CloudEvent whose attributes are in the body too."""
     event_id = _identifier(event.get("id"))
+    data = event.get("data")
+    unread = Message(b"", message_id=event_id)
+    if not isinstance(data, dict):
+        raise _unreadable("a CloudEvent needs JSON data", unread)
     try:
-        data = json.dumps(event["data"]) if isinstance(event.get("data"), dict) else ""
+        body = json.dumps(data)
     except RecursionError:
-        data = ""
-    if not data:
-        raise _unreadable("a CloudEvent needs JSON data", Message(b"", message_id=event_id))
-    return _cloud_event(_text(event.get("type")), event_id, data.encode())
+        raise _unreadable("nested too deeply", unread) from None
+    return _cloud_event(_text(event.get("type")), event_id, body.encode())
 
 
 def _cloud_event(kind: str, event_id: str, body: bytes) -> Message:
@@ -194,11 +208,10 @@ def _push(envelope: Mapping[str, Any]) -> Message:
     content = envelope.get("message")
     if not isinstance(content, dict):
         raise PermanentError("invalid_event", "neither a Pub/Sub push nor a CloudEvent")
-    attempt = envelope.get("deliveryAttempt")
     unread = Message(
         data=b"",
         message_id=_identifier(content.get("messageId") or content.get("message_id")),
-        attempt=attempt if isinstance(attempt, int) and attempt > 0 else 1,
+        attempt=_attempt(envelope.get("deliveryAttempt")),
         published=_text(content.get("publishTime") or content.get("publish_time")),
     )
     attributes = content.get("attributes") or {}
@@ -230,7 +243,16 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value
+
+
+def _attempt(value: object) -> int:
+    """1 where the sender does not count."""
+    if not isinstance(value, int) or value < 1:
+        return 1
+    return int(value)
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
@@ -241,12 +263,14 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 def _identifier(value: object) -> str:
     """The id of a message or an event; empty when it is none, since ids are logged."""
     text = _text(value)
-    return text if _IDENTIFIER.fullmatch(text) else ""
+    if not _IDENTIFIER.fullmatch(text):
+        return ""
+    return text
 
 
 def _int64(value: object) -> int:
     """A number of the JSON API, which sends int64 as text."""
-    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if not _DIGITS.fullmatch(text) or int(text) > _INT64_MAX:
+    is_number = isinstance(value, int | str) and _DIGITS.fullmatch(str(value))
+    if not is_number or int(str(value)) > _INT64_MAX:
         raise PermanentError("invalid_event", "generation and size are whole numbers")
-    return int(text)
+    return int(str(value))

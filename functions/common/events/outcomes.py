@@ -9,12 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from functions.common.clients.pubsub import Topics
 from functions.common.deadline import Deadline, utc_now
 from functions.common.events.messages import Message
-from functions.common.log import log
+from functions.common.log import FIELDS, log
 from functions.common.resources import ObjectRef, Resource
 
 Word = Literal[
@@ -98,19 +98,21 @@ class Outcomes:
             "outcome": outcome.outcome,
             "function": self.function,
             "reason": outcome.reason,
+            "study": record.get("study", ""),
+            "request_id": outcome.request_id,
         }
-        attributes["study"] = outcome.resource.study if outcome.resource else ""
-        attributes["request_id"] = outcome.request_id
         self.topics.publish(self.topic, json.dumps(record).encode(), attributes, self.deadline)
-        log(
-            "INFO", "outcome", trace=self.trace, **{k: v for k, v in record.items() if k in _LOGGED}
-        )
+        logged = {key: value for key, value in record.items() if key in FIELDS}
+        log("INFO", "outcome", trace=self.trace, **logged)
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
-        source, resource = outcome.source, outcome.resource
+        source = outcome.source
+        resource = outcome.resource
         record: dict[str, Any] = {
             "id": outcome_id(
-                self.function, outcome.source or outcome.request_id, outcome.member + outcome.place
+                self.function,
+                source or outcome.request_id,
+                outcome.member + outcome.place,
             ),
             "time": utc_now(),
             "outcome": outcome.outcome,
@@ -127,9 +129,14 @@ class Outcomes:
         record |= {
             "request_id": outcome.request_id,
             "member": outcome.member,
-            "study": resource.study if resource else "",
-            "series": resource.series if resource else "",
-            "instance": resource.instance if resource else "",
+        }
+        if resource:
+            record |= {
+                "study": resource.study,
+                "series": resource.series,
+                "instance": resource.instance,
+            }
+        record |= {
             "counts": dict(outcome.counts),
             "bytes": outcome.size_bytes,
             "first": outcome.first,
@@ -144,29 +151,9 @@ class Outcomes:
 
 def outcome_id(function: str, identity: ObjectRef | str, member: str = "") -> str:
     """The id of an input's outcome: a hash, so that it can be logged where a name can not."""
-    parts: list[str] = [function]
-    parts += (
-        [identity]
-        if isinstance(identity, str)
-        else [identity.bucket, identity.name, str(identity.generation)]
-    )
-    return hashlib.sha256(json.dumps([*parts, member]).encode()).hexdigest()[:32]
-
-
-_LOGGED: Final = frozenset(
-    {
-        "id",
-        "outcome",
-        "reason",
-        "detail",
-        "function",
-        "request_id",
-        "study",
-        "series",
-        "instance",
-        "bytes",
-        "counts",
-        "attempt",
-        "duration_ms",
-    }
-)
+    if isinstance(identity, str):
+        parts = [identity]
+    else:
+        parts = [identity.bucket, identity.name, str(identity.generation)]
+    text = json.dumps([function, *parts, member])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -134,7 +134,7 @@ def request_id(message: Message) -> str:
     Raises:
         PermanentError: invalid_command, when it is malformed.
     """
-    data = message.json() if message.data.strip() else {}
+    data = message.json_or_nothing()
     named = data.get("request_id") or message.attributes.get("request_id")
     return requests.request_id(named or message.message_id)
 
@@ -160,11 +160,14 @@ def _rejected(error: PermanentError, message: Message) -> Outcome:
 
 
 def _trace(request: flask.Request, settings: Settings) -> str:
-    found = _TRACE.match(request.headers.get("X-Cloud-Trace-Context", "")) or _TRACEPARENT.match(
-        request.headers.get("traceparent", "")
-    )
+    headers = request.headers
+    found = _TRACE.match(headers.get("X-Cloud-Trace-Context", ""))
+    if not found:
+        found = _TRACEPARENT.match(headers.get("traceparent", ""))
+    if not found:
+        return ""
     project = settings.dicom_store.name.split("/")[1]
-    return f"projects/{project}/traces/{found[1]}" if found else ""
+    return f"projects/{project}/traces/{found[1]}"
 
 
 def _refused(name: str, status: int, reason: str, message: str, trace: str) -> flask.Response:
