@@ -61,7 +61,7 @@ lock:  ## lock the requirements again, newest versions, with hashes
 	@$(LOCK) requirements-local.in -c requirements.txt -o requirements-local.txt
 	@$(LOCK) requirements-dev.in -c requirements-local.txt -o requirements-dev.txt
 
-bench: $(DEV)  ## measure everything beside its peers and write docs/benchmarks.md anew (about an hour)
+bench: $(DEV)  ## measure everything beside its peers and write docs/benchmarks.md anew
 	@$(BIN)/python -m benchmarks.record bench
 
 chaos: $(DEV)  ## faults and kill -9 everywhere; writes docs/reliability.md anew (about ten minutes)
