@@ -81,8 +81,9 @@ def topics(clients: Clients) -> Iterator[Finding]:
     system = clients.system
     look = Look(clients, "topic", _SEE_PUBSUB)
     names = list(system.topology["topics"].values())
-    names += [item["dead_letter_topic"] for item in system.bound.values()]
-    for name in names:
+    for item in system.bound.values():
+        names += [item["topic"], item["dead_letter_topic"]]
+    for name in dict.fromkeys(system.topic(name).rpartition("/")[2] for name in names):
         url = f"{system.endpoints.pubsub}/v1/{system.topic(name)}"
         found = look.fetch(url, name)
         if isinstance(found, Finding):
@@ -226,11 +227,20 @@ def _binding(system: System, item: Mapping[str, Any], found: Resource) -> Iterat
             yield f"cannot write to the ledger ({storage['state']})"
         return
     endpoint = found.get("pushConfig", {}).get("pushEndpoint", "")
-    is_for_follow_ups = item["topic"].endswith("_next")
+    path = urlsplit(endpoint).path or "/"
     if not endpoint:
         yield "calls no function"
-    elif endpoint.endswith(system.topology["follow_ups_path"]) != is_for_follow_ups:
-        yield f"calls {urlsplit(endpoint).path or '/'} of the function"
+    elif path != _path(system, item):
+        yield f"calls {path} of the function"
+    if found.get("filter", "") != item.get("filter", "") and "webhooks" not in path:
+        yield "has another filter"
+
+
+def _path(system: System, item: Mapping[str, Any]) -> str:
+    """What of the function a subscription calls."""
+    if item["topic"].endswith("_next"):
+        return str(system.topology["follow_ups_path"])
+    return str(item.get("path", "/"))
 
 
 def _numbers(system: System, item: Mapping[str, Any], found: Resource) -> Iterator[str]:
@@ -249,7 +259,7 @@ def _numbers(system: System, item: Mapping[str, Any], found: Resource) -> Iterat
         "attempts": item["max_delivery_attempts"],
         "ack deadline": delivery["ack_deadline_s"],
         "least back-off": f"{delivery['minimum_backoff_s']}s",
-        "most back-off": f"{delivery['maximum_backoff_s']}s",
+        "most back-off": f"{item.get('maximum_backoff_s', delivery['maximum_backoff_s'])}s",
         "retention": f"{delivery['retention_s']}s",
     }
     for what, value in actual.items():

@@ -15,10 +15,10 @@ from cli.options import system_option
 from cli.output import Item, Listing, listing_options, print_json, say
 from cli.system import LEDGER
 from cli.text import shown
-from functions.common.settings import DELETE, EXPORT, STORE
+from functions.common.settings import DELETE, EXPORT, NOTIFY, STORE, WATCH
 
 # Whose there are; of the ledger: outcomes that could not be written.
-KINDS: Final = (STORE, DELETE, EXPORT, LEDGER)
+KINDS: Final = (STORE, DELETE, EXPORT, WATCH, NOTIFY, LEDGER)
 EMPTY_PULLS: Final = 3  # Pub/Sub may answer that there is nothing although there is
 SOURCE: Final = "CloudPubSubDeadLetterSource"  # what dead-lettering adds to the attributes
 SOURCE_TIME: Final = f"{SOURCE}TopicPublishTime"

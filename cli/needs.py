@@ -7,7 +7,7 @@ from typing import Final
 
 from cli.system import System
 from functions.common.resources import DicomStoreName, GcsPrefix
-from functions.common.settings import DELETE, EXPORT, SEARCH, STORE
+from functions.common.settings import COMMANDS, DELETE, EXPORT, NOTIFY, SEARCH, STORE, WATCH
 
 _PUBLISH: Final = ("pubsub.topics.publish",)
 _READ: Final = "healthcare.dicomStores.dicomWebRead"
@@ -30,7 +30,7 @@ class Need:
 
     Args:
         function: who needs them.
-        kind: bucket, topic, store or dataset.
+        kind: bucket, topic, store, dataset or secret.
         resource: a bucket's name, or a full name.
     """
 
@@ -60,6 +60,27 @@ def of(system: System) -> Iterator[Need]:
     yield Need(SEARCH, "store", system.store.name, (_READ,))
     if system.environments[SEARCH].get("SEARCH_EXPORTS") == "true":
         yield _publishing(system, SEARCH, "exports")
+    yield from _optional(system)
+
+
+def _optional(system: System) -> Iterator[Need]:
+    """Of the functions that are deployed only where they are asked for."""
+    state = system.buckets["state"]
+    for function in (COMMANDS, NOTIFY, WATCH):
+        if function in system.environments:
+            yield Need(function, "bucket", state, _OBJECTS_KEPT)
+    if COMMANDS in system.environments:
+        yield _publishing(system, COMMANDS, "exports")
+        yield _publishing(system, COMMANDS, "deletes")
+    for name in sorted(set(system.webhook_secrets.values())):
+        secret = f"projects/{system.project}/secrets/{name}"
+        yield Need(NOTIFY, "secret", secret, ("secretmanager.versions.access",))
+    if WATCH in system.environments:
+        yield Need(WATCH, "store", system.store.name, (_READ,))
+        yield _publishing(system, WATCH, "outcomes")
+        yield _publishing(system, WATCH, "studies_next")
+        if system.environments[WATCH].get("ON_STUDY_COMPLETE"):
+            yield _publishing(system, WATCH, "exports")
 
 
 def _publishing(system: System, function: str, role: str) -> Need:

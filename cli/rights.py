@@ -86,7 +86,8 @@ def _delivery_grants(clients: Clients) -> Iterator[Grant]:
         role=_PUBLISH,
         member=STORAGE_AGENT,
     )
-    for function in system.topology["functions"]:
+    called = [name.partition("/")[0] for name in system.bound if name != LEDGER]
+    for function in dict.fromkeys(called):
         yield Grant(
             subject=f"Pub/Sub calls {function}",
             url=f"{system.endpoints.run}/v2/{system.service(function)}",
@@ -256,9 +257,8 @@ def _permissions_of(account: Clients, need: Need) -> Answer:
     if need.kind == "bucket":
         url = f"{endpoints.storage}/storage/v1/b/{need.resource}/iam/testPermissions"
         return account.call("GET", url, params=wanted)
-    base = endpoints.healthcare
-    if need.kind == "topic":
-        base = f"{endpoints.pubsub}/v1"
+    bases = {"topic": f"{endpoints.pubsub}/v1", "secret": f"{endpoints.secrets}/v1"}
+    base = bases.get(need.kind, endpoints.healthcare)
     return account.call("POST", f"{base}/{need.resource}:testIamPermissions", wanted)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 from cli.errors import NoSystemError
 from functions.common.resources import DicomStoreName
+from functions.common.settings import COMMANDS, NOTIFY
 
 ROOT: Final = Path(__file__).parents[1]
 LOCAL_FILE: Final = ROOT / ".local" / "stack.json"  # written by `dicom-functions run`
@@ -31,6 +32,7 @@ class Endpoints:
     kms: str = "https://cloudkms.googleapis.com"
     projects: str = "https://cloudresourcemanager.googleapis.com"
     artifacts: str = "https://artifactregistry.googleapis.com"
+    secrets: str = "https://secretmanager.googleapis.com"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class System:
         buckets: role (landing, quarantine, export, ledger, state) to name.
         environments: function to its environment variables.
         accounts: function to its service account's email; empty locally.
+        webhook_secrets: webhook to the name of its secret; empty locally.
         function_urls: function to where it listens; empty for a deployment.
         webhook_port: where the local system's webhook is received; 0 for a deployment.
         delivery: email of the account that calls the event functions; empty locally.
@@ -67,6 +70,7 @@ class System:
     endpoints: Endpoints
     function_urls: Mapping[str, str] = field(default_factory=dict)
     webhook_port: int = 0
+    webhook_secrets: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def find(cls, given: Path | None = None) -> Self:
@@ -131,6 +135,7 @@ class System:
             accounts=data["accounts"],
             delivery=data["delivery"],
             build=data["build"],
+            webhook_secrets=data["webhook_secrets"],
             topology=_topology(),
             endpoints=Endpoints(**data.get("endpoints", {})),
         )
@@ -145,16 +150,25 @@ class System:
     @property
     def bound(self) -> Mapping[str, Mapping[str, Any]]:
         """The subscriptions that have dead letters: by the function that they call, by
-        `FUNCTION/follow-ups`, and LEDGER."""
+        `FUNCTION/follow-ups`, by `notify/webhooks/NAME`, and LEDGER."""
         path = self.topology["follow_ups_path"]
         found: dict[str, Mapping[str, Any]] = {}
-        optional = self.topology["optional"]["functions"]
-        asked_for = {name: item for name, item in optional.items() if name in self.environments}
-        for function, item in {**self.topology["functions"], **asked_for}.items():
+        for function, item in {**self.topology["functions"], **self._asked_for()}.items():
             found[function] = item
             if "follow_ups" in item:
                 found[function + path] = item["follow_ups"]
+        webhooks = self.topology["optional"]["webhooks"]
+        for name in self.webhook_secrets:
+            found[f"{NOTIFY}{webhooks['path']}{name}"] = _webhook(webhooks, name)
         found[LEDGER] = self.topology["ledger_subscription"]
+        return found
+
+    def _asked_for(self) -> dict[str, Mapping[str, Any]]:
+        """The optional functions that are deployed, with what calls each."""
+        optional: Mapping[str, Any] = self.topology["optional"]["functions"]
+        found = {name: item for name, item in optional.items() if name in self.environments}
+        if COMMANDS not in self.environments:
+            found.pop(NOTIFY, None)  # only webhooks call it
         return found
 
     def bound_of(self, function: str | None) -> list[str]:
@@ -221,6 +235,19 @@ def is_running(file: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return True
     return True
+
+
+def _webhook(webhooks: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What calls a webhook, as the topology would have it."""
+    subscription = f"{webhooks['prefix']}{name}"
+    return {
+        "topic": webhooks["topic"],
+        "subscription": subscription,
+        "path": f"{webhooks['path']}{name}",
+        "dead_letter_topic": f"{subscription}-dead",
+        "dead_letter_subscription": f"{subscription}-dead-hold",
+        "max_delivery_attempts": webhooks["max_delivery_attempts"],
+    }
 
 
 def _topology() -> Mapping[str, Any]:

@@ -6,13 +6,19 @@ locals {
     delete_resource = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 4 }
     export_resource = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 10, concurrency = 4 }
     search          = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 10, concurrency = 16 }
+    commands        = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 16 }
+    # A receiver that is slow holds a request for 10 s: many at a time, which wait and do nothing.
+    notify        = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 32 }
+    watch_studies = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 16 }
   }
   size = { for f in local.function_names : f => {
     for key, default in local.sizes[f] : key => try(coalesce(var.functions[f][key], default), default)
   } }
 
+  export_places = concat(["gs://${local.bucket_names.export}"], var.export_destinations)
+
   # functions/common/settings.py is what reads these.
-  environment = {
+  environment = merge(local.optional_environment, {
     store_upload = merge({
       DICOM_STORE        = local.dicom_store
       OUTCOMES_TOPIC     = local.topic_ids.outcomes
@@ -37,14 +43,15 @@ locals {
       OUTCOMES_TOPIC      = local.topic_ids.outcomes
       EXPORTS_NEXT_TOPIC  = local.topic_ids.exports_next
       STATE_BUCKET        = local.bucket_names.state
-      EXPORT_DESTINATIONS = join(",", concat(["gs://${local.bucket_names.export}"], var.export_destinations))
+      EXPORT_DESTINATIONS = join(",", local.export_places)
       BUDGET_S            = tostring(local.delivery.budget_s)
     }
     search = { DICOM_STORE = local.dicom_store }
-  }
+  })
 
   function_common = {
     project         = var.project
+    project_number  = data.google_project.this.number
     region          = var.region
     source_bucket   = google_storage_bucket.source.name
     source_object   = google_storage_bucket_object.source.name
@@ -54,27 +61,29 @@ locals {
     vpc_connector   = var.vpc_connector
     vpc_egress      = var.vpc_egress
     timeout_seconds = local.delivery.function_timeout_s
+    grants_spread   = local.grants_spread
   }
 }
 
 module "event_function" {
   source   = "./modules/event_function"
-  for_each = local.topology.functions
+  for_each = local.event_functions
 
   entry_point = each.key
   function    = local.function_common
   size        = local.size[each.key]
   environment = merge(local.environment[each.key], lookup(var.extra_environment, each.key, {}))
-  deliveries = {
-    events     = merge(each.value, { topic = local.topology.topics[each.value.topic], path = "" })
-    follow_ups = merge(each.value.follow_ups, { topic = local.topology.topics[each.value.follow_ups.topic], path = local.topology.follow_ups_path })
-  }
+  secrets     = each.key == "notify" ? local.webhook_secrets : {}
+  deliveries  = { for d in local.deliveries : d.key => d if d.function == each.key }
+
   delivery     = local.delivery
   pusher       = { email = google_service_account.delivery.email, member = google_service_account.delivery.member }
   pubsub_agent = local.pubsub_agent
   kms_key      = var.kms_key
 
-  depends_on = [time_sleep.build_grants, google_project_service_identity.pubsub, time_sleep.keys]
+  depends_on = [
+    time_sleep.build_grants, google_project_service_identity.pubsub, time_sleep.keys, google_pubsub_topic.outcomes,
+  ]
 }
 
 module "search" {

@@ -29,7 +29,7 @@ resource "google_healthcare_dataset" "this" {
 
   # What holds data is created after the functions are built: a project that may not build in this region can then use
   # another one, because nothing exists yet that cannot move.
-  depends_on = [time_sleep.apis, time_sleep.keys, module.event_function, module.search]
+  depends_on = [time_sleep.apis, time_sleep.keys, module.event_function, module.search, module.commands]
 }
 
 # No notification_config: outcomes say more than the store's own notices, and failures too.

@@ -57,17 +57,34 @@ locals {
     var.search_exports ? {
       "search exports" = { topic = "exports", role = local.publisher, member = local.search }
     } : {},
+    { for g in local.optional_publishers : "${g.function} ${g.topic}" => {
+      topic = g.topic, role = local.publisher, member = local.members[g.function]
+    } },
     merge([for topic, members in var.command_publishers : {
       for m in members : "${m} ${topic}" => { topic = topic, role = local.publisher, member = m }
     }]...)
   )
 
-  dicom_store_grants = {
+  state_grants = merge(
+    {
+      "store_upload pairs"      = { folder = "pairs", member = local.store_upload }
+      "export_resource exports" = { folder = "exports", member = local.export_resource }
+    },
+    { for g in local.optional_folders : "${g.function} ${g.folder}" => {
+      folder = g.folder, member = local.members[g.function]
+    } }
+  )
+
+  dicom_store_grants = merge({
     store_upload    = { role = local.role.dicomStoreWriter, member = local.store_upload }
     delete_resource = { role = local.role.dicomStoreDeleter, member = local.delete_resource }
     export_resource = { role = local.role.dicomStoreReader, member = local.export_resource }
     search          = { role = local.role.dicomStoreReader, member = local.search }
-  }
+    },
+    var.watch_studies ? {
+      watch_studies = { role = local.role.dicomStoreReader, member = local.members["watch_studies"] }
+    } : {}
+  )
 }
 
 resource "google_project_iam_custom_role" "roles" {
@@ -97,19 +114,16 @@ resource "google_storage_bucket_iam_member" "grants" {
 # Each function keeps its state in a folder of its own. Listing is an action on the bucket and not on an object; without
 # that permission a missing object would be 403 and not 404.
 resource "google_storage_bucket_iam_member" "state" {
-  for_each = {
-    pairs   = local.store_upload
-    exports = local.export_resource
-  }
-  bucket = google_storage_bucket.data["state"].name
-  role   = local.role.dicomObjectKeeper
-  member = each.value
+  for_each = local.state_grants
+  bucket   = google_storage_bucket.data["state"].name
+  role     = local.role.dicomObjectKeeper
+  member   = each.value.member
 
   condition {
-    title      = "only ${each.key}"
+    title      = "only ${each.value.folder}"
     expression = <<-CEL
       resource.type == "storage.googleapis.com/Bucket" ||
-      resource.name.startsWith("projects/_/buckets/${local.bucket_names.state}/objects/${each.key}/")
+      resource.name.startsWith("projects/_/buckets/${local.bucket_names.state}/objects/${each.value.folder}/")
     CEL
   }
 

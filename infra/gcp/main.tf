@@ -1,9 +1,12 @@
 # Names and numbers are those of infra/topology.json, which the local stack reads too.
 locals {
-  topology       = jsondecode(file("${path.module}/../topology.json"))
-  delivery       = local.topology.delivery
-  function_names = concat(keys(local.topology.functions), local.topology.http_functions)
-  labels         = merge({ app = "dicom-functions" }, var.labels)
+  topology = jsondecode(file("${path.module}/../topology.json"))
+  delivery = local.topology.delivery
+  function_names = concat(
+    keys(local.topology.functions), local.topology.http_functions,
+    keys(local.topology.optional.functions), local.topology.optional.http_functions
+  )
+  labels = merge({ app = "dicom-functions" }, var.labels)
   # A new permission is known everywhere after two minutes as a rule, sometimes after seven or more.
   grants_spread = "180s"
 
@@ -27,6 +30,7 @@ locals {
     # Calls about a key or a budget are counted on this project, wherever those are.
     length(local.key_grants) == 0 ? [] : ["cloudkms.googleapis.com"],
     var.budget > 0 ? ["billingbudgets.googleapis.com"] : [],
+    length(var.webhooks) == 0 ? [] : ["secretmanager.googleapis.com"],
   ))
 }
 

@@ -1,21 +1,38 @@
 # Alerts, a dashboard, and the budget.
 locals {
   channels = concat(var.notification_channels, google_monitoring_notification_channel.email[*].id)
-  services_of = {
-    for f in local.function_names : f => "dicom-${replace(f, "_", "-")}"
-  }
-  deliveries = flatten([for f in values(local.topology.functions) : [f, f.follow_ups]])
   holds = concat(
     [for d in local.deliveries : d.dead_letter_subscription],
     [local.topology.ledger_subscription.dead_letter_subscription]
   )
-  live     = concat([for d in local.deliveries : d.subscription], [local.topology.ledger_subscription.name])
-  is_held  = join(" OR ", [for s in local.holds : "resource.labels.subscription_id=\"${s}\""])
-  is_live  = join(" OR ", [for s in local.live : "resource.labels.subscription_id=\"${s}\""])
-  requests = "metric.type=\"run.googleapis.com/request_count\" resource.type=\"cloud_run_revision\" resource.labels.service_name=starts_with(\"dicom-\")"
+  # A webhook's subscription waits for somebody else's receiver: it has an alert of its own.
+  ours       = concat([for d in concat(local.events, local.follow_ups) : d.subscription], [local.topology.ledger_subscription.name])
+  theirs     = [for d in local.webhook_deliveries : d.subscription]
+  is_held    = "resource.labels.subscription_id=monitoring.regex.full_match(\"${join("|", local.holds)}\")"
+  is_ours    = "resource.labels.subscription_id=monitoring.regex.full_match(\"${join("|", local.ours)}\")"
+  is_theirs  = "resource.labels.subscription_id=monitoring.regex.full_match(\"${join("|", local.theirs)}\")"
+  is_waiting = "resource.labels.subscription_id=monitoring.regex.full_match(\"${join("|", concat(local.ours, local.theirs))}\")"
+  requests   = "metric.type=\"run.googleapis.com/request_count\" resource.type=\"cloud_run_revision\" resource.labels.service_name=starts_with(\"dicom-\")"
+
+  # 503 is how watch_studies waits, and how notify says that a receiver failed, which has an alert of its own.
+  judged = "${local.requests} NOT resource.labels.service_name=monitoring.regex.full_match(\"dicom-watch-studies|dicom-notify\")"
+
+  webhook_alerts = length(var.webhooks) == 0 ? {} : {
+    webhook = {
+      title     = "A webhook has failed for an hour"
+      filter    = "metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" resource.type=\"pubsub_subscription\" (${local.is_theirs})"
+      above     = 3600
+      duration  = 0
+      aligner   = "ALIGN_MAX"
+      period    = 300
+      per       = ["resource.label.subscription_id"]
+      runbook   = "Its receiver does not answer 2xx within 10 s: the log of dicom-notify has a line `webhook` with the status of each call. The calls wait and are made again, 100 times at most; docs/webhooks.md."
+      divide_by = null
+    }
+  }
 
   # The metric, the threshold, for how long, and what to do. `aligner` reduces each period to one number.
-  alerts = {
+  alerts = merge(local.webhook_alerts, {
     dead_letters = {
       title     = "Messages were given up (dead letters)"
       filter    = "metric.type=\"pubsub.googleapis.com/subscription/num_undelivered_messages\" resource.type=\"pubsub_subscription\" (${local.is_held})"
@@ -29,7 +46,7 @@ locals {
     }
     oldest_message = {
       title     = "A message has waited for more than an hour"
-      filter    = "metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" resource.type=\"pubsub_subscription\" (${local.is_live})"
+      filter    = "metric.type=\"pubsub.googleapis.com/subscription/oldest_unacked_message_age\" resource.type=\"pubsub_subscription\" (${local.is_ours})"
       above     = 3600
       duration  = 300
       aligner   = "ALIGN_MAX"
@@ -51,14 +68,14 @@ locals {
     }
     server_errors = {
       title     = "More than 5 % of requests fail"
-      filter    = "${local.requests} metric.labels.response_code_class=\"5xx\""
+      filter    = "${local.judged} metric.labels.response_code_class=\"5xx\""
       above     = 0.05
       duration  = 1800 # half a pair is handed back for some minutes while it waits for the other half: no fault
       aligner   = "ALIGN_RATE"
       period    = 300
       per       = ["resource.label.service_name"]
       runbook   = "503 hands a message back to Pub/Sub and costs nothing; when it lasts, the store is busy or refuses: see the log for `handed_back`."
-      divide_by = local.requests
+      divide_by = local.judged
     }
     out_of_memory = {
       title     = "An instance ran out of memory"
@@ -93,7 +110,7 @@ locals {
       runbook   = "The log line `bug` has the type and the place in the code; please report both."
       divide_by = null
     }
-  }
+  })
 }
 
 resource "google_monitoring_notification_channel" "email" {

@@ -1,3 +1,12 @@
+locals {
+  commands_url = try(module.commands[0].uri, "")
+  modules = merge(
+    module.event_function,
+    { search = module.search },
+    { for made in module.commands : "commands" => made }
+  )
+}
+
 output "next_steps" {
   description = "The next steps."
   value       = <<-TEXT
@@ -5,6 +14,9 @@ output "next_steps" {
     Search:          curl -H "Authorization: Bearer $(gcloud auth print-identity-token)" ${module.search.uri}/studies
     Delete a study:  gcloud pubsub topics publish ${local.topic_ids.deletes} --message '{"path": "studies/UID"}'
     Export a study:  gcloud pubsub topics publish ${local.topic_ids.exports} --message '{"path": "studies/UID", "destination": "gs://${local.bucket_names.export}/name", "format": "dicom"}'
+    %{if var.commands~}
+    Commands:        curl -H "Authorization: Bearer $(gcloud auth print-identity-token)" ${module.commands[0].uri}/exports --json '{"path": "studies/UID", "destination": "gs://${local.bucket_names.export}/name", "format": "dicom"}'
+    %{endif~}
     See outcomes:    gcloud storage cat "gs://${local.bucket_names.ledger}/${local.topology.ledger_subscription.filename_prefix}**"
     Check it all:    dicom-functions doctor
     Dashboard:       https://console.cloud.google.com/monitoring/dashboards?project=${var.project}
@@ -17,6 +29,11 @@ output "next_steps" {
 output "search_url" {
   description = "Where search is called."
   value       = module.search.uri
+}
+
+output "commands_url" {
+  description = "Where commands are given by HTTP; empty: they are not."
+  value       = local.commands_url
 }
 
 output "landing_bucket" {
@@ -34,11 +51,13 @@ output "system" {
     search_url   = module.search.uri
     build        = local.build_email
     delivery     = google_service_account.delivery.email
-    environments = merge({ for f, m in module.event_function : f => m.environment }, { search = module.search.environment })
-    accounts     = merge({ for f, m in module.event_function : f => m.account }, { search = module.search.account })
+    commands_url = local.commands_url
+    environments = { for f, m in local.modules : f => m.environment }
+    accounts     = { for f, m in local.modules : f => m.account }
     source       = local.source_hash
 
-    search_ingress = var.search_ingress
+    search_ingress  = var.search_ingress
+    webhook_secrets = { for name, webhook in var.webhooks : name => webhook.secret }
   }
 }
 

@@ -12,8 +12,10 @@ locals {
 }
 
 # State of work that was broken off is deleted, but later than a dead letter: one that is sent again finds its state.
+# That a webhook has ended (`webhooks/`) stays until somebody deletes it.
 locals {
   retention_days = merge(var.retention_days, { state = local.topology.state_expires_days })
+  expiring       = { state = ["pairs/", "exports/", "requests/", "studies/"] }
 }
 
 resource "google_storage_bucket" "data" {
@@ -46,7 +48,8 @@ resource "google_storage_bucket" "data" {
         type = "Delete"
       }
       condition {
-        age = lifecycle_rule.value
+        age            = lifecycle_rule.value
+        matches_prefix = lookup(local.expiring, each.key, null)
       }
     }
   }
@@ -90,7 +93,7 @@ resource "google_storage_bucket" "data" {
   }
 
   # After the functions: see the dataset in healthcare.tf.
-  depends_on = [time_sleep.apis, time_sleep.keys, module.event_function, module.search]
+  depends_on = [time_sleep.apis, time_sleep.keys, module.event_function, module.search, module.commands]
 }
 
 # The event that starts everything. Cloud Storage sends at least once; the store function is idempotent.

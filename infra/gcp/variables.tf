@@ -167,7 +167,11 @@ variable "extra_environment" {
   default     = {}
   validation {
     condition     = alltrue([for f in keys(var.extra_environment) : contains(local.function_names, f)])
-    error_message = "Keys are store_upload, delete_resource, export_resource and search."
+    error_message = "Keys are ${join(", ", local.function_names)}."
+  }
+  validation {
+    condition     = !anytrue([for key in flatten([for e in values(var.extra_environment) : keys(e)]) : startswith(key, "WEBHOOK_SECRET_")])
+    error_message = "Name a webhook's secret in webhooks: here its value would be in the state."
   }
 }
 
@@ -186,7 +190,7 @@ variable "functions" {
   default = {}
   validation {
     condition     = alltrue([for f in keys(var.functions) : contains(local.function_names, f)])
-    error_message = "Keys are store_upload, delete_resource, export_resource and search."
+    error_message = "Keys are ${join(", ", local.function_names)}."
   }
   validation {
     condition = alltrue([for f, s in var.functions : (

@@ -29,7 +29,10 @@ INSTANCE: Final = {
     "00080018": {"vr": "UI", "Value": ["1.2.3.4"]},
 }
 SERVICES: Final = f"projects/{PROJECT}/locations/{REGION}/services"
-_PREDEFINED: Final = {"roles/pubsub.publisher": ("pubsub.topics.publish",)}
+_PREDEFINED: Final = {
+    "roles/pubsub.publisher": ("pubsub.topics.publish",),
+    "roles/secretmanager.secretAccessor": ("secretmanager.versions.access",),
+}
 
 
 class FakeCloud:
@@ -79,6 +82,7 @@ class FakeCloud:
             "search_ingress": "ALLOW_ALL",
             "build": f"dicom-build@{PROJECT}.iam.gserviceaccount.com",
             "delivery": DELIVERY,
+            "webhook_secrets": self._webhook_secrets(),
             "environments": {
                 n: f["service_config"][0]["environment_variables"] for n, f in names.items()
             },
@@ -87,6 +91,17 @@ class FakeCloud:
             },
             "endpoints": here,
         }
+
+    def _webhook_secrets(self) -> dict[str, str]:
+        """The secret's name of each webhook."""
+        functions = self.plan.by_name("google_cloudfunctions2_function")
+        if "dicom-notify" not in functions:
+            return {}
+        service = functions["dicom-notify"]["service_config"][0]
+        secrets = {one["key"]: one["secret"] for one in service["secret_environment_variables"]}
+        names = json.loads(service["environment_variables"]["WEBHOOKS"])
+        variables = {name: name.upper().replace("-", "_") for name in names}
+        return {name: secrets[f"WEBHOOK_SECRET_{text}"] for name, text in variables.items()}
 
     def _buckets(self) -> None:
         for name, bucket in self.plan.by_name("google_storage_bucket").items():
@@ -135,6 +150,7 @@ class FakeCloud:
                 "function": f"{SERVICES}/{name}",
                 "DICOM store": _healthcare(name),
                 "dataset": _healthcare(name),
+                "secret": f"projects/{PROJECT}/secrets/{name}",
                 "bucket": f"{PROJECT}-{name.partition('/')[0]}",
                 "project": f"projects/{PROJECT}",
                 "service account": f"projects/{PROJECT}/serviceAccounts/{DELIVERY}",
@@ -204,23 +220,48 @@ def _healthcare(short: str) -> str:
     return "/".join(f"{kind}/{part}" for kind, part in zip(kinds, parts, strict=False))
 
 
+def _topic(name: str) -> str:
+    """The topic of a subscription, of which the plan only has a reference."""
+    if name.endswith("-hold"):
+        return name.removesuffix("-hold")
+    return name.rpartition("-")[0]
+
+
+def _dead_letter_topic(name: str) -> str:
+    shared = ("dicom-outcomes-watch", "dicom-outcomes-requests", "dicom-outcomes-webhook-")
+    if name.startswith(shared):
+        return f"{name}-dead"  # of several on the outcomes topic
+    return f"{_topic(name)}-dead"
+
+
+def _path(name: str) -> str:
+    """What of a function a subscription calls."""
+    if "-next-" in name:
+        return "/follow-ups"
+    if name == "dicom-outcomes-requests":
+        return "/requests"
+    _, is_webhook, webhook = name.partition("dicom-outcomes-webhook-")
+    return f"/webhooks/{webhook}" if is_webhook else ""
+
+
 def _subscription(name: str, planned: dict[str, Any]) -> dict[str, Any]:
     """As the REST API has it. Topics and URLs, which the plan does not know yet, are as the
     references say."""
-    hold = not planned["dead_letter_policy"]
-    family = "dicom-" + name.split("-")[1]
-    if "-next-" in name:
-        family += "-next"
+    topics = f"projects/{PROJECT}/topics"
     found: dict[str, Any] = {
-        "topic": f"projects/{PROJECT}/topics/{family}{'-dead' if hold else ''}",
+        "topic": planned.get("topic") or f"{topics}/{_topic(name)}",
         "ackDeadlineSeconds": planned["ack_deadline_seconds"],
         "messageRetentionDuration": planned["message_retention_duration"],
         "expirationPolicy": {},
     }
     for policy in planned["dead_letter_policy"]:
         attempts = policy["max_delivery_attempts"]
-        topic = f"projects/{PROJECT}/topics/{family}-dead"
-        found["deadLetterPolicy"] = {"deadLetterTopic": topic, "maxDeliveryAttempts": attempts}
+        found["deadLetterPolicy"] = {
+            "deadLetterTopic": f"{topics}/{_dead_letter_topic(name)}",
+            "maxDeliveryAttempts": attempts,
+        }
+    if planned["filter"]:
+        found["filter"] = planned["filter"]
     for retry in planned["retry_policy"]:
         backoff = {
             "minimumBackoff": retry["minimum_backoff"],
@@ -230,7 +271,7 @@ def _subscription(name: str, planned: dict[str, Any]) -> dict[str, Any]:
     for push in planned["push_config"]:
         email = push["oidc_token"][0]["service_account_email"]
         found["pushConfig"] = {
-            "pushEndpoint": "https://x/follow-ups" if "-next-" in name else "https://x",
+            "pushEndpoint": f"https://x{_path(name)}",
             "oidcToken": {"serviceAccountEmail": email},
         }
     for storage in planned["cloud_storage_config"]:

@@ -21,6 +21,7 @@ _ON = {
     "google_service_account_iam_member": "service_account_id",
     "google_storage_bucket_iam_member": "bucket",
     "google_kms_crypto_key_iam_member": "crypto_key_id",
+    "google_secret_manager_secret_iam_member": "secret_id",
 }
 _KINDS = {
     "cloud_run_v2_service": "function",
@@ -28,6 +29,7 @@ _KINDS = {
     "healthcare_dicom_store": "DICOM store",
     "pubsub_subscription": "subscription",
     "pubsub_topic": "topic",
+    "secret_manager_secret": "secret",
     "storage_bucket": "bucket",
 }
 

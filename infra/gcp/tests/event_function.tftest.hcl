@@ -1,4 +1,5 @@
 # The module that is used three times, on its own.
+mock_provider "time" {}
 mock_provider "google" {
   mock_resource "google_service_account" {
     defaults = {
@@ -15,6 +16,7 @@ variables {
   entry_point = "delete_resource"
   function = {
     project         = "demo-project"
+    project_number  = "424242424242"
     region          = "us-central1"
     source_bucket   = "source"
     source_object   = "hash.zip"
@@ -24,32 +26,38 @@ variables {
     vpc_connector   = ""
     vpc_egress      = "PRIVATE_RANGES_ONLY"
     timeout_seconds = 540
+    grants_spread   = "180s"
   }
   size        = { cpu = "1", memory = "512Mi", min_instances = 0, max_instances = 5, concurrency = 4 }
   environment = { A = "b" }
   deliveries = {
     events = {
       topic                    = "deletes"
+      own_topic                = true
       path                     = ""
+      filter                   = ""
       subscription             = "deletes-push"
       dead_letter_topic        = "deletes-dead"
       dead_letter_subscription = "deletes-hold"
       max_delivery_attempts    = 7
+      maximum_backoff_s        = 600
     }
     follow_ups = {
       topic                    = "next"
+      own_topic                = true
       path                     = "/follow-ups"
+      filter                   = ""
       subscription             = "next-push"
       dead_letter_topic        = "next-dead"
       dead_letter_subscription = "next-hold"
       max_delivery_attempts    = 7
+      maximum_backoff_s        = 600
     }
   }
   delivery = {
     budget_s                = 480
     ack_deadline_s          = 600
     minimum_backoff_s       = 10
-    maximum_backoff_s       = 600
     retention_s             = 604800
     dead_letter_retention_s = 2678400
   }
@@ -75,7 +83,7 @@ run "made" {
     error_message = "Follow-up messages call another path: that is how the function tells them."
   }
   assert {
-    condition     = google_pubsub_topic_iam_member.follow_ups.member == output.member && google_pubsub_topic_iam_member.follow_ups.topic == "next"
+    condition     = google_pubsub_topic_iam_member.follow_ups["follow_ups"].member == output.member && google_pubsub_topic_iam_member.follow_ups["follow_ups"].topic == "next"
     error_message = "The function publishes its follow-up messages."
   }
   assert {
@@ -102,7 +110,6 @@ run "deadlines_out_of_order" {
       budget_s                = 550
       ack_deadline_s          = 600
       minimum_backoff_s       = 10
-      maximum_backoff_s       = 600
       retention_s             = 604800
       dead_letter_retention_s = 2678400
     }

@@ -1,5 +1,5 @@
-# An event function: the function, the topics of its events and of its own follow-up messages, the push subscriptions
-# that call it, and the dead letters.
+# An event function: the function, the topics of its events and of its own follow-up messages (or a topic that is there
+# already), the push subscriptions that call it, and the dead letters.
 terraform {
   required_providers {
     google = { source = "hashicorp/google", version = "~> 6.50" }
@@ -13,12 +13,13 @@ module "function" {
   function    = var.function
   size        = var.size
   environment = var.environment
+  secrets     = var.secrets
   ingress     = "ALLOW_INTERNAL_ONLY" # Pub/Sub of the same project counts as internal
   callers     = { delivery = var.pusher.member }
 }
 
 resource "google_pubsub_topic" "this" {
-  for_each     = var.deliveries
+  for_each     = { for key, d in var.deliveries : key => d if d.own_topic }
   project      = var.function.project
   name         = each.value.topic
   kms_key_name = var.kms_key == "" ? null : var.kms_key
@@ -57,7 +58,8 @@ resource "google_pubsub_subscription" "push" {
   for_each                   = var.deliveries
   project                    = var.function.project
   name                       = each.value.subscription
-  topic                      = google_pubsub_topic.this[each.key].id
+  topic                      = each.value.own_topic ? google_pubsub_topic.this[each.key].id : "projects/${var.function.project}/topics/${each.value.topic}"
+  filter                     = each.value.filter == "" ? null : each.value.filter
   ack_deadline_seconds       = var.delivery.ack_deadline_s
   message_retention_duration = "${var.delivery.retention_s}s"
 
@@ -72,7 +74,7 @@ resource "google_pubsub_subscription" "push" {
 
   retry_policy {
     minimum_backoff = "${var.delivery.minimum_backoff_s}s"
-    maximum_backoff = "${var.delivery.maximum_backoff_s}s"
+    maximum_backoff = "${each.value.maximum_backoff_s}s"
   }
 
   dead_letter_policy {
@@ -113,8 +115,9 @@ resource "google_pubsub_subscription_iam_member" "dead_letters" {
 
 # Follow-up messages are trusted: nobody else publishes on their topic.
 resource "google_pubsub_topic_iam_member" "follow_ups" {
-  project = var.function.project
-  topic   = google_pubsub_topic.this["follow_ups"].name
-  role    = "roles/pubsub.publisher"
-  member  = module.function.member
+  for_each = { for key, d in var.deliveries : key => d if key == "follow_ups" }
+  project  = var.function.project
+  topic    = google_pubsub_topic.this[each.key].name
+  role     = "roles/pubsub.publisher"
+  member   = module.function.member
 }

@@ -24,6 +24,6 @@ output "environment" {
 }
 
 output "topic_id" {
-  description = "The topic of its events, projects/P/topics/T."
-  value       = google_pubsub_topic.this["events"].id
+  description = "The topic of its events, projects/P/topics/T; null where it is another's."
+  value       = try(google_pubsub_topic.this["events"].id, null)
 }

@@ -7,6 +7,7 @@ variable "function" {
   description = "What all functions share."
   type = object({
     project         = string
+    project_number  = string
     region          = string
     source_bucket   = string
     source_object   = string
@@ -16,6 +17,7 @@ variable "function" {
     vpc_connector   = string
     vpc_egress      = string
     timeout_seconds = number
+    grants_spread   = string
   })
 }
 
@@ -35,19 +37,28 @@ variable "environment" {
   type        = map(string)
 }
 
+variable "secrets" {
+  description = "Names of secrets of this project, by the environment variable that has the latest version's value."
+  type        = map(string)
+  default     = {}
+}
+
 variable "deliveries" {
-  description = "Its entry in infra/topology.json: `events`, and `follow_ups`, whose subscription calls another path."
+  description = "What calls it: `events`, its own `follow_ups`, and more, each at a path. `filter`: which messages; empty: all."
   type = map(object({
     topic                    = string
+    own_topic                = bool
     path                     = string
+    filter                   = string
     subscription             = string
     dead_letter_topic        = string
     dead_letter_subscription = string
     max_delivery_attempts    = number
+    maximum_backoff_s        = number
   }))
   validation {
-    condition     = toset(keys(var.deliveries)) == toset(["events", "follow_ups"])
-    error_message = "Keys are events and follow_ups."
+    condition     = length(distinct([for d in values(var.deliveries) : d.path])) == length(var.deliveries)
+    error_message = "Each has a path of its own: by it the function knows what comes."
   }
 }
 
@@ -57,7 +68,6 @@ variable "delivery" {
     budget_s                = number
     ack_deadline_s          = number
     minimum_backoff_s       = number
-    maximum_backoff_s       = number
     retention_s             = number
     dead_letter_retention_s = number
   })

@@ -2,6 +2,7 @@
 terraform {
   required_providers {
     google = { source = "hashicorp/google", version = "~> 6.50" }
+    time   = { source = "hashicorp/time", version = "~> 0.13" }
   }
 }
 
@@ -14,6 +15,22 @@ resource "google_service_account" "this" {
   project      = var.function.project
   account_id   = local.name
   display_name = "Runs the function ${local.name}"
+}
+
+# Cloud Run refuses a revision whose account may not read its secrets.
+resource "google_secret_manager_secret_iam_member" "secrets" {
+  for_each  = toset(values(var.secrets))
+  project   = var.function.project
+  secret_id = each.value
+  role      = "roles/secretmanager.secretAccessor"
+  member    = google_service_account.this.member
+}
+
+resource "time_sleep" "secrets" {
+  count           = length(var.secrets) == 0 ? 0 : 1
+  create_duration = var.function.grants_spread
+  triggers        = { secrets = join(",", sort(distinct(values(var.secrets)))) }
+  depends_on      = [google_secret_manager_secret_iam_member.secrets]
 }
 
 resource "google_cloudfunctions2_function" "this" {
@@ -56,7 +73,20 @@ resource "google_cloudfunctions2_function" "this" {
       THREADS          = tostring(var.size.concurrency)
       LOG_EXECUTION_ID = "false"
     })
+
+    # Only names: Cloud Run reads the values when an instance starts.
+    dynamic "secret_environment_variables" {
+      for_each = var.secrets
+      content {
+        key        = secret_environment_variables.key
+        project_id = var.function.project_number # an id would show as a change in every plan
+        secret     = secret_environment_variables.value
+        version    = "latest"
+      }
+    }
   }
+
+  depends_on = [time_sleep.secrets]
 }
 
 # run.invoker belongs on the Cloud Run service: on the function it has no effect.

@@ -7,6 +7,7 @@ variable "function" {
   description = "What all functions share."
   type = object({
     project         = string
+    project_number  = string
     region          = string
     source_bucket   = string
     source_object   = string
@@ -16,6 +17,7 @@ variable "function" {
     vpc_connector   = string
     vpc_egress      = string
     timeout_seconds = number
+    grants_spread   = string
   })
 }
 
@@ -37,6 +39,12 @@ variable "size" {
 variable "environment" {
   description = "Settings, as functions/common/settings.py reads them."
   type        = map(string)
+}
+
+variable "secrets" {
+  description = "Names of secrets of this project, by the environment variable that has the latest version's value."
+  type        = map(string)
+  default     = {}
 }
 
 variable "ingress" {
