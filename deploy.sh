@@ -59,6 +59,9 @@ readonly PERMISSIONS=(
     storage.buckets.setIamPolicy:roles/storage.admin
 )
 
+# Only with webhooks: their function is let read its secrets.
+readonly WEBHOOK_PERMISSION=secretmanager.secrets.setIamPolicy:roles/secretmanager.admin
+
 project='' region='' state_bucket='' action=apply yes=false smoke=true
 missing=0 to_enable=() scratch='' token='' number=''
 
@@ -108,6 +111,8 @@ parse() {
 
 # A string from terraform.tfvars; empty: not set there.
 variable() { sed -n "s/^ *$1 *= *\"\([^\"]*\)\".*/\1/p" "$TFVARS" 2>/dev/null || true; }
+
+names_webhooks() { grep -qs '^ *webhooks *=' "$TFVARS"; }
 
 # --- checks ------------------------------------------------------------------------------
 
@@ -215,14 +220,15 @@ check_permission_on() { # URL, PERMISSION, ROLE
 }
 
 check_permissions() {
-    local wanted answer entry
-    wanted=$(printf '"%s",' "${PERMISSIONS[@]%%:*}")
+    local wanted answer entry entries=("${PERMISSIONS[@]}")
+    ! names_webhooks || entries+=("$WEBHOOK_PERMISSION")
+    wanted=$(printf '"%s",' "${entries[@]%%:*}")
     if ! answer=$(call "$token" --fail --header 'Content-Type: application/json' --data "{\"permissions\":[${wanted%,}]}" \
         "https://cloudresourcemanager.googleapis.com/v1/projects/$project:testIamPermissions" 2>/dev/null); then
         lack "an answer to which permissions you have" "gcloud services enable cloudresourcemanager.googleapis.com --project=$project"
         return
     fi
-    for entry in "${PERMISSIONS[@]}"; do
+    for entry in "${entries[@]}"; do
         grep -qF "\"${entry%%:*}\"" <<<"$answer" ||
             lack "the permission ${entry%%:*}" "ask an owner: gcloud projects add-iam-policy-binding $project --member=user:YOU --role=${entry#*:}"
     done

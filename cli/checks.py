@@ -10,6 +10,7 @@ from cli.dead_letters import EMPTY_PULLS, give_back, take
 from cli.errors import CliError
 from cli.findings import REDEPLOY, RETRY, Check, Finding, Look, Resource
 from cli.system import LEDGER, System
+from cli.webhooks import webhooks
 from functions.common.dicom import dicomjson
 from functions.common.errors import SettingsError
 from functions.common.settings import Settings
@@ -208,6 +209,7 @@ LOOKING: Final[tuple[Check, ...]] = (
     subscriptions,
     dead_letters,
     functions,
+    webhooks,
     store,
 )
 

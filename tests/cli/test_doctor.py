@@ -204,10 +204,12 @@ def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: P
         topics = stack.pubsub.send("GET", "/v1/projects/local/topics").json()["topics"]
         buckets = stack.buckets.send("GET", "/storage/v1/b?project=local").json()["items"]
         environment = stack.env
-    functions = topology["functions"].values()
-    follow_ups = [item["follow_ups"] for item in functions]
+    optional = topology["optional"]
+    functions = [*topology["functions"].values(), *optional["functions"].values()]
+    follow_ups = [item["follow_ups"] for item in functions if "follow_ups" in item]
+    roles = {**topology["topics"], **optional["topics"]}
     bound = [*functions, *follow_ups, ledger]
-    names = {*topology["topics"].values(), *(item["dead_letter_topic"] for item in bound)}
+    names = {*roles.values(), *(item["dead_letter_topic"] for item in bound)}
     assert {topic["name"].rpartition("/")[2] for topic in topics} == names
     assert {bucket["name"] for bucket in buckets} >= set(topology["buckets"].values())
     assert environment["LANDING_BUCKET"] == topology["buckets"]["landing"]
@@ -215,18 +217,20 @@ def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: P
     for item in bound:
         live = found.pop(f"projects/local/subscriptions/{item.get('subscription') or item['name']}")
         hold = found.pop(f"projects/local/subscriptions/{item['dead_letter_subscription']}")
-        assert live["topic"].endswith(f"/{topology['topics'][item['topic']]}")
+        assert live["topic"].endswith(f"/{roles[item['topic']]}")
         assert live["deadLetterPolicy"]["deadLetterTopic"].endswith(f"/{item['dead_letter_topic']}")
         assert live["deadLetterPolicy"]["maxDeliveryAttempts"] == item["max_delivery_attempts"]
         assert live["messageRetentionDuration"] == f"{delivery['retention_s']}s"
         assert hold["messageRetentionDuration"] == f"{delivery['dead_letter_retention_s']}s"
         if item is not ledger:
             path = urlsplit(live["pushConfig"]["pushEndpoint"]).path
-            assert path == (topology["follow_ups_path"] if item in follow_ups else "/")
+            wanted = topology["follow_ups_path"] if item in follow_ups else item.get("path", "/")
+            assert path == wanted
+            assert live.get("filter", "") == item.get("filter", "")
             assert live["ackDeadlineSeconds"] == delivery["ack_deadline_s"]
             assert live["retryPolicy"] == {
                 "minimumBackoff": f"{delivery['minimum_backoff_s']}s",
-                "maximumBackoff": f"{delivery['maximum_backoff_s']}s",
+                "maximumBackoff": f"{item.get('maximum_backoff_s', delivery['maximum_backoff_s'])}s",
             }
     storage_watch = [name for name in found if Watch.PREFIX not in name and "seen-" not in name]
     assert storage_watch == []

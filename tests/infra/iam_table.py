@@ -1,13 +1,15 @@
-"""The table of rights in docs/permissions.md, made from the plan. Run it to write the table anew."""
+"""The tables of rights in the documents, made from plans. Run it to write the tables anew."""
 
 import re
 from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.infra import terraform
+from tests.infra.chosen import WORKFLOWS
 from tests.infra.terraform import ROOT, Plan
 
-DOCUMENT = ROOT / "docs/permissions.md"
 _BEGIN, _END = "<!-- rights -->\n", "<!-- end of rights -->\n"
 # The attribute that says what a right is on, by type of resource.
 _ON = {
@@ -34,10 +36,48 @@ _KINDS = {
 }
 
 
-def of(plan: Plan) -> str:
-    """The table, in Markdown."""
+@dataclass(frozen=True)
+class Table:
+    """A table of rights in a document.
+
+    Args:
+        document: that has it.
+        optional: whether it has what the optional functions add, and not the defaults.
+    """
+
+    document: Path
+    optional: bool
+
+    def made(self) -> str:
+        """As it follows from the plans."""
+        defaults = rights(terraform.plan())
+        if not self.optional:
+            return _markdown(defaults)
+        return _markdown([r for r in rights(terraform.plan(**WORKFLOWS)) if r not in defaults])
+
+    def in_document(self) -> str:
+        """As the document has it."""
+        return self.document.read_text().partition(_BEGIN)[2].partition(_END)[0]
+
+    def write(self) -> None:
+        """Write it anew."""
+        head, _, rest = self.document.read_text().partition(_BEGIN)
+        tail = rest.partition(_END)[2]
+        self.document.write_text(head + _BEGIN + self.made() + _END + tail)
+
+
+TABLES = (
+    Table(ROOT / "docs" / "permissions.md", optional=False),
+    Table(ROOT / "docs" / "webhooks.md", optional=True),
+)
+
+
+Right = tuple[str, str, str, tuple[str, ...]]
+
+
+def _markdown(found: list[Right]) -> str:
     rows = ["| account | on | may |", "|---|---|---|"]
-    for account, kind, name, allowed in sorted(rights(plan)):
+    for account, kind, name, allowed in sorted(found):
         rows.append(f"| `{account}` | {kind} `{name}` | {', '.join(f'`{a}`' for a in allowed)} |")
     return "\n".join(rows) + "\n"
 
@@ -50,12 +90,7 @@ def permissions(plan: Plan) -> dict[str, set[str]]:
     return found
 
 
-def in_documents() -> str:
-    """The table as it is in docs/permissions.md."""
-    return DOCUMENT.read_text().partition(_BEGIN)[2].partition(_END)[0]
-
-
-def rights(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
+def rights(plan: Plan) -> list[Right]:
     """Account, kind and name of the resource, and permissions (or the predefined role)."""
     custom = {
         address.split('"')[1]: tuple(sorted(values["permissions"]))
@@ -77,7 +112,7 @@ def rights(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
     return [*found, *_convenience(plan)]
 
 
-def _convenience(plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
+def _convenience(plan: Plan) -> list[Right]:
     """What is left of the bindings that Cloud Storage gives to a new bucket."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for _, values in plan.resources("google_storage_bucket_iam_binding"):
@@ -121,10 +156,9 @@ def _account(member: str) -> str:
 
 
 def main() -> None:
-    """Write the table in docs/permissions.md anew."""
-    head, _, rest = DOCUMENT.read_text().partition(_BEGIN)
-    tail = rest.partition(_END)[2]
-    DOCUMENT.write_text(head + _BEGIN + of(terraform.plan()) + _END + tail)
+    """Write the tables anew."""
+    for table in TABLES:
+        table.write()
 
 
 if __name__ == "__main__":

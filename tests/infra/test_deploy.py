@@ -224,6 +224,14 @@ def test_every_missing_permission_is_named_with_its_role(desk: Desk) -> None:
     assert done.called("buckets create") == 0
 
 
+def test_webhooks_take_the_right_to_let_their_secrets_be_read(desk: Desk) -> None:
+    said = {"testIamPermissions": '{"permissions": ["pubsub.topics.create"]}'}
+    missing = "missing: the permission secretmanager.secrets.setIamPolicy"
+    assert missing not in deploy(desk, "--yes", say=said).text
+    desk.settings('webhooks = { a = { url = "https://a.example.org/", secret = "a" } }\n')
+    assert missing in deploy(desk, "--yes", say=said).text
+
+
 # --- each step that can fail
 
 

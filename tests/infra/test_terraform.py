@@ -12,7 +12,14 @@ import pytest
 
 from functions.common.settings import SETTINGS, Settings
 from tests.infra import terraform
-from tests.infra.chosen import BOUND, EVERYTHING, PLATFORM_VARIABLES, TOPOLOGY, TURNED
+from tests.infra.chosen import (
+    EVERYTHING,
+    OPTIONAL,
+    PLATFORM_VARIABLES,
+    TOPOLOGY,
+    TURNED,
+    bound,
+)
 from tests.infra.terraform import GCP, PROJECT, ROOT, Plan
 
 pytestmark = pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
@@ -41,9 +48,10 @@ def test_a_plan_after_an_apply_shows_no_change(variables: dict[str, Any]) -> Non
 def test_permissions_have_minutes_to_spread() -> None:
     """Before a build, before what uses a new permission, and before what has a key."""
     names = {"time_sleep.build_grants", "time_sleep.rights"}
+    secrets = 'module.event_function["notify"].module.function.time_sleep.secrets[0]'
     for plan, wanted in (
         (terraform.plan(), names),
-        (terraform.plan(**EVERYTHING), {*names, "time_sleep.keys[0]"}),
+        (terraform.plan(**EVERYTHING), {*names, "time_sleep.keys[0]", secrets}),
     ):
         waits = {
             address: values["create_duration"] for address, values in plan.resources("time_sleep")
@@ -53,7 +61,8 @@ def test_permissions_have_minutes_to_spread() -> None:
 
 def test_no_default_exceeds_the_quota_of_a_new_project() -> None:
     """Cloud Run refuses a revision that may use more CPU than the region's quota: 10 vCPU."""
-    for name, function in terraform.plan().by_name("google_cloudfunctions2_function").items():
+    functions = terraform.plan(**EVERYTHING).by_name("google_cloudfunctions2_function")
+    for name, function in functions.items():
         service = function["service_config"][0]
         assert service["max_instance_count"] * float(service["available_cpu"]) <= 10, name
 
@@ -67,7 +76,8 @@ def test_a_worker_pool_builds_every_function() -> None:
 
 def test_the_event_functions_take_internal_traffic_only(plan: Plan) -> None:
     for name, function in plan.by_name("google_cloudfunctions2_function").items():
-        wanted = "ALLOW_ALL" if name == "dicom-search" else "ALLOW_INTERNAL_ONLY"
+        called_by_people = name in ("dicom-search", "dicom-commands")
+        wanted = "ALLOW_ALL" if called_by_people else "ALLOW_INTERNAL_ONLY"
         assert function["service_config"][0]["ingress_settings"] == wanted, name
         assert function["event_trigger"] == [], name
 
@@ -76,6 +86,16 @@ def test_the_event_functions_take_internal_traffic_only(plan: Plan) -> None:
 def test_every_variable_is_a_setting_and_every_required_setting_is_set(
     plan: Plan, name: str
 ) -> None:
+    check_settings(plan, name)
+
+
+@pytest.mark.parametrize("name", [*OPTIONAL["functions"], *OPTIONAL["http_functions"]])
+def test_every_required_setting_of_an_optional_function_is_set(name: str) -> None:
+    check_settings(terraform.plan(**EVERYTHING), name)
+
+
+def check_settings(plan: Plan, name: str) -> None:
+    """Each variable is a setting, and none is missing or malformed."""
     function = plan.by_name("google_cloudfunctions2_function")[f"dicom-{name.replace('_', '-')}"]
     assert function["build_config"][0]["entry_point"] == name
     environment = function["service_config"][0]["environment_variables"]
@@ -125,6 +145,8 @@ def test_the_archive_holds_what_runs_and_nothing_else() -> None:
 
 def test_there_is_an_alert_for_each_thing_that_should_wake_somebody(plan: Plan) -> None:
     policies = {a.split('"')[1]: v for a, v in plan.resources("google_monitoring_alert_policy")}
+    webhooks = set(policies) & {"webhook"}
+    assert bool(webhooks) is (plan is terraform.plan(**EVERYTHING))
     wanted = {
         "dead_letters",
         "oldest_message",
@@ -134,7 +156,7 @@ def test_there_is_an_alert_for_each_thing_that_should_wake_somebody(plan: Plan) 
         "unauthorized",
         "bugs",
     }
-    assert set(policies) == wanted
+    assert set(policies) == wanted | webhooks
     for name, policy in policies.items():
         assert policy["documentation"][0]["content"], name
         threshold = policy["conditions"][0]["condition_threshold"][0]
@@ -142,7 +164,7 @@ def test_there_is_an_alert_for_each_thing_that_should_wake_somebody(plan: Plan) 
             threshold["denominator_aggregations"]
         ), name
     text = json.dumps(policies["dead_letters"])
-    assert all(item["dead_letter_subscription"] in text for item in BOUND)
+    assert all(item["dead_letter_subscription"] in text for item in bound(plan))
 
 
 def test_the_dashboard_has_no_overlapping_tiles(plan: Plan) -> None:
@@ -176,7 +198,7 @@ def test_the_dashboard_has_nothing_that_the_api_leaves_out(plan: Plan) -> None:
 
 
 def test_every_variable_is_in_the_documents_with_its_description() -> None:
-    text = (GCP / "variables.tf").read_text()
+    text = "".join(path.read_text() for path in GCP.glob("variables*.tf"))
     documented = (ROOT / "docs" / "deploy.md").read_text()
     for name, block in re.findall(r'^variable "(\w+)" \{(.*?)^\}', text, re.DOTALL | re.MULTILINE):
         row = re.search(rf"^\| `{name}` \|.*$", documented, re.MULTILINE)

@@ -6,7 +6,7 @@ import pytest
 
 from functions.export.state import PART_ENDING
 from tests.infra import terraform
-from tests.infra.chosen import BOUND, DELIVERY, EVERYTHING, TOPOLOGY
+from tests.infra.chosen import DELIVERY, EVERYTHING, TOPOLOGY, bound
 from tests.infra.terraform import PROJECT, Plan, TerraformError
 
 pytestmark = pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
@@ -45,7 +45,7 @@ def test_what_holds_data_is_created_after_the_functions_are_built() -> None:
     """A project that may not build in a region must be able to move on to another one."""
     for address in ("google_healthcare_dataset.this", "google_storage_bucket.data"):
         awaited = terraform.plan().dependencies(address)
-        assert {"module.event_function", "module.search"} <= awaited, address
+        assert {"module.event_function", "module.search", "module.commands"} <= awaited, address
 
 
 def test_no_bucket_deletes_by_itself_unless_asked(plan: Plan) -> None:
@@ -72,17 +72,33 @@ def test_parts_of_a_zip_that_were_left_in_the_export_bucket_go_too(plan: Plan) -
 
 def test_state_outlives_the_dead_letter_that_needs_it_and_then_goes_by_itself(plan: Plan) -> None:
     bucket = plan.by_name("google_storage_bucket")[f"{PROJECT}-dicom-state"]
-    (age,) = (
-        rule["condition"][0]["age"]
+    (condition,) = (
+        rule["condition"][0]
         for rule in bucket["lifecycle_rule"]
         if rule["action"][0]["type"] == "Delete"
     )
-    assert age == TOPOLOGY["state_expires_days"]
-    assert age * 86400 > DELIVERY["dead_letter_retention_s"]
+    assert condition["age"] == TOPOLOGY["state_expires_days"]
+    assert condition["age"] * 86400 > DELIVERY["dead_letter_retention_s"]
+
+
+def test_all_state_goes_by_itself_but_that_a_webhook_has_ended() -> None:
+    plan = terraform.plan(**EVERYTHING)
+    bucket = plan.by_name("google_storage_bucket")[f"{PROJECT}-dicom-state"]
+    (prefixes,) = (
+        rule["condition"][0]["matches_prefix"]
+        for rule in bucket["lifecycle_rule"]
+        if rule["action"][0]["type"] == "Delete"
+    )
+    kept = {
+        values["condition"][0]["title"].removeprefix("only ") + "/"
+        for _, values in plan.resources("google_storage_bucket_iam_member")
+        if values["bucket"] == f"{PROJECT}-dicom-state"
+    }
+    assert kept - set(prefixes) == {"webhooks/"}
 
 
 def test_every_subscription_never_expires_and_has_a_dead_letter_or_is_one(plan: Plan) -> None:
-    holds = {item["dead_letter_subscription"] for item in BOUND}
+    holds = {item["dead_letter_subscription"] for item in bound(plan)}
     for name, subscription in plan.by_name("google_pubsub_subscription").items():
         assert subscription["expiration_policy"] == [{"ttl": ""}], name
         assert bool(subscription["dead_letter_policy"]) is (name not in holds), name

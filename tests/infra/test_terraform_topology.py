@@ -3,28 +3,31 @@
 import pytest
 
 from tests.infra import terraform
-from tests.infra.chosen import BOUND, DELIVERY, LEDGER, TOPOLOGY
+from tests.infra.chosen import DELIVERY, LEDGER, OPTIONAL, TOPOLOGY, bound
 from tests.infra.terraform import PROJECT, Plan
 
 pytestmark = pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
 
 
 def test_the_same_names_as_the_topology(plan: Plan) -> None:
-    dead = {item["dead_letter_topic"] for item in BOUND}
-    assert set(plan.by_name("google_pubsub_topic")) == {*TOPOLOGY["topics"].values(), *dead}
-    subscriptions = {item.get("subscription") or item["name"] for item in BOUND}
-    holds = {item["dead_letter_subscription"] for item in BOUND}
+    everything = len(bound(plan)) > len(bound(terraform.plan()))
+    topics = {item["dead_letter_topic"] for item in bound(plan)}
+    topics |= set(TOPOLOGY["topics"].values())
+    names = [*TOPOLOGY["functions"], *TOPOLOGY["http_functions"]]
+    if everything:
+        topics |= set(OPTIONAL["topics"].values())
+        names += [*OPTIONAL["functions"], *OPTIONAL["http_functions"]]
+    assert set(plan.by_name("google_pubsub_topic")) == topics
+    subscriptions = {item.get("subscription") or item["name"] for item in bound(plan)}
+    holds = {item["dead_letter_subscription"] for item in bound(plan)}
     assert set(plan.by_name("google_pubsub_subscription")) == subscriptions | holds
-    functions = {
-        f"dicom-{name.replace('_', '-')}"
-        for name in [*TOPOLOGY["functions"], *TOPOLOGY["http_functions"]]
-    }
+    functions = {f"dicom-{name.replace('_', '-')}" for name in names}
     assert set(plan.by_name("google_cloudfunctions2_function")) == functions
 
 
 def test_the_same_numbers_as_the_topology(plan: Plan) -> None:
     subscriptions = plan.by_name("google_pubsub_subscription")
-    for item in BOUND:
+    for item in bound(plan):
         live = subscriptions[item.get("subscription") or item["name"]]
         assert (
             live["dead_letter_policy"][0]["max_delivery_attempts"] == item["max_delivery_attempts"]
@@ -33,7 +36,8 @@ def test_the_same_numbers_as_the_topology(plan: Plan) -> None:
         assert live["ack_deadline_seconds"] == DELIVERY["ack_deadline_s"]
         (retry,) = live["retry_policy"]
         assert retry["minimum_backoff"] == f"{DELIVERY['minimum_backoff_s']}s"
-        assert retry["maximum_backoff"] == f"{DELIVERY['maximum_backoff_s']}s"
+        longest_s = item.get("maximum_backoff_s", DELIVERY["maximum_backoff_s"])
+        assert retry["maximum_backoff"] == f"{longest_s}s"
         hold = subscriptions[item["dead_letter_subscription"]]
         assert hold["message_retention_duration"] == f"{DELIVERY['dead_letter_retention_s']}s"
     for name, function in plan.by_name("google_cloudfunctions2_function").items():

@@ -1,0 +1,97 @@
+"""The doctor, on a cloud with commands by HTTP, webhooks and complete studies."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.test_doctor import doctor, failed, needs_terraform
+from tests.infra import terraform
+from tests.infra.chosen import WEBHOOKS, WORKFLOWS
+from tests.infra.fake_cloud import FakeCloud
+from tests.infra.terraform import PROJECT
+
+
+@pytest.fixture
+def workflows(tmp_path: Path) -> Iterator[tuple[FakeCloud, Path]]:
+    """A cloud with commands, webhooks and complete studies, and its file."""
+    made = FakeCloud(terraform.plan(**WORKFLOWS))
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps(made.system_file()))
+    yield made, path
+    made.close()
+
+
+@needs_terraform
+def test_the_optional_functions_are_looked_at_where_they_are(
+    workflows: tuple[FakeCloud, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, path = workflows
+    status, findings = doctor(path, "--no-probe", capsys=capsys)
+    assert (status, failed(findings)) == (0, [])
+    subjects = {(f["check"], f["subject"]) for f in findings}
+    assert subjects >= {
+        ("function", "commands"),
+        ("topic", "dicom-studies-next"),
+        ("subscription", "dicom-outcomes-requests"),
+        ("subscription", "dicom-outcomes-webhook-reading-room"),
+        ("dead letters", "dicom-outcomes-webhook-archive-dead-hold"),
+        ("webhook", "archive"),
+        ("permissions", "notify on secret reading-room-webhook"),
+        ("permissions", "watch_studies on topic dicom-exports"),
+        ("delivery", "Pub/Sub calls notify"),
+        ("delivery", "moves to dicom-outcomes-webhook-archive-dead"),
+    }
+
+
+@needs_terraform
+def test_a_webhook_that_has_ended_is_named_until_it_has_another_url(
+    workflows: tuple[FakeCloud, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud, path = workflows
+    place = f"/storage/v1/b/{PROJECT}-dicom-state/o/webhooks%2Farchive.json"
+    url = hashlib.sha256(WEBHOOKS["archive"]["url"].encode()).hexdigest()
+    state = {"state": "gone", "time": "2026-11-24T10:00:00Z", "url_sha256": url}
+    cloud.answers[place] = (200, state)
+    ((check, subject, detail),) = failed(doctor(path, "--no-probe", capsys=capsys)[1])
+    assert (check, subject) == ("webhook", "archive")
+    assert "410 Gone at 2026-11-24T10:00:00Z" in detail
+    cloud.answers[place] = (200, {**state, "url_sha256": "of another URL"})
+    assert failed(doctor(path, "--no-probe", capsys=capsys)[1]) == []
+
+
+@needs_terraform
+def test_a_secret_that_may_not_be_read_is_named(
+    workflows: tuple[FakeCloud, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud, path = workflows
+    cloud.allowed[("dicom-notify", f"projects/{PROJECT}/secrets/archive-webhook")] = set()
+    ((check, subject, detail),) = failed(doctor(path, "--no-probe", capsys=capsys)[1])
+    assert (check, subject) == ("permissions", "notify on secret archive-webhook")
+    assert detail == "lacks secretmanager.versions.access"
+
+
+@needs_terraform
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("filter", "", "has another filter"),
+        ("pushConfig", {"pushEndpoint": "https://x/webhooks/a"}, "calls /webhooks/a"),
+    ],
+)
+def test_a_subscription_for_requests_that_brings_something_else_is_named(
+    workflows: tuple[FakeCloud, Path],
+    key: str,
+    value: Any,
+    wanted: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cloud, path = workflows
+    _, subscription = cloud.answers[f"/v1/projects/{PROJECT}/subscriptions/dicom-outcomes-requests"]
+    subscription[key] = value
+    ((_, subject, detail),) = failed(doctor(path, "--no-probe", capsys=capsys)[1])
+    assert subject == "dicom-outcomes-requests"
+    assert wanted in detail
