@@ -390,7 +390,8 @@ def night(data: Path, uploads: int, seed: int, kill_every_s: float, timeout_s: f
         chaos.run(Plan(seed).make(uploads), kill_every_s, timeout_s)
         words = chaos.check()
     print(
-        f"{len(chaos.uploaded)} uploads in {time.monotonic() - began:.0f} s: {dict(words.most_common())}"
+        f"{len(chaos.uploaded)} uploads in {time.monotonic() - began:.0f} s:"
+        f" {dict(words.most_common())}"
     )
     print(f"{chaos.kills} kills, {chaos.faults} faults, {chaos.deliveries} deliveries more")
     print(f"{len(chaos.first)} outcomes, members of archives included, in {chaos.records} records")

@@ -180,8 +180,8 @@ def store_all(target: Target, bodies: list[bytes], connections: int) -> float:
     def work(part: list[bytes]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", target.port)
         for body in part:
-            status, _ = call(connection, "POST", f"{target.base}/studies", body, Content_Type=MULTIPART,
-                             Accept="application/dicom+json")  # fmt: skip
+            headers = {"Content_Type": MULTIPART, "Accept": "application/dicom+json"}
+            status, _ = call(connection, "POST", f"{target.base}/studies", body, **headers)
             if status != 200:
                 failures.append(status)
 
@@ -306,7 +306,8 @@ def main() -> None:
             for name, seconds in large(Path(scratch) / "large", sizes.large, noise).items():
                 ratio = seconds / table[name]["local"]
                 print(
-                    f"{name:24} local {seconds * 1e3:8.2f} ms at {sizes.large} instances, {ratio:.2f} times"
+                    f"{name:24} local {seconds * 1e3:8.2f} ms at {sizes.large} instances,"
+                    f" {ratio:.2f} times"
                 )
                 table[name]["large"] = seconds
     if sizes.json:

@@ -325,11 +325,12 @@ def _shown(
     single = found["one request each, a connection for each"]["s"]
     print(f"Retrieve {instances} instances of 526 KB from {server} into files, medians of {rounds}")
     print(
-        f"{'client':42} {'MB/s':>6} {'CPU s':>6} {'peak MiB':>9} {'right':>6}  time / this project's"
+        f"{'client':42} {'MB/s':>6} {'CPU s':>6} {'peak MiB':>9} {'right':>6}  time / this"
+        " project's"
     )
     for name, one in found.items():
-        line = f"{name:42} {megabytes / one['s']:6.0f} {one['cpu_s']:6.2f} {one['peak_mib']:9.0f} {one['right']:6.0f}"
-        print(f"{line}  {one['s'] / us:5.2f}")
+        line = f"{name:42} {megabytes / one['s']:6.0f} {one['cpu_s']:6.2f} {one['peak_mib']:9.0f}"
+        print(f"{line} {one['right']:6.0f}  {one['s'] / us:5.2f}")
     print(
         f"target: at least 4.00 of one request each with a connection for each: {single / us:.2f}"
     )

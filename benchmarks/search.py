@@ -266,7 +266,8 @@ def report(result: dict[str, Any]) -> bool:
         good &= met
         bound = "at least" if name == "rate" else "at most"
         print(
-            f"{name:12}{value:8.2f}   target: {bound} {TARGETS[name]:g}   {'met' if met else 'MISSED'}"
+            f"{name:12}{value:8.2f}   target: {bound} {TARGETS[name]:g}  "
+            f" {'met' if met else 'MISSED'}"
         )
     print(f"\nnginx adds {peers['nginx']['ms'] - peers['direct']['ms']:.2f} ms")
     return good

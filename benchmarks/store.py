@@ -6,9 +6,9 @@ libraries' documentation leads to, and one that does nothing, in one run.
 
 Events are pushed to the function by 8 connections that are kept; bucket, topic and DICOM store are
 those of the local stack. CPU seconds are the function's own (all its processes); ratios are of
-medians. `--rounds 0`, `--flat 0`, `--big-mib 0` and `--zip-mib 0` leave those parts out. `--python` names the
-interpreter of an environment that has requirements.txt alone, as what is deployed has: with numpy
-beside it, pydicom takes longer to import.
+medians. `--rounds 0`, `--flat 0`, `--big-mib 0` and `--zip-mib 0` leave those parts out. `--python`
+names the interpreter of an environment that has requirements.txt alone, as what is deployed has:
+with numpy beside it, pydicom takes longer to import.
 """
 
 import argparse
@@ -215,14 +215,14 @@ def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> dict[str, dic
         statistics.median(values) for values in zip(*took["requests loop"], strict=True)
     )
     print(
-        f"\n{len(objects)} CT, {size:.0f} MB, {THREADS} at a time      MB/s   CPU s   CPU ratio   throughput ratio"
+        f"\n{len(objects)} CT, {size:.0f} MB, {THREADS} at a time      MB/s   CPU s   CPU ratio  "
+        " throughput ratio"
     )
     figures = {}
     for name, values in took.items():
         wall_s, cpu_s = (statistics.median(column) for column in zip(*values, strict=True))
-        print(
-            f"{name:30}{size / wall_s:8.0f}{cpu_s:8.2f}{cpu_s / base_cpu:12.2f}{base_wall / wall_s:19.2f}"
-        )
+        measured = f"{name:30}{size / wall_s:8.0f}{cpu_s:8.2f}"
+        print(f"{measured}{cpu_s / base_cpu:12.2f}{base_wall / wall_s:19.2f}")
         figures[name] = {"mb_per_s": size / wall_s, "cpu_s": cpu_s}
     return figures
 
@@ -270,7 +270,8 @@ def memory(stack: Stack, label: str, one: Object, warm: Object) -> float:
         watcher.join()
     size = int(one["size"]) / MIB
     print(
-        f"{label:32}{wall_s:6.1f} s{size / wall_s:7.0f} MiB/s   idle {idle:.0f} MiB, peak +{peak - idle:.0f} MiB"
+        f"{label:32}{wall_s:6.1f} s{size / wall_s:7.0f} MiB/s   idle {idle:.0f} MiB, peak"
+        f" +{peak - idle:.0f} MiB"
     )
     return peak - idle
 

@@ -1,4 +1,5 @@
-"""The command `dicom-functions`: what a person does, on this machine's system and on a deployed one.
+"""The command `dicom-functions`: what a person does, on this machine's system and on a deployed
+one.
 
 In the order in which a call passes: app (commands, and how an error ends), options, system (which
 one), clients (Google's libraries for it), the command's own file, output (table, CSV, JSON; text

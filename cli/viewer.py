@@ -1,4 +1,5 @@
-"""`viewer`: the OHIF viewer on this machine, looking at the DICOM store through the search function.
+"""`viewer`: the OHIF viewer on this machine, looking at the DICOM store through the search
+function.
 
 OHIF is fetched once, prebuilt, from the npm registry, and checked. It is served together with the
 search function's own paths under one origin, so the browser needs no CORS and the viewer no

@@ -384,11 +384,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = run(options, Path(folder))
     print(
-        f"{options.instances} instances exported, {options.studies} studies deleted in {report.seconds:.0f} s"
+        f"{options.instances} instances exported, {options.studies} studies deleted in"
+        f" {report.seconds:.0f} s"
     )
     print(f"kill -9: {report.kills}; faults of the bucket: {report.faults}")
     print(
-        f"outcome records: {report.records}, of these {report.repeated} repeated under an id that had come before"
+        f"outcome records: {report.records}, of these {report.repeated} repeated under an id that"
+        " had come before"
     )
     print(f"objects left to the lifecycle rules: {report.left_over}")
     for line in report.wrong:

@@ -125,5 +125,6 @@ def _time(value: object) -> str:
 
 
 def _malformed() -> PermanentError:
-    # A new one each time: an exception keeps the frames it was raised in, and with them the message.
+    # A new one each time: an exception keeps the frames it was raised in, and with them the
+    # message.
     return PermanentError("invalid_command", "a malformed follow-up message")

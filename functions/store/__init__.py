@@ -11,7 +11,8 @@ In the order in which an object passes:
     multipart_file   the how-to's multipart-request.file
     stow             one store request, and what its answer means (stow_report)
     pairs            `x.json` and `x.jpg` as two objects (pair_names, pair_state)
-    archive_upload   a zip, tar or tar.gz: archive walks through it (archive_readers, archive_limits,
+    archive_upload   a zip, tar or tar.gz: archive walks through it (archive_readers,
+    archive_limits,
                      inner_zip, ranged), archive_members stores what is in it (archive_pairs),
                      archive_progress goes into a follow-up message
     verdict          the outcome before it is published; whether the object goes to quarantine

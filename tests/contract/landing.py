@@ -108,7 +108,8 @@ class Landing:
     def stored(self, uids: scans.Uids) -> bytes | None:
         """The file in the DICOM store, or None."""
         study, series, instance = uids
-        url = f"{self.world.store_url}/v1/{STORE_NAME}/dicomWeb/studies/{study}/series/{series}/instances/{instance}"
+        path = f"studies/{study}/series/{series}/instances/{instance}"
+        url = f"{self.world.store_url}/v1/{STORE_NAME}/dicomWeb/{path}"
         request = urllib.request.Request(
             url, headers={"Accept": "application/dicom; transfer-syntax=*"}
         )

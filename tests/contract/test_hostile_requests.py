@@ -1,5 +1,5 @@
-"""Requests that no sender of events makes, to a function as it is deployed: under functions-framework
-and gunicorn, over a socket."""
+"""Requests that no sender of events makes, to a function as it is deployed: under
+functions-framework and gunicorn, over a socket."""
 
 import base64
 import http.client

@@ -227,7 +227,8 @@ def test_a_missing_package(tmp_path: Path, module: str) -> None:
         "import sys\n"
         "class Hidden:\n"
         "    def find_spec(self, name, *_):\n"
-        f"        if name == {module!r}: raise ModuleNotFoundError(f'No module named {{name}}', name=name)\n"
+        f"        if name == {module!r}: raise ModuleNotFoundError(f'No module named {{name}}',"
+        " name=name)\n"
         "sys.meta_path.insert(0, Hidden())\n"
     )
     (tmp_path / "sitecustomize.py").write_text(hide)

@@ -1,5 +1,5 @@
-"""infra/gcp, checked with the real terraform and no cloud: it is valid, the functions, operations, and
-what the documents say of it."""
+"""infra/gcp, checked with the real terraform and no cloud: it is valid, the functions, operations,
+and what the documents say of it."""
 
 import itertools
 import json

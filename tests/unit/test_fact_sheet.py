@@ -85,7 +85,8 @@ def test_every_open_point_has_a_question_or_says_why_not() -> None:
 
 
 def test_every_statement_says_how_sure_it_is() -> None:
-    """Every item of the sections on the service has a mark in brackets, or refers to one that has."""
+    """Every item of the sections on the service has a mark in brackets, or refers to one that
+    has."""
     body = SHEET.partition("\n## 1. ")[2].partition("\n## 15. ")[0]
     marks = re.compile(r"\[[^\[\]]*(?:confirmed|documented|seen|unsure)[^\[\]]*\]|\d\.\d\)")
     for item in re.split(r"\n(?=- |\n)", body):

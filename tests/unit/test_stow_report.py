@@ -17,14 +17,19 @@ from functions.store.stow_report import (
 
 CAPTURED = (  # fact sheet section 3.2: a real 409, and its text
     '<NativeDicomModel><DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL"><Value number="1">https://x/studies/1'
-    '</Value></DicomAttribute><DicomAttribute tag="00081198" vr="SQ" keyword="FailedSOPSequence"><Item number="1">'
-    '<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value number="1">272</Value></DicomAttribute>'
-    '<DicomAttribute tag="00090097" vr="LT" keyword="FailureDetail" privateCreator="GOOGLE"><Value number="1">{}'
+    '</Value></DicomAttribute><DicomAttribute tag="00081198" vr="SQ"'
+    ' keyword="FailedSOPSequence"><Item number="1">'
+    '<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value'
+    ' number="1">272</Value></DicomAttribute>'
+    '<DicomAttribute tag="00090097" vr="LT" keyword="FailureDetail"'
+    ' privateCreator="GOOGLE"><Value number="1">{}'
     "</Value></DicomAttribute></Item></DicomAttribute></NativeDicomModel>"
 )
 STORED_XML = (
-    '<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"><DicomAttribute tag="00081199" vr="SQ">'
-    '<Item number="1"><DicomAttribute tag="00081155" vr="UI"><Value number="1">1.2.3</Value></DicomAttribute>'
+    '<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"><DicomAttribute'
+    ' tag="00081199" vr="SQ">'
+    '<Item number="1"><DicomAttribute tag="00081155" vr="UI"><Value'
+    ' number="1">1.2.3</Value></DicomAttribute>'
     '<DicomAttribute tag="00081190" vr="UR"><Value number="1">https://x/studies/1/series/1.2/instances/1.2.3</Value>'
     "</DicomAttribute></Item></DicomAttribute></NativeDicomModel>"
 )
@@ -68,7 +73,8 @@ def report(
     ("detail", "kind"),
     [
         (
-            "An instance already exists in this DICOM Store with the same Study/Series/SOPInstance UID, but …",
+            "An instance already exists in this DICOM Store with the same"
+            " Study/Series/SOPInstance UID, but …",
             "exists",
         ),
         ("instance ALREADY  EXISTS", "exists"),
