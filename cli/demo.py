@@ -235,7 +235,7 @@ class Demo:
     def _complete(self, study: str) -> None:
         scans = self._of(study)
         _title(
-            f"4. Drop its {len(scans)} files again: a complete study is exported, and a URL called"
+            f"5. Drop its {len(scans)} files again: a complete study is exported, and a URL called"
         )
         wanted = {"outcome.study_complete", "outcome.exported"}
         with receiver(self._clients) as received:
