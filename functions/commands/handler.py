@@ -191,9 +191,13 @@ def _known(wanted: Request, kept: Requests) -> Request:
     same = known.command_sha256 == wanted.command_sha256
     if not same or known.caller_sha256 != wanted.caller_sha256:
         raise RefusedError("conflict", "there is another request of this id")
-    if known.state == "accepted" and known.age_s() < _PUBLISHING_S:
-        raise RefusedError("conflict", "this request is being published", retry_after_s=5)
-    return known
+    if known.state != "accepted":
+        return known
+    if known.age_s() >= _PUBLISHING_S:
+        again = kept.accept(known)
+        if again:
+            return again
+    raise RefusedError("conflict", "this request is being published", retry_after_s=5)
 
 
 def _found(request_id: str, caller: str, kept: Requests) -> Answer:

@@ -7,11 +7,13 @@ webhooks with.
 """
 
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from functions.common.deadline import Deadline, epoch_s
 from functions.common.errors import PermanentError, RetryableError
+from functions.common.events import requests
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.request_state import Requests
@@ -26,6 +28,9 @@ from functions.notify.webhooks import Webhook
 _REQUESTS: Final = "/requests"
 _WEBHOOKS: Final = "/webhooks/"
 _GONE: Final = 410
+_KEPT_BYTES: Final = 1_000_000  # of a record; the state of a request has 1 MiB in all
+_ESSENTIAL: Final = ("id", "time", "outcome", "function", "request_id")
+_ESSENTIAL_LENGTH: Final = 256
 
 
 def entry_point() -> View:
@@ -64,7 +69,7 @@ def handle(
         if "member" in record:
             return  # of one study of a query; the outcome of the whole comes last
         state = Requests(services.buckets, services.settings.state_bucket, deadline)
-        state.finish(record)
+        state.finish(_bounded(record))
         return
     webhook = known.get(message.path.removeprefix(_WEBHOOKS))
     if webhook is None:
@@ -104,11 +109,19 @@ def _call(
     return status
 
 
+def _bounded(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record; of one that could not be read back, what says how the request ended."""
+    if len(json.dumps(record)) <= _KEPT_BYTES:
+        return record
+    return {key: str(record[key])[:_ESSENTIAL_LENGTH] for key in _ESSENTIAL}
+
+
 def _record(message: Message) -> dict[str, Any]:
     """The outcome record that a message holds.
 
     Raises:
-        PermanentError: invalid_event, when it is none.
+        PermanentError: invalid_event, when it is none; invalid_command, when its request has an
+            id that no request can have.
     """
     record = message.json()
     needed = ["id", "time", "outcome", "function"]
@@ -116,4 +129,6 @@ def _record(message: Message) -> dict[str, Any]:
         needed.append("request_id")
     if not all(isinstance(record.get(key), str) and record[key] for key in needed):
         raise PermanentError("invalid_event", "not an outcome record")
+    if message.path == _REQUESTS:
+        requests.request_id(record["request_id"])  # it is kept, and answered to who asks
     return record

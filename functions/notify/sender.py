@@ -5,8 +5,11 @@ on the name: between a look-up and a connection a name can change. Nothing of th
 but its status.
 """
 
+import contextlib
 import ipaddress
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import requests
@@ -57,13 +60,71 @@ class Sender:
         timeout_s = deadline.timeout_s(_TIMEOUT_S)
         limit: Any = urllib3.Timeout(total=timeout_s)
         try:
-            response = self._adapter.send(prepared, stream=True, timeout=limit, verify=self._verify)
-            with response:
-                # The connection can be used again where the answer is short.
-                response.raw.read(_ANSWER_BYTES, decode_content=False)
+            with _ending(timeout_s):
+                response = self._adapter.send(
+                    prepared, stream=True, timeout=limit, verify=self._verify
+                )
+                with response, contextlib.suppress(*_FAILURES):
+                    # The connection can be used again where the answer is short. A body that
+                    # breaks off changes nothing: the receiver has answered.
+                    response.raw.read(_ANSWER_BYTES, decode_content=False)
                 return response.status_code
         except _FAILURES:
             raise RetryableError("unavailable") from None
+
+
+class _Call:
+    """One call that is under way.
+
+    A timeout of a socket is for each read alone: a receiver that sends a byte now and then would
+    never be left. So a timer ends the connection.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._over = False
+        self._connection: socket.socket | None = None
+
+    def uses(self, connection: socket.socket) -> None:
+        """It goes over this connection."""
+        with self._lock:
+            self._connection = connection
+            if self._over:
+                _shut(connection)
+
+    def end(self) -> None:
+        """Its time is up."""
+        with self._lock:
+            self._over = True
+            if self._connection:
+                _shut(self._connection)
+
+    def leave(self) -> None:
+        """The connection is for other calls now."""
+        with self._lock:
+            self._connection = None
+
+
+_under_way = threading.local()  # `call`: this thread's
+
+
+@contextlib.contextmanager
+def _ending(seconds: float) -> Iterator[None]:
+    """Whatever this thread sends in the `with` ends after so many seconds."""
+    call = _under_way.call = _Call()
+    timer = threading.Timer(seconds, call.end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        call.leave()
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is closed already
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
@@ -76,16 +137,44 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = _pools(self._private)
 
 
+class _Watched:
+    """A connection that the call which uses it can end, in a TLS handshake too.
+
+    The call holds a second handle of the same connection: the first becomes TLS's own.
+    """
+
+    _handle: socket.socket | None = None
+
+    def watch(self, made: socket.socket) -> socket.socket:
+        """A new connection."""
+        self._handle = made.dup()
+        _under_way.call.uses(self._handle)
+        return made
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Send; the connection may be one that an earlier call made."""
+        if self._handle:
+            _under_way.call.uses(self._handle)
+        return super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Close both handles."""
+        if self._handle:
+            self._handle.close()
+            self._handle = None
+        super().close()  # type: ignore[misc]
+
+
 def _pools(private: bool) -> dict[str, type[HTTPConnectionPool]]:
     """Connection pools whose connections look at the address before anything is sent."""
 
-    class Plain(HTTPConnection):
+    class Plain(_Watched, HTTPConnection):
         def _new_conn(self) -> Any:
-            return _checked(super()._new_conn(), private)
+            return self.watch(_checked(super()._new_conn(), private))
 
-    class Secure(HTTPSConnection):
+    class Secure(_Watched, HTTPSConnection):
         def _new_conn(self) -> Any:
-            return _checked(super()._new_conn(), private)
+            return self.watch(_checked(super()._new_conn(), private))
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

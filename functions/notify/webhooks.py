@@ -13,7 +13,8 @@ from functions.common.events.outcomes import Word
 from functions.common.settings import Settings
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
-_URL: Final = re.compile(r"https?://[\w.:\[\]-]+(/[\w.~!$&'()*+,;=:@%/?-]*)?", re.ASCII)
+_HOST: Final = r"(?:[\w-]{1,63}(?:\.[\w-]{1,63})*|\[[0-9A-Fa-f:.]+\])"
+_URL: Final = re.compile(rf"https?://{_HOST}(:\d{{1,5}})?(/[\w.~!$&'()*+,;=:@%/?-]*)?", re.ASCII)
 _URL_LENGTH: Final = 2048
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _KEYS: Final = frozenset({"url", "events", "include_names"})
@@ -78,7 +79,13 @@ def _webhook(name: str, value: object, secrets: Mapping[str, str], local: bool) 
 def _url(name: str, value: object, local: bool) -> str:
     if not isinstance(value, str) or len(value) > _URL_LENGTH or not _URL.fullmatch(value):
         raise _wrong(f"the URL of {name} is no https URL")
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:  # no IPv6 address, or no port
+        raise _wrong(f"the URL of {name} has no such host or port") from None
+    if port == 0:
+        raise _wrong(f"the URL of {name} has no such host or port")
     to_this_machine = local and parts.hostname in _LOOPBACK
     if parts.scheme != "https" and not to_this_machine:
         raise _wrong(f"the URL of {name} is no https URL")

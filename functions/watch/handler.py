@@ -84,10 +84,11 @@ def _finish_when_quiet(
     marker = markers.find(study)
     if marker is None or not marker.is_open or marker.first != first:
         return  # another delivery finished it
+    # Asked before the count, which may take long: what is stored meanwhile may not be in it.
+    waited = marker.is_quiet(services.settings.study_quiet_s)
     counted = utc_now()
     count = _count(services.dicom_store, study, deadline)
-    quiet = count == marker.count and marker.is_quiet(services.settings.study_quiet_s)
-    if not quiet:
+    if not waited or count != marker.count:
         if count != marker.count:
             markers.keep_count(study, marker, count)
         if message.attempt < _ATTEMPTS:

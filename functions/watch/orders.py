@@ -20,6 +20,7 @@ from functions.common.errors import PermanentError, SettingsError
 from functions.common.events.messages import Message
 from functions.common.events.requests import EXPORT_KEYS, ExportRequest
 from functions.common.events.runtime import Services
+from functions.common.log import log
 from functions.common.resources import GcsPrefix, Resource
 from functions.common.settings import Settings
 
@@ -33,6 +34,8 @@ MATCH_KEYS: Final = (
     "StudyDate",
     "Modality",
 )
+_DATES: Final = re.compile(r"\d{8}(-(\d{8})?)?|-\d{8}", re.ASCII)
+_MATCHES_ALL: Final = "*? \\"  # of these alone a value is a wildcard or a list of nothing
 _KEYS: Final = frozenset({"name", "match", "export"})
 _OWN_KEYS: Final = frozenset({"path", "query", "request_id"})  # of an export: ours to choose
 
@@ -74,9 +77,14 @@ class Order:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise _wrong("a name is up to 40 small letters, digits and -")
         if not isinstance(match, dict) or not all(map(_is_match, match.items())):
-            raise _wrong(f"the match of {name} takes {', '.join(MATCH_KEYS)}, each with a text")
-        if not isinstance(export, dict):
-            raise _wrong(f"the export of {name} is an object")
+            raise _wrong(
+                f"the match of {name} takes {', '.join(MATCH_KEYS)}, each with a text that does"
+                " not match everything; StudyDate takes YYYYMMDD or a range of such"
+            )
+        if "match" in value and not match:
+            raise _wrong(f"the match of {name} is empty: leave it out for every study")
+        if not isinstance(export, dict) or not isinstance(export.get("destination"), str):
+            raise _wrong(f"the export of {name} is an object with a destination")
         for key in export.keys() - EXPORT_KEYS.keys() | export.keys() & _OWN_KEYS:
             raise _wrong(f"the export of {name} does not take {key}")
         return cls(name, tuple(match.items()), export)
@@ -124,12 +132,21 @@ def _matches(order: Order, study: Resource, services: Services, deadline: Deadli
     if not order.match:
         return True
     params = [*order.match, ("limit", "1")]
-    return bool(services.dicom_store.search(study, "instances", params, deadline))
+    try:
+        return bool(services.dicom_store.search(study, "instances", params, deadline))
+    except PermanentError as error:
+        # One order that the store does not understand must not keep the study from being reported.
+        log("ERROR", "order_refused", detail=order.name, reason=error.reason)
+        return False
 
 
 def _is_match(item: tuple[object, object]) -> bool:
     key, value = item
-    return key in MATCH_KEYS and isinstance(value, str) and bool(value.strip())
+    if key not in MATCH_KEYS or not isinstance(value, str) or not value.isprintable():
+        return False
+    if key == "StudyDate":
+        return bool(_DATES.fullmatch(value))
+    return bool(value.strip(_MATCHES_ALL))
 
 
 def _check(order: Order, settings: Settings) -> None:

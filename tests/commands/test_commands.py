@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -69,6 +70,34 @@ def test_a_command_that_could_not_be_published_is_published_when_it_is_sent_agai
     commands.topics.refuse = []
     assert commands.post("/exports", command).status_code == 202
     assert len(commands.published(EXPORTS)) == 1
+
+
+def test_a_command_that_could_not_be_published_is_published_once_by_many(
+    commands: Place,
+) -> None:
+    command = {**EXPORT, "request_id": "again-by-many"}
+    commands.topics.refuse = ["PERMISSION_DENIED"] * 8
+    assert commands.post("/exports", command).status_code == 503
+    commands.topics.refuse = []
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: commands.post("/exports", command), range(16)))
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len(commands.published(EXPORTS)) == 1
+
+
+@pytest.mark.parametrize("given", ["a b", "a/b", "../a", "a?b", "ä", "a" * 129, "%0a", "", '"a"'])
+def test_a_request_id_of_other_characters_is_refused(commands: Place, given: str) -> None:
+    refused = commands.post("/exports", {**EXPORT, "request_id": given})
+    assert refused.status_code == 400
+    assert "request_id" in refused.json()["error"]["message"]
+
+
+def test_a_study_uid_of_64_characters_fits_in_a_request_id(commands: Place) -> None:
+    study = "1." + "2" * 62
+    command = {**EXPORT, "path": f"studies/{study}", "request_id": f"a-name:{study}:100"}
+    answer = commands.post("/exports", command)
+    assert answer.status_code == 202
+    assert commands.get(answer.headers["Location"]).json()["request_id"] == command["request_id"]
 
 
 @pytest.mark.parametrize(

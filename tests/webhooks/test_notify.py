@@ -1,6 +1,7 @@
 """The function `notify` as it is deployed, between a bucket server and a receiver."""
 
 import base64
+import hashlib
 import json
 import urllib.error
 import urllib.request
@@ -216,3 +217,56 @@ def test_an_address_of_this_machine_is_not_called_unless_a_setting_allows_it() -
     with place(WEBHOOK_PRIVATE_ADDRESSES="false") as made:
         assert made.push("/webhooks/all") == 503
         assert not made.receiver.calls
+
+
+def kept_of(place: Place, request_id: str) -> dict[str, Any]:
+    """What the state bucket has of a request."""
+    name = f"requests/{hashlib.sha256(request_id.encode()).hexdigest()}.json"
+    found: dict[str, Any] = json.loads(place.buckets.buckets[STATE][name].data)
+    return found
+
+
+def test_of_several_records_of_a_request_the_first_by_time_is_kept(notify: Place) -> None:
+    first = {**RECORD, "function": "export_resource", "request_id": "twice"}
+    del first["member"]
+    for record in (
+        {**first, "time": "2026-11-24T10:00:02.000000Z", "outcome": "superseded"},
+        first,
+        {**first, "time": "2026-11-24T10:00:01.000000Z", "outcome": "duplicate"},
+    ):
+        assert notify.push("/requests", record) == 204
+    assert kept_of(notify, "twice")["outcome"] == first
+
+
+def test_of_a_record_over_1_mib_is_kept_how_the_request_ended(notify: Place) -> None:
+    record = {**RECORD, "request_id": "large", "outcome": "exported", "detail": "x" * 2_000_000}
+    del record["member"]
+    assert notify.push("/requests", record) == 204
+    assert notify.push("/requests", record, attempt=2) == 204
+    kept = kept_of(notify, "large")
+    assert kept["outcome"]["outcome"] == "exported"
+    assert len(json.dumps(kept)) < 2000
+
+
+@pytest.mark.parametrize("request_id", ["x" * 2_000_000, "a b", "../a", "Doe^Jane", "\u00e4"])
+def test_a_record_of_a_request_that_nobody_can_name_is_not_kept(
+    notify: Place, request_id: str
+) -> None:
+    before = notify.buckets.names(STATE)
+    record = {**RECORD, "request_id": request_id}
+    del record["member"]
+    assert notify.push("/requests", record) == 204
+    assert notify.buckets.names(STATE) == before
+
+
+def test_a_webhook_that_is_down_holds_up_no_other(notify: Place) -> None:
+    notify.receiver.statuses = [503]
+    assert notify.push("/webhooks/all") == 503
+    assert notify.push("/webhooks/names") == 204
+
+
+def test_a_redirect_to_the_metadata_server_is_not_followed(notify: Place) -> None:
+    notify.receiver.statuses = [307]
+    notify.receiver.headers = {"Location": "http://169.254.169.254/computeMetadata/v1/"}
+    assert notify.push("/webhooks/all") == 503
+    assert len(notify.receiver.calls) == 1

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from functions.common.clients.storage import Buckets, PreconditionFailedError
@@ -85,7 +85,7 @@ class Requests:
             raise RetryableError("unavailable") from None
 
     def accept(self, request: Request) -> Request | None:
-        """Keep a new request; None where there is one of this name.
+        """Keep a new request, or one that was not published; None where another process did.
 
         Raises:
             RetryableError: the state bucket is away.
@@ -114,6 +114,8 @@ class Requests:
         """
         request_id = str(record["request_id"])
         known = self.find(request_id) or Request(request_id, time=str(record["time"]))
+        if known.state == "done" and known.outcome["time"] <= record["time"]:
+            return  # of several records the first by time counts (outcomes.py)
         try:
             self._write(replace(known, state="done", outcome=record))
         except PreconditionFailedError:
@@ -121,14 +123,8 @@ class Requests:
 
     def _write(self, request: Request) -> Request:
         ref = self._ref(request.request_id)
-        value = {
-            "request_id": request.request_id,
-            "state": request.state,
-            "time": request.time,
-            "command_sha256": request.command_sha256,
-            "caller_sha256": request.caller_sha256,
-            "outcome": request.outcome,
-        }
+        value = asdict(request)
+        del value["generation"]  # the object has it
         written = self._buckets.create(
             ref.bucket,
             ref.name,

@@ -1,0 +1,104 @@
+"""ON_STUDY_COMPLETE as an operator can write it wrong: the function does not start."""
+
+import json
+from typing import Any
+
+import pytest
+
+from functions.common.errors import SettingsError
+from functions.common.settings import WATCH, Settings
+from functions.watch import orders
+
+EXPORT = {"destination": "gs://dicom-export/ct"}
+ORDER = {"name": "ct", "match": {"Modality": "CT"}, "export": EXPORT}
+
+
+def read(text: str) -> None:
+    environ = {
+        "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
+        "STATE_BUCKET": "dicom-state",
+        "OUTCOMES_TOPIC": "projects/p/topics/outcomes",
+        "STUDIES_NEXT_TOPIC": "projects/p/topics/next",
+        "EXPORTS_TOPIC": "projects/p/topics/exports",
+        "EXPORT_DESTINATIONS": "gs://dicom-export",
+        "ON_STUDY_COMPLETE": text,
+    }
+    orders.read(Settings.load(WATCH, environ))
+
+
+def refused(text: str) -> str:
+    with pytest.raises(SettingsError) as error:
+        read(text)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_an_order_is_taken() -> None:
+    read(json.dumps([ORDER, {"name": "all", "export": EXPORT}]))
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"more": 1},
+    {"name": ""},
+    {"name": "A"},
+    {"name": "a" * 41},
+    {"name": ["a"]},
+    {"export": None},
+    {"export": {}},
+    {"export": {"destination": 7}},
+    {"export": {"destination": "ct"}},
+    {"export": {"destination": "gs://elsewhere/ct"}},
+    {"export": {**EXPORT, "format": "gif"}},
+    {"export": {**EXPORT, "path": "studies/1"}},
+    {"export": {**EXPORT, "request_id": "a"}},
+    {"export": {**EXPORT, "unheard-of": "a"}},
+]
+LISTS = ["{", "{}", "7", "[7]", "[null]", "[[]]", "[{}]", json.dumps([ORDER, ORDER])]
+
+
+@pytest.mark.parametrize("text", [*LISTS, *(json.dumps([{**ORDER, **c}]) for c in CHANGES)])
+def test_a_malformed_order_stops_the_function_with_one_line(text: str) -> None:
+    assert "ON_STUDY_COMPLETE" in refused(text)
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        None,
+        [],
+        {},
+        {"Modality": ""},
+        {"Modality": " "},
+        {"Modality": "*"},
+        {"PatientName": "**"},
+        {"PatientID": "? *"},
+        {"PatientID": "\\"},
+        {"Modality": None},
+        {"Modality": ["CT"]},
+        {"Modality": "CT\n"},
+        {"Modality": "CT\0"},
+        {"StudyDate": "-"},
+        {"StudyDate": "*"},
+        {"StudyDate": "yesterday"},
+        {"StudyDate": "2024"},
+        {"StudyInstanceUID": "1.2.3"},
+        {"includefield": "all"},
+        {"fuzzymatching": "true"},
+    ],
+)
+def test_a_match_that_could_match_everything_stops_the_function(match: Any) -> None:
+    assert "the match of ct" in refused(json.dumps([{**ORDER, "match": match}]))
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"StudyDate": "20240101"},
+        {"StudyDate": "20240101-"},
+        {"StudyDate": "-20240101"},
+        {"StudyDate": "20240101-20240201"},
+        {"PatientName": "Doe*"},
+    ],
+)
+def test_a_date_a_range_and_the_beginning_of_a_name_are_taken(match: dict[str, str]) -> None:
+    read(json.dumps([{**ORDER, "match": match}]))
