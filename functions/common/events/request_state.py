@@ -112,8 +112,8 @@ class Requests:
             RetryableError: operation_pending, when another process changed it meanwhile; the state
                 bucket is away.
         """
-        request_id = str(record["request_id"])
-        known = self.find(request_id) or Request(request_id, time=str(record["time"]))
+        request_id = record["request_id"]
+        known = self.find(request_id) or Request(request_id, time=record["time"])
         if known.state == "done" and known.outcome["time"] <= record["time"]:
             return  # of several records the first by time counts (outcomes.py)
         try:
