@@ -115,7 +115,8 @@ class Requests:
         request_id = record["request_id"]
         known = self.find(request_id) or Request(request_id, time=record["time"])
         if known.state == "done" and known.outcome["time"] <= record["time"]:
-            return  # of several records the first by time counts (outcomes.py)
+            # Of several records the first by time counts (outcomes.py).
+            return
         try:
             self._write(replace(known, state="done", outcome=record))
         except PreconditionFailedError:
@@ -124,7 +125,8 @@ class Requests:
     def _write(self, request: Request) -> Request:
         ref = self._ref(request.request_id)
         value = asdict(request)
-        del value["generation"]  # the object has it
+        # The object has a generation of its own.
+        del value["generation"]
         written = self._buckets.create(
             ref.bucket,
             ref.name,
