@@ -24,6 +24,7 @@ def system_file(storage: str, pubsub: str) -> dict[str, Any]:
         "buckets": TOPOLOGY["buckets"],
         "search_url": "http://127.0.0.1:9",
         "search_ingress": "ALLOW_ALL",
+        "webhook_secrets": {},
         "delivery": "",
         "build": "",
         "environments": {},

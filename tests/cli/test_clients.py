@@ -28,6 +28,7 @@ def system_file(folder: Path, url: str = "") -> Path:
         },
         "search_url": url or "https://search.invalid",
         "search_ingress": "ALLOW_ALL",
+        "webhook_secrets": {},
         "delivery": "d@x",
         "build": "b@x",
         "environments": {},
