@@ -1,5 +1,6 @@
 """datasets, dicomStores and what the API's URLs do besides: sections 1, 7 and 8."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,9 +40,8 @@ class Api:
 
 
 @pytest.fixture
-def api(store: Client, start: Any) -> Api:
-    """A server of its own: datasets are in no other."""
-    del store
+def api(start: Callable[..., Client]) -> Api:
+    """The methods on a server of its own: another test's datasets are not in it."""
     return Api(start())
 
 

@@ -20,7 +20,9 @@ from infra.local.dicomstore.urls import INSTANCE, SERIES, STUDY, Place
 if TYPE_CHECKING:
     from infra.local.dicomstore.app import Store
 
-IMAGES = pixels.OF_INSTANCES if choices.PIXELS_OF_INSTANCES else ()
+IMAGES: tuple[Media, ...] = ()
+if choices.PIXELS_OF_INSTANCES:
+    IMAGES = pixels.OF_INSTANCES
 
 
 class Retrieve:

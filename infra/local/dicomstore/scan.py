@@ -85,16 +85,24 @@ class File(NamedTuple):
 
     def number(self, tag: int, elements: Elements | None = None) -> int:
         """The first value of a US element of the data set or of one of its items; 0 when absent."""
-        element = (self.elements if elements is None else elements).get(tag)
-        order = "big" if self.big_endian else "little"
-        return int.from_bytes(self.raw(element)[:2], order) if element else 0  # type: ignore[arg-type]
+        if elements is None:
+            elements = self.elements
+        element = elements.get(tag)
+        if not element:
+            return 0
+        raw = self.raw(element)[:2]
+        if self.big_endian:
+            return int.from_bytes(raw, "big")
+        return int.from_bytes(raw, "little")
 
 
 class _Scanner:
     """Reads element headers in one encoding; explicit and implicit VR, little and big endian."""
 
     def __init__(self, data: Buffer, explicit: bool, big: bool = False) -> None:
-        order = ">" if big else "<"
+        order = "<"
+        if big:
+            order = ">"
         self.data = data
         self.explicit = explicit
         self.head = struct.Struct(order + "HH2sH").unpack_from
@@ -163,7 +171,9 @@ class _Scanner:
             vr == "UN"
         ):  # PS3.5 6.2.2 note: undefined length UN is a sequence in implicit VR little endian
             scanner = _Scanner(self.data, explicit=False)
-        limit = end if length == UNDEFINED else pos + length
+        limit = end
+        if length != UNDEFINED:
+            limit = pos + length
         if limit > end:
             raise NotDicomError(f"cut inside the sequence {tag:08X}")
         items, stop = scanner.items(tag, pos, limit, length == UNDEFINED, depth + 1)
@@ -180,13 +190,17 @@ class _Scanner:
                 return found, pos
             if mark != ITEM:
                 raise NotDicomError(f"no item where one should be in {tag:08X}")
-            stop = end if length == UNDEFINED else pos + length
+            stop = end
+            if length != UNDEFINED:
+                stop = pos + length
             if stop > end:
                 raise NotDicomError(f"cut inside an item of {tag:08X}")
             item, after = self.elements(pos, stop, depth)
             if length == UNDEFINED and self.data[after - 8 : after - 4] not in _ITEM_ENDS:
                 raise NotDicomError(f"cut inside an item of {tag:08X}")
-            pos = after if length == UNDEFINED else stop
+            pos = stop
+            if length == UNDEFINED:
+                pos = after
             found.append(item)
         return found, pos
 
@@ -205,15 +219,21 @@ class _Scanner:
         if tag & 0xFFFF == 0:
             return "UL"
         if tag >> 16 & 1:
-            return "LO" if 0x10 <= tag & 0xFFFF <= 0xFF else "UN"
+            if 0x10 <= tag & 0xFFFF <= 0xFF:
+                return "LO"
+            return "UN"
         try:
             vr = str(dictionary_VR(tag))
         except KeyError:
             return "UN"
         if vr == "US or SS":  # as Pixel Representation says, which precedes them
             sign = siblings.get(PIXEL_REPRESENTATION)
-            return "SS" if sign and any(self.data[sign.start : sign.start + sign.length]) else "US"
-        return "OW" if " or " in vr else vr
+            if sign and any(self.data[sign.start : sign.start + sign.length]):
+                return "SS"
+            return "US"
+        if " or " in vr:
+            return "OW"
+        return vr
 
     def _mark(self, tag: int, pos: int, end: int) -> tuple[int, int, int]:
         if end - pos < 8:
@@ -249,7 +269,9 @@ def scan(data: Buffer, scratch: Path | None = None) -> File:
         meta, start = _Scanner(data, explicit).elements(start, len(data), stop_group=3)
     syntax = File(data, meta, {}, "", False).text(0x00020010)
     if not syntax:
-        syntax = EXPLICIT_LE if _names_vr(data, start) else IMPLICIT_LE
+        syntax = IMPLICIT_LE
+        if _names_vr(data, start):
+            syntax = EXPLICIT_LE
     if syntax == DEFLATED_LE:
         data = _inflated(data, start, scratch)
     big = syntax == EXPLICIT_BE

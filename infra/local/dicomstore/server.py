@@ -66,16 +66,23 @@ class Body:
             self._on_first_read()
             self._on_first_read = None
         if not self._chunked:
-            return self._take(self._left if size < 0 else min(size, self._left))
+            return self._take(self._wanted(size))
         pieces = []
         while not self.done and size != 0:
             if self._left == 0:
                 self._next_chunk()
                 continue
-            piece = self._take(self._left if size < 0 else min(size, self._left))
+            piece = self._take(self._wanted(size))
             pieces.append(piece)
-            size -= len(piece) if size > 0 else 0
+            if size > 0:
+                size -= len(piece)
         return b"".join(pieces)
+
+    def _wanted(self, size: int) -> int:
+        """How many bytes can be read at once of those asked for; all when that is negative."""
+        if size < 0:
+            return self._left
+        return min(size, self._left)
 
     def _take(self, count: int) -> bytes:
         data = self._file.read(count)
@@ -168,7 +175,10 @@ class Connection(socketserver.StreamRequestHandler):
             if not colon or len(headers) > 200:
                 raise BadRequestError("header")
             key = name.strip().lower()
-            headers[key] = f"{headers[key]}, {value.strip()}" if key in headers else value.strip()
+            text = value.strip()
+            if key in headers:
+                text = f"{headers[key]}, {text}"
+            headers[key] = text
         return headers
 
     def _body(self, headers: dict[str, str]) -> Body:
@@ -179,7 +189,9 @@ class Connection(socketserver.StreamRequestHandler):
                 raise BadRequestError("Content-Length")
             length = int(text)
         expects = headers.get("expect", "").lower() == "100-continue"
-        return Body(self.rfile, length, self._continue if expects else None)
+        if expects:
+            return Body(self.rfile, length, self._continue)
+        return Body(self.rfile, length, None)
 
     def _continue(self) -> None:
         self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -212,7 +224,9 @@ class Connection(socketserver.StreamRequestHandler):
         }
         for name, value in headers.items():
             key = name.upper().replace("-", "_")
-            environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key] = value
+            if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+                key = "HTTP_" + key
+            environ[key] = value
         return environ
 
     def _drain(self, body: Body) -> bool:
@@ -245,17 +259,23 @@ class Answer:
         length = {name.lower(): value for name, value in headers}.get("content-length")
         self._no_body = self._no_body or status[:3] in ("204", "304")
         self._chunked = self._http11 and length is None and not self._no_body
-        self._left = int(length) if length is not None and not self._no_body else None
+        self._left = None
+        if length is not None and not self._no_body:
+            self._left = int(length)
         self.reusable = self._http11
         lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
-        lines += ["Transfer-Encoding: chunked"] if self._chunked else []
+        if self._chunked:
+            lines.append("Transfer-Encoding: chunked")
         self._head = "\r\n".join(lines).encode("latin-1")
         return lambda _: None
 
     def send(self, chunks: Iterable[bytes], close: bool) -> None:
         """Send the head and every piece. Raises what the application raises, OSError, and CutError:
         too short."""
-        pending = self._head + (b"\r\nConnection: close\r\n\r\n" if close else b"\r\n\r\n")
+        pending = self._head
+        if close:
+            pending += b"\r\nConnection: close"
+        pending += b"\r\n\r\n"
         for chunk in chunks:
             if self._no_body or not chunk:
                 continue
@@ -266,9 +286,14 @@ class Answer:
             else:
                 self._send(pending)
                 self._send(chunk)
-            pending = b"\r\n" if self._chunked else b""
-            self._left = None if self._left is None else self._left - len(chunk)
-        self._send(pending + (b"0\r\n\r\n" if self._chunked else b""))
+            pending = b""
+            if self._chunked:
+                pending = b"\r\n"
+            if self._left is not None:
+                self._left -= len(chunk)
+        if self._chunked:
+            pending += b"0\r\n\r\n"
+        self._send(pending)
         if self._left:
             raise CutError("a file went away while it was being sent")
 
