@@ -68,7 +68,6 @@ class Delivery:
         """
         settings = self.services.settings
         name = self.event.ref.name
-        by = (self.event.ref, place)
         written = [timestamp(one.updated) for one in inputs]
         stow = Stow(
             store=self.services.dicom_store,
@@ -76,7 +75,8 @@ class Delivery:
             policy=settings.conflict_policy.of(name),
             written=max((time for time in written if time is not None), default=None),
             again=self.message.attempt > 1,
-            seen=lambda resource, crc32c: self.memory.stored(resource, crc32c, by),
+            memory=self.memory,
+            by=(self.event.ref, place),
             deadline=self.deadline,
         )
         return stow.run(instance)

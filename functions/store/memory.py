@@ -62,6 +62,16 @@ class Memory:
             _remember(self._stored, (resource, crc32c), first, self._instances)
         return first != by
 
+    def was_stored(self, resource: Resource, crc32c: str, by: Hashable) -> bool:
+        """Whether an input other than `by` stored these bytes lately."""
+        with self._lock:
+            return self._stored.get((resource, crc32c), by) != by
+
+    def forget(self, resource: Resource, crc32c: str) -> None:
+        """These bytes are not in the DICOM store any more."""
+        with self._lock:
+            self._stored.pop((resource, crc32c), None)
+
 
 def _remember(
     kept: OrderedDict[Hashable, Hashable], key: Hashable, value: Hashable, limit: int

@@ -1,7 +1,7 @@
 """One instance into the DICOM store (STOW-RS): sent, the answer read, and compared with what may be
 there already."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,6 +15,7 @@ from functions.common.events.outcomes import Word
 from functions.common.resources import Resource
 from functions.store import stow_report
 from functions.store.instances import Instance, Same
+from functions.store.memory import Memory
 from functions.store.refusals import conflict, rejected
 from functions.store.stow_report import Failure, UnreadableReportError
 
@@ -49,8 +50,8 @@ class Stow:
         policy: reject, keep or overwrite, where other bytes are stored under the same UIDs.
         written: when the input was; None where that is not known.
         again: whether an earlier delivery may have stored it already.
-        seen: whether another input with these UIDs and this checksum was stored lately; also
-            remembers this one.
+        memory: of what this process stored lately.
+        by: what the instance came in.
         deadline: of the invocation.
     """
 
@@ -59,7 +60,8 @@ class Stow:
     policy: str
     written: datetime | None
     again: bool
-    seen: Callable[[Resource, str], bool]
+    memory: Memory
+    by: Hashable
     deadline: Deadline
 
     def run(self, instance: Instance) -> Word:
@@ -74,6 +76,7 @@ class Stow:
             RetryableError: as Transport.send; operation_pending while its study or series is being
                 deleted.
         """
+        self._forget_deleted(instance)
         failure, attempts = self._send(instance)
         same = self._look(instance, failure, attempts)
         if failure is not None and failure.kind == "exists" and same is None:
@@ -86,7 +89,7 @@ class Stow:
         if same and failure.kind == "other":
             return self._stored(instance)
         if same:
-            self.seen(instance.resource, instance.crc32c)
+            self._seen(instance)
             return "duplicate"
         if failure.kind == "refused":
             raise rejected(_refusal(failure))
@@ -95,9 +98,21 @@ class Stow:
         raise OtherInstanceError(failure.named.resource)
 
     def _stored(self, instance: Instance) -> Word:
-        if self.seen(instance.resource, instance.crc32c):
+        if self._seen(instance):
             return "duplicate"
         return "stored"
+
+    def _seen(self, instance: Instance) -> bool:
+        """Whether another input with these UIDs and bytes was stored lately; remembers this one."""
+        return self.memory.stored(instance.resource, instance.crc32c, self.by)
+
+    def _forget_deleted(self, instance: Instance) -> None:
+        """What was stored lately may have been deleted since: then it is no duplicate."""
+        resource, crc32c = instance.resource, instance.crc32c
+        if not self.memory.was_stored(resource, crc32c, self.by):
+            return
+        if not self.store.is_there(resource, self.deadline):
+            self.memory.forget(resource, crc32c)
 
     def _look(self, instance: Instance, failure: Failure | None, attempts: int) -> Same:
         """Whether the same is stored; also None where there is no reason to look.
@@ -133,7 +148,7 @@ class Stow:
         failed, _ = self._send(instance)
         if failed is not None:
             raise RetryableError("unavailable")  # another input came between; look again
-        self.seen(instance.resource, instance.crc32c)
+        self._seen(instance)
         return "stored"
 
     def _check_overwrite(self, instance: Instance, failure: Failure) -> None:

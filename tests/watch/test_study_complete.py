@@ -129,3 +129,26 @@ def test_a_study_that_was_deleted_meanwhile_is_not_complete(stack: Stack, seen: 
     assert requests.delete(url, timeout=30).status_code == 200
     time.sleep(QUIET_S * 2)
     assert not complete(seen.until(lambda _: True), study)
+
+
+def test_a_study_that_was_deleted_and_is_sent_again_is_complete_again(
+    stack: Stack, seen: Seen
+) -> None:
+    study = "1.2.3.6"
+    upload(stack, study, 1, 2)
+    seen.until(lambda records: len(complete(records, study)) == 1)
+    url = f"{stack.addresses.dicomweb_url}/studies/{study}"
+    assert requests.delete(url, timeout=30).status_code == 200
+    upload(stack, study, 1, 2)  # the process that stored them remembers them
+    records = seen.until(lambda records: len(complete(records, study)) == 2)
+    assert [record["counts"]["instances"] for record in complete(records, study)] == [2, 2]
+
+
+def test_what_the_store_has_already_completes_nothing_again(stack: Stack, seen: Seen) -> None:
+    study = "1.2.3.7"
+    upload(stack, study, 1, 2)
+    seen.until(lambda records: len(complete(records, study)) == 1)
+    upload(stack, study, 1, 2)
+    time.sleep(QUIET_S * 2)
+    records = seen.until(lambda records: [r["outcome"] for r in records].count("duplicate") >= 2)
+    assert len(complete(records, study)) == 1
