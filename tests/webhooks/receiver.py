@@ -2,6 +2,7 @@
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ class Call:
     path: str
     headers: dict[str, str]
     body: bytes
+    at_s: float  # when it came, in seconds since 1970
 
 
 class Receiver(http.server.ThreadingHTTPServer):
@@ -47,7 +49,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if len(body) < length:
             return  # the caller was killed
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.calls.append(Call(self.path, headers, body))
+        self.server.calls.append(Call(self.path, headers, body, time.time()))
         status = self.server.statuses.pop(0) if self.server.statuses else 204
         self.send_response(status)
         for name, value in self.server.headers.items():
