@@ -5,8 +5,6 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
-import requests
-
 from functions.common.checksum import Checksum
 from functions.common.clients.transport import Request, Transport, read_all
 from functions.common.deadline import Deadline
@@ -62,8 +60,10 @@ class _Http:
         data: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: Any = None,
-    ) -> requests.Response:
+    ) -> Any:
         """Send a request and read its answer, as requests.Session.request does."""
+        import requests
+
         body = data.encode() if isinstance(data, str) else data or None
         plain = {**(headers or {}), "Accept-Encoding": "identity"}
         with self._transport.send(Request(method, url, None, plain, body), timeout) as answer:
@@ -141,6 +141,7 @@ def translated() -> Iterator[None]:
     """The library's errors become ours. Their text, which holds names and what the server wrote,
     goes no further."""
     from google.api_core import exceptions
+    from requests.exceptions import InvalidJSONError
 
     try:
         yield
@@ -150,7 +151,7 @@ def translated() -> Iterator[None]:
         raise PreconditionFailedError from None
     except exceptions.GoogleAPICallError as error:
         raise rejected(error.code) from None
-    except requests.exceptions.InvalidJSONError:
+    except InvalidJSONError:
         raise RetryableError("unavailable") from None
 
 
