@@ -241,3 +241,16 @@ def test_a_bucket_that_is_not_there(buckets: Buckets) -> None:
             "not_found",
             "the bucket does not exist",
         )
+
+
+def test_the_local_bucket_server_copies_lists_and_deletes(buckets: Buckets) -> None:
+    first = buckets.create(
+        BUCKET, "from/a b.dcm", b"bytes", Deadline(60), content_type="text/x", metadata={"k": "v"}
+    )
+    copied = buckets.copy(first.ref, BUCKET, "to/ü.dcm", Deadline(60), if_generation_match=0)
+    assert (copied.size, copied.content_type, copied.metadata) == (5, "text/x", {"k": "v"})
+    with pytest.raises(PreconditionFailedError):
+        buckets.copy(first.ref, BUCKET, "to/ü.dcm", Deadline(60), if_generation_match=0)
+    assert [found.ref for found in buckets.list(BUCKET, "to/", Deadline(60))] == [copied.ref]
+    buckets.delete(copied.ref, Deadline(60))
+    assert buckets.stat(copied.ref, Deadline(60)) is None
