@@ -98,9 +98,10 @@ class Buckets:
         if ref.generation:
             params["generation"] = str(ref.generation)
         headers = {}
-        if start or end is not None:
-            last = "" if end is None else str(end - 1)
-            headers["Range"] = f"bytes={start}-{last}"
+        if end is not None:
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        elif start:
+            headers["Range"] = f"bytes={start}-"
         url = f"{self._endpoint}/storage/v1/b/{ref.bucket}/o/{ref.quoted}"
         response = self._transport.send(Request("GET", url, params, headers), deadline)
         live = response.headers.get("x-goog-generation", "")
@@ -121,7 +122,9 @@ class Buckets:
             RetryableError: as Transport.send.
         """
         blob = self._found(ref, deadline)
-        return None if blob is None else _stored(blob)
+        if blob is None:
+            return None
+        return _stored(blob)
 
     def create(
         self,
@@ -183,9 +186,8 @@ class Buckets:
             PreconditionFailedError, PermanentError, RetryableError: as create; unavailable also
                 when the upload session is lost.
         """
-        attempts = _UPLOADS if callable(data) else 1
-        for _ in range(attempts):
-            stream = Stream(data() if callable(data) else data)
+        for reading in _readings(data):
+            stream = Stream(reading)
             small = stream.whole(ONE_SHOT_BYTES)
             if small is not None:
                 return self.create(
@@ -355,6 +357,15 @@ class Buckets:
         if self._client is None:
             self._client = new_client(self._transport, self._endpoint)
         return self._client
+
+
+def _readings(data: Data) -> Iterator[Iterable[bytes]]:
+    """The stream, once more for each attempt where it can be read again."""
+    if not callable(data):
+        yield data
+        return
+    for _ in range(_UPLOADS):
+        yield data()
 
 
 def _stored(blob: Any) -> StoredObject:

@@ -64,7 +64,9 @@ class _Http:
         """Send a request and read its answer, as requests.Session.request does."""
         import requests
 
-        body = data.encode() if isinstance(data, str) else data or None
+        if isinstance(data, str):
+            data = data.encode()
+        body = data or None  # an empty chunk has a length, and no body
         plain = {**(headers or {}), "Accept-Encoding": "identity"}
         with self._transport.send(Request(method, url, None, plain, body), timeout) as answer:
             content = read_all(answer, timeout, _ANSWER_LIMIT_BYTES)
