@@ -105,7 +105,7 @@ class Buckets:
         url = f"{self._endpoint}/storage/v1/b/{ref.bucket}/o/{ref.quoted}"
         response = self._transport.send(Request("GET", url, params, headers), deadline)
         live = response.headers.get("x-goog-generation", "")
-        is_other = bool(ref.generation and live and live != str(ref.generation))
+        is_other = ref.generation and live and live != str(ref.generation)
         if response.status_code == 404 or is_other:
             drain(response)
             raise SupersededError
@@ -278,15 +278,14 @@ class Buckets:
             PermanentError: not_found, when there is no such bucket; rejected.
             RetryableError: as Transport.send.
         """
-        blobs = call(
+        pages = call(
             self._library().list_blobs,
             bucket,
             prefix=prefix,
             start_offset=start or None,
             page_size=_LIST_PAGE,
             deadline=deadline,
-        )
-        pages = blobs.pages
+        ).pages
         while True:
             with bucket_needed(), translated():
                 page = next(pages, None)
