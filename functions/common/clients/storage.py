@@ -151,7 +151,8 @@ class Buckets:
         """
         content = data if isinstance(data, bytes) else b"".join(data)
         blob = self._new_blob(bucket, name, content_type, metadata)
-        blob.crc32c = crc32c_text([content])  # checked by the service before it keeps the object
+        checksum = crc32c_text([content])
+        blob.crc32c = checksum  # the service checks it before it keeps the object
         with bucket_needed():
             call(
                 blob.upload_from_file,
@@ -161,7 +162,7 @@ class Buckets:
                 checksum=None,
                 deadline=deadline,
             )
-        return self._verified(blob, crc32c_text([content]), deadline)
+        return self._verified(blob, checksum, deadline)
 
     def write(
         self,

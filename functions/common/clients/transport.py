@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
@@ -40,16 +40,9 @@ _RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _NETWORK_ERRORS: Final = (urllib3.exceptions.HTTPError, OSError)
 
 
-class Body(Protocol):
-    """A request body that knows its length, so that it is sent with Content-Length and not
-    chunked."""
-
-    def __iter__(self) -> Iterator[bytes]: ...
-    def __len__(self) -> int: ...
-
-
 T = TypeVar("T")
-BodyFactory = Callable[[], bytes | Iterable[bytes]]  # one without a length is sent in HTTP chunks
+# A body with a length is sent with Content-Length, another one in HTTP chunks.
+BodyFactory = Callable[[], bytes | Iterable[bytes]]
 
 
 @dataclass(frozen=True)
