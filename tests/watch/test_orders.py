@@ -5,25 +5,34 @@ from typing import Any
 
 import pytest
 
+from functions.common.deadline import Deadline
 from functions.common.errors import SettingsError
+from functions.common.events.runtime import Services
+from functions.common.resources import Resource
 from functions.common.settings import WATCH, Settings
 from functions.watch import orders
+from tests.search.kit import STORE, Answer, fake_store
 
 EXPORT = {"destination": "gs://dicom-export/ct"}
 ORDER = {"name": "ct", "match": {"Modality": "CT"}, "export": EXPORT}
 
 
-def read(text: str) -> None:
+def settings(text: str, **more: str) -> Settings:
     environ = {
-        "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
+        "DICOM_STORE": STORE,
         "STATE_BUCKET": "dicom-state",
         "OUTCOMES_TOPIC": "projects/p/topics/outcomes",
         "STUDIES_NEXT_TOPIC": "projects/p/topics/next",
         "EXPORTS_TOPIC": "projects/p/topics/exports",
         "EXPORT_DESTINATIONS": "gs://dicom-export",
         "ON_STUDY_COMPLETE": text,
+        **more,
     }
-    orders.read(Settings.load(WATCH, environ))
+    return Settings.load(WATCH, environ)
+
+
+def read(text: str) -> None:
+    orders.read(settings(text))
 
 
 def refused(text: str) -> str:
@@ -102,3 +111,12 @@ def test_a_match_that_could_match_everything_stops_the_function(match: Any) -> N
 )
 def test_a_date_a_range_and_the_beginning_of_a_name_are_taken(match: dict[str, str]) -> None:
     read(json.dumps([{**ORDER, "match": match}]))
+
+
+def test_an_order_that_the_store_refuses_is_not_given_and_holds_up_nothing() -> None:
+    with fake_store() as store:
+        store.answers(Answer(400, b"{}"))
+        loaded = settings(json.dumps([ORDER]), HEALTHCARE_ENDPOINT=f"{store.url}/v1")
+        services = Services.of(loaded)
+        given = orders.read(loaded)
+        assert orders.give(given, Resource("1.2.3"), 1, services, Deadline(20)) == 0
