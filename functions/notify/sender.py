@@ -7,10 +7,9 @@ but its status.
 
 import contextlib
 import ipaddress
-import socket
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import requests
 import requests.adapters
@@ -24,6 +23,7 @@ from functions.common.errors import RetryableError
 _TIMEOUT_S: Final = 10.0
 _ANSWER_BYTES: Final = 4096
 _CONNECTIONS: Final = 64
+_BOTH_WAYS: Final = 2  # SHUT_RDWR of POSIX
 _FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 # Instance metadata, which gives out credentials; never a webhook, whatever is allowed.
 _METADATA: Final = frozenset(
@@ -73,6 +73,14 @@ class Sender:
             raise RetryableError("unavailable") from None
 
 
+class _Socket(Protocol):
+    """What of a connection's socket is used here."""
+
+    def dup(self) -> "_Socket": ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
+
+
 class _Call:
     """One call that is under way.
 
@@ -83,9 +91,9 @@ class _Call:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._over = False
-        self._connection: socket.socket | None = None
+        self._connection: _Socket | None = None
 
-    def uses(self, connection: socket.socket) -> None:
+    def uses(self, connection: _Socket) -> None:
         """It goes over this connection."""
         with self._lock:
             self._connection = connection
@@ -122,9 +130,9 @@ def _ending(seconds: float) -> Iterator[None]:
         call.leave()
 
 
-def _shut(connection: socket.socket) -> None:
+def _shut(connection: _Socket) -> None:
     with contextlib.suppress(OSError):  # it is closed already
-        connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(_BOTH_WAYS)
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
@@ -143,9 +151,9 @@ class _Watched:
     The call holds a second handle of the same connection: the first becomes TLS's own.
     """
 
-    _handle: socket.socket | None = None
+    _handle: _Socket | None = None
 
-    def watch(self, made: socket.socket) -> socket.socket:
+    def watch(self, made: _Socket) -> _Socket:
         """A new connection."""
         self._handle = made.dup()
         _under_way.call.uses(self._handle)
