@@ -2,6 +2,7 @@
 
 import re
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -55,9 +56,16 @@ def conformance(
 
     DATASET is projects/P/locations/L/datasets/D: a DICOM store is created in it, and deleted.
     """
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        # Where the interpreter is cleaning up, what is raised is lost.
+        stopped.set()
+        raise KeyboardInterrupt
+
     # What stops the program must leave no store behind.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     return run(
         Options(
             dataset=dataset,
@@ -68,9 +76,6 @@ def conformance(
             as_json=as_json,
             report=report,
             only=only,
-        )
+        ),
+        stopped.is_set,
     )
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -4,7 +4,7 @@ import datetime
 import json
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,11 @@ class Options:
     only: tuple[str, ...] = ()
 
 
-def run(options: Options) -> int:
+def run(options: Options, is_stopped: Callable[[], bool]) -> int:
     """Put every question and show what was found.
+
+    Args:
+        is_stopped: whether no further question is to be put.
 
     Returns:
         0 when every answer is the assumed one, 1 when one is not, 2 when it could not be done.
@@ -66,7 +69,7 @@ def run(options: Options) -> int:
             return CANNOT
         session = Session(options.endpoint, options.token)
         with _new_store(session, options) as probe:
-            rows = list(_answered(probe, questions))
+            rows = list(_answered(probe, questions, is_stopped))
         _show(rows, options)
     except ConformanceError as error:
         _say(f"error: {error}")
@@ -149,11 +152,15 @@ def _delete(session: Session, path: str, store_id: str) -> None:
         )
 
 
-def _answered(probe: Probe, questions: list[Question]) -> Iterator[Row]:
+def _answered(
+    probe: Probe, questions: list[Question], is_stopped: Callable[[], bool]
+) -> Iterator[Row]:
     """Each question with its answer, one after the other."""
     secrets = {probe.name: "STORE", probe.dataset: "DATASET"}
     project = probe.dataset.split("/")[1]
     for number, question in enumerate(questions, 1):
+        if is_stopped():
+            raise KeyboardInterrupt
         verdict, found = _asked(probe, question)
         found = report.scrubbed(found, {**secrets, f"projects/{project}/": "projects/PROJECT/"})
         _say(f"{number}/{len(questions)}  {question.name}: {verdict}")
