@@ -1,8 +1,8 @@
 """The formats of an export.
 
 A new one is a row of this table, and where it is retrieved in a new way a method in
-functions/export/fetch.py. The OpenAPI documents and the command line name the formats too; tests
-compare them.
+functions/export/fetch.py. The OpenAPI documents of search and commands name the formats too, which
+tests compare; the search page has a label for each (search/web/exports.js).
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,8 @@ shared: common/events/requests.py, common/formats.py):
 
     handler.py        reads the command or the follow-up message and leads the export to its end
     plan.py           finds the instances; packing.py packs them into slices (slices.py)
-    state.py          where an export stands, in the state bucket: the state machine is drawn there
+    state.py          where an export stands, in the state bucket: the state machine is drawn there,
+                      and the one delivery that ends the export is chosen there
     object_slice.py   does a slice of which each instance or frame becomes an object; job.py: with
                       what; tally.py: what became of each
     zip_slice.py      does a slice of a zip: one part of it; zip_format.py: the bytes of a zip
@@ -13,5 +14,5 @@ shared: common/events/requests.py, common/formats.py):
     writer.py         writes each object once; batches.py hands small ones to threads
     ndjson.py         writes a slice's part of metadata.ndjson
     compose.py        joins the parts of all slices
-    manifest.py       writes manifest.json; report.py: the outcome
+    manifest.py       writes manifest.json; report.py: the outcome's words and counts
 """

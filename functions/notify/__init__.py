@@ -7,5 +7,6 @@ In the order in which data passes:
     payload.py    the body and the signature, as Standard Webhooks has them
     sender.py     one POST: no redirect, no address that is not public, nothing kept of the answer
     gone.py       webhooks that answered 410, in the state bucket
-    requests.py   what became of a request, in the state bucket, for `GET /requests/ID`
+
+What became of a request is kept by common/events/request_state.py, for `GET /requests/ID`.
 """

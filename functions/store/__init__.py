@@ -9,12 +9,14 @@ In the order in which an object passes:
     instances        what is sent: a DICOM file, or metadata with a JPEG
     metadata, jpeg   DICOM JSON checked against its JPEG, and completed
     multipart_file   the how-to's multipart-request.file
-    stow             one store request, and what its answer means (stow_report)
+    stow             one store request and what its answer means (stow_report): stored, duplicate,
+                     or CONFLICT_POLICY decides
     pairs            `x.json` and `x.jpg` as two objects (pair_names, pair_state)
-    archive_upload   a zip, tar or tar.gz: archive walks through it (archive_readers,
-    archive_limits,
-                     inner_zip, ranged), archive_members stores what is in it (archive_pairs),
-                     archive_progress goes into a follow-up message
+    archive_upload   a zip, tar or tar.gz, until it is done or its time is up
+      archive          walks through its members (archive_readers, inner_zip, ranged), up to the
+                       limits (archive_limits)
+      archive_members  stores what is in it, from where an earlier message stopped (archive_pairs)
+      archive_progress how far it is, as a follow-up message carries it
     verdict          the outcome before it is published; whether the object goes to quarantine
                      (refusals: the errors that lead there)
     quarantine, disposition   where the object goes in the end

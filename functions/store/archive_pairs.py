@@ -199,5 +199,5 @@ def _no_other(half: Half) -> PermanentError:
 
 def _too_far(half: Half) -> PermanentError:
     if half.kind == "json":
-        return unsupported(f"metadata whose JPEG {_FAR}")
+        return unsupported(f"metadata whose JPEG, if there is one, {_FAR}")
     return NothingToStoreError(f"a JPEG whose metadata, if there is any, {_FAR}")
