@@ -1,0 +1,7 @@
+"""The tests, and what they need before anything else is imported."""
+
+import os
+
+# The stack's processes are forked from this one. In a fork gRPC would start its threads again, and
+# they end the process when its files are closed for the program that is to run.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
