@@ -5,10 +5,10 @@ beginning. So the end is kept from a first reading, and a second reading goes th
 order: the zip is unpacked twice, however many members it has.
 """
 
-import io
 from collections.abc import Iterator
 from typing import Final
 
+from functions.store.ranged import Seekable
 from functions.store.refusals import unsafe
 from functions.store.source import Source
 
@@ -18,7 +18,7 @@ KEPT_BYTES: Final = 8 * 1024 * 1024
 _READINGS_MAX: Final = 10
 
 
-class InnerZip(io.RawIOBase):
+class InnerZip(Seekable):
     """The bytes of a member of known size.
 
     Args:
@@ -27,37 +27,15 @@ class InnerZip(io.RawIOBase):
     """
 
     def __init__(self, source: Source, size: int) -> None:
-        super().__init__()
+        super().__init__(size)
         self._source = source
-        self._size = size
         self._left_bytes = _READINGS_MAX * max(size, KEPT_BYTES)
         self._end = self._read_end()
         self._end_at = size - len(self._end)
-        self._at = 0
         # The chunk of the reading that goes on, and where it lies.
         self._chunks: Iterator[bytes] = iter(())
         self._chunk = b""
         self._chunk_at = size
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Only notes the place."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError("a place before the beginning")
-        self._at = base + offset
-        return self._at
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         """Read up to the buffer's length; 0 at the end.

@@ -19,28 +19,17 @@ _TRIES: Final = 3  # without a byte in between
 _PARTIAL: Final = 206
 
 
-class RangedObject(io.RawIOBase):
-    """One generation of an object. Reading on from where the last read ended costs no new request.
+class Seekable(io.RawIOBase):
+    """The place in a file of known size; what is read there is the subclass's.
 
     Args:
-        ref: the object, with its generation.
         size: in bytes.
-        buckets: the client.
-        deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open
-            does, and PermanentError("unsupported_input") where the object cannot be read in ranges.
     """
 
-    def __init__(self, ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self._ref = ref
         self._size = size
-        self._buckets = buckets
-        self._deadline = deadline
         self._at = 0
-        self._response: Response | None = None
-        self._stream: Iterator[bytes] = iter(())
-        self._stream_at = 0  # where in the object the stream's next byte is
-        self._left = memoryview(b"")  # read from the stream, not yet taken
 
     def readable(self) -> bool:
         """It is."""
@@ -55,12 +44,34 @@ class RangedObject(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Only notes the place; the next read asks for it."""
+        """Only notes the place; the next read goes there."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise ValueError("a place before the beginning")
         self._at = base + offset
         return self._at
+
+
+class RangedObject(Seekable):
+    """One generation of an object. Reading on from where the last read ended costs no new request.
+
+    Args:
+        ref: the object, with its generation.
+        size: in bytes.
+        buckets: the client.
+        deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open
+            does, and PermanentError("unsupported_input") where the object cannot be read in ranges.
+    """
+
+    def __init__(self, ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> None:
+        super().__init__(size)
+        self._ref = ref
+        self._buckets = buckets
+        self._deadline = deadline
+        self._response: Response | None = None
+        self._stream: Iterator[bytes] = iter(())
+        self._stream_at = 0  # where in the object the stream's next byte is
+        self._left = memoryview(b"")  # read from the stream, not yet taken
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         """Read up to the buffer's length; 0 at the end."""
