@@ -31,12 +31,12 @@ from typing import Any
 import requests
 
 from benchmarks.dicomstore import PLUGIN, orthanc
+from functions.api.requests import ExportRequest
 from functions.common.checksum import Checksum
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets, Data, StoredObject
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
-from functions.common.events.requests import ExportRequest
 from functions.common.resources import DicomStoreName, GcsPrefix, ObjectRef, Resource
 from functions.export.job import Job
 from functions.export.object_slice import ObjectSlice

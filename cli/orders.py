@@ -14,8 +14,8 @@ from cli.options import OUTCOME_COLUMNS, outcome_item, progress, system_option, 
 from cli.output import Format, Item, Listing, format_option, say
 from cli.text import counted, shown, size_text
 from cli.watch import Outcome, Watch, is_good
+from functions.api.formats import FORMATS
 from functions.common.errors import PermanentError
-from functions.common.formats import FORMATS
 from functions.common.resources import GcsPrefix, Resource, is_uid
 from functions.common.settings import DELETE, EXPORT
 

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
+from functions.api.id_tokens import IdTokens, TokenError
 from functions.commands.answers import RefusedError
 from functions.common.deadline import Deadline
-from functions.common.id_tokens import IdTokens, TokenError
 
 _MINUTE_S: Final = 60.0
 _CALLERS: Final = 10_000

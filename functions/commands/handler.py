@@ -14,6 +14,9 @@ from typing import Any, Final
 
 import flask
 
+from functions.api import requests
+from functions.api.id_tokens import IdTokens
+from functions.api.request_state import Request, Requests
 from functions.commands import callers
 from functions.commands.answers import RefusedError
 from functions.commands.callers import Callers
@@ -23,10 +26,8 @@ from functions.common.clients.storage import Buckets
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events import requests
+from functions.common.events import messages
 from functions.common.events.messages import Message
-from functions.common.events.request_state import Request, Requests
-from functions.common.id_tokens import IdTokens
 from functions.common.log import log, log_bug
 from functions.common.settings import COMMANDS, Settings
 
@@ -176,7 +177,7 @@ def _request_id(command: dict[str, Any], idempotency_key: str) -> str:
     if given is not None and idempotency_key and given != idempotency_key:
         raise RefusedError("invalid_command", "request_id and Idempotency-Key differ")
     wanted = given if given is not None else idempotency_key or str(uuid.uuid4())
-    return requests.request_id(wanted)
+    return messages.request_id(wanted)
 
 
 def _known(wanted: Request, kept: Requests) -> Request:
@@ -201,7 +202,7 @@ def _known(wanted: Request, kept: Requests) -> Request:
 
 
 def _found(request_id: str, caller: str, kept: Requests) -> Answer:
-    request = kept.find(requests.request_id(request_id))
+    request = kept.find(messages.request_id(request_id))
     if request is None or request.caller_sha256 != callers.digest(caller):
         raise RefusedError("not_found", "no such request")
     if request.state != "done":

@@ -8,9 +8,8 @@ resources          names of stores, studies, series, instances and objects, vali
 checksum           the checksum of Cloud Storage
 errors             why something failed: try again, or never
 deadline           the only clock
-formats            the table of export formats
-id_tokens          who calls an HTTP function
 log, web           what is written to the log, and what is answered over HTTP
 
-Imports run downwards: handlers, then events, then clients and dicom, then the files of this folder.
+Imports run downwards: handlers, then api (what is asked for), then events, then clients and dicom,
+then the files of this folder.
 """

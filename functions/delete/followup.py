@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from functions.api import commands
+from functions.api.requests import STUDIES_MAX
 from functions.common.errors import PermanentError
-from functions.common.events import commands
 from functions.common.events.messages import Message
-from functions.common.events.requests import STUDIES_MAX
 from functions.common.resources import Resource
 
 _COUNTS: Final = ("deleted", "not_found", "failed", "instances", "bytes")

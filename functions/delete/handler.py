@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from functions.api import commands
+from functions.api.requests import DeleteRequest
 from functions.common.clients.dicomweb import DicomStore, uid
 from functions.common.deadline import Deadline, age_s, timestamp, utc_now
 from functions.common.dicom.dicomjson import STUDY_UID
 from functions.common.errors import PermanentError
-from functions.common.events import commands
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcomes
-from functions.common.events.requests import DeleteRequest
-from functions.common.events.runtime import Services, View, event_function, request_id
+from functions.common.events.runtime import Services, View, event_function
 from functions.common.resources import DicomStoreName, Resource
 from functions.common.settings import DELETE
 from functions.delete import followup, report
@@ -43,7 +43,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     left_s = deadline.remaining_s()
     reserve_s = min(_PUBLISHING_S, left_s / 4)
     delivery = _Delivery(
-        name=request_id(message),
+        name=message.request_id(),
         message=message,
         services=services,
         outcomes=outcomes,

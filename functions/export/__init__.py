@@ -1,7 +1,7 @@
 """Retrieves studies, series or instances and writes them to a bucket.
 
 The files in the order in which data passes (what is asked for, and the table of formats, are
-shared: common/events/requests.py, common/formats.py):
+shared: api/requests.py, api/formats.py):
 
     handler.py        reads the command or the follow-up message and leads the export to its end
     plan.py           finds the instances; packing.py packs them into slices (slices.py)

@@ -4,11 +4,11 @@ so that nothing passes through memory or a temporary file again."""
 from collections.abc import Iterator
 from typing import Any, Final
 
+from functions.api.requests import ExportRequest
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
-from functions.common.events.requests import ExportRequest
 from functions.common.resources import ObjectRef
 from functions.export.state import Part, Plan, State, totals_of
 from functions.export.writer import KIND

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from functions.api.requests import ExportRequest
 from functions.common.clients import transport
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.transport import drain
@@ -14,7 +15,6 @@ from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson, multipart, part10
 from functions.common.dicom.dicomjson import DataSet
 from functions.common.errors import DicomFunctionsError, PermanentError, RetryableError
-from functions.common.events.requests import ExportRequest
 from functions.common.log import log
 from functions.common.resources import Resource
 from functions.export.content import Content

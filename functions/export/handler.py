@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from functions.api import commands
+from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events import commands
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes, outcome_id
-from functions.common.events.requests import EXPORT_KEYS, ExportRequest
-from functions.common.events.runtime import Services, View, event_function, request_id
+from functions.common.events.runtime import Services, View, event_function
 from functions.common.log import log
 from functions.common.resources import ObjectRef, Resource
 from functions.common.settings import EXPORT
@@ -69,7 +69,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     """
     message.check_way(_is_follow_up(message))
     values = commands.read(message, _FOLLOW_UP if message.follow_up else EXPORT_KEYS)
-    request = ExportRequest.of(request_id(message), values)
+    request = ExportRequest.of(message.request_id(), values)
     _check_allowed(request, values, services)
     export = _Export.of(request, services, outcomes, deadline, message.attempt)
     if "slice" in values:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from functions.api.requests import ExportRequest
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
-from functions.common.events.requests import ExportRequest
 from functions.export.slices import Attempt
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Final
 
+from functions.api.requests import ExportRequest
 from functions.common.clients.dicomweb import DicomStore, uid
 from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson
 from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID, DataSet
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events.requests import ExportRequest
 from functions.common.log import log
 from functions.common.resources import Resource
 from functions.export.packing import Found, Packer

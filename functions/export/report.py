@@ -1,8 +1,8 @@
 """The outcomes of an export."""
 
+from functions.api.requests import ExportRequest
 from functions.common.errors import PermanentError
 from functions.common.events.outcomes import Outcome, Word
-from functions.common.events.requests import ExportRequest
 
 
 def of_totals(request: ExportRequest, totals: dict[str, int], reason: str = "") -> Outcome:

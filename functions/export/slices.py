@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from functions.common.events.requests import ExportRequest
+from functions.api.requests import ExportRequest
 from functions.common.resources import Resource
 
 

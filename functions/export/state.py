@@ -27,11 +27,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.clients import transport
 from functions.common.clients.storage import Buckets, PreconditionFailedError, StoredObject
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
-from functions.common.events.requests import EXPORT_KEYS, ExportRequest
 from functions.common.resources import ObjectRef
 from functions.export.slices import Slice
 from functions.export.zip_format import Member

@@ -4,11 +4,11 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
+from functions.api.requests import ExportRequest
 from functions.common.checksum import Checksum, crc32c_text
 from functions.common.clients.storage import Buckets, PreconditionFailedError, StoredObject
 from functions.common.deadline import Deadline, timestamp, utc_now
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events.requests import ExportRequest
 from functions.common.resources import ObjectRef
 from functions.export.content import Content
 from functions.export.slices import Piece

@@ -8,5 +8,5 @@ In the order in which data passes:
     sender.py     one POST: no redirect, no address that is not public, nothing kept of the answer
     gone.py       webhooks that answered 410, in the state bucket
 
-What became of a request is kept by common/events/request_state.py, for `GET /requests/ID`.
+What became of a request is kept by api/request_state.py, for `GET /requests/ID`.
 """

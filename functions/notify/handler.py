@@ -11,12 +11,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from functions.api.request_state import Requests
 from functions.common.deadline import Deadline, epoch_s
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.events import requests
-from functions.common.events.messages import Message
+from functions.common.events.messages import Message, request_id
 from functions.common.events.outcomes import Outcomes
-from functions.common.events.request_state import Requests
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.log import log
 from functions.common.settings import NOTIFY, Settings
@@ -130,5 +129,5 @@ def _record(message: Message) -> dict[str, Any]:
     if not all(isinstance(record.get(key), str) and record[key] for key in needed):
         raise PermanentError("invalid_event", "not an outcome record")
     if message.path == _REQUESTS:
-        requests.request_id(record["request_id"])  # it is kept, and answered to who asks
+        request_id(record["request_id"])  # it is kept, and answered to who asks
     return record

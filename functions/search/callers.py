@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from functions.common.id_tokens import IdTokens, TokenError
+from functions.api.id_tokens import IdTokens, TokenError
 from functions.search.refusals import RefusedError
 
 Fixed = Mapping[str, str]

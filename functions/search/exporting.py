@@ -4,10 +4,10 @@ that of any other. `notify` keeps the outcome in the state bucket, where it is l
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from functions.api.formats import FORMATS
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SettingsError
-from functions.common.formats import FORMATS
 from functions.common.resources import GcsPrefix, Resource
 from functions.common.settings import Settings
 from functions.search.refusals import RefusedError
@@ -116,8 +116,8 @@ class Exports:
             RetryableError: the state bucket cannot be read.
         """
         # Imported here: a search needs no client of Cloud Storage.
+        from functions.api.request_state import Requests
         from functions.common.clients.storage import Buckets
-        from functions.common.events.request_state import Requests
 
         settings = self._settings
         endpoint = settings.storage_emulator_host or settings.storage_endpoint

@@ -13,9 +13,9 @@ from typing import Final
 import flask
 import werkzeug.exceptions
 
+from functions.api.id_tokens import IdTokens
 from functions.common.clients.transport import Transport
 from functions.common.errors import RetryableError, SettingsError
-from functions.common.id_tokens import IdTokens
 from functions.common.log import log, log_bug
 from functions.common.settings import SEARCH, Settings
 from functions.search import bodies, callers, page, pages, qidors, retrieving, targets

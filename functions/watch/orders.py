@@ -15,10 +15,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, SettingsError
 from functions.common.events.messages import Message
-from functions.common.events.requests import EXPORT_KEYS, ExportRequest
 from functions.common.events.runtime import Services
 from functions.common.log import log
 from functions.common.resources import GcsPrefix, Resource

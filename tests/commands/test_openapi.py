@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from functions.api.formats import FORMATS
+from functions.api.requests import DELETE_KEYS, EXPORT_KEYS
 from functions.commands.answers import STATUS
-from functions.common.events.requests import DELETE_KEYS, EXPORT_KEYS
-from functions.common.formats import FORMATS
 from tests.commands.conftest import Place
 
 

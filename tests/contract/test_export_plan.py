@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from functions.api.commands import Query
+from functions.api.formats import FORMATS
+from functions.api.requests import ExportRequest
 from functions.common.clients import dicomweb
 from functions.common.deadline import Deadline
-from functions.common.events.commands import Query
-from functions.common.events.requests import ExportRequest
-from functions.common.formats import FORMATS
 from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan as export_plan
 from functions.export.plan import Planner

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from functions.common.formats import FORMATS
+from functions.api.formats import FORMATS
 from functions.search import attributes
 from functions.search.refusals import STATUS
 from tests.contract.strictbucket import strict_buckets

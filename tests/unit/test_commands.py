@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from functions.api import commands
+from functions.api.commands import Query
 from functions.common.errors import PermanentError
-from functions.common.events import commands
-from functions.common.events.commands import Query
 from functions.common.events.messages import Message
 
 _KEYS = {

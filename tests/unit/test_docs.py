@@ -7,7 +7,7 @@ import click
 import pytest
 
 from cli.app import app
-from functions.common.formats import FORMATS
+from functions.api.formats import FORMATS
 from tests import settings_table
 
 ROOT = Path(__file__).parents[2]

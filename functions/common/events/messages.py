@@ -68,6 +68,16 @@ class Message:
             return {}
         return self.json()
 
+    def request_id(self) -> str:
+        """What a command is called: its `request_id`, else the message's id.
+
+        Raises:
+            PermanentError: invalid_command, when it is malformed; as json.
+        """
+        data = self.json_or_nothing()
+        named = data.get("request_id") or self.attributes.get("request_id")
+        return request_id(named or self.message_id)
+
     def check_way(self, is_follow_up: bool) -> None:
         """A follow-up message comes by the follow-ups' subscription, and nothing else does: whoever
         may publish commands must not be able to publish the next step of one.
@@ -150,6 +160,19 @@ class ObjectFinalized:
             metadata=_texts(metadata),
             created=_text(resource.get("timeCreated")),
         )
+
+
+def request_id(value: object) -> str:
+    """What a request is called.
+
+    Raises:
+        PermanentError: invalid_command, when it is not up to 128 letters, digits and `_.:-`.
+    """
+    identifier = _identifier(value)
+    if not identifier:
+        detail = "request_id takes up to 128 letters, digits and _.:-"
+        raise PermanentError("invalid_command", detail)
+    return identifier
 
 
 def is_finalize(message: Message) -> bool:
@@ -261,7 +284,7 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _identifier(value: object) -> str:
-    """The id of a message or an event; empty when it is none, since ids are logged."""
+    """The id of a message, an event or a request; empty when it is none, since ids are logged."""
     text = _text(value)
     if not _IDENTIFIER.fullmatch(text):
         return ""

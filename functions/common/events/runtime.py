@@ -17,7 +17,7 @@ from functions.common.clients.storage import Buckets
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, UnpublishableError
-from functions.common.events import messages, requests
+from functions.common.events import messages
 from functions.common.events.messages import Message, ObjectFinalized
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.log import log, log_bug
@@ -128,17 +128,6 @@ def _received(request: flask.Request) -> tuple[Message, PermanentError | None]:
     return replace(message, follow_up=is_follow_up, path=request.path), unreadable
 
 
-def request_id(message: Message) -> str:
-    """What a command is called: its `request_id`, else the message's id.
-
-    Raises:
-        PermanentError: invalid_command, when it is malformed.
-    """
-    data = message.json_or_nothing()
-    named = data.get("request_id") or message.attributes.get("request_id")
-    return requests.request_id(named or message.message_id)
-
-
 def _outcomes(
     name: str, services: Services, message: Message, deadline: Deadline, trace: str
 ) -> Outcomes:
@@ -155,7 +144,7 @@ def _rejected(error: PermanentError, message: Message) -> Outcome:
             source = ObjectFinalized.of(message).ref
             return Outcome("rejected", error.reason, source=source, detail=error.detail)
         with contextlib.suppress(PermanentError):
-            identity = request_id(message)
+            identity = message.request_id()
     return Outcome("rejected", error.reason, request_id=identity, detail=error.detail)
 
 

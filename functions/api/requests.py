@@ -1,32 +1,17 @@
 """What a delete or an export asks for: the same checks wherever a command comes from."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from functions.api import commands
+from functions.api.commands import Query
+from functions.api.formats import DICOM, FORMATS, Format
 from functions.common.errors import PermanentError
-from functions.common.events import commands
-from functions.common.events.commands import Query
 from functions.common.events.messages import Message
-from functions.common.formats import DICOM, FORMATS, Format
 from functions.common.resources import DicomStoreName, GcsPrefix, Resource, is_uid
 
 STUDIES_MAX: Final = 1000  # of a delete by query
-_REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-
-
-def request_id(value: object) -> str:
-    """What a request is called.
-
-    Raises:
-        PermanentError: invalid_command, when it is not up to 128 letters, digits and `_.:-`.
-    """
-    if not isinstance(value, str) or not _REQUEST_ID.fullmatch(value):
-        raise PermanentError(
-            "invalid_command", "request_id takes up to 128 letters, digits and _.:-"
-        )
-    return value
 
 
 @dataclass(frozen=True)

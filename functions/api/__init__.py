@@ -1,0 +1,10 @@
+"""What is asked for, and by whom: the same for a message on a topic and for a call over HTTP.
+
+formats         the table of export formats
+commands        what a command holds, as JSON or in attributes, checked key by key
+requests        what a delete or an export asks for
+request_state   what became of a request, for who asks by HTTP
+id_tokens       who calls an HTTP function
+
+Imports run downwards: handlers, then this package, then `common`.
+"""
