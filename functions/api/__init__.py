@@ -4,7 +4,8 @@ formats         the table of export formats
 commands        what a command holds, as JSON or in attributes, checked key by key
 requests        what a delete or an export asks for
 request_state   what became of a request, for who asks by HTTP
-id_tokens       who calls an HTTP function
+callers         who may call `search` and `commands`, and what needs no caller
+id_tokens       the tokens by which they are known
 
 Imports run downwards: handlers, then this package, then `common`.
 """

@@ -8,6 +8,8 @@ from typing import Any, Final, Literal
 
 from functions.common.deadline import Deadline, epoch_s
 
+CallerReason = Literal["unauthenticated", "forbidden", "unavailable"]
+
 _ISSUERS: Final = ("accounts.google.com", "https://accounts.google.com")
 _TOKEN_LENGTH: Final = 4096
 _KNOWN_TOKENS: Final = 1024
@@ -16,16 +18,16 @@ _KEYS_AGAIN_S: Final = 60.0  # not more often, whatever key ids tokens claim
 _FETCH_S: Final = 10.0
 
 
-class TokenError(Exception):
-    """A caller who is not known.
+class CallerError(Exception):
+    """A caller who is not let in.
 
     Args:
-        reason: unauthenticated: no token, or one that does not verify; unavailable: Google's keys
-            cannot be fetched.
+        reason: unauthenticated: no token, or one that does not verify; forbidden: not on the list
+            of callers; unavailable: Google's keys cannot be fetched.
         message: one line of our own words.
     """
 
-    def __init__(self, reason: Literal["unauthenticated", "unavailable"], message: str) -> None:
+    def __init__(self, reason: CallerReason, message: str) -> None:
         super().__init__(reason)
         self.reason = reason
         self.message = message
@@ -49,11 +51,11 @@ class IdTokens:
         """Who sends this header: the subject, and the address where it is verified; small letters.
 
         Raises:
-            TokenError: unauthenticated; unavailable.
+            CallerError: unauthenticated; unavailable.
         """
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _TOKEN_LENGTH:
-            raise TokenError("unauthenticated", "a Google-signed ID token is needed")
+            raise CallerError("unauthenticated", "a Google-signed ID token is needed")
         digest = hashlib.sha256(token.encode()).digest()
         expires, names = self._known.get(digest, (0.0, ()))
         if expires > epoch_s():
@@ -79,9 +81,9 @@ class IdTokens:
             )
         # The library calculates with claims of any type, and reads JSON of any depth.
         except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
-            raise TokenError("unauthenticated", "the ID token does not verify") from error
+            raise CallerError("unauthenticated", "the ID token does not verify") from error
         if claims.get("iss") not in _ISSUERS:
-            raise TokenError("unauthenticated", "the ID token is not from Google")
+            raise CallerError("unauthenticated", "the ID token is not from Google")
         return claims
 
 
@@ -106,7 +108,7 @@ class _Keys:
         """The keys, this one among them where it exists.
 
         Raises:
-            TokenError: unavailable.
+            CallerError: unavailable.
         """
         with self._lock:
             is_new_key = key_id not in self._by_id and not self._settled.remaining_s()
@@ -122,7 +124,7 @@ def _fetched(url: str) -> dict[str, str]:
     service's credentials.
 
     Raises:
-        TokenError: unavailable.
+        CallerError: unavailable.
     """
     from google.auth import exceptions
     from google.auth.transport import requests
@@ -132,7 +134,7 @@ def _fetched(url: str) -> dict[str, str]:
         response = get()(url, timeout=_FETCH_S)
         keys = dict(json.loads(response.data))
     except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
-        raise TokenError("unavailable", "the keys of ID tokens cannot be fetched") from error
+        raise CallerError("unavailable", "the keys of ID tokens cannot be fetched") from error
     if response.status != 200:
-        raise TokenError("unavailable", "the keys of ID tokens cannot be fetched")
+        raise CallerError("unavailable", "the keys of ID tokens cannot be fetched")
     return keys

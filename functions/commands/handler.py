@@ -15,11 +15,12 @@ from typing import Any, Final
 import flask
 
 from functions.api import requests
-from functions.api.id_tokens import IdTokens
+from functions.api.callers import Callers
+from functions.api.id_tokens import CallerError
 from functions.api.request_state import Request, Requests
-from functions.commands import callers
+from functions.commands import limits
 from functions.commands.answers import RefusedError
-from functions.commands.callers import Callers
+from functions.commands.limits import Limits
 from functions.common import web
 from functions.common.clients.pubsub import Topics
 from functions.common.clients.storage import Buckets
@@ -83,8 +84,13 @@ class _Service:
             transport, settings.storage_emulator_host or settings.storage_endpoint
         )
         self._topics = Topics(transport, settings.pubsub_emulator_host, settings.pubsub_endpoint)
-        tokens = IdTokens(settings.commands_audience, settings.id_token_keys_url)
-        self._callers = Callers(settings.commands_callers, tokens, settings.commands_per_minute)
+        self._callers = Callers(
+            COMMANDS,
+            settings.commands_callers,
+            settings.commands_audience,
+            settings.id_token_keys_url,
+        )
+        self._limits = Limits(settings.commands_callers, settings.commands_per_minute)
 
     def answer(self, request: flask.Request) -> Answer:
         """The answer to a request.
@@ -98,9 +104,12 @@ class _Service:
             raise RefusedError("not_found")
         if request.method != method:
             raise RefusedError("method_not_allowed", f"takes {method}", allow=(method,))
+        try:
+            caller = self._callers.identify(path, request.headers.get("Authorization", ""))
+        except CallerError as error:
+            raise RefusedError(error.reason, error.message) from None
         if path == "/openapi.json":
             return 200, {}, json.loads(_DESCRIPTION.read_text())
-        caller = self._callers.identify(request.headers.get("Authorization", ""))
         deadline = Deadline(_BUDGET_S)
         kept = Requests(self._buckets, self._settings.state_bucket, deadline)
         try:
@@ -114,7 +123,7 @@ class _Service:
             raise RefusedError("unavailable", "try again", retry_after_s=5) from None
 
     def _command(self, name: str, request: flask.Request, caller: str, kept: Requests) -> Answer:
-        self._callers.check(caller, name)
+        self._limits.check(caller, name)
         command = _body(request)
         command["request_id"] = _request_id(command, request.headers.get("Idempotency-Key", ""))
         data = json.dumps(command, sort_keys=True).encode()
@@ -122,7 +131,7 @@ class _Service:
         wanted = Request(
             request_id=command["request_id"],
             command_sha256=hashlib.sha256(f"{name} ".encode() + data).hexdigest(),
-            caller_sha256=callers.digest(caller),
+            caller_sha256=limits.digest(caller),
         )
         accepted = kept.accept(wanted) or _known(wanted, kept)
         if accepted.state == "accepted":
@@ -203,7 +212,7 @@ def _known(wanted: Request, kept: Requests) -> Request:
 
 def _found(request_id: str, caller: str, kept: Requests) -> Answer:
     request = kept.find(messages.request_id(request_id))
-    if request is None or request.caller_sha256 != callers.digest(caller):
+    if request is None or request.caller_sha256 != limits.digest(caller):
         raise RefusedError("not_found", "no such request")
     if request.state != "done":
         return 200, {}, {"request_id": request.request_id, "state": "accepted"}

@@ -168,7 +168,8 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def callers(text: str) -> dict[str, dict[str, str]]:
-    """Who may call, as addresses, or as JSON with what each is limited to. Empty: everyone."""
+    """Who may call, in small letters: addresses, or JSON with what each is limited to. Empty:
+    everyone."""
     found: object = {name: {} for name in words(text)}
     if text.startswith("{"):
         try:
@@ -182,7 +183,7 @@ def callers(text: str) -> dict[str, dict[str, str]]:
             'takes addresses separated by commas, or JSON {"ADDRESS": {"KEY": "VALUE"}} with '
             + ", ".join(FIXABLE)
         )
-    return found
+    return {name.lower(): limits for name, limits in found.items()}
 
 
 def _are_filters(value: object) -> bool:
@@ -226,14 +227,14 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def command_callers(text: str) -> dict[str, tuple[str, ...]]:
-    """Addresses with the commands that each may give, or nothing: everyone."""
+    """Addresses, in small letters, with the commands that each may give. Empty: everyone."""
     allowed = json_object(text)
     if text and not allowed:
         raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
     for given in allowed.values():
         if not isinstance(given, list) or not all(name in COMMAND_NAMES for name in given):
             raise ValueError('takes JSON {"ADDRESS": [some of exports, deletes]}')
-    return {address: tuple(given) for address, given in allowed.items()}
+    return {address.lower(): tuple(given) for address, given in allowed.items()}
 
 
 def _json(text: str, kind: type[T], what: str) -> T:

@@ -4,7 +4,8 @@ In the order in which a request passes:
 
     handler          entry point: from the request to the answer, whatever goes wrong
     targets          what a path asks for: a search, a retrieve, a file of the page, an export
-    callers, access  who asks, by ID token or origin; which studies a limited caller sees
+    access           which studies a limited caller sees (who may call at all: api/callers.py)
+    cors             which origins a browser lets read the answers
     bodies           the parameters of a query by POST, and JSON
     qidors           parameters translated into what the store takes (attributes: its tables)
     searching        one search: small answers as a whole, large ones as a stream

@@ -1,14 +1,15 @@
 """A caller who is limited to some data sees a study only when it is part of that."""
 
 import json
+from collections.abc import Mapping
 from typing import Final
 
 from functions.common.deadline import Deadline
 from functions.common.resources import Resource
-from functions.search.callers import Caller
 from functions.search.searching import Searcher
 from functions.search.upstream import refused
 
+Fixed = Mapping[str, str]
 _REMEMBERED_S: Final = 30.0
 _REMEMBERED_STUDIES: Final = 1024
 
@@ -21,19 +22,22 @@ class Access:
         self._searcher = searcher
         self._allowed: dict[tuple[str, str], Deadline] = {}
 
-    def check(self, resource: Resource, caller: Caller) -> None:
+    def check(self, resource: Resource, fixed: Fixed) -> None:
         """Let the caller see this study, series or instance.
+
+        Args:
+            fixed: the filters that are part of everything the caller asks; empty: everything.
 
         Raises:
             RefusedError: not_found, as for a study that does not exist; what the store answers.
         """
-        if not caller.fixed:
+        if not fixed:
             return
-        key = (json.dumps(caller.fixed, sort_keys=True), resource.study)
+        key = (json.dumps(fixed, sort_keys=True), resource.study)
         remembered = self._allowed.get(key)
         if remembered and remembered.remaining_s():
             return
-        if not self._searcher.holds(resource.study, caller.fixed):
+        if not self._searcher.holds(resource.study, fixed):
             raise refused("not_found")
         if len(self._allowed) >= _REMEMBERED_STUDIES:
             self._allowed.clear()

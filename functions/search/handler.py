@@ -13,14 +13,14 @@ from typing import Final
 import flask
 import werkzeug.exceptions
 
-from functions.api.id_tokens import IdTokens
+from functions.api.callers import Callers
+from functions.api.id_tokens import CallerError
 from functions.common.clients.transport import Transport
-from functions.common.errors import RetryableError, SettingsError
+from functions.common.errors import RetryableError
 from functions.common.log import log, log_bug
 from functions.common.settings import SEARCH, Settings
-from functions.search import bodies, callers, page, pages, qidors, retrieving, targets
-from functions.search.access import Access
-from functions.search.callers import Caller, Callers
+from functions.search import bodies, cors, page, pages, qidors, retrieving, targets
+from functions.search.access import Access, Fixed
 from functions.search.exporting import Exports
 from functions.search.qidors import Pairs, Query
 from functions.search.refusals import RefusedError
@@ -33,6 +33,7 @@ _READ: Final = ("GET", "HEAD", "OPTIONS")
 _SENT: Final = ("POST", "OPTIONS")
 _METHODS: Final = {
     "asset": _READ,
+    "config": _READ,
     "search": _READ,
     "retrieve": _READ,
     "query": _SENT,
@@ -77,10 +78,6 @@ class _Service:
     """The function with its settings."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.search_callers and not settings.search_audience:
-            raise SettingsError(
-                "SEARCH_AUDIENCE is not set: SEARCH_CALLERS needs to know what tokens are made for"
-            )
         self._settings = settings
         transport = Transport()
         self._upstream = Upstream(
@@ -92,12 +89,16 @@ class _Service:
         self._searcher = Searcher(self._upstream)
         self._access = Access(self._searcher)
         self._exports = Exports(settings, transport)
-        tokens = IdTokens(settings.search_audience, settings.id_token_keys_url)
-        self._callers = Callers(settings.search_callers, tokens)
+        self._callers = Callers(
+            SEARCH,
+            settings.search_callers,
+            settings.search_audience,
+            settings.id_token_keys_url,
+        )
 
     def answer(self, request: flask.Request) -> flask.Response:
         """The answer to a request, whatever it is."""
-        headers = callers.cors(
+        headers = cors.headers_for(
             self._settings.search_origins,
             request.headers.get("Origin", ""),
             preflight=request.method == "OPTIONS",
@@ -130,35 +131,48 @@ class _Service:
                 f"takes {', '.join(methods)}",
                 allow=methods,
             )
-        if target.kind == "asset" and target.asset != targets.CONFIG:
-            return self._asset(target, request)
-        caller = self._callers.identify(request.headers.get("Authorization", ""))
+        fixed = self._fixed(target, request)
         match target.kind:
             case "asset":
+                return self._asset(target, request)
+            case "config":
                 return self._config()
             case "retrieve":
-                return self._retrieve(target, query, caller, request)
+                return self._retrieve(target, query, fixed, request)
             case "exports":
-                return self._export(caller, request)
+                return self._export(fixed, request)
             case "request":
                 return self._request(target)
             case "query":
-                return self._query(target, query, caller, request)
+                return self._query(target, query, fixed, request)
             case _:
-                return self._search(target, query, caller, request)
+                return self._search(target, query, fixed, request)
 
-    def _search(self, target: Target, query: str, caller: Caller, request: flask.Request) -> Reply:
+    def _fixed(self, target: Target, request: flask.Request) -> Fixed:
+        """Let the caller in: the filters that are part of everything this caller asks.
+
+        Raises:
+            RefusedError: unauthenticated; forbidden; unavailable.
+        """
+        authorization = request.headers.get("Authorization", "")
+        try:
+            caller = self._callers.identify(target.kind, authorization)
+        except CallerError as error:
+            raise RefusedError(error.reason, error.message) from error
+        return self._settings.search_callers.get(caller, {})
+
+    def _search(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
         """A search with its parameters in the URL."""
         form = pages.form_of(request.headers.get("Accept", ""))
         pairs = qidors.decode(query)
         base = self._base(request)
-        found = self._searcher.search(_translated(target, pairs, caller), base)
+        found = self._searcher.search(_translated(target, pairs, fixed), base)
         return found.reply(
             form,
             lambda: pages.own_url(base + target.path, pairs),
         )
 
-    def _query(self, target: Target, query: str, caller: Caller, request: flask.Request) -> Reply:
+    def _query(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
         """A search with its parameters in the body; those of the page may be in the URL, as in the
         link to the next page."""
         form = pages.form_of(request.headers.get("Accept", ""))
@@ -170,24 +184,22 @@ class _Service:
                 "invalid_parameter", "the URL of a query by POST takes limit and offset only"
             )
         pairs = bodies.query_pairs(request)
-        translated = _translated(target, pairs, caller)
+        translated = _translated(target, pairs, fixed)
         if paging:
             # All of the body is checked, too; then the URL takes precedence.
             pairs = [pair for pair in pairs if pair[0] not in names] + paging
-            translated = _translated(target, pairs, caller)
+            translated = _translated(target, pairs, fixed)
         found = self._searcher.search(translated, base)
         return found.reply(form, lambda: f"{base}{target.path}/_query")
 
-    def _retrieve(
-        self, target: Target, query: str, caller: Caller, request: flask.Request
-    ) -> Reply:
+    def _retrieve(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
         if not self._settings.search_retrieve:
             raise RefusedError(
                 "retrieve_disabled",
                 "this service searches only",
             )
         assert target.resource
-        self._access.check(target.resource, caller)
+        self._access.check(target.resource, fixed)
         return retrieving.retrieve(
             upstream=self._upstream,
             target=target,
@@ -196,12 +208,12 @@ class _Service:
             base=self._base(request),
         )
 
-    def _export(self, caller: Caller, request: flask.Request) -> Reply:
+    def _export(self, fixed: Fixed, request: flask.Request) -> Reply:
         if not self._settings.search_exports:
             raise RefusedError("not_found")
         self._check_origin(request)
         resource, command = self._exports.checked(bodies.json_object(request))
-        self._access.check(resource, caller)
+        self._access.check(resource, fixed)
         body = json.dumps({"request_id": self._exports.publish(command)})
         return Reply(202, {"Content-Type": page.JSON}, body.encode())
 
@@ -262,10 +274,10 @@ class _Service:
         return f"{scheme}://{host}/"
 
 
-def _translated(target: Target, pairs: Pairs, caller: Caller) -> Query:
+def _translated(target: Target, pairs: Pairs, fixed: Fixed) -> Query:
     return qidors.translate(
         target.level,
         target.resource,
         pairs,
-        caller.fixed,
+        fixed,
     )

@@ -10,11 +10,10 @@ from functions.common.resources import Resource, is_uid
 from functions.search.attributes import LEVELS
 from functions.search.refusals import RefusedError
 
-Kind = Literal["asset", "search", "query", "retrieve", "exports", "request"]
+Kind = Literal["asset", "config", "search", "query", "retrieve", "exports", "request"]
 Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]
 
 OPENAPI: Final = "openapi.json"
-CONFIG: Final = "config.json"
 # The page's code, in modules by what they are about.
 _SCRIPTS: Final = (
     "search.js",
@@ -29,7 +28,7 @@ _SCRIPTS: Final = (
     "studies.js",
     "values.js",
 )
-_FILES: Final = ("search.css", "icon.svg", "names.json", OPENAPI, CONFIG, *_SCRIPTS)
+_FILES: Final = ("search.css", "icon.svg", "names.json", OPENAPI, *_SCRIPTS)
 ASSETS: Final = {"/": "index.html", **{f"/{name}": name for name in _FILES}}
 _TARGET_LENGTH: Final = 8192
 _PATH_LENGTH: Final = 1024
@@ -48,7 +47,8 @@ class Target:
     """What a path stands for.
 
     Args:
-        kind: `query` is a search whose parameters are in the body.
+        kind: `asset` is a file of the page, `config` what the page may offer; `query` is a search
+            whose parameters are in the body.
         resource: the study, series or instance it is below; None at the top.
         level: of a search: studies, series or instances.
         media: of a retrieve.
@@ -97,6 +97,8 @@ def parse(path: str) -> Target:
     """
     if path in ASSETS:
         return Target("asset", asset=ASSETS[path])
+    if path == "/config.json":
+        return Target("config")
     if path == "/exports":
         return Target("exports")
     request = _REQUEST.fullmatch(path)

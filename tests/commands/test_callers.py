@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from functions.api.callers import Callers
+from functions.common.errors import SettingsError
+from functions.common.settings import COMMANDS
 from tests.commands.conftest import EXPORT, Place, commands_place
 from tests.search.kit import Answer, fake_store
 from tests.search.test_callers import Signer
@@ -46,6 +49,19 @@ def test_nobody_and_strangers_give_none(guarded: Place, signer: Signer) -> None:
     assert guarded.post("/exports", EXPORT).status_code == 401
     stranger = by(signer, "stranger@example.org")
     assert guarded.post("/exports", EXPORT, **stranger).status_code == 403
+
+
+def test_the_description_needs_no_caller(guarded: Place) -> None:
+    assert guarded.get("/openapi.json").status_code == 200
+
+
+def test_a_request_is_not_found_by_who_has_no_token(guarded: Place) -> None:
+    assert guarded.get("/requests/mine").status_code == 401
+
+
+def test_callers_without_an_audience_are_a_mistake_that_is_reported_at_once() -> None:
+    with pytest.raises(SettingsError, match="COMMANDS_AUDIENCE is not set"):
+        Callers(COMMANDS, CALLERS, (), "https://example.org/certs")
 
 
 def test_a_caller_sees_its_own_requests_only(guarded: Place, signer: Signer) -> None:

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from functions.common.errors import SettingsError
 from functions.common.settings import SEARCH, Settings
-from functions.search import callers
+from functions.search import cors
 from tests.contract.topics import TopicServer, topic_server
 from tests.search.kit import STORE, Answer, Asked, FakeStore, Function, fake_store, function, row
 
@@ -402,7 +402,7 @@ def test_an_origin_is_written_as_browsers_send_it(text: str) -> None:
 
 
 def test_a_wildcard_goes_without_credentials() -> None:
-    headers = callers.cors(("*",), "https://a.example", preflight=False)
+    headers = cors.headers_for(("*",), "https://a.example", preflight=False)
     assert headers["Access-Control-Allow-Origin"] == "*"
     assert "Access-Control-Allow-Credentials" not in headers
-    assert callers.cors((), "https://a.example", preflight=True) == {}
+    assert cors.headers_for((), "https://a.example", preflight=True) == {}

@@ -1,4 +1,4 @@
-"""Who may give which commands, and how many in a minute."""
+"""Which commands a caller may give, and how many in a minute."""
 
 import hashlib
 import threading
@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
-from functions.api.id_tokens import IdTokens, TokenError
 from functions.commands.answers import RefusedError
 from functions.common.deadline import Deadline
 
@@ -14,40 +13,19 @@ _MINUTE_S: Final = 60.0
 _CALLERS: Final = 10_000
 
 
-class Callers:
-    """Knows callers by their ID tokens; safe to share between threads.
+class Limits:
+    """What each caller may do; safe to share between threads.
 
     Args:
-        allowed: the commands of each address or subject; empty: everyone may give all.
-        tokens: verifies ID tokens.
+        allowed: the commands of each caller; empty: everyone may give all.
         per_minute: commands of one caller, in this process.
     """
 
-    def __init__(
-        self, allowed: Mapping[str, tuple[str, ...]], tokens: IdTokens, per_minute: int
-    ) -> None:
-        self._allowed = {name.lower(): commands for name, commands in allowed.items()}
-        self._tokens = tokens
+    def __init__(self, allowed: Mapping[str, tuple[str, ...]], per_minute: int) -> None:
+        self._allowed = allowed
         self._per_minute = per_minute
         self._lock = threading.Lock()
         self._minutes: OrderedDict[str, _Minute] = OrderedDict()
-
-    def identify(self, authorization: str) -> str:
-        """Who sends this header: an address or subject of the list; empty where there is none.
-
-        Raises:
-            RefusedError: unauthenticated; forbidden; unavailable, when the keys cannot be had.
-        """
-        if not self._allowed:
-            return ""
-        try:
-            names = self._tokens.names(authorization)
-        except TokenError as error:
-            raise RefusedError(error.reason, error.message) from None
-        for name in names:
-            if name in self._allowed:
-                return name
-        raise RefusedError("forbidden", "this caller is not on the list")
 
     def check(self, caller: str, command: str) -> None:
         """That the caller may give this command, now.

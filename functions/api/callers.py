@@ -1,0 +1,74 @@
+"""Who may call the functions `search` and `commands`: decided here for both.
+
+1. Cloud Run IAM lets a request through to the function, or does not (infra/gcp/access.tf).
+2. What OPEN names is answered to everyone who came so far; so is OPTIONS, which browsers send
+   without credentials.
+3. Everything else takes an ID token (id_tokens.py) of a caller that SEARCH_CALLERS or
+   COMMANDS_CALLERS lists. An empty list: everyone, without a token.
+
+What a listed caller may ask for is narrowed by search/qidors.py (searches), search/access.py
+(studies) and commands/limits.py (commands, and how many in a minute).
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+from functions.api.id_tokens import CallerError, IdTokens
+from functions.common.errors import SettingsError
+from functions.common.settings import COMMANDS, SEARCH
+
+# Needs no caller, since nothing of the DICOM store or of a request is in it: kinds of target
+# (search/targets.py), and paths.
+OPEN: Final = {
+    SEARCH: ("asset",),
+    COMMANDS: ("/openapi.json",),
+}
+EVERYONE: Final = ""
+
+
+class Callers:
+    """The callers of one function, known by their ID tokens; safe to share between threads.
+
+    Args:
+        function: SEARCH or COMMANDS.
+        listed: addresses and subjects, in small letters; empty: everyone.
+        audiences: what tokens must be made for, one of them.
+        keys_url: where Google publishes the keys that it signs tokens with.
+
+    Raises:
+        SettingsError: callers are listed, and no audience is.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        listed: Collection[str],
+        audiences: tuple[str, ...],
+        keys_url: str,
+    ) -> None:
+        if listed and not audiences:
+            name = function.upper()
+            raise SettingsError(
+                f"{name}_AUDIENCE is not set: {name}_CALLERS needs to know what tokens are made for"
+            )
+        self._open = OPEN[function]
+        self._listed = listed
+        self._tokens = IdTokens(audiences, keys_url)
+
+    def identify(self, target: str, authorization: str) -> str:
+        """Who asks: an address or subject of the list, or EVERYONE where no caller is needed.
+
+        Args:
+            target: what is asked for, as OPEN names it.
+            authorization: the header; may be empty.
+
+        Raises:
+            CallerError: unauthenticated; forbidden, for a caller who is not on the list;
+                unavailable, when Google's keys cannot be fetched.
+        """
+        if not self._listed or target in self._open:
+            return EVERYONE
+        for name in self._tokens.names(authorization):
+            if name in self._listed:
+                return name
+        raise CallerError("forbidden", "this caller is not on the list")

@@ -1,0 +1,33 @@
+"""Which origins a browser lets read the answers (the Fetch standard, CORS)."""
+
+from typing import Final
+
+_METHODS: Final = "GET, HEAD, OPTIONS, POST"
+_HEADERS: Final = (
+    "accept, authorization, content-type, if-none-match, range, x-serverless-authorization"
+)
+_EXPOSED: Final = "content-range, content-type, etag, link, retry-after, warning"
+
+
+def headers_for(origins: tuple[str, ...], origin: str, *, preflight: bool) -> dict[str, str]:
+    """The headers for a request from `origin` (empty: none was named).
+
+    A listed origin is answered by its name and may send credentials; `*` lets every origin read,
+    without credentials.
+    """
+    if not origins:
+        return {}
+    anyone = "*" in origins
+    headers = {} if anyone else {"Vary": "Origin"}
+    if not origin or not (anyone or origin in origins):
+        return headers
+    headers["Access-Control-Allow-Origin"] = "*" if anyone else origin
+    if not anyone:
+        headers["Access-Control-Allow-Credentials"] = "true"
+    if preflight:
+        headers["Access-Control-Allow-Methods"] = _METHODS
+        headers["Access-Control-Allow-Headers"] = _HEADERS
+        headers["Access-Control-Max-Age"] = "600"
+    else:
+        headers["Access-Control-Expose-Headers"] = _EXPOSED
+    return headers
