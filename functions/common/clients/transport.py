@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 import urllib3
 import urllib3.exceptions
-from urllib3.util import Timeout
+from urllib3.util import Retry, Timeout
 
 from functions.common.clients.credentials import Credentials, is_secure
 from functions.common.deadline import Deadline, age_s
@@ -37,6 +37,8 @@ _DRAIN_BYTES: Final = 64 * 1024
 
 # Fact sheet section 10: the statuses worth another try.
 _RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Whether to send again is decided here, not in urllib3.
+_NO_RETRIES: Final = Retry(total=False, redirect=False)
 _NETWORK_ERRORS: Final = (urllib3.exceptions.HTTPError, OSError)
 
 
@@ -187,7 +189,7 @@ class Transport:
                 headers=headers,
                 timeout=timeout,
                 chunked=body is not None and not is_sized,
-                retries=False,
+                retries=_NO_RETRIES,
                 redirect=False,
                 assert_same_host=False,
                 preload_content=False,
