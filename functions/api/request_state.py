@@ -8,17 +8,15 @@ object's name is a hash: a request's id is the caller's text.
 
 import contextlib
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
+from functions.common.clients.json_objects import JsonObjects
 from functions.common.clients.storage import Buckets, PreconditionFailedError
-from functions.common.clients.transport import read_all
 from functions.common.deadline import Deadline, age_s, timestamp, utc_now
-from functions.common.errors import RetryableError, SupersededError
-from functions.common.resources import ObjectRef
+from functions.common.errors import RetryableError
 
 _FOLDER: Final = "requests"
 _LIMIT_BYTES: Final = 1024 * 1024
@@ -64,7 +62,7 @@ class Requests:
     """
 
     def __init__(self, buckets: Buckets, bucket: str, deadline: Deadline) -> None:
-        self._buckets, self._bucket, self._deadline = buckets, bucket, deadline
+        self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
 
     def find(self, request_id: str) -> Request | None:
         """What is known of a request.
@@ -72,16 +70,12 @@ class Requests:
         Raises:
             RetryableError: the state bucket is away.
         """
-        try:
-            response = self._buckets.open(self._ref(request_id), self._deadline)
-        except SupersededError:
+        kept = self._objects.read(_name(request_id))
+        if kept is None:
             return None
-        with response:
-            data = read_all(response, self._deadline, _LIMIT_BYTES)
-            generation = response.headers.get("x-goog-generation", "")
         try:
-            return Request(**json.loads(data), generation=int(generation))
-        except (TypeError, ValueError):
+            return Request(**kept.value, generation=kept.generation)
+        except TypeError:
             raise RetryableError("unavailable") from None
 
     def accept(self, request: Request) -> Request | None:
@@ -123,20 +117,13 @@ class Requests:
             raise RetryableError("operation_pending") from None
 
     def _write(self, request: Request) -> Request:
-        ref = self._ref(request.request_id)
         value = asdict(request)
         # The object has a generation of its own.
         del value["generation"]
-        written = self._buckets.create(
-            ref.bucket,
-            ref.name,
-            json.dumps(value).encode(),
-            self._deadline,
-            content_type="application/json",
-            if_generation_match=request.generation,
-        )
-        return replace(request, generation=written.ref.generation)
+        name = _name(request.request_id)
+        return replace(request, generation=self._objects.write(name, value, request.generation))
 
-    def _ref(self, request_id: str) -> ObjectRef:
-        digest = hashlib.sha256(request_id.encode()).hexdigest()
-        return ObjectRef(self._bucket, f"{_FOLDER}/{digest}.json")
+
+def _name(request_id: str) -> str:
+    digest = hashlib.sha256(request_id.encode()).hexdigest()
+    return f"{_FOLDER}/{digest}.json"

@@ -52,7 +52,12 @@ class Deadline:
 
 def utc_now() -> str:
     """The time now, RFC 3339 in UTC with microseconds, which sorts as text."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return written(datetime.now(UTC))
+
+
+def written(time: datetime) -> str:
+    """A time in UTC as `utc_now` gives it."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def timestamp(text: str) -> datetime | None:

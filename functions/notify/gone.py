@@ -5,19 +5,15 @@ one URL: a new one is called again. Deleting the object has the same effect.
 """
 
 import hashlib
-import json
 import threading
 from typing import Final
 
-from functions.common.clients.storage import Buckets
-from functions.common.clients.transport import read_all
-from functions.common.deadline import Deadline, utc_now
-from functions.common.errors import SupersededError
-from functions.common.resources import ObjectRef
+from functions.common.clients.json_objects import JsonObjects
+from functions.common.deadline import utc_now
 from functions.notify.webhooks import Webhook
 
 _FOLDER: Final = "webhooks"
-_LIMIT_BYTES: Final = 4096
+LIMIT_BYTES: Final = 4096
 
 
 class Gone:
@@ -27,7 +23,7 @@ class Gone:
         self._lock = threading.Lock()
         self._called: set[str] = set()
 
-    def is_gone(self, webhook: Webhook, buckets: Buckets, bucket: str, deadline: Deadline) -> bool:
+    def is_gone(self, webhook: Webhook, objects: JsonObjects) -> bool:
         """Whether it answered 410 under its URL.
 
         Raises:
@@ -36,44 +32,27 @@ class Gone:
         with self._lock:
             if webhook.name in self._called:
                 return False
-        if _read(_ref(bucket, webhook), buckets, deadline) == _url_hash(webhook):
+        kept = objects.read(_name(webhook))
+        if kept is not None and kept.value.get("url_sha256") == _url_hash(webhook):
             return True
         with self._lock:
             self._called.add(webhook.name)
         return False
 
-    def end(self, webhook: Webhook, buckets: Buckets, bucket: str, deadline: Deadline) -> None:
+    def end(self, webhook: Webhook, objects: JsonObjects) -> None:
         """Remember that it answered 410.
 
         Raises:
             RetryableError: the state bucket is away.
         """
         state = {"state": "gone", "time": utc_now(), "url_sha256": _url_hash(webhook)}
-        ref = _ref(bucket, webhook)
-        buckets.create(
-            ref.bucket,
-            ref.name,
-            json.dumps(state).encode(),
-            deadline,
-            content_type="application/json",
-            if_generation_match=None,
-        )
+        objects.write(_name(webhook), state, if_generation_match=None)
         with self._lock:
             self._called.discard(webhook.name)
 
 
-def _read(ref: ObjectRef, buckets: Buckets, deadline: Deadline) -> str:
-    try:
-        response = buckets.open(ref, deadline)
-    except SupersededError:
-        return ""
-    with response:
-        state = json.loads(read_all(response, deadline, _LIMIT_BYTES))
-    return str(state.get("url_sha256", ""))
-
-
-def _ref(bucket: str, webhook: Webhook) -> ObjectRef:
-    return ObjectRef(bucket, f"{_FOLDER}/{webhook.name}.json")
+def _name(webhook: Webhook) -> str:
+    return f"{_FOLDER}/{webhook.name}.json"
 
 
 def _url_hash(webhook: Webhook) -> str:

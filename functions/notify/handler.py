@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from functions.api.request_state import Requests
+from functions.common.clients.json_objects import JsonObjects
 from functions.common.deadline import Deadline, epoch_s
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message, request_id
@@ -20,7 +21,7 @@ from functions.common.events.runtime import Services, View, event_function
 from functions.common.log import log
 from functions.common.settings import NOTIFY, Settings
 from functions.notify import payload, webhooks
-from functions.notify.gone import Gone
+from functions.notify.gone import LIMIT_BYTES, Gone
 from functions.notify.sender import Sender
 from functions.notify.webhooks import Webhook
 
@@ -75,12 +76,14 @@ def handle(
         raise RetryableError("unavailable")
     if not webhook.wants(record["outcome"]):
         return
-    if gone.is_gone(webhook, services.buckets, services.settings.state_bucket, deadline):
+    state_bucket = services.settings.state_bucket
+    objects = JsonObjects(services.buckets, state_bucket, deadline, LIMIT_BYTES)
+    if gone.is_gone(webhook, objects):
         log("WARNING", "webhook_gone", webhook=webhook.name, id=record["id"])
         return
     status = _call(webhook, record, message, sender, deadline)
     if status == _GONE:
-        gone.end(webhook, services.buckets, services.settings.state_bucket, deadline)
+        gone.end(webhook, objects)
 
 
 def _call(

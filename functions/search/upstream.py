@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from functions.common.clients import transport
+from functions.common.clients.statuses import retry_after_s
 from functions.common.clients.transport import Request, Response, Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
@@ -18,6 +19,7 @@ from functions.search.urls import StoreUrls
 
 _VERSIONS: Final = ("/v1", "/v1beta1")
 _PASSED: Final = (200, 204, 206, 304)
+# What a status means to the event functions: common/clients/statuses.py.
 _REFUSALS: Final = {
     400: "rejected",
     401: "unauthorized",
@@ -130,10 +132,10 @@ class Upstream:
         if answer.status in _PASSED:
             return answer
         answer.drain()
-        retry_after_s = transport.retry_after_s(answer.headers.get("Retry-After", ""))
+        wait_s = retry_after_s(answer.headers)
         raise refused(
             _REFUSALS.get(answer.status, "unavailable"),
-            None if retry_after_s is None else math.ceil(retry_after_s),
+            None if wait_s is None else math.ceil(wait_s),
         )
 
     def _sent(self, request: Request) -> Response:

@@ -7,16 +7,15 @@ message which waits until the study is complete. Every change is made at the gen
 read, so of two processes one wins and the other is delivered again.
 """
 
-import json
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
+from functions.common.clients.json_objects import JsonObjects, Kept
 from functions.common.clients.storage import Buckets, PreconditionFailedError
-from functions.common.clients.transport import read_all
-from functions.common.deadline import Deadline, age_s, timestamp, utc_now
-from functions.common.errors import RetryableError, SupersededError
-from functions.common.resources import ObjectRef, Resource
+from functions.common.deadline import Deadline, age_s, timestamp, utc_now, written
+from functions.common.errors import RetryableError
+from functions.common.resources import Resource
 from functions.watch.stored import Stored
 
 _FOLDER: Final = "studies"
@@ -80,7 +79,7 @@ class Markers:
     """
 
     def __init__(self, buckets: Buckets, bucket: str, deadline: Deadline) -> None:
-        self._buckets, self._bucket, self._deadline = buckets, bucket, deadline
+        self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
 
     def of(self, stored: Stored) -> Marker:
         """The study's marker after this record: opened by it where there is none that counts it.
@@ -90,12 +89,12 @@ class Markers:
         """
         marker = self.find(stored.study)
         if marker is None:
-            return self._write(stored.study, Marker(stored.message_id, _text(stored.before)))
+            return self._write(stored.study, Marker(stored.message_id, written(stored.before)))
         if marker.is_open or marker.holds(stored):
             return marker
         reopened = Marker(
             opened_by=stored.message_id,
-            first=_text(stored.before),
+            first=written(stored.before),
             again=True,
             generation=marker.generation,
         )
@@ -107,14 +106,10 @@ class Markers:
         Raises:
             RetryableError: the state bucket is away.
         """
-        try:
-            response = self._buckets.open(self._ref(study), self._deadline)
-        except SupersededError:
+        kept = self._objects.read(_name(study))
+        if kept is None:
             return None
-        with response:
-            data = read_all(response, self._deadline, _LIMIT_BYTES)
-            generation = response.headers.get("x-goog-generation", "")
-        return _parse(data, generation)
+        return _marker(kept)
 
     def keep_count(self, study: Resource, marker: Marker, count: Count) -> None:
         """Keep a count that differs from the last one."""
@@ -125,46 +120,33 @@ class Markers:
         self._write(study, replace(marker, counted=counted))
 
     def _write(self, study: Resource, marker: Marker) -> Marker:
-        ref = self._ref(study)
         try:
-            written = self._buckets.create(
-                ref.bucket,
-                ref.name,
-                _dump(marker),
-                self._deadline,
-                content_type="application/json",
-                if_generation_match=marker.generation,
-            )
+            generation = self._objects.write(_name(study), _value(marker), marker.generation)
         except PreconditionFailedError:
             raise RetryableError("operation_pending") from None
-        return replace(marker, generation=written.ref.generation)
-
-    def _ref(self, study: Resource) -> ObjectRef:
-        return ObjectRef(self._bucket, f"{_FOLDER}/{study.study}.json")
+        return replace(marker, generation=generation)
 
 
-def _parse(data: bytes, generation: str) -> Marker:
+def _name(study: Resource) -> str:
+    return f"{_FOLDER}/{study.study}.json"
+
+
+def _marker(kept: Kept) -> Marker:
     """A marker as it was written; only this function writes the folder."""
+    value = dict(kept.value)
     try:
-        value: dict[str, Any] = json.loads(data)
         count = Count(*value.pop("count"))
-        return Marker(**value, count=count, generation=int(generation))
-    except (TypeError, ValueError):
+        return Marker(**value, count=count, generation=kept.generation)
+    except (TypeError, KeyError):
         raise RetryableError("unavailable") from None
 
 
-def _dump(marker: Marker) -> bytes:
-    return json.dumps(
-        {
-            "opened_by": marker.opened_by,
-            "first": marker.first,
-            "count": [marker.count.instances, marker.count.series],
-            "moved": marker.moved,
-            "counted": marker.counted,
-            "again": marker.again,
-        }
-    ).encode()
-
-
-def _text(time: datetime) -> str:
-    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _value(marker: Marker) -> dict[str, Any]:
+    return {
+        "opened_by": marker.opened_by,
+        "first": marker.first,
+        "count": [marker.count.instances, marker.count.series],
+        "moved": marker.moved,
+        "counted": marker.counted,
+        "again": marker.again,
+    }

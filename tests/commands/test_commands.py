@@ -3,11 +3,12 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands.conftest import DELETES, EXPORT, EXPORTS, STATE, Place
+from tests.commands.conftest import DELETES, EXPORT, EXPORTS, STATE, Place, commands_place
 from tests.webhooks.test_notify import RECORD
 
 
@@ -166,6 +167,11 @@ def test_a_request_is_accepted_until_its_outcome_is_kept(commands: Place) -> Non
 @pytest.mark.parametrize("path", ["/requests/unknown", "/requests/"])
 def test_a_request_that_nobody_made_is_not_found(commands: Place, path: str) -> None:
     assert commands.get(path).status_code in (400, 404)
+
+
+def test_a_state_bucket_that_is_missing_is_no_fault_of_the_command(tmp_path: Path) -> None:
+    with commands_place(tmp_path, STATE_BUCKET="dicom-nowhere") as place:
+        assert place.post("/exports", EXPORT).status_code == 503
 
 
 def test_no_part_of_a_command_is_logged(commands: Place) -> None:

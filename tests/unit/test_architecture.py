@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted((ROOT / "functions").rglob("*.py"))
 LOCAL = sorted((ROOT / "infra").rglob("*.py"))
 CLI = sorted((ROOT / "cli").rglob("*.py"))
-GROUND = {"checksum", "errors", "settings", "values", "log", "deadline", "resources"}
+GROUND = {"checksum", "errors", "settings", "values", "log", "deadline", "resources", "jsonvalues"}
 HANDLERS = {"store", "delete", "export", "search", "commands", "notify", "watch"}
 
 # An outside library, and the modules below functions/ that may import it.

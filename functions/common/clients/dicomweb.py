@@ -2,12 +2,12 @@
 Healthcare API."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
+from functions.common import jsonvalues
 from functions.common.clients.transport import (
     BodyFactory,
     Request,
@@ -31,7 +31,6 @@ AS_STORED: Final = 'multipart/related; type="application/dicom"; transfer-syntax
 CANCELLED: Final = 1  # of google.rpc.Code, as are those below
 NOT_FOUND: Final = 5
 _SEARCH_PAGE: Final = 1000
-_INT64: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _OFFSET_MAX: Final = 1_000_000  # fact sheet section 4.3
 
 
@@ -245,7 +244,7 @@ class DicomStore:
             PermanentError, RetryableError: as search.
         """
         info = self._info(instance, "getStorageInfo", deadline)
-        return str(_part(info, "blobStorageInfo").get("storageClassUpdateTime") or "")
+        return jsonvalues.text(_part(info, "blobStorageInfo").get("storageClassUpdateTime"))
 
     def _info(self, resource: Resource, method: str, deadline: Deadline) -> dict[str, Any] | None:
         request = Request("GET", f"{self.url(resource)}:{method}")
@@ -323,9 +322,8 @@ def _part(answer: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
 
 
 def _number(answer: Mapping[str, Any], key: str) -> int:
-    """int64 comes as text in JSON; a field that is 0 may be left out."""
-    text = str(answer.get(key, "0"))
-    return int(text) if _INT64.fullmatch(text) else 0
+    """0 also where it is left out, as the service leaves out a 0, or is no number."""
+    return jsonvalues.int64(answer.get(key)) or 0
 
 
 def uid(item: DataSet, tag: str) -> str:

@@ -1,4 +1,4 @@
-"""One way to speak HTTP: connections, credentials, time limits, retries, and what a status means.
+"""One way to speak HTTP: connections, credentials, time limits and retries.
 
 It serves the DICOM store and Cloud Storage. requests and google-auth find the way to a host
 (proxies, certificates, credentials); urllib3, which requests stands on, sends over it. A small GET
@@ -10,8 +10,6 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
 
@@ -19,8 +17,9 @@ import urllib3
 import urllib3.exceptions
 from urllib3.util import Retry, Timeout
 
+from functions.common.clients import statuses
 from functions.common.clients.credentials import Credentials, is_secure
-from functions.common.deadline import Deadline, age_s
+from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.common.log import log
 
@@ -35,8 +34,6 @@ _BACKOFF_MAX_S: Final = 8.0
 _INLINE_WAIT_MAX_S: Final = 20.0  # a longer Retry-After is handed to Pub/Sub
 _DRAIN_BYTES: Final = 64 * 1024
 
-# Fact sheet section 10: the statuses worth another try.
-_RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 # Whether to send again is decided here, not in urllib3.
 _NO_RETRIES: Final = Retry(total=False, redirect=False)
 _NETWORK_ERRORS: Final = (urllib3.exceptions.HTTPError, OSError)
@@ -120,8 +117,8 @@ class Transport:
         """Send, and again where that can help, while the time allows.
 
         Returns:
-            An answer whose body has not been read yet; any status that is not worth another try,
-            4xx included, is the caller's to judge. Close it, or use it in a `with`.
+            An answer whose body has not been read yet, of a status that is the caller's to judge
+            (statuses.py). Close it, or use it in a `with`.
 
         Raises:
             RetryableError: rate_limited, unavailable, unauthorized or deadline_exceeded.
@@ -152,9 +149,9 @@ class Transport:
     def _judged(self, request: Request, deadline: Deadline) -> Response:
         """One attempt; a status that is worth another, and a refusal, is an error."""
         response = self.send_once(request, deadline)
-        if response.status_code not in _RETRYABLE and response.status_code not in (401, 403):
+        error = statuses.error_of(response.status_code, response.headers)
+        if error is None:
             return response
-        error = _error_of(response)
         drain(response)
         raise error
 
@@ -308,27 +305,6 @@ def drain(response: Response) -> None:
     except _NETWORK_ERRORS:
         log("WARNING", "drain", reason="unavailable")
     response.close()
-
-
-def _error_of(response: Response) -> RetryableError:
-    if response.status_code in (401, 403):
-        return RetryableError("unauthorized")
-    wait_s = retry_after_s(response.headers.get("Retry-After", ""))
-    if response.status_code == 429 or wait_s is not None:
-        return RetryableError("rate_limited", wait_s)
-    return RetryableError("unavailable")
-
-
-def retry_after_s(text: str) -> float | None:
-    """Seconds from now, whichever way it is said: RFC 9110 section 10.2.3 allows a number and a
-    date."""
-    if text.isascii() and text.isdigit() and len(text) < 7:
-        return float(text)
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, -age_s(date if date.tzinfo else date.replace(tzinfo=UTC)))
 
 
 def _wait(error: RetryableError, attempt: int, deadline: Deadline) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
+from functions.common.jsonvalues import int64, text
 from functions.common.resources import ObjectRef
 
 BODY_LIMIT_BYTES: Final = 15 * 1024 * 1024  # 10 MB of a Pub/Sub message, as base64
@@ -28,8 +29,6 @@ ANEW: Final = "dicom-anew"
 _FINALIZED: Final = "google.cloud.storage.object.v1.finalized"
 _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
 _IDENTIFIER: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-_DIGITS: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
-_INT64_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -155,10 +154,10 @@ class ObjectFinalized:
         return cls(
             ref=ObjectRef(bucket, name, _int64(resource.get("generation"))),
             size=_int64(resource.get("size", "0")),
-            content_type=_text(resource.get("contentType")),
-            crc32c=_text(resource.get("crc32c")),
+            content_type=text(resource.get("contentType")),
+            crc32c=text(resource.get("crc32c")),
             metadata=_texts(metadata),
-            created=_text(resource.get("timeCreated")),
+            created=text(resource.get("timeCreated")),
         )
 
 
@@ -210,7 +209,7 @@ def _structured(event: Mapping[str, Any]) -> Message:
         body = json.dumps(data)
     except RecursionError:
         raise _unreadable("nested too deeply", unread) from None
-    return _cloud_event(_text(event.get("type")), event_id, body.encode())
+    return _cloud_event(text(event.get("type")), event_id, body.encode())
 
 
 def _cloud_event(kind: str, event_id: str, body: bytes) -> Message:
@@ -235,7 +234,7 @@ def _push(envelope: Mapping[str, Any]) -> Message:
         data=b"",
         message_id=_identifier(content.get("messageId") or content.get("message_id")),
         attempt=_attempt(envelope.get("deliveryAttempt")),
-        published=_text(content.get("publishTime") or content.get("publish_time")),
+        published=text(content.get("publishTime") or content.get("publish_time")),
     )
     attributes = content.get("attributes") or {}
     data = content.get("data") or ""
@@ -265,12 +264,6 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        return ""
-    return value
-
-
 def _attempt(value: object) -> int:
     """1 where the sender does not count."""
     if not isinstance(value, int) or value < 1:
@@ -285,15 +278,14 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _identifier(value: object) -> str:
     """The id of a message, an event or a request; empty when it is none, since ids are logged."""
-    text = _text(value)
-    if not _IDENTIFIER.fullmatch(text):
+    identifier = text(value)
+    if not _IDENTIFIER.fullmatch(identifier):
         return ""
-    return text
+    return identifier
 
 
 def _int64(value: object) -> int:
-    """A number of the JSON API, which sends int64 as text."""
-    is_number = isinstance(value, int | str) and _DIGITS.fullmatch(str(value))
-    if not is_number or int(str(value)) > _INT64_MAX:
+    number = int64(value)
+    if number is None:
         raise PermanentError("invalid_event", "generation and size are whole numbers")
-    return int(str(value))
+    return number

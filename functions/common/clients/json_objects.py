@@ -1,0 +1,87 @@
+"""Small JSON objects in the state bucket, where nobody but the functions writes.
+
+A change is made at the generation that was read: of two processes one wins, and the other is told.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from functions.common.clients.storage import Buckets
+from functions.common.clients.transport import read_all
+from functions.common.deadline import Deadline
+from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.resources import ObjectRef
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an object holds, and the generation at which it does."""
+
+    value: dict[str, Any]
+    generation: int
+
+
+@dataclass(frozen=True)
+class JsonObjects:
+    """Reads and writes the JSON objects of a bucket.
+
+    Args:
+        buckets: the client.
+        bucket: that holds them.
+        deadline: of the invocation.
+        limit_bytes: of one object; a larger one is not read.
+    """
+
+    buckets: Buckets
+    bucket: str
+    deadline: Deadline
+    limit_bytes: int
+
+    def read(self, name: str) -> Kept | None:
+        """What the object of this name holds; None when there is none.
+
+        Raises:
+            RetryableError: as Transport.send; unavailable also where it is no JSON object, or the
+                bucket refuses: an operator's mistake, which heals.
+        """
+        try:
+            response = self.buckets.open(ObjectRef(self.bucket, name), self.deadline)
+        except SupersededError:
+            return None
+        except PermanentError as error:
+            raise RetryableError("unavailable") from error
+        with response:
+            data = read_all(response, self.deadline, self.limit_bytes)
+            generation = response.headers.get("x-goog-generation", "")
+        try:
+            kept = Kept(json.loads(data), int(generation))
+        except (ValueError, RecursionError):
+            raise RetryableError("unavailable") from None
+        if not isinstance(kept.value, dict):
+            raise RetryableError("unavailable")
+        return kept
+
+    def write(self, name: str, value: Mapping[str, Any], if_generation_match: int | None) -> int:
+        """Write an object; its new generation.
+
+        Args:
+            if_generation_match: 0: only when there is none; None: whatever is there.
+
+        Raises:
+            PreconditionFailedError: the object is not at that generation.
+            RetryableError: as read.
+        """
+        try:
+            written = self.buckets.create(
+                self.bucket,
+                name,
+                json.dumps(value).encode(),
+                self.deadline,
+                content_type="application/json",
+                if_generation_match=if_generation_match,
+            )
+        except PermanentError as error:
+            raise RetryableError("unavailable") from error
+        return written.ref.generation
