@@ -13,10 +13,10 @@ In the order in which an object passes:
                      or CONFLICT_POLICY decides
     pairs            `x.json` and `x.jpg` as two objects (pair_names, pair_state)
     archive_upload   a zip, tar or tar.gz, until it is done or its time is up
-      archive          walks through its members (archive_readers, inner_zip, ranged), up to the
-                       limits (archive_limits)
-      archive_members  stores what is in it, from where an earlier message stopped (archive_pairs)
-      archive_progress how far it is, as a follow-up message carries it
+      archive          walks through its members (archive_readers: each format; seekable: the bytes)
+      archive_limits   every limit and its check
+      archive_pairs    which metadata and JPEG in it belong together
+      archive_progress where it goes on in the next invocation, as a follow-up message carries it
     verdict          the outcome before it is published; whether the object goes to quarantine
                      (refusals: the errors that lead there)
     quarantine, disposition   where the object goes in the end

@@ -5,28 +5,21 @@ Members come in the order in which they lie in the archive, so that a walk is on
 says where a later walk can go on.
 
 Archives inside the archive are gone through in their place. A walk keeps a stack of the archives
-that are open, each with a reader of its kind (archive_readers).
+that are open, each of which is read by archive_readers.
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, Self, cast
 
 from functions.common.errors import PermanentError
 from functions.store import filetype
 from functions.store.archive_limits import Budget
-from functions.store.archive_readers import (
-    Entry,
-    GzipReader,
-    Reader,
-    TarReader,
-    ZipReader,
-    damage,
-    open_reader,
-)
+from functions.store.archive_readers import Entry, Zip, damage, gzip_entries, tar_entries
 from functions.store.filetype import Kind
-from functions.store.inner_zip import KEPT_BYTES, InnerZip
-from functions.store.refusals import unsafe, unsupported
+from functions.store.refusals import unsupported
+from functions.store.seekable import KEPT_BYTES, InnerZip
 from functions.store.source import Source
 
 # A place at each level: in a zip the number of a member, in a tar the byte where its header begins.
@@ -34,6 +27,11 @@ Place = tuple[int, ...]
 
 _BUFFER_BYTES: Final = 64 * 1024
 _DAMAGED: Final = "the archive is damaged or cut"
+
+
+def text_of(place: Place) -> str:
+    """A place as text, for records."""
+    return "#" + ".".join(str(number) for number in place)
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Member:
         kind: what it is; other also where that cannot be read.
         place: from where to walk again so that this member comes first.
         following: from where to walk again so that what follows it does.
-        problem: why it cannot be opened at all.
+        problem: why it cannot be stored.
     """
 
     name: str
@@ -62,24 +60,44 @@ class Member:
         """Its bytes, unpacked, as the archive states them."""
         return self.source.size or 0
 
+    def failed(self, error: PermanentError) -> "Member":
+        """The same member, with why it cannot be stored.
 
+        Raises:
+            PermanentError: unsafe_archive, where it is this: a limit ends the whole archive.
+        """
+        if error.reason == "unsafe_archive":
+            raise error
+        # A traceback would keep what was read in memory.
+        return replace(self, problem=error.with_traceback(None))
+
+    def kept(self) -> "Member":
+        """The same member with its bytes in memory, so that the archive can be read on; failed
+        where it cannot be read."""
+        try:
+            data = b"".join(self.source.chunks())
+        except PermanentError as error:
+            return self.failed(error)
+        return replace(self, source=Source.of(data))
+
+
+@dataclass
 class _Level:
     """An archive that is open.
 
     Args:
         file: its bytes.
-        within: where to begin inside its first member, if that is an archive.
+        entries: its files, from where the walk begins.
+        within: where to begin inside the first of them, if that is an archive.
+        zip: its directory, if it is a zip.
+        member: what it is in the archive around it; None for the outermost.
     """
 
-    reader: Reader
-
-    def __init__(self, file: BinaryIO, within: Place) -> None:
-        self.file = file
-        self.within = within
-        # Of an archive inside another one: what it is there, its name and its place.
-        self.member: Member | None = None
-        self.name = ""
-        self.place: Place = ()
+    file: BinaryIO
+    entries: Iterator[Entry]
+    within: Place
+    zip: Zip | None
+    member: Member | None
 
 
 class Walk:
@@ -107,6 +125,7 @@ class Walk:
         counted_from: Place = (),
     ) -> None:
         self.budget = budget
+        self._kind = kind
         self._counted_from = counted_from
         self._levels: list[_Level] = []
         with damage(_DAMAGED):
@@ -128,7 +147,7 @@ class Walk:
             level = self._levels[-1]
             try:
                 with damage(_DAMAGED):
-                    entry = level.reader.next()
+                    entry = next(level.entries, None)
             except PermanentError as error:
                 return self._given_up(error)
             if entry is None:
@@ -142,37 +161,36 @@ class Walk:
                     self._open_inner(member, entry, within)
                     continue
                 except PermanentError as error:
-                    member = _with_problem(member, error)
+                    member = member.failed(error)
             return self._counted(member)
         raise StopIteration
 
     @property
-    def has_directory(self) -> bool:
-        """Whether any member can be looked up: in a zip, but not in one inside another archive,
-        where going back means unpacking it again."""
-        return len(self._levels) == 1 and isinstance(self._levels[0].reader, ZipReader)
-
-    def find(self, stem: str, endings: tuple[str, ...]) -> Entry | None:
-        """The first file of the zip whose name is this stem and one of the endings, in capitals or
-        not."""
-        reader = self._levels[0].reader
-        assert isinstance(reader, ZipReader)
-        return reader.find(stem, endings)
+    def directory(self) -> Zip | None:
+        """Where any member can be looked up: in a zip, but not in one inside another archive, where
+        going back means unpacking it again."""
+        if len(self._levels) > 1:
+            return None
+        return self._levels[0].zip
 
     def look_into(self, entry: Entry) -> Member:
-        """A file of the zip that was looked up, as a member."""
+        """A file that was looked up, as a member."""
         return self._member_of(entry, self._levels[0])
 
     def _member_of(self, entry: Entry, level: _Level) -> Member:
-        name = level.name + entry.name
+        name = entry.name
+        around: Place = ()
+        if level.member is not None:
+            name = f"{level.member.name}/{name}"
+            around = level.member.place
         self.budget.check_file(name, entry.size)
         source = Source(entry.read, entry.size, again=self._can_go_back())
         member = Member(
             name=name,
             source=source,
             kind="other",
-            place=(*level.place, entry.place),
-            following=(*level.place, entry.following),
+            place=(*around, entry.place),
+            following=(*around, entry.following),
             problem=entry.problem,
         )
         if entry.problem is not None:
@@ -180,11 +198,11 @@ class Walk:
         try:
             return replace(member, kind=filetype.sniff(source.head))
         except PermanentError as error:
-            return _with_problem(member, error)
+            return member.failed(error)
 
     def _can_go_back(self) -> bool:
         """Whether reading a member again costs no more than the first time."""
-        return len(self._levels) == 1 and not isinstance(self._levels[0].reader, GzipReader)
+        return len(self._levels) == 1 and self._kind != "gzip"
 
     def _counted(self, member: Member) -> Member:
         if member.place >= self._counted_from:
@@ -192,17 +210,15 @@ class Walk:
         return member
 
     def _open_inner(self, member: Member, entry: Entry, within: Place) -> None:
-        if len(self._levels) > self.budget.limits.nesting:
-            raise unsafe("archives inside the archive lie too deep")
+        self.budget.check_nesting(len(self._levels))
         member.source.close()
         with damage(_DAMAGED):
             self._open(self._inner_file(member, entry), member.kind, within, member)
 
     def _inner_file(self, member: Member, entry: Entry) -> BinaryIO:
-        """A file in which a reader of this kind can seek without unpacking the whole again and
-        again; a tar is only read forwards."""
-        in_plain_tar = type(self._levels[-1].reader) is TarReader and self._can_go_back()
-        if member.kind != "zip" or in_plain_tar:
+        """A tar is only read forwards; for a zip one has to seek, without unpacking the whole again
+        and again."""
+        if member.kind != "zip":
             return entry.open()
         if member.size > KEPT_BYTES and not self._can_go_back():
             detail = f"a zip of more than {KEPT_BYTES} bytes inside a compressed archive"
@@ -211,21 +227,20 @@ class Walk:
         return cast("BinaryIO", inner)
 
     def _open(self, file: BinaryIO, kind: Kind, place: Place, member: Member | None) -> None:
-        start = 0
-        if place:
-            start = place[0]
-        level = _Level(file=file, within=place[1:])
-        if member is not None:
-            level.member = member
-            level.name = f"{member.name}/"
-            level.place = member.place
-        level.reader = open_reader(file, kind, start, level.name, self.budget)
-        self._levels.append(level)
+        start, *within = place or (0,)
+        directory = None
+        if kind == "zip":
+            directory = Zip(file, self.budget)
+            entries = directory.entries(start)
+        elif kind == "tar":
+            entries = tar_entries(file, start)
+        else:
+            entries = gzip_entries(file, start, self.budget)
+        self._levels.append(_Level(file, entries, tuple(within), directory, member))
 
     def _close(self) -> _Level:
         """Leave the innermost archive."""
         level = self._levels.pop()
-        level.reader.close()
         if level.member is not None:
             level.file.close()
         return level
@@ -235,11 +250,4 @@ class Walk:
         level = self._close()
         if level.member is None:
             raise error
-        return self._counted(_with_problem(level.member, error))
-
-
-def _with_problem(member: Member, error: PermanentError) -> Member:
-    """A file that cannot be read; a limit that is exceeded ends the whole archive."""
-    if error.reason == "unsafe_archive":
-        raise error
-    return replace(member, problem=error)
+        return self._counted(level.member.failed(error))

@@ -1,62 +1,76 @@
-"""How far an archive has come: what a follow-up message carries, and what the archive's own outcome
-is in the end."""
+"""How far an archive has come, and the follow-up message that carries it to the next invocation.
+
+The next walk goes on at the place of the mark. Halves of pairs that wait in front of it are read
+again first.
+"""
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from functions.common.errors import PermanentError
-from functions.common.events.messages import Message, ObjectFinalized
+from functions.common.events.messages import ANEW, Message, ObjectFinalized
 from functions.store.archive import Place
+from functions.store.delivery import Delivery
 from functions.store.verdict import Verdict, of_archive
 
 ATTRIBUTES: Final = {"follow-up": "archive"}  # of a follow-up message
 
 _FAILED_MAX: Final = 1000  # of those that are named in the quarantine's sidecar
-_KEYS: Final = frozenset(
-    {"event", "place", "members", "total_bytes", "counts", "failed", "reason", "waiting"}
-)
 
 
-@dataclass
-class Progress:
-    """Everything in front of `place` is done and counted, but for the halves that wait.
+@dataclass(frozen=True)
+class Mark:
+    """A place in an archive; everything in front of it is done, but for what waits.
 
     Args:
         place: where to go on.
-        members: files so far.
+        members: files in front of it.
         total_bytes: of these, unpacked.
-        counts: how many ended in which word.
-        failed: name and reason of those that failed, the first thousand.
-        reason: of the first that failed.
         waiting: where halves of pairs lie that wait for their other half.
     """
 
     place: Place = ()
     members: int = 0
     total_bytes: int = 0
+    waiting: tuple[Place, ...] = ()
+
+
+class Done(NamedTuple):
+    """A member whose outcome was published."""
+
+    verdict: Verdict
+    name: str
+
+
+@dataclass
+class Progress:
+    """The mark that was reached, and what became of the members in front of it.
+
+    Args:
+        mark: where to go on.
+        counts: how many ended in which word.
+        failed: name and reason of those that failed, the first thousand.
+        reason: of the first that failed.
+    """
+
+    mark: Mark = Mark()
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[str, str]] = field(default_factory=list)
     reason: str = ""
-    waiting: list[Place] = field(default_factory=list)
 
-    @property
-    def reached(self) -> Place:
-        """Another one whenever anything was done; empty at the beginning."""
-        if not self.place:
-            return ()
-        return (*self.place, len(self.waiting))
-
-    def count(self, verdict: Verdict, name: str) -> None:
-        """One more member has its outcome."""
-        outcome = verdict.outcome
-        self.counts[outcome.outcome] += 1
-        if not verdict.is_bad:
-            return
-        self.reason = self.reason or outcome.reason
-        if len(self.failed) < _FAILED_MAX:
-            self.failed.append((name, outcome.reason))
+    def reach(self, mark: Mark, done: Iterable[Done]) -> None:
+        """Go on behind members that have their outcomes."""
+        self.mark = mark
+        for verdict, name in done:
+            outcome = verdict.outcome
+            self.counts[outcome.outcome] += 1
+            if verdict.is_bad:
+                self.reason = self.reason or outcome.reason
+                self.failed.append((name, outcome.reason))
+        del self.failed[_FAILED_MAX:]
 
     def verdict(self, error: PermanentError | None = None) -> Verdict:
         """The archive's own verdict once its members have theirs.
@@ -64,12 +78,20 @@ class Progress:
         Args:
             error: what ended the walk too early.
         """
-        return of_archive({**self.counts, "members": self.members}, self.reason, error)
+        return of_archive({**self.counts, "members": self.mark.members}, self.reason, error)
 
 
-def is_follow_up(message: Message) -> bool:
-    """Whether the message is the next step of an archive."""
-    return message.attributes.items() >= ATTRIBUTES.items()
+def publish(delivery: Delivery, progress: Progress) -> None:
+    """Publish the follow-up message with which the next invocation goes on."""
+    attributes = dict(ATTRIBUTES)
+    if ANEW in delivery.message.attributes:
+        attributes[ANEW] = "yes"
+    delivery.services.topics.publish(
+        delivery.services.settings.uploads_next_topic,
+        dump(delivery.event, progress),
+        attributes,
+        delivery.deadline,
+    )
 
 
 def dump(event: ObjectFinalized, progress: Progress) -> bytes:
@@ -83,15 +105,20 @@ def dump(event: ObjectFinalized, progress: Progress) -> bytes:
             "metadata": dict(event.metadata),
             "timeCreated": event.created,
         },
-        "place": progress.place,
-        "members": progress.members,
-        "total_bytes": progress.total_bytes,
+        "place": progress.mark.place,
+        "members": progress.mark.members,
+        "total_bytes": progress.mark.total_bytes,
+        "waiting": progress.mark.waiting,
         "counts": progress.counts,
         "failed": progress.failed,
         "reason": progress.reason,
-        "waiting": progress.waiting,
     }
     return json.dumps(state).encode()
+
+
+def is_follow_up(message: Message) -> bool:
+    """Whether the message is the next step of an archive."""
+    return message.attributes.items() >= ATTRIBUTES.items()
 
 
 def load(message: Message) -> tuple[ObjectFinalized, Progress]:
@@ -100,23 +127,37 @@ def load(message: Message) -> tuple[ObjectFinalized, Progress]:
     Raises:
         PermanentError: invalid_event.
     """
-    data = message.json()
-    if data.keys() != _KEYS:
-        raise PermanentError("invalid_event", "a follow-up message with other keys")
+    state = message.json()
     try:
-        event = ObjectFinalized.of(Message(json.dumps(data["event"]).encode()))
-        progress = Progress(
-            place=_place(data["place"]),
-            members=_whole(data["members"]),
-            total_bytes=_whole(data["total_bytes"]),
-            counts=Counter({word: _whole(count) for word, count in data["counts"].items()}),
-            failed=[(_text(name), _text(reason)) for name, reason in data["failed"]],
-            reason=_text(data["reason"]),
-            waiting=[_place(place) for place in data["waiting"]],
-        )
-    except (TypeError, ValueError, AttributeError, RecursionError, PermanentError):
-        raise PermanentError("invalid_event", "a follow-up message with other values") from None
+        event = ObjectFinalized.of(Message(json.dumps(state.pop("event")).encode()))
+        progress = _progress(**state)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, PermanentError):
+        raise PermanentError("invalid_event", "a malformed follow-up message") from None
     return event, progress
+
+
+def _progress(
+    *,
+    place: Any,
+    members: Any,
+    total_bytes: Any,
+    waiting: Any,
+    counts: Any,
+    failed: Any,
+    reason: Any,
+) -> Progress:
+    mark = Mark(
+        place=_place(place),
+        members=_whole(members),
+        total_bytes=_whole(total_bytes),
+        waiting=tuple(_place(one) for one in waiting),
+    )
+    return Progress(
+        mark=mark,
+        counts=Counter({word: _whole(count) for word, count in counts.items()}),
+        failed=[(_text(name), _text(why)) for name, why in failed],
+        reason=_text(reason),
+    )
 
 
 def _place(value: Any) -> Place:

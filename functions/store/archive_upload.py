@@ -1,24 +1,36 @@
-"""An archive in the landing bucket: as much of it as one invocation has time for, and a follow-up
-message for the rest."""
+"""An archive in the landing bucket: each member to its outcome, and then the archive to its own.
 
-from dataclasses import replace
-from typing import Final
+One invocation has time for a slice of it. Then a follow-up message carries the progress
+(archive_progress) to the next invocation, whose walk begins at its mark.
+
+Small members are read into memory and stored by several threads, since most of the time is the
+DICOM store's. Large ones are stored while they are read.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, Final
 
 from functions.common.deadline import Deadline
-from functions.common.errors import PermanentError
-from functions.common.events.messages import ANEW
+from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.events.outcomes import Word
 from functions.common.settings import Settings
-from functions.store import archive_progress
-from functions.store.archive_limits import Limits
-from functions.store.archive_members import ArchiveSlice
-from functions.store.archive_progress import Progress
+from functions.store import archive_progress, metadata, multipart_file, source, verdict
+from functions.store.archive import Member, Walk, text_of
+from functions.store.archive_limits import Budget, Limits
+from functions.store.archive_pairs import Group, Window, look_up
+from functions.store.archive_progress import Done, Mark, Progress
 from functions.store.delivery import Delivery
 from functions.store.filetype import Kind
-from functions.store.instances import Instance
-from functions.store.ranged import open_ranged
+from functions.store.instances import DicomFile, Instance, JpegInstance
+from functions.store.pair_names import stem_of
+from functions.store.seekable import open_ranged
 from functions.store.verdict import Verdict
 
+_WORKERS: Final = 8
+_SMALL_BYTES: Final = 1024 * 1024
 # Of an invocation's time, for the follow-up message and what comes after.
 _RESERVE_S: Final = 30.0
 _RESERVE_PART: Final = 0.1  # but no more than this part of it
@@ -45,9 +57,13 @@ def go_through(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | 
     def store(instance: Instance, place: str) -> Word:
         return within.store(instance, [within.input], place)
 
-    def publish(found: Verdict, name: str, place: str, size: int) -> None:
+    def publish(found: Verdict, member: Member) -> None:
         outcome = replace(
-            found.outcome, source=event.ref, member=name, place=place, size_bytes=size
+            found.outcome,
+            source=event.ref,
+            member=member.name,
+            place=text_of(member.place),
+            size_bytes=member.size,
         )
         delivery.outcomes.publish(outcome)
 
@@ -66,20 +82,8 @@ def go_through(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | 
             return progress.verdict()
     except PermanentError as error:
         return progress.verdict(error)
-    _publish_follow_up(delivery, progress)
+    archive_progress.publish(delivery, progress)
     return None
-
-
-def _publish_follow_up(delivery: Delivery, progress: Progress) -> None:
-    attributes = dict(archive_progress.ATTRIBUTES)
-    if ANEW in delivery.message.attributes:
-        attributes[ANEW] = "yes"
-    delivery.services.topics.publish(
-        delivery.services.settings.uploads_next_topic,
-        archive_progress.dump(delivery.event, progress),
-        attributes,
-        delivery.deadline,
-    )
 
 
 def _limits(settings: Settings) -> Limits:
@@ -91,3 +95,219 @@ def _limits(settings: Settings) -> Limits:
         nesting=settings.archive_max_nesting,
         name_bytes=settings.archive_max_name_bytes,
     )
+
+
+@dataclass
+class ArchiveSlice:
+    """The part of one archive that one invocation goes through.
+
+    Args:
+        open_file: opens the archive as a file that can be sought in.
+        kind: what it is.
+        size: in bytes.
+        limits: as the settings have them.
+        store: stores an instance; the text tells its place in the archive.
+        publish: publishes the verdict on a member.
+        time_left: whether another member can be begun.
+        progress: where to go on; is kept up to date.
+        window: where halves of pairs wait for the other one.
+    """
+
+    open_file: Callable[[], BinaryIO]
+    kind: Kind
+    size: int
+    limits: Limits
+    store: Callable[[Instance, str], Word]
+    publish: Callable[[Verdict, Member], None]
+    time_left: Callable[[], bool]
+    progress: Progress
+    window: Window = field(default_factory=Window)
+
+    def run(self) -> bool:
+        """Go through the members until all are done, the time is up, or something does not work for
+        now.
+
+        Returns:
+            Whether all are done; False: go on later from `progress`.
+
+        Raises:
+            PermanentError: as Walk; the members in front of that are done.
+            SupersededError: the archive is gone.
+            RetryableError: not even the first member could be done.
+        """
+        begin = self.progress.mark
+        try:
+            return self._run()
+        except RetryableError:
+            if self.progress.mark == begin:
+                raise
+            return False
+
+    def _run(self) -> bool:
+        try:
+            is_at_end = self._walk()
+        except PermanentError:
+            self._give_up_waiting()
+            raise
+        if is_at_end:
+            self._give_up_waiting()
+        return is_at_end
+
+    def _walk(self) -> bool:
+        """Go through the members; whether the end was reached."""
+        begin = self.progress.mark
+        budget = Budget(
+            self.limits, self.size, members=begin.members, total_bytes=begin.total_bytes
+        )
+        # What waits for its other half is read once more, into the memory of this process.
+        first = min([*begin.waiting, begin.place])
+        with (
+            ThreadPoolExecutor(_WORKERS) as pool,
+            self.open_file() as file,
+            Walk(file, self.kind, budget, place=first, counted_from=begin.place) as walk,
+        ):
+            uploads = _Uploads(pool, self._bring, self.progress)
+            try:
+                return self._go_through(walk, begin, uploads)
+            finally:
+                uploads.finish()
+
+    def _go_through(self, walk: Walk, begin: Mark, uploads: "_Uploads") -> bool:
+        for member in walk:
+            if member.place < begin.place:
+                if member.place in begin.waiting:
+                    self.window.take(member)
+                continue
+            groups = self._groups(member, walk)
+            mark = Mark(
+                place=member.following,
+                members=walk.budget.members,
+                total_bytes=walk.budget.total_bytes,
+                waiting=self.window.places,
+            )
+            uploads.add(groups, mark)
+            if not self.time_left():
+                return False
+        return True
+
+    def _groups(self, member: Member, walk: Walk) -> list[Group]:
+        """What can be brought to its outcome now that the walk has come to this member."""
+        if member.problem is not None:
+            return [(member,)]
+        if member.kind in ("dicom", "multipart"):
+            return [(_kept(member),)]
+        if member.kind not in ("json", "jpeg"):
+            error = NothingToStoreError("neither DICOM, nor metadata with a JPEG")
+            return [(member.failed(error),)]
+        if not stem_of(member.name, member.kind):
+            error = NothingToStoreError("metadata or a JPEG whose name does not say so")
+            return [(member.failed(error),)]
+        if walk.directory is not None:
+            groups = look_up(member, walk.directory, walk)
+        else:
+            groups = self.window.take(member)
+        return [tuple(_kept(half) for half in group) for group in groups]
+
+    def _give_up_waiting(self) -> None:
+        """What waits when the archive ends stays alone."""
+        for _ in self.window.places:
+            half = self.window.take_oldest()
+            done = self._bring([(half,)])
+            mark = replace(self.progress.mark, waiting=self.window.places)
+            self.progress.reach(mark, done)
+
+    def _bring(self, groups: list[Group]) -> list[Done]:
+        """Store each group, and publish the verdict on each of its members."""
+        done = []
+        for group in groups:
+            found = self._verdict(group)
+            for member in group:
+                self.publish(found, member)
+                done.append(Done(found, member.name))
+        return done
+
+    def _verdict(self, group: Group) -> Verdict:
+        for member in group:
+            if member.problem is not None:
+                return verdict.of_member_error(member.problem)
+        try:
+            instance = _instance(group)
+            word = self.store(instance, text_of(group[0].place))
+        except PermanentError as error:
+            if error.reason == "unsafe_archive":
+                raise
+            return verdict.of_member_error(error)
+        return verdict.of_word(word, instance.resource)
+
+
+def _kept(member: Member) -> Member:
+    """A small member with its bytes in memory; a large one as it is."""
+    if member.problem is not None or member.size > _SMALL_BYTES:
+        return member
+    return member.kept()
+
+
+def _instance(group: Group) -> Instance:
+    """Raises PermanentError: it cannot be read, or is none."""
+    first = group[0]
+    if first.kind == "json":
+        text = source.whole(first.source, metadata.LIMIT_BYTES)
+        return JpegInstance(metadata.parse(text), group[1].source)
+    if first.kind == "multipart":
+        return multipart_file.instance_of(first.source)
+    return DicomFile(source.header_of(first.source).resource, first.source)
+
+
+class _Uploads:
+    """The uploads under way, the oldest first.
+
+    Progress is counted in the order of the archive, whichever upload ends first: a follow-up
+    message can go on only behind members in front of which none is left.
+
+    Args:
+        pool: of threads.
+        bring: stores groups and publishes their outcomes.
+        progress: is kept up to date.
+    """
+
+    def __init__(
+        self, pool: Executor, bring: Callable[[list[Group]], list[Done]], progress: Progress
+    ) -> None:
+        self._pool = pool
+        self._bring = bring
+        self._progress = progress
+        self._under_way: deque[tuple[Future[list[Done]], Mark]] = deque()
+
+    def add(self, groups: list[Group], mark: Mark) -> None:
+        """Bring groups to their outcomes: the mark is reached then.
+
+        Raises:
+            RetryableError: these or earlier ones cannot be stored now.
+        """
+        if any(member.size > _SMALL_BYTES for group in groups for member in group):
+            # It is read from the archive meanwhile, which must not be read on.
+            self.finish()
+            self._progress.reach(mark, self._bring(groups))
+            return
+        if len(self._under_way) == _WORKERS:
+            self._wait_for_oldest()
+        self._under_way.append((self._pool.submit(self._bring, groups), mark))
+
+    def finish(self) -> None:
+        """Wait for all.
+
+        Raises:
+            RetryableError: one cannot be stored now.
+        """
+        while self._under_way:
+            self._wait_for_oldest()
+
+    def _wait_for_oldest(self) -> None:
+        upload, mark = self._under_way.popleft()
+        try:
+            done = upload.result()
+        except RetryableError:
+            # Later ones may be done, but are not counted: they are done again.
+            self._under_way.clear()
+            raise
+        self._progress.reach(mark, done)

@@ -62,7 +62,7 @@ def handle(
         raise PermanentError("invalid_event", "not a notification that an object was written")
     if event.ref.bucket != services.settings.landing_bucket:
         raise PermanentError("invalid_event", "not the landing bucket")
-    with memory.working_on((event.ref, progress.reached)) as was_done:
+    with memory.working_on((event.ref, progress.mark)) as was_done:
         if was_done and ANEW not in message.attributes:
             return  # by this very process, which has published the outcome or a follow-up message
         delivery = Delivery(

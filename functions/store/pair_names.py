@@ -1,19 +1,14 @@
 """Metadata and a JPEG belong together by their names: `x.json` and `x.jpg` or `x.jpeg`."""
 
-from typing import Final, Literal
+from typing import Final
 
-HalfKind = Literal["json", "jpeg"]
-
-ENDINGS: Final[dict[HalfKind, tuple[str, ...]]] = {
-    "json": (".json",),
-    "jpeg": (".jpg", ".jpeg"),
-}
-OTHER: Final[dict[HalfKind, HalfKind]] = {"json": "jpeg", "jpeg": "json"}
+ENDINGS: Final[dict[str, tuple[str, ...]]] = {"json": (".json",), "jpeg": (".jpg", ".jpeg")}
+OTHER: Final = {"json": "jpeg", "jpeg": "json"}
 
 
-def stem_of(name: str, kind: HalfKind) -> str:
+def stem_of(name: str, kind: str) -> str:
     """The name without its ending, which both halves share; empty when it has no ending of this
-    kind, in capitals or not."""
+    kind (json or jpeg), in capitals or not."""
     for ending in ENDINGS[kind]:
         if name.lower().endswith(ending):
             return name[: -len(ending)]

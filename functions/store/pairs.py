@@ -24,7 +24,7 @@ from functions.store import filetype, metadata, verdict
 from functions.store.delivery import Delivery
 from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
-from functions.store.pair_names import OTHER, HalfKind, stem_of
+from functions.store.pair_names import OTHER, stem_of
 from functions.store.pair_state import Finished, PairState, claim_name
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
@@ -83,7 +83,7 @@ class HalfUpload:
         source: its bytes, of which the head was read.
     """
 
-    def __init__(self, delivery: Delivery, kind: HalfKind, source: Source) -> None:
+    def __init__(self, delivery: Delivery, kind: str, source: Source) -> None:
         self._delivery = delivery
         self._kind = kind
         self._source = source
@@ -130,7 +130,7 @@ class HalfUpload:
                 if partner is not None:
                     yield partner
 
-    def _look_into(self, one: StoredObject, kind: HalfKind) -> Partner | None:
+    def _look_into(self, one: StoredObject, kind: str) -> Partner | None:
         """The partner that an object is; None where it is none after all, by its content."""
         source = self._delivery.source_of(one)
         try:

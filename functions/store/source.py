@@ -195,15 +195,6 @@ def whole(source: Source, limit_bytes: int) -> bytes:
     return bytes(data)
 
 
-def in_memory(source: Source) -> Source:
-    """The same bytes, read now.
-
-    For a small member of an archive, so that others can send it while the archive is read on.
-    """
-    data = b"".join(source.chunks())
-    return Source(lambda: iter((data,)), source.size, source.crc32c)
-
-
 def heads_of(source: Source) -> Iterator[bytes]:
     """The head of a source, and longer and longer ones up to 4 MiB, without a second reading."""
     head = source.head

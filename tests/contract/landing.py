@@ -48,6 +48,12 @@ class Landing:
         """One delivery: "" when acknowledged, else why not."""
         return self.world.deliver(self.handle, *self.event(blob), **options)
 
+    def deliver_follow_up(self, state: dict[str, Any]) -> None:
+        """Deliver a follow-up message of an archive, which is acknowledged."""
+        data = json.dumps(state).encode()
+        attributes = {"follow-up": "archive"}
+        assert self.world.deliver(self.handle, data, attributes, follow_up=True) == ""
+
     def drop(self, name: str, data: bytes, **more: Any) -> list[dict[str, Any]]:
         """Upload and deliver, follow-up messages too, until all is acknowledged: the outcomes of
         it."""

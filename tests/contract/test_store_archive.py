@@ -3,7 +3,6 @@ of them to one."""
 
 import gzip
 import io
-import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from tests import scans
 from tests.contract.landing import LANDING, NEXT, QUARANTINE, Landing, landing, words
+from tests.contract.strictbucket import Blob
 
 STUDY = "1.2"
 
@@ -364,32 +364,40 @@ def test_each_limit_is_one(
 @pytest.mark.parametrize(
     "change",
     [
-        {"cursor": [-1]},
-        {"cursor": ["1"]},
+        {"place": [-1]},
+        {"place": ["1"]},
         {"members": True},
         {"counts": {"stored": "1"}},
         {"failed": [["a"]]},
-        {"waiting": {"a": ["zip", "a", [0], 1]}},
+        {"waiting": [1]},
         {"event": None},
         {"event": {"bucket": "dicom-archive", "name": "a.zip", "generation": "1", "size": "1"}},
         {"more": 1},
     ],
 )
 def test_a_malformed_follow_up_message_is_refused(place: Landing, change: dict[str, Any]) -> None:
-    blob = place.upload("a.zip", scans.zipped(files(2)))
-    message = {
+    message = follow_up(place.upload("a.zip", scans.zipped(files(2))))
+    place.deliver_follow_up({**message, **change})
+    assert words(place.world.outcomes) == [("rejected", "invalid_event")]
+    assert place.instances() == 0
+
+
+def test_a_follow_up_message_goes_on_at_its_place(place: Landing) -> None:
+    place.deliver_follow_up(follow_up(place.upload("a.zip", scans.zipped(files(2)))))
+    own, members = split(place.world.outcomes)
+    assert own["counts"] == {"members": 2, "stored": 2}
+    assert list(members) == [files(2)[1][0]]
+
+
+def follow_up(blob: Blob) -> dict[str, Any]:
+    """The follow-up message of an archive whose first member is stored."""
+    return {
         "event": blob.resource,
-        "cursor": [1],
+        "place": [1],
         "members": 1,
         "total_bytes": 1,
         "counts": {"stored": 1},
         "failed": [],
         "reason": "",
-        "waiting": {},
+        "waiting": [],
     }
-    data = json.dumps({**message, **change}).encode()
-    attributes = {"follow-up": "archive"}
-    assert place.world.deliver(place.handle, data, attributes, follow_up=True) == ""
-    assert words(place.world.outcomes) == [("rejected", "invalid_event")]
-    assert place.instances() == 0
-    place.world.topics.messages.pop(NEXT, None)

@@ -20,10 +20,11 @@ from functions.common.events.messages import Message, ObjectFinalized
 from functions.common.events.outcomes import Word
 from functions.common.resources import ObjectRef
 from functions.store import archive_progress
+from functions.store.archive import Member
 from functions.store.archive_limits import Limits
-from functions.store.archive_members import ArchiveSlice
 from functions.store.archive_pairs import WAITING_BYTES, Window
 from functions.store.archive_progress import Progress
+from functions.store.archive_upload import ArchiveSlice
 from functions.store.instances import Instance
 from functions.store.verdict import Verdict
 from tests import scans
@@ -82,9 +83,9 @@ class Run:
         while not self.slice(members):
             assert self.slices < 200
 
-    def note(self, found: Verdict, name: str, place: str, size: int) -> None:
-        self.outcomes.setdefault(name, []).append(found.outcome.outcome)
-        self.details[name] = found.outcome.detail
+    def note(self, found: Verdict, member: Member) -> None:
+        self.outcomes.setdefault(member.name, []).append(found.outcome.outcome)
+        self.details[member.name] = found.outcome.detail
 
     def _opened(self) -> BinaryIO:
         self.opened += 1
@@ -149,7 +150,7 @@ def test_pairs_in_any_order_are_each_stored_once(
         assert all(run.outcomes[name] == (["stored"] if len(mine) == 2 else alone) for name in mine)
         if len(mine) == 2:
             assert scans.jpeg(number) in run.sent[f"1.2.3.{number}"]
-    assert sum(run.progress.counts.values()) == run.progress.members == len(files)
+    assert sum(run.progress.counts.values()) == run.progress.mark.members == len(files)
 
 
 @KINDS
@@ -359,6 +360,15 @@ def test_a_half_that_is_reported_is_counted_once_though_the_next_is_not() -> Non
     assert run.slices == 2
     assert run.progress.counts == {"rejected": 4}
     assert [name for name, _ in run.progress.failed] == ["0.json", "1.json", "2.json", "3.json"]
+
+
+@KINDS
+def test_members_that_an_earlier_slice_counted_are_not_counted_again(kind: str) -> None:
+    run = run_of(kind, [(f"{n}.txt", b"text") for n in range(8)])
+    run.limits = Limits(10, 1 << 40, 1 << 40, 500, 1, 1024)
+    run.finish(3)
+    assert run.slices == 3
+    assert run.progress.counts == {"skipped": 8}
 
 
 @KINDS

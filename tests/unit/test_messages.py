@@ -15,7 +15,7 @@ from functions.common.events import messages
 from functions.common.events.messages import Message, ObjectFinalized
 from functions.common.resources import ObjectRef
 from functions.store import archive_progress
-from functions.store.archive_progress import Progress
+from functions.store.archive_progress import Mark, Progress
 
 JSON: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -98,15 +98,19 @@ def test_a_notification_comes_out_as_it_went_in(
 
 
 PLACES = st.lists(st.integers(0, 2**40), max_size=3).map(tuple)
-PROGRESS = st.builds(
-    Progress,
+MARKS = st.builds(
+    Mark,
     place=PLACES,
     members=st.integers(0, 10**6),
     total_bytes=st.integers(0, 2**60),
+    waiting=st.lists(PLACES, max_size=5).map(tuple),
+)
+PROGRESS = st.builds(
+    Progress,
+    mark=MARKS,
     counts=st.dictionaries(st.sampled_from(["stored", "skipped"]), st.integers(0, 99)).map(Counter),
     failed=st.lists(st.tuples(NAMES, NAMES), max_size=3),
     reason=NAMES,
-    waiting=st.lists(PLACES, max_size=5),
 )
 
 
@@ -130,9 +134,8 @@ def test_a_follow_up_message_with_any_other_value_is_refused_or_harmless(
     except PermanentError as error:
         assert error.reason == "invalid_event"
         return
-    assert all(
-        isinstance(number, int) and number >= 0 for number in (*loaded.place, loaded.members)
-    )
+    numbers = (*loaded.mark.place, loaded.mark.members)
+    assert all(isinstance(number, int) and number >= 0 for number in numbers)
 
 
 def test_keys_that_are_missing_are_named_as_such() -> None:
