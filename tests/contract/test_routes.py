@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from functions.common.clients.credentials import Credentials
 from functions.common.clients.transport import Request, Transport, drain
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
@@ -121,10 +120,9 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
         yield tokens
 
 
-def get(url: str, credentials: Credentials | None = None) -> int:
+def get(url: str) -> int:
     """The status of a GET."""
-    transport = Transport(credentials=credentials)
-    response = transport.send(Request("GET", url, resend=False), Deadline(10))
+    response = Transport().send_once(Request("GET", url), Deadline(10))
     drain(response)
     return response.status_code
 
@@ -178,16 +176,13 @@ def test_a_server_is_trusted_by_the_bundle_that_the_environment_names(
         assert [seen["authorization"] for seen in server.seen] == ["Bearer second"]
 
 
-@pytest.mark.parametrize("by_environment", [False, True])
 def test_requests_count_for_the_quota_project(
-    monkeypatch: pytest.MonkeyPatch, certificate: Path, account: list[str], by_environment: bool
+    monkeypatch: pytest.MonkeyPatch, certificate: Path, account: list[str]
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    if by_environment:
-        monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "hospital")
-    credentials = Credentials() if by_environment else Credentials(quota_project="hospital")
+    monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "hospital")
     with secure_server(certificate) as server:
-        get(secure_url(server), credentials)
+        get(secure_url(server))
         assert server.seen[0]["x-goog-user-project"] == "hospital"
 
 

@@ -21,13 +21,12 @@ def fetch(
     url: str,
     *,
     budget_s: float = 30,
-    resend: bool = True,
     body: object = None,
     read_timeout_s: float = 30,
 ) -> tuple[int, bytes]:
     deadline = Deadline(budget_s)
     method = "POST" if body is not None else "GET"
-    request = Request(method, url, body=body, resend=resend, read_timeout_s=read_timeout_s)  # type: ignore[arg-type]
+    request = Request(method, url, body=body, read_timeout_s=read_timeout_s)  # type: ignore[arg-type]
     with Transport().send(request, deadline) as response:
         return response.status_code, http.read_all(response, deadline, 1 << 20)
 
@@ -108,13 +107,6 @@ def test_the_wait_that_the_server_asked_for_is_handed_on() -> None:
 def test_a_final_status_is_the_callers_to_judge(status: int) -> None:
     with planned(Answer(status, body=b"why")) as server:
         assert fetch(server.url) == (status, b"why")
-        assert len(server.seen) == 1
-
-
-def test_a_request_that_must_not_be_repeated_is_sent_once() -> None:
-    with planned(Answer(0), GOOD) as server:
-        with pytest.raises(RetryableError, match="unavailable"):
-            fetch(server.url, resend=False)
         assert len(server.seen) == 1
 
 

@@ -14,16 +14,11 @@ def is_secure(url: str) -> bool:
 
 
 class Credentials:
-    """Application Default Credentials. Safe to share between threads.
+    """Application Default Credentials, and the quota project that they or
+    GOOGLE_CLOUD_QUOTA_PROJECT name. Safe to share between threads."""
 
-    Args:
-        quota_project: the project that requests count for; empty: as GOOGLE_CLOUD_QUOTA_PROJECT
-            and the credentials have it.
-    """
-
-    def __init__(self, quota_project: str = "") -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._quota_project = quota_project
         self._credentials: Any = None
         self._request: Any = None
 
@@ -62,10 +57,7 @@ class Credentials:
         try:
             with self._lock:
                 if self._credentials is None:
-                    quota_project = self._quota_project or None
-                    self._credentials, _ = google.auth.default(
-                        scopes=[_SCOPE], quota_project_id=quota_project
-                    )
+                    self._credentials, _ = google.auth.default(scopes=[_SCOPE])
                     self._request = google.auth.transport.requests.Request()
                 return self._credentials
         except google.auth.exceptions.GoogleAuthError as error:

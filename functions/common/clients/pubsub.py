@@ -54,7 +54,7 @@ class Topics:
         size = len(data) + sum(len(key) + len(value) for key, value in given.items())
         if size > MESSAGE_LIMIT_BYTES:
             raise UnpublishableError
-        retried(lambda: self._publish_once(topic, message, deadline), deadline, method="publish")
+        retried(lambda: self._publish_once(topic, message, deadline), deadline, "publish")
 
     def _publish_once(self, topic: str, message: Mapping[str, Any], deadline: Deadline) -> None:
         from google.api_core import exceptions

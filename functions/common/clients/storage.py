@@ -84,10 +84,8 @@ class Buckets:
         self._emulated = self._endpoint.startswith("http://")
         self._client: Any = None
 
-    def open(
-        self, ref: ObjectRef, deadline: Deadline, start: int = 0, end: int | None = None
-    ) -> Response:
-        """One streaming read, from byte `start` to `end` (exclusive; None: to the object's end).
+    def open(self, ref: ObjectRef, deadline: Deadline, start: int = 0) -> Response:
+        """One streaming read, from byte `start` on.
 
         Raises:
             SupersededError: there is no object of this name at this generation any more.
@@ -98,9 +96,7 @@ class Buckets:
         if ref.generation:
             params["generation"] = str(ref.generation)
         headers = {}
-        if end is not None:
-            headers["Range"] = f"bytes={start}-{end - 1}"
-        elif start:
+        if start:
             headers["Range"] = f"bytes={start}-"
         url = f"{self._endpoint}/storage/v1/b/{ref.bucket}/o/{ref.quoted}"
         response = self._transport.send(Request("GET", url, params, headers), deadline)
@@ -269,11 +265,8 @@ class Buckets:
         with contextlib.suppress(MissingError, PreconditionFailedError):
             call(blob.delete, if_generation_match=ref.generation or None, deadline=deadline)
 
-    def list(
-        self, bucket: str, prefix: str, deadline: Deadline, *, start: str = ""
-    ) -> Iterator[StoredObject]:
-        """Every object whose name begins with `prefix`, by name, from the name `start` on; a page
-        at a time.
+    def list(self, bucket: str, prefix: str, deadline: Deadline) -> Iterator[StoredObject]:
+        """Every object whose name begins with `prefix`, by name; a page at a time.
 
         Raises:
             PermanentError: not_found, when there is no such bucket; rejected.
@@ -283,7 +276,6 @@ class Buckets:
             self._library().list_blobs,
             bucket,
             prefix=prefix,
-            start_offset=start or None,
             page_size=_LIST_PAGE,
             deadline=deadline,
         ).pages

@@ -24,6 +24,7 @@ from functions.common.errors import RetryableError
 from functions.common.log import log
 
 CHUNK_BYTES: Final = 256 * 1024
+_CONNECTIONS: Final = 64  # kept for each host: as many as threads may use at once
 _CONNECT_TIMEOUT_S: Final = 10.0
 _READ_TIMEOUT_S: Final = 60.0  # between two reads, not for the whole body
 # A large body is kept by the service before it answers: that takes longer.
@@ -36,6 +37,7 @@ _DRAIN_BYTES: Final = 64 * 1024
 
 # Whether to send again is decided here, not in urllib3.
 _NO_RETRIES: Final = Retry(total=False, redirect=False)
+_WORTH_ANOTHER_TRY: Final = ("rate_limited", "unavailable")
 _NETWORK_ERRORS: Final = (urllib3.exceptions.HTTPError, OSError)
 
 
@@ -55,7 +57,6 @@ class Request:
         headers: without credentials; those are added here.
         body: bytes, or a function that makes the body anew for each attempt (a stream can be sent
             only once).
-        resend: whether a request may be sent again when it is not known what became of the first.
         read_timeout_s: how long the server may pause, before the answer and in it.
     """
 
@@ -64,7 +65,6 @@ class Request:
     params: Mapping[str, str] | list[tuple[str, str]] | None = None
     headers: Mapping[str, str] | None = None
     body: bytes | BodyFactory | None = None
-    resend: bool = True
     read_timeout_s: float = _READ_TIMEOUT_S
 
 
@@ -101,15 +101,10 @@ class Transport:
     Proxies, CA bundles and client certificates are those that the environment names, as for
     requests and google-auth: HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE,
     GOOGLE_API_USE_CLIENT_CERTIFICATE. Plain http is for emulators and goes through no proxy.
-
-    Args:
-        connections: how many are kept for each host: as many as threads may use at once.
-        credentials: others than the service's own, such as those of an account that is looked into.
     """
 
-    def __init__(self, connections: int = 64, credentials: Credentials | None = None) -> None:
-        self.credentials = credentials or Credentials()
-        self._connections = connections
+    def __init__(self) -> None:
+        self.credentials = Credentials()
         self._routes: dict[str, _Route] = {}
         self._lock = threading.Lock()
 
@@ -123,12 +118,7 @@ class Transport:
         Raises:
             RetryableError: rate_limited, unavailable, unauthorized or deadline_exceeded.
         """
-        return retried(
-            lambda: self._judged(request, deadline),
-            deadline,
-            method=request.method,
-            resend=request.resend,
-        )
+        return retried(lambda: self._judged(request, deadline), deadline, request.method)
 
     def send_once(self, request: Request, deadline: Deadline) -> Response:
         """Send, and again only with new credentials: for a caller who waits, and decides.
@@ -209,14 +199,12 @@ class Transport:
     def _new_route(self, origin: str) -> "_Route":
         if not is_secure(origin):
             # An emulator: no proxy, no certificate, and nothing of requests to import.
-            pool = urllib3.connectionpool.connection_from_url(origin, maxsize=self._connections)
+            pool = urllib3.connectionpool.connection_from_url(origin, maxsize=_CONNECTIONS)
             return _Route(origin, pool)
         import requests
         import requests.adapters
 
-        adapter = requests.adapters.HTTPAdapter(
-            pool_connections=4, pool_maxsize=self._connections, max_retries=0
-        )
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=0)
         session = self.credentials.session(adapter)
         options = session.merge_environment_settings(origin, {}, True, None, None)
         pool = session.get_adapter(origin).get_connection_with_tls_context(
@@ -236,14 +224,13 @@ class _Route:
     pool: urllib3.HTTPConnectionPool
 
 
-def retried(once: Callable[[], T], deadline: Deadline, *, method: str, resend: bool = True) -> T:
+def retried(once: Callable[[], T], deadline: Deadline, method: str) -> T:
     """The one retry loop: call until it goes well, at most _ATTEMPTS times and while the time
     allows.
 
     Args:
-        once: raises RetryableError; rate_limited and unavailable are worth another try.
+        once: what is called; it raises RetryableError.
         method: for the log.
-        resend: whether a second try is allowed.
 
     Raises:
         RetryableError: the last one.
@@ -252,13 +239,8 @@ def retried(once: Callable[[], T], deadline: Deadline, *, method: str, resend: b
         try:
             return once()
         except RetryableError as error:
-            hopeless = error.reason not in ("rate_limited", "unavailable")
-            if (
-                hopeless
-                or not resend
-                or attempt == _ATTEMPTS
-                or not _wait(error, attempt, deadline)
-            ):
+            hopeless = error.reason not in _WORTH_ANOTHER_TRY
+            if hopeless or attempt == _ATTEMPTS or not _wait(error, attempt, deadline):
                 raise
             log("WARNING", "retry", reason=error.reason, method=method, attempt=attempt)
     raise AssertionError("the last attempt returns or raises")
