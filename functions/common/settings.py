@@ -1,9 +1,9 @@
-"""The only place that reads the environment. One table: it is read, checked, and shown in the
-README."""
+"""The only place that reads the environment. One table, the fields of Settings: they are read,
+checked, and shown in docs/settings.md."""
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Self
 
 from functions.common import values
@@ -42,447 +42,351 @@ class Setting:
     parse: Callable[[str], Any]
     default: str | None
     help: str
-    functions: tuple[str, ...] = ALL
+    functions: tuple[str, ...]
 
 
-SETTINGS: Final = (
-    Setting(
-        "DICOM_STORE",
+def _setting(
+    parse: Callable[[str], Any],
+    default: str | None,
+    help_: str,
+    functions: tuple[str, ...] = ALL,
+) -> Any:
+    """A field that is read from the environment variable of its name, in capitals."""
+    setting = {"parse": parse, "default": default, "help": help_, "functions": functions}
+    return field(metadata=setting)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a function; those that it does not use have their default or are None."""
+
+    dicom_store: DicomStoreName = _setting(
         DicomStoreName,
         None,
         "The DICOM store: `projects/P/locations/L/datasets/D/dicomStores/S`.",
-    ),
-    Setting(
-        "HEALTHCARE_ENDPOINT",
+    )
+    healthcare_endpoint: str = _setting(
         values.url,
         "https://healthcare.googleapis.com/v1",
         "Base URL of the Healthcare API, with its version. Credentials are sent to https URLs "
         "only.",
-    ),
-    Setting(
-        "STORAGE_ENDPOINT",
+    )
+    storage_endpoint: str = _setting(
         values.url,
         "https://storage.googleapis.com",
         "Base URL of Cloud Storage, for regional endpoints, Private Service Connect or another "
         "universe.",
         _EVENT,
-    ),
-    Setting(
-        "PUBSUB_ENDPOINT",
+    )
+    pubsub_endpoint: str = _setting(
         values.optional_host,
         "",
         "`host` or `host:port` of Pub/Sub, for regional endpoints or Private Service Connect. "
         "Empty: the library's own.",
-    ),
-    Setting(
-        "STORAGE_EMULATOR_HOST",
+    )
+    storage_emulator_host: str = _setting(
         values.storage_emulator,
         "",
         "URL of a Cloud Storage emulator. Empty: Cloud Storage.",
         _EVENT,
-    ),
-    Setting(
-        "PUBSUB_EMULATOR_HOST",
+    )
+    pubsub_emulator_host: str = _setting(
         values.pubsub_emulator,
         "",
         "`host:port` of a Pub/Sub emulator. Empty: Pub/Sub.",
-    ),
-    Setting(
-        "OUTCOMES_TOPIC",
+    )
+    outcomes_topic: str = _setting(
         values.topic,
         None,
         "Topic on which every outcome is published.",
         _PUBLISHING,
-    ),
-    Setting(
-        "BUDGET_S",
+    )
+    budget_s: int = _setting(
         values.whole(1, 3600),
         "480",
         "Seconds that one invocation may take. Less than the function's timeout, which is less "
         "than the ack deadline.",
         _EVENT,
-    ),
-    Setting(
-        "LANDING_BUCKET",
+    )
+    landing_bucket: str = _setting(
         values.bucket,
         None,
         "Bucket whose objects are stored. Events of other buckets are refused.",
         (STORE,),
-    ),
-    Setting(
-        "QUARANTINE_BUCKET",
+    )
+    quarantine_bucket: str = _setting(
         values.bucket,
         None,
         "Bucket for objects that can never be stored.",
         (STORE,),
-    ),
-    Setting(
-        "STATE_BUCKET",
+    )
+    state_bucket: str = _setting(
         values.bucket,
         None,
         "Bucket for work in progress between two messages. Only the functions may write to it.",
         (STORE, EXPORT, COMMANDS, NOTIFY, WATCH),
-    ),
-    Setting(
-        "UPLOADS_NEXT_TOPIC",
+    )
+    uploads_next_topic: str = _setting(
         values.topic,
         None,
         "Topic for the follow-up messages of an archive.",
         (STORE,),
-    ),
-    Setting(
-        "STORAGE_CLASS",
+    )
+    storage_class: ByPrefix[str] = _setting(
         values.by_prefix(*STORAGE_CLASSES),
         "",
         "Storage class in the DICOM store, by prefix. `dicom-storage-class` in an object's "
         "metadata takes precedence.",
         (STORE,),
-    ),
-    Setting(
-        "CONFLICT_POLICY",
+    )
+    conflict_policy: ByPrefix[str] = _setting(
         values.by_prefix("reject", "keep", "overwrite"),
         "reject",
         "What to do when the DICOM store holds other bytes under the same UIDs, by prefix.",
         (STORE,),
-    ),
-    Setting(
-        "SOURCE_DISPOSITION",
+    )
+    source_disposition: ByPrefix[str] = _setting(
         values.by_prefix("keep", "delete", "move"),
         "keep",
         "What to do with an object after it was stored, by prefix.",
         (STORE,),
-    ),
-    Setting(
-        "MOVE_DESTINATION",
+    )
+    move_destination: GcsPrefix | None = _setting(
         values.destination,
         "",
         "`gs://bucket/prefix` for objects that SOURCE_DISPOSITION moves. Not in the landing "
         "bucket.",
         (STORE,),
-    ),
-    Setting(
-        "PAIR_WAIT_S",
+    )
+    pair_wait_s: int = _setting(
         # Redeliveries go on for 8,430 s (infra/topology.json); later it would be a dead letter.
         values.whole(1, 7200),
         "1800",
         "Seconds that metadata or a JPEG waits for its other half, counted from its upload, "
         "before it is quarantined. At most 7200.",
         (STORE,),
-    ),
-    Setting(
-        "ARCHIVE_MAX_MEMBERS",
+    )
+    archive_max_members: int = _setting(
         values.whole(1, 1_000_000),
         "20000",
         "Maximum number of files in an archive, with those of the archives in it. The list of a"
         " zip with 20,000 files takes 20 MiB of memory.",
         (STORE,),
-    ),
-    Setting(
-        "ARCHIVE_MAX_BYTES",
+    )
+    archive_max_bytes: int = _setting(
         values.whole(1, 10**15 - 1),
         str(100 * 1024**3),
         "Maximum size of all files of an archive, unpacked, in bytes.",
         (STORE,),
-    ),
-    Setting(
-        "ARCHIVE_MAX_MEMBER_BYTES",
+    )
+    archive_max_member_bytes: int = _setting(
         values.whole(1, 10**15 - 1),
         str(8 * 1024**3),
         "Maximum size of one file of an archive, unpacked, in bytes.",
         (STORE,),
-    ),
-    Setting(
-        "ARCHIVE_MAX_RATIO",
+    )
+    archive_max_ratio: int = _setting(
         values.whole(1, 10_000),
         "200",
         "Maximum size of all files of an archive, unpacked, as a multiple of the archive's size.",
         (STORE,),
-    ),
-    Setting(
-        "ARCHIVE_MAX_NESTING",
+    )
+    archive_max_nesting: int = _setting(
         values.whole(0, 8),
         "1",
         "Maximum depth of archives in archives.",
         (STORE,),
-    ),
-    Setting(
-        "ARCHIVE_MAX_NAME_BYTES",
+    )
+    archive_max_name_bytes: int = _setting(
         values.whole(1, 65_535),
         "1024",
         "Maximum length of the name of a file in an archive, with its folders, in bytes.",
         (STORE,),
-    ),
-    Setting(
-        "DELETES_NEXT_TOPIC",
+    )
+    deletes_next_topic: str = _setting(
         values.topic,
         None,
         "Topic for the follow-up messages of a delete.",
         (DELETE,),
-    ),
-    Setting(
-        "DELETE_STORES",
+    )
+    delete_stores: tuple[DicomStoreName, ...] = _setting(
         values.stores,
         "",
         "DICOM stores that may be deleted from, separated by commas. Empty: only `DICOM_STORE`.",
         (DELETE,),
-    ),
-    Setting(
-        "DELETE_MAX_INSTANCES",
+    )
+    delete_max_instances: int = _setting(
         values.whole(1, 10**9),
         "100000",
         "A command that would delete more instances than this is refused.",
         (DELETE,),
-    ),
-    Setting(
-        "DELETE_MIN_AGE_HOURS",
+    )
+    delete_min_age_hours: int = _setting(
         values.whole(0, 10**6),
         "0",
         "A command that would delete an instance stored in the last so many hours is refused. "
         "0: no limit.",
         (DELETE,),
-    ),
-    Setting(
-        "EXPORTS_NEXT_TOPIC",
+    )
+    exports_next_topic: str = _setting(
         values.topic,
         None,
         "Topic for the follow-up messages of an export.",
         (EXPORT,),
-    ),
-    Setting(
-        "EXPORT_DESTINATIONS",
+    )
+    export_destinations: tuple[GcsPrefix, ...] = _setting(
         values.destinations,
         None,
         "Each `gs://bucket/prefix` that exports may write to, separated by commas.",
         (EXPORT,),
-    ),
-    Setting(
-        "EXPORT_SLICE",
+    )
+    export_slice: int = _setting(
         values.whole(1, 5000),
         "1000",
         "Instances in one slice of a large export (frames, where each frame becomes an object).",
         (EXPORT,),
-    ),
-    Setting(
-        "EXPORT_GIVE_UP_ATTEMPT",
+    )
+    export_give_up_attempt: int = _setting(
         values.whole(1, 100),
         "8",
         "The delivery from which on an instance that cannot be retrieved is left out. The "
         "export then ends as `partial`.",
         (EXPORT,),
-    ),
-    Setting(
-        "SEARCH_RETRIEVE",
+    )
+    search_retrieve: bool = _setting(
         values.switch,
         "false",
         "Whether images and metadata can be retrieved too (WADO-RS, read only), for viewers and"
         " the page's pictures.",
         (SEARCH,),
-    ),
-    Setting(
-        "SEARCH_PAGE",
+    )
+    search_page: bool = _setting(
         values.switch,
         "true",
         "Whether `/` shows the search page.",
         (SEARCH,),
-    ),
-    Setting(
-        "SEARCH_EXPORTS",
+    )
+    search_exports: bool = _setting(
         values.switch,
         "false",
         "Whether the page can ask for exports. Needs EXPORTS_TOPIC and EXPORT_DESTINATIONS; "
         "STATE_BUCKET shows their state.",
         (SEARCH,),
-    ),
-    Setting(
-        "EXPORTS_TOPIC",
+    )
+    exports_topic: str = _setting(
         values.optional_topic,
         "",
         "Topic on which the exports of the page, of `commands` and of ON_STUDY_COMPLETE are "
         "published as commands.",
         (SEARCH, COMMANDS, WATCH),
-    ),
-    Setting(
-        "DELETES_TOPIC",
+    )
+    deletes_topic: str = _setting(
         values.optional_topic,
         "",
         "Topic on which the deletes of `commands` are published.",
         (COMMANDS,),
-    ),
-    Setting(
-        "SEARCH_VIEWER_URL",
+    )
+    search_viewer_url: str = _setting(
         values.viewer_url,
         "",
         "URL of a viewer that the page links to, with `{study}` in place of the Study Instance "
         "UID.",
         (SEARCH,),
-    ),
-    Setting(
-        "SEARCH_CALLERS",
+    )
+    search_callers: dict[str, dict[str, str]] = _setting(
         values.callers,
         "",
         "Who may ask: addresses separated by commas, or JSON with filters that apply to "
         'everything a caller asks, such as `{"a@b.org": {"PatientID": "7"}}`. Empty: everyone '
         "whom the platform lets through.",
         (SEARCH,),
-    ),
-    Setting(
-        "SEARCH_AUDIENCE",
+    )
+    search_audience: tuple[str, ...] = _setting(
         values.words,
         "",
         "The audience that callers' ID tokens must have, such as the function's URL. Several "
         "are separated by commas.",
         (SEARCH,),
-    ),
-    Setting(
-        "ID_TOKEN_KEYS_URL",
+    )
+    id_token_keys_url: str = _setting(
         values.url,
         "https://www.googleapis.com/oauth2/v1/certs",
         "URL of the keys that ID tokens are signed with.",
         (SEARCH, COMMANDS),
-    ),
-    Setting(
-        "SEARCH_ORIGINS",
+    )
+    search_origins: tuple[str, ...] = _setting(
         values.origins,
         "",
         "Web origins that may read answers (CORS), separated by commas. `*`: all, without "
         "credentials.",
         (SEARCH,),
-    ),
-    Setting(
-        "SEARCH_PUBLIC_URL",
+    )
+    search_public_url: str = _setting(
         values.optional_url,
         "",
         "The function's URL as callers see it. Empty: as the request names it.",
         (SEARCH,),
-    ),
-    Setting(
-        "SEARCH_TIMEOUT_S",
+    )
+    search_timeout_s: int = _setting(
         values.whole(1, 3600),
         "60",
         "Seconds that the DICOM store may take to begin an answer, and between two pieces of it.",
         (SEARCH,),
-    ),
-    Setting(
-        "STUDY_QUIET_S",
+    )
+    study_quiet_s: int = _setting(
         values.whole(1, 86_400),
         "60",
         "Seconds without a new instance after which a study is complete.",
         (WATCH,),
-    ),
-    Setting(
-        "STUDIES_NEXT_TOPIC",
+    )
+    studies_next_topic: str = _setting(
         values.topic,
         None,
         "Topic for the follow-up messages of studies that are not complete.",
         (WATCH,),
-    ),
-    Setting(
-        "ON_STUDY_COMPLETE",
+    )
+    on_study_complete: list[Any] = _setting(
         values.json_list,
         "",
         "Exports to order when a study is complete, as a JSON list (docs/webhooks.md). Needs "
         "EXPORTS_TOPIC and EXPORT_DESTINATIONS.",
         (WATCH,),
-    ),
-    Setting(
-        "WEBHOOKS",
+    )
+    webhooks: dict[str, Any] = _setting(
         values.json_object,
         "",
         "URLs to call with outcomes, as JSON by name (docs/webhooks.md). The secret of `a-name`"
         " is in `WEBHOOK_SECRET_A_NAME`.",
         (NOTIFY,),
-    ),
-    Setting(
-        "WEBHOOK_PRIVATE_ADDRESSES",
+    )
+    webhook_private_addresses: bool = _setting(
         values.switch,
         "false",
         "Whether webhooks may go to private networks and to this machine.",
         (NOTIFY,),
-    ),
-    Setting(
-        "COMMANDS_CALLERS",
+    )
+    commands_callers: dict[str, tuple[str, ...]] = _setting(
         values.command_callers,
         "",
         'Who may give commands, as JSON of addresses with their commands, such as `{"a@b.org": '
         '["exports"]}`. Empty: everyone whom the platform lets through, all commands.',
         (COMMANDS,),
-    ),
-    Setting(
-        "COMMANDS_AUDIENCE",
+    )
+    commands_audience: tuple[str, ...] = _setting(
         values.words,
         "",
         "The audience that callers' ID tokens must have, such as the function's URL. Several "
         "are separated by commas.",
         (COMMANDS,),
-    ),
-    Setting(
-        "COMMANDS_PER_MINUTE",
+    )
+    commands_per_minute: int = _setting(
         values.whole(1, 100_000),
         "600",
         "Maximum number of commands that one caller may give in a minute, counted in each "
         "instance.",
         (COMMANDS,),
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The values of SETTINGS; those that the function does not use have their default or are
-    None."""
-
-    dicom_store: DicomStoreName
-    healthcare_endpoint: str
-    storage_endpoint: str
-    pubsub_endpoint: str
-    storage_emulator_host: str
-    pubsub_emulator_host: str
-    outcomes_topic: str
-    budget_s: int
-    landing_bucket: str
-    quarantine_bucket: str
-    state_bucket: str
-    uploads_next_topic: str
-    storage_class: ByPrefix[str]
-    conflict_policy: ByPrefix[str]
-    source_disposition: ByPrefix[str]
-    move_destination: GcsPrefix | None
-    pair_wait_s: int
-    archive_max_members: int
-    archive_max_bytes: int
-    archive_max_member_bytes: int
-    archive_max_ratio: int
-    archive_max_nesting: int
-    archive_max_name_bytes: int
-    deletes_next_topic: str
-    delete_stores: tuple[DicomStoreName, ...]
-    delete_max_instances: int
-    delete_min_age_hours: int
-    exports_next_topic: str
-    export_destinations: tuple[GcsPrefix, ...]
-    export_slice: int
-    export_give_up_attempt: int
-    search_retrieve: bool
-    search_page: bool
-    search_exports: bool
-    exports_topic: str
-    deletes_topic: str
-    search_viewer_url: str
-    search_callers: dict[str, dict[str, str]]
-    search_audience: tuple[str, ...]
-    id_token_keys_url: str
-    search_origins: tuple[str, ...]
-    search_public_url: str
-    search_timeout_s: int
-    study_quiet_s: int
-    studies_next_topic: str
-    on_study_complete: list[Any]
-    webhooks: dict[str, Any]
-    webhook_private_addresses: bool
-    commands_callers: dict[str, tuple[str, ...]]
-    commands_audience: tuple[str, ...]
-    commands_per_minute: int
-    webhook_secrets: dict[str, str] = field(repr=False)
+    )
+    webhook_secrets: dict[str, str] = field(repr=False, default_factory=dict)
 
     @classmethod
     def load(cls, function: str, environ: Mapping[str, str] = os.environ) -> Self:
@@ -534,3 +438,8 @@ class Settings:
         """Who orders exports must not choose what lies among the state."""
         if any(place.bucket == self.state_bucket for place in self.export_destinations):
             raise SettingsError("EXPORT_DESTINATIONS must not be in STATE_BUCKET")
+
+
+SETTINGS: Final = tuple(
+    Setting(name=one.name.upper(), **one.metadata) for one in fields(Settings) if one.metadata
+)
