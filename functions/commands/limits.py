@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from functions.commands.answers import RefusedError
@@ -21,7 +21,7 @@ class Limits:
         per_minute: commands of one caller, in this process.
     """
 
-    def __init__(self, allowed: Mapping[str, tuple[str, ...]], per_minute: int) -> None:
+    def __init__(self, allowed: Mapping[str, Sequence[str]], per_minute: int) -> None:
         self._allowed = allowed
         self._per_minute = per_minute
         self._lock = threading.Lock()

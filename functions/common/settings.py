@@ -79,7 +79,7 @@ class Settings:
         _EVENT,
     )
     pubsub_endpoint: str = _setting(
-        values.optional_host,
+        values.optional(values.host),
         "",
         "`host` or `host:port` of Pub/Sub, for regional endpoints or Private Service Connect. "
         "Empty: the library's own.",
@@ -91,7 +91,7 @@ class Settings:
         _EVENT,
     )
     pubsub_emulator_host: str = _setting(
-        values.pubsub_emulator,
+        values.optional(values.host_and_port),
         "",
         "`host:port` of a Pub/Sub emulator. Empty: Pub/Sub.",
     )
@@ -274,14 +274,14 @@ class Settings:
         (SEARCH,),
     )
     exports_topic: str = _setting(
-        values.optional_topic,
+        values.optional(values.topic),
         "",
         "Topic on which the exports of the page, of `commands` and of ON_STUDY_COMPLETE are "
         "published as commands.",
         (SEARCH, COMMANDS, WATCH),
     )
     deletes_topic: str = _setting(
-        values.optional_topic,
+        values.optional(values.topic),
         "",
         "Topic on which the deletes of `commands` are published.",
         (COMMANDS,),
@@ -322,7 +322,7 @@ class Settings:
         (SEARCH,),
     )
     search_public_url: str = _setting(
-        values.optional_url,
+        values.optional(values.url),
         "",
         "The function's URL as callers see it. Empty: as the request names it.",
         (SEARCH,),
@@ -365,7 +365,7 @@ class Settings:
         "Whether webhooks may go to private networks and to this machine.",
         (NOTIFY,),
     )
-    commands_callers: dict[str, tuple[str, ...]] = _setting(
+    commands_callers: dict[str, list[str]] = _setting(
         values.command_callers,
         "",
         'Who may give commands, as JSON of addresses with their commands, such as `{"a@b.org": '

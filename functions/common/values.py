@@ -15,9 +15,6 @@ T = TypeVar("T")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _URL: Final = re.compile(r"https?://[\w.-]+(:[0-9]+)?(/[\w./-]*)?", re.ASCII)
 _QUERY: Final = re.compile(r"[\w.~=&{}%,:/-]*", re.ASCII)
-_HOST: Final = re.compile(r"[\w.-]+(:[0-9]+)?", re.ASCII)
-_HOST_AND_PORT: Final = re.compile(r"[\w.-]+:[0-9]+", re.ASCII)
-_TOPIC: Final = re.compile(r"projects/[\w:.-]+/topics/[\w.~+%-]{3,255}", re.ASCII)
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
 # What a caller of the search function can be limited to. Names are not among them: the store
@@ -57,6 +54,28 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def matching(pattern: str, what: str) -> Callable[[str], str]:
+    """Text of this form, all of it."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def parse(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"takes {what}")
+        return text
+
+    return parse
+
+
+def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """What `parse` takes, or empty text."""
+    return lambda text: text and parse(text)
+
+
+host = matching(r"[\w.-]+(:[0-9]+)?", "a host, or host:port")
+host_and_port = matching(r"[\w.-]+:[0-9]+", "host:port")
+topic = matching(r"projects/[\w:.-]+/topics/[\w.~+%-]{3,255}", "projects/PROJECT/topics/TOPIC")
+
+
 def switch(text: str) -> bool:
     """true or false."""
     if text not in ("true", "false"):
@@ -69,11 +88,6 @@ def url(text: str) -> str:
     if not _URL.fullmatch(text):
         raise ValueError("takes an http or https URL")
     return text.rstrip("/")
-
-
-def optional_url(text: str) -> str:
-    """A URL, or empty."""
-    return text and url(text)
 
 
 def viewer_url(text: str) -> str:
@@ -91,21 +105,7 @@ def storage_emulator(text: str) -> str:
     """The URL of an emulator, with or without http://, or empty."""
     if text and "://" not in text:
         text = f"http://{text}"
-    return optional_url(text)
-
-
-def optional_host(text: str) -> str:
-    """host or host:port, or empty."""
-    if text and not _HOST.fullmatch(text):
-        raise ValueError("takes a host, or host:port")
-    return text
-
-
-def pubsub_emulator(text: str) -> str:
-    """host:port, or empty."""
-    if text and not _HOST_AND_PORT.fullmatch(text):
-        raise ValueError("takes host:port")
-    return text
+    return optional(url)(text)
 
 
 def bucket(text: str) -> str:
@@ -115,34 +115,21 @@ def bucket(text: str) -> str:
     return text
 
 
-def topic(text: str) -> str:
-    """projects/PROJECT/topics/TOPIC."""
-    if not _TOPIC.fullmatch(text):
-        raise ValueError("takes projects/PROJECT/topics/TOPIC")
-    return text
-
-
-def optional_topic(text: str) -> str:
-    """A topic, or empty."""
-    return text and topic(text)
-
-
 def destination(text: str) -> GcsPrefix | None:
     """gs://bucket/prefix, or empty."""
-    if not text:
-        return None
-    try:
-        return GcsPrefix.parse(text)
-    except PermanentError:
-        raise ValueError("takes gs://bucket/prefix") from None
+    return _prefix(text) if text else None
 
 
 def destinations(text: str) -> tuple[GcsPrefix, ...]:
     """gs://bucket/prefix, several separated by commas."""
+    return tuple(map(_prefix, words(text)))
+
+
+def _prefix(text: str) -> GcsPrefix:
     try:
-        return tuple(map(GcsPrefix.parse, words(text)))
+        return GcsPrefix.parse(text)
     except PermanentError:
-        raise ValueError("takes gs://bucket/prefix, several of them separated by commas") from None
+        raise ValueError("takes gs://bucket/prefix") from None
 
 
 def stores(text: str) -> tuple[DicomStoreName, ...]:
@@ -170,20 +157,30 @@ def words(text: str) -> tuple[str, ...]:
 def callers(text: str) -> dict[str, dict[str, str]]:
     """Who may call, in small letters: addresses, or JSON with what each is limited to. Empty:
     everyone."""
-    found: object = {name: {} for name in words(text)}
+    found: dict[str, Any] = {name: {} for name in words(text)}
     if text.startswith("{"):
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-    if text and found == {}:
-        raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
-    if not isinstance(found, dict) or not all(map(_are_filters, found.values())):
+        found = json_object(text)
+    if not all(map(_are_filters, found.values())):
         raise ValueError(
             'takes addresses separated by commas, or JSON {"ADDRESS": {"KEY": "VALUE"}} with '
             + ", ".join(FIXABLE)
         )
-    return {name.lower(): limits for name, limits in found.items()}
+    return _listed(text, found)
+
+
+def command_callers(text: str) -> dict[str, list[str]]:
+    """Who may call, in small letters, with the commands that each may give. Empty: everyone."""
+    found = json_object(text)
+    for given in found.values():
+        if not isinstance(given, list) or not all(name in COMMAND_NAMES for name in given):
+            raise ValueError('takes JSON {"ADDRESS": [some of exports, deletes]}')
+    return _listed(text, found)
+
+
+def _listed(text: str, found: dict[str, T]) -> dict[str, T]:
+    if text and not found:
+        raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
+    return {name.lower(): value for name, value in found.items()}
 
 
 def _are_filters(value: object) -> bool:
@@ -224,17 +221,6 @@ def json_list(text: str) -> list[Any]:
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object, or empty."""
     return _json(text, dict, "a JSON object")
-
-
-def command_callers(text: str) -> dict[str, tuple[str, ...]]:
-    """Addresses, in small letters, with the commands that each may give. Empty: everyone."""
-    allowed = json_object(text)
-    if text and not allowed:
-        raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
-    for given in allowed.values():
-        if not isinstance(given, list) or not all(name in COMMAND_NAMES for name in given):
-            raise ValueError('takes JSON {"ADDRESS": [some of exports, deletes]}')
-    return {address.lower(): tuple(given) for address, given in allowed.items()}
 
 
 def _json(text: str, kind: type[T], what: str) -> T:
