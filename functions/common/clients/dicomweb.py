@@ -130,14 +130,11 @@ class DicomStore:
                 nothing may be taken for gone because of it.
         """
         response = self.get(resource, (level,), "application/dicom+json", deadline, params)
+        answer = _json(response, deadline, nothing=(204, 404))
         if response.status_code == 404:
-            drain(response)
             self._check_store(deadline)
+        if answer is None:
             return []
-        if response.status_code == 204:
-            drain(response)
-            return []
-        answer = self._json(response, deadline)
         if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
             raise RetryableError("unavailable")
         return answer
@@ -232,7 +229,7 @@ class DicomStore:
             parts = [_part(info, key) for key in ("blobStorageInfo", "structuredStorageInfo")]
             return sum(_number(part, "sizeBytes") for part in parts)
         method = "getSeriesMetrics" if resource.series else "getStudyMetrics"
-        metrics = self._info(resource, method, deadline) or {}
+        metrics = self._info(resource, method, deadline)
         blob = _number(metrics, "blobStorageSizeBytes")
         return blob + _number(metrics, "structuredStorageSizeBytes")
 
@@ -246,13 +243,10 @@ class DicomStore:
         info = self._info(instance, "getStorageInfo", deadline)
         return jsonvalues.text(_part(info, "blobStorageInfo").get("storageClassUpdateTime"))
 
-    def _info(self, resource: Resource, method: str, deadline: Deadline) -> dict[str, Any] | None:
+    def _info(self, resource: Resource, method: str, deadline: Deadline) -> dict[str, Any]:
+        """What a method of the store reports; empty where it reports nothing."""
         request = Request("GET", f"{self.url(resource)}:{method}")
-        response = self._transport.send(request, deadline)
-        if response.status_code in (404, 501):
-            drain(response)
-            return None
-        answer = self._json(response, deadline)
+        answer = _json(self._transport.send(request, deadline), deadline, nothing=(404, 501))
         return answer if isinstance(answer, dict) else {}
 
     def delete(self, resource: Resource, deadline: Deadline) -> Operation | None:
@@ -267,15 +261,12 @@ class DicomStore:
                 target (409).
         """
         response = self._transport.send(Request("DELETE", self.url(resource)), deadline)
-        if response.status_code == 404:
-            drain(response)
-            return None
         if response.status_code == 409:
             drain(response)
             raise RetryableError("operation_pending")
-        answer = self._json(response, deadline)
-        name = answer.get("name", "") if isinstance(answer, dict) else ""
-        return self._operation(answer) if name else None
+        answer = _json(response, deadline, nothing=(404,))
+        has_name = isinstance(answer, dict) and answer.get("name")
+        return _operation(answer) if has_name else None
 
     def operation(self, name: str, deadline: Deadline) -> Operation:
         """How an operation stands; one that the service has forgotten is done, with the code of
@@ -288,36 +279,50 @@ class DicomStore:
         """
         if not self.name.owns_operation(name):
             raise PermanentError("invalid_command", "not an operation of this store's dataset")
-        response = self._transport.send(Request("GET", f"{self._endpoint}/{name}"), deadline)
-        if response.status_code == 404:
-            drain(response)
+        request = Request("GET", f"{self._endpoint}/{name}")
+        answer = _json(self._transport.send(request, deadline), deadline, nothing=(404,))
+        if answer is None:
             return Operation(name, done=True, error_code=NOT_FOUND)
-        return self._operation(self._json(response, deadline))
+        return _operation(answer)
 
-    def _operation(self, answer: Any) -> Operation:
+
+def _operation(answer: Any) -> Operation:
+    try:
+        return Operation(
+            answer["name"],
+            bool(answer.get("done")),
+            int(answer.get("error", {}).get("code", 0)),
+            int(answer.get("metadata", {}).get("counter", {}).get("failure", 0)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RetryableError("unavailable") from error
+
+
+def _json(response: Response, deadline: Deadline, nothing: tuple[int, ...] = ()) -> Any:
+    """What an answer of 200 says; None for the statuses in `nothing`.
+
+    Raises:
+        PermanentError: rejected, for any other status.
+        RetryableError: unavailable, when it is not JSON; deadline_exceeded.
+    """
+    with response:
+        if response.status_code in nothing:
+            drain(response)
+            return None
+        if response.status_code != 200:
+            drain(response)
+            raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
         try:
-            return Operation(
-                answer["name"],
-                bool(answer.get("done")),
-                int(answer.get("error", {}).get("code", 0)),
-                int(answer.get("metadata", {}).get("counter", {}).get("failure", 0)),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            answer = json.loads(read_all(response, deadline, _JSON_LIMIT_BYTES))
+        except (ValueError, RecursionError) as error:
             raise RetryableError("unavailable") from error
-
-    def _json(self, response: Response, deadline: Deadline) -> Any:
-        with response:
-            if response.status_code != 200:
-                drain(response)
-                raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
-            try:
-                return json.loads(read_all(response, deadline, _JSON_LIMIT_BYTES))
-            except (ValueError, RecursionError) as error:
-                raise RetryableError("unavailable") from error
+    if answer is None:  # null says nothing, not that there is nothing
+        raise RetryableError("unavailable")
+    return answer
 
 
-def _part(answer: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
-    part = (answer or {}).get(key)
+def _part(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = answer.get(key)
     return part if isinstance(part, dict) else {}
 
 
