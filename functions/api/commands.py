@@ -10,7 +10,7 @@ from functions.common import values
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
 from functions.common.events.messages import FIRST_PUBLISHED, Message
-from functions.common.resources import DicomStoreName, Resource
+from functions.common.resources import A_PATH, LEVELS, DicomStoreName, Resource
 
 Parse = Callable[[object], Any]
 
@@ -39,7 +39,6 @@ _RESERVED: Final = frozenset(
         "uploadtype",
     }
 )
-_LEVELS: Final = ("studies", "series", "instances")
 _QUERY_KEYS_MAX: Final = 20
 
 
@@ -149,9 +148,7 @@ def resource(value: object) -> tuple[DicomStoreName | None, Resource]:
     try:
         return DicomStoreName(name), Resource.parse(rest)
     except ValueError:
-        raise PermanentError(
-            "invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]"
-        ) from None
+        raise PermanentError("invalid_command", A_PATH) from None
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,7 @@ class Query:
             pairs = _pairs(value)
         elif isinstance(value, dict):
             pairs = list(value.items())
-        if level not in _LEVELS or not 0 < len(pairs) <= _QUERY_KEYS_MAX:
+        if level not in LEVELS or not 0 < len(pairs) <= _QUERY_KEYS_MAX:
             raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE")
         for key, wanted in pairs:
             _check_pair(key, wanted)

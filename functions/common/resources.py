@@ -4,11 +4,13 @@ they are made."""
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote
 
 from functions.common.errors import PermanentError
 
+LEVELS: Final = ("studies", "series", "instances")
+A_PATH: Final = "a path is studies/UID[/series/UID[/instances/UID]]"
 # PS3.5 section 9.1: digits and dots, at most 64. Leading zeros are left to the DICOM store, which
 # takes them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
@@ -65,15 +67,9 @@ class Resource:
             PermanentError: invalid_command, for any other text.
         """
         parts = path.strip().removeprefix("/").split("/")
-        if parts[0::2] != ["studies", "series", "instances"][: len(parts) // 2] or len(parts) % 2:
-            raise PermanentError(
-                "invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]"
-            )
-        uids = parts[1::2]
-        if not all(uids):
-            raise PermanentError(
-                "invalid_command", "a path is studies/UID[/series/UID[/instances/UID]]"
-            )
+        levels, uids = tuple(parts[0::2]), parts[1::2]
+        if levels != LEVELS[: len(uids)] or not all(uids):
+            raise PermanentError("invalid_command", A_PATH)
         return cls(*uids)
 
     def contains(self, other: "Resource") -> bool:

@@ -105,7 +105,6 @@ KEYS: Final = {
     "instances": (*_SERIES_KEYS, INSTANCE_UID),
 }
 
-LEVELS: Final = ("studies", "series", "instances")
 TAG_OF: Final[dict[str, str]] = {
     **_DEFAULT["studies"],
     **_DEFAULT["series"],

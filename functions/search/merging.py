@@ -11,6 +11,7 @@ from typing import Final
 from functions.common.dicom import dicomjson
 from functions.common.dicom.dicomjson import DataSet
 from functions.common.errors import RetryableError
+from functions.common.resources import LEVELS
 from functions.search import attributes, qidors
 from functions.search.asking import Asker, Row, rows_of
 from functions.search.pages import Page, array_of
@@ -116,7 +117,7 @@ class MergedSearch:
     def _identity(self, row: DataSet) -> bytes:
         """What tells a row from others: its UID and those above it, since a UID alone may be in two
         places. As a digest, because many are remembered."""
-        depth = attributes.LEVELS.index(self._query.level) + 1
+        depth = LEVELS.index(self._query.level) + 1
         uids = "/".join(dicomjson.text(row, tag) for tag in attributes.UID_TAGS[:depth])
         return hashlib.blake2b(uids.encode(errors="replace"), digest_size=16).digest()
 

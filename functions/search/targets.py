@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from functions.common.resources import Resource, is_uid
-from functions.search.attributes import LEVELS
+from functions.common.resources import LEVELS, Resource, is_uid
 from functions.search.refusals import RefusedError
 
 Kind = Literal["asset", "config", "search", "query", "retrieve", "exports", "request"]
