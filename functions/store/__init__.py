@@ -9,8 +9,8 @@ In the order in which an object passes:
     instances        what is sent: a DICOM file, or metadata with a JPEG
     metadata, jpeg   DICOM JSON checked against its JPEG, and completed
     multipart_file   the how-to's multipart-request.file
-    stow             one store request and what its answer means (stow_report): stored, duplicate,
-                     or CONFLICT_POLICY decides
+    stow             one store request and what its answer (stow_report) means: the table of what is
+                     stored, duplicate, conflict or rejected; CONFLICT_POLICY
     pairs            `x.json` and `x.jpg` as two objects (pair_names, pair_state)
     archive_upload   a zip, tar or tar.gz, until it is done or its time is up
       archive          walks through its members (archive_readers: each format; seekable: the bytes)

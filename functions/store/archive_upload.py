@@ -17,7 +17,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.events.outcomes import Word
 from functions.common.settings import Settings
-from functions.store import archive_progress, metadata, multipart_file, source, verdict
+from functions.store import archive_progress, metadata, multipart_file, source, stow, verdict
 from functions.store.archive import Member, Walk, text_of
 from functions.store.archive_limits import Budget, Limits
 from functions.store.archive_pairs import Group, Window, look_up
@@ -55,7 +55,7 @@ def go_through(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | 
     event = delivery.event
 
     def store(instance: Instance, place: str) -> Word:
-        return within.store(instance, [within.input], place)
+        return stow.store(within, instance, [within.input], place)
 
     def publish(found: Verdict, member: Member) -> None:
         outcome = replace(

@@ -22,6 +22,7 @@ from functions.store import (
     multipart_file,
     pairs,
     quarantine,
+    stow,
     verdict,
 )
 from functions.store.archive_progress import Progress
@@ -134,7 +135,7 @@ class _Upload:
         raise NothingToStoreError("neither DICOM, nor metadata with a JPEG, nor an archive")
 
     def _store_instance(self, instance: Instance) -> Verdict:
-        word = self._delivery.store(instance, [self._delivery.input])
+        word = stow.store(self._delivery, instance, [self._delivery.input])
         return verdict.of_word(word, instance.resource)
 
     def _superseded(self) -> Verdict:

@@ -8,10 +8,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from functions.common.errors import RetryableError
 from functions.common.resources import Resource
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 _INPUTS: Final = 20_000
 _INSTANCES: Final = 20_000
@@ -23,10 +26,9 @@ class Memory:
     def __init__(self, inputs: int = _INPUTS, instances: int = _INSTANCES) -> None:
         self._lock = threading.Lock()
         self._busy: set[Hashable] = set()
-        self._done: OrderedDict[Hashable, Hashable] = OrderedDict()
-        self._stored: OrderedDict[Hashable, Hashable] = OrderedDict()
-        self._inputs = inputs
-        self._instances = instances
+        self._done = _Latest[Hashable, bool](inputs)
+        # The checksum of each instance, and the input that it came in.
+        self._stored = _Latest[Resource, tuple[str, Hashable]](instances)
 
     @contextmanager
     def working_on(self, key: Hashable) -> Iterator[bool]:
@@ -47,7 +49,7 @@ class Memory:
         try:
             yield was_done
             with self._lock:
-                _remember(self._done, key, True, self._inputs)
+                self._done.keep(key, True)
         finally:
             with self._lock:
                 self._busy.discard(key)
@@ -58,25 +60,33 @@ class Memory:
         if not crc32c:
             return False
         with self._lock:
-            first = self._stored.get((resource, crc32c), by)
-            _remember(self._stored, (resource, crc32c), first, self._instances)
+            known_crc32c, first = self._stored.get(resource, ("", by))
+            if known_crc32c != crc32c:
+                first = by
+            self._stored.keep(resource, (crc32c, first))
         return first != by
 
-    def was_stored(self, resource: Resource, crc32c: str, by: Hashable) -> bool:
-        """Whether an input other than `by` stored these bytes lately."""
+    def has_stored(self, resource: Resource, by: Hashable) -> bool:
+        """Whether an input other than `by` stored this instance lately, with whatever bytes."""
         with self._lock:
-            return self._stored.get((resource, crc32c), by) != by
+            _, first = self._stored.get(resource, ("", by))
+        return first != by
 
-    def forget(self, resource: Resource, crc32c: str) -> None:
-        """These bytes are not in the DICOM store any more."""
+    def forget(self, resource: Resource) -> None:
+        """The instance is not in the DICOM store any more."""
         with self._lock:
-            self._stored.pop((resource, crc32c), None)
+            self._stored.pop(resource, None)
 
 
-def _remember(
-    kept: OrderedDict[Hashable, Hashable], key: Hashable, value: Hashable, limit: int
-) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > limit:
-        kept.popitem(last=False)
+class _Latest(OrderedDict[_Key, _Value]):
+    """The entries that were kept last, so many of them."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def keep(self, key: _Key, value: _Value) -> None:
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > self._limit:
+            self.popitem(last=False)

@@ -20,7 +20,7 @@ from functions.common.errors import (
     RetryableError,
     SupersededError,
 )
-from functions.store import filetype, metadata, verdict
+from functions.store import filetype, metadata, stow, verdict
 from functions.store.delivery import Delivery
 from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
@@ -176,7 +176,7 @@ class HalfUpload:
             picture = partner.source
         instance = JpegInstance(described, picture)
         try:
-            word = delivery.store(instance, [self._mine, partner.object])
+            word = stow.store(delivery, instance, [self._mine, partner.object])
         except PermanentError as error:
             return verdict.of_error(error)
         except SupersededError:

@@ -1,30 +1,53 @@
-"""One instance into the DICOM store (STOW-RS): sent, the answer read, and compared with what may be
-there already."""
+"""One instance into the DICOM store (STOW-RS), and what its answer means: stored, duplicate or
+conflict.
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+The meaning stands in one table, `_MEANINGS`: what the report says of the instance (stow_report),
+and whether what the store has is the same (`same_in` in instances). Besides, what this process has
+stored lately from another input (memory) is a duplicate without a question to the store, which
+answers identical bytes like new ones. For a conflict CONFLICT_POLICY decides.
+"""
 
-from functions.common.clients.dicomweb import DicomStore
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+from functions.common.clients.storage import StoredObject
 from functions.common.clients.transport import drain, read_all
-from functions.common.deadline import Deadline, timestamp
+from functions.common.deadline import timestamp
 from functions.common.dicom import dicomjson
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.outcomes import Word
 from functions.common.resources import Resource
+from functions.common.settings import STORAGE_CLASSES
 from functions.store import stow_report
+from functions.store.delivery import Delivery
 from functions.store.instances import Instance, Same
-from functions.store.memory import Memory
 from functions.store.refusals import conflict, rejected
-from functions.store.stow_report import Failure, UnreadableReportError
+from functions.store.stow_report import Answer, Kind, UnreadableReportError
 
 _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _ANSWERED: Final = (200, 202)
 # Statuses that say that the instance is wrong; others are about the service.
 _REFUSED: Final = (400, 409, 413, 415, 422)
+_CLASS_KEY: Final = "dicom-storage-class"  # of an object's metadata
 _OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
 _OTHER_UIDS: Final = "the DICOM store reads other UIDs in the file than stand first in it"
+
+Meaning = Literal["stored", "duplicate", "conflict", "rejected", "other"]
+
+# What the report says, and whether the store has the same. None: there was no reason to look, or
+# nothing is there. "other": the store means another instance than we do.
+_MEANINGS: Final[dict[tuple[Kind, Same], Meaning]] = {
+    ("stored", None): "stored",
+    ("exists", True): "duplicate",
+    ("exists", False): "conflict",
+    ("exists", None): "other",
+    ("refused", True): "duplicate",
+    ("refused", False): "rejected",
+    ("refused", None): "rejected",
+    ("other", True): "stored",
+    ("other", False): "other",
+    ("other", None): "other",
+}
 
 
 class OtherInstanceError(PermanentError):
@@ -40,118 +63,111 @@ class OtherInstanceError(PermanentError):
         self.resource = resource
 
 
-@dataclass(frozen=True)
-class Stow:
-    """How instances of one input are stored.
+def store(
+    delivery: Delivery, instance: Instance, inputs: Sequence[StoredObject], place: str = ""
+) -> Word:
+    """Store one instance.
 
     Args:
-        store: the client.
-        storage_class: as the store knows it; empty: its default.
-        policy: reject, keep or overwrite, where other bytes are stored under the same UIDs.
-        written: when the input was; None where that is not known.
-        again: whether an earlier delivery may have stored it already.
-        memory: of what this process stored lately.
-        by: what the instance came in.
-        deadline: of the invocation.
+        delivery: of the event.
+        instance: what these objects hold.
+        inputs: one object, or both halves of a pair.
+        place: of the instance in an archive.
+
+    Returns:
+        stored; duplicate; or conflict, where the policy is to keep what is there.
+
+    Raises:
+        PermanentError: rejected, as OtherInstanceError where the store answers for another
+            instance; conflict, where the policy is to reject; whatever the source finds wrong.
+        RetryableError: as Transport.send; operation_pending while its study or series is being
+            deleted.
     """
+    return _Stow(delivery, instance, inputs, place).run()
 
-    store: DicomStore
-    storage_class: str
-    policy: str
-    written: datetime | None
-    again: bool
-    memory: Memory
-    by: Hashable
-    deadline: Deadline
 
-    def run(self, instance: Instance) -> Word:
-        """Store it.
+class _Stow:
+    def __init__(
+        self, delivery: Delivery, instance: Instance, inputs: Sequence[StoredObject], place: str
+    ) -> None:
+        self._delivery = delivery
+        self._deadline = delivery.deadline
+        self._store = delivery.services.dicom_store
+        self._instance = instance
+        self._resource = instance.resource
+        self._inputs = inputs
+        self._by = (delivery.event.ref, place)
 
-        Returns:
-            stored; duplicate; or conflict, where the policy is to keep what is there.
-
-        Raises:
-            PermanentError: rejected, as OtherInstanceError where the store answers for another
-                instance; conflict, where the policy is to reject; whatever the source finds wrong.
-            RetryableError: as Transport.send; operation_pending while its study or series is being
-                deleted.
-        """
-        self._forget_deleted(instance)
-        failure, attempts = self._send(instance)
-        same = self._look(instance, failure, attempts)
-        if failure is not None and failure.kind == "exists" and same is None:
-            # It exists, but not under our UIDs: it may have been deleted in between. When that is
-            # found twice, the store means another instance.
-            failure, attempts = self._send(instance)
-            same = self._look(instance, failure, attempts)
-        if failure is None:
-            return self._stored(instance)
-        if same and failure.kind == "other":
-            return self._stored(instance)
-        if same:
-            self._seen(instance)
+    def run(self) -> Word:
+        self._forget_deleted()
+        answer, same = self._try()
+        if (answer.kind, same) == ("exists", None):
+            # It may have been deleted in between. When that is found twice, the store means
+            # another instance.
+            answer, same = self._try()
+        meaning = _MEANINGS[answer.kind, same]
+        if meaning == "rejected":
+            raise rejected(f"the DICOM store refused it, status or failure reason {answer.code}")
+        if meaning == "other":
+            raise OtherInstanceError(answer.named.resource)
+        if meaning == "conflict":
+            return self._conflict(answer)
+        if self._is_known():
             return "duplicate"
-        if failure.kind == "refused":
-            raise rejected(_refusal(failure))
-        if failure.kind == "exists" and same is False:
-            return self._conflict(instance, failure)
-        raise OtherInstanceError(failure.named.resource)
+        return meaning
 
-    def _stored(self, instance: Instance) -> Word:
-        if self._seen(instance):
-            return "duplicate"
-        return "stored"
-
-    def _seen(self, instance: Instance) -> bool:
-        """Whether another input with these UIDs and bytes was stored lately; remembers this one."""
-        return self.memory.stored(instance.resource, instance.crc32c, self.by)
-
-    def _forget_deleted(self, instance: Instance) -> None:
+    def _forget_deleted(self) -> None:
         """What was stored lately may have been deleted since: then it is no duplicate."""
-        resource, crc32c = instance.resource, instance.crc32c
-        if not self.memory.was_stored(resource, crc32c, self.by):
+        memory = self._delivery.memory
+        if not memory.has_stored(self._resource, self._by):
             return
-        if not self.store.is_there(resource, self.deadline):
-            self.memory.forget(resource, crc32c)
+        if not self._store.is_there(self._resource, self._deadline):
+            memory.forget(self._resource)
 
-    def _look(self, instance: Instance, failure: Failure | None, attempts: int) -> Same:
-        """Whether the same is stored; also None where there is no reason to look.
+    def _is_known(self) -> bool:
+        """Whether another input with these UIDs and bytes was stored lately; remembers this one."""
+        return self._delivery.memory.stored(self._resource, self._instance.crc32c, self._by)
+
+    def _try(self) -> tuple[Answer, Same]:
+        """Send it, and look at what the store has where its answer leaves that open.
 
         Raises:
             RetryableError: operation_pending, when a delete runs.
         """
-        if failure is None:
-            return None
-        if failure.kind == "busy":
+        answer, attempts = self._send()
+        if answer.kind == "busy":
             raise RetryableError("operation_pending")
+        if answer.kind == "stored":
+            return answer, None
         # Where an earlier attempt may have been stored before its answer was lost, a refusal says
         # little.
-        is_sure = failure.kind == "refused" and attempts == 1 and not self.again
-        if is_sure:
-            return None
+        is_first = attempts == 1 and self._delivery.message.attempt == 1
+        if answer.kind == "refused" and is_first:
+            return answer, None
         try:
-            return instance.same_in(self.store, self.deadline)
+            return answer, self._instance.same_in(self._store, self._deadline)
         except RetryableError as error:
             # By 403 the service also says that there is nothing (fact sheet section 5.8), and it
             # has just let us store.
-            if failure.kind == "refused" and error.reason == "unauthorized":
-                return None
+            if answer.kind == "refused" and error.reason == "unauthorized":
+                return answer, None
             raise
 
-    def _conflict(self, instance: Instance, failure: Failure) -> Word:
-        if self.policy == "keep":
+    def _conflict(self, answer: Answer) -> Word:
+        policy = self._delivery.services.settings.conflict_policy.of(self._delivery.event.ref.name)
+        if policy == "keep":
             return "conflict"
-        if self.policy != "overwrite":
+        if policy != "overwrite":
             raise conflict(_OTHER_BYTES)
-        self._check_overwrite(instance, failure)
-        self.store.delete(instance.resource, self.deadline)
-        failed, _ = self._send(instance)
-        if failed is not None:
+        self._check_overwrite(answer)
+        self._store.delete(self._resource, self._deadline)
+        again, _ = self._send()
+        if again.kind != "stored":
             raise RetryableError("unavailable")  # another input came between; look again
-        self._seen(instance)
+        self._is_known()
         return "stored"
 
-    def _check_overwrite(self, instance: Instance, failure: Failure) -> None:
+    def _check_overwrite(self, answer: Answer) -> None:
         """Nothing is deleted unless it is certain that the store means this very instance.
 
         A failure names the SOP Instance UID at most, and other series may have an instance of the
@@ -160,47 +176,58 @@ class Stow:
         Raises:
             PermanentError: conflict.
         """
-        if failure.named.instance != instance.resource.instance:
+        if answer.named.instance != self._resource.instance:
             raise conflict(f"{_OTHER_BYTES}, and does not name the instance")
-        query = [("SOPInstanceUID", instance.resource.instance), ("limit", "2")]
-        found = self.store.search(None, "instances", query, self.deadline)
-        if [dicomjson.instance(match) for match in found] != [instance.resource]:
+        query = [("SOPInstanceUID", self._resource.instance), ("limit", "2")]
+        found = self._store.search(None, "instances", query, self._deadline)
+        if [dicomjson.instance(match) for match in found] != [self._resource]:
             raise conflict(f"{_OTHER_BYTES}, or under a part of them")
         # Messages come late, twice and in any order: bytes that are older than those there never
         # replace them.
-        stored = timestamp(self.store.stored_at(instance.resource, self.deadline))
-        if stored and self.written and stored > self.written:
+        stored = timestamp(self._store.stored_at(self._resource, self._deadline))
+        times = [timestamp(one.updated) for one in self._inputs]
+        written = [time for time in times if time is not None]
+        if stored and written and stored > max(written):
             raise conflict(f"{_OTHER_BYTES}, stored after this was written")
 
-    def _send(self, instance: Instance) -> tuple[Failure | None, int]:
-        """What went wrong, None when nothing did; and how often it was sent."""
+    def _send(self) -> tuple[Answer, int]:
+        """The store's answer, and how often it was sent."""
         attempts = 0
 
         def body() -> Iterable[bytes]:
             nonlocal attempts
             attempts += 1
-            return instance.body()
+            return self._instance.body()
 
-        answer = self.store.store(body, instance.content_type, self.deadline, self.storage_class)
-        with answer:
-            status = answer.status_code
+        with self._store.store(
+            body, self._instance.content_type, self._deadline, self._storage_class()
+        ) as response:
+            status = response.status_code
             if status not in _ANSWERED and status not in _REFUSED:
-                drain(answer)
+                drain(response)
                 raise RetryableError("unavailable")
-            text = read_all(answer, self.deadline, _REPORT_LIMIT_BYTES)
+            text = read_all(response, self._deadline, _REPORT_LIMIT_BYTES)
         try:
-            return stow_report.parse(text).failure_of(instance.resource), attempts
+            return stow_report.parse(text).of(self._resource), attempts
         except UnreadableReportError:
-            return self._unreadable(instance, status), attempts
+            return self._unreadable(status), attempts
 
-    def _unreadable(self, instance: Instance, status: int) -> Failure | None:
+    def _unreadable(self, status: int) -> Answer:
         """What an answer means that is no report: its status, if what it says can be seen."""
         if status in _REFUSED:
-            return Failure("refused", status)
-        if instance.same_in(self.store, self.deadline):
-            return None
+            return Answer("refused", status)
+        if self._instance.same_in(self._store, self._deadline):
+            return Answer("stored")
         raise RetryableError("unavailable")
 
-
-def _refusal(failure: Failure) -> str:
-    return f"the DICOM store refused it, status or failure reason {failure.code}"
+    def _storage_class(self) -> str:
+        """That of the object's metadata goes before that of its prefix; empty: the store's
+        default."""
+        asked = [one.metadata[_CLASS_KEY] for one in self._inputs if _CLASS_KEY in one.metadata]
+        if not asked:
+            settings = self._delivery.services.settings
+            return settings.storage_class.of(self._delivery.event.ref.name)
+        storage_class = asked[0].upper()
+        if storage_class not in STORAGE_CLASSES:
+            raise rejected(f"{_CLASS_KEY} is no storage class")
+        return storage_class

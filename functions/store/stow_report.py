@@ -33,7 +33,9 @@ _RETRIEVE_URL: Final = re.compile(
 )
 _ITEMS_MAX: Final = 10_000
 
-Kind = Literal["exists", "busy", "refused", "other"]
+# Of one instance: it was stored; one of its UIDs is there already; a delete runs on its study or
+# series; it was refused for another reason; the report is about another instance.
+Kind = Literal["stored", "exists", "busy", "refused", "other"]
 Attributes = Mapping[str, Any]
 
 
@@ -48,10 +50,6 @@ class Named:
     study: str = ""
     series: str = ""
     instance: str = ""
-
-    def is_surely(self, resource: Resource) -> bool:
-        """Whether all three UIDs are named, and are these."""
-        return self == Named(resource.study, resource.series, resource.instance)
 
     def may_be(self, resource: Resource) -> bool:
         """Whether no UID that is named is another one."""
@@ -71,12 +69,11 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An instance that was not stored, as far as the report says.
+class Answer:
+    """What a report says of one instance.
 
     Args:
-        kind: exists: an instance of these UIDs is there already; busy: a delete runs on its study
-            or series; other: the report is about another instance; refused: anything else.
+        kind: what became of it.
         code: the failure reason of PS3.18, such as 272; 0 where the report gives none.
         named: which instance.
     """
@@ -91,28 +88,26 @@ class Report:
     """What was stored and what was not."""
 
     stored: tuple[Named, ...] = ()
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[Answer, ...] = ()
 
-    def failure_of(self, resource: Resource) -> Failure | None:
-        """What went wrong in a request that held this instance and no other.
+    def of(self, resource: Resource) -> Answer:
+        """The answer to a request that held this instance and no other.
 
         Returns:
-            None only when the report names this very instance, study and series included, as
+            `stored` only when the report names this very instance, study and series included, as
             stored. A file may hold a UID twice, and the store may read the one that we do not.
         """
-        ours = [failure for failure in self.failures if failure.named.may_be(resource)]
-        for failure in ours:
+        failures = [failure for failure in self.failures if failure.named.may_be(resource)]
+        for failure in failures:
             if failure.named.instance:
                 return failure
-        if any(named.is_surely(resource) for named in self.stored):
-            return None
-        if ours:
-            return ours[0]
-        return Failure("other", named=self._first_named())
-
-    def _first_named(self) -> Named:
-        named = [*self.stored, *(failure.named for failure in self.failures)]
-        return next(iter(named), Named())
+        for named in self.stored:
+            if named.resource == resource:
+                return Answer("stored", named=named)
+        if failures:
+            return failures[0]
+        others = [*self.stored, *(failure.named for failure in self.failures), Named()]
+        return Answer("other", named=others[0])
 
 
 def parse(body: bytes) -> Report:
@@ -151,7 +146,7 @@ def _named_by_url(attributes: Attributes) -> Named:
     return Named(found[1], found[2] or "", found[3] or "")
 
 
-def _failure(item: Attributes, study: str) -> Failure:
+def _failure(item: Attributes, study: str) -> Answer:
     detail = " ".join(dicomjson.text(item, tag) for tag in _DETAILS)
     code = dicomjson.number(item, _REASON)
     kind: Kind = "refused"
@@ -159,7 +154,7 @@ def _failure(item: Attributes, study: str) -> Failure:
         kind = "exists"
     elif _BUSY.search(detail):
         kind = "busy"
-    return Failure(kind, code, _named(item, study))
+    return Answer(kind, code, _named(item, study))
 
 
 def _items(attributes: Attributes, tag: str) -> Iterator[Attributes]:

@@ -130,6 +130,12 @@ class Landing:
         url = f"{self.world.store_url}/v1/{STORE_NAME}/dicomWeb/{path}"
         return json.loads(urllib.request.urlopen(url).read())
 
+    def delete(self, path: str) -> None:
+        """Delete from the DICOM store."""
+        url = f"{self.world.store_url}/v1/{STORE_NAME}/dicomWeb/{path}"
+        with urllib.request.urlopen(urllib.request.Request(url, method="DELETE")) as answer:
+            assert answer.status == 200
+
     def instances(self) -> int:
         """How many instances the DICOM store holds."""
         return len(self.world.found("instances?limit=50000"))

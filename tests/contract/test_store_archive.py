@@ -194,6 +194,16 @@ def test_a_whole_archive_delivered_twice_is_stored_once(place: Landing) -> None:
     assert place.instances() == 10
 
 
+def test_members_that_were_deleted_and_are_sent_again_are_stored_and_no_duplicates(
+    place: Landing,
+) -> None:
+    place.drop("a.zip", scans.zipped(files(3)))
+    place.delete(f"studies/{STUDY}")
+    records = place.drop("b.zip", scans.zipped(files(3)))
+    assert words(records) == [("stored", "")] * 4
+    assert place.instances() == 3
+
+
 def test_two_members_of_one_name_have_two_outcomes(place: Landing) -> None:
     content = [("same", scans.dicom(uids(n))) for n in (1, 2)]
     records = place.drop("a.tar", scans.tarred(content))

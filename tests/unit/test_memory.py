@@ -52,7 +52,19 @@ def test_the_first_to_store_an_instance_stays_the_first() -> None:
     assert not memory.stored(ONE, "crc", "a")
     assert not memory.stored(ONE, "crc", "a")
     assert memory.stored(ONE, "crc", "b")
+    assert memory.has_stored(ONE, "b")
+    assert not memory.has_stored(ONE, "a")
+
+
+def test_other_bytes_of_an_instance_take_the_place_of_the_first() -> None:
+    memory = Memory()
+    memory.stored(ONE, "crc", "a")
     assert not memory.stored(ONE, "other", "b")
+    assert memory.stored(ONE, "other", "a")
+
+
+def test_bytes_without_a_checksum_are_no_duplicate() -> None:
+    memory = Memory()
     assert not memory.stored(ONE, "", "c")
     assert not memory.stored(ONE, "", "d")
 
@@ -61,6 +73,11 @@ def test_it_forgets_the_oldest() -> None:
     memory = Memory(inputs=2, instances=2)
     for key in ("a", "b", "c"):
         assert not was_done(memory, key)
-        memory.stored(ONE, key, key)
     assert [was_done(memory, key) for key in ("c", "b", "a")] == [True, True, False]
-    assert [memory.stored(ONE, key, "other") for key in ("c", "b")] == [True, True]
+    for number in ("1", "2", "3"):
+        memory.stored(Resource("1", "2", number), "crc", "a")
+    assert [memory.has_stored(Resource("1", "2", n), "b") for n in ("3", "2", "1")] == [
+        True,
+        True,
+        False,
+    ]

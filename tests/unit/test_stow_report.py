@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from functions.common.resources import Resource
 from functions.store.stow_report import (
-    Failure,
+    Answer,
     Named,
     Report,
     UnreadableReportError,
@@ -85,7 +85,7 @@ def report(
     ],
 )
 def test_xml_and_json_say_the_same(detail: str, kind: str) -> None:
-    expected = (Failure(kind, 272, Named(study="1")),)  # type: ignore[arg-type]
+    expected = (Answer(kind, 272, Named(study="1")),)  # type: ignore[arg-type]
     same = report([], [item("", detail, 272)], study="1")
     assert parse(CAPTURED.format(detail).encode()).failures == expected
     assert parse(same).failures == expected
@@ -98,7 +98,7 @@ def test_stored_in_both_forms() -> None:
 
 
 def test_success_is_a_report_that_names_all_three_uids() -> None:
-    assert parse(report([stored()], [])).failure_of(OURS) is None
+    assert parse(report([stored()], [])).of(OURS).kind == "stored"
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,13 @@ def test_success_is_a_report_that_names_all_three_uids() -> None:
     [stored(study="9"), stored(series="9"), stored(instance="9"), item("1.2.3"), item("9")],
 )
 def test_a_report_that_stores_another_instance_is_no_success(found: dict[str, object]) -> None:
-    failure = parse(report([found], [])).failure_of(OURS)
-    assert failure is not None
-    assert failure.kind == "other"
+    answer = parse(report([found], [])).of(OURS)
+    assert answer.kind == "other"
 
 
 def test_what_was_stored_instead_is_known() -> None:
-    failure = parse(report([stored("9", "9.2", "9.3")], [])).failure_of(OURS)
-    assert failure is not None
-    assert failure.named.resource == Resource("9", "9.2", "9.3")
+    answer = parse(report([stored("9", "9.2", "9.3")], [])).of(OURS)
+    assert answer.named.resource == Resource("9", "9.2", "9.3")
 
 
 @pytest.mark.parametrize(
@@ -123,21 +121,20 @@ def test_what_was_stored_instead_is_known() -> None:
 def test_a_report_that_fails_another_instance_is_not_about_ours(
     failed: dict[str, object], study: str
 ) -> None:
-    failure = parse(report([], [failed], study)).failure_of(OURS)
-    assert failure is not None
-    assert failure.kind == "other"
+    answer = parse(report([], [failed], study)).of(OURS)
+    assert answer.kind == "other"
 
 
 def test_a_failure_that_names_ours_goes_before_everything_else() -> None:
     failed = [item("", "damaged"), item("1.2.3", "already exists")]
-    failure = parse(report([stored()], failed)).failure_of(OURS)
-    assert failure == Failure("exists", 0, Named(instance="1.2.3"))
+    answer = parse(report([stored()], failed)).of(OURS)
+    assert answer == Answer("exists", 0, Named(instance="1.2.3"))
 
 
 def test_a_failure_that_names_nothing_counts_where_nothing_is_stored() -> None:
-    assert parse(report([stored()], [item("", "damaged")])).failure_of(OURS) is None
-    failure = parse(report([], [item("", "damaged")])).failure_of(OURS)
-    assert failure == Failure("refused")
+    assert parse(report([stored()], [item("", "damaged")])).of(OURS).kind == "stored"
+    answer = parse(report([], [item("", "damaged")])).of(OURS)
+    assert answer == Answer("refused")
 
 
 def test_the_standards_code_for_a_duplicate() -> None:
@@ -189,7 +186,7 @@ def test_anything_else_is_a_report_or_unreadable(body: bytes) -> None:
         return
     assert found.stored or found.failures
     if not found.stored:
-        assert found.failure_of(OURS) is not None
+        assert found.of(OURS).kind != "stored"
 
 
 UID = st.from_regex(r"[1-9](\.[1-9])?", fullmatch=True)
@@ -203,5 +200,5 @@ def test_exactly_what_is_named_as_stored_is_stored(done: set[str], failed: set[s
     items = [stored(instance=uid) for uid in done]
     found = parse(report(items, [item(uid, "no") for uid in failed]))
     for uid in done | failed:
-        is_stored = found.failure_of(Resource("1", "1.2", uid)) is None
+        is_stored = found.of(Resource("1", "1.2", uid)).kind == "stored"
         assert is_stored == (uid in done)
