@@ -55,7 +55,7 @@ BENCH: Final = (
     Run(
         name="export",
         module="benchmarks.export",
-        short=("--rounds", "1", "--instances", "100", "--large-mib", "256", "--many", "3000"),
+        short=("--rounds", "1", "--instances", "100", "--large-mib", "256"),
         figures=True,
     ),
     Run(name="search", module="benchmarks.search", short=("--rounds", "3", "--seconds", "1")),

@@ -11,7 +11,7 @@ from functions.common.deadline import Deadline
 from functions.export.state import Plan, State
 
 NAME: Final = "manifest.json"
-_CHUNK_BYTES: Final = 8 * 1024 * 1024
+_CHUNK_BYTES: Final = 1024 * 1024
 
 
 class Manifest:

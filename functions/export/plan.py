@@ -77,6 +77,7 @@ class Planner:
         first = list(islice(rows, PAGE + 1))
         is_large = len(first) > PAGE and not target.series
         if is_large:
+            first.clear()  # a page takes some MiB
             yield from self._by_series(target)
             return
         found = self._listed(target, chain(first, rows))

@@ -63,6 +63,12 @@ class FunctionProcess:
         workers = psutil.Process(self._process.pid).children(recursive=True)
         return max(process.memory_info().rss for process in workers)
 
+    def cpu_s(self) -> float:
+        """CPU time that the worker has used, in the kernel too."""
+        workers = psutil.Process(self._process.pid).children(recursive=True)
+        times = [process.cpu_times() for process in workers]
+        return sum(one.user + one.system for one in times)
+
     @contextlib.contextmanager
     def peak(self) -> Iterator[list[int]]:
         """Samples resident memory for the length of a `with`, in bytes."""

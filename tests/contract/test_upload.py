@@ -32,11 +32,9 @@ def pieces(size: int) -> Iterator[bytes]:
         yield data[at : min(at + 100_000, size)]
 
 
-def write(server: StrictBuckets, size: int, *, again: bool = False) -> StoredObject:
-    """Write a stream; `again`: one that can be read from its beginning for each attempt."""
-    data = (lambda: pieces(size)) if again else pieces(size)
+def write(server: StrictBuckets, size: int) -> StoredObject:
     buckets = Buckets(Transport(), server.url)
-    return buckets.write(BUCKET, "large", data, Deadline(60), chunk_bytes=CHUNK)
+    return buckets.write(BUCKET, "large", pieces(size), Deadline(60), chunk_bytes=CHUNK)
 
 
 @pytest.mark.parametrize("size", [SIZE, 18 * CHUNK, 18 * CHUNK + 1, 18 * CHUNK - 1])
@@ -47,8 +45,8 @@ def test_a_stream_arrives_whole(server: StrictBuckets, size: int) -> None:
     assert server.uploads.ranges[-1].endswith(f"/{size}")
 
 
-def test_a_small_stream_is_one_request(server: StrictBuckets) -> None:
-    write(server, 8 * 1024 * KIB)
+def test_a_stream_of_one_chunk_is_one_request(server: StrictBuckets) -> None:
+    write(server, CHUNK)
     assert server.requests == {"create": 1}
 
 
@@ -81,30 +79,13 @@ LOST_SESSIONS = {
 
 
 @pytest.mark.parametrize("plan", LOST_SESSIONS.values(), ids=LOST_SESSIONS.keys())
-def test_a_session_that_is_lost_begins_anew(server: StrictBuckets, plan: list[str]) -> None:
-    server.uploads.plan = [*plan]
-    write(server, SIZE, again=True)
-    assert server.read(BUCKET, "large") == b"".join(pieces(SIZE))
-    assert server.requests["begin"] == 2
-
-
-@pytest.mark.parametrize("plan", LOST_SESSIONS.values(), ids=LOST_SESSIONS.keys())
-def test_a_stream_that_cannot_be_read_again_is_another_delivery_s_work(
+def test_a_session_that_is_lost_is_another_delivery_s_work(
     server: StrictBuckets, plan: list[str]
 ) -> None:
     server.uploads.plan = [*plan]
     with pytest.raises(RetryableError, match="unavailable"):
         write(server, SIZE)
     assert server.names(BUCKET) == []
-
-
-def test_sessions_that_are_lost_again_and_again_are_another_delivery_s_work(
-    server: StrictBuckets,
-) -> None:
-    server.uploads.plan = ["gone"] * 50
-    with pytest.raises(RetryableError, match="unavailable"):
-        write(server, SIZE, again=True)
-    assert server.requests["begin"] == 3
 
 
 def test_another_object_may_have_come_first(server: StrictBuckets) -> None:
@@ -114,11 +95,10 @@ def test_another_object_may_have_come_first(server: StrictBuckets) -> None:
     assert server.read(BUCKET, "large") == b"another"
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_other_bytes_than_were_sent_are_deleted(server: StrictBuckets, again: bool) -> None:
+def test_other_bytes_than_were_sent_are_deleted(server: StrictBuckets) -> None:
     server.uploads.plan = ["spoil"]
     with pytest.raises(RetryableError):
-        write(server, SIZE, again=again)
+        write(server, SIZE)
     assert server.names(BUCKET) == []
 
 
@@ -132,7 +112,7 @@ def test_a_source_that_breaks_leaves_no_object_and_keeps_its_error(
 
     with pytest.raises(type(error)) as caught:
         Buckets(Transport(), server.url).write(
-            BUCKET, "large", broken, Deadline(60), chunk_bytes=CHUNK
+            BUCKET, "large", broken(), Deadline(60), chunk_bytes=CHUNK
         )
     assert caught.value is error
     assert server.names(BUCKET) == []

@@ -10,7 +10,7 @@ an object needs neither.
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,7 +18,6 @@ from functions.common.checksum import crc32c_text
 from functions.common.clients.storage_library import (
     MissingError,
     PreconditionFailedError,
-    SessionLostError,
     Stream,
     bucket_needed,
     call,
@@ -39,7 +38,6 @@ CHUNK_BYTES: Final = 32 * 1024 * 1024  # of a resumable upload; a multiple of 25
 ONE_SHOT_BYTES: Final = 8 * 1024 * 1024  # the library sends up to this in one request
 _LIST_PAGE: Final = 1000
 _COMPOSE_MAX: Final = 32  # sources of one compose call
-_UPLOADS: Final = 3  # of one object, where the source can be read again
 # A rewrite with a body takes the metadata from it alone, so all that is to be kept is named.
 _KEPT_BY_COPY: Final = (
     "content_type",
@@ -50,9 +48,6 @@ _KEPT_BY_COPY: Final = (
     "custom_time",
     "metadata",
 )
-
-# What is uploaded: a stream, or a function that begins to read it anew for each attempt.
-Data = Iterable[bytes] | Callable[[], Iterable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -164,7 +159,7 @@ class Buckets:
         self,
         bucket: str,
         name: str,
-        data: Data,
+        data: Iterable[bytes],
         deadline: Deadline,
         *,
         content_type: str = "application/octet-stream",
@@ -175,33 +170,28 @@ class Buckets:
         """Write a stream of any length: one request when it is small, else resumable in chunks.
 
         Args:
-            data: a function that begins to read anew lets an upload whose session is lost begin
-                anew too.
             chunk_bytes: kept in memory; a multiple of 256 KiB.
 
         Raises:
             PreconditionFailedError, PermanentError, RetryableError: as create; unavailable also
-                when the upload session is lost.
+                when the upload session is lost: what was read of the stream is gone.
         """
-        for reading in _readings(data):
-            stream = Stream(reading)
-            small = stream.whole(ONE_SHOT_BYTES)
-            if small is not None:
-                return self.create(
-                    bucket,
-                    name,
-                    small,
-                    deadline,
-                    content_type=content_type,
-                    metadata=metadata,
-                    if_generation_match=if_generation_match,
-                )
-            blob = self._new_blob(bucket, name, content_type, metadata)
-            blob.chunk_size = chunk_bytes
-            with contextlib.suppress(SessionLostError):
-                upload(blob, stream, if_generation_match, deadline)
-                return self._verified(blob, stream.checksum.text, deadline)
-        raise RetryableError("unavailable")
+        stream = Stream(data)
+        small = stream.whole(min(ONE_SHOT_BYTES, chunk_bytes))
+        if small is not None:
+            return self.create(
+                bucket,
+                name,
+                small,
+                deadline,
+                content_type=content_type,
+                metadata=metadata,
+                if_generation_match=if_generation_match,
+            )
+        blob = self._new_blob(bucket, name, content_type, metadata)
+        blob.chunk_size = chunk_bytes
+        upload(blob, stream, if_generation_match, deadline)
+        return self._verified(blob, stream.checksum.text, deadline)
 
     def copy(
         self,
@@ -349,15 +339,6 @@ class Buckets:
         if self._client is None:
             self._client = new_client(self._transport, self._endpoint)
         return self._client
-
-
-def _readings(data: Data) -> Iterator[Iterable[bytes]]:
-    """The stream, once more for each attempt where it can be read again."""
-    if not callable(data):
-        yield data
-        return
-    for _ in range(_UPLOADS):
-        yield data()
 
 
 def _stored(blob: Any) -> StoredObject:

@@ -26,10 +26,6 @@ class MissingError(Exception):
     """The object, or its bucket, is not there."""
 
 
-class SessionLostError(Exception):
-    """A resumable upload can only begin anew."""
-
-
 def new_client(transport: Transport, endpoint: str) -> Any:
     """A google.cloud.storage.Client that sends through the transport."""
     from google.auth.credentials import AnonymousCredentials
@@ -161,8 +157,8 @@ def upload(blob: Any, stream: Stream, if_generation_match: int | None, deadline:
     """A resumable upload.
 
     Raises:
-        SessionLostError: the service lost the session, or bytes that it had; the library raises
-            ValueError for the latter, or an incomplete 308.
+        RetryableError: unavailable also when the service lost the session, or bytes that it had;
+            the library raises ValueError for the latter, or an incomplete 308.
     """
     from google.api_core import exceptions
 
@@ -172,11 +168,11 @@ def upload(blob: Any, stream: Stream, if_generation_match: int | None, deadline:
         except ValueError:
             if stream.source_failed:
                 raise
-            raise SessionLostError from None
+            raise RetryableError("unavailable") from None
         except exceptions.GoogleAPICallError as error:
             in_session = error.response is not None and error.response.request.method == "PUT"
             if in_session and error.code in _SESSION_LOST:
-                raise SessionLostError from None
+                raise RetryableError("unavailable") from None
             raise
 
     with bucket_needed():
