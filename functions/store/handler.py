@@ -20,7 +20,6 @@ from functions.store import (
     archive_upload,
     filetype,
     multipart_file,
-    pairs,
     quarantine,
     stow,
     verdict,
@@ -31,6 +30,7 @@ from functions.store.disposition import dispose
 from functions.store.instances import DicomFile, Instance
 from functions.store.memory import Memory
 from functions.store.pair_names import may_be_half
+from functions.store.pair_state import PairState
 from functions.store.pairs import HalfUpload
 from functions.store.quarantine import Sidecar
 from functions.store.source import header_of
@@ -142,7 +142,7 @@ class _Upload:
         """The object is gone. Where an earlier delivery of half a pair deleted it or moved it, its
         outcome is repeated."""
         if may_be_half(self._ref.name):
-            finished = pairs.finished_verdict(self._delivery)
+            finished = PairState(self._delivery).verdict()
             if finished is not None:
                 return finished
         return Verdict(Outcome("superseded", counts=self._progress.counts))

@@ -38,14 +38,21 @@ _STORED: Final = "00280101"
 _HIGH_BIT: Final = "00280102"
 _SIGN: Final = "00280103"
 _NAMES: Final = {
+    SYNTAX: "TransferSyntaxUID",
+    _COLOURS: "PhotometricInterpretation",
     _SAMPLES: "SamplesPerPixel",
     _ROWS: "Rows",
     _COLUMNS: "Columns",
     _ALLOCATED: "BitsAllocated",
     _STORED: "BitsStored",
 }
-_ONE_SAMPLE: Final = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
-_THREE_SAMPLES: Final = ("RGB", "YBR_FULL", "YBR_FULL_422")
+# What three samples may be called, by what the JPEG says of them; the usual word first.
+_THREE_SAMPLES: Final = {
+    "RGB": ("RGB",),
+    "YBR": ("YBR_FULL_422", "YBR_FULL"),
+    "": ("YBR_FULL_422", "YBR_FULL", "RGB"),
+}
+_ONE_SAMPLE: Final[tuple[str, ...]] = ("MONOCHROME2", "MONOCHROME1", "PALETTE COLOR")
 
 
 @dataclass(frozen=True)
@@ -127,99 +134,76 @@ def _children(value: object) -> Iterator[Any]:
 
 
 def with_jpeg(metadata: Metadata, frame: Frame) -> DataSet:
-    """The attributes with what the JPEG adds to them.
+    """The attributes, compared with the JPEG (PS3.5 section 8.2.1), and with what it adds to them.
 
     Raises:
         PermanentError: rejected, where the two contradict each other; the detail says in what.
     """
-    complete = dict(metadata.attributes)
-    _Comparison(complete, frame).run()
-    return complete
+    attributes = dict(metadata.attributes)
+    if not frame.transfer_syntaxes:
+        raise _contradiction(
+            "the DICOM store takes a baseline, extended or lossless JPEG; this one is progressive"
+            " or of another kind"
+        )
+    if frame.samples not in (1, 3):
+        raise _contradiction(f"the JPEG has {frame.samples} samples a pixel, DICOM 1 or 3")
+    if _has(attributes, _FRAMES) and dicomjson.number(attributes, _FRAMES) != 1:
+        raise _contradiction("NumberOfFrames is not 1, and the JPEG is one frame")
+    for tag, numbers in _numbers_of(frame).items():
+        _compare_number(attributes, tag, numbers)
+    _compare_text(attributes, SYNTAX, "UI", frame.transfer_syntaxes)
+    colours = _ONE_SAMPLE
+    if frame.samples == 3:
+        colours = _THREE_SAMPLES[frame.colour]
+        _fill_in(attributes, _PLANAR, "US", 0)
+    _compare_text(attributes, _COLOURS, "CS", colours)
+    _fill_in(attributes, _HIGH_BIT, "US", dicomjson.number(attributes, _STORED) - 1)
+    _fill_in(attributes, _SIGN, "US", 0)
+    return attributes
 
 
-class _Comparison:
-    """Compares a data set with its JPEG (PS3.5 section 8.2.1), and fills in what it leaves out."""
+def _numbers_of(frame: Frame) -> dict[str, list[int]]:
+    """What each attribute may be; the usual number first."""
+    allocated = 8
+    if frame.precision > 8:
+        allocated = 16
+    stored = [frame.precision]
+    if frame.is_lossless:
+        # It may be coded with all bits that are allocated.
+        stored.extend(range(1, allocated + 1))
+    numbers = {
+        _SAMPLES: [frame.samples],
+        _COLUMNS: [frame.columns],
+        _ALLOCATED: [allocated],
+        _STORED: stored,
+    }
+    if frame.rows:
+        numbers[_ROWS] = [frame.rows]
+    return numbers
 
-    def __init__(self, data_set: DataSet, frame: Frame) -> None:
-        self._data_set = data_set
-        self._frame = frame
 
-    def run(self) -> None:
-        self._compare_syntax()
-        self._compare_frames()
-        frame = self._frame
-        if frame.samples not in (1, 3):
-            raise _contradiction(f"the JPEG has {frame.samples} samples a pixel, DICOM 1 or 3")
-        self._compare(_SAMPLES, frame.samples)
-        if frame.rows:
-            self._compare(_ROWS, frame.rows)
-        self._compare(_COLUMNS, frame.columns)
-        self._compare_bits()
-        self._compare_colours()
-        if frame.samples == 3:
-            self._fill_in(_PLANAR, "US", 0)
-        self._fill_in(_SIGN, "US", 0)
+def _compare_number(attributes: DataSet, tag: str, allowed: list[int]) -> None:
+    _fill_in(attributes, tag, "US", allowed[0])
+    stated = dicomjson.number(attributes, tag)
+    if stated not in allowed:
+        raise _contradiction(
+            f"{_NAMES[tag]} is {stated} in the metadata and {allowed[0]} in the JPEG"
+        )
 
-    def _compare_syntax(self) -> None:
-        syntaxes = self._frame.transfer_syntaxes
-        if not syntaxes:
-            raise _contradiction(
-                "the DICOM store takes a baseline, extended or lossless JPEG; this one is"
-                " progressive or of another kind"
-            )
-        self._fill_in(SYNTAX, "UI", syntaxes[0])
-        if dicomjson.text(self._data_set, SYNTAX) not in syntaxes:
-            raise _contradiction(f"TransferSyntaxUID is not that of the JPEG, {syntaxes[0]}")
 
-    def _compare_frames(self) -> None:
-        if self._has(_FRAMES) and dicomjson.number(self._data_set, _FRAMES) != 1:
-            raise _contradiction("NumberOfFrames is not 1, and the JPEG is one frame")
+def _compare_text(attributes: DataSet, tag: str, vr: str, allowed: tuple[str, ...]) -> None:
+    _fill_in(attributes, tag, vr, allowed[0])
+    if dicomjson.text(attributes, tag) not in allowed:
+        raise _contradiction(f"{_NAMES[tag]} is not that of the JPEG, {' or '.join(allowed)}")
 
-    def _compare_bits(self) -> None:
-        precision = self._frame.precision
-        allocated = 8
-        if precision > 8:
-            allocated = 16
-        self._compare(_ALLOCATED, allocated)
-        if self._frame.is_lossless and self._has(_STORED):
-            # It may be coded with all bits that are allocated.
-            if not 0 < dicomjson.number(self._data_set, _STORED) <= allocated:
-                raise _contradiction(f"BitsStored is not within BitsAllocated, {allocated}")
-        else:
-            self._compare(_STORED, precision)
-        self._fill_in(_HIGH_BIT, "US", dicomjson.number(self._data_set, _STORED) - 1)
 
-    def _compare_colours(self) -> None:
-        frame = self._frame
-        fitting: tuple[str, ...] = _ONE_SAMPLE
-        usual = "MONOCHROME2"
-        if frame.samples == 3:
-            fitting = _THREE_SAMPLES
-            usual = "YBR_FULL_422"
-        if frame.colour == "RGB":
-            fitting = ("RGB",)
-            usual = "RGB"
-        elif frame.colour == "YBR":
-            fitting = ("YBR_FULL", "YBR_FULL_422")
-        self._fill_in(_COLOURS, "CS", usual)
-        if dicomjson.text(self._data_set, _COLOURS) not in fitting:
-            raise _contradiction(
-                f"PhotometricInterpretation is not that of the JPEG, {' or '.join(fitting)}"
-            )
+def _has(attributes: DataSet, tag: str) -> bool:
+    return bool(dicomjson.values(attributes, tag))
 
-    def _compare(self, tag: str, value: int) -> None:
-        self._fill_in(tag, "US", value)
-        stated = dicomjson.number(self._data_set, tag)
-        if stated != value:
-            name = _NAMES[tag]
-            raise _contradiction(f"{name} is {stated} in the metadata and {value} in the JPEG")
 
-    def _has(self, tag: str) -> bool:
-        return bool(dicomjson.values(self._data_set, tag))
-
-    def _fill_in(self, tag: str, vr: str, value: int | str) -> None:
-        if not self._has(tag):
-            self._data_set[tag] = {"vr": vr, "Value": [value]}
+def _fill_in(attributes: DataSet, tag: str, vr: str, value: int | str) -> None:
+    if not _has(attributes, tag):
+        attributes[tag] = {"vr": vr, "Value": [value]}
 
 
 def _contradiction(detail: str) -> PermanentError:

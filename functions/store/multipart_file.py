@@ -4,20 +4,22 @@ Its first part is the metadata of one instance, its second part the JPEG. What i
 from the two, so that they are checked and completed like a pair of files.
 """
 
-import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from functions.common.dicom import dicomjson, multipart
-from functions.common.dicom.multipart import MalformedError, PartStart, Piece
+from functions.common.dicom.multipart import MalformedError, Part
 from functions.store import metadata
 from functions.store.instances import JpegInstance
 from functions.store.metadata import SYNTAX, Metadata
 from functions.store.refusals import rejected, unsupported
-from functions.store.source import Source, body_of, heads_of
+from functions.store.source import Source, body_of
 
 _BOUNDARY: Final = re.compile(rb"(?:\r\n)?--([^\r\n]{1,70})\r\n")
+_DAMAGED: Final = "a multipart file that is damaged or cut"
+# The metadata, and the headers of the JPEG.
+_BEGINNING_BYTES: Final = 2 * metadata.LIMIT_BYTES
 
 
 def instance_of(source: Source) -> JpegInstance:
@@ -28,36 +30,25 @@ def instance_of(source: Source) -> JpegInstance:
             and a JPEG; rejected, where the two contradict each other.
         RetryableError: the source could not be read.
     """
-    text, headers = _first_part(source)
+    parts = _parts([source.read_head(_BEGINNING_BYTES)], source)
+    try:
+        text = b"".join(next(parts).chunks())
+        headers = next(parts).headers
+    except (MalformedError, StopIteration):
+        raise unsupported(f"{_DAMAGED}, or holds metadata alone") from None
+    if len(text) > metadata.LIMIT_BYTES:
+        raise unsupported(f"metadata larger than {metadata.LIMIT_BYTES} bytes")
     described = metadata.parse(text)
     _check(described, headers)
-    return JpegInstance(described, Source(lambda: _second_part(source), None))
+    return JpegInstance(described, Source(lambda: _jpeg(source), None))
 
 
-def _first_part(source: Source) -> tuple[bytes, Mapping[str, str]]:
-    """The metadata, and the headers of the part that follows it."""
-    for head in heads_of(source):
-        text = bytearray()
-        starts = []
-        with contextlib.suppress(MalformedError):  # the head is not the whole file
-            for piece in _pieces(source, [head]):
-                if isinstance(piece, PartStart):
-                    starts.append(piece.headers)
-                elif isinstance(piece, bytes) and len(starts) == 1:
-                    text += piece
-                if len(starts) == 2:
-                    return bytes(text), starts[1]
-        if len(text) > metadata.LIMIT_BYTES:
-            raise unsupported(f"metadata larger than {metadata.LIMIT_BYTES} bytes")
-    raise unsupported("a multipart file that is damaged or cut, or holds metadata alone")
-
-
-def _pieces(source: Source, data: Iterable[bytes]) -> Iterator[Piece]:
-    """The parts in the source, or in the beginning of it."""
+def _parts(data: Iterable[bytes], source: Source) -> Iterator[Part]:
+    """The parts in a source's bytes, or in the beginning of them."""
     found = _BOUNDARY.match(source.head)
     assert found is not None, "sniff() has found it"
     boundary = found[1].decode("latin-1")
-    return multipart.read(data, f"multipart/related; boundary={boundary}")
+    return multipart.parts(data, f"multipart/related; boundary={boundary}")
 
 
 def _check(described: Metadata, headers: Mapping[str, str]) -> None:
@@ -76,16 +67,14 @@ def _check(described: Metadata, headers: Mapping[str, str]) -> None:
         raise rejected("metadata and JPEG state different transfer syntaxes")
 
 
-def _second_part(source: Source) -> Iterator[bytes]:
-    parts = 0
+def _jpeg(source: Source) -> Iterator[bytes]:
+    """The bytes of the second part."""
     try:
         # A body comes to its end only with the right length and checksum.
-        for piece in _pieces(source, body_of(source)):
-            if isinstance(piece, PartStart):
-                parts += 1
-            elif isinstance(piece, bytes) and parts == 2:
-                yield piece
+        for number, part in enumerate(_parts(body_of(source), source)):
+            if number == 1:
+                yield from part.chunks()
+            elif number > 1:
+                raise unsupported("a multipart file with more than one JPEG")
     except MalformedError:
-        raise unsupported("a multipart file that is damaged or cut") from None
-    if parts != 2:
-        raise unsupported("a multipart file with more than one JPEG")
+        raise unsupported(_DAMAGED) from None

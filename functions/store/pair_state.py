@@ -1,6 +1,6 @@
 """What the store function keeps in the state bucket about pairs of metadata and JPEG.
 
-    pairs/<id of an object>      its outcome: whoever finds it does no work any more
+    pairs/<id of an object>      its verdict: whoever finds it does no work any more
     pairs/<id of both>.claim     who works on the two: the other waits, and is delivered again
 
 Each is an empty object whose metadata says the rest. It is created only where there is none yet, so
@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, cast, get_args
 
-from functions.common.clients.storage import Buckets, PreconditionFailedError, StoredObject
-from functions.common.deadline import Deadline, age_s, timestamp
+from functions.common.clients.storage import PreconditionFailedError, StoredObject
+from functions.common.deadline import age_s, timestamp
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.outcomes import Outcome, Word, outcome_id
 from functions.common.resources import ObjectRef, Resource
 from functions.common.settings import STORE
+from functions.store.delivery import Delivery
 from functions.store.verdict import Verdict
 
 _FOLDER: Final = "pairs"
@@ -48,52 +49,52 @@ class Finished:
         return self.verdict.outcome.resource
 
 
-@dataclass(frozen=True)
 class PairState:
-    """The state bucket as the store function uses it.
+    """The state bucket, as a delivery of half a pair uses it.
 
-    Args:
-        buckets: the client.
-        bucket: the state bucket.
-        deadline: of the invocation.
+    All raise RetryableError as Transport.send does, and unavailable where the bucket is missing or
+    what is in it cannot be read: that is an operator's mistake and heals.
     """
 
-    buckets: Buckets
-    bucket: str
-    deadline: Deadline
+    def __init__(self, delivery: Delivery) -> None:
+        self._bucket = delivery.services.settings.state_bucket
+        self._buckets = delivery.services.buckets
+        self._deadline = delivery.deadline
+        self._mine = delivery.event.ref
+        self._attempt = delivery.message.attempt
+        self._lifetime_s = delivery.services.settings.budget_s + _MARGIN_S
+
+    def verdict(self) -> Verdict | None:
+        """What became of the object of this delivery; None while that is open."""
+        finished = self.finished(self._mine)
+        if finished is None:
+            return None
+        self._complete(finished)
+        return finished.verdict
 
     def finished(self, ref: ObjectRef) -> Finished | None:
-        """What became of an object; None when that is still open.
-
-        Raises:
-            RetryableError: as Transport.send; unavailable also where what is written cannot be
-                read.
-        """
+        """What became of an object; None while that is open."""
         return self._read(_id(ref))
 
-    def finish(self, ref: ObjectRef, finished: Finished) -> Finished:
-        """Write down what becomes of an object.
+    def finish(self, verdict: Verdict, claim: str = "", other: ObjectRef | None = None) -> Verdict:
+        """Write down what becomes of the object of this delivery.
+
+        Args:
+            verdict: on it.
+            claim: under which it was decided.
+            other: the other half, if the same becomes of it.
 
         Returns:
-            What is written: this, or what was there before.
-
-        Raises:
-            RetryableError: as finished.
+            What counts: this, or what was written down before.
         """
-        return self._write(_id(ref), finished)
+        finished = Finished(verdict, claim)
+        if other is not None:
+            finished = replace(finished, other=_id(other))
+        finished = self._write(_id(self._mine), finished)
+        self._complete(finished)
+        return finished.verdict
 
-    def finish_both(
-        self, mine: ObjectRef, other: ObjectRef, verdict: Verdict, claim: str
-    ) -> Finished:
-        """Write down the same for both halves of a pair.
-
-        Returns, Raises: as finish.
-        """
-        finished = self.finish(mine, Finished(verdict, claim, _id(other)))
-        self.complete(finished)
-        return finished
-
-    def complete(self, finished: Finished) -> None:
+    def _complete(self, finished: Finished) -> None:
         """Write down for the other half what is to be written down for it.
 
         A process may have been killed in between. Nothing may be done with the first object before
@@ -102,6 +103,44 @@ class PairState:
         if finished.other:
             self._write(finished.other, replace(finished, other=""))
 
+    def claim(self, name: str) -> ObjectRef:
+        """Claim the work on two objects. A later delivery of the same event goes on with what an
+        earlier one claimed.
+
+        Args:
+            name: claim_name of the two.
+
+        Returns:
+            The claim, to be given back when the work cannot be done now.
+
+        Raises:
+            RetryableError: operation_pending, while another invocation works on the two.
+        """
+        claimed = {"by": _id(self._mine), "attempt": str(self._attempt)}
+        made = self._create(name, claimed)
+        if made is None:
+            there = self._stat(name)
+            if there is not None and self._is_void(there):
+                made = self._create(name, claimed, there.ref.generation)
+        if made is None:
+            raise RetryableError("operation_pending")
+        return made
+
+    def _is_void(self, claim: StoredObject) -> bool:
+        """Whether the invocation that made a claim has certainly ended."""
+        attempt = claim.metadata.get("attempt", "")
+        is_own = claim.metadata.get("by") == _id(self._mine)
+        if is_own and attempt.isdigit() and int(attempt) < self._attempt:
+            return True
+        made = timestamp(claim.updated)
+        return made is not None and age_s(made) > self._lifetime_s
+
+    def give_back(self, claim: ObjectRef) -> None:
+        """Let another delivery do the work. A claim that cannot be deleted now becomes void
+        later."""
+        with contextlib.suppress(RetryableError, PermanentError):
+            self._buckets.delete(claim, self._deadline)
+
     def _read(self, name: str) -> Finished | None:
         marker = self._stat(name)
         if marker is None:
@@ -109,6 +148,7 @@ class PairState:
         return _load(marker.metadata)
 
     def _write(self, name: str, finished: Finished) -> Finished:
+        """What is written down then: this, or what was there before."""
         if self._create(name, _dump(finished)) is not None:
             return finished
         there = self._read(name)
@@ -116,43 +156,10 @@ class PairState:
             raise RetryableError("unavailable")  # expired this moment
         return there
 
-    def claim(self, name: str, mine: ObjectRef, attempt: int, lifetime_s: float) -> ObjectRef:
-        """Claim the work on two objects.
-
-        Args:
-            name: claim_name of the two.
-            mine: the object whose event this is.
-            attempt: the number of this delivery: a later one of the same event goes on with what an
-                earlier one claimed.
-            lifetime_s: seconds that one invocation may take at most.
-
-        Returns:
-            The claim, to be given back when the work cannot be done now.
-
-        Raises:
-            RetryableError: operation_pending, while another invocation works on the two; as
-                Transport.send.
-        """
-        claimed = {"by": _id(mine), "attempt": str(attempt)}
-        made = self._create(name, claimed)
-        if made is not None:
-            return made
-        there = self._stat(name)
-        if there is not None and _is_void(there, claimed, lifetime_s + _MARGIN_S):
-            made = self._create(name, claimed, there.ref.generation)
-        if made is None:
-            raise RetryableError("operation_pending")
-        return made
-
-    def give_back(self, claim: ObjectRef) -> None:
-        """Let another delivery do the work. A claim that cannot be deleted now becomes void
-        later."""
-        with contextlib.suppress(RetryableError, PermanentError):
-            self.buckets.delete(claim, self.deadline)
-
     def _stat(self, name: str) -> StoredObject | None:
+        marker = ObjectRef(self._bucket, f"{_FOLDER}/{name}")
         try:
-            return self.buckets.stat(self._object(name), self.deadline)
+            return self._buckets.stat(marker, self._deadline)
         except PermanentError as error:
             raise RetryableError("unavailable") from error
 
@@ -160,25 +167,20 @@ class PairState:
         self, name: str, metadata: Mapping[str, str], generation: int = 0
     ) -> ObjectRef | None:
         """Write a marker; None where there is not this generation of it."""
-        marker = self._object(name)
         try:
-            made = self.buckets.create(
-                marker.bucket,
-                marker.name,
+            made = self._buckets.create(
+                self._bucket,
+                f"{_FOLDER}/{name}",
                 b"",
-                self.deadline,
+                self._deadline,
                 metadata=metadata,
                 if_generation_match=generation,
             )
         except PreconditionFailedError:
             return None
         except PermanentError as error:
-            # The state bucket is missing: that is an operator's mistake and heals.
             raise RetryableError("unavailable") from error
         return made.ref
-
-    def _object(self, name: str) -> ObjectRef:
-        return ObjectRef(self.bucket, f"{_FOLDER}/{name}")
 
 
 def _id(ref: ObjectRef) -> str:
@@ -189,16 +191,6 @@ def claim_name(one: ObjectRef, other: ObjectRef) -> str:
     """What the claim on two objects is called."""
     both = "".join(sorted((_id(one), _id(other))))
     return hashlib.sha256(both.encode()).hexdigest()[:32] + ".claim"
-
-
-def _is_void(claim: StoredObject, mine: Mapping[str, str], lifetime_s: float) -> bool:
-    """Whether the invocation that made a claim has certainly ended."""
-    attempt = claim.metadata.get("attempt", "")
-    is_own = claim.metadata.get("by") == mine["by"]
-    if is_own and attempt.isdigit() and int(attempt) < int(mine["attempt"]):
-        return True
-    made = timestamp(claim.updated)
-    return made is not None and age_s(made) > lifetime_s
 
 
 def _dump(finished: Finished) -> dict[str, str]:
@@ -217,18 +209,16 @@ def _dump(finished: Finished) -> dict[str, str]:
 
 
 def _load(state: Mapping[str, str]) -> Finished:
-    """Raises RetryableError: unavailable, where this is none of ours."""
-    word = state.get("outcome", "")
     resource = None
     try:
         if state.get("resource"):
             resource = Resource.parse(state["resource"])
-    except PermanentError:
-        word = ""
-    if word not in get_args(Word):
+    except PermanentError as error:
+        raise RetryableError("unavailable") from error
+    if state.get("outcome") not in get_args(Word):
         raise RetryableError("unavailable")
     outcome = Outcome(
-        cast("Word", word),
+        cast("Word", state["outcome"]),
         reason=state.get("reason", ""),
         resource=resource,
         detail=state.get("detail", ""),

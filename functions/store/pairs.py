@@ -9,7 +9,6 @@ outcome of its own, and changes nothing about it.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from functions.common.clients.storage import StoredObject
@@ -25,7 +24,7 @@ from functions.store.delivery import Delivery
 from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
 from functions.store.pair_names import OTHER, stem_of
-from functions.store.pair_state import Finished, PairState, claim_name
+from functions.store.pair_state import PairState, claim_name
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 from functions.store.verdict import Verdict
@@ -40,46 +39,12 @@ _NO_OTHER: Final = {
 }
 
 
-def finished_verdict(delivery: Delivery) -> Verdict | None:
-    """What is written down for the object of a delivery; None when nothing is.
-
-    Raises:
-        RetryableError: as PairState.finished.
-    """
-    state = _state_of(delivery)
-    finished = state.finished(delivery.event.ref)
-    if finished is None:
-        return None
-    state.complete(finished)
-    return finished.verdict
-
-
-def _state_of(delivery: Delivery) -> PairState:
-    services = delivery.services
-    return PairState(services.buckets, services.settings.state_bucket, delivery.deadline)
-
-
-@dataclass(frozen=True)
-class Partner:
-    """An object that is the other half by name and by content.
-
-    Args:
-        object: the object.
-        source: its bytes.
-        described: the metadata in it; None where it is the JPEG.
-    """
-
-    object: StoredObject
-    source: Source
-    described: Metadata | None = None
-
-
 class HalfUpload:
     """One half of a pair, from its event to its verdict.
 
     Args:
         delivery: of its event.
-        kind: what it is, by its content.
+        kind: what it is, by its content: json or jpeg.
         source: its bytes, of which the head was read.
     """
 
@@ -88,7 +53,7 @@ class HalfUpload:
         self._kind = kind
         self._source = source
         self._mine = delivery.input
-        self._state = _state_of(delivery)
+        self._state = PairState(delivery)
 
     def run(self) -> Verdict:
         """Store the pair, unless the other event does or did.
@@ -102,81 +67,76 @@ class HalfUpload:
         stem = stem_of(self._mine.ref.name, self._kind)
         if not stem:
             raise NothingToStoreError(f"its name does not say what it belongs to: {_WHAT_TO_DO}")
-        finished = finished_verdict(self._delivery)
+        finished = self._state.verdict()
         if finished is not None:
             return finished
         described = None
         if self._kind == "json":
             try:
-                described = metadata.parse(whole(self._source, metadata.LIMIT_BYTES))
+                described = _metadata_in(self._source)
             except PermanentError as error:
-                return self._finish(verdict.of_error(error))
+                return self._state.finish(verdict.of_error(error))
         self._source.close()
-        for partner in self._partners(stem):
-            with contextlib.closing(partner.source):
-                found = self._with(partner, described or partner.described)
+        for other in self._named_alike(stem):
+            with contextlib.closing(self._delivery.source_of(other)) as source:
+                instance = self._instance(described, source)
+                if instance is None:
+                    continue
+                found = self._with(other, instance)
             if found is not None:
                 return found
         return self._alone()
 
-    def _partners(self, stem: str) -> Iterator[Partner]:
-        """The objects that can be the other half."""
-        kind = OTHER[self._kind]
+    def _named_alike(self, stem: str) -> Iterator[StoredObject]:
+        """The objects that can be the other half by their names."""
         buckets = self._delivery.services.buckets
         bucket = self._mine.ref.bucket
         for one in buckets.list(bucket, f"{stem}.", self._delivery.deadline):
-            if stem_of(one.ref.name, kind) == stem:
-                partner = self._look_into(one, kind)
-                if partner is not None:
-                    yield partner
+            if stem_of(one.ref.name, OTHER[self._kind]) == stem:
+                yield one
 
-    def _look_into(self, one: StoredObject, kind: str) -> Partner | None:
-        """The partner that an object is; None where it is none after all, by its content."""
-        source = self._delivery.source_of(one)
+    def _instance(self, described: Metadata | None, other: Source) -> JpegInstance | None:
+        """The instance of the two; None where the other one is no other half, by its content.
+
+        Args:
+            described: this half, if it is the metadata.
+            other: the other one.
+        """
         try:
-            if filetype.sniff(source.head) == kind:
-                described = None
-                if kind == "json":
-                    described = metadata.parse(whole(source, metadata.LIMIT_BYTES))
-                return Partner(one, source, described)
+            if filetype.sniff(other.head) != OTHER[self._kind]:
+                return None
+            if described is not None:
+                return JpegInstance(described, other)
+            return JpegInstance(_metadata_in(other), self._source)
         except PermanentError:
-            pass  # its own event tells why
+            return None  # its own event tells why
         except SupersededError:
             raise RetryableError("unavailable") from None  # it was replaced: look again
-        source.close()
-        return None
 
-    def _with(self, partner: Partner, described: Metadata | None) -> Verdict | None:
-        """Store the two; None where the other one is finished and part of another instance."""
-        assert described is not None, "one of the two is metadata"
-        other = partner.object
+    def _with(self, other: StoredObject, instance: JpegInstance) -> Verdict | None:
+        """What becomes of this half with that other one; None where that belongs to another
+        instance."""
         claim = claim_name(self._mine.ref, other.ref)
         theirs = self._state.finished(other.ref)
-        if theirs is not None and theirs.claim == claim:
-            # An earlier delivery was killed after it had written this down.
-            return self._finish(theirs.verdict, claim)
-        if theirs is not None and theirs.stored != described.resource:
-            return None
-        found = self._work(partner, described, claim)
-        if theirs is not None:
-            return self._finish(found, claim)
-        return self._state.finish_both(self._mine.ref, other.ref, found, claim).verdict
+        if theirs is None:
+            # Both are open. Whoever has the claim stores them, and writes the same down for both.
+            found = self._store(other, instance, claim)
+            return self._state.finish(found, claim, other.ref)
+        if theirs.claim == claim:
+            # The two were stored; only what became of this one was not written down.
+            return self._state.finish(theirs.verdict, claim)
+        if theirs.stored == instance.resource:
+            # This one was uploaded again. The other one has its outcome.
+            found = self._store(other, instance, claim)
+            return self._state.finish(found, claim)
+        return None
 
-    def _work(self, partner: Partner, described: Metadata, claim: str) -> Verdict:
+    def _store(self, other: StoredObject, instance: JpegInstance, claim: str) -> Verdict:
         """Store the two, as the only invocation that does."""
         delivery = self._delivery
-        claimed = self._state.claim(
-            claim,
-            self._mine.ref,
-            delivery.message.attempt,
-            delivery.services.settings.budget_s,
-        )
-        picture = self._source
-        if self._kind == "json":
-            picture = partner.source
-        instance = JpegInstance(described, picture)
+        claimed = self._state.claim(claim)
         try:
-            word = stow.store(delivery, instance, [self._mine, partner.object])
+            word = stow.store(delivery, instance, [self._mine, other])
         except PermanentError as error:
             return verdict.of_error(error)
         except SupersededError:
@@ -193,10 +153,8 @@ class HalfUpload:
         wait_s = self._delivery.services.settings.pair_wait_s
         if written is not None and age_s(written) < wait_s:
             raise RetryableError("operation_pending")
-        error = unsupported(_NO_OTHER[self._kind])
-        return self._finish(verdict.of_error(error))
+        return self._state.finish(verdict.of_error(unsupported(_NO_OTHER[self._kind])))
 
-    def _finish(self, found: Verdict, claim: str = "") -> Verdict:
-        """Write down the verdict on this object; the one that counts is the one that was written
-        first."""
-        return self._state.finish(self._mine.ref, Finished(found, claim)).verdict
+
+def _metadata_in(source: Source) -> Metadata:
+    return metadata.parse(whole(source, metadata.LIMIT_BYTES))
