@@ -21,7 +21,7 @@ from functions.api.request_state import Request, Requests
 from functions.commands import limits
 from functions.commands.answers import RefusedError
 from functions.commands.limits import Limits
-from functions.common import web
+from functions.common import jsonvalues, web
 from functions.common.clients.pubsub import Topics
 from functions.common.clients.storage import Buckets
 from functions.common.clients.transport import Transport
@@ -172,10 +172,7 @@ class _Service:
 def _body(request: flask.Request) -> dict[str, Any]:
     if request.mimetype != "application/json":
         raise RefusedError("unsupported_media_type", "takes application/json")
-    try:
-        value = json.loads(web.read_body(request, _BODY_LIMIT_BYTES))
-    except (ValueError, RecursionError):
-        value = None
+    value = jsonvalues.parsed(web.read_body(request, _BODY_LIMIT_BYTES))
     if not isinstance(value, dict):
         raise RefusedError("invalid_command", "a command is a JSON object")
     return value

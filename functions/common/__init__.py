@@ -5,7 +5,7 @@ events/            a delivery becomes a typed message; what came of it is publis
 dicom/             what files, multipart bodies and DICOM JSON say
 clients/           the DICOM store, Cloud Storage and Pub/Sub, over one transport
 resources          names of stores, studies, series, instances and objects, validated
-jsonvalues         text and numbers in JSON that others have sent
+jsonvalues         JSON that others have sent, and its values
 checksum           the checksum of Cloud Storage
 errors             why something failed: try again, or never
 deadline           the only clock

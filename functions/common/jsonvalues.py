@@ -1,10 +1,19 @@
-"""Values of JSON that others have sent, taken only where they are what they should be."""
+"""JSON that others have sent, and its values, taken only where they are what they should be."""
 
+import json
 import re
-from typing import Final
+from typing import Any, Final
 
 _DIGITS: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _INT64_MAX: Final = 2**63 - 1
+
+
+def parsed(document: bytes | str) -> Any:
+    """What JSON says; None for what is not JSON, or is nested deeper than Python reads."""
+    try:
+        return json.loads(document)
+    except (ValueError, RecursionError):
+        return None
 
 
 def text(value: object) -> str:

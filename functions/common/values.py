@@ -1,12 +1,12 @@
 """How the text of a setting becomes a value. Each function raises ValueError with what the setting
 takes."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from functions.common import jsonvalues
 from functions.common.errors import PermanentError
 from functions.common.resources import DicomStoreName, GcsPrefix, is_bucket
 
@@ -224,12 +224,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def _json(text: str, kind: type[T], what: str) -> T:
-    value: object = kind()
-    try:
-        if text:
-            value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
+    value: object = jsonvalues.parsed(text) if text else kind()
     if not isinstance(value, kind):
         raise ValueError(f"takes {what}")  # noqa: TRY004 (every wrong value is a ValueError)
     return value

@@ -24,3 +24,8 @@ def test_what_is_no_whole_number_of_64_bits_is_none(value: object) -> None:
 @pytest.mark.parametrize("value", [None, 7, ["a"], {"a": "a"}, True])
 def test_what_is_no_text_is_empty(value: object) -> None:
     assert jsonvalues.text(value) == ""
+
+
+@pytest.mark.parametrize("document", [b"", b"{", b"\xff", b"[" * 100_000, '{"a": 1} b'])
+def test_what_is_no_json_says_nothing(document: bytes | str) -> None:
+    assert jsonvalues.parsed(document) is None

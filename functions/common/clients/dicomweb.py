@@ -1,7 +1,6 @@
 """The client of the DICOM store: STOW-RS, QIDO-RS, WADO-RS, delete and operations of the Cloud
 Healthcare API."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -312,11 +311,8 @@ def _json(response: Response, deadline: Deadline, nothing: tuple[int, ...] = ())
         if response.status_code != 200:
             drain(response)
             raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
-        try:
-            answer = json.loads(read_all(response, deadline, _JSON_LIMIT_BYTES))
-        except (ValueError, RecursionError) as error:
-            raise RetryableError("unavailable") from error
-    if answer is None:  # null says nothing, not that there is nothing
+        answer = jsonvalues.parsed(read_all(response, deadline, _JSON_LIMIT_BYTES))
+    if answer is None:  # also null, which does not say that there is nothing
         raise RetryableError("unavailable")
     return answer
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from functions.common import jsonvalues
 from functions.common.clients.storage import Buckets
 from functions.common.clients.transport import read_all
 from functions.common.deadline import Deadline
@@ -55,13 +56,10 @@ class JsonObjects:
         with response:
             data = read_all(response, self.deadline, self.limit_bytes)
             generation = response.headers.get("x-goog-generation", "")
-        try:
-            kept = Kept(json.loads(data), int(generation))
-        except (ValueError, RecursionError):
-            raise RetryableError("unavailable") from None
-        if not isinstance(kept.value, dict):
+        value, number = jsonvalues.parsed(data), jsonvalues.int64(generation)
+        if not isinstance(value, dict) or number is None:
             raise RetryableError("unavailable")
-        return kept
+        return Kept(value, number)
 
     def write(self, name: str, value: Mapping[str, Any], if_generation_match: int | None) -> int:
         """Write an object; its new generation.

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
-from functions.common.jsonvalues import int64, text
+from functions.common.jsonvalues import int64, parsed, text
 from functions.common.resources import ObjectRef
 
 BODY_LIMIT_BYTES: Final = 15 * 1024 * 1024  # 10 MB of a Pub/Sub message, as base64
@@ -255,10 +255,7 @@ def _unreadable(detail: str, message: Message) -> PermanentError:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise PermanentError("invalid_event", "not JSON") from None
+    value = parsed(body)
     if not isinstance(value, dict):
         raise PermanentError("invalid_event", "not a JSON object")
     return value
