@@ -22,13 +22,11 @@ from functions.commands import limits
 from functions.commands.answers import RefusedError
 from functions.commands.limits import Limits
 from functions.common import jsonvalues, web
-from functions.common.clients.pubsub import Topics
-from functions.common.clients.storage import Buckets
-from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events import messages
 from functions.common.events.messages import Message
+from functions.common.events.runtime import Services
 from functions.common.log import log, log_bug
 from functions.common.settings import COMMANDS, Settings
 
@@ -78,12 +76,8 @@ Answer = tuple[int, dict[str, str], dict[str, Any]]
 
 class _Service:
     def __init__(self, settings: Settings) -> None:
-        transport = Transport()
         self._settings = settings
-        self._buckets = Buckets(
-            transport, settings.storage_emulator_host or settings.storage_endpoint
-        )
-        self._topics = Topics(transport, settings.pubsub_emulator_host, settings.pubsub_endpoint)
+        self._services = Services.of(settings)
         self._callers = Callers(
             COMMANDS,
             settings.commands_callers,
@@ -111,7 +105,7 @@ class _Service:
         if path == "/openapi.json":
             return 200, {}, json.loads(_DESCRIPTION.read_text())
         deadline = Deadline(_BUDGET_S)
-        kept = Requests(self._buckets, self._settings.state_bucket, deadline)
+        kept = Requests(self._services.buckets, self._settings.state_bucket, deadline)
         try:
             if method == "GET":
                 return _found(request.path.removeprefix(path), caller, kept)
@@ -142,7 +136,7 @@ class _Service:
 
     def _publish(self, name: str, data: bytes, request: Request, kept: Requests) -> None:
         try:
-            self._topics.publish(self._topic(name), data, {}, Deadline(_BUDGET_S))
+            self._services.topics.publish(self._topic(name), data, {}, Deadline(_BUDGET_S))
         except RetryableError:
             kept.release(request)
             raise

@@ -69,46 +69,71 @@ def event_function(name: str, handle: Handler, *, reports: bool = True) -> View:
     Raises:
         SettingsError: a setting is missing or malformed.
     """
-    services = Services.of(Settings.load(name))
+    function = _EventFunction(name, Services.of(Settings.load(name)), handle, reports)
 
     def view(request: flask.Request) -> flask.Response:
-        deadline = Deadline(services.settings.budget_s)
-        trace = _trace(request, services.settings)
-        if request.method != "POST":
-            return _refused(name, 405, "method_not_allowed", "takes POST", trace)
-        try:
-            message, unreadable = _received(request)
-        except PermanentError as error:
-            return _refused(name, 400, error.reason, error.detail, trace)
-        outcomes = _outcomes(name, services, message, deadline, trace)
-        try:
-            try:
-                if unreadable:
-                    raise unreadable
-                handle(message, services, outcomes, deadline)
-            except PermanentError as error:
-                if reports:
-                    outcomes.publish(_rejected(error, message))
-                else:
-                    _log_refused(name, error.reason, error.detail, trace)
-            except UnpublishableError as error:
-                log_bug(
-                    name, error, trace=trace, message_id=message.message_id, attempt=message.attempt
-                )
-                reason = PermanentError("operation_failed", "a message could not be published")
-                outcomes.publish(_rejected(reason, message))
-        except RetryableError as error:
-            return _handed_back(name, message, error, trace)
-        # The one place for a bug: it is logged without its text, and retried.
-        except Exception as error:  # noqa: BLE001
-            log_bug(
-                name, error, trace=trace, message_id=message.message_id, attempt=message.attempt
-            )
-            return web.response(503, {}, b"")
-        return web.response(204, {}, b"")
+        return function.answer(request)
 
     view.__name__ = name
     return view
+
+
+@dataclass(frozen=True)
+class _EventFunction:
+    """One event function, for all its deliveries."""
+
+    name: str
+    services: Services
+    handle: Handler
+    reports: bool
+
+    def answer(self, request: flask.Request) -> flask.Response:
+        """The answer to a request, whatever it is."""
+        settings = self.services.settings
+        deadline = Deadline(settings.budget_s)
+        trace = _trace(request, settings)
+        if request.method != "POST":
+            return _refused(self.name, 405, "method_not_allowed", "takes POST", trace)
+        try:
+            message, unreadable = _received(request)
+        except PermanentError as error:
+            return _refused(self.name, 400, error.reason, error.detail, trace)
+        outcomes = Outcomes(
+            function=self.name,
+            topic=settings.outcomes_topic,
+            topics=self.services.topics,
+            message=message,
+            deadline=deadline,
+            trace=trace,
+        )
+        try:
+            self._handle(outcomes, unreadable)
+        except RetryableError as error:
+            return _handed_back(outcomes, error)
+        # The one place for a bug: it is logged without its text, and retried.
+        except Exception as error:  # noqa: BLE001
+            _log_bug(outcomes, error)
+            return web.response(503, {}, b"")
+        return web.response(204, {}, b"")
+
+    def _handle(self, outcomes: Outcomes, unreadable: PermanentError | None) -> None:
+        """Handle a message; what can never be handled is refused."""
+        try:
+            if unreadable:
+                raise unreadable
+            self.handle(outcomes.message, self.services, outcomes, outcomes.deadline)
+        except PermanentError as error:
+            self._refuse(outcomes, error)
+        except UnpublishableError as error:
+            _log_bug(outcomes, error)
+            refusal = PermanentError("operation_failed", "a message could not be published")
+            self._refuse(outcomes, refusal)
+
+    def _refuse(self, outcomes: Outcomes, error: PermanentError) -> None:
+        if self.reports:
+            outcomes.publish(_rejected(error, outcomes.message))
+        else:
+            _log_refused(self.name, error.reason, error.detail, outcomes.trace)
 
 
 def _received(request: flask.Request) -> tuple[Message, PermanentError | None]:
@@ -126,14 +151,6 @@ def _received(request: flask.Request) -> tuple[Message, PermanentError | None]:
         message, unreadable = error.message, error
     is_follow_up = request.path == FOLLOW_UPS_PATH
     return replace(message, follow_up=is_follow_up, path=request.path), unreadable
-
-
-def _outcomes(
-    name: str, services: Services, message: Message, deadline: Deadline, trace: str
-) -> Outcomes:
-    return Outcomes(
-        name, services.settings.outcomes_topic, services.topics, message, deadline, trace
-    )
 
 
 def _rejected(error: PermanentError, message: Message) -> Outcome:
@@ -173,15 +190,25 @@ def _log_refused(name: str, reason: str, detail: str, trace: str) -> None:
     log("WARNING", "refused", trace=trace, function=name, reason=reason, detail=detail)
 
 
-def _handed_back(name: str, message: Message, error: RetryableError, trace: str) -> flask.Response:
+def _log_bug(outcomes: Outcomes, error: Exception) -> None:
+    log_bug(
+        outcomes.function,
+        error,
+        trace=outcomes.trace,
+        message_id=outcomes.message.message_id,
+        attempt=outcomes.message.attempt,
+    )
+
+
+def _handed_back(outcomes: Outcomes, error: RetryableError) -> flask.Response:
     log(
         "WARNING",
         "handed_back",
-        trace=trace,
-        function=name,
+        trace=outcomes.trace,
+        function=outcomes.function,
         reason=error.reason,
-        message_id=message.message_id,
-        attempt=message.attempt,
+        message_id=outcomes.message.message_id,
+        attempt=outcomes.message.attempt,
         retry_after_s=error.retry_after_s,
     )
     headers = {}
