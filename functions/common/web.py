@@ -1,16 +1,11 @@
-"""What every HTTP function does alike: it reads a body up to a limit, and answers with a stream.
+"""What every HTTP function does alike: it reads a body up to a limit, and answers with a stream."""
 
-A stream that breaks off makes the server log nothing.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping
-from errno import ECONNRESET
+from collections.abc import Iterator, Mapping
 
 import flask
 import werkzeug.exceptions
 
-from functions.common.errors import PermanentError, RetryableError
-from functions.common.log import log, log_bug
+from functions.common.errors import PermanentError
 
 
 def read_body(request: flask.Request, limit_bytes: int) -> bytes:
@@ -47,21 +42,3 @@ def streamed(status: int, headers: Mapping[str, str], chunks: Iterator[bytes]) -
         # flask adds one of its own.
         del answer.headers["Content-Type"]
     return answer
-
-
-def unbroken(function: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of an answer that has begun, so that no status can be sent any more.
-
-    Raises:
-        ConnectionResetError: on any error. For this one the server closes the connection, so that
-            the caller sees that the answer is cut, and logs nothing; for others it would log the
-            request's URL and the error's text.
-    """
-    try:
-        yield from chunks
-    except (RetryableError, OSError):
-        log("WARNING", "answer_cut", function=function)
-        raise ConnectionResetError(ECONNRESET, "the answer is cut") from None
-    except Exception as error:  # noqa: BLE001 (a bug)
-        log_bug(function, error)
-        raise ConnectionResetError(ECONNRESET, "the answer is cut") from None

@@ -1,13 +1,16 @@
 """What the search function answers, as HTTP."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from errno import ECONNRESET
 from typing import Final
 
 import flask
 
 from functions.common import web
+from functions.common.errors import RetryableError
+from functions.common.log import log, log_bug
 from functions.common.settings import SEARCH
 
 # The page's own policy is in page.py.
@@ -60,10 +63,28 @@ class Reply:
         response = web.streamed(
             self.status,
             headers,
-            web.unbroken(SEARCH, self.body),
+            unbroken(self.body),
         )
         response.call_on_close(self.close)
         return response
+
+
+def unbroken(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of an answer that has begun, so that no status can be sent any more.
+
+    Raises:
+        ConnectionResetError: on any error. For this one the server closes the connection, so that
+            the caller sees that the answer is cut, and logs nothing; for others it would log the
+            request's URL and the error's text.
+    """
+    try:
+        yield from chunks
+    except (RetryableError, OSError):
+        log("WARNING", "answer_cut", function=SEARCH)
+        raise ConnectionResetError(ECONNRESET, "the answer is cut") from None
+    except Exception as error:  # noqa: BLE001 (a bug)
+        log_bug(SEARCH, error)
+        raise ConnectionResetError(ECONNRESET, "the answer is cut") from None
 
 
 def chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""What every HTTP function does alike."""
+"""An answer of search that has begun, and breaks."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from functions.common.errors import RetryableError
-from functions.common.web import unbroken
+from functions.search.replies import unbroken
 
 SECRET = "Doe^Jane"
 
@@ -28,7 +28,7 @@ def breaking(error: Exception) -> Iterator[bytes]:
 def test_an_answer_that_breaks_is_cut_without_a_word_of_the_error(
     capfd: pytest.CaptureFixture[str], error: Exception, event: str
 ) -> None:
-    chunks = unbroken("search", breaking(error))
+    chunks = unbroken(breaking(error))
     assert next(chunks) == b"first"
     with pytest.raises(ConnectionResetError):
         next(chunks)
@@ -38,4 +38,4 @@ def test_an_answer_that_breaks_is_cut_without_a_word_of_the_error(
 
 
 def test_an_answer_that_does_not_break_is_what_it_was() -> None:
-    assert list(unbroken("search", iter([b"a", b"b"]))) == [b"a", b"b"]
+    assert list(unbroken(iter([b"a", b"b"]))) == [b"a", b"b"]
