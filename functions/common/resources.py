@@ -15,12 +15,9 @@ A_PATH: Final = "a path is studies/UID[/series/UID[/instances/UID]]"
 # takes them.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _UID_LENGTH = 64
-_STORE = re.compile(
-    r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}/dicomStores/[\w.-]{1,256}", re.ASCII
-)
-_OPERATION = re.compile(
-    r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}/operations/[\w-]{1,256}", re.ASCII
-)
+_DATASET = r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}"
+_STORE = re.compile(rf"({_DATASET})/dicomStores/[\w.-]{{1,256}}", re.ASCII)
+_OPERATION = re.compile(rf"({_DATASET})/operations/[\w-]{{1,256}}", re.ASCII)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
 _OBJECT_NAME_BYTES = 1024
 _GENERATION_MAX = 2**63 - 1  # int64
@@ -110,9 +107,8 @@ class DicomStoreName:
 
     def owns_operation(self, operation: str) -> bool:
         """Whether it is the name of an operation of this store's dataset."""
-        return _OPERATION.fullmatch(operation) is not None and operation.startswith(
-            self.dataset + "/operations/"
-        )
+        found = _OPERATION.fullmatch(operation)
+        return found is not None and found[1] == self.dataset
 
 
 @dataclass(frozen=True)

@@ -106,37 +106,18 @@ class Outcomes:
         log("INFO", "outcome", trace=self.trace, **logged)
 
     def _record(self, outcome: Outcome) -> dict[str, Any]:
-        source = outcome.source
-        resource = outcome.resource
-        record: dict[str, Any] = {
-            "id": outcome_id(
-                self.function,
-                source or outcome.request_id,
-                outcome.member + outcome.place,
-            ),
+        identity = outcome.source or outcome.request_id
+        record = {
+            "id": outcome_id(self.function, identity, outcome.member + outcome.place),
             "time": utc_now(),
             "outcome": outcome.outcome,
             "reason": outcome.reason,
             "detail": outcome.detail,
             "function": self.function,
-        }
-        if source:
-            record |= {
-                "bucket": source.bucket,
-                "name": source.name,
-                "generation": str(source.generation),
-            }
-        record |= {
+            **_source(outcome.source),
             "request_id": outcome.request_id,
             "member": outcome.member,
-        }
-        if resource:
-            record |= {
-                "study": resource.study,
-                "series": resource.series,
-                "instance": resource.instance,
-            }
-        record |= {
+            **_resource(outcome.resource),
             "counts": dict(outcome.counts),
             "bytes": outcome.size_bytes,
             "first": outcome.first,
@@ -147,6 +128,18 @@ class Outcomes:
             "trace": self.trace,
         }
         return {key: value for key, value in record.items() if value not in ("", {})}
+
+
+def _source(source: ObjectRef | None) -> dict[str, str]:
+    if source is None:
+        return {}
+    return {"bucket": source.bucket, "name": source.name, "generation": str(source.generation)}
+
+
+def _resource(resource: Resource | None) -> dict[str, str]:
+    if resource is None:
+        return {}
+    return {"study": resource.study, "series": resource.series, "instance": resource.instance}
 
 
 def outcome_id(function: str, identity: ObjectRef | str, member: str = "") -> str:
