@@ -6,6 +6,7 @@ requests        what a delete or an export asks for
 request_state   what became of a request, for who asks by HTTP
 callers         who may call `search` and `commands`, and what needs no caller
 id_tokens       the tokens by which they are known
+refusals        how both refuse a request
 
 Imports run downwards: handlers, then this package, then `common`.
 """

@@ -19,8 +19,8 @@ from functions.api.callers import Callers
 from functions.api.id_tokens import CallerError
 from functions.api.request_state import Request, Requests
 from functions.commands import limits
-from functions.commands.answers import RefusedError
 from functions.commands.limits import Limits
+from functions.commands.refusals import RefusedError
 from functions.common import jsonvalues, web
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from functions.commands.answers import RefusedError
+from functions.commands.refusals import RefusedError
 from functions.common.deadline import Deadline
 
 _MINUTE_S: Final = 60.0

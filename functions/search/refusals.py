@@ -1,11 +1,8 @@
-"""Every way in which the search function can refuse.
+"""Every way in which the search function can refuse (the shape of it: api/refusals.py)."""
 
-PS3.18 leaves the body of an error open; here it is always {"error": {"reason": …, "message": …}}.
-"""
-
-import json
-from dataclasses import dataclass
 from typing import Final
+
+from functions.api.refusals import RefusalError
 
 STATUS: Final = {
     # An encoded slash, `..`, a control character, an absolute URL, too long.
@@ -50,42 +47,7 @@ STATUS: Final = {
 }
 
 
-@dataclass
-class RefusedError(Exception):
-    """An answer other than the one that was asked for.
+class RefusedError(RefusalError):
+    """A request that is answered otherwise than it was asked for."""
 
-    Args:
-        reason: one of STATUS.
-        message: one line of our own words: never a value from the request, never a server's text.
-        parameter: the parameter to blame; its name only.
-        retry_after_s: seconds that the DICOM store asks to wait.
-        allow: the methods that exist, for method_not_allowed.
-    """
-
-    reason: str
-    message: str = ""
-    parameter: str = ""
-    retry_after_s: int | None = None
-    allow: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return STATUS[self.reason]
-
-    def body(self) -> bytes:
-        """The JSON document."""
-        error = {"reason": self.reason, "message": self.message, "parameter": self.parameter}
-        filled = {name: text for name, text in error.items() if text}
-        return json.dumps({"error": filled}).encode()
-
-    def headers(self) -> dict[str, str]:
-        """The headers that belong to this refusal only."""
-        headers = {"Content-Type": "application/json"}
-        if self.retry_after_s is not None:
-            headers["Retry-After"] = str(self.retry_after_s)
-        if self.allow:
-            headers["Allow"] = ", ".join(self.allow)
-        if self.reason == "unauthenticated":
-            headers["WWW-Authenticate"] = "Bearer"
-        return headers
+    STATUS = STATUS

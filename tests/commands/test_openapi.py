@@ -9,7 +9,7 @@ from typing import Any
 
 from functions.api.formats import FORMATS
 from functions.api.requests import DELETE_KEYS, EXPORT_KEYS
-from functions.commands.answers import STATUS
+from functions.commands.refusals import STATUS
 from tests.commands.conftest import Place
 
 
