@@ -74,91 +74,84 @@ def handle(
             deadline=deadline,
             memory=memory,
         )
-        _Upload(delivery, progress).run()
+        _bring(delivery, progress)
 
 
-class _Upload:
-    """One object on its way.
+def _bring(delivery: Delivery, progress: Progress) -> None:
+    """Bring an object to its outcome, and then away.
 
     Args:
         delivery: of its event.
         progress: of an archive.
     """
+    ref = delivery.event.ref
+    buckets = delivery.services.buckets
+    try:
+        found = _verdict(delivery, progress)
+        if found is not None and found.is_bad:
+            _quarantine(delivery, found.outcome, progress)
+    except SupersededError:
+        found = _superseded(delivery, progress)
+    if found is None:
+        return  # an archive, with which a follow-up message goes on
+    outcome = replace(found.outcome, source=ref, size_bytes=delivery.event.size)
+    delivery.outcomes.publish(outcome)
+    if found.is_bad:
+        buckets.delete(ref, delivery.deadline)  # it is in quarantine
+    elif found.is_safe:
+        dispose(ref, delivery.services.settings, buckets, delivery.deadline)
 
-    def __init__(self, delivery: Delivery, progress: Progress) -> None:
-        self._delivery = delivery
-        self._progress = progress
-        self._ref = delivery.event.ref
-        self._services = delivery.services
 
-    def run(self) -> None:
-        """Bring it to its outcome."""
-        try:
-            found = self._verdict()
-            if found is not None and found.is_bad:
-                self._quarantine(found.outcome)
-        except SupersededError:
-            found = self._superseded()
-        if found is None:
-            return  # an archive, with which a follow-up message goes on
-        delivery = self._delivery
-        outcome = replace(found.outcome, source=self._ref, size_bytes=delivery.event.size)
-        delivery.outcomes.publish(outcome)
-        if found.is_bad:
-            self._services.buckets.delete(self._ref, delivery.deadline)
-        elif found.is_safe:
-            dispose(self._ref, self._services.settings, self._services.buckets, delivery.deadline)
+def _verdict(delivery: Delivery, progress: Progress) -> Verdict | None:
+    """What becomes of it; None when that is known only later."""
+    try:
+        return _store(delivery, progress)
+    except PermanentError as error:
+        return verdict.of_error(error)
 
-    def _verdict(self) -> Verdict | None:
-        """What becomes of it; None when that is known only later."""
-        try:
-            return self._store()
-        except PermanentError as error:
-            return verdict.of_error(error)
 
-    def _store(self) -> Verdict | None:
-        event = self._delivery.event
-        if event.ref.name.endswith("/") and not event.size:
-            detail = "a folder's placeholder"
-            return Verdict(Outcome("skipped", "unsupported_input", detail=detail))
-        source = self._delivery.source_of(self._delivery.input)
-        kind = filetype.sniff(source.head)
-        if kind == "dicom":
-            return self._store_instance(DicomFile(header_of(source).resource, source))
-        if kind == "multipart":
-            return self._store_instance(multipart_file.instance_of(source))
-        if kind in ("json", "jpeg"):
-            return HalfUpload(self._delivery, kind, source).run()
-        source.close()
-        if kind in filetype.ARCHIVES:
-            return archive_upload.go_through(self._delivery, kind, self._progress)
-        raise NothingToStoreError("neither DICOM, nor metadata with a JPEG, nor an archive")
+def _store(delivery: Delivery, progress: Progress) -> Verdict | None:
+    event = delivery.event
+    if event.ref.name.endswith("/") and not event.size:
+        return Verdict(Outcome("skipped", "unsupported_input", detail="a folder's placeholder"))
+    source = delivery.source_of(delivery.input)
+    kind = filetype.sniff(source.head)
+    if kind == "dicom":
+        return _store_instance(delivery, DicomFile(header_of(source).resource, source))
+    if kind == "multipart":
+        return _store_instance(delivery, multipart_file.instance_of(source))
+    if kind in ("json", "jpeg"):
+        return HalfUpload(delivery, kind, source).run()
+    source.close()
+    if kind in filetype.ARCHIVES:
+        return archive_upload.go_through(delivery, kind, progress)
+    raise NothingToStoreError("neither DICOM, nor metadata with a JPEG, nor an archive")
 
-    def _store_instance(self, instance: Instance) -> Verdict:
-        word = stow.store(self._delivery, instance, [self._delivery.input])
-        return verdict.of_word(word, instance.resource)
 
-    def _superseded(self) -> Verdict:
-        """The object is gone. Where an earlier delivery of half a pair deleted it or moved it, its
-        outcome is repeated."""
-        if may_be_half(self._ref.name):
-            finished = PairState(self._delivery).verdict()
-            if finished is not None:
-                return finished
-        return Verdict(Outcome("superseded", counts=self._progress.counts))
+def _store_instance(delivery: Delivery, instance: Instance) -> Verdict:
+    word = stow.store(delivery, instance, [delivery.input])
+    return verdict.of_word(word, instance.resource)
 
-    def _quarantine(self, outcome: Outcome) -> None:
-        """Copy what is bad; it is deleted once its outcome is published."""
-        sidecar = Sidecar(
-            reason=outcome.reason,
-            detail=outcome.detail,
-            source=self._ref,
-            outcome_id=outcome_id(STORE, self._ref),
-            members=tuple(self._progress.failed),
-        )
-        quarantine.put(
-            self._services.settings.quarantine_bucket,
-            sidecar,
-            self._services.buckets,
-            self._delivery.deadline,
-        )
+
+def _superseded(delivery: Delivery, progress: Progress) -> Verdict:
+    """The object is gone. Where an earlier delivery of half a pair deleted it or moved it, its
+    outcome is repeated."""
+    if may_be_half(delivery.event.ref.name):
+        finished = PairState(delivery).verdict()
+        if finished is not None:
+            return finished
+    return Verdict(Outcome("superseded", counts=progress.counts))
+
+
+def _quarantine(delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
+    """Copy what is bad; it is deleted once its outcome is published."""
+    sidecar = Sidecar(
+        reason=outcome.reason,
+        detail=outcome.detail,
+        source=delivery.event.ref,
+        outcome_id=outcome_id(STORE, delivery.event.ref),
+        members=tuple(progress.failed),
+    )
+    services = delivery.services
+    bucket = services.settings.quarantine_bucket
+    quarantine.put(bucket, sidecar, services.buckets, delivery.deadline)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from functions.common.clients.storage import Buckets, PreconditionFailedError
-from functions.common.clients.transport import read_all
 from functions.common.deadline import Deadline, utc_now
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef, is_bucket
@@ -15,6 +14,7 @@ from functions.common.resources import ObjectRef, is_bucket
 SIDECAR_ENDING: Final = ".reason.json"
 SIDECAR_LIMIT_BYTES: Final = 16 * 1024 * 1024
 
+_OUTCOME_KEY: Final = "dicom-outcome"  # of a sidecar's metadata
 _NAME_BYTES: Final = 1024  # of an object, at most
 _GENERATION_BYTES: Final = 20  # with the mark in front
 _ADDED_BYTES: Final = len("unsupported_input/") + len(SIDECAR_ENDING) + _GENERATION_BYTES
@@ -90,7 +90,7 @@ def put(bucket: str, sidecar: Sidecar, buckets: Buckets, deadline: Deadline) -> 
     """Write the sidecar and copy the object beside it; the source stays. Doing it again changes
     nothing.
 
-    An earlier upload of the same name that waits there is not replaced: the later one gets its
+    Another upload of the same name that waits there is not replaced: the later one gets its
     generation as an ending.
 
     Raises:
@@ -99,62 +99,54 @@ def put(bucket: str, sidecar: Sidecar, buckets: Buckets, deadline: Deadline) -> 
             such as a bucket that does not exist: that heals, and the object must not be lost to it.
     """
     assert is_bucket(bucket)
-    place = _Place(bucket, buckets, deadline)
+    place = _Place(bucket, sidecar, buckets, deadline)
+    name = sidecar.name
     try:
-        if not place.put(sidecar, sidecar.name):
-            place.put(sidecar, f"{sidecar.name}~{sidecar.source.generation}", replace=True)
+        while not place.put(name):
+            name = f"{name}~{sidecar.source.generation}"
     except PermanentError as error:
         raise RetryableError("unavailable") from error
 
 
 @dataclass(frozen=True)
 class _Place:
-    """The quarantine bucket."""
+    """The quarantine bucket, for one object and its sidecar."""
 
     bucket: str
+    sidecar: Sidecar
     buckets: Buckets
     deadline: Deadline
 
-    def put(self, sidecar: Sidecar, name: str, *, replace: bool = False) -> bool:
-        """Put the object and its sidecar under this name.
-
-        Args:
-            replace: whether it does not matter what is there.
-
-        Returns:
-            False where another object has the name.
-        """
-        written = self._write(sidecar, name + SIDECAR_ENDING)
-        is_ours = written is not None or replace
-        if not is_ours and not self._is_of(name + SIDECAR_ENDING, sidecar.source):
+    def put(self, name: str) -> bool:
+        """Put both under this name; False where another object has it."""
+        beside = name + SIDECAR_ENDING
+        written = self._write(beside)
+        if written is None and not self._is_ours(beside):
             return False
         try:
-            self.buckets.copy(sidecar.source, self.bucket, name, self.deadline)
+            self.buckets.copy(self.sidecar.source, self.bucket, name, self.deadline)
         except SupersededError:
             if written is not None:
                 self.buckets.delete(written, self.deadline)
             raise
         return True
 
-    def _write(self, sidecar: Sidecar, name: str) -> ObjectRef | None:
+    def _write(self, name: str) -> ObjectRef | None:
         """The sidecar's object; None where there is one of this name already."""
         try:
             made = self.buckets.create(
                 self.bucket,
                 name,
-                sidecar.dump(),
+                self.sidecar.dump(),
                 self.deadline,
                 content_type="application/json",
+                metadata={_OUTCOME_KEY: self.sidecar.outcome_id},
             )
         except PreconditionFailedError:
             return None
         return made.ref
 
-    def _is_of(self, name: str, source: ObjectRef) -> bool:
+    def _is_ours(self, name: str) -> bool:
         """Whether the sidecar there is of this very object, from an earlier delivery."""
-        try:
-            with self.buckets.open(ObjectRef(self.bucket, name), self.deadline) as response:
-                text = read_all(response, self.deadline, SIDECAR_LIMIT_BYTES)
-            return Sidecar.load(text).source == source
-        except (SupersededError, ValueError):
-            return False
+        there = self.buckets.stat(ObjectRef(self.bucket, name), self.deadline)
+        return there is not None and there.metadata.get(_OUTCOME_KEY) == self.sidecar.outcome_id
