@@ -22,7 +22,7 @@ from functions.store import stow_report
 from functions.store.delivery import Delivery
 from functions.store.instances import Instance, Same
 from functions.store.refusals import conflict, rejected
-from functions.store.stow_report import Answer, Kind, UnreadableReportError
+from functions.store.stow_report import Answer, Kind
 
 _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _ANSWERED: Final = (200, 202)
@@ -207,10 +207,10 @@ class _Stow:
                 drain(response)
                 raise RetryableError("unavailable")
             text = read_all(response, self._deadline, _REPORT_LIMIT_BYTES)
-        try:
-            return stow_report.parse(text).of(self._resource), attempts
-        except UnreadableReportError:
+        report = stow_report.parse(text)
+        if report is None:
             return self._unreadable(status), attempts
+        return report.of(self._resource), attempts
 
     def _unreadable(self, status: int) -> Answer:
         """What an answer means that is no report: its status, if what it says can be seen."""

@@ -1,18 +1,18 @@
 """The DICOM store's answer to a store request (PS3.18 section 10.5.3), read and not guessed from
 the status.
 
-XML or JSON, an object or an array of one; a 200 may hold failures and a 409 stored instances. The
-texts of the failures are searched for two known meanings and then forgotten: they may hold patient
-data.
+It is DICOM JSON, since that is asked for: an object or an array of one. A 200 may hold failures and
+a 409 stored instances. The texts of the failures are searched for two known meanings and then
+forgotten: they may hold patient data.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from functions.common.dicom import dicomjson
+from functions.common.dicom.dicomjson import DataSet
 from functions.common.resources import Resource, is_uid
 
 _URL: Final = "00081190"
@@ -20,7 +20,7 @@ _REFERENCED: Final = "00081199"
 _FAILED: Final = "00081198"
 _INSTANCE: Final = "00081155"
 _REASON: Final = "00081197"
-# FailureDetail in XML and FailureDetailJSON (fact sheet section 3.2).
+# FailureDetail and FailureDetailJSON (fact sheet section 3.2).
 _DETAILS: Final = ("00090097", "00091097")
 _DUPLICATE_REASON: Final = 0x0111  # PS3.18 annex I: duplicate SOP instance; other servers use it
 _EXISTS: Final = re.compile(r"already\s+exist", re.IGNORECASE)
@@ -31,16 +31,10 @@ _BUSY: Final = re.compile(
 _RETRIEVE_URL: Final = re.compile(
     r"/studies/([0-9.]+)(?:/series/([0-9.]+)(?:/instances/([0-9.]+))?)?/?$", re.ASCII
 )
-_ITEMS_MAX: Final = 10_000
 
 # Of one instance: it was stored; one of its UIDs is there already; a delete runs on its study or
 # series; it was refused for another reason; the report is about another instance.
 Kind = Literal["stored", "exists", "busy", "refused", "other"]
-Attributes = Mapping[str, Any]
-
-
-class UnreadableReportError(Exception):
-    """The answer is no report that can be read."""
 
 
 @dataclass(frozen=True)
@@ -110,26 +104,23 @@ class Report:
         return Answer("other", named=others[0])
 
 
-def parse(body: bytes) -> Report:
-    """Read a report.
-
-    Raises:
-        UnreadableReportError: it is neither form, or neither says what was stored nor what was not.
-    """
-    text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+def parse(body: bytes) -> Report | None:
+    """Read a report; None where it is none, or neither says what was stored nor what was not."""
     try:
-        attributes = _attributes_of(text)
-        study = _named_by_url(attributes).study
-        stored = tuple(_named(item, study) for item in _items(attributes, _REFERENCED))
-        failures = tuple(_failure(item, study) for item in _items(attributes, _FAILED))
-    except (ValueError, RecursionError) as error:
-        raise UnreadableReportError from error
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(document, list) and len(document) == 1:
+        document = document[0]
+    study = _named_by_url(document).study
+    stored = [_named(item, study) for item in dicomjson.items(document, _REFERENCED)]
+    failures = [_failure(item, study) for item in dicomjson.items(document, _FAILED)]
     if not stored and not failures:
-        raise UnreadableReportError
-    return Report(stored, failures)
+        return None
+    return Report(tuple(stored), tuple(failures))
 
 
-def _named(item: Attributes, study: str) -> Named:
+def _named(item: DataSet, study: str) -> Named:
     """The instance of an item; `study` is what the report says above its items."""
     instance = dicomjson.text(item, _INSTANCE)
     by_url = _named_by_url(item)
@@ -138,15 +129,15 @@ def _named(item: Attributes, study: str) -> Named:
     return Named(study=study, instance=instance)
 
 
-def _named_by_url(attributes: Attributes) -> Named:
+def _named_by_url(data_set: object) -> Named:
     """What the RetrieveURL names, which ends in the path of a study or an instance."""
-    found = _RETRIEVE_URL.search(dicomjson.text(attributes, _URL))
+    found = _RETRIEVE_URL.search(dicomjson.text(data_set, _URL))
     if found is None:
         return Named()
     return Named(found[1], found[2] or "", found[3] or "")
 
 
-def _failure(item: Attributes, study: str) -> Answer:
+def _failure(item: DataSet, study: str) -> Answer:
     detail = " ".join(dicomjson.text(item, tag) for tag in _DETAILS)
     code = dicomjson.number(item, _REASON)
     kind: Kind = "refused"
@@ -155,56 +146,3 @@ def _failure(item: Attributes, study: str) -> Answer:
     elif _BUSY.search(detail):
         kind = "busy"
     return Answer(kind, code, _named(item, study))
-
-
-def _items(attributes: Attributes, tag: str) -> Iterator[Attributes]:
-    values = dicomjson.values(attributes, tag)
-    if len(values) > _ITEMS_MAX:
-        raise ValueError
-    for item in values:
-        if not isinstance(item, dict):
-            raise ValueError  # noqa: TRY004 (of the document, not of an argument)
-        yield item
-
-
-def _attributes_of(text: bytes) -> Attributes:
-    if text.startswith(b"<"):
-        return _read_xml(text)
-    document = json.loads(text)
-    if isinstance(document, list) and len(document) == 1:
-        document = document[0]
-    if not isinstance(document, dict):
-        raise ValueError  # noqa: TRY004 (of the document, not of an argument)
-    return document
-
-
-def _read_xml(text: bytes) -> Attributes:
-    """A Native DICOM Model (PS3.19 annex A) in the shape of DICOM JSON, with sequences and plain
-    values only."""
-    from xml.etree import ElementTree
-
-    if b"<!" in text:
-        raise ValueError  # no entities and no document types: such an answer is no report
-    try:
-        return _attributes(ElementTree.fromstring(text))  # noqa: S314 (entities are refused above)
-    except ElementTree.ParseError as error:
-        raise ValueError from error
-
-
-def _attributes(parent: Any) -> Attributes:
-    found: dict[str, Any] = {}
-    for element in parent:
-        if _name(element) == "DicomAttribute":
-            values = [_value(value) for value in element]
-            found[str(element.get("tag"))] = {"vr": str(element.get("vr")), "Value": values}
-    return found
-
-
-def _value(element: Any) -> Any:
-    if _name(element) == "Item":
-        return _attributes(element)
-    return (element.text or "").strip()
-
-
-def _name(element: Any) -> str:
-    return str(element.tag).rpartition("}")[2]  # with or without a namespace

@@ -11,39 +11,20 @@ from functions.store.stow_report import (
     Answer,
     Named,
     Report,
-    UnreadableReportError,
     parse,
 )
 
-CAPTURED = (  # fact sheet section 3.2: a real 409, and its text
-    '<NativeDicomModel><DicomAttribute tag="00081190" vr="UR" keyword="RetrieveURL"><Value number="1">https://x/studies/1'
-    '</Value></DicomAttribute><DicomAttribute tag="00081198" vr="SQ"'
-    ' keyword="FailedSOPSequence"><Item number="1">'
-    '<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value'
-    ' number="1">272</Value></DicomAttribute>'
-    '<DicomAttribute tag="00090097" vr="LT" keyword="FailureDetail"'
-    ' privateCreator="GOOGLE"><Value number="1">{}'
-    "</Value></DicomAttribute></Item></DicomAttribute></NativeDicomModel>"
-)
-STORED_XML = (
-    '<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"><DicomAttribute'
-    ' tag="00081199" vr="SQ">'
-    '<Item number="1"><DicomAttribute tag="00081155" vr="UI"><Value'
-    ' number="1">1.2.3</Value></DicomAttribute>'
-    '<DicomAttribute tag="00081190" vr="UR"><Value number="1">https://x/studies/1/series/1.2/instances/1.2.3</Value>'
-    "</DicomAttribute></Item></DicomAttribute></NativeDicomModel>"
-)
 OURS = Resource("1", "1.2", "1.2.3")
 
 
 def item(
-    instance: str = "", detail: str = "", code: object = None, url: str = ""
+    instance: str = "", detail: str = "", code: object = None, url: str = "", tag: str = "00091097"
 ) -> dict[str, object]:
     made: dict[str, object] = {}
     if instance:
         made["00081155"] = {"vr": "UI", "Value": [instance]}
     if detail:
-        made["00091097"] = {"vr": "LT", "Value": [detail]}
+        made[tag] = {"vr": "LT", "Value": [detail]}
     if code is not None:
         made["00081197"] = {"vr": "US", "Value": [code]}
     if url:
@@ -69,6 +50,12 @@ def report(
     return json.dumps(document).encode()
 
 
+def read(body: bytes) -> Report:
+    found = parse(body)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize(
     ("detail", "kind"),
     [
@@ -84,21 +71,16 @@ def report(
         ("", "refused"),
     ],
 )
-def test_xml_and_json_say_the_same(detail: str, kind: str) -> None:
-    expected = (Answer(kind, 272, Named(study="1")),)  # type: ignore[arg-type]
-    same = report([], [item("", detail, 272)], study="1")
-    assert parse(CAPTURED.format(detail).encode()).failures == expected
-    assert parse(same).failures == expected
-    assert parse(b"\xef\xbb\xbf [" + same + b"]").failures == expected
-
-
-def test_stored_in_both_forms() -> None:
-    named = Report((Named("1", "1.2", "1.2.3"),))
-    assert parse(STORED_XML.encode()) == parse(report([stored()], [])) == named
+@pytest.mark.parametrize("tag", ["00091097", "00090097"])
+def test_a_failure_is_known_by_its_detail(tag: str, detail: str, kind: str) -> None:
+    expected = Report(failures=(Answer(kind, 272, Named(study="1")),))  # type: ignore[arg-type]
+    text = report([], [item("", detail, 272, tag=tag)], study="1")
+    assert parse(text) == expected
+    assert parse(b"\xef\xbb\xbf [" + text + b"]") == expected
 
 
 def test_success_is_a_report_that_names_all_three_uids() -> None:
-    assert parse(report([stored()], [])).of(OURS).kind == "stored"
+    assert read(report([stored()], [])).of(OURS).kind == "stored"
 
 
 @pytest.mark.parametrize(
@@ -106,12 +88,12 @@ def test_success_is_a_report_that_names_all_three_uids() -> None:
     [stored(study="9"), stored(series="9"), stored(instance="9"), item("1.2.3"), item("9")],
 )
 def test_a_report_that_stores_another_instance_is_no_success(found: dict[str, object]) -> None:
-    answer = parse(report([found], [])).of(OURS)
+    answer = read(report([found], [])).of(OURS)
     assert answer.kind == "other"
 
 
 def test_what_was_stored_instead_is_known() -> None:
-    answer = parse(report([stored("9", "9.2", "9.3")], [])).of(OURS)
+    answer = read(report([stored("9", "9.2", "9.3")], [])).of(OURS)
     assert answer.named.resource == Resource("9", "9.2", "9.3")
 
 
@@ -121,24 +103,24 @@ def test_what_was_stored_instead_is_known() -> None:
 def test_a_report_that_fails_another_instance_is_not_about_ours(
     failed: dict[str, object], study: str
 ) -> None:
-    answer = parse(report([], [failed], study)).of(OURS)
+    answer = read(report([], [failed], study)).of(OURS)
     assert answer.kind == "other"
 
 
 def test_a_failure_that_names_ours_goes_before_everything_else() -> None:
     failed = [item("", "damaged"), item("1.2.3", "already exists")]
-    answer = parse(report([stored()], failed)).of(OURS)
+    answer = read(report([stored()], failed)).of(OURS)
     assert answer == Answer("exists", 0, Named(instance="1.2.3"))
 
 
 def test_a_failure_that_names_nothing_counts_where_nothing_is_stored() -> None:
-    assert parse(report([stored()], [item("", "damaged")])).of(OURS).kind == "stored"
-    answer = parse(report([], [item("", "damaged")])).of(OURS)
+    assert read(report([stored()], [item("", "damaged")])).of(OURS).kind == "stored"
+    answer = read(report([], [item("", "damaged")])).of(OURS)
     assert answer == Answer("refused")
 
 
 def test_the_standards_code_for_a_duplicate() -> None:
-    assert parse(report([], [item("1", code=0x0111)])).failures[0].kind == "exists"
+    assert read(report([], [item("1", code=0x0111)])).failures[0].kind == "exists"
 
 
 @pytest.mark.parametrize(
@@ -152,8 +134,8 @@ def test_the_standards_code_for_a_duplicate() -> None:
         b'"text"',
         b"<html>",
         b"<html></html>",
-        CAPTURED.format("x").encode()[:-10],
-        b'<!DOCTYPE x [<!ENTITY a "aaaa">]><NativeDicomModel>&a;</NativeDicomModel>',
+        b"<NativeDicomModel></NativeDicomModel>",
+        report([stored()], [])[:-10],
         b'{"00081198": {"Value": "x"}}',
         b'{"00081198": {"Value": [1]}}',
         b'{"00081198": []}',
@@ -161,8 +143,7 @@ def test_the_standards_code_for_a_duplicate() -> None:
     ],
 )
 def test_what_is_no_report_is_never_success(body: bytes) -> None:
-    with pytest.raises(UnreadableReportError):
-        parse(body)
+    assert parse(body) is None
 
 
 JSON = st.recursive(
@@ -180,9 +161,8 @@ JSON = st.recursive(
 @settings(max_examples=200)
 @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=200))
 def test_anything_else_is_a_report_or_unreadable(body: bytes) -> None:
-    try:
-        found = parse(body)
-    except UnreadableReportError:
+    found = parse(body)
+    if found is None:
         return
     assert found.stored or found.failures
     if not found.stored:
@@ -198,7 +178,7 @@ def test_exactly_what_is_named_as_stored_is_stored(done: set[str], failed: set[s
     if not done and not failed:
         return
     items = [stored(instance=uid) for uid in done]
-    found = parse(report(items, [item(uid, "no") for uid in failed]))
+    found = read(report(items, [item(uid, "no") for uid in failed]))
     for uid in done | failed:
         is_stored = found.of(Resource("1", "1.2", uid)).kind == "stored"
         assert is_stored == (uid in done)
