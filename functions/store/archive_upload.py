@@ -17,7 +17,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.events.outcomes import Word
 from functions.common.settings import Settings
-from functions.store import archive_progress, metadata, multipart_file, source, stow, verdict
+from functions.store import archive_progress, metadata, multipart_file, stow, verdict
 from functions.store.archive import Member, Walk, text_of
 from functions.store.archive_limits import Budget, Limits
 from functions.store.archive_pairs import Group, Window, look_up
@@ -27,6 +27,7 @@ from functions.store.filetype import Kind
 from functions.store.instances import DicomFile, Instance, JpegInstance
 from functions.store.pair_names import stem_of
 from functions.store.seekable import open_ranged
+from functions.store.source import whole
 from functions.store.verdict import Verdict
 
 _WORKERS: Final = 8
@@ -251,11 +252,11 @@ def _instance(group: Group) -> Instance:
     """Raises PermanentError: it cannot be read, or is none."""
     first = group[0]
     if first.kind == "json":
-        text = source.whole(first.source, metadata.LIMIT_BYTES)
+        text = whole(first.source, metadata.LIMIT_BYTES)
         return JpegInstance(metadata.parse(text), group[1].source)
     if first.kind == "multipart":
         return multipart_file.instance_of(first.source)
-    return DicomFile(source.header_of(first.source).resource, first.source)
+    return DicomFile(first.source)
 
 
 class _Uploads:

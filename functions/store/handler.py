@@ -33,7 +33,6 @@ from functions.store.pair_names import may_be_half
 from functions.store.pair_state import PairState
 from functions.store.pairs import HalfUpload
 from functions.store.quarantine import Sidecar
-from functions.store.source import header_of
 from functions.store.verdict import Verdict
 
 
@@ -117,7 +116,7 @@ def _store(delivery: Delivery, progress: Progress) -> Verdict | None:
     source = delivery.source_of(delivery.input)
     kind = filetype.sniff(source.head)
     if kind == "dicom":
-        return _store_instance(delivery, DicomFile(header_of(source).resource, source))
+        return _store_instance(delivery, DicomFile(source))
     if kind == "multipart":
         return _store_instance(delivery, multipart_file.instance_of(source))
     if kind in ("json", "jpeg"):

@@ -1,6 +1,7 @@
 """The two forms in which an instance is sent to the DICOM store: a DICOM file as it is, and
 metadata with a JPEG, of which the store makes the file (fact sheet section 3.1)."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -12,10 +13,12 @@ from functions.common.clients.transport import Response, chunks, drain, read_all
 from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson, multipart
 from functions.common.dicom.dicomjson import DataSet
+from functions.common.dicom.part10 import Header, MoreNeededError, read_header
 from functions.common.errors import RetryableError
 from functions.common.resources import Resource
 from functions.store import jpeg, metadata
 from functions.store.metadata import PIXELS, SYNTAX, Metadata
+from functions.store.refusals import unsupported
 from functions.store.source import Source, body_of
 
 _GONE: Final = (204, 404, 410)
@@ -50,12 +53,18 @@ class Instance(Protocol):
 
 
 class DicomFile:
-    """A Part 10 file, sent as it is."""
+    """A Part 10 file, sent as it is.
+
+    Raises:
+        PermanentError: as read_header; unsupported_input also when the header is too large and the
+            source can be read only once.
+        RetryableError: the source could not be read.
+    """
 
     content_type: Final = "application/dicom"
 
-    def __init__(self, resource: Resource, source: Source) -> None:
-        self.resource = resource
+    def __init__(self, source: Source) -> None:
+        self.resource = _header_of(source).resource
         self._source = source
         self._sent = body_of(source)
 
@@ -74,16 +83,26 @@ class DicomFile:
     def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
         """Compare with the file that the store gives back as it was stored."""
         with store.get(self.resource, (), AS_STORED, deadline) as answer:
-            if answer.status_code in _GONE:
-                drain(answer)
+            if not _is_there(answer):
                 return None
-            if answer.status_code != 200:
-                raise RetryableError("unavailable")
             stored = _checksum(_part(answer, deadline))
         if not self.crc32c:
             for _ in self.body():
                 pass  # it is read for its checksum
         return stored.text == self.crc32c
+
+
+def _header_of(source: Source) -> Header:
+    """What a file says it is. A header larger than 4 MiB costs one more reading."""
+    for head in source.heads():
+        try:
+            return read_header([head], whole=source.size == len(head))
+        except MoreNeededError:
+            pass  # it is longer
+    if not source.again:
+        raise unsupported("its UIDs come too late to look for in a tar.gz")
+    with contextlib.closing(source.chunks()) as data:
+        return read_header(data)
 
 
 class JpegInstance:
@@ -111,13 +130,17 @@ class JpegInstance:
             PermanentError: rejected, where metadata and JPEG contradict each other; while it is
                 read also when the JPEG is cut.
         """
-        self._sent = picture = body_of(self._picture, jpeg.Markers())
+        self._sent = picture = body_of(self._picture)
         first = self._first()
         last = f"\r\n--{self._boundary}--\r\n".encode()
 
         def read() -> Iterator[bytes]:
             yield first
-            yield from picture
+            markers = jpeg.Markers()
+            for chunk in picture:
+                markers.add(chunk)
+                yield chunk
+            markers.end()
             yield last
 
         size = self._picture.size
@@ -162,11 +185,8 @@ class JpegInstance:
 
     def _stored_attributes(self, store: DicomStore, deadline: Deadline) -> DataSet | None:
         with store.get(self.resource, ("metadata",), "application/dicom+json", deadline) as answer:
-            if answer.status_code in _GONE:
-                drain(answer)
+            if not _is_there(answer):
                 return None
-            if answer.status_code != 200:
-                raise RetryableError("unavailable")
             text = read_all(answer, deadline, _STORED_METADATA_LIMIT_BYTES)
         try:
             document = json.loads(text)
@@ -193,6 +213,16 @@ class JpegInstance:
         return stored.text == ours.text
 
 
+def _is_there(answer: Response) -> bool:
+    """Whether it is an answer with what was asked for; False where that is not there."""
+    if answer.status_code in _GONE:
+        drain(answer)
+        return False
+    if answer.status_code != 200:
+        raise RetryableError("unavailable")
+    return True
+
+
 def _checksum(pieces: Iterable[bytes]) -> Checksum:
     checksum = Checksum()
     for piece in pieces:
@@ -207,9 +237,8 @@ def _part(answer: Response, deadline: Deadline) -> Iterator[bytes]:
     if not content_type.lower().startswith("multipart/"):
         yield from body
         return
-    for piece in multipart.read(body, content_type):
-        if isinstance(piece, bytes):
-            yield piece
+    for part in multipart.parts(body, content_type):
+        yield from part.chunks()
 
 
 def _plain(attribute: Any) -> Any:

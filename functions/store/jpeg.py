@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from functions.store.refusals import rejected
-from functions.store.source import Source, heads_of
+from functions.store.source import Source
 
 BASELINE: Final = "1.2.840.10008.1.2.4.50"
 EXTENDED: Final = "1.2.840.10008.1.2.4.51"
@@ -75,7 +75,7 @@ class Frame:
 
 @dataclass
 class Markers:
-    """Follows the markers while the bytes arrive; an Inspector of a body."""
+    """Follows the markers while the bytes arrive."""
 
     frame: Frame | None = None
     _rest: bytes = b""  # what came last and is not understood yet, at most one segment
@@ -188,7 +188,7 @@ def frame_of(source: Source) -> Frame:
     Raises:
         PermanentError: rejected, when there is none: the file is cut or damaged in front of it.
     """
-    for head in heads_of(source):
+    for head in source.heads():
         markers = Markers()
         markers.add(head)
         if markers.frame is not None:

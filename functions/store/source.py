@@ -1,17 +1,12 @@
 """Where bytes come from: an object or a member of an archive, read as a stream, and read again for
 each new attempt."""
 
-import contextlib
 from collections.abc import Callable, Generator, Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from functions.common.checksum import Checksum
-from functions.common.clients.storage import Buckets
-from functions.common.clients.transport import chunks
-from functions.common.deadline import Deadline
-from functions.common.dicom.part10 import HEAD_BYTES, Header, MoreNeededError, read_header
+from functions.common.dicom.part10 import HEAD_BYTES
 from functions.common.errors import RetryableError
-from functions.common.resources import ObjectRef
 from functions.store.refusals import unsupported
 
 READ_BYTES: Final = 256 * 1024
@@ -76,6 +71,11 @@ class Source:
         self._head = b"".join(pieces)
         return self._head
 
+    def heads(self) -> Iterator[bytes]:
+        """The head, and then one of up to 4 MiB, without a second reading."""
+        yield self.head
+        yield self.read_head(_LONG_HEAD_BYTES)
+
     def chunks(self) -> Generator[bytes]:
         """All bytes, from the first on."""
         stream, self._stream = self._stream, None
@@ -92,20 +92,6 @@ class Source:
             stream.close()
 
 
-class Inspector(Protocol):
-    """Looks at the bytes on their way."""
-
-    def add(self, chunk: bytes) -> None:
-        """Take in the next bytes."""
-
-    def end(self) -> None:
-        """Called when all have come and are known to be right.
-
-        Raises:
-            PermanentError: they must not be sent.
-        """
-
-
 class Body:
     """A source as a request body: nothing incomplete is stored.
 
@@ -113,9 +99,8 @@ class Body:
     changed, was cut or was damaged on the way so breaks the request off and leaves nothing behind.
     """
 
-    def __init__(self, source: Source, inspector: Inspector | None = None) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._inspector = inspector
         # Of all that was sent, once it was.
         self.sent: Checksum | None = None
 
@@ -128,57 +113,32 @@ class Body:
                 yield held
             checksum.add(chunk)
             length += len(chunk)
-            if self._inspector is not None:
-                self._inspector.add(chunk)
             held = chunk
-        self._check(length, checksum.text)
+        if self._source.size not in (None, length):
+            raise RetryableError("unavailable")
+        if self._source.crc32c not in ("", checksum.text):
+            raise RetryableError("unavailable")
         self.sent = checksum
         if held:
             yield held
-
-    def _check(self, length: int, checksum: str) -> None:
-        if self._source.size not in (None, length):
-            raise RetryableError("unavailable")
-        if self._source.crc32c not in ("", checksum):
-            raise RetryableError("unavailable")
-        if self._inspector is not None:
-            self._inspector.end()
 
 
 class SizedBody(Body):
     """A body that is sent with Content-Length."""
 
-    def __init__(self, source: Source, size: int, inspector: Inspector | None = None) -> None:
-        super().__init__(source, inspector)
+    def __init__(self, source: Source, size: int) -> None:
+        super().__init__(source)
         self._size = size
 
     def __len__(self) -> int:
         return self._size
 
 
-def body_of(source: Source, inspector: Inspector | None = None) -> Body:
+def body_of(source: Source) -> Body:
     """A body with Content-Length where the size is known, else in HTTP chunks."""
     if source.size is None:
-        return Body(source, inspector)
-    return SizedBody(source, source.size, inspector)
-
-
-def object_source(
-    ref: ObjectRef, size: int, crc32c: str, buckets: Buckets, deadline: Deadline
-) -> Source:
-    """An object as a source: one request for each reading."""
-
-    def read() -> Iterator[bytes]:
-        with buckets.open(ref, deadline) as response:
-            if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
-                # Cloud Storage unpacks such an object on the way. Size and checksum in the event
-                # are those of the packed bytes.
-                source.size = None
-                source.crc32c = ""
-            yield from chunks(response, deadline)
-
-    source = Source(read, size, crc32c)
-    return source
+        return Body(source)
+    return SizedBody(source, source.size)
 
 
 def whole(source: Source, limit_bytes: int) -> bytes:
@@ -193,35 +153,3 @@ def whole(source: Source, limit_bytes: int) -> bytes:
         if len(data) > limit_bytes:
             raise unsupported(f"larger than {limit_bytes} bytes")
     return bytes(data)
-
-
-def heads_of(source: Source) -> Iterator[bytes]:
-    """The head of a source, and longer and longer ones up to 4 MiB, without a second reading."""
-    head = source.head
-    yield head
-    while len(head) < _LONG_HEAD_BYTES:
-        longer = source.read_head(min(4 * len(head), _LONG_HEAD_BYTES))
-        if len(longer) == len(head):
-            return
-        head = longer
-        yield head
-
-
-def header_of(source: Source) -> Header:
-    """What a DICOM file says it is.
-
-    A header larger than 4 MiB costs one more reading, where a second reading is allowed.
-
-    Raises:
-        PermanentError: as part10.read_header; unsupported_input also when the header is too large
-            and the source can be read only once.
-    """
-    for head in heads_of(source):
-        try:
-            return read_header([head], whole=source.size == len(head))
-        except MoreNeededError:
-            pass  # it is longer
-    if not source.again:
-        raise unsupported("its UIDs come too late to look for in a tar.gz")
-    with contextlib.closing(source.chunks()) as data:
-        return read_header(data)
