@@ -154,8 +154,7 @@ class _Service:
             requests.DeleteRequest.read(message)
             return
         export = requests.ExportRequest.read(message)
-        allowed = self._settings.export_destinations
-        if not any(place.contains(export.destination) for place in allowed):
+        if not self._settings.may_export_to(export.destination):
             raise RefusedError("forbidden", "exports may not go to this destination")
 
     def _topic(self, name: str) -> str:

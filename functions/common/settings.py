@@ -418,6 +418,10 @@ class Settings:
             settings._check_destinations()
         return settings
 
+    def may_export_to(self, destination: GcsPrefix) -> bool:
+        """Whether EXPORT_DESTINATIONS allows it."""
+        return any(place.contains(destination) for place in self.export_destinations)
+
     def _check_places(self) -> None:
         """What goes elsewhere must not come back as a new object of the landing bucket."""
         if self.state_bucket in (self.landing_bucket, self.quarantine_bucket):

@@ -87,7 +87,7 @@ def _is_follow_up(message: Message) -> bool:
 
 def _check_allowed(request: ExportRequest, values: dict[str, Any], services: Services) -> None:
     settings = services.settings
-    if not any(place.contains(request.destination) for place in settings.export_destinations):
+    if not settings.may_export_to(request.destination):
         raise PermanentError("rejected", "EXPORT_DESTINATIONS does not have this destination")
     store, _ = values.get("path", (None, None))
     if store not in (None, settings.dicom_store):

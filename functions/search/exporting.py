@@ -77,8 +77,7 @@ class Exports:
                 "invalid_body",
                 f"format takes {', '.join(FORMATS)}",
             )
-        allowed = self._settings.export_destinations
-        if not any(place.contains(destination) for place in allowed):
+        if not self._settings.may_export_to(destination):
             raise RefusedError(
                 "forbidden",
                 "exports may not go to this destination",

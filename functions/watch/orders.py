@@ -155,7 +155,7 @@ def _check(order: Order, settings: Settings) -> None:
         request = ExportRequest.read(Message(json.dumps(command).encode()))
     except PermanentError as error:
         raise _wrong(f"the export of {order.name}: {error.detail}") from None
-    if not any(allowed.contains(request.destination) for allowed in settings.export_destinations):
+    if not settings.may_export_to(request.destination):
         raise _wrong(f"the destination of {order.name} is not in EXPORT_DESTINATIONS")
 
 
