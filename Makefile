@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCAL := $(VENV)/.local-installed
 DEV := $(VENV)/.dev-installed
+DEPLOYED := build/deployed/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK := build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
@@ -25,6 +26,13 @@ $(LOCAL): requirements-local.txt pyproject.toml
 $(DEV): requirements-dev.txt $(LOCAL)
 	@echo "Installing what the tests need into $(VENV) (once)"
 	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# What the cloud installs and nothing else: cold starts are measured in it.
+$(DEPLOYED): requirements.txt
+	@./infra/local/make-venv.sh $(PYTHON) build/deployed
+	@echo "Installing what is deployed into build/deployed (once)"
+	@$(subst $(BIN),build/deployed/bin,$(PIP)) install --require-hashes -r $<
 	@touch $@
 
 run: $(LOCAL)  ## start the whole system here and show the main job on real scans
@@ -61,8 +69,8 @@ lock:  ## lock the requirements again, newest versions, with hashes
 	@$(LOCK) requirements-local.in -c requirements.txt -o requirements-local.txt
 	@$(LOCK) requirements-dev.in -c requirements-local.txt -o requirements-dev.txt
 
-bench: $(DEV)  ## measure everything beside its peers and write docs/benchmarks.md anew
-	@$(BIN)/python -m benchmarks.record bench
+bench: $(DEV) $(DEPLOYED)  ## measure everything beside its peers and write docs/benchmarks.md anew
+	@$(BIN)/python -m benchmarks.record bench --python build/deployed/bin/python
 
 chaos: $(DEV)  ## faults and kill -9 everywhere; writes docs/reliability.md anew (about ten minutes)
 	@$(BIN)/python -m benchmarks.record chaos

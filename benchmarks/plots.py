@@ -18,7 +18,7 @@ def draw(figures: Mapping[str, Any], folder: Path) -> None:
     """Draw a picture for each benchmark whose figures are there.
 
     Args:
-        figures: by name of the benchmark: store, export.
+        figures: by name of the benchmark: store, export, search.
         folder: where the pictures go.
     """
     # Text stays text: it can be searched, and the file is small.
@@ -28,11 +28,11 @@ def draw(figures: Mapping[str, Any], folder: Path) -> None:
         _peers(
             figures["store"]["speed"],
             ours="store_upload",
-            columns={"mb_per_s": "MB/s", "cpu_s": "CPU s"},
+            columns={"mb_per_s": "MB/s", "cpu_s": "CPU s", "peak_mib": "peak MiB"},
             file=folder / "bench-store.svg",
         )
     if "by_thousand" in figures.get("store", {}):
-        _each_item(figures["store"]["by_thousand"], folder / "bench-store-items.svg")
+        _each_upload(figures["store"]["by_thousand"], folder / "bench-store-items.svg")
     if "export" in figures:
         retrieved = figures["export"]["retrieve"]["local"]
         _peers(
@@ -40,6 +40,15 @@ def draw(figures: Mapping[str, Any], folder: Path) -> None:
             ours="this project",
             columns={"s": "seconds", "cpu_s": "CPU s", "peak_mib": "peak MiB"},
             file=folder / "bench-export.svg",
+        )
+        seconds = figures["export"]["function"]["seconds_each_thousand"]
+        _each_exported(seconds, folder / "bench-export-items.svg")
+    if "search" in figures:
+        _peers(
+            {name: row for name, row in figures["search"]["speed"].items() if name != "direct"},
+            ours="search",
+            columns={"ms": "ms for one request", "rate": "requests per second"},
+            file=folder / "bench-search.svg",
         )
 
 
@@ -64,7 +73,7 @@ def _peers(
     _save(figure, file)
 
 
-def _each_item(rows: Sequence[Mapping[str, float]], file: Path) -> None:
+def _each_upload(rows: Sequence[Mapping[str, float]], file: Path) -> None:
     """Time and memory from the first thousand uploads to the last."""
     figure, charts = plt.subplots(1, 2, figsize=(9, 2.6), facecolor=_FACE)
     uploads = [row["from"] for row in rows]
@@ -77,6 +86,17 @@ def _each_item(rows: Sequence[Mapping[str, float]], file: Path) -> None:
         chart.set_xlabel("uploads before", fontsize=9)
         chart.set_ylim(bottom=0)
         chart.spines[["top", "right"]].set_visible(False)
+    _save(figure, file)
+
+
+def _each_exported(seconds: Sequence[float], file: Path) -> None:
+    """Time from the first thousand exported instances to the last."""
+    figure, chart = plt.subplots(figsize=(4.5, 2.6), facecolor=_FACE)
+    chart.plot([1000 * n for n in range(len(seconds))], seconds, marker="o", color=_OURS)
+    chart.set_title("ms for each exported instance", fontsize=10)
+    chart.set_xlabel("instances before", fontsize=9)
+    chart.set_ylim(bottom=0)
+    chart.spines[["top", "right"]].set_visible(False)
     _save(figure, file)
 
 

@@ -16,6 +16,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -27,6 +28,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -102,6 +104,12 @@ class Function:
         """Resident memory of the worker."""
         return float(max(process.memory_info().rss for process in self._all())) / MIB
 
+    def peak_mib(self) -> float:
+        """The most resident memory that one of its processes has had."""
+        status = [Path(f"/proc/{process.pid}/status").read_text() for process in self._all()]
+        found = [re.search(r"^VmHWM:\s*(\d+) kB", text, re.MULTILINE) for text in status]
+        return max(int(match[1]) for match in found if match) / 1024
+
     def since_began(self) -> tuple[float, float]:
         """Seconds and CPU seconds since the process was started."""
         return time.perf_counter() - self.began, self.cpu_s()
@@ -118,9 +126,8 @@ class Function:
     def push(self, objects: Sequence[Object], threads: int = THREADS) -> float:
         """Deliver the events of these objects; seconds until the last is acknowledged."""
         left, lock = iter(objects), threading.Lock()
-        failed: list[int] = []
 
-        def work() -> None:
+        def work(_: int) -> None:
             connection = http.client.HTTPConnection("127.0.0.1", self.port)
             while True:
                 with lock:
@@ -130,16 +137,12 @@ class Function:
                 connection.request("POST", "/", event(one), {"Content-Type": "application/json"})
                 answer = connection.getresponse()
                 answer.read()
-                failed.extend([answer.status] * (answer.status not in (200, 204)))
+                if answer.status not in (200, 204):
+                    raise SystemExit(f"a delivery was refused: {answer.status}")
 
         began = time.perf_counter()
-        workers = [threading.Thread(target=work) for _ in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        if failed:
-            raise SystemExit(f"{len(failed)} deliveries were refused: {set(failed)}")
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
         return time.perf_counter() - began
 
 
@@ -185,7 +188,7 @@ def empty(stack: Stack) -> None:
 
 
 def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> dict[str, dict[str, float]]:
-    """CPU and throughput beside the loop and the naive function."""
+    """CPU, throughput and peak memory beside the loop and the other functions."""
     names = stack.data / "names.json"
     names.write_text(json.dumps([one["name"] for one in objects]))
     bucket = f"http://{stack.addresses.gcs}/storage/v1/b/{objects[0]['bucket']}"
@@ -196,35 +199,39 @@ def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> dict[str, dic
         f"{stack.addresses.dicomweb_url}/studies",
         str(names),
     ]
-    took: dict[str, list[tuple[float, float]]] = {"requests loop": []}
+    took: dict[str, list[tuple[float, float, float]]] = {"requests loop": []}
     took.update({name: [] for name, _, _ in COMPARED})
     for _ in range(rounds):
         empty(stack)
         done = subprocess.run([*loop, str(THREADS)], capture_output=True, text=True, check=True)
-        wall_s, cpu_s = json.loads(done.stdout)
-        took["requests loop"].append((wall_s, cpu_s))
+        wall_s, cpu_s, peak_mib = json.loads(done.stdout)
+        took["requests loop"].append((wall_s, cpu_s, peak_mib))
         for name, target, source in COMPARED:
             empty(stack)
             with function(stack, target, source) as running:
                 running.push(objects[:1])
                 before = running.cpu_s()
                 wall_s = running.push(objects[1:])
-                took[name].append((wall_s, running.cpu_s() - before))
+                took[name].append((wall_s, running.cpu_s() - before, running.peak_mib()))
     size = sum(int(one["size"]) for one in objects) / 1e6
-    base_wall, base_cpu = (
-        statistics.median(values) for values in zip(*took["requests loop"], strict=True)
-    )
+    base_wall, base_cpu, _ = _medians(took["requests loop"])
     print(
         f"\n{len(objects)} CT, {size:.0f} MB, {THREADS} at a time      MB/s   CPU s   CPU ratio  "
-        " throughput ratio"
+        " throughput ratio   peak MiB"
     )
     figures = {}
     for name, values in took.items():
-        wall_s, cpu_s = (statistics.median(column) for column in zip(*values, strict=True))
+        wall_s, cpu_s, peak_mib = _medians(values)
         measured = f"{name:30}{size / wall_s:8.0f}{cpu_s:8.2f}"
-        print(f"{measured}{cpu_s / base_cpu:12.2f}{base_wall / wall_s:19.2f}")
-        figures[name] = {"mb_per_s": size / wall_s, "cpu_s": cpu_s}
+        ratios = f"{cpu_s / base_cpu:12.2f}{base_wall / wall_s:19.2f}"
+        print(f"{measured}{ratios}{peak_mib:11.0f}")
+        figures[name] = {"mb_per_s": size / wall_s, "cpu_s": cpu_s, "peak_mib": peak_mib}
     return figures
+
+
+def _medians(rounds: Sequence[tuple[float, ...]]) -> list[float]:
+    """The median of each column."""
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
 def cold_start(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
@@ -247,7 +254,7 @@ def cold_start(stack: Stack, objects: Sequence[Object], rounds: int) -> None:
     base = statistics.median(wall_s for wall_s, _ in took[nothing])
     print("\ncold start                                       s   CPU s   ratio")
     for name, values in took.items():
-        wall_s, cpu_s = (statistics.median(column) for column in zip(*values, strict=True))
+        wall_s, cpu_s = _medians(values)
         print(f"{name:44}{wall_s:6.2f}{cpu_s:8.2f}{wall_s / base:8.2f}")
 
 

@@ -1,7 +1,12 @@
 """The store function as one writes it from the libraries' documentation: the whole object by
-`download_as_bytes`, `requests.post`, and the batching publisher."""
+`download_as_bytes`, `requests.post`, and the batching publisher.
+
+The clients are made at the first call: functions-framework forks after the import, which a gRPC
+client does not survive.
+"""
 
 import base64
+import functools
 import json
 import os
 from typing import Any
@@ -11,18 +16,25 @@ import functions_framework
 import requests
 from google.cloud import pubsub_v1, storage
 
-_STORAGE: Any = storage.Client(project="local")
-_PUBLISHER: Any = pubsub_v1.PublisherClient()
+
+@functools.cache
+def _storage() -> Any:
+    return storage.Client(project="local")
+
+
+@functools.cache
+def _publisher() -> Any:
+    return pubsub_v1.PublisherClient()
 
 
 @functions_framework.http
 def documented(request: flask.Request) -> str:
     """One object into the DICOM store, and a message that says so."""
     event: dict[str, Any] = json.loads(base64.b64decode(request.get_json()["message"]["data"]))
-    data = _STORAGE.bucket(event["bucket"]).blob(event["name"]).download_as_bytes()
+    data = _storage().bucket(event["bucket"]).blob(event["name"]).download_as_bytes()
     url = f"{os.environ['HEALTHCARE_ENDPOINT']}/{os.environ['DICOM_STORE']}/dicomWeb/studies"
     headers = {"Content-Type": "application/dicom"}
     requests.post(url, data=data, headers=headers, timeout=60).raise_for_status()
     message = json.dumps({"outcome": "stored", "name": event["name"]}).encode()
-    _PUBLISHER.publish(os.environ["OUTCOMES_TOPIC"], message, outcome="stored").result()
+    _publisher().publish(os.environ["OUTCOMES_TOPIC"], message, outcome="stored").result()
     return "ok"

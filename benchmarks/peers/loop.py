@@ -1,10 +1,11 @@
 """The bare loop: copies objects from bucket to store with requests, and nothing else. Prints
-seconds and CPU seconds.
+seconds, CPU seconds and its peak resident memory in MiB.
 
 python loop.py BUCKET_URL STORE_URL NAMES_FILE THREADS
 """
 
 import json
+import resource
 import sys
 import threading
 import time
@@ -46,7 +47,9 @@ def main() -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    print(json.dumps([time.perf_counter() - began, time.process_time() - cpu]))
+    wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps([wall_s, cpu_s, peak_mib]))
 
 
 class Body:

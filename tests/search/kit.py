@@ -210,28 +210,34 @@ class Function:
 
 
 @contextlib.contextmanager
-def function(endpoint: str, folder: Path, **environment: str) -> Iterator[Function]:
-    """The search function in front of the store at `endpoint`."""
+def function(
+    endpoint: str, folder: Path, python: str = sys.executable, **environment: str
+) -> Iterator[Function]:
+    """The search function in front of the store at `endpoint`.
+
+    Args:
+        python: the interpreter of the environment that it runs in.
+    """
     settings = {
         "DICOM_STORE": STORE,
         "HEALTHCARE_ENDPOINT": f"{endpoint}/v1",
         "SEARCH_RETRIEVE": "true",
         **environment,
     }
-    with running_function("search", folder, settings) as running:
+    with running_function("search", folder, settings, python) as running:
         yield running
 
 
 @contextlib.contextmanager
 def running_function(
-    target: str, folder: Path, environment: Mapping[str, str]
+    target: str, folder: Path, environment: Mapping[str, str], python: str = sys.executable
 ) -> Iterator[Function]:
     """An HTTP function under functions-framework, as it is deployed."""
     with free_port() as port:
         log_file = folder / f"{target}-{port}.log"
         settings = {"PATH": os.environ["PATH"], **environment}
         command = [
-            sys.executable,
+            python,
             "-m",
             "functions_framework",
             "--target",
