@@ -3,7 +3,8 @@
 settings, values   environment variables, checked when the process starts
 events/            a delivery becomes a typed message; what came of it is published
 dicom/             what files, multipart bodies and DICOM JSON say
-clients/           the DICOM store, Cloud Storage and Pub/Sub, over one transport
+clients/           the DICOM store, Cloud Storage and Pub/Sub, over one transport; what a status
+                   such as 403 leads to (clients/statuses.py)
 resources          names of stores, studies, series, instances and objects, validated
 jsonvalues         JSON that others have sent, and its values
 checksum           the checksum of Cloud Storage

@@ -8,7 +8,8 @@ str() of both is the reason code, never a server's text, which may hold patient 
 
 Anything else that is raised is a bug: it is logged with its type and place, and answered like a
 RetryableError. Missing credentials and permissions are retryable on purpose: an operator corrects
-them, and until then they must not send a night of scans to quarantine.
+them, and until then they must not send a night of scans to quarantine. Which status becomes which
+error: clients/statuses.py.
 """
 
 from typing import Literal
