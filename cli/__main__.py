@@ -6,7 +6,7 @@ from cli.errors import not_installed
 
 
 def main() -> int:
-    """Do what the command line says; the exit status. Says so where nothing is installed."""
+    """Run a command; returns the exit status. Without the packages, says how to install them."""
     try:
         from cli import app
     except ModuleNotFoundError as error:

@@ -1,6 +1,6 @@
-"""The command line: which commands there are, and how an error ends.
+"""The command line: its commands, and how errors are printed.
 
-A command's file is imported when it is called or asked for help, so that the others cost nothing.
+The file of a command is imported only when the command is called or its help is shown.
 """
 
 import importlib
@@ -11,28 +11,28 @@ from typing import Any, Final
 
 import click
 
-from cli.errors import CliError, not_installed
+from cli.errors import CliError, StoppedError, not_installed
 from cli.text import shown
 
 NAME: Final = "dicom-functions"
-# A command, the file it is in, and what the list of commands says of it.
+# Each command: the file it is in, and its line in the list of commands.
 COMMANDS: Final = {
-    "run": ("run", "Start the whole system on this machine, show it at work, stay up."),
-    "demo": ("run", "Start it apart from whatever runs, show it at work, stop."),
-    "viewer": ("viewer", "Open the OHIF viewer on what is stored."),
-    "upload": ("upload", "Write files to the landing bucket and show what becomes of each."),
+    "run": ("run", "Start the whole system on this machine, with a demo."),
+    "demo": ("run", "Start a separate system, run the demo, and stop."),
+    "viewer": ("viewer", "Start the OHIF viewer for the stored studies."),
+    "upload": ("upload", "Upload files and show the outcome of each."),
     "search": ("search", "Search the DICOM store."),
-    "export": ("orders", "Write a study, a series or an instance to a bucket."),
-    "delete": ("orders", "Delete a study, a series or an instance."),
-    "outcomes": ("outcomes", "Show what became of the inputs."),
-    "listen": ("listen", "Receive webhooks here, and print those that verify."),
-    "quarantine": ("quarantine", "What can never be stored, and why."),
-    "dead-letters": ("dead_letters", "What failed too often and waits for you."),
-    "doctor": ("doctor", "Check a system, and say how to fix what is wrong."),
-    "reconcile": ("reconcile", "Publish again what has no outcome."),
-    "replay": ("replay", "Bring back what is in quarantine, or deliver dead letters again."),
-    "conformance": ("conformance.command", "Ask a real DICOM store what no source says."),
-    "env": ("env", "Print the environment for gcloud and client libraries."),
+    "export": ("orders", "Export a study, series or instance to a bucket."),
+    "delete": ("orders", "Delete a study, series or instance."),
+    "outcomes": ("outcomes", "Show the latest outcomes, or follow new ones."),
+    "listen": ("listen", "Receive webhooks on this machine."),
+    "quarantine": ("quarantine", "Show objects that could not be stored."),
+    "dead-letters": ("dead_letters", "Show messages that failed too often."),
+    "doctor": ("doctor", "Check a system and say how to fix it."),
+    "reconcile": ("reconcile", "Process again what has no outcome."),
+    "replay": ("replay", "Try quarantine or dead letters again."),
+    "conformance": ("conformance.command", "Test how a real DICOM store behaves."),
+    "env": ("env", "Print the environment for gcloud."),
 }
 _COMPLETION: Final = f"""
 \b
@@ -42,7 +42,7 @@ Completion for your shell (bash, zsh or fish):
 
 
 class Commands(click.Group):
-    """A group that imports a command when it is needed."""
+    """A group that imports each command only when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, in the order of COMMANDS."""
@@ -59,7 +59,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is called; an unknown one is answered with those like it."""
+        """The command to call; for an unknown name, the error suggests similar ones."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
@@ -83,27 +83,33 @@ def version() -> str:
 )
 @click.version_option(version(), prog_name=NAME)
 def app() -> None:
-    """Event-driven functions around a DICOM store: start them here, use them, look after them.
+    """Start, use and maintain DICOM Functions: cloud functions around a DICOM store.
 
-    Commands work on the system that runs on this machine, else on the one deployed from here, or on
-    the one that --system names.
+    Commands use the system that runs on this machine; if none is running, the one that was deployed
+    from this folder. --system chooses another one.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says.
+    """Run a command.
 
     Returns:
-        0 done, 1 it found or met something wrong, 2 not understood or no system, 130 Ctrl-C.
+        0 success, 1 something is wrong, 2 wrong usage or no system, 130 Ctrl-C.
     """
     try:
         status: int = app.main(arguments, prog_name=NAME, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return error.exit_code
     except click.ClickException as error:
         _print_usage(error)
         return error.exit_code
     except click.Abort:
         print("stopped", file=sys.stderr)
         return 130
+    except StoppedError as error:
+        print(shown(str(error)), file=sys.stderr, flush=True)
+        return error.status
     except CliError as error:
         return _failed(str(error), error.status)
     except ModuleNotFoundError as error:

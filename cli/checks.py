@@ -1,5 +1,5 @@
-"""The checks that look without touching: what is there, and whether it is as the topology and the
-code want it."""
+"""The doctor's checks that change nothing: does each resource exist, and does it match the topology
+and the code?"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -23,7 +23,7 @@ _SEARCH: Final = "roles/healthcare.dicomViewer on the DICOM store"
 
 
 def buckets(clients: Clients) -> Iterator[Finding]:
-    """Each bucket is there, uniform and not public."""
+    """Each bucket exists, is uniform and not public."""
     system = clients.system
     look = Look(clients, "bucket", _SEE_BUCKETS)
     for role, name in system.buckets.items():
@@ -40,23 +40,23 @@ def buckets(clients: Clients) -> Iterator[Finding]:
 
 
 def _exposed(rules: Resource) -> str:
-    """How a bucket's contents could be seen by others; empty when they cannot."""
+    """What could expose a bucket's contents; empty when nothing does."""
     uniform = rules.get("uniformBucketLevelAccess", {})
     if uniform.get("enabled") is not True:
-        return "is not uniform"
+        return "has no uniform bucket-level access"
     if rules.get("publicAccessPrevention") != "enforced":
-        return "could be made public"
+        return "has no public access prevention"
     return ""
 
 
 def notification(clients: Clients) -> Iterator[Finding]:
-    """The landing bucket tells the uploads topic of each new object."""
+    """The landing bucket notifies the uploads topic of each new object."""
     system = clients.system
     bucket = system.buckets["landing"]
     topic = system.topic("uploads")
     look = Look(clients, "notification", _SEE_BUCKETS)
     if system.local:
-        yield look.skipped(bucket, "the local bucket server has none: the probe tells")
+        yield look.skipped(bucket, "not in the local system; the probe tests uploads")
         return
     url = f"{system.endpoints.storage}/storage/v1/b/{bucket}/notificationConfigs"
     found = look.fetch(url, bucket)
@@ -65,7 +65,7 @@ def notification(clients: Clients) -> Iterator[Finding]:
     elif any(_notifies(item, topic) for item in found.get("items", [])):
         yield look.ok(bucket, f"to {topic}")
     else:
-        yield look.failed(bucket, f"does not notify {topic}: uploads are not seen")
+        yield look.failed(bucket, f"does not notify {topic}: uploads are not processed")
 
 
 def _notifies(item: Resource, topic: str) -> bool:
@@ -78,7 +78,7 @@ def _notifies(item: Resource, topic: str) -> bool:
 
 
 def topics(clients: Clients) -> Iterator[Finding]:
-    """Each topic is there, those of dead letters too."""
+    """Each topic exists, those for dead letters too."""
     system = clients.system
     look = Look(clients, "topic", _SEE_PUBSUB)
     names = list(system.topology["topics"].values())
@@ -94,7 +94,8 @@ def topics(clients: Clients) -> Iterator[Finding]:
 
 
 def subscriptions(clients: Clients) -> Iterator[Finding]:
-    """Each subscription is bound, delivers and gives up as the topology says, and never expires."""
+    """Each subscription has the topology's binding, delivery and dead-letter policy, and never
+    expires."""
     system = clients.system
     look = Look(clients, "subscription", _SEE_PUBSUB)
     for item in system.bound.values():
@@ -114,7 +115,7 @@ def subscriptions(clients: Clients) -> Iterator[Finding]:
 
 
 def dead_letters(clients: Clients) -> Iterator[Finding]:
-    """Each subscription for dead letters is there and empty."""
+    """Each subscription for dead letters exists and is empty."""
     system = clients.system
     look = Look(clients, "dead letters", _SEE_PUBSUB)
     for function, item in system.bound.items():
@@ -124,13 +125,13 @@ def dead_letters(clients: Clients) -> Iterator[Finding]:
         if isinstance(found, Finding):
             yield found
         elif not found.get("topic", "").endswith(f"/{item['dead_letter_topic']}"):
-            yield look.failed(name, "is bound to another topic: they are lost")
+            yield look.failed(name, "is bound to another topic: dead letters are lost")
         else:
             yield _held(clients, name, function)
 
 
 def functions(clients: Clients) -> Iterator[Finding]:
-    """Each function is deployed, active, and has settings that it can start with."""
+    """Each function is deployed, active, and has valid settings."""
     system = clients.system
     look = Look(clients, "function", _SEE_FUNCTIONS)
     for name, environment in system.environments.items():
@@ -142,7 +143,7 @@ def functions(clients: Clients) -> Iterator[Finding]:
             yield look.failed(name, str(error), fix)
             continue
         if system.local:
-            yield look.ok(name, "settings are whole")
+            yield look.ok(name, "settings are valid")
         else:
             yield _deployed(look, name)
 
@@ -156,11 +157,11 @@ def _deployed(look: Look, function: str) -> Finding:
     state = found.get("state", "unknown")
     if state != "ACTIVE":
         return look.failed(function, f"is {state}", f"see its build log; {REDEPLOY}")
-    return look.ok(function, "active, settings are whole")
+    return look.ok(function, "active, settings are valid")
 
 
 def store(clients: Clients) -> Iterator[Finding]:
-    """The DICOM store answers a search, and says when an instance was stored."""
+    """The DICOM store answers a search, and reports when an instance was stored."""
     system = clients.system
     name = system.store.name.rpartition("/")[2]
     web = f"{system.endpoints.healthcare}/{system.store.name}/dicomWeb"
@@ -181,20 +182,20 @@ def store(clients: Clients) -> Iterator[Finding]:
 
 
 def _storage_time(look: Look, web: str, found: Any) -> Finding:
-    """Whether the store says when an instance was stored: the limits of a delete by age
-    (`stored_before`, DELETE_MIN_AGE_HOURS) stand on it."""
+    """Whether the store reports when an instance was stored: deletes by age (`stored_before`,
+    DELETE_MIN_AGE_HOURS) need it."""
     subject = "storage time"
     instance = None
     if isinstance(found, list) and found:
         instance = dicomjson.instance(found[0])
     if instance is None:
-        return look.skipped(subject, "there is no instance to ask about yet")
+        return look.skipped(subject, "the store has no instance yet")
     info = look.fetch(f"{web}/{instance}:getStorageInfo", subject)
     if isinstance(info, Finding):
         return info
     blob = info.get("blobStorageInfo")
     if isinstance(blob, dict) and blob.get("storageClassUpdateTime"):
-        return look.ok(subject, "is known of an instance")
+        return look.ok(subject, "the store reports it")
     return look.failed(
         subject,
         "an instance has no storageClassUpdateTime: deletes by age are refused",
@@ -246,7 +247,7 @@ def _path(system: System, item: Mapping[str, Any]) -> str:
 
 
 def _numbers(system: System, item: Mapping[str, Any], found: Resource) -> Iterator[str]:
-    """What is wrong with how it delivers."""
+    """What is wrong with its delivery policy."""
     delivery = system.topology["delivery"]
     policy = found.get("deadLetterPolicy", {})
     retry = found.get("retryPolicy", {})
@@ -268,14 +269,14 @@ def _numbers(system: System, item: Mapping[str, Any], found: Resource) -> Iterat
         if value != right[what]:
             yield f"{what} is {value} and not {right[what]}"
     if found.get("expirationPolicy", {}).get("ttl"):
-        yield "expires"
+        yield "expires when it is not used"
     push = found.get("pushConfig")
     if push and push.get("oidcToken", {}).get("serviceAccountEmail") != system.delivery:
         yield "calls the function without its account's token"
 
 
 def _held(clients: Clients, name: str, function: str) -> Finding:
-    """Whether there are any: they are looked at and left where they are."""
+    """Whether there are any; they are given back at once."""
     from google.api_core.exceptions import Forbidden, GoogleAPICallError, Unauthorized
 
     look = Look(clients, "dead letters", _PULL)
@@ -295,13 +296,13 @@ def _held(clients: Clients, name: str, function: str) -> Finding:
 
 def _waiting(look: Look, name: str, function: str) -> Finding:
     whose = function.partition("/")[0]
-    log = "its log says why"
+    log = "the function's log says why"
     if whose == LEDGER:
         log = "Pub/Sub could not write the ledger"
     listed = f"dicom-functions dead-letters list --function {whose}"
     again = f"dicom-functions replay dead-letters --function {whose}"
     return look.failed(
         name,
-        "holds messages that failed too often",
+        "has messages that failed too often",
         f"{listed}; {log}; after the fix: {again}",
     )

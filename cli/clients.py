@@ -1,8 +1,8 @@
-"""Google's client libraries, made for one system: the only file that knows how to reach it.
+"""Google's client libraries for one system; only this file knows how to reach it.
 
 Credentials are those of `gcloud auth application-default login`, a service account or the metadata
-server, with the system's project as quota project. They go to https URLs only. Libraries are
-imported at their first use, so that `--help` is quick.
+server, with the system's project as quota project. They are sent to https URLs only. Libraries are
+imported at their first use, so that `--help` is fast.
 """
 
 import json
@@ -35,10 +35,10 @@ class Clients:
     def __init__(self, system: System, token: str = "") -> None:
         self.system = system
         self._token = token
-        # A proxy for the world outside does not reach this machine.
+        # The local system cannot be reached through a proxy.
         if system.local:
             os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
-        # Else the storage library asks for the bucket's metadata, in a thread of its own.
+        # Otherwise the storage library requests the bucket's metadata in a separate thread.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "1")
 
     @cached_property
@@ -46,7 +46,7 @@ class Clients:
         """The operator's.
 
         Raises:
-            GoogleAuthError: there are none here; `explained` says what to do.
+            GoogleAuthError: there are none on this machine; `explained` says what to do.
         """
         import google.auth
 
@@ -111,8 +111,9 @@ class Clients:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> "Answer":
-        """One request to a REST API that has no library here; it is repeated while the service is
-        busy, so it must not matter how often it is made.
+        """Send one request to a REST API that has no library here.
+
+        It is repeated while the service is busy, so it must be safe to send more than once.
 
         Raises:
             CliError: there is no answer.
@@ -155,13 +156,13 @@ class Clients:
         return _patient(requests.Session())
 
     def identity_header(self, audience: str) -> dict[str, str]:
-        """The Authorization header that Cloud Run asks callers for; none over plain http.
+        """The Authorization header that Cloud Run requires of callers; none over plain http.
 
         Args:
             audience: the URL that is called.
 
         Raises:
-            CliError: no token is to be had.
+            CliError: there is no token.
         """
         if not audience.startswith("https://"):
             return {}
@@ -180,7 +181,7 @@ class Clients:
         except google.auth.exceptions.GoogleAuthError:
             token = None
         if not token:
-            raise CliError(f"no identity token to call {audience} with: {LOGIN}")
+            raise CliError(f"there is no identity token for {audience}; to log in: {LOGIN}")
         return {"Authorization": f"Bearer {token}"}
 
 
@@ -208,7 +209,7 @@ class Answer:
         return self.json if is_good else {}
 
     def part(self, name: str) -> Mapping[str, Any]:
-        """The object under a key, whatever the status; empty when there is none."""
+        """The object under a key, for any status; empty when there is none."""
         found = self.json.get(name) if isinstance(self.json, dict) else None
         return found if isinstance(found, dict) else {}
 
@@ -232,7 +233,7 @@ def _patient(session: Any) -> Any:
 
 def _unreachable(url: str) -> str:
     host = urlsplit(url).netloc
-    return f"{host} does not answer: is the system running, and can it be reached from here?"
+    return f"{host} does not answer: is the system running, and reachable from this machine?"
 
 
 def explained(error: BaseException) -> CliError | None:
@@ -253,11 +254,11 @@ def _of_credentials(error: BaseException) -> CliError | None:
     from google.auth import exceptions
 
     if isinstance(error, exceptions.DefaultCredentialsError):
-        return CliError(f"there are no Google Cloud credentials here: {LOGIN}")
+        return CliError(f"there are no Google Cloud credentials; to log in: {LOGIN}")
     if isinstance(error, exceptions.RefreshError):
-        return CliError(f"the credentials here are no longer valid: {LOGIN}")
+        return CliError(f"the credentials are no longer valid; to log in again: {LOGIN}")
     if isinstance(error, exceptions.GoogleAuthError):
-        return CliError(f"no credentials for this ({type(error).__name__}): {LOGIN}")
+        return CliError(f"the credentials failed ({type(error).__name__}); to log in: {LOGIN}")
     return None
 
 
@@ -267,10 +268,10 @@ def _of_service(error: BaseException) -> CliError | None:
     if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
         return CliError(
             f"you may not do this ({_subject(error)}); "
-            "dicom-functions doctor names the role that each thing takes"
+            "dicom-functions doctor names the role that is missing"
         )
     if isinstance(error, exceptions.NotFound):
-        return CliError(f"there is no such thing: {_subject(error)}")
+        return CliError(f"not found: {_subject(error)}")
     if isinstance(error, exceptions.GoogleAPICallError):
         return CliError(f"the service answered {error.code} ({_subject(error)}): try again")
     if isinstance(error, exceptions.RetryError):
@@ -279,7 +280,7 @@ def _of_service(error: BaseException) -> CliError | None:
 
 
 def _subject(error: Any) -> str:
-    """Method and path of the request that failed: its own text may hold anything."""
+    """Method and path of the failed request. The error's own text may hold patient data."""
     request = getattr(error.response, "request", None)
     if request is None:
         return type(error).__name__

@@ -1,5 +1,4 @@
-"""`dead-letters list|show`: messages that failed too often, and taking them from their
-subscriptions."""
+"""`dead-letters list|show`: messages that failed too often, read from their subscriptions."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,18 +13,18 @@ from cli.errors import CliError
 from cli.options import system_option
 from cli.output import Item, Listing, listing_options, print_json, say
 from cli.system import LEDGER
-from cli.text import shown
+from cli.text import amount, shown
 from functions.common.settings import DELETE, EXPORT, NOTIFY, STORE, WATCH
 
-# Whose there are; of the ledger: outcomes that could not be written.
+# The owners of dead letters. Those of the ledger are outcomes that could not be written.
 KINDS: Final = (STORE, DELETE, EXPORT, WATCH, NOTIFY, LEDGER)
-EMPTY_PULLS: Final = 3  # Pub/Sub may answer that there is nothing although there is
+EMPTY_PULLS: Final = 3  # Pub/Sub may return nothing although messages wait
 SOURCE: Final = "CloudPubSubDeadLetterSource"  # what dead-lettering adds to the attributes
 SOURCE_TIME: Final = f"{SOURCE}TopicPublishTime"
 _ATTEMPTS: Final = f"{SOURCE}DeliveryCount"
 _BATCH: Final = 100
 _IDS_MAX: Final = 1000  # in one call: a request is limited to 512 KiB
-_HELD_MAX: Final = 10_000  # that are looked at
+_HELD_MAX: Final = 10_000  # read in one command
 _SHOWN_BYTES: Final = 64 * 1024
 _COLUMNS: Final = ("since", "function", "attempts", "what", "message")
 
@@ -50,7 +49,8 @@ def function_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--function",
         type=click.Choice(KINDS),
-        help=f"Only whose; {LEDGER}: outcomes. Without it: all.",
+        help=f"Only those of one function; {LEDGER}: outcomes that the ledger lacks. "
+        "Without it: all.",
     )(command)
 
 
@@ -61,7 +61,7 @@ def subscription(clients: Clients, name: str) -> str:
 
 
 def take(clients: Clients, subscription: str, limit: int) -> list[Held]:
-    """Up to `limit` messages; may be none although there are some."""
+    """Up to `limit` messages; possibly none although messages wait."""
     request = {
         "subscription": subscription,
         "max_messages": limit,
@@ -81,8 +81,7 @@ def take(clients: Clients, subscription: str, limit: int) -> list[Held]:
 
 
 def until_empty(clients: Clients, subscription: str) -> Iterator[list[Held]]:
-    """All messages, some at a time; those that are not acknowledged meanwhile do not come
-    twice."""
+    """All messages in batches; a message comes once, even if it is not acknowledged meanwhile."""
     empty = 0
     while empty < EMPTY_PULLS:
         messages = take(clients, subscription, _BATCH)
@@ -93,13 +92,13 @@ def until_empty(clients: Clients, subscription: str) -> Iterator[list[Held]]:
 
 
 def acknowledge(clients: Clients, subscription: str, held: Sequence[Held]) -> None:
-    """They do not come again."""
+    """Remove them from the subscription."""
     for ids in _batches(held):
         clients.subscriber.acknowledge(subscription=subscription, ack_ids=ids, timeout=CALL_S)
 
 
 def give_back(clients: Clients, subscription: str, held: Sequence[Held]) -> None:
-    """They can be taken again at once."""
+    """Make them available again at once."""
     for ids in _batches(held):
         clients.subscriber.modify_ack_deadline(
             subscription=subscription, ack_ids=ids, ack_deadline_seconds=0, timeout=CALL_S
@@ -108,7 +107,7 @@ def give_back(clients: Clients, subscription: str, held: Sequence[Held]) -> None
 
 @contextmanager
 def lent(clients: Clients, subscription: str, most: int = _HELD_MAX) -> Iterator[list[Held]]:
-    """What waits there, for the length of a `with`; then all of it is given back."""
+    """The waiting messages; all are given back when the `with` block ends."""
     held: list[Held] = []
     try:
         for messages in until_empty(clients, subscription):
@@ -134,10 +133,10 @@ def _batches(held: Sequence[Held]) -> Iterator[list[str]]:
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """What failed too often: messages that Pub/Sub no longer delivers, and keeps for 31 days.
+    """List and show messages that failed too often.
 
-    The log of the function says why each delivery failed. After a fix: dicom-functions replay
-    dead-letters.
+    Pub/Sub no longer delivers them, and keeps them for 31 days. The function's log says why each
+    delivery failed. To publish them again after a fix: dicom-functions replay dead-letters.
     """
 
 
@@ -146,7 +145,7 @@ def dead_letters() -> None:
 @listing_options(limit=100)
 @system_option
 def list_(clients: Clients, function: str | None, listing: Listing) -> int:
-    """List what waits: since when, for which function, how often it was tried, and what it is."""
+    """List dead letters: since when, for which function, attempts, and subject."""
     found: list[Item] = []
     for name in clients.system.bound_of(function):
         with lent(clients, subscription(clients, name)) as held:
@@ -154,7 +153,7 @@ def list_(clients: Clients, function: str | None, listing: Listing) -> int:
     chosen = listing.chosen(found)
     listing.print(chosen, _COLUMNS)
     if listing.format.for_people:
-        say(f"{len(chosen)} of {len(found)} dead letters")
+        say(f"{len(chosen)} of {amount(len(found), 'dead letters')}")
     return 0
 
 
@@ -163,14 +162,14 @@ def list_(clients: Clients, function: str | None, listing: Listing) -> int:
 @function_option
 @system_option
 def show(clients: Clients, message: str, function: str | None) -> int:
-    """Show one message whole, as JSON: MESSAGE is its ID, as `list` gives it."""
+    """Show a message as JSON. MESSAGE is its ID, as `list` shows it."""
     for name in clients.system.bound_of(function):
         with lent(clients, subscription(clients, name)) as held:
             found = [one for one in held if one.message_id == message]
         if found:
             print_json(_item(name, found[0]).full)
             return 0
-    raise CliError(f"no dead letter has the ID {message}: dicom-functions dead-letters list")
+    raise CliError(f"no dead letter has the ID {message}; see dicom-functions dead-letters list")
 
 
 def _item(function: str, held: Held) -> Item:
@@ -187,7 +186,7 @@ def _item(function: str, held: Held) -> Item:
 
 
 def _data(data: bytes) -> Any:
-    """The data as JSON where it is that, else as text."""
+    """The data as JSON if it is JSON, else as text."""
     try:
         return json.loads(data)
     except ValueError:
@@ -195,7 +194,7 @@ def _data(data: bytes) -> Any:
 
 
 def _what(held: Held) -> str:
-    """What a message is about: the object, the resource or query, or the outcome's input."""
+    """The subject of a message: the object, the resource or query, or the outcome's input."""
     fields: dict[str, Any] = dict(held.attributes)
     data = _data(held.data)
     if isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""The main job on real scans, step by step, each step's result checked."""
+"""The demo: store, search, export and delete real scans, and check the result of each step."""
 
 import contextlib
 import json
@@ -48,7 +48,7 @@ SCANS = {
     "rt/plan.dcm": "rtplan.dcm",
     "rt/dose.dcm": "rtdose.dcm",
 }
-# So many bytes of it, as when a transfer breaks.
+# The first bytes of a file, as after an interrupted transfer.
 BROKEN = ("us/cut-off.dcm", "examples_rgb_color.dcm", 20_000)
 # Transfer syntaxes in few words, by UID.
 SYNTAXES = {
@@ -91,11 +91,11 @@ class Scan:
 
 
 class Demo:
-    """Store, find, export, compare, delete, and find no more.
+    """Store, find, export, compare and delete scans; search again.
 
     Args:
         clients: of a system that runs on this machine.
-        check: raises when the system can no longer go on; called while waiting.
+        check: raises when a process of the system has ended; called while waiting.
     """
 
     def __init__(self, clients: Clients, check: Callable[[], None]) -> None:
@@ -104,10 +104,10 @@ class Demo:
         self._scans = list(load_scans())
 
     def run(self) -> None:
-        """All steps.
+        """Run all steps.
 
         Raises:
-            DemoError: a result is wrong, or did not come in time.
+            DemoError: a result is wrong or late.
         """
         with Watch(self._clients) as watch:
             self._store(watch)
@@ -127,7 +127,7 @@ class Demo:
     def _store(self, watch: Watch) -> None:
         bucket = self._bucket("landing")
         count = len(self._scans)
-        _title(f"1. Drop {count} files in gs://{bucket.name}, one of them broken on purpose")
+        _title(f"1. Upload {count} files to gs://{bucket.name}, one of them broken on purpose")
         with Live(
             self._table(),
             console=console(),
@@ -162,7 +162,7 @@ class Demo:
         blob = self._bucket("quarantine").blob(name)
         if blob.download_as_bytes(timeout=CALL_S) != scan.content:
             raise DemoError(f"gs://{blob.bucket.name}/{name} is not the broken file")
-        say(f"The broken one is kept, with its reason: gs://{blob.bucket.name}/{name}")
+        say(f"The broken file is in quarantine, with the reason: gs://{blob.bucket.name}/{name}")
 
     def _note(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
@@ -198,8 +198,8 @@ class Demo:
         missing = [study for study in expected if study not in found]
         if missing:
             raise DemoError(
-                f"{len(missing)} of {len(expected)} stored studies are not found, {missing[0]} "
-                "for one"
+                f"{len(missing)} of {len(expected)} stored studies are not found, such as "
+                f"{missing[0]}"
             )
         if without in found:
             raise DemoError(f"{without} is still found")
@@ -220,12 +220,12 @@ class Demo:
         for scan in scans:
             name = f"{prefix}/{scan.study}/{scan.series}/{scan.instance}.dcm"
             if bucket.blob(name).download_as_bytes(timeout=CALL_S) != scan.content:
-                raise DemoError(f"gs://{bucket.name}/{name} is not the file that was dropped")
+                raise DemoError(f"gs://{bucket.name}/{name} is not the uploaded file")
         blobs = bucket.list_blobs(prefix=f"{prefix}/", timeout=CALL_S)
         names = {blob.name.removeprefix(f"{prefix}/") for blob in blobs}
         if len(names) != len(scans) + 1 or "manifest.json" not in names:
             raise DemoError(f"the export wrote {sorted(names)}")
-        say(f"exported: {len(scans)} instances, each byte for byte what was dropped")
+        say(f"exported: {len(scans)} instances, identical to the uploaded files")
 
     def _delete(self, watch: Watch, study: str) -> None:
         outcome = self._ask(watch, "deletes", {"path": f"studies/{study}"})
@@ -235,7 +235,8 @@ class Demo:
     def _complete(self, study: str) -> None:
         scans = self._of(study)
         _title(
-            f"5. Drop its {len(scans)} files again: a complete study is exported, and a URL called"
+            f"5. Upload its {len(scans)} files again: the complete study is exported, "
+            "and a webhook is called"
         )
         wanted = {"outcome.study_complete", "outcome.exported"}
         with receiver(self._clients) as received:
@@ -250,7 +251,7 @@ class Demo:
                     if message["data"].get("study") == study:
                         self._show(message, wanted)
         if wanted:
-            raise DemoError(f"no webhook came for {', '.join(sorted(wanted))}")
+            raise DemoError(f"no webhook was received for {', '.join(sorted(wanted))}")
 
     def _show(self, message: dict[str, Any], wanted: set[str]) -> None:
         if message["type"] in wanted:
@@ -278,7 +279,7 @@ class Demo:
         while time.monotonic() < end:
             self._check()
             yield watch.take(wait_s=1.0)
-        raise DemoError(f"an outcome did not come within {TIMEOUT_S:.0f} s")
+        raise DemoError(f"there was no outcome within {TIMEOUT_S:.0f} s")
 
 
 def _title(text: str) -> None:

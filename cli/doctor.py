@@ -1,5 +1,4 @@
-"""`doctor`: check a system from its buckets to a scan's way through it, and say how to fix each
-thing that is wrong."""
+"""`doctor`: check a system, send a synthetic scan through it, and say how to fix each problem."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from cli.checks import LOOKING
 from cli.clients import Clients
 from cli.errors import exit_status
 from cli.findings import Finding
+from cli.numbers import Seconds
 from cli.options import system_option
 from cli.output import Format, Item, Listing, format_option, note, say
 from cli.probe import Probe
@@ -22,10 +22,10 @@ _COLUMNS: Final = ("status", "check", "subject", "detail", "fix")
 
 
 @click.command()
-@click.option("--no-probe", is_flag=True, help="Only look: store and delete nothing.")
+@click.option("--no-probe", is_flag=True, help="Do not send a synthetic scan: change nothing.")
 @click.option(
     "--timeout",
-    type=float,
+    type=Seconds(min=0, min_open=True),
     default=300.0,
     show_default=True,
     metavar="S",
@@ -34,13 +34,14 @@ _COLUMNS: Final = ("status", "check", "subject", "detail", "fix")
 @format_option
 @system_option
 def doctor(clients: Clients, no_probe: bool, timeout: float, output: Format) -> int:
-    """Check a system: buckets, topics, functions, rights, and a synthetic scan on its way through.
+    """Check a system, and say how to fix each problem.
 
-    For each thing that is wrong it says how to fix it. The exit status is 0 when all is well.
+    Checks buckets, topics, subscriptions, functions and rights, and then stores, finds and deletes
+    a synthetic scan. The exit status is 0 when nothing failed.
     """
     note(f"doctor: {clients.system.where}")
     if not clients.system.local:
-        # Without credentials every check would fail alike: say it once.
+        # Without credentials every check would fail in the same way: report that once.
         clients.credentials_for(clients.system.endpoints.storage)
     findings: list[Finding] = []
     for finding in _examine(clients, not no_probe, timeout):

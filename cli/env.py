@@ -1,4 +1,4 @@
-"""`env`: the environment in which Google's tools and libraries speak to the system."""
+"""`env`: environment variables that point Google's tools and libraries at the system."""
 
 import shlex
 
@@ -15,10 +15,10 @@ from cli.text import shown
 @format_option
 @system_option
 def env(clients: Clients, output: Format) -> int:
-    """Print the environment for other programs: eval "$(dicom-functions env)".
+    """Print environment variables for other programs: eval "$(dicom-functions env)".
 
-    gcloud, gcloud storage and Google's client libraries then speak to the system that runs here,
-    and the commands of the documents run as they stand.
+    Then gcloud and Google's client libraries use the system on this machine, and the gcloud
+    commands of the documentation work on it unchanged.
     """
     values = variables(clients.system)
     if output.for_people:
@@ -31,7 +31,7 @@ def env(clients: Clients, output: Format) -> int:
 
 
 def variables(system: System) -> dict[str, str]:
-    """The variables: names of the system, the functions' settings, and where the services are."""
+    """The variables: the functions' settings, names in the system, addresses of its services."""
     found = {
         **_settings(system),
         **{f"{role.upper()}_BUCKET": name for role, name in system.buckets.items()},
@@ -47,7 +47,7 @@ def variables(system: System) -> dict[str, str]:
 
 
 def _settings(system: System) -> dict[str, str]:
-    """Those of every function; of a deployment's platform none."""
+    """The settings of all functions, without what the platform adds."""
     found: dict[str, str] = {}
     for environment in system.environments.values():
         found |= {name: value for name, value in environment.items() if name.isupper()}
@@ -55,7 +55,7 @@ def _settings(system: System) -> dict[str, str]:
 
 
 def _overrides(system: System) -> dict[str, str]:
-    """What makes gcloud send its requests here, and without credentials."""
+    """What makes gcloud send its requests to this machine, without credentials."""
     healthcare = system.endpoints.healthcare.removesuffix("v1")
     return {
         "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",

@@ -1,4 +1,4 @@
-"""What a command ends with when it cannot do what it was asked."""
+"""The errors that end a command."""
 
 from typing import Final
 
@@ -9,12 +9,12 @@ _INSTALL: Final = (
 
 
 def not_installed(error: ModuleNotFoundError) -> str:
-    """What to do about a library that is missing."""
-    return f"{error.name} is not installed here: {_INSTALL}"
+    """How to install a missing library."""
+    return f"{error.name} is not installed; to install it: {_INSTALL}"
 
 
 def exit_status(good: bool) -> int:
-    """0 when all is well, else 1."""
+    """0 for success, else 1."""
     return 0 if good else 1
 
 
@@ -39,7 +39,7 @@ class NoSystemError(CliError):
 
 
 class StoppedError(CliError):
-    """Ctrl-C while something goes on elsewhere: the message says what, and how to look at it."""
+    """Ctrl-C while work continues elsewhere: the message says which, and how to see its result."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=130)

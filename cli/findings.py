@@ -1,4 +1,4 @@
-"""What a check of the doctor finds, and how it asks."""
+"""What a check of the doctor finds, and how checks fetch resources."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Finding:
     """What one check found.
 
     Args:
-        check: which kind of thing, such as `bucket`.
-        subject: its name.
-        detail: what is so or not so.
-        fix: what to do about it; empty when it is ok.
+        check: the kind of check, such as `bucket`.
+        subject: the name of what was checked.
+        detail: what was found.
+        fix: how to fix it; empty when it is ok.
     """
 
     check: str
@@ -36,12 +36,12 @@ Check = Callable[[Clients], Iterator[Finding]]
 
 @dataclass(frozen=True)
 class Look:
-    """One kind of check: asks for resources, and words what it finds.
+    """One kind of check: fetches resources and makes findings.
 
     Args:
         clients: of the system.
         check: the kind.
-        role: what it takes to see these resources.
+        role: the role that can see these resources.
     """
 
     clients: Clients
@@ -53,7 +53,7 @@ class Look:
         return Finding(self.check, subject, "ok", detail)
 
     def failed(self, subject: str, detail: str, fix: str = REDEPLOY) -> Finding:
-        """It is not; and what to do."""
+        """It is wrong, and how to fix it."""
         return Finding(
             check=self.check,
             subject=subject,
@@ -63,7 +63,7 @@ class Look:
         )
 
     def skipped(self, subject: str, detail: str, fix: str = "") -> Finding:
-        """It could not be looked at, and that is no fault of the system."""
+        """It could not be checked, and that is not a fault of the system."""
         return Finding(
             check=self.check,
             subject=subject,
@@ -73,11 +73,11 @@ class Look:
         )
 
     def refused(self, subject: str) -> Finding:
-        """You may not see it: the role that lets you."""
+        """You may not see it; the fix names the role."""
         return self.failed(subject, "you may not see it", f"you need {self.role}")
 
     def fetch(self, url: str, subject: str, method: str = "GET") -> Resource | Finding:
-        """A resource, or why it cannot be had."""
+        """A resource, or why it could not be fetched."""
         try:
             answer = self.clients.call(method, url)
         except CliError as error:

@@ -1,5 +1,5 @@
-"""What of a probe's way a system's settings close. Standard library alone: deploy.sh runs it where
-nothing is installed."""
+"""Which steps of the probe a system's settings prevent. Needs only the standard library: deploy.sh
+runs it before anything is installed."""
 
 import json
 import sys
@@ -11,12 +11,12 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Limits:
-    """Which steps of a probe are not possible, and where it leaves something.
+    """Which steps of a probe are impossible, and where it leaves objects.
 
     Args:
-        search: why an operator's call of search would be refused; empty: it would not.
-        delete: why what has just been stored cannot be deleted; empty: it can.
-        moved: `gs://bucket/prefix` that uploads may be moved to; empty: they are not.
+        search: why an operator may not call search; empty: they may.
+        delete: why new instances cannot be deleted; empty: they can.
+        moved: `gs://bucket/prefix` that uploads are moved to; empty: they are not moved.
     """
 
     search: str = ""
@@ -30,7 +30,7 @@ class Limits:
         if search_ingress != "ALLOW_ALL":
             search = f"search_ingress is {search_ingress}: it cannot be called from here"
         elif environments.get("search", {}).get("SEARCH_CALLERS"):
-            search = "it takes callers in SEARCH_CALLERS only, with tokens for SEARCH_AUDIENCE"
+            search = "it accepts only callers in SEARCH_CALLERS, with tokens for SEARCH_AUDIENCE"
         delete = ""
         hours = environments.get("delete_resource", {}).get("DELETE_MIN_AGE_HOURS", "")
         if hours.strip("0"):
@@ -40,8 +40,8 @@ class Limits:
 
 
 def main() -> None:
-    """`python3 -m cli.limits FILE`: a line `NAME REASON` for each limit of the system that
-    deploy.sh wrote down."""
+    """`python3 -m cli.limits FILE`: print a line `NAME REASON` for each limit of the system in
+    deploy.sh's file."""
     system: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     for name, text in asdict(Limits.of(system["environments"], system["search_ingress"])).items():
         if text:

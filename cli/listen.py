@@ -1,4 +1,4 @@
-"""`listen`: receives webhooks on this machine and prints those that verify."""
+"""`listen`: receive webhooks on this machine and print those whose signature verifies."""
 
 import contextlib
 import http.server
@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from cli.clients import CALL_S, Clients
 from cli.errors import CliError
+from cli.numbers import Whole
 from cli.options import OUTCOME_COLUMNS, outcome_item, system_option
 from cli.output import Format, Stream, format_option, note
 
@@ -23,15 +24,15 @@ _ACK_DEADLINE_S = 60
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="Where to listen.")
+@click.option("--port", type=Whole(1, 65535), metavar="N", help="The port to listen on.")
 @format_option
 @system_option
 def listen(clients: Clients, port: int | None, output: Format) -> int:
-    """Receive webhooks on this machine and print those that verify, until Ctrl-C.
+    """Receive webhooks and print those whose signature verifies, until Ctrl-C.
 
-    The system that runs here has a webhook for it, which is called while this listens. For a
-    deployed one, give --port and the webhook's secret in WEBHOOK_SECRET, and have the webhook's
-    URL lead here.
+    The system on this machine has a webhook for this command. For a deployed system, configure a
+    webhook whose URL leads to this machine, and give its port (--port) and its secret (in the
+    environment variable WEBHOOK_SECRET).
     """
     stream = Stream(output, OUTCOME_COLUMNS)
     with receiver(clients, port) as received:
@@ -42,13 +43,13 @@ def listen(clients: Clients, port: int | None, output: Format) -> int:
 
 @contextmanager
 def receiver(clients: Clients, port: int | None = None) -> Iterator["queue.Queue[dict[str, Any]]"]:
-    """Messages that verify, as they come, for the length of a `with`.
+    """The messages that verify, as they come, until the `with` block ends.
 
     Args:
-        port: where to listen; None: that of the local system's webhook.
+        port: to listen on; None: the port of the local system's webhook.
 
     Raises:
-        CliError: port or secret are not known, or the port is in use.
+        CliError: port or secret is missing, or the port is in use.
     """
     system = clients.system
     secret = os.environ.get("WEBHOOK_SECRET", "")
@@ -56,12 +57,12 @@ def receiver(clients: Clients, port: int | None = None) -> Iterator["queue.Queue
         port = system.webhook_port
         secret = system.environments["notify"]["WEBHOOK_SECRET_LISTEN"]
     if port is None or not secret:
-        raise CliError("a deployed system takes --port, and the secret in WEBHOOK_SECRET")
+        raise CliError("a deployed system needs --port, and the secret in WEBHOOK_SECRET")
     received: queue.Queue[dict[str, Any]] = queue.Queue()
     try:
         server = _Server(port, Webhook(secret), received)
     except OSError as error:
-        raise CliError(f"port {port} cannot be listened on: {error.strerror}") from error
+        raise CliError(f"cannot listen on port {port}: {error.strerror}") from error
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     note(f"listening on http://127.0.0.1:{port}/")
@@ -75,8 +76,8 @@ def receiver(clients: Clients, port: int | None = None) -> Iterator["queue.Queue
 
 @contextmanager
 def _called(clients: Clients) -> Iterator[None]:
-    """The local system calls its webhook for the length of a `with`: what is sent to nobody would
-    be tried again for hours."""
+    """The local system calls its webhook only within the `with` block: calls without a receiver
+    would be repeated for hours."""
     system = clients.system
     webhooks = system.topology["optional"]["webhooks"]
     name = system.subscription(webhooks["prefix"] + LISTENER)
@@ -120,7 +121,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             message = self.server.webhook.verify(self.rfile.read(int(length)), headers)
         except WebhookVerificationError:
-            note("a call that does not verify was refused")
+            note("refused a call whose signature does not verify")
             self._answer(401)
             return
         self.server.received.put(message)
@@ -133,4 +134,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args: Any) -> None:
-        """Nothing: what is received is printed once, by the command."""
+        """Log nothing: the command prints what is received."""

@@ -1,5 +1,5 @@
-"""What the code of each function must be allowed to do, and on what. A test compares it with what
-Terraform grants."""
+"""The permissions that each function's code needs, and on which resources. A test compares them
+with what Terraform grants."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _WRITE: Final = "healthcare.dicomStores.dicomWebWrite"
 _DELETE: Final = "healthcare.dicomStores.dicomWebDelete"
 # Google documents no permission for getStudyMetrics; getDICOMStoreMetrics takes this one.
 _GET_STORE: Final = "healthcare.dicomStores.get"
-# Without list, Cloud Storage answers 403 and not 404 for what is gone, and a message would be tried
-# for ever.
+# Without list, Cloud Storage answers 403 instead of 404 for a missing object, and the message would
+# be retried forever.
 _OBJECTS_READ: Final = ("storage.objects.get", "storage.objects.list")
-# Cloud Storage asks for delete where an object is written over, as it is on a redelivery.
+# Overwriting an object needs delete; a redelivery overwrites.
 _OBJECTS_WRITE: Final = ("storage.objects.create", "storage.objects.delete")
 _OBJECTS_KEPT: Final = (*_OBJECTS_READ, *_OBJECTS_WRITE)
 _OBJECTS_TAKEN: Final = (*_OBJECTS_READ, "storage.objects.delete")
@@ -29,7 +29,7 @@ class Need:
     """Permissions on one resource.
 
     Args:
-        function: who needs them.
+        function: that needs them.
         kind: bucket, topic, store, dataset or secret.
         resource: a bucket's name, or a full name.
     """
@@ -41,13 +41,13 @@ class Need:
 
 
 def of(system: System) -> Iterator[Need]:
-    """What the functions need with the settings that they have."""
+    """The needs of all functions with their present settings."""
     for function in (STORE, DELETE, EXPORT):
         item = system.topology["functions"][function]
         follow_ups = item["follow_ups"]["topic"]
         yield _publishing(system, function, follow_ups)
         yield _publishing(system, function, "outcomes")
-    # Each within its own folder: Terraform's condition says which.
+    # Each only in its own folder, by a condition in Terraform.
     for function in (STORE, EXPORT):
         state = system.buckets["state"]
         yield Need(function, "bucket", state, _OBJECTS_KEPT)
@@ -64,7 +64,7 @@ def of(system: System) -> Iterator[Need]:
 
 
 def _optional(system: System) -> Iterator[Need]:
-    """Of the functions that are deployed only where they are asked for."""
+    """The needs of the optional functions that are deployed."""
     state = system.buckets["state"]
     for function in (COMMANDS, NOTIFY, WATCH):
         if function in system.environments:
@@ -95,8 +95,8 @@ def _store(system: System) -> Iterator[Need]:
     yield Need(STORE, "store", system.store.name, tuple(in_store))
     landing = system.buckets["landing"]
     yield Need(STORE, "bucket", landing, _OBJECTS_TAKEN)
-    # Read too: a note that is there already says whether it is of this upload or of an earlier one
-    # of its name.
+    # Read too: an existing sidecar says whether it belongs to this upload or to an earlier one of
+    # the same name.
     quarantine = system.buckets["quarantine"]
     yield Need(STORE, "bucket", quarantine, _OBJECTS_KEPT)
     place = environment.get("MOVE_DESTINATION")
@@ -121,5 +121,5 @@ def _destinations(system: System, function: str) -> list[GcsPrefix]:
 
 
 def _listed(text: str) -> list[str]:
-    """The items of a list with commas between them."""
+    """The items of a comma-separated list."""
     return [item.strip() for item in text.split(",") if item.strip()]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.clients import Clients
+from cli.numbers import Seconds
 from cli.output import Format, Item
 from cli.system import System
 from cli.watch import Outcome, details, subject
@@ -20,7 +21,7 @@ OUTCOME_COLUMNS: Final = ("time", "outcome", "input", "function", "bytes", "deta
 
 
 def system_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--system`, which reaches the command as `clients`."""
+    """`--system`; the command gets it as `clients`."""
 
     @wraps(command)
     def call(*args: Any, system: Path | None, **options: Any) -> Any:
@@ -31,37 +32,37 @@ def system_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         envvar="DICOM_FUNCTIONS_SYSTEM",
         metavar="FILE|FOLDER",
-        help="The system's file, or the folder it is in. "
-        "Without it: the system that runs here, else the one deployed from here.",
+        help="The system's file, or its folder. "
+        "Without it: the system on this machine, else the one deployed from this folder.",
     )(call)
 
 
 def dry_run_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--dry-run`."""
-    return click.option("--dry-run", is_flag=True, help="Only say what would be done.")(command)
+    return click.option("--dry-run", is_flag=True, help="Only count what would be done.")(command)
 
 
 def wait_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--no-wait` and `--timeout`."""
     timed = click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Seconds(min=0, min_open=True),
         default=600.0,
         show_default=True,
         metavar="S",
         help="Seconds to wait for outcomes.",
     )(command)
-    return click.option("--no-wait", is_flag=True, help="Do not wait for the outcome.")(timed)
+    return click.option("--no-wait", is_flag=True, help="Do not wait for outcomes.")(timed)
 
 
 def outcome_item(outcome: Outcome) -> Item:
-    """An outcome as it is printed."""
+    """An outcome, ready to print."""
     return Item.of(outcome, input=subject(outcome), details=details(outcome))
 
 
 @contextmanager
 def progress(output: Format) -> Iterator[Progress]:
-    """A bar on a terminal's standard error, for people only."""
+    """A progress bar on standard error, only for a table on a terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -10,6 +10,7 @@ import click
 
 from cli.clients import Clients
 from cli.errors import CliError, StoppedError, exit_status
+from cli.numbers import Whole
 from cli.options import OUTCOME_COLUMNS, outcome_item, progress, system_option, wait_options
 from cli.output import Format, Item, Listing, format_option, say
 from cli.text import counted, shown, size_text
@@ -21,27 +22,30 @@ from functions.common.settings import DELETE, EXPORT
 
 _PATH: Final = "studies/UID[/series/UID[/instances/UID]]"
 _TOPICS: Final = {EXPORT: "exports", DELETE: "deletes"}
+_WRITTEN: Final = ("exported", "partial")  # outcomes of an export that wrote something
 
 
 @click.command()
 @click.argument("path", required=False, metavar="[PATH]")
-@click.option("--query", metavar="QUERY", help="Studies to export, as a search: PatientID=4MR1.")
+@click.option(
+    "--query", metavar="QUERY", help="Export the studies that match a search: PatientID=4MR1."
+)
 @click.option(
     "--to",
     "destination",
     metavar="gs://BUCKET/FOLDER",
-    help="Where to. Without it: a folder of its own in the system's export bucket.",
+    help="The destination. Without it: a new folder in the system's export bucket.",
 )
 @click.option(
     "--as",  # an export's `format`; `--format` is how the answer is printed
     "kind",
     type=click.Choice(list(FORMATS)),
-    help="What to write; without it: dicom.",
+    help="The format to write. Without it: dicom.",
 )
 @click.option(
     "--transfer-syntax",
     metavar="UID",
-    help="Transcode DICOM files to this transfer syntax; * keeps what was stored.",
+    help="Transcode DICOM files to this transfer syntax; * keeps them as stored.",
 )
 @wait_options
 @format_option
@@ -57,9 +61,9 @@ def export(
     timeout: float,
     output: Format,
 ) -> int:
-    """Write a study, a series or an instance to a bucket.
+    """Export a study, series or instance to a bucket.
 
-    PATH is studies/UID[/series/UID[/instances/UID]].
+    PATH is studies/UID[/series/UID[/instances/UID]]; --query exports several studies.
     """
     request_id = _new_id()
     place = destination or f"gs://{clients.system.buckets['export']}/{request_id}"
@@ -74,7 +78,7 @@ def export(
     if no_wait:
         return order.leave(output)
     outcome = order.wait(timeout, output)
-    if output.for_people:
+    if output.for_people and outcome["outcome"] in _WRITTEN:
         say(f"to {shown(place)}{_on_this_machine(clients, place)}")
     return exit_status(is_good(outcome))
 
@@ -84,21 +88,21 @@ def export(
 @click.option(
     "--query",
     metavar="QUERY",
-    help="Studies to delete, as a search: PatientID=4MR1. Needs --max-studies.",
+    help="Delete the studies that match a search: PatientID=4MR1. Needs --max-studies.",
 )
 @click.option(
     "--max-studies",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
-    help="Delete nothing if the query finds more.",
+    help="Delete nothing if the query finds more studies.",
 )
 @click.option(
     "--stored-before",
     metavar="TIME",
-    help="Refuse if anything was stored later: 2026-01-31T00:00:00Z.",
+    help="Delete nothing if any of it was stored later: 2026-01-31T00:00:00Z.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @wait_options
 @format_option
 @system_option
@@ -114,13 +118,13 @@ def delete(
     timeout: float,
     output: Format,
 ) -> int:
-    """Delete a study, a series or an instance from the DICOM store.
+    """Delete a study, series or instance from the DICOM store.
 
-    PATH is studies/UID[/series/UID[/instances/UID]].
+    PATH is studies/UID[/series/UID[/instances/UID]]; --query deletes several studies.
     """
     what = _what(path, query)
     if query is not None and max_studies is None:
-        raise CliError("--query needs --max-studies N: how many studies it may delete")
+        raise CliError("--query needs --max-studies N, the most studies that it may delete")
     if not (yes or dry_run or clients.system.local) and sys.stdin.isatty():
         named = shown(" ".join(what.values()))
         click.confirm(f"Delete {named} in {clients.system.where}?", abort=True)
@@ -138,11 +142,11 @@ def delete(
 
 
 class Order:
-    """One command on its way.
+    """One command, published for a function.
 
     Args:
         clients: of the system.
-        function: that carries it out.
+        function: that processes the command.
         command: its keys; those that are None are left out.
     """
 
@@ -156,7 +160,7 @@ class Order:
         """Publish it, and print its request ID; the exit status."""
         self._publish()
         if output.for_people:
-            say(f"asked for, as {self._id}")
+            say(f"published as {self._id}; the outcome will be in dicom-functions outcomes")
         else:
             asked = Item.of({"request_id": self._id})
             Listing(output).print([asked], ("request_id",))
@@ -166,7 +170,7 @@ class Order:
         """Publish it, wait for its outcome and print that.
 
         Raises:
-            CliError: there was none in time.
+            CliError: there was no outcome in time.
             StoppedError: Ctrl-C.
         """
         outcome = None
@@ -177,9 +181,9 @@ class Order:
                     bar.add_task(f"waiting for {self._id}", total=None)
                     outcome = self._own(watch, timeout_s)
         except KeyboardInterrupt:
-            raise StoppedError(f"stopped waiting; {self._goes_on()}") from None
+            raise StoppedError(f"stopped waiting; {self._continues()}") from None
         if outcome is None:
-            raise CliError(f"no outcome within {timeout_s:.0f} s; {self._goes_on()}")
+            raise CliError(f"no outcome within {timeout_s:.0f} s; {self._continues()}")
         Listing(output).print([outcome_item(outcome)], OUTCOME_COLUMNS)
         if output.for_people:
             say(_summary(outcome))
@@ -195,8 +199,8 @@ class Order:
         topic = self._clients.system.topic(_TOPICS[self._function])
         self._clients.publish(topic, json.dumps(self._command).encode(), {})
 
-    def _goes_on(self) -> str:
-        return f"{self._id} goes on; its outcome will be in dicom-functions outcomes"
+    def _continues(self) -> str:
+        return f"{self._id} continues, and its outcome will be in dicom-functions outcomes"
 
 
 def _summary(outcome: Outcome) -> str:
@@ -219,14 +223,14 @@ def _what(path: str | None, query: str | None) -> dict[str, str]:
         CliError: neither, both, or a path of another form.
     """
     if (path is None) == (query is None):
-        raise CliError(f"name either a PATH ({_PATH}) or a --query")
+        raise CliError(f"give either PATH ({_PATH}) or --query")
     if query is not None:
         return {"query": query}
     assert path is not None
     try:
         return {"path": str(Resource.parse(path))}
     except PermanentError as error:
-        message = f"PATH is {_PATH}, not {path}"
+        message = f"PATH must be {_PATH}, not {path}"
         if is_uid(path):
             message += f"; did you mean studies/{path}?"
         raise CliError(message) from error
@@ -236,7 +240,7 @@ def _destination(text: str) -> GcsPrefix:
     try:
         return GcsPrefix.parse(text)
     except (ValueError, PermanentError) as error:
-        raise CliError(f"--to is gs://BUCKET/FOLDER, not {text}") from error
+        raise CliError(f"--to must be gs://BUCKET/FOLDER, not {text}") from error
 
 
 def _on_this_machine(clients: Clients, place: str) -> str:

@@ -1,11 +1,11 @@
-"""`outcomes`: what became of every input."""
+"""`outcomes`: the outcomes of all inputs."""
 
 import click
 
 from cli.clients import Clients
 from cli.errors import CliError
 from cli.options import OUTCOME_COLUMNS, outcome_item, system_option
-from cli.output import Listing, Stream, listing_options
+from cli.output import Listing, Stream, listing_options, note
 from cli.watch import Watch, ledger
 
 _LATEST = 50
@@ -13,17 +13,17 @@ _LEDGER_MAX = 100_000
 
 
 @click.command()
-@click.option("--follow", is_flag=True, help="Show each new outcome as it comes, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Show new outcomes as they come, until Ctrl-C.")
 @listing_options(limit=_LATEST)
 @system_option
 def outcomes(clients: Clients, follow: bool, listing: Listing) -> int:
-    """Show what became of the inputs: the ledger's latest, or each new one as it comes.
+    """Show the latest outcomes in the ledger, or new ones as they come.
 
-    The ledger is written once a minute: what happened since is not in it yet.
+    The ledger is written once a minute; later outcomes are not in it yet.
     """
     if follow:
         if listing.sort_by:
-            raise CliError("--sort-by needs an end: it does not go with --follow")
+            raise CliError("--sort-by cannot be used with --follow, which has no end")
         stream = Stream(listing.format, OUTCOME_COLUMNS)
         with Watch(clients) as watch:
             for outcome in watch.forever():
@@ -31,4 +31,6 @@ def outcomes(clients: Clients, follow: bool, listing: Listing) -> int:
     limit = min(listing.limit or _LATEST, _LEDGER_MAX)
     found = [outcome_item(one) for one in ledger(clients, limit)]
     listing.print(listing.chosen(found), OUTCOME_COLUMNS)
+    if not found:
+        note("the ledger has no outcomes yet; it is written once a minute")
     return 0

@@ -1,7 +1,6 @@
-"""How results are printed: as a table, CSV, JSON, or single fields, as gcloud does it.
+"""How results are printed: as a table, CSV, JSON, or single fields, as in gcloud.
 
-Everything that is data goes through `shown`: it is never markup, and its control characters are
-visible.
+All data goes through `shown`: it is never markup, and its control characters are visible.
 """
 
 import csv
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.errors import CliError
+from cli.numbers import Whole
 from cli.text import local_time, shown, size_text
 
 KINDS: Final = ("table", "csv", "json", "ndjson", "value")
@@ -50,11 +50,11 @@ STYLES: Final = {
 
 @dataclass(frozen=True)
 class Format:
-    """What `--format` says.
+    """The value of `--format`.
 
     Args:
         kind: one of KINDS.
-        fields: the fields to print, in this order; empty: the usual ones.
+        fields: the fields to print, in this order; empty: the default ones.
     """
 
     kind: str = "table"
@@ -62,7 +62,7 @@ class Format:
 
     @property
     def for_people(self) -> bool:
-        """Whether a person reads it: with headings, summaries and progress."""
+        """Whether a person reads it: then there are summaries and a progress bar."""
         return self.kind == "table"
 
 
@@ -79,17 +79,17 @@ class FormatType(click.ParamType[Format]):
             return value
         match = _FORMAT.fullmatch(str(value))
         if match is None or match[1] not in KINDS:
-            self.fail(f"{shown(value)} is none of {_choices()}", param, ctx)
+            self.fail(f"{shown(value)} is not one of {_choices()}", param, ctx)
         fields = tuple(field.strip() for field in (match[2] or "").split(",") if field.strip())
         if match[1] == "value" and not fields:
-            self.fail("value takes fields: value(FIELD) or value(FIELD,FIELD)", param, ctx)
+            self.fail("value needs fields: value(FIELD) or value(FIELD,FIELD)", param, ctx)
         if match[1] in ("json", "ndjson") and fields:
-            self.fail(f"{match[1]} takes no fields: it prints all of them", param, ctx)
+            self.fail(f"{match[1]} takes no fields: it always prints all", param, ctx)
         return Format(match[1], fields)
 
 
 def _choices() -> str:
-    return "table, csv, json, ndjson, value(FIELD); table and csv take (FIELD,FIELD) too"
+    return "table, csv, json, ndjson, value(FIELD); table(…) and csv(…) take fields too"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Item:
 
     @classmethod
     def of(cls, record: Mapping[str, Any], **more: Any) -> "Item":
-        """A record whose keys are its fields, with more fields that JSON does not show."""
+        """A record as an item, with more fields that JSON does not show."""
         return cls(record, {**record, **more})
 
 
@@ -117,7 +117,7 @@ class Listing:
     Args:
         format: of the output.
         limit: how many at most; None: all.
-        sort_by: a field, with `~` in front in reverse; empty: as they come.
+        sort_by: a field, or `~` and a field for reverse order; empty: as they come.
     """
 
     format: Format
@@ -125,11 +125,11 @@ class Listing:
     sort_by: str = ""
 
     def read(self, usual: int, most: int) -> int:
-        """How many results to read: those that are shown; where they are sorted first, all.
+        """How many results to read: as many as are shown, or all if they are sorted first.
 
         Args:
-            usual: where there is no limit.
-            most: where they are sorted.
+            usual: the number without a limit.
+            most: the number if they are sorted.
         """
         if self.sort_by:
             return most
@@ -155,10 +155,10 @@ class Listing:
         """Print the items.
 
         Args:
-            columns: the fields of a table or CSV that names none.
+            columns: the default fields of a table or CSV.
 
         Raises:
-            CliError: a field that is asked for does not exist.
+            CliError: a field in `--format` does not exist.
         """
         _check_fields(self.format.fields, items)
         fields = self.format.fields or tuple(columns)
@@ -172,7 +172,7 @@ class Listing:
                 print("\t".join(shown(item.fields.get(field)) for field in fields))
         elif self.format.kind == "csv":
             _print_csv(items, fields)
-        else:
+        elif items:
             print_table(items, fields)
 
 
@@ -181,7 +181,7 @@ class Stream:
 
     Args:
         format: of the output; `json` prints an object a line, as `ndjson`.
-        columns: the fields of a table or CSV that names none.
+        columns: the default fields of a table or CSV.
     """
 
     def __init__(self, format: Format, columns: Sequence[str]) -> None:  # noqa: A002 (as --format)
@@ -190,7 +190,7 @@ class Stream:
         self._first = True
 
     def add(self, item: Item) -> None:
-        """Print one more."""
+        """Print one result."""
         if self._format.kind == "csv":
             _print_csv([item], self._fields, headings=self._first)
         elif self._format.kind == "table":
@@ -204,10 +204,10 @@ class Stream:
 
 
 def listing_options(limit: int | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--format`, `--limit` and `--sort-by`, which reach the command as one `listing`.
+    """`--format`, `--limit` and `--sort-by`; the command gets them as one `listing`.
 
     Args:
-        limit: the usual number of results; None: all.
+        limit: the default number of results; None: all.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -220,36 +220,36 @@ def listing_options(limit: int | None = None) -> Callable[[Callable[..., Any]], 
         with_format = format_option(call)
         with_limit = click.option(
             "--limit",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             default=limit,
             show_default=limit is not None,
             metavar="N",
-            help="At most so many.",
+            help="Show at most N results.",
         )(with_format)
         return click.option(
             "--sort-by",
             default="",
             metavar="FIELD",
-            help="Sort by this field; ~FIELD: in reverse.",
+            help="Sort by this field; ~FIELD sorts in reverse.",
         )(with_limit)
 
     return decorate
 
 
 def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--format`, which reaches the command as `output`."""
+    """`--format`; the command gets it as `output`."""
     return click.option(
         "--format",
         "output",
         type=FormatType(),
         default=Format(),
         metavar="FORMAT",
-        help=f"One of {_choices()}.",
+        help=f"The output: {_choices()}.",
     )(command)
 
 
 def print_table(items: Sequence[Item], fields: Sequence[str]) -> None:
-    """Aligned columns, no value folded or cut."""
+    """Print aligned columns; no value is folded or cut."""
     rows = [[Text(field.replace("_", " "), style="bold") for field in fields]]
     rows += [[_cell(field, item.fields.get(field)) for field in fields] for item in items]
     widths = [max((cell_len(row[n].plain) for row in rows), default=0) for n in range(len(fields))]
@@ -271,19 +271,19 @@ def _cell(field: str, value: Any) -> Text:
 
 
 def say(text: str | Text) -> None:
-    """Print a line for a person on standard output. Text of others must have been `shown`."""
+    """Print a line for a person on standard output. Data in it must have been `shown`."""
     if isinstance(text, str):
         text = Text(text)
     console().print(text, soft_wrap=True, highlight=False)
 
 
 def note(text: str) -> None:
-    """Print a line for a person on standard error, beside the results."""
+    """Print a line for a person on standard error, apart from the results."""
     print(shown(text), file=sys.stderr, flush=True)
 
 
 def console() -> Console:
-    """Where people read; lines are as long as they are."""
+    """The console on standard output; lines are never folded."""
     return _console(sys.stdout)
 
 
@@ -307,12 +307,12 @@ def _print_csv(items: Iterable[Item], fields: Sequence[str], headings: bool = Tr
 
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print a value as JSON; without `indent` on one line."""
-    # JSON escapes every control character but this one.
+    # JSON escapes every control character except this one.
     print(json.dumps(value, indent=indent).replace("\x7f", "\\u007f"))
 
 
 def _sort_key(value: Any) -> tuple[int, float, str]:
-    """Numbers by size, before text by letters; what is missing first."""
+    """Missing values first, then numbers by size, then text."""
     if value is None:
         return (0, 0.0, "")
     if isinstance(value, int | float):
@@ -321,12 +321,12 @@ def _sort_key(value: Any) -> tuple[int, float, str]:
 
 
 def _check_fields(fields: Iterable[str], items: Sequence[Item]) -> None:
-    """Whether each field stands in one of the items.
+    """Check that each field occurs in one of the items.
 
     Raises:
-        CliError: it does not; says which there are.
+        CliError: it does not; names the fields that occur.
     """
     there = sorted({field for item in items for field in item.fields})
     for field in fields:
         if items and field not in there:
-            raise CliError(f"there is no field {field}: the fields are {', '.join(there)}")
+            raise CliError(f"there is no field {field}; the fields are {', '.join(there)}")

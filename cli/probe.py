@@ -1,4 +1,4 @@
-"""The check that touches: a synthetic scan goes all the way, is found, and is deleted again."""
+"""The doctor's probe: a synthetic scan is uploaded, found by a search, and deleted again."""
 
 import json
 import uuid
@@ -14,17 +14,17 @@ from cli.limits import Limits
 from cli.watch import Outcome, Watch
 from functions.common.resources import GcsPrefix
 
-_SEE_CHECKS: Final = "the checks above say what is wrong; else see the log of the function"
+_SEE_CHECKS: Final = "see the checks above, else the function's log"
 _STORED: Final = ("stored", "duplicate")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One way through the system.
+    """One synthetic scan on its way through the system.
 
     Args:
         clients: of the system.
-        limit_s: for each of the two outcomes; a cold start in the cloud takes some seconds.
+        limit_s: seconds to wait for each of the two outcomes; a cold start takes some of them.
     """
 
     clients: Clients
@@ -36,17 +36,19 @@ class Probe:
 
     @property
     def limits(self) -> Limits:
-        """What the system's settings close to it."""
+        """The steps that the system's settings prevent."""
         system = self.clients.system
         return Limits.of(system.environments, system.search_ingress)
 
     def run(self) -> Iterator[Finding]:
-        """Upload, outcome, search, delete; stops at the first that fails, and leaves nothing
-        behind."""
+        """Upload, wait for the outcome, search, delete.
+
+        Stops at the first failure, and removes what it uploaded.
+        """
         from google.api_core.exceptions import Forbidden, GoogleAPICallError, Unauthorized
 
         made = scan.make()
-        # Of a busy system's outcomes only these: a backlog of the others would hide ours.
+        # Only these outcomes: on a busy system the others would delay the probe's own.
         mine = f'attributes.study = "{made.study}" OR attributes.outcome = "rejected"'
         try:
             with Watch(self.clients, mine) as watch:
@@ -56,7 +58,7 @@ class Probe:
                 "you need roles/pubsub.editor on the project and roles/storage.objectUser on the "
                 f"landing bucket; else {LOGIN}"
             )
-            yield self._look.failed("probe", "you may not", fix)
+            yield self._look.failed("probe", "you may not upload or see outcomes", fix)
         except GoogleAPICallError as error:
             yield self._look.failed("probe", f"the service answered {error.code}", REDEPLOY)
 
@@ -72,7 +74,7 @@ class Probe:
             self._remove(blob)
 
     def _remove(self, blob: Any) -> None:
-        """The object, and what became of it where stored objects are moved."""
+        """Delete the object, and its copy if stored objects are moved."""
         _delete(blob)
         if self.limits.moved:
             place = GcsPrefix.parse(self.limits.moved)
@@ -86,15 +88,15 @@ class Probe:
             return
         yield self._search(made.study)
         if self.limits.delete:
-            stays = f"the synthetic scan stays in the DICOM store, studies/{made.study}"
-            yield self._look.skipped("delete", f"{self.limits.delete}: {stays}")
+            stays = f"the synthetic scan stays in the DICOM store: studies/{made.study}"
+            yield self._look.skipped("delete", f"{self.limits.delete}; {stays}")
             return
         command = json.dumps({"path": made.path, "request_id": name}).encode()
         self.clients.publish(self.clients.system.topic("deletes"), command, {})
         yield self._judged("delete", self._outcome(watch, "request_id", name), ("deleted",))
 
     def _outcome(self, watch: Watch, key: str, value: str) -> Outcome | None:
-        """The first outcome with this value, or None when it does not come."""
+        """The first outcome with this value; None if there is none in time."""
         for outcome in watch.until(self.limit_s):
             if outcome.get(key) == value:
                 return outcome
@@ -112,10 +114,10 @@ class Probe:
             asked = {"StudyInstanceUID": study}
             answer = self.clients.call("GET", url, params=asked, headers=headers)
         except CliError as error:
-            return self._look.failed("search", "could not be asked", str(error))
+            return self._look.failed("search", "no answer", str(error))
         if answer.status in (401, 403):
-            fix = "add yourself to search_callers in infra/gcp/terraform.tfvars, and ./deploy.sh"
-            return self._look.failed("search", "does not let you in", fix)
+            fix = "add yourself to search_callers in infra/gcp/terraform.tfvars; run ./deploy.sh"
+            return self._look.failed("search", "you may not call it", fix)
         if answer.status != 200 or study not in json.dumps(answer.json):
             return self._look.failed(
                 "search", f"answered {answer.status} without the scan", _SEE_CHECKS
@@ -125,12 +127,12 @@ class Probe:
     def _judged(self, subject: str, record: Outcome | None, wanted: tuple[str, ...]) -> Finding:
         if record is None:
             return self._look.failed(
-                subject, f"did not come within {self.limit_s:.0f} s", _SEE_CHECKS
+                subject, f"no outcome within {self.limit_s:.0f} s", _SEE_CHECKS
             )
         parts = (record["outcome"], record.get("reason"), record.get("detail"))
         words = " ".join(str(part) for part in parts if part)
         if record["outcome"] not in wanted:
-            return self._look.failed(subject, words, "docs/outcomes.md says what the reason means")
+            return self._look.failed(subject, words, "docs/outcomes.md explains the reason")
         attempt, duration = record.get("attempt", 1), record.get("duration_ms", 0)
         return self._look.ok(subject, f"{words}, attempt {attempt}, {duration} ms")
 

@@ -1,9 +1,11 @@
-"""Counts that a person can watch: on a terminal one line that changes, elsewhere the last line
-only."""
+"""Counts shown while a command works: one line that changes on a terminal, else only the last
+state."""
 
 import sys
 from collections import Counter
 from typing import Final
+
+from cli.text import amount
 
 _EVERY: Final = 50
 
@@ -12,7 +14,7 @@ class Progress:
     """What a command has done so far.
 
     Args:
-        done: the word for what it is there to do; its count is shown even when it is 0.
+        done: the word for the work itself; its count is shown even when it is 0.
     """
 
     def __init__(self, done: str) -> None:
@@ -21,7 +23,7 @@ class Progress:
         self._steps = 0
 
     def count(self, word: str) -> None:
-        """One more of this."""
+        """Add one to a count."""
         self.counts[word] += 1
         self._steps += 1
         if self._steps % _EVERY == 0 and sys.stderr.isatty():
@@ -36,4 +38,4 @@ class Progress:
 
     def __str__(self) -> str:
         counts = {self.done: self.counts[self.done], **self.counts}
-        return ", ".join(f"{count} {word}" for word, count in counts.items())
+        return ", ".join(amount(count, word) for word, count in counts.items())

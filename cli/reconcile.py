@@ -1,14 +1,14 @@
-"""`reconcile`: find what lies in the landing bucket without an outcome in the ledger, and publish
-its event again.
+"""`reconcile`: find objects in the landing bucket without an outcome in the ledger, and publish
+their events again.
 
-An event that Cloud Storage never sent, or that was dead-lettered, leaves such an object. What has
-come lately is left alone: its outcome may be on its way. Publishing an event once more does no
-harm; it is at most a duplicate. It says that it is to be handled from the start, also by a process
-that remembers having begun with the object.
+There are such objects if Cloud Storage never sent an event, or if the event became a dead letter.
+Recent objects are left alone: their outcomes may still come. Publishing an event again does no
+harm; at most the object is a duplicate. The event has an attribute so that the object is processed
+from the start, even by a process that remembers having begun it.
 
-The ids of the outcomes go into a temporary file, so memory does not grow with the ledger. An
-outcome is never older than its object: for objects since a date, the ledger is read since that date
-only (Pub/Sub begins the names of its files with the time).
+The ids of the outcomes are kept in a temporary file, so memory does not grow with the ledger. An
+outcome is never older than its object: for objects since a date, the ledger is read only since that
+date (the names of its files begin with the time).
 """
 
 import io
@@ -24,6 +24,7 @@ import click
 
 from cli.clients import CALL_S, Clients
 from cli.errors import CliError
+from cli.numbers import Seconds
 from cli.options import dry_run_option, system_option
 from cli.output import note
 from cli.progress import Progress
@@ -40,28 +41,30 @@ _READ_BYTES: Final = 16 * 1024 * 1024  # of the ledger, in one request
 _LINE_BYTES: Final = 1024 * 1024
 # `outcomes/2026-01-31T08:00:00+00:00_abc.ndjson`
 _NAME_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)")
-# A file is named by when it was begun: its records may be as old as this before that.
+# A file's name has the time when it was begun; its records may be older by up to _CLOCKS.
 _EARLIEST: Final = "1970-01-01"
 _LATEST: Final = "9999-01-01"
 _CLOCKS: Final = timedelta(hours=1)
 
 
 @click.command()
-@click.option("--prefix", default="", help="Look only at objects whose name begins so.")
+@click.option(
+    "--prefix", default="", metavar="PREFIX", help="Only objects whose name begins with this."
+)
 @click.option(
     "--since",
     metavar="DATE",
-    help="Look only at objects written since then (2026-01-31, UTC), and read only so much of "
-    "the ledger.",
+    help="Only objects written since this date (2026-01-31, UTC). The ledger is also read only "
+    "from then on.",
 )
-@click.option("--until", metavar="DATE", help="Look only at objects written before then.")
+@click.option("--until", metavar="DATE", help="Only objects written before this date.")
 @click.option(
     "--older-than-s",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=_HOUR_S,
     show_default=True,
     metavar="S",
-    help="Leave younger objects alone.",
+    help="Only objects older than S seconds.",
 )
 @dry_run_option
 @system_option
@@ -73,22 +76,25 @@ def reconcile(
     older_than_s: float,
     dry_run: bool,
 ) -> int:
-    """Publish again the events of objects in the landing bucket that have no outcome."""
-    note(f"reconcile: {clients.system.where}")
+    """Publish the events of objects in the landing bucket again if they have no outcome.
+
+    Compares the landing bucket with the ledger.
+    """
     which = Which.of(prefix, since, until, older_than_s)
+    note(f"reconcile: {clients.system.where}")
     compared(clients, which, dry_run).end()
     return 0
 
 
 @dataclass(frozen=True)
 class Which:
-    """Which objects of the landing bucket are looked at.
+    """Which objects of the landing bucket are compared.
 
     Args:
-        prefix: beginning of their names.
-        since: when they were written at the earliest.
-        until: before when they were written.
-        young: since when they are left alone.
+        prefix: the beginning of their names.
+        since: they were written then or later.
+        until: they were written earlier.
+        young: those written later are left alone.
     """
 
     prefix: str
@@ -111,7 +117,7 @@ class Which:
 
     @property
     def ledger_since(self) -> datetime:
-        """When the first file of the ledger was begun that may hold one of their outcomes."""
+        """When the first ledger file that can have one of their outcomes was begun."""
         return self.since - _CLOCKS
 
 
@@ -156,7 +162,7 @@ class Known:
         self._file.execute("BEGIN")
 
     def add(self, record: Mapping[str, Any]) -> bool:
-        """Note the record of a whole object; False for any other."""
+        """Keep the id of the outcome of a whole object; False for any other record."""
         if record.get("function") != STORE or "generation" not in record or "member" in record:
             return False
         try:
@@ -177,7 +183,7 @@ class Known:
 
 
 def _records(clients: Clients, since: datetime, progress: Progress) -> Iterator[dict[str, Any]]:
-    """The ledger's records, from the files that were begun since then."""
+    """The ledger's records, from the files that were begun since that time."""
     prefix = clients.system.topology["ledger_subscription"]["filename_prefix"]
     for blob in clients.storage.list_blobs(
         clients.system.buckets["ledger"], prefix=prefix, timeout=CALL_S
@@ -203,7 +209,7 @@ def _begun(name: str) -> datetime | None:
 
 
 def _lines(blob: Any) -> Iterator[bytes]:
-    """Its lines; of one that is longer than any record, pieces."""
+    """Its lines; a line longer than any record comes in pieces."""
     reader = io.BufferedReader(blob.open("rb", chunk_size=_READ_BYTES, timeout=CALL_S))
     while line := reader.readline(_LINE_BYTES):
         yield line
@@ -213,14 +219,14 @@ def _date(option: str, text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CliError(f"{option} is a date or time such as 2026-01-31, not {text}") from error
+        raise CliError(f"{option} must be a date such as 2026-01-31, not {text}") from error
     if found.tzinfo is None:
         return found.replace(tzinfo=UTC)
     return found
 
 
 def _notification(blob: Any) -> bytes:
-    """What Cloud Storage would have sent (JSON_API_V1), as far as it is used."""
+    """The message that Cloud Storage would have sent (JSON_API_V1), with the keys that are used."""
     resource = {
         "kind": "storage#object",
         "bucket": blob.bucket.name,

@@ -1,9 +1,9 @@
-"""`replay quarantine|dead-letters`: after a fix, bring back what could not be done.
+"""`replay quarantine|dead-letters`: after a fix, try again what failed.
 
-From quarantine an object is copied to its old name in the landing bucket, which is an upload like
-any other, and then taken out of quarantine; one whose old name is taken by other bytes stays. A
-dead letter is published on the topic it came from, with the time when it was first published, and
-then acknowledged; an outcome that the ledger missed likewise.
+An object in quarantine is copied to its old name in the landing bucket, which is an upload like any
+other, and then deleted from quarantine. It stays there if its old name now has other bytes. A dead
+letter is published again on its topic, with the time when it was first published, and then
+acknowledged; so is an outcome that could not be written to the ledger.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,14 +26,14 @@ from cli.dead_letters import (
 from cli.options import dry_run_option, system_option
 from cli.output import note
 from cli.progress import Progress
-from cli.quarantine import notes, text_of
+from cli.quarantine import sidecars, text_of
 from functions.common.deadline import timestamp
 from functions.common.events.messages import FIRST_PUBLISHED
 from functions.store.quarantine import SIDECAR_ENDING, Sidecar
 
 # Attributes that dead-lettering or a client library added.
 _ADDED: Final = (SOURCE, "googclient_")
-# The library's rewrite has a body, and then the copy has nothing but what the body names.
+# The library's rewrite sends a body, so the copy gets only the properties that the body names.
 _KEPT: Final = (
     "content_type",
     "content_encoding",
@@ -47,17 +47,23 @@ _KEPT: Final = (
 
 @click.group()
 def replay() -> None:
-    """Bring back what is in quarantine, or deliver dead letters again, after a fix."""
+    """After a fix: upload again what is in quarantine, or publish dead letters again."""
 
 
 @replay.command()
-@click.option("--prefix", default="", help="Only objects whose name there begins so: rejected/.")
+@click.option(
+    "--prefix",
+    default="",
+    metavar="PREFIX",
+    help="Only objects whose name in quarantine begins with this, such as rejected/.",
+)
 @dry_run_option
 @system_option
 def quarantine(clients: Clients, prefix: str, dry_run: bool) -> int:
-    """Copy objects from quarantine back to their old names: uploads like any other.
+    """Upload quarantined objects again.
 
-    An object whose old name is taken by other bytes stays in quarantine.
+    Each is copied to its old name in the landing bucket and deleted from quarantine. An object
+    stays in quarantine if its old name now has other bytes.
     """
     note(f"replay: {clients.system.where}")
     replay_quarantine(clients, prefix, dry_run).end()
@@ -69,14 +75,14 @@ def quarantine(clients: Clients, prefix: str, dry_run: bool) -> int:
 @dry_run_option
 @system_option
 def dead_letters(clients: Clients, function: str | None, dry_run: bool) -> int:
-    """Publish dead letters again, on the topics they came from."""
+    """Publish dead letters again on their topics."""
     note(f"replay: {clients.system.where}")
     replay_dead_letters(clients, function, dry_run).end()
     return 0
 
 
 def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
-    """Bring objects back to the landing bucket.
+    """Copy objects from quarantine back to the landing bucket.
 
     Returns:
         The counts: replayed (or to replay), name taken, without its object.
@@ -97,21 +103,21 @@ def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
     return progress
 
 
-def _bring_back(landing: Any, kept: Any, note_blob: Any, found: Sidecar, now: Any) -> None:
-    """Copy, then delete the object and its note, each in the version that was looked at."""
+def _bring_back(landing: Any, kept: Any, sidecar: Any, found: Sidecar, now: Any) -> None:
+    """Copy, then delete the object and its sidecar, each in the generation that was read."""
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
     try:
-        if now is None:  # else an earlier run was cut off after the copy
+        if now is None:  # else an earlier run was interrupted after the copy
             _copy(kept, landing.blob(found.source.name))
         kept.delete(if_generation_match=kept.generation, timeout=CALL_S)
-        note_blob.delete(if_generation_match=note_blob.generation, timeout=CALL_S)
+        sidecar.delete(if_generation_match=sidecar.generation, timeout=CALL_S)
     except (NotFound, PreconditionFailed):
-        return  # quarantined again at this moment: for the next run
+        return  # quarantined again at this moment: left for the next run
 
 
 def _copy(source: Any, target: Any) -> None:
-    """Within Cloud Storage, in as many calls as a large object takes."""
+    """Within Cloud Storage; a large object takes several calls."""
     for attribute in _KEPT:
         value = getattr(source, attribute)
         if value is not None:
@@ -126,13 +132,13 @@ def _copy(source: Any, target: Any) -> None:
 def _readable(clients: Clients, prefix: str, progress: Progress) -> Iterator[tuple[Any, Sidecar]]:
     from google.api_core.exceptions import NotFound
 
-    for blob in notes(clients, prefix):
+    for blob in sidecars(clients, prefix):
         try:
             found = Sidecar.load(text_of(blob))
         except NotFound:
             continue
         except ValueError:
-            progress.count("unreadable notes")
+            progress.count("unreadable sidecars")
             continue
         if found.source.bucket == clients.system.buckets["landing"]:
             yield blob, found
@@ -144,10 +150,10 @@ def replay_dead_letters(clients: Clients, function: str | None, dry_run: bool) -
     """Publish dead letters again, each on the topic that it came from.
 
     Args:
-        function: whose, its follow-ups among them, or LEDGER; None: all.
+        function: of this function and its follow-ups, or LEDGER; None: all.
 
     Returns:
-        The counts: replayed (or to replay), and of them by name in `System.bound`.
+        The counts: replayed (or to replay), in all and by name in `System.bound`.
     """
     progress = Progress("to replay" if dry_run else "replayed")
     for name in clients.system.bound_of(function):
@@ -176,7 +182,7 @@ def _count(progress: Progress, name: str, messages: Sequence[Held]) -> None:
 
 
 def _publish_again(clients: Clients, topic: str, message: Held) -> None:
-    """With its age: a delete that was ordered long ago must not destroy what was stored since."""
+    """With its age: a delete requested long ago must not delete what was stored since."""
     attributes = {
         key: value for key, value in message.attributes.items() if not key.startswith(_ADDED)
     }
@@ -185,15 +191,15 @@ def _publish_again(clients: Clients, topic: str, message: Held) -> None:
 
 
 def _first_published(message: Held) -> str:
-    """The earliest of what an earlier replay, the dead-lettering and Pub/Sub say; `unknown` when
-    one is no time."""
-    said = [
+    """The earliest time that an earlier replay, the dead-lettering or Pub/Sub noted; `unknown` when
+    one of them is not a time."""
+    noted = [
         message.attributes[key]
         for key in (FIRST_PUBLISHED, SOURCE_TIME)
         if key in message.attributes
     ]
     times: dict[datetime, str] = {}
-    for text in (*said, message.published):
+    for text in (*noted, message.published):
         time = timestamp(text)
         if time is None:
             return "unknown"

@@ -1,5 +1,5 @@
-"""The doctor's checks of rights: may each account, and each of Google's service agents, do what it
-must? A system on this machine has no rights."""
+"""The doctor's checks of rights: may each account and each of Google's service agents do what it
+has to do? The local system has no rights to check."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cli.findings import Check, Finding, Look, Resource
 from cli.needs import Need
 from cli.system import LEDGER
 
-_SEE_POLICIES: Final = "roles/iam.securityReviewer on the project"  # a viewer sees no policies
+_SEE_POLICIES: Final = "roles/iam.securityReviewer on the project"  # viewers may not read policies
 _SEE_BUCKETS: Final = "roles/storage.bucketViewer on the project"
 _SEE_DATASET: Final = "roles/healthcare.datasetViewer on the dataset"
 _ENCRYPT: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
@@ -33,11 +33,11 @@ class Grant:
     """A role that a member must have.
 
     Args:
-        subject: what it is for.
+        subject: its purpose.
         url: of the resource.
         role: the role.
         member: a part of the member's name.
-        method: that the resource's `getIamPolicy` takes.
+        method: the HTTP method of the resource's `getIamPolicy`.
     """
 
     subject: str
@@ -48,11 +48,11 @@ class Grant:
 
 
 def permissions(clients: Clients) -> Iterator[Finding]:
-    """Each function's account may do what its code needs, asked in the account's own name."""
+    """Each function's account has the permissions that its code needs; tested as that account."""
     system = clients.system
     look = Look(clients, "permissions")
     if system.local:
-        yield look.skipped("all functions", "there are no rights on this machine")
+        yield look.skipped("all functions", "the local system has no permissions")
         return
     acting: dict[str, Clients | Finding] = {}
     for need in needs.of(system):
@@ -67,8 +67,8 @@ def permissions(clients: Clients) -> Iterator[Finding]:
 
 
 def delivery(clients: Clients) -> Iterator[Finding]:
-    """Cloud Storage may notify; Pub/Sub may call each event function, sign for it, write the
-    ledger, and move what it gives up."""
+    """Cloud Storage may publish notifications. Pub/Sub may call each event function, sign those
+    calls, write the ledger, and move dead letters."""
     if clients.system.local:
         return
     look = Look(clients, "delivery", _SEE_POLICIES)
@@ -81,7 +81,7 @@ def _delivery_grants(clients: Clients) -> Iterator[Grant]:
     system = clients.system
     pubsub = f"{system.endpoints.pubsub}/v1"
     yield Grant(
-        subject="Cloud Storage notifies of uploads",
+        subject="Cloud Storage publishes uploads",
         url=f"{pubsub}/{system.topic('uploads')}",
         role=_PUBLISH,
         member=STORAGE_AGENT,
@@ -106,13 +106,13 @@ def _delivery_grants(clients: Clients) -> Iterator[Grant]:
         topic = item["dead_letter_topic"]
         name = item.get("subscription") or item["name"]
         yield Grant(
-            subject=f"moves to {topic}",
+            subject=f"dead letters to {topic}",
             url=f"{pubsub}/{system.topic(topic)}",
             role=_PUBLISH,
             member=PUBSUB_AGENT,
         )
         yield Grant(
-            subject=f"moves from {name}",
+            subject=f"dead letters from {name}",
             url=f"{pubsub}/{system.subscription(name)}",
             role=_SUBSCRIBE,
             member=PUBSUB_AGENT,
@@ -120,7 +120,7 @@ def _delivery_grants(clients: Clients) -> Iterator[Grant]:
 
 
 def _writes_ledger(look: Look) -> Finding:
-    """The role is a custom one: any that the agent has on the bucket counts."""
+    """The role is a custom one, so any role of the agent on the bucket counts."""
     system = look.clients.system
     subject = "Pub/Sub writes the ledger"
     bucket = system.buckets[LEDGER]
@@ -134,7 +134,8 @@ def _writes_ledger(look: Look) -> Finding:
 
 
 def encryption(clients: Clients) -> Iterator[Finding]:
-    """With keys of one's own (kms_key, dataset_kms_key): Google's service agents may use them."""
+    """With customer-managed keys (kms_key, dataset_kms_key): Google's service agents may use
+    them."""
     system = clients.system
     if system.local:
         return
@@ -154,7 +155,7 @@ def encryption(clients: Clients) -> Iterator[Finding]:
 
 
 def _key(resource: Resource | Finding, part: str, name: str) -> str | Finding:
-    """The name of a resource's key, empty where it has none; or why it is not known."""
+    """The name of a resource's key, empty without one; or why it is not known."""
     if isinstance(resource, Finding):
         return resource
     found = resource.get(part)
@@ -200,7 +201,7 @@ def build(clients: Clients) -> Iterator[Finding]:
     )
     yield _granted(look, repository)
     if not system.build.startswith(_OWN_BUILD):
-        return  # an account of yours: its rights on the project are yours to give
+        return  # the operator's own account: its rights on the project are not managed here
     for role in ("roles/logging.logWriter", "roles/storage.objectViewer"):
         project = Grant(
             subject=role,
@@ -246,7 +247,7 @@ def _tested(look: Look, account: Clients, need: Need) -> Finding:
     allowed = answer.object.get("permissions", [])
     lacking = [one for one in need.permissions if one not in allowed]
     if lacking:
-        return look.failed(subject, f"lacks {', '.join(lacking)}")
+        return look.failed(subject, f"missing: {', '.join(lacking)}")
     return look.ok(subject, ", ".join(need.permissions))
 
 

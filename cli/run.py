@@ -1,10 +1,12 @@
-"""`run` and `demo`: the whole system on this machine, shown at work.
+"""`run` and `demo`: the whole system on this machine, with a demo.
 
-`run` stays up and prints one line for each outcome; what the processes say is in their logs.
+`run` keeps running and prints one line for each outcome; the output of the processes is in their
+log files.
 """
 
 import contextlib
 import json
+import shlex
 import signal
 import sys
 import tempfile
@@ -19,6 +21,7 @@ import click
 from cli.clients import Clients
 from cli.demo import Demo, DemoError
 from cli.errors import CliError, exit_status
+from cli.numbers import Seconds, Whole
 from cli.options import OUTCOME_COLUMNS, outcome_item
 from cli.output import Format, Stream, note, say
 from cli.system import LOCAL_FILE, System, is_running
@@ -29,8 +32,8 @@ from infra.local import ports
 if TYPE_CHECKING:
     from infra.local.stack import Stack
 
-LEDGER_S: Final = 5.0  # on one machine nobody minds small objects, and everybody wants to see them
-QUIET_S: Final = "5"  # after which a study is complete: nobody waits for a scanner here
+LEDGER_S: Final = 5.0  # small ledger objects are no problem here, and outcomes are listed soon
+QUIET_S: Final = "5"  # after which a study is complete: there is no slow scanner here
 # A workflow for one patient of the demo.
 ORDER: Final = {
     "name": "demo",
@@ -39,25 +42,25 @@ ORDER: Final = {
 }
 _LOOK_S: Final = 1.0
 _USAGE: Final = """
-The system is up. Ctrl-C stops it; what it stored stays in {data} (--fresh wipes it).
+The system is running. Ctrl-C stops it; its data stay in {data} (run --fresh deletes them).
 
   search page     {search}/            as DICOMweb: {search}/studies
   DICOM store     {dicomweb}
   bucket          gs://{landing}  at {gcs}   (STORAGE_EMULATOR_HOST)
   Pub/Sub         {pubsub}   (PUBSUB_EMULATOR_HOST)
-  commands        {commands}           POST /exports, POST /deletes
+  commands        {commands}            POST /exports, POST /deletes
 
-In another terminal{activate}:
+In another terminal{preparation}:
 
   dicom-functions upload FILE|FOLDER …         store scans
   dicom-functions search PatientID=4MR1        find them
   dicom-functions export studies/UID           write a study to gs://{export}
-  dicom-functions delete studies/UID
-  dicom-functions outcomes --follow            what becomes of every input
+  dicom-functions delete studies/UID           delete a study
+  dicom-functions outcomes --follow            show each new outcome
   dicom-functions listen                       receive webhooks
   eval "$(dicom-functions env)"                the environment for gcloud and client libraries
 
-Each input's outcome, as it comes:
+New outcomes:
 """
 _COLUMNS: Final = tuple(name for name in OUTCOME_COLUMNS if name not in ("function", "bytes"))
 
@@ -71,13 +74,13 @@ class Options:
     """How to start.
 
     Args:
-        data: folder for everything that is kept.
-        fresh: wipe it first.
-        demo: show the main job.
-        stay: stay up afterwards.
-        port_base: first port of a row; None: any free ports.
+        data: folder for all data.
+        fresh: delete its contents first.
+        demo: run the demo.
+        stay: keep running afterwards.
+        port_base: the first of consecutive ports; None: any free ports.
         chosen_ports: by service.
-        minimum_backoff_s: before a failed delivery is repeated the first time; None: as deployed.
+        minimum_backoff_s: before the first repetition of a failed delivery; None: as deployed.
     """
 
     data: Path
@@ -100,9 +103,9 @@ class PortType(click.ParamType[tuple[str, int]]):
         """The service and its port."""
         name, _, port = str(value).partition("=")
         if name not in ports.SERVICES:
-            self.fail(f"{shown(name)} is none of {', '.join(ports.SERVICES)}", param, ctx)
+            self.fail(f"{shown(name)} is not one of {', '.join(ports.SERVICES)}", param, ctx)
         if not port.isdecimal():
-            self.fail(f"{shown(port)} is no port: NAME=PORT", param, ctx)
+            self.fail(f"{shown(port)} is not a port number", param, ctx)
         return name, int(port)
 
 
@@ -112,25 +115,25 @@ class PortType(click.ParamType[tuple[str, int]]):
     type=click.Path(path_type=Path, file_okay=False),
     default=LOCAL_FILE.parent,
     metavar="FOLDER",
-    help="Folder for everything that is kept; without it: .local in the project.",
+    help="Folder for all data. Without it: .local in the project.",
 )
-@click.option("--fresh", is_flag=True, help="Wipe that folder first.")
-@click.option("--no-demo", is_flag=True, help="Do not show the main job.")
+@click.option("--fresh", is_flag=True, help="Delete the data of earlier runs first.")
+@click.option("--no-demo", is_flag=True, help="Do not run the demo.")
 @click.option(
     "--port-base",
-    type=click.IntRange(1, 65535 - len(ports.SERVICES)),
+    type=Whole(1, 65535 - len(ports.SERVICES)),
     default=ports.BASE,
     show_default=True,
     metavar="N",
-    help=f"First port of {len(ports.SERVICES)} in a row: {', '.join(ports.SERVICES)}.",
+    help=f"First of {len(ports.SERVICES)} consecutive ports: {', '.join(ports.SERVICES)}.",
 )
 @click.option("--port", "chosen", type=PortType(), multiple=True, help="The port of one service.")
-@click.option("--free-ports", is_flag=True, help="Any free ports.")
+@click.option("--free-ports", is_flag=True, help="Use any free ports.")
 @click.option(
     "--minimum-backoff",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     metavar="S",
-    help="Seconds before a failed delivery is repeated the first time.",
+    help="Seconds before the first repetition of a failed delivery.",
 )
 def run(
     data: Path,
@@ -141,7 +144,9 @@ def run(
     free_ports: bool,
     minimum_backoff: float | None,
 ) -> int:
-    """Start the whole system on this machine, show it at work on real scans, and stay up."""
+    """Start the whole system on this machine, run the demo on real scans, and keep running."""
+    if free_ports and chosen:
+        raise CliError("--port cannot be used with --free-ports", status=2)
     running = data / LOCAL_FILE.name
     if running.exists() and is_running(running):
         return _already(running, fresh)
@@ -159,9 +164,9 @@ def run(
 
 @click.command()
 def demo() -> int:
-    """Start the system apart from whatever runs, show it at work, stop.
+    """Start a separate system on free ports, run the demo, and stop.
 
-    The exit status says whether every step was right.
+    The exit status is 0 if the result of every step was right.
     """
     with tempfile.TemporaryDirectory(prefix="dicom-functions-") as folder:
         return serve(Options(data=Path(folder), stay=False))
@@ -170,16 +175,16 @@ def demo() -> int:
 def _already(file: Path, fresh: bool) -> int:
     system = System.find(file)
     if fresh:
-        raise CliError(f"a system is running on {file.parent}: stop it before --fresh wipes it")
+        raise CliError(f"a system is running on {file.parent}; stop it before run --fresh")
     say(f"already running: {system.search_url}/  (Ctrl-C in its terminal stops it)")
     return 0
 
 
 def serve(options: Options) -> int:
-    """Start, show, stay up until told to stop; the exit status.
+    """Start the system, run the demo, keep running until it is stopped; returns the exit status.
 
     Raises:
-        CliError: it cannot start or go on.
+        CliError: it cannot start, or a process has ended.
     """
     from infra.local.clients import ClientError
     from infra.local.stack import StackError
@@ -209,14 +214,14 @@ def _serve(options: Options) -> int:
     )
     status = 0
     with stack:
-        say(f"DICOM Functions: {', '.join(stack.services)} are up; logs in {options.data}/logs")
+        say(f"Running: {', '.join(stack.services)}; logs in {options.data}/logs")
         clients = Clients(System.find(options.data))
         if options.demo:
             try:
                 Demo(clients, stack.check).run()
             except DemoError as error:
                 status = 1
-                note(f"error: the demo went wrong: {error}")
+                note(f"error: the demo failed: {error}")
         if options.stay:
             _stay(clients, stack)
     return status
@@ -229,7 +234,7 @@ def _ports(options: Options) -> Any:
 
 
 def _stay(clients: Clients, stack: "Stack") -> None:
-    """Print what becomes of every input, until told to stop or until a process ends."""
+    """Print each new outcome until the system is stopped or a process ends."""
     system = clients.system
     text = _USAGE.format(
         data=shown(str(system.file.parent)),
@@ -240,7 +245,7 @@ def _stay(clients: Clients, stack: "Stack") -> None:
         pubsub=system.endpoints.pubsub.removeprefix("http://"),
         landing=system.buckets["landing"],
         export=system.buckets["export"],
-        activate=_activation(),
+        preparation=_preparation(system.file.parent),
     )
     stream = Stream(Format(), _COLUMNS)
     try:
@@ -254,17 +259,21 @@ def _stay(clients: Clients, stack: "Stack") -> None:
         say("stopping")
 
 
-def _activation() -> str:
-    """How another terminal gets the command, where it is in an environment of its own."""
-    folder = Path(sys.prefix)
-    if sys.prefix == sys.base_prefix:
+def _preparation(data: Path) -> str:
+    """What another terminal needs to use the command with this system."""
+    commands = []
+    if sys.prefix != sys.base_prefix:
+        commands.append(f"source {shown(str(Path(sys.prefix) / 'bin' / 'activate'))}")
+    if data.resolve() != LOCAL_FILE.parent:
+        commands.append(f"export DICOM_FUNCTIONS_SYSTEM={shown(shlex.quote(str(data.resolve())))}")
+    if not commands:
         return ""
-    return f" (source {shown(str(folder / 'bin' / 'activate'))})"
+    return f" ({'; '.join(commands)})"
 
 
 @contextlib.contextmanager
 def _until_signalled() -> Iterator[None]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP into SignalledError; further ones do not disturb the
+    """Turn the first SIGINT, SIGTERM or SIGHUP into SignalledError; ignore further ones while
     stopping."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -273,7 +282,7 @@ def _until_signalled() -> Iterator[None]:
         raise SignalledError
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # What nohup told the process to ignore stays ignored.
+    # A signal that nohup made the process ignore stays ignored.
     numbers = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in numbers}
     try:

@@ -1,5 +1,5 @@
-"""A synthetic scan: the smallest valid Part 10 file with UIDs of its own, from the standard library
-alone."""
+"""A synthetic scan: a small valid Part 10 file with new UIDs, made with the standard library
+only."""
 
 import argparse
 import struct
@@ -15,7 +15,7 @@ _LONG: Final = {"OB", "OW", "UN"}  # PS3.5 section 7.1.2: two reserved bytes, th
 
 @dataclass(frozen=True)
 class Scan:
-    """A file and what it is called."""
+    """A file and its UIDs."""
 
     study: str
     series: str

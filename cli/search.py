@@ -1,6 +1,6 @@
-"""`search`: what the DICOM store holds, asked through the search function.
+"""`search`: search the DICOM store through the search function.
 
-Parameters go in the body of a POST: a patient's name in a URL would be in a log.
+Parameters are sent in the body of a POST: a patient's name in a URL would be logged.
 """
 
 import concurrent.futures
@@ -15,7 +15,7 @@ from cli.clients import Answer, Clients
 from cli.errors import CliError
 from cli.options import system_option
 from cli.output import Item, Listing, listing_options, note, print_table, say
-from cli.text import shown
+from cli.text import amount, shown
 from functions.common.dicom import dicomjson
 from functions.common.errors import PermanentError
 from functions.common.resources import Resource
@@ -61,7 +61,7 @@ _COLUMNS: Final = {
     "series": ("modality", "number", "description", "instances", "series", "study"),
     "instances": ("number", "class", "instance", "series"),
 }
-# What the service leaves out unless asked (fact sheet section 4).
+# What the service returns only on request (fact sheet section 4).
 _NOT_DEFAULT: Final = {
     "studies": ("StudyDescription",),
     "series": ("SeriesNumber",),
@@ -80,8 +80,16 @@ _WARNING: Final = re.compile(r'299 \S+ "(.*)"')
 
 @click.command()
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE …]")
-@click.option("--level", type=click.Choice(LEVELS), default="studies", show_default=True)
-@click.option("--in", "scope", metavar="PATH", help="Only within this: studies/UID[/series/UID].")
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS),
+    default="studies",
+    show_default=True,
+    help="What to search for.",
+)
+@click.option(
+    "--in", "scope", metavar="PATH", help="Search only in this study or series: studies/UID[/…]."
+)
 @listing_options(limit=_LIMIT)
 @system_option
 def search(
@@ -90,7 +98,8 @@ def search(
     """Search the DICOM store through the search function.
 
     KEY=VALUE is as in QIDO-RS: PatientID=4MR1, StudyDate=20240101-, PatientName='Doe*'.
-    JSON shows each result as DICOM JSON; fields are the columns and DICOM keywords.
+    With --format json, results are DICOM JSON. The fields of other formats are the columns of the
+    table and DICOM keywords.
     """
     query = Query(clients, level, _scope(scope, level), dict(map(_parameter, parameters)))
     found, more = query.rows(listing.read(_LIMIT, _SORTED_MAX))
@@ -102,9 +111,9 @@ def search(
     chosen = listing.chosen(items)
     listing.print(chosen, _COLUMNS[level])
     if listing.format.for_people:
-        say(f"{len(chosen)} {level}")
+        say(amount(len(chosen), level))
     if more:
-        note("there are more; --limit N shows more, a narrower search finds fewer")
+        note("there are more: use --limit N, or a narrower search")
     return 0
 
 
@@ -114,7 +123,7 @@ class Query:
     Args:
         clients: of the system.
         level: of LEVELS.
-        scope: what the results are within; None: everything.
+        scope: the study or series to search in; None: everything.
         parameters: QIDO-RS keys and values.
     """
 
@@ -131,7 +140,7 @@ class Query:
         """Up to `most` results in DICOM JSON, and whether there are more.
 
         Raises:
-            CliError: it was refused, or there is no answer.
+            CliError: the search was refused, or there is no answer.
         """
         found: list[Any] = []
         page: dict[str, str] | None = {"limit": str(min(_PAGE, most))}
@@ -161,7 +170,7 @@ def _url(clients: Clients) -> str:
 def _refusal(answer: Answer) -> str:
     if answer.status in (401, 403):
         return (
-            "search does not let you in: add yourself to search_callers in "
+            "you may not search: add yourself to search_callers in "
             "infra/gcp/terraform.tfvars, and run ./deploy.sh"
         )
     error = answer.part("error")
@@ -171,8 +180,8 @@ def _refusal(answer: Answer) -> str:
 
 
 def _next_page(answer: Answer) -> dict[str, str] | None:
-    """`limit` and `offset` of the next page. Only these are taken from the link: where the request
-    goes, the system's file says."""
+    """`limit` and `offset` of the next page, from the link. The rest of the link is not used:
+    requests go only to the URL in the system's file."""
     link = _NEXT.search(answer.headers.get("Link", ""))
     if link is None:
         return None
@@ -186,12 +195,13 @@ def _scope(text: str | None, level: str) -> Resource | None:
     try:
         scope = Resource.parse(text)
     except PermanentError as error:
-        raise CliError(f"--in is studies/UID[/series/UID], not {text}") from error
-    levels = ["studies", "series"]
-    if scope.series:
-        levels = ["studies", "series", "instances"]
-    if scope.instance or level in levels[:-1]:
-        raise CliError(f"--in {text} has no {level} within it: use --level")
+        raise CliError(f"--in must be studies/UID[/series/UID], not {text}") from error
+    if scope.instance:
+        raise CliError(f"--in must be studies/UID[/series/UID], not {text}")
+    within = ("instances",) if scope.series else ("series", "instances")
+    if level not in within:
+        options = " or ".join(f"--level {name}" for name in within)
+        raise CliError(f"--in {text} does not contain {level}: use {options}")
     return scope
 
 
@@ -200,7 +210,7 @@ def _parameter(text: str) -> tuple[str, str]:
     if not mark:
         raise CliError(f"a search parameter is KEY=VALUE, such as PatientID=4MR1, not {text}")
     if key in ("limit", "offset"):
-        raise CliError("use --limit N: it follows the pages by itself")
+        raise CliError(f"{key} is not a search parameter here: use --limit N")
     return key, value
 
 
@@ -215,7 +225,7 @@ def _item(level: str, data_set: Any) -> Item:
 
 
 def _text(data_set: Any, tag: str) -> str:
-    """An attribute's values as text; of a person's name one of its writings."""
+    """An attribute's values as text; for a person's name, one of its representations."""
     return "/".join(map(_value_text, dicomjson.values(data_set, tag)))
 
 
@@ -226,7 +236,7 @@ def _value_text(value: Any) -> str:
 
 
 def _with_keywords(item: Item) -> Item:
-    """With a field for each attribute, by its DICOM keyword."""
+    """The item with a field for each attribute, named by its DICOM keyword."""
     from pydicom.datadict import keyword_for_tag
 
     more = {}
@@ -246,7 +256,8 @@ def _wanted(level: str, listing: Listing) -> set[str]:
 def _with_counts(
     clients: Clients, level: str, items: Sequence[Item], wanted: set[str]
 ) -> list[Item]:
-    """With modalities and counts, which no search of the service gives (fact sheet section 4)."""
+    """The items with modalities and counts, which the service's searches lack (fact sheet section
+    4)."""
     found = list(items)
     if level == "studies" and "modality" in wanted:
         found = _with_modalities(clients, found)
@@ -258,7 +269,7 @@ def _with_counts(
 
 
 def _with_modalities(clients: Clients, items: Sequence[Item]) -> list[Item]:
-    """Of a study: those of its series."""
+    """Studies with the modalities of their series."""
     uids = [item.fields["study"] for item in items if item.fields["study"]]
     modalities: dict[str, set[str]] = {}
     for start in range(0, len(uids), _STUDIES_AT_ONCE):
@@ -277,7 +288,7 @@ def _names(modalities: Mapping[str, Iterable[str]], study: str) -> list[str]:
 
 
 def _metrics(clients: Clients, level: str, item: Item) -> dict[str, int | None]:
-    """Counts of a study or series, from the DICOM store itself; none where you may not ask it."""
+    """Counts of a study or series, from the DICOM store itself; none without permission."""
     try:
         resource = Resource(item.fields["study"], item.fields.get("series", ""))
     except PermanentError:
@@ -306,7 +317,7 @@ def studies(clients: Clients) -> dict[str, Item]:
 
 
 def print_studies(clients: Clients, items: Sequence[Item]) -> None:
-    """The usual table."""
+    """Print studies in the default columns."""
     columns = _COLUMNS["studies"]
     found = _with_counts(clients, "studies", items, set(columns))
     print_table(found, columns)

@@ -1,6 +1,6 @@
-"""What a viewer's list of studies wants and the DICOM store does not say: modalities and counts.
+"""Modalities and counts for a viewer's list of studies; the DICOM store's searches lack them.
 
-Each study's series and instances are searched for. On one machine that is cheap.
+They come from searches for each study's series and instances, which is fast on one machine.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any, Final
 Row = dict[str, Any]
 
 _AT_ONCE: Final = 4
-_STUDIES_MAX: Final = 101  # what OHIF asks for at a time
+_STUDIES_MAX: Final = 101  # what OHIF requests at a time
 _ROWS_MAX: Final = 5000
 _STUDY: Final = "0020000D"
 _MODALITY: Final = "00080060"
@@ -20,7 +20,7 @@ _INSTANCE_COUNT: Final = "00201208"
 
 
 def fill(studies: list[Row], search: Callable[[str], list[Row]]) -> None:
-    """Add modalities and counts to the rows of a search for studies; none where a search failed.
+    """Add modalities and counts to the rows of a search for studies, except if a search failed.
 
     Args:
         search: the rows of a search, by its path and query.

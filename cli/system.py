@@ -1,5 +1,4 @@
-"""The system that a command is about: names and addresses, of a deployment or of the one that runs
-on this machine."""
+"""The system that a command works on, local or deployed: its names and addresses."""
 
 import json
 import os
@@ -15,12 +14,12 @@ from functions.common.settings import COMMANDS, NOTIFY
 ROOT: Final = Path(__file__).parents[1]
 LOCAL_FILE: Final = ROOT / ".local" / "stack.json"  # written by `dicom-functions run`
 DEPLOYED_FILE: Final = ROOT / ".deploy" / "system.json"  # written by deploy.sh
-LEDGER: Final = "ledger"  # what takes the outcomes, among the functions that take the other topics
+LEDGER: Final = "ledger"  # listed with the functions: its subscription also has dead letters
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Base URLs of Google's services, or of what stands in for them."""
+    """Base URLs of Google's services, or of the local servers in their place."""
 
     storage: str = "https://storage.googleapis.com"
     pubsub: str = "https://pubsub.googleapis.com"
@@ -41,14 +40,14 @@ class System:
 
     Args:
         file: where this was read.
-        local: whether it runs on this machine, where accounts and rights do not exist.
+        local: whether it runs on this machine, without accounts and permissions.
         region: of the functions; empty locally.
         buckets: role (landing, quarantine, export, ledger, state) to name.
         environments: function to its environment variables.
         accounts: function to its service account's email; empty locally.
         webhook_secrets: webhook to the name of its secret; empty locally.
-        function_urls: function to where it listens; empty for a deployment.
-        webhook_port: where the local system's webhook is received; 0 for a deployment.
+        function_urls: function to its URL; empty for a deployment.
+        webhook_port: where `listen` receives the local system's webhook; 0 for a deployment.
         delivery: email of the account that calls the event functions; empty locally.
         build: email of the account that builds the functions; empty locally.
         topology: infra/topology.json.
@@ -77,13 +76,14 @@ class System:
         """Read the system's file.
 
         Args:
-            given: the file, or the folder that it is in; None: that of the system that runs here,
-                else that of the deployment.
+            given: the file or its folder; None: the system on this machine, else the deployment.
 
         Raises:
-            NoSystemError: there is none, or it cannot be read.
+            NoSystemError: there is none, or its file cannot be read.
         """
         path = _file(given)
+        if not path.exists():
+            raise NoSystemError(f"{path} does not exist")
         try:
             data = json.loads(path.read_text())
             if "endpoints" in data and "pid" in data:
@@ -91,7 +91,7 @@ class System:
             return cls._of_deployment(path, data)
         except (OSError, ValueError, KeyError, TypeError) as error:
             kind = type(error).__name__
-            raise NoSystemError(f"{path} is not the file of a system ({kind})") from error
+            raise NoSystemError(f"{path} is not a system's file ({kind})") from error
 
     @classmethod
     def _of_stack(cls, file: Path, data: Mapping[str, Any]) -> Self:
@@ -142,15 +142,15 @@ class System:
 
     @property
     def where(self) -> str:
-        """Which it is, for people."""
+        """Which system it is, for people."""
         if self.local:
             return "the system on this machine"
         return f"project {self.project}"
 
     @property
     def bound(self) -> Mapping[str, Mapping[str, Any]]:
-        """The subscriptions that have dead letters: by the function that they call, by
-        `FUNCTION/follow-ups`, by `notify/webhooks/NAME`, and LEDGER."""
+        """The subscriptions that have dead letters, by name: the function that they call,
+        `FUNCTION/follow-ups`, `notify/webhooks/NAME`, or LEDGER."""
         path = self.topology["follow_ups_path"]
         found: dict[str, Mapping[str, Any]] = {}
         for function, item in {**self.topology["functions"], **self._asked_for()}.items():
@@ -172,7 +172,7 @@ class System:
         return found
 
     def bound_of(self, function: str | None) -> list[str]:
-        """The names in `bound` that belong to a function, its follow-ups among them; None: all."""
+        """The names in `bound` of a function and its follow-ups; None: all names."""
         return [name for name in self.bound if function in (None, name.partition("/")[0])]
 
     def topic(self, role_or_name: str) -> str:
@@ -191,7 +191,7 @@ class System:
         return f"projects/{self.project}/locations/{self.region}/services/{name}"
 
     def folder_of(self, bucket: str) -> Path | None:
-        """Where a bucket's objects lie on this machine; None where they do not."""
+        """The local folder with a bucket's objects; None for a deployment."""
         folder = self.file.parent / "gcs" / bucket
         if self.local and folder.is_dir():
             return folder
@@ -208,8 +208,8 @@ def _file(given: Path | None) -> Path:
     if DEPLOYED_FILE.exists():
         return DEPLOYED_FILE
     raise NoSystemError(
-        "no system is running here and none was deployed from here: "
-        "start one (dicom-functions run), deploy one (./deploy.sh) or name --system FILE"
+        "no system is running on this machine, and none was deployed from this folder: start one "
+        "(dicom-functions run), deploy one (./deploy.sh), or give --system FILE"
     )
 
 
@@ -217,17 +217,17 @@ def _inside(folder: Path) -> Path:
     for name in (LOCAL_FILE.name, DEPLOYED_FILE.name):
         if (folder / name).exists():
             return _live(folder / name)
-    raise NoSystemError(f"no system is running on {folder}: start one with dicom-functions run")
+    raise NoSystemError(f"{folder} has no system: it has neither stack.json nor system.json")
 
 
 def _live(file: Path) -> Path:
     if file.name == LOCAL_FILE.name and not is_running(file):
-        raise NoSystemError(f"no system is running on {file.parent}: its process has ended")
+        raise NoSystemError(f"the system of {file.parent} is not running")
     return file
 
 
 def is_running(file: Path) -> bool:
-    """Whether the process lives that wrote this file; yes for what is no such file."""
+    """Whether the process that wrote this file is running; True for a file of another kind."""
     try:
         os.kill(int(json.loads(file.read_text())["pid"]), 0)
     except (ProcessLookupError, FileNotFoundError):
@@ -238,7 +238,7 @@ def is_running(file: Path) -> bool:
 
 
 def _webhook(webhooks: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """What calls a webhook, as the topology would have it."""
+    """A webhook's subscription, in the form of the topology."""
     subscription = f"{webhooks['prefix']}{name}"
     return {
         "topic": webhooks["topic"],

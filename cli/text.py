@@ -1,7 +1,8 @@
-"""Data as text for a terminal: nothing in it is obeyed, control characters are shown."""
+"""Data as text for a terminal: control characters are shown, never sent to it."""
 
 import json
 import unicodedata
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,6 +11,19 @@ from typing import Any, Final
 _SHOWN_AS_CODE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _UNITS: Final = ("kB", "MB", "GB", "TB")
+# What is counted in messages: many, and one of them. Other words have one form (`3 stored`).
+_SINGULAR: Final = {
+    "dead letters": "dead letter",
+    "exports": "export",
+    "failures": "failure",
+    "files": "file",
+    "instances": "instance",
+    "objects": "object",
+    "outcomes": "outcome",
+    "studies": "study",
+    "unreadable lines of the ledger": "unreadable line of the ledger",
+    "unreadable sidecars": "unreadable sidecar",
+}
 
 
 def shown(value: Any) -> str:
@@ -59,6 +73,17 @@ def size_text(value: Any) -> str:
     return f"{size:.1f} {unit}"
 
 
-def counted(counts: dict[str, int]) -> str:
+def amount(count: int, word: str) -> str:
+    """A number with its noun: `2 studies`, `1 study`.
+
+    Args:
+        word: the plural, or a word that has one form only.
+    """
+    if count == 1:
+        word = _SINGULAR.get(word, word)
+    return f"{count} {shown(word)}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
     """`280 stored, 18 duplicate`: the counts that are not zero."""
-    return ", ".join(f"{count} {shown(word)}" for word, count in counts.items() if count)
+    return ", ".join(amount(count, word) for word, count in counts.items() if count)

@@ -1,4 +1,4 @@
-"""`upload`: write files to the landing bucket, and say what becomes of each."""
+"""`upload`: write files to the landing bucket, and show the outcome of each."""
 
 import concurrent.futures
 import time
@@ -14,13 +14,13 @@ from cli.clients import CALL_S, Clients
 from cli.errors import CliError, StoppedError, exit_status
 from cli.options import OUTCOME_COLUMNS, outcome_item, progress, system_option, wait_options
 from cli.output import Format, Listing, Stream, format_option, note, say
-from cli.text import counted, shown
+from cli.text import amount, counted, shown
 from cli.watch import Outcome, Watch, is_good
 from functions.common.settings import STORAGE_CLASSES, STORE
 
 _THREADS: Final = 8
 _FILTER: Final = f'attributes.function = "{STORE}"'
-_SETTLED_S: Final = 2.0  # a file that has not changed for so long is whole
+_SETTLED_S: Final = 2.0  # a file that has not changed for this long is complete
 _LOOK_S: Final = 1.0
 _HALVES: Final = {".json": "json", ".jpg": "jpeg", ".jpeg": "jpeg"}  # of a pair, by their endings
 _CLASSES: Final = tuple(filter(None, STORAGE_CLASSES))
@@ -36,7 +36,7 @@ class Source:
 
 @dataclass
 class Batch:
-    """What was uploaded and what became of it.
+    """Uploaded files and their outcomes.
 
     Args:
         waiting: name and generation of each object that has no outcome yet.
@@ -47,12 +47,12 @@ class Batch:
     uploaded: int = 0
 
     def take(self, outcome: Outcome) -> bool:
-        """Note an outcome; whether it is the last of one of these objects."""
+        """Keep an outcome; returns whether it is the last one of an object in this batch."""
         key = (str(outcome.get("name")), str(outcome.get("generation")))
         if key not in self.waiting:
             return False
         self.outcomes.append(outcome)
-        if "member" in outcome:  # the archive's own comes after those of its members
+        if "member" in outcome:  # the archive's own outcome comes after those of its members
             return False
         self.waiting.discard(key)
         return True
@@ -63,16 +63,20 @@ class Batch:
         own = [outcome for outcome in self.outcomes if "member" not in outcome]
         counts = dict(Counter(str(outcome["outcome"]) for outcome in own))
         counts["without an outcome yet"] = len(self.waiting)
-        files = "files"
-        if self.uploaded == 1:
-            files = "file"
-        return f"{self.uploaded} {files}: {counted(counts)}"
+        files = amount(self.uploaded, "files")
+        if not self.uploaded:
+            return files
+        return f"{files}: {counted(counts)}"
 
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="FILE|FOLDER …")
-@click.option("--prefix", default="", help="Beginning of the objects' names, such as night/.")
-@click.option("--storage-class", type=click.Choice(_CLASSES), help="Class in the DICOM store.")
+@click.option(
+    "--prefix", default="", metavar="PREFIX", help="Begin the objects' names with this: night/."
+)
+@click.option(
+    "--storage-class", type=click.Choice(_CLASSES), help="Storage class in the DICOM store."
+)
 @click.option(
     "--watch",
     "folder",
@@ -80,7 +84,7 @@ class Batch:
     metavar="FOLDER",
     help="Upload every file that appears in FOLDER, until Ctrl-C.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show every outcome, not only the bad ones.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all outcomes, not only failures.")
 @wait_options
 @format_option
 @system_option
@@ -95,9 +99,9 @@ def upload(
     timeout: float,
     output: Format,
 ) -> int:
-    """Write files to the landing bucket and show what becomes of each.
+    """Upload files to the landing bucket and show the outcome of each.
 
-    A folder's files keep their place in it: FOLDER/a/b becomes the object FOLDER/a/b.
+    The objects of a folder keep their relative paths: FOLDER/a/b is the object FOLDER/a/b.
     """
     uploader = Uploader(clients, storage_class)
     if folder is not None:
@@ -105,29 +109,29 @@ def upload(
             raise CliError("--watch takes one folder and no other files")
         return _follow(uploader, folder, prefix, output)
     if not paths:
-        raise CliError("name the files or folders to upload, or --watch FOLDER")
+        raise CliError("give files or folders to upload, or --watch FOLDER")
     sources = list(_sources(paths, prefix, clients.system.local))
     if not sources:
-        raise CliError("there are no files in what was named")
+        raise CliError(f"there are no files in {', '.join(map(str, paths))}")
     alone = _alone(sources)
     if alone:
         note(
-            f"{len(alone)} files of metadata or JPEG have no other half here, such as"
-            f" {shown(alone[0])}. Metadata NAME.json and its JPEG NAME.jpg have one name and lie in"
-            " one folder; what stays alone goes to quarantine."
+            f"warning: {amount(len(alone), 'files')} without the other half of a pair, such as "
+            f"{shown(alone[0])}: metadata and its JPEG need one name in one folder (NAME.json, "
+            "NAME.jpg)"
         )
     if no_wait:
         batch = Batch()
         uploader.send(sources, batch, output)
         if output.for_people:
-            say(f"{batch.uploaded} uploaded to gs://{uploader.bucket.name}")
+            say(f"{amount(batch.uploaded, 'files')} uploaded to gs://{uploader.bucket.name}")
         return 0
     batch = _uploaded(uploader, sources, timeout, output)
     return _report(batch, uploader.bucket.name, verbose, timeout, output)
 
 
 def _alone(sources: Sequence[Source]) -> list[str]:
-    """Names of metadata and JPEGs whose other half is not uploaded with them."""
+    """The names of metadata and JPEG files whose other half is not uploaded too."""
     halves: dict[str, dict[str, str]] = {"json": {}, "jpeg": {}}
     for source in sources:
         path = PurePosixPath(source.name)
@@ -143,7 +147,7 @@ class Uploader:
 
     Args:
         clients: of the system.
-        storage_class: in the DICOM store; None: as the system is set.
+        storage_class: in the DICOM store; None: the system's setting.
     """
 
     def __init__(self, clients: Clients, storage_class: str | None) -> None:
@@ -152,7 +156,7 @@ class Uploader:
         self._metadata = {"dicom-storage-class": storage_class} if storage_class else None
 
     def write(self, source: Source) -> tuple[str, str]:
-        """Upload one file; the object's name and generation."""
+        """Upload one file; returns the object's name and generation."""
         blob = self.bucket.blob(source.name)
         blob.metadata = self._metadata
         blob.upload_from_filename(str(source.path), timeout=CALL_S)
@@ -187,8 +191,8 @@ def _uploaded(uploader: Uploader, sources: list[Source], timeout_s: float, outpu
                         break
     except KeyboardInterrupt:
         raise StoppedError(
-            f"stopped: {batch.uploaded} of {len(sources)} files are uploaded, and are stored "
-            "whether or not you wait; see dicom-functions outcomes"
+            f"stopped: {batch.uploaded} of {amount(len(sources), 'files')} were uploaded and will "
+            "still be processed; see dicom-functions outcomes"
         ) from None
     return batch
 
@@ -204,7 +208,10 @@ def _report(batch: Batch, bucket: str, verbose: bool, timeout_s: float, output: 
     if output.for_people:
         say(f"{batch.summary}, in gs://{bucket}")
     if batch.waiting:
-        note(f"{len(batch.waiting)} had no outcome within {timeout_s:.0f} s; they are not lost")
+        note(
+            f"{amount(len(batch.waiting), 'files')} had no outcome within {timeout_s:.0f} s but "
+            "will still be processed; see dicom-functions outcomes"
+        )
     return exit_status(not bad and not batch.waiting)
 
 
@@ -212,11 +219,11 @@ def _sources(paths: Iterable[Path], prefix: str, local: bool) -> Iterator[Source
     """Each file and the name of its object.
 
     Raises:
-        CliError: a path does not exist, or a name cannot be kept.
+        CliError: a path does not exist, or the local bucket server cannot keep a name.
     """
     for path in paths:
         if not path.exists():
-            raise CliError(f"there is no {path}")
+            raise CliError(f"{path} does not exist")
         whole = path.resolve()
         files = _files(whole) if whole.is_dir() else [whole]
         for file in files:
@@ -231,10 +238,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check_local_name(name: str) -> None:
-    """Refuse names that the local bucket server, which keeps objects as files, cannot hold.
+    """Check that the local bucket server, which keeps objects as files, can keep this name.
 
     Raises:
-        CliError: it is one.
+        CliError: it cannot.
     """
     from infra.local.clients import ClientError, check_object_name
 
@@ -245,12 +252,12 @@ def _check_local_name(name: str) -> None:
 
 
 def _follow(uploader: Uploader, folder: Path, prefix: str, output: Format) -> int:
-    """Upload what appears in a folder, and print the outcomes as they come, until Ctrl-C."""
+    """Upload new files of a folder, and print outcomes as they come, until Ctrl-C."""
     batch = Batch()
     seen: dict[Path, tuple[int, int]] = {}
     stream = Stream(output, OUTCOME_COLUMNS)
     if output.for_people:
-        say(f"watching {shown(folder.resolve().as_posix())}; Ctrl-C ends it")
+        say(f"watching {shown(folder.resolve().as_posix())}; Ctrl-C stops")
     try:
         with Watch(uploader.clients, _FILTER) as watch:
             while True:
@@ -260,14 +267,14 @@ def _follow(uploader: Uploader, folder: Path, prefix: str, output: Format) -> in
                 _take_new(watch.take(wait_s=_LOOK_S), batch, stream)
     except KeyboardInterrupt:
         raise StoppedError(
-            f"stopped: {batch.summary}; what is uploaded is stored whether or not you watch"
+            f"stopped: {batch.summary}; uploaded files will still be processed"
         ) from None
 
 
 def _appeared(
     folder: Path, prefix: str, seen: dict[Path, tuple[int, int]], local: bool
 ) -> Iterator[Source]:
-    """Files that are new or changed, once they no longer grow."""
+    """New or changed files, once they no longer grow."""
     for source in _sources([folder], prefix, local):
         try:
             found = source.path.stat()

@@ -1,10 +1,9 @@
-"""`viewer`: the OHIF viewer on this machine, looking at the DICOM store through the search
-function.
+"""`viewer`: the OHIF viewer on this machine; it reads the DICOM store through the search function.
 
-OHIF is fetched once, prebuilt, from the npm registry, and checked. It is served together with the
-search function's own paths under one origin, so the browser needs no CORS and the viewer no
-configuration. URLs in the search function's JSON answers are made to lead back here, and the list
-of studies is filled with modalities and counts.
+OHIF is downloaded once, prebuilt, from the npm registry, and its checksum is verified. It has the
+same origin as the search function's paths, which this server passes on: so the browser needs no
+CORS and the viewer no configuration. In the search function's JSON answers, URLs are changed to
+this server's, and the list of studies gets modalities and counts.
 """
 
 import base64
@@ -27,6 +26,7 @@ import click
 
 from cli import study_counts
 from cli.errors import CliError, NoSystemError
+from cli.numbers import Whole
 from cli.output import say
 from cli.system import LOCAL_FILE, System
 from infra.local.callers import Callers
@@ -45,7 +45,7 @@ _HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "server", "date", "upgrade", "te"}
 )
 
-# The store matches whole values and knows fuzzy matching of names; it has no thumbnails of its own.
+# The store matches whole values, has fuzzy matching of names, and no thumbnails.
 CONFIG: Final = """window.config = {
   name: 'dicom-functions',
   routerBasename: null,
@@ -88,10 +88,10 @@ CONFIG: Final = """window.config = {
 
 
 def installed(folder: Path) -> Path:
-    """The folder with OHIF's files, fetched when they are not there yet.
+    """The folder with OHIF's files; they are downloaded the first time.
 
     Raises:
-        CliError: npm is missing, or what it fetched is not what it should be.
+        CliError: npm is missing, or the download failed or has another checksum.
     """
     dist = folder / f"ohif-{VERSION}"
     if not dist.exists():
@@ -108,20 +108,20 @@ def _fetched(scratch: Path) -> Path:
     npm = shutil.which("npm")
     if not npm:
         raise CliError(
-            "npm is needed, to fetch the viewer once: install Node.js (Debian: apt-get install npm)"
+            "npm is needed to download the viewer: install Node.js (Debian: apt-get install npm)"
         )
-    say(f"Fetching {PACKAGE} {VERSION} (48 MiB, once)")
+    say(f"Downloading {PACKAGE} {VERSION} (48 MiB, once)")
     command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", str(scratch)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_FETCH_S, cwd=scratch, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise CliError(f"npm did not fetch the viewer within {_FETCH_S} s") from error
+        raise CliError(f"npm did not download the viewer within {_FETCH_S} s") from error
     archives = list(scratch.glob("*.tgz"))
     if done.returncode or len(archives) != 1:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
-        raise CliError(f"npm could not fetch {PACKAGE}: {last[0]}")
+        raise CliError(f"npm could not download {PACKAGE}: {last[0]}")
     return archives[0]
 
 
@@ -130,22 +130,22 @@ def _unpack(archive: Path, folder: Path) -> None:
         digest = base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
     if digest != SHA512:
         raise CliError(
-            f"the archive of {PACKAGE} {VERSION} is not the one that this version was tested with"
+            f"the checksum of {PACKAGE} {VERSION} is wrong: it is not the tested archive"
         )
     with tarfile.open(archive) as tar:
-        # Debian 12's Python has no filter; the digest vouches for the archive.
+        # Debian 12's Python has no filter; the checksum is enough.
         if hasattr(tarfile, "data_filter"):
             tar.extraction_filter = tarfile.data_filter
         tar.extractall(folder)  # noqa: S202
 
 
 class Viewer(ThreadingHTTPServer):
-    """Serves OHIF's files, and passes its DICOMweb requests on.
+    """Serves OHIF's files, and passes its DICOMweb requests on to the search function.
 
     Args:
         dist: OHIF's files.
         search: URL of the search function.
-        port: 0 takes a free one.
+        port: to listen on; 0: any free port.
     """
 
     daemon_threads = True
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
             shutil.copyfileobj(content, self.wfile)
 
     def _pass_on(self) -> None:
-        """The search function's answer to this request."""
+        """Answer with the search function's answer to this request."""
         connection = http.client.HTTPConnection(self.server.upstream, timeout=_UPSTREAM_S)
         with contextlib.closing(connection):
             try:
@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._streamed(response)
 
     def _rewritten(self, response: http.client.HTTPResponse) -> None:
-        """A JSON answer, whose URLs of the search function become this server's."""
+        """Send a JSON answer, with the search function's URLs replaced by this server's."""
         upstream = f"http://{self.server.upstream}/"
         host = self.headers.get("Host") or urllib.parse.urlsplit(self.server.url).netloc
         own = f"http://{host}/"
@@ -228,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _rows(self, target: str) -> list[dict[str, Any]]:
-        """The rows of a search; none where it failed: the list of studies is of use without."""
+        """The rows of a search; none if it failed: the list of studies is useful without them."""
         connection = http.client.HTTPConnection(self.server.upstream, timeout=_UPSTREAM_S)
         with contextlib.closing(connection):
             try:
@@ -253,11 +253,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(chunk)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: URLs may hold names."""
+        """Log nothing: URLs may contain names."""
 
 
 def _end_to_end(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The headers that are meant for the other end, not for the next hop."""
+    """The end-to-end headers, without the hop-by-hop ones."""
     return {name: value for name, value in headers if name.lower() not in _HOP_BY_HOP}
 
 
@@ -267,24 +267,28 @@ def _end_to_end(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     type=click.Path(path_type=Path),
     envvar="DICOM_FUNCTIONS_SYSTEM",
     metavar="FILE|FOLDER",
-    help="A system that runs on this machine; without it: the one that is there.",
+    help="The file or folder of a local system. Without it: the one that runs on this machine.",
 )
-@click.option("--search", metavar="URL", help="URL of a search function instead.")
+@click.option("--search", metavar="URL", help="Use the search function at this URL instead.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=Whole(0, 65535),
     default=8099,
     show_default=True,
-    help="0 takes a free one.",
+    metavar="N",
+    help="The port to listen on; 0 is any free port.",
 )
 def viewer(system: Path | None, search: str | None, port: int) -> int:
-    """Open the OHIF viewer on what is stored, until Ctrl-C."""
+    """Start the OHIF viewer for the stored studies, until Ctrl-C.
+
+    Open the URL that it prints in a browser.
+    """
     url = search or _local_search(system)
     try:
         server = Viewer(installed(_FOLDER), url, port)
     except OSError as error:
         raise CliError(f"the viewer cannot start: {error.strerror}; try --port 0") from error
-    say(f"The viewer is at {server.url}  (Ctrl-C stops it; it asks {url})")
+    say(f"The viewer is at {server.url}  (Ctrl-C stops it; it reads from {url})")
     with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
     return 0
@@ -293,5 +297,5 @@ def viewer(system: Path | None, search: str | None, port: int) -> int:
 def _local_search(file: Path | None) -> str:
     system = System.find(file)
     if not system.local or not system.search_url:
-        raise NoSystemError("the viewer needs a system that runs here, or --search URL")
+        raise NoSystemError("the viewer needs a system that runs on this machine, or --search URL")
     return system.search_url

@@ -1,7 +1,7 @@
-"""Outcomes: as they come, from a subscription of one's own; and those of the past, from the ledger.
+"""Outcomes: new ones from a subscription made for one command, earlier ones from the ledger.
 
-A subscription is deleted when its watch ends. Of one whose process was killed Pub/Sub takes care:
-it expires after a day without use. The local system deletes them when it starts.
+A subscription is deleted when its watch ends. If the process was killed, Pub/Sub deletes it after a
+day without use; the local system deletes such subscriptions when it starts.
 """
 
 import json
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from cli.clients import CALL_S, Clients
+from cli.text import counted
 
 Outcome = dict[str, Any]
 
@@ -41,7 +42,7 @@ class Watch:
         """Subscribe.
 
         Raises:
-            GoogleAPICallError: you may not (roles/pubsub.editor), or Pub/Sub is away.
+            GoogleAPICallError: you may not (roles/pubsub.editor), or Pub/Sub does not answer.
         """
         subscription = {
             "name": self._name,
@@ -57,8 +58,7 @@ class Watch:
         self._clients.subscriber.delete_subscription(subscription=self._name, timeout=CALL_S)
 
     def take(self, wait_s: float = 30.0) -> list[Outcome]:
-        """The outcomes that came since the last call; at least one, unless wait_s seconds went
-        by."""
+        """The outcomes since the last call; waits up to wait_s seconds for the first."""
         end = time.monotonic() + wait_s
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -128,7 +128,7 @@ def _records(lines: Iterable[bytes]) -> Iterator[Outcome]:
 
 
 def is_good(outcome: Outcome) -> bool:
-    """Whether there is nothing to do about it."""
+    """Whether it needs no action."""
     return outcome["outcome"] not in _BAD
 
 
@@ -144,6 +144,7 @@ def details(outcome: Outcome) -> str:
     counts = outcome.get("counts")
     parts = []
     if isinstance(counts, dict):
-        parts.append(", ".join(f"{count} {what}" for what, count in counts.items() if count))
+        numbers = {what: count for what, count in counts.items() if isinstance(count, int)}
+        parts.append(counted(numbers))
     parts += [str(outcome[key]) for key in ("reason", "detail") if outcome.get(key)]
     return ": ".join(filter(None, parts))

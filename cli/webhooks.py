@@ -1,4 +1,4 @@
-"""The doctor's check of webhooks: which have ended, because their receiver answered 410 Gone."""
+"""The doctor's check of webhooks: which have ended because their receiver answered 410 Gone."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ _SEE: Final = "roles/storage.objectViewer on the state bucket"
 
 
 def webhooks(clients: Clients) -> Iterator[Finding]:
-    """Each webhook is called: its receiver has not answered 410 Gone under its URL."""
+    """Each webhook is active: its receiver has not answered 410 Gone under its present URL."""
     text = clients.system.environments.get(NOTIFY, {}).get("WEBHOOKS", "")
     look = Look(clients, "webhook", _SEE)
     try:
         named: dict[str, Any] = json.loads(text or "{}")
     except ValueError:
-        return  # what `functions` says of the settings
+        return  # the check of functions reports wrong settings
     for name, webhook in named.items():
         yield _looked_at(look, name, webhook)
 
@@ -41,7 +41,7 @@ def _looked_at(look: Look, name: str, webhook: Mapping[str, Any]) -> Finding:
         return look.failed(name, f"the service answered {answer.status}", RETRY)
     ended = answer.object.get("url_sha256") if answer.status == 200 else None
     if ended != hashlib.sha256(str(webhook.get("url", "")).encode()).hexdigest():
-        return look.ok(name, "is called")
+        return look.ok(name, "active")
     since = answer.object.get("time", "")
     fix = f"give it another URL, or: gcloud storage rm gs://{bucket}/{place}"
     return look.failed(name, f"has ended: its receiver answered 410 Gone at {since}", fix)

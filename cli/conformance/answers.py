@@ -1,4 +1,4 @@
-"""What answers hold: multipart parts, store reports, error envelopes, the first pixel of a PNG."""
+"""Reading answers: multipart parts, store reports, error envelopes, the first pixel of a PNG."""
 
 import email.message
 import struct
@@ -130,9 +130,9 @@ def message(reply: Reply) -> str:
 
 
 def png_pixel(data: bytes) -> list[int] | None:
-    """The samples of the first pixel of a PNG; None when it is no PNG of whole bytes.
+    """The samples of the first pixel of a PNG; None if it is not a PNG with whole bytes.
 
-    Whatever filter the first row has, its first pixel is stored as it is (PNG section 9).
+    No row filter changes the first pixel of the first row (PNG section 9).
     """
     if not data.startswith(_PNG):
         return None

@@ -1,4 +1,4 @@
-"""HTTP to one DICOM store that the probe has made itself, with the caller's credentials."""
+"""HTTP with the caller's credentials, to the DICOM store that the probe has made."""
 
 import ipaddress
 import json
@@ -27,7 +27,7 @@ _POLL_S: Final = 1.0
 
 
 class ConformanceError(Exception):
-    """Why the probe cannot go on; one line for a person."""
+    """Why the probe cannot continue; one line for a person."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Session:
         """Find credentials.
 
         Raises:
-            ConformanceError: there are none, or they would go over a network in clear.
+            ConformanceError: there are none, or they would be sent over a network unencrypted.
         """
         self.endpoint = endpoint.rstrip("/")
         url = urllib.parse.urlsplit(self.endpoint)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ConformanceError(
-                "the endpoint is a URL such as https://healthcare.googleapis.com"
+                "the endpoint must be a URL such as https://healthcare.googleapis.com"
             )
         if url.scheme == "http" and not _is_this_machine(url.hostname):
             raise ConformanceError("over a network the endpoint must be https")
@@ -88,7 +88,7 @@ class Session:
         body: bytes | None = None,
         headers: Mapping[str, str | None] | None = None,
     ) -> Reply:
-        """One request, and again while the service is busy; a header of None is left out.
+        """Send one request, again while the service is busy; a header of None is left out.
 
         Raises:
             ConformanceError: no answer, or the credentials cannot be refreshed.
@@ -116,12 +116,12 @@ class Session:
             kind = type(error).__name__
             raise ConformanceError(f"{self.endpoint} does not answer ({kind})") from error
         except google.auth.exceptions.GoogleAuthError as error:
-            raise ConformanceError("the credentials cannot be refreshed") from error
+            raise ConformanceError("the credentials could not be refreshed") from error
         return Reply(answer.status_code, answer.headers, answer.content)
 
 
 class Probe:
-    """The questions' way to the service: the probe's own store, and nothing outside it.
+    """How the questions reach the service: only the probe's own store.
 
     Args:
         session: sends the requests.
@@ -157,7 +157,8 @@ class Probe:
         return self._session.send("GET", path)
 
     def make_in_missing_dataset(self) -> int:
-        """The status of making a store in a dataset that is not there; it is deleted again."""
+        """The status of making a store in a dataset that does not exist; a store is deleted
+        again."""
         dataset = f"{self.dataset.rpartition('/')[0]}/{self.store_id}"
         stores = f"{self.version}/{dataset}/dicomStores"
         headers = {"Content-Type": "application/json"}
@@ -242,10 +243,10 @@ class Probe:
         return self.web("POST", path, accept=accept, body=body, kind=kind, **headers)
 
     def stored(self, ds: Dataset) -> str:
-        """Store an instance that must be taken, and give its path below dicomWeb.
+        """Store an instance that must be accepted; returns its path below dicomWeb.
 
         Raises:
-            ConformanceError: it was not taken.
+            ConformanceError: it was not accepted.
         """
         reply = self.store(ds)
         if reply.status != 200:

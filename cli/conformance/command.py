@@ -1,4 +1,4 @@
-"""`dicom-functions conformance DATASET`: ask the service what no public source says."""
+"""`dicom-functions conformance DATASET`: ask the service what no public source answers."""
 
 import re
 import signal
@@ -29,18 +29,38 @@ class DatasetType(click.ParamType[str]):
 
 @click.command()
 @click.argument("dataset", type=DatasetType())
-@click.option("--yes", is_flag=True, help="Do not ask first.")
-@click.option("--json", "as_json", is_flag=True, help="The report in place of the table.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Write the report there."
+    "--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table."
 )
-@click.option("--only", multiple=True, metavar="QUESTION", help="Only this one; can be repeated.")
-@click.option("--endpoint", default=ENDPOINT, show_default=True, help="The API's root.")
-@click.option("--api-version", type=click.Choice(("v1", "v1beta1")), default="v1")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report as JSON to this file.",
+)
+@click.option(
+    "--only", multiple=True, metavar="QUESTION", help="Ask only this question; can be repeated."
+)
+@click.option(
+    "--endpoint",
+    default=ENDPOINT,
+    show_default=True,
+    metavar="URL",
+    help="Root URL of the API.",
+)
+@click.option(
+    "--api-version",
+    type=click.Choice(("v1", "v1beta1")),
+    default="v1",
+    show_default=True,
+    help="Version of the API.",
+)
 @click.option(
     "--token",
     default="",
-    help="A bearer token, for a local store; without it: Application Default Credentials.",
+    metavar="TOKEN",
+    help="A bearer token, for a local store. Without it: Application Default Credentials.",
 )
 def conformance(
     dataset: str,
@@ -52,18 +72,20 @@ def conformance(
     api_version: str,
     token: str,
 ) -> int:
-    """Ask a real DICOM store what no public source says of it.
+    """Test how a real DICOM store behaves where no public source says it.
 
-    DATASET is projects/P/locations/L/datasets/D: a DICOM store is created in it, and deleted.
+    DATASET is projects/P/locations/L/datasets/D. The command creates a new DICOM store in it,
+    stores synthetic instances there, compares each answer with the assumed one, and deletes the
+    store.
     """
     stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        # Where the interpreter is cleaning up, what is raised is lost.
+        # An exception that is raised while the interpreter cleans up is lost.
         stopped.set()
         raise KeyboardInterrupt
 
-    # What stops the program must leave no store behind.
+    # A signal must not leave the store behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     return run(

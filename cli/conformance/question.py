@@ -1,4 +1,4 @@
-"""What a question is. Its answer is a JSON value, so that two answers can be compared and sent."""
+"""What a question is. Its answer is a JSON value, so that answers can be compared and sent in."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Ask = Callable[[Probe], Answer]
 
 
 class NotSeenError(Exception):
-    """The store gave no occasion to see the answer; the text says why, for a person."""
+    """The answer could not be observed; the text says why, for a person."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Question:
     Attributes:
         name: of the function that asks.
         section: of the fact sheet, docs/healthcare-api.md.
-        text: what is asked, in one line.
+        text: the question in one line.
         assumed: the answer of the local DICOM store.
         choices: the names in infra/local/dicomstore/choices.py that depend on the answer.
-        ask: finds out.
+        ask: the function that finds the answer.
     """
 
     name: str
@@ -43,7 +43,7 @@ QUESTIONS: list[Question] = []
 
 
 def asks(section: str, assumed: Answer, *choices: str) -> Callable[[Ask], Ask]:
-    """Put a function on the list of questions; its docstring is the question's text."""
+    """Add a function to the list of questions; its docstring is the question's text."""
 
     def add(ask: Ask) -> Ask:
         text = " ".join((ask.__doc__ or "").split())
@@ -62,7 +62,7 @@ def asks(section: str, assumed: Answer, *choices: str) -> Callable[[Ask], Ask]:
 
 
 def first_seen(check: Callable[[], bool]) -> Answer:
-    """When a check holds: at once (at the first try), after so many seconds, or not within two
+    """When a check succeeds: at once (at the first try), after some seconds, or not within two
     minutes."""
     start = time.monotonic()
     if check():

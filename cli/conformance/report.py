@@ -1,4 +1,4 @@
-"""What was found: a table for a person, and a report to send in."""
+"""The results: a table for a person, and a report to send in."""
 
 import json
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ _CELL: Final = 44  # characters of an answer in the table
 
 @dataclass(frozen=True)
 class Row:
-    """One question and what became of it.
+    """One question and its result.
 
     Attributes:
         question: what was asked.
-        verdict: SAME, DIFFERENT, NOT_SEEN (no occasion to see it) or FAILED (not to be asked).
+        verdict: SAME, DIFFERENT, NOT_SEEN (it could not be observed) or FAILED (an error).
         found: the answer, or why there is none.
     """
 
@@ -29,7 +29,7 @@ class Row:
     found: Answer
 
     def as_json(self) -> dict[str, Any]:
-        """The row as the report has it."""
+        """The row as in the report."""
         return {
             "question": self.question.name,
             "section": self.question.section,
@@ -42,12 +42,12 @@ class Row:
 
 
 def document(rows: Iterable[Row], about: dict[str, str]) -> dict[str, Any]:
-    """The report: what was asked whom and when, and every row."""
+    """The report: which service was asked and when, and every row."""
     return {**about, "rows": [row.as_json() for row in rows]}
 
 
 def scrubbed(found: Answer, secrets: dict[str, str]) -> Answer:
-    """An answer in which names of the caller's project are replaced, for it may be sent in."""
+    """An answer without the names of the caller's project, so that the report can be sent in."""
     text = json.dumps(found)
     for secret, replacement in secrets.items():
         text = text.replace(secret, replacement)
@@ -55,7 +55,7 @@ def scrubbed(found: Answer, secrets: dict[str, str]) -> Answer:
 
 
 def table(rows: list[Row]) -> str:
-    """One line for each question, then those that are not the same, in full."""
+    """One line for each question, then the full answers that are not the assumed ones."""
     name_width = max((len(row.question.name) for row in rows), default=0)
     header = _line("verdict", "section", "question", name_width, "assumed", "found")
     lines = [header, "-" * len(header)]
@@ -93,7 +93,7 @@ def _short(answer: Answer) -> str:
 
 
 def _text(answer: Answer) -> str:
-    """An answer on one line; JSON escapes what could control a terminal."""
+    """An answer on one line; JSON escapes control characters."""
     return json.dumps(answer)
 
 

@@ -1,4 +1,4 @@
-"""The probe from beginning to end: ask, make a store, put the questions, delete the store."""
+"""The probe from beginning to end: confirm, make a store, ask the questions, delete the store."""
 
 import datetime
 import json
@@ -17,14 +17,14 @@ from cli.conformance.report import Row
 
 ENDPOINT: Final = "https://healthcare.googleapis.com"
 SAME, DIFFERENT, CANNOT = 0, 1, 2  # exit status
-# Their import put the questions on the list.
+# Importing them adds their questions to the list.
 _ASKED: Final = (storing, searching, retrieving, deleting)
 _EXPLANATION: Final = """\
 This makes a new, empty DICOM store in
   {dataset}
 at {endpoint}, stores some hundred small synthetic instances in it,
-puts {count} questions about them, and deletes the store. It reads and deletes nothing else.
-It takes a few minutes, and costs what some hundred requests cost.
+asks {count} questions about them, and deletes the store. It reads and deletes nothing else.
+It takes a few minutes, and costs as much as some hundred requests.
 """
 
 
@@ -38,9 +38,9 @@ class Options:
         version: v1 or v1beta1.
         token: a bearer token in place of Application Default Credentials.
         yes: do not ask before the store is made.
-        as_json: the report on standard output in place of the table.
-        report: where the report is written; None: nowhere.
-        only: names of questions, to put no others; empty: all.
+        as_json: print the report as JSON instead of the table.
+        report: the file to write the report to; None: none.
+        only: names of the questions to ask; empty: all.
     """
 
     dataset: str
@@ -54,18 +54,18 @@ class Options:
 
 
 def run(options: Options, is_stopped: Callable[[], bool]) -> int:
-    """Put every question and show what was found.
+    """Ask every question and show the answers.
 
     Args:
-        is_stopped: whether no further question is to be put.
+        is_stopped: whether to stop before the next question.
 
     Returns:
-        0 when every answer is the assumed one, 1 when one is not, 2 when it could not be done.
+        0 when every answer is the assumed one, 1 when one is not, 2 when it could not run.
     """
     try:
         questions = _chosen(options.only)
         if not options.yes and not _agreed(options, len(questions)):
-            _say("nothing was done")
+            _say("nothing was changed")
             return CANNOT
         session = Session(options.endpoint, options.token)
         with _new_store(session, options) as probe:
@@ -87,7 +87,7 @@ def _chosen(only: tuple[str, ...]) -> list[Question]:
     questions = sorted(QUESTIONS, key=_place)
     unknown = set(only) - {question.name for question in questions}
     if unknown:
-        raise ConformanceError(f"there is no question {', '.join(sorted(unknown))}")
+        raise ConformanceError(f"there is no question named {', '.join(sorted(unknown))}")
     return [question for question in questions if not only or question.name in only]
 
 
@@ -100,14 +100,14 @@ def _agreed(options: Options, count: int) -> bool:
     """Whether the person at the terminal says yes."""
     _say(_EXPLANATION.format(dataset=options.dataset, endpoint=options.endpoint, count=count))
     if not sys.stdin.isatty():
-        raise ConformanceError("nobody is here to be asked; with --yes it is done without")
-    print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        raise ConformanceError("there is no terminal to ask for confirmation: use --yes")
+    print("Continue? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @contextmanager
 def _new_store(session: Session, options: Options) -> Iterator[Probe]:
-    """A store that nobody had before; deleted at the end, whatever happens.
+    """A new store, deleted at the end, whatever happens.
 
     Raises:
         ConformanceError: it cannot be made, or cannot be deleted.
@@ -117,7 +117,7 @@ def _new_store(session: Session, options: Options) -> Iterator[Probe]:
     name = f"{options.dataset}/dicomStores/{store_id}"
     path = f"{options.version}/{options.dataset}/dicomStores?dicomStoreId={store_id}"
     headers = {"Content-Type": "application/json"}
-    # A request whose answer is lost may have made it: only a refusal says that it did not.
+    # If the answer is lost the store may exist; only a refusal proves that it does not.
     made = True
     try:
         body = json.dumps({"labels": {LABEL: store_id}}).encode()
@@ -137,7 +137,7 @@ def _why_not_made(reply: Reply) -> str:
     if reply.status in (401, 403):
         return f"{text}: the credentials need roles/healthcare.dicomStoreAdmin on the dataset"
     if reply.status == 404:
-        return f"{text}: is there such a dataset?"
+        return f"{text}: does the dataset exist?"
     return text
 
 
@@ -173,7 +173,7 @@ def _asked(probe: Probe, question: Question) -> tuple[str, object]:
         found = question.ask(probe)
     except NotSeenError as error:
         return report.NOT_SEEN, str(error)
-    # An answer of another form than any that was thought of.
+    # An answer in an unexpected form.
     except (ConformanceError, LookupError, TypeError, ValueError, AttributeError) as error:
         return report.FAILED, f"{type(error).__name__}: {error}"
     if found == question.assumed:
@@ -202,5 +202,5 @@ def _show(rows: list[Row], options: Options) -> None:
 
 
 def _say(text: str) -> None:
-    """One line of progress, beside the result."""
+    """Print a line of progress, apart from the result."""
     print(text, file=sys.stderr, flush=True)

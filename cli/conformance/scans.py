@@ -1,4 +1,4 @@
-"""Synthetic DICOM instances: small, of nobody, every one with UIDs of its own."""
+"""Synthetic DICOM instances: small, of no real patient, each with new UIDs."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ PROGRESSIVE_JPEG: Final = base64.b64decode(
 
 
 def plain(**attributes: Any) -> Dataset:
-    """An instance without pixels in a study of its own; attributes by keyword are added to it."""
+    """An instance without pixels in a new study; attributes given by keyword are added."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -64,7 +64,7 @@ def plain(**attributes: Any) -> Dataset:
 
 
 def grey(frames: int = 1, **attributes: Any) -> Dataset:
-    """An instance of unsigned 8 bit pixels; each frame has one of SHADES throughout."""
+    """An instance of unsigned 8 bit pixels; each frame is filled with one of SHADES."""
     ds = _image(bits=8, samples=1, photometric="MONOCHROME2", **attributes)
     if frames > 1:
         ds.NumberOfFrames = frames
@@ -98,7 +98,7 @@ def jpeg() -> Dataset:
 
 
 def video() -> Dataset:
-    """An instance that says it is MPEG2, which the service does not transcode."""
+    """An instance with the transfer syntax MPEG2, which the service does not transcode."""
     ds = _image(bits=8, samples=3, photometric="YBR_PARTIAL_420")
     _encapsulate(ds, b"\x00\x00\x01\xb3" + bytes(60), UID(MPEG2))
     return ds

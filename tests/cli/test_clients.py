@@ -81,7 +81,7 @@ def log_in(folder: Path, monkeypatch: pytest.MonkeyPatch, token_server: PlannedS
         ("delete", "studies/1.2"),
     ],
 )
-def test_without_credentials_one_line_says_which_command_gives_them(
+def test_without_credentials_one_line_names_the_login_command(
     nobody: None,
     tmp_path: Path,
     arguments: tuple[str, ...],
@@ -90,7 +90,8 @@ def test_without_credentials_one_line_says_which_command_gives_them(
     assert main([*arguments, "--system", str(system_file(tmp_path))]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert errors == [
-        "error: there are no Google Cloud credentials here: gcloud auth application-default login"
+        "error: there are no Google Cloud credentials; to log in: "
+        "gcloud auth application-default login"
     ]
 
 
@@ -125,11 +126,11 @@ def test_credentials_go_to_https_only(
     ("status", "text"),
     [
         (403, "you may not do this (GET /storage/v1/b/b-ledger/o)"),
-        (404, "there is no such thing: GET /storage/v1/b/b-ledger/o"),
+        (404, "not found: GET /storage/v1/b/b-ledger/o"),
         (400, "the service answered 400 (GET /storage/v1/b/b-ledger/o)"),
     ],
 )
-def test_a_refusal_names_the_request_and_repeats_no_word_of_the_server(
+def test_an_error_names_the_request_and_not_the_servers_text(
     nobody: None, tmp_path: Path, status: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     body = json.dumps({"error": {"message": "Doe^Jane [red]"}}).encode()

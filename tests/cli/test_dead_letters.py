@@ -52,7 +52,7 @@ def delivered(store: World, message: Any, attempt: int = 1) -> list[dict[str, An
     return store.outcomes[before:]
 
 
-def test_everybodys_dead_letters_come_back_or_only_those_of_one(desk: Desk) -> None:
+def test_dead_letters_of_all_functions_or_of_one_are_replayed(desk: Desk) -> None:
     for name in ROLES:
         desk.pubsub.publish(
             desk.dead[name],
@@ -95,7 +95,7 @@ def test_a_replayed_delete_is_as_old_as_its_command(desk: Desk, store: World) ->
     assert len(store.found("instances")) == 1
 
 
-def test_a_delete_that_is_given_up_again_stays_as_old(desk: Desk) -> None:
+def test_a_delete_that_is_dead_lettered_again_keeps_its_age(desk: Desk) -> None:
     said = {SOURCE_TIME: utc_now(), FIRST_PUBLISHED: LONG_AGO}
     desk.pubsub.publish(desk.dead[DELETE], COMMAND, **said)
     replay(desk)
@@ -121,7 +121,7 @@ def test_a_replay_of_an_unknown_age_deletes_nothing(desk: Desk, store: World, to
     assert len(store.found("instances")) == 1
 
 
-def test_an_age_that_is_forged_makes_no_delete_younger(desk: Desk, store: World) -> None:
+def test_a_forged_age_makes_no_delete_younger(desk: Desk, store: World) -> None:
     desk.pubsub.publish(
         desk.dead[DELETE],
         COMMAND,
@@ -144,7 +144,7 @@ def listed(desk: Desk, capsys: pytest.CaptureFixture[str], *arguments: str) -> l
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_what_waits_is_listed_with_its_age_and_attempts_and_stays(
+def test_dead_letters_are_listed_with_age_and_attempts_and_stay(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = {SOURCE_TIME: LONG_AGO, "CloudPubSubDeadLetterSourceDeliveryCount": "10"}
@@ -165,7 +165,7 @@ def test_follow_ups_are_listed_with_their_function(
     assert record["function"] == DELETE_NEXT
 
 
-def test_a_list_for_people_names_what_each_is_about(
+def test_the_table_names_the_subject_of_each_dead_letter(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     named = {"bucketId": "b", "objectId": "[red]\x1b[2J.dcm"}
@@ -173,10 +173,10 @@ def test_a_list_for_people_names_what_each_is_about(
     assert main(["dead-letters", "list", "--system", str(desk.file)]) == 0
     printed = capsys.readouterr().out
     assert r"gs://b/[red]\x1b[2J.dcm" in printed
-    assert printed.endswith("1 of 1 dead letters\n")
+    assert printed.endswith("1 of 1 dead letter\n")
 
 
-def test_one_is_shown_whole_by_its_id(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_letter_is_shown_by_its_id(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     (message_id,) = desk.pubsub.publish(desk.dead[STORE], b"\xff not JSON", kept="yes")
     assert main(["dead-letters", "show", message_id, "--system", str(desk.file)]) == 0
     record = json.loads(capsys.readouterr().out)

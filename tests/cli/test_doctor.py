@@ -65,7 +65,7 @@ def test_a_healthy_stack_is_healthy_and_the_probe_leaves_nothing_behind(
     assert stack.buckets.objects("dicom-landing", "dicom-probe") == []
 
 
-def test_the_table_is_for_people(command: Command) -> None:
+def test_the_table_lists_each_check(command: Command) -> None:
     done = command("doctor", "--no-probe")
     assert done.returncode == 0
     assert "ok      bucket        dicom-landing" in done.stdout
@@ -80,7 +80,7 @@ def spoilt(tmp_path: Path) -> Iterator[Stack]:
         yield running
 
 
-def test_what_is_broken_in_the_stack_is_named(
+def test_each_fault_in_the_local_system_is_named(
     spoilt: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = spoilt.data / "stack.json"
@@ -95,7 +95,7 @@ def test_what_is_broken_in_the_stack_is_named(
     assert set(failed(findings)) == {
         ("bucket", "no-such-bucket", "does not exist"),
         ("subscription", "dicom-exports-export", "does not exist"),
-        ("dead letters", "dicom-deletes-dead-hold", "holds messages that failed too often"),
+        ("dead letters", "dicom-deletes-dead-hold", "has messages that failed too often"),
     }
     again = doctor(broken, "--no-probe", capsys=capsys)[1]
     assert failed(again) == failed(findings), "looking took the message away"
@@ -107,11 +107,11 @@ def test_a_scan_that_never_arrives_is_noticed(
     spoilt.pubsub.delete_subscription("projects/local/subscriptions/dicom-uploads-store")
     status, findings = doctor(spoilt.data / "stack.json", "--timeout", "1", capsys=capsys)
     assert status == 1
-    assert ("probe", "outcome", "did not come within 1 s") in failed(findings)
+    assert ("probe", "outcome", "no outcome within 1 s") in failed(findings)
     assert not [name for name in spoilt.pubsub.subscriptions("local") if "dicom-probe" in name]
 
 
-def test_what_the_settings_close_to_the_probe_is_left_out_and_said(
+def test_steps_that_the_settings_prevent_are_skipped_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The probe's scan is stored, and may be neither searched for nor deleted: that is no fault."""
@@ -127,17 +127,17 @@ def test_what_the_settings_close_to_the_probe_is_left_out_and_said(
         assert status == 0
         assert probe["search"] == (
             "skipped",
-            "it takes callers in SEARCH_CALLERS only, with tokens for SEARCH_AUDIENCE",
+            "it accepts only callers in SEARCH_CALLERS, with tokens for SEARCH_AUDIENCE",
         )
         assert probe["delete"][0] == "skipped"
         assert "DELETE_MIN_AGE_HOURS is 24" in probe["delete"][1]
 
 
-def test_a_stack_that_is_gone_is_told_from_one_that_is_ill(
+def test_a_missing_system_is_not_reported_as_a_faulty_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["doctor", "--system", str(tmp_path / "none.json")]) == 2
-    assert "is not the file of a system" in capsys.readouterr().err
+    assert "none.json does not exist" in capsys.readouterr().err
     with pytest.raises(NoSystemError):
         System.find(ROOT / "infra" / "topology.json")
 
@@ -175,20 +175,30 @@ def test_a_shell_completes_commands_and_options() -> None:
     assert done.stdout == "plain,replay\n"
 
 
-def test_a_mistyped_command_is_answered_with_what_was_meant(
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quarantine"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("Usage: dicom-functions quarantine ")
+    assert "\nCommands:\n" in printed
+    assert "error:" not in printed
+
+
+def test_a_mistyped_command_gets_a_suggestion(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["serach"]) == 2
     assert "Did you mean 'search'?" in capsys.readouterr().err
 
 
-def test_without_what_it_needs_it_says_how_to_install_that() -> None:
+def test_without_its_packages_it_says_how_to_install_them() -> None:
     command = [sys.executable, "-S", "-m", "cli", "doctor"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: click is not installed here: python3 -m venv .venv")
+    assert done.stderr.startswith(
+        "error: click is not installed; to install it: python3 -m venv .venv"
+    )
 
 
 def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: Path) -> None:
@@ -263,7 +273,7 @@ def test_what_terraform_makes_is_healthy(file: Path, capsys: pytest.CaptureFixtu
 
 
 @needs_terraform
-def test_the_keys_of_ones_own_may_be_used_by_googles_agents(
+def test_googles_agents_may_use_customer_managed_keys(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = EVERYTHING["kms_key"]
@@ -316,12 +326,12 @@ def test_terraform_grants_what_the_code_needs_and_nothing_more(
         (
             f"/storage/v1/b/{PROJECT}-dicom-ledger",
             (200, {"iamConfiguration": {}}),
-            "is not uniform",
+            "has no uniform bucket-level access",
         ),
         (
             f"/storage/v1/b/{PROJECT}-dicom-landing/notificationConfigs",
             (200, {}),
-            "uploads are not seen",
+            "uploads are not processed",
         ),
         (f"/v1/projects/{PROJECT}/topics/dicom-uploads-dead", (404, {}), "does not exist"),
         (
@@ -407,7 +417,7 @@ def test_terraform_grants_what_the_code_needs_and_nothing_more(
         ),
     ],
 )
-def test_each_thing_that_can_be_wrong_is_named(
+def test_each_fault_is_named(
     cloud: FakeCloud,
     file: Path,
     path: str,
@@ -423,7 +433,7 @@ def test_each_thing_that_can_be_wrong_is_named(
 
 
 @needs_terraform
-def test_what_mends_dead_letters_is_a_command_for_theirs(
+def test_the_fix_for_dead_letters_is_a_command_for_their_function(
     cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held = {"receivedMessages": [{"ackId": "a"}]}
@@ -447,21 +457,21 @@ def test_a_number_that_was_changed_by_hand_is_named(
     _, subscription = cloud.answers[f"/v1/projects/{PROJECT}/subscriptions/dicom-uploads-store"]
     subscription |= {"ackDeadlineSeconds": 10, "expirationPolicy": {"ttl": "2678400s"}}
     ((_, _, detail),) = failed(doctor(file, "--no-probe", capsys=capsys)[1])
-    assert detail == "ack deadline is 10 and not 600; expires"
+    assert detail == "ack deadline is 10 and not 600; expires when it is not used"
 
 
 @needs_terraform
-def test_each_lacking_permission_is_named(
+def test_each_missing_permission_is_named(
     cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.allowed[("dicom-store-upload", STORE)] = {"healthcare.dicomStores.dicomWebRead"}
     ((check, subject, detail),) = failed(doctor(file, "--no-probe", capsys=capsys)[1])
     assert (check, subject) == ("permissions", "store_upload on store scans")
-    assert detail == "lacks healthcare.dicomStores.dicomWebWrite"
+    assert detail == "missing: healthcare.dicomStores.dicomWebWrite"
 
 
 @needs_terraform
-def test_who_may_not_act_as_the_accounts_is_told_what_to_ask_for(
+def test_without_the_right_to_act_as_the_accounts_the_role_is_named(
     cloud: FakeCloud, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.may_impersonate = False
@@ -472,9 +482,7 @@ def test_who_may_not_act_as_the_accounts_is_told_what_to_ask_for(
 
 
 @needs_terraform
-def test_a_setting_that_ends_the_function_is_named(
-    file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_setting_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     system = json.loads(file.read_text())
     del system["environments"]["store_upload"]["QUARANTINE_BUCKET"]
     file.write_text(json.dumps(system))

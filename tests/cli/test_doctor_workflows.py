@@ -26,7 +26,7 @@ def workflows(tmp_path: Path) -> Iterator[tuple[FakeCloud, Path]]:
 
 
 @needs_terraform
-def test_the_optional_functions_are_looked_at_where_they_are(
+def test_deployed_optional_functions_are_checked(
     workflows: tuple[FakeCloud, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, path = workflows
@@ -43,7 +43,7 @@ def test_the_optional_functions_are_looked_at_where_they_are(
         ("permissions", "notify on secret reading-room-webhook"),
         ("permissions", "watch_studies on topic dicom-exports"),
         ("delivery", "Pub/Sub calls notify"),
-        ("delivery", "moves to dicom-outcomes-webhook-archive-dead"),
+        ("delivery", "dead letters to dicom-outcomes-webhook-archive-dead"),
     }
 
 
@@ -71,7 +71,7 @@ def test_a_secret_that_may_not_be_read_is_named(
     cloud.allowed[("dicom-notify", f"projects/{PROJECT}/secrets/archive-webhook")] = set()
     ((check, subject, detail),) = failed(doctor(path, "--no-probe", capsys=capsys)[1])
     assert (check, subject) == ("permissions", "notify on secret archive-webhook")
-    assert detail == "lacks secretmanager.versions.access"
+    assert detail == "missing: secretmanager.versions.access"
 
 
 @needs_terraform
@@ -82,7 +82,7 @@ def test_a_secret_that_may_not_be_read_is_named(
         ("pushConfig", {"pushEndpoint": "https://x/webhooks/a"}, "calls /webhooks/a"),
     ],
 )
-def test_a_subscription_for_requests_that_brings_something_else_is_named(
+def test_a_wrong_subscription_for_requests_is_named(
     workflows: tuple[FakeCloud, Path],
     key: str,
     value: Any,

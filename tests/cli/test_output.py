@@ -1,4 +1,4 @@
-"""What is data is printed as text, in every format; what is asked for is chosen and sorted."""
+"""Results: data is printed as text in every format; fields are chosen, sorted and counted."""
 
 import csv
 import io
@@ -11,9 +11,9 @@ from cli.app import main
 from cli.errors import CliError
 from cli.options import OUTCOME_COLUMNS, outcome_item
 from cli.output import Format, FormatType, Item, Listing, Stream, note, print_table
-from cli.text import local_time, shown, size_text
+from cli.text import amount, counted, local_time, shown, size_text
 
-# What has been obeyed as markup, moved the cursor, or turned the direction of the text.
+# Markup, and characters that move the cursor or change the direction of the text.
 HOSTILE = ("[/x]", "[red]2", "\x1b[31mred\x1b]0;title\x07", "a\nb\rc\td", "\u202egpj.exe", "\x9b2J")
 CONTROLS = ("\x1b", "\x07", "\x9b", "\r", "\t", "\u202e")
 UID = "1.2.826.0.1.3680043.8.498.12406831542731051035295345080039845114"
@@ -34,7 +34,7 @@ def outcome(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_table_shows_what_others_wrote_and_obeys_nothing(
+def test_a_table_shows_markup_and_control_characters_as_text(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Listing(Format()).print([outcome_item(outcome(text))], OUTCOME_COLUMNS)
@@ -52,7 +52,7 @@ def test_single_values_stay_on_their_line(text: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_csv_has_a_row_a_result(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_one_row_for_each_result(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     items = [outcome_item(outcome(text)), outcome_item(outcome("plain"))]
     Listing(Format("csv", ("name", "detail"))).print(items, OUTCOME_COLUMNS)
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
@@ -61,7 +61,7 @@ def test_csv_has_a_row_a_result(text: str, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("kind", ["json", "ndjson"])
 @pytest.mark.parametrize("text", [*HOSTILE, "a\x7fb"])
-def test_json_holds_the_text_itself_and_no_control_character(
+def test_json_has_the_text_itself_and_no_control_character(
     kind: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Listing(Format(kind)).print([outcome_item(outcome(text))], OUTCOME_COLUMNS)
@@ -101,7 +101,7 @@ def test_a_note_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "a\\nb\n"
 
 
-def test_characters_of_every_script_are_printed_as_they_are() -> None:
+def test_characters_of_every_script_are_printed_unchanged() -> None:
     assert shown("Müller^Ägidius=山田^太郎") == "Müller^Ägidius=山田^太郎"
 
 
@@ -127,7 +127,7 @@ def test_numbers_are_sorted_as_numbers(sort_by: str, found: list[int]) -> None:
     assert [item.fields["n"] for item in chosen] == found
 
 
-def test_what_is_missing_is_sorted_first() -> None:
+def test_missing_values_are_sorted_first() -> None:
     items = [Item.of({"n": "b"}), Item.of({"m": 1}), Item.of({"n": "a"})]
     chosen = Listing(Format(), sort_by="n").chosen(items)
     assert [item.fields.get("n") for item in chosen] == [None, "a", "b"]
@@ -139,9 +139,9 @@ def test_a_limit_cuts_after_sorting() -> None:
     assert [item.fields["n"] for item in chosen] == [3]
 
 
-def test_a_field_that_there_is_not_is_named_with_those_that_there_are() -> None:
+def test_an_unknown_field_is_named_with_the_known_ones() -> None:
     listing = Listing(Format("value", ("nmae",)))
-    with pytest.raises(CliError, match="no field nmae: the fields are id, name"):
+    with pytest.raises(CliError, match="no field nmae; the fields are id, name"):
         listing.print([Item.of({"name": "a", "id": 1})], ("name",))
 
 
@@ -158,7 +158,7 @@ def test_a_format_is_read_as_gcloud_writes_it(text: str, wanted: Format) -> None
 
 
 @pytest.mark.parametrize("text", ["xml", "value", "value()", "json(a)", "value(a", "value(a(b))"])
-def test_what_is_no_format_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_format_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "--format", text]) == 2
     assert "Invalid value for '--format'" in capsys.readouterr().err
 
@@ -181,3 +181,26 @@ def test_a_time_has_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_sizes_are_for_people(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "word", "text"),
+    [
+        (1, "studies", "1 study"),
+        (2, "studies", "2 studies"),
+        (0, "objects", "0 objects"),
+        (1, "series", "1 series"),
+        (1, "written", "1 written"),
+    ],
+)
+def test_a_number_has_the_right_form_of_its_noun(count: int, word: str, text: str) -> None:
+    assert amount(count, word) == text
+
+
+def test_counts_of_zero_are_left_out() -> None:
+    assert counted({"objects": 1, "written": 1, "failures": 0}) == "1 object, 1 written"
+
+
+def test_an_empty_table_has_no_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    Listing(Format()).print([], ("name",))
+    assert capsys.readouterr().out == ""

@@ -56,7 +56,9 @@ def deliver_published(desk: Desk, place: Landing) -> int:
     return len(messages)
 
 
-def test_what_has_no_outcome_is_published_again_and_stored(place: Landing, desk: Desk) -> None:
+def test_an_object_without_an_outcome_is_published_again_and_stored(
+    place: Landing, desk: Desk
+) -> None:
     place.drop("done.dcm", scans.dicom(UIDS))
     place.drop("done.zip", scans.zipped([("lost.dcm", scans.dicom(UIDS))]))
     write_ledger(place, "1.ndjson")
@@ -80,7 +82,7 @@ def test_what_has_no_outcome_is_published_again_and_stored(place: Landing, desk:
     assert reconcile(desk).get("published", 0) == 0
 
 
-def test_an_archive_whose_follow_up_was_lost_is_begun_anew(
+def test_an_archive_whose_follow_up_was_lost_starts_again(
     place: Landing, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -119,7 +121,7 @@ def test_an_overwritten_object_needs_an_outcome_of_its_own(place: Landing, desk:
         (None, "2026-02-01", ["a"]),
     ],
 )
-def test_only_objects_of_the_dates_that_are_named_are_looked_at(
+def test_only_objects_between_the_dates_are_compared(
     place: Landing, desk: Desk, since: str | None, until: str | None, found: list[str]
 ) -> None:
     for month, name in enumerate(("a", "b", "c"), 1):
@@ -162,20 +164,20 @@ def test_quarantine_is_replayed_under_the_old_names(place: Landing, desk: Desk) 
     assert words(place.world.outcomes)[-1:] == [("stored", "")]
 
 
-def test_a_replay_that_was_cut_off_goes_on(place: Landing, desk: Desk) -> None:
+def test_an_interrupted_replay_continues(place: Landing, desk: Desk) -> None:
     place.drop("a", b"junk")
     place.upload("a", b"junk")  # copied back, and killed before it was taken out
     assert replay_quarantine(desk.clients, "", dry_run=False).counts == {"replayed": 1}
     assert place.buckets.names(QUARANTINE) == []
 
 
-def test_what_is_no_note_of_ours_is_left_alone(place: Landing, desk: Desk) -> None:
+def test_sidecars_of_others_are_left_alone(place: Landing, desk: Desk) -> None:
     note = {"bucket": "other", "name": "y", "generation": 1, "reason": "r"}
     place.buckets.put(QUARANTINE, "x.reason.json", b"{}")
     place.buckets.put(QUARANTINE, "y.reason.json", json.dumps(note).encode())
     place.buckets.put(QUARANTINE, "y", b"")
     assert replay_quarantine(desk.clients, "", dry_run=False).counts == {
-        "unreadable notes": 1,
+        "unreadable sidecars": 1,
         "of another bucket": 1,
     }
     assert len(place.buckets.names(QUARANTINE)) == 3

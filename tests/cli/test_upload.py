@@ -17,7 +17,5 @@ from cli.upload import Source, _alone
         (["scan.dcm", "scan"], []),
     ],
 )
-def test_halves_whose_other_half_is_not_uploaded_with_them_are_named(
-    names: list[str], alone: list[str]
-) -> None:
+def test_halves_that_are_uploaded_alone_are_named(names: list[str], alone: list[str]) -> None:
     assert _alone([Source(Path(name), name) for name in names]) == alone

@@ -103,7 +103,7 @@ def test_every_answer_of_the_local_store_is_the_assumed_one(done: Done) -> None:
     assert done.status == 0
 
 
-def test_every_question_was_put(done: Done) -> None:
+def test_every_question_was_asked(done: Done) -> None:
     assert sorted(done.verdicts()) == sorted(question.name for question in QUESTIONS)
 
 
@@ -111,7 +111,7 @@ def test_its_store_is_deleted_at_the_end(done: Done) -> None:
     assert done.stores == [OTHER]
 
 
-def test_nothing_but_its_own_is_read_or_deleted(done: Done) -> None:
+def test_only_its_own_store_is_read_or_deleted(done: Done) -> None:
     own = r"/dicomStores/conformance-[0-9a-f-]+(-missing)?(:|/dicomWeb/|$)"
     making = r"/dicomStores\?dicomStoreId=conformance-"
     listing = r"/dicomStores\?filter=labels\.conformance%3Dconformance-[0-9a-f-]+&"
@@ -137,7 +137,7 @@ def test_the_table_has_a_line_for_each_question(done: Done) -> None:
     assert done.output.splitlines()[-1] == f"{len(QUESTIONS)} questions: {len(QUESTIONS)} same"
 
 
-def test_progress_is_shown_beside_the_result(done: Done) -> None:
+def test_progress_is_on_standard_error(done: Done) -> None:
     assert f"{len(QUESTIONS)}/{len(QUESTIONS)}  " in done.progress
 
 
@@ -167,10 +167,10 @@ def ran(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_without_a_yes_nothing_is_made(local: Client) -> None:
+def test_without_confirmation_nothing_is_made(local: Client) -> None:
     ended = ran(*command(local.url))
     assert ended.returncode == 2
-    assert "with --yes" in ended.stderr
+    assert "use --yes" in ended.stderr
     requests = local.http.get(f"{local.url}/_requests", timeout=30).json()["recent"]
     assert requests == []
 
@@ -191,7 +191,7 @@ def test_the_store_is_deleted_when_it_is_stopped(local: Client, number: int) -> 
     assert stores(local) == []
 
 
-def test_a_question_that_cannot_be_put_does_not_stop_the_others(local: Client) -> None:
+def test_a_failed_question_does_not_stop_the_others(local: Client) -> None:
     local.fault(kind="reset", method="GET", path="getStudyMetrics", when="before")
     ended = ran(*command(local.url, "--yes", "--json", *METRICS, "--only", "same_bytes_again"))
     rows = json.loads(ended.stdout)["rows"]
@@ -204,13 +204,13 @@ def test_a_question_that_cannot_be_put_does_not_stop_the_others(local: Client) -
     assert stores(local) == []
 
 
-def test_a_service_that_is_busy_is_asked_again(local: Client) -> None:
+def test_a_busy_service_is_asked_again(local: Client) -> None:
     local.fault(kind="status", status=429, method="GET", path="getStudyMetrics", count=1)
     ended = ran(*command(local.url, "--yes", *METRICS))
     assert ended.stdout.endswith("2 questions: 2 same\n")
 
 
-def test_a_dataset_where_no_store_can_be_made(local: Client) -> None:
+def test_a_refusal_to_make_the_store_is_reported(local: Client) -> None:
     local.fault(kind="status", status=403, method="POST", path="dicomStoreId")
     ended = ran(*command(local.url, "--yes"))
     assert ended.returncode == 2
@@ -229,14 +229,14 @@ def test_a_store_that_cannot_be_deleted_is_named(local: Client) -> None:
 @pytest.mark.parametrize(
     "endpoint", ["http://healthcare.example.org", "ftp://127.0.0.1", "nothing"]
 )
-def test_credentials_do_not_go_over_a_network_in_clear(endpoint: str) -> None:
+def test_credentials_are_not_sent_over_a_network_unencrypted(endpoint: str) -> None:
     ended = ran(*command(endpoint, "--yes"))
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: ")
     assert TOKEN not in ended.stderr
 
 
-def test_an_endpoint_where_nobody_is() -> None:
+def test_an_endpoint_that_does_not_answer() -> None:
     start = time.monotonic()
     ended = ran(*command("http://127.0.0.1:9", "--yes"))
     assert ended.returncode == 2
@@ -244,13 +244,13 @@ def test_an_endpoint_where_nobody_is() -> None:
     assert time.monotonic() - start < 60
 
 
-def test_a_question_that_there_is_not(local: Client) -> None:
+def test_an_unknown_question_is_named(local: Client) -> None:
     ended = ran(*command(local.url, "--yes", "--only", "the_weather"))
     assert ended.returncode == 2
-    assert ended.stderr == "error: there is no question the_weather\n"
+    assert ended.stderr == "error: there is no question named the_weather\n"
 
 
-def test_a_dataset_is_named_in_full() -> None:
+def test_a_dataset_needs_its_full_name() -> None:
     ended = ran(sys.executable, "-m", "cli", "conformance", "their-data", "--yes")
     assert ended.returncode == 2
     assert "projects/P/locations/L/datasets/D" in ended.stderr
@@ -266,7 +266,7 @@ def test_every_choice_has_a_question() -> None:
     assert named == constants | options
 
 
-def test_every_question_has_a_name_and_a_text_of_its_own() -> None:
+def test_no_two_questions_share_a_name_or_a_text() -> None:
     names = [question.name for question in QUESTIONS]
     texts = [question.text for question in QUESTIONS]
     assert len(set(names)) == len(names)

@@ -58,8 +58,11 @@ class Supervisor:
                 command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
             )
 
+    def _is_up_or_ended(self) -> bool:
+        return "The system is running" in self.output() or self.process.poll() is not None
+
     def ready(self) -> "Supervisor":
-        wait_until(lambda: "The system is up" in self.output() or self.process.poll() is not None)
+        wait_until(self._is_up_or_ended)
         assert self.process.poll() is None, self.output()
         return self
 
@@ -122,7 +125,7 @@ def test_kill_9_of_the_supervisor_leaves_no_orphan(supervise: Callable[..., Supe
     family = supervisor.family()
     supervisor.end(signal.SIGKILL)
     wait_until(lambda: gone(family))
-    with pytest.raises(NoSystemError, match="no system is running"):
+    with pytest.raises(NoSystemError, match="is not running"):
         System.find(supervisor.data)
     assert (
         supervise().ready().end(signal.SIGHUP) == 0
@@ -159,8 +162,9 @@ def test_a_port_in_use(supervise: Callable[..., Supervisor]) -> None:
     [
         (("--port-base", "99999"), "99999 is not in the range"),
         (("--port", "search=99999"), "99999 (for search) is no port"),
-        (("--port", "serach=8080"), "serach is none of search, "),
+        (("--port", "serach=8080"), "serach is not one of search, "),
         (("--port", "search=8086"), "port 8086 is chosen twice"),
+        (("--free-ports", "--port", "search=8086"), "--port cannot be used with --free-ports"),
     ],
 )
 def test_a_port_that_cannot_be(

@@ -65,7 +65,7 @@ def test_only_its_own_outcomes_are_watched(desk: Desk) -> None:
         ),
         (
             system(search={"SEARCH_CALLERS": "a@example.org"}),
-            "not searched: it takes callers in SEARCH_CALLERS only",
+            "not searched: it accepts only callers in SEARCH_CALLERS",
         ),
     ],
 )
