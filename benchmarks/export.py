@@ -37,10 +37,10 @@ from functions.common.clients.storage import Buckets, StoredObject
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.resources import DicomStoreName, GcsPrefix, ObjectRef, Resource
-from functions.export.job import Job
+from functions.export.job import Attempt, Job
 from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner
-from functions.export.slices import Attempt, Item, Slice
+from functions.export.slices import Item, Slice
 from tests.contract.function_process import FunctionProcess, function_process
 from tests.contract.world import BUCKET, STORE_NAME, World, bucket_server, instance, world
 
@@ -92,15 +92,14 @@ def ours(base: str, folder: Path, *, plan_first: bool = False) -> None:
     only if asked for."""
     store, deadline = StoreAt(base), Deadline(600)
     request = ExportRequest("benchmark", Resource(STUDY), None, GcsPrefix(BUCKET))
+    job = Job(request, store, FileBuckets(folder), Attempt(1, 5), deadline, deadline)
     if plan_first:
-        planner = Planner(store, request, 1000, deadline)
+        planner = Planner(job, 1000)
         parts = [*planner.slices(Resource(STUDY)), *planner.rest()]
     else:
         parts = [Slice.parse(json.loads((folder.parent / f"{folder.name}.plan").read_text()))]
     for part in parts:
-        buckets = FileBuckets(folder)
-        job = Job(store, buckets, request, "run", Attempt(1, 5), deadline, deadline)
-        result = ObjectSlice(job).run(part)
+        result = ObjectSlice(job, "run", lambda: None).run(part)
         assert not result.failures
 
 

@@ -1,26 +1,24 @@
 """Joins the parts of all slices to one object: the zip, or metadata.ndjson. Cloud Storage does it,
 so that nothing passes through memory or a temporary file again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from functions.api.requests import ExportRequest
-from functions.common.clients.dicomweb import DicomStore
-from functions.common.clients.storage import Buckets
-from functions.common.deadline import Deadline
+from functions.common.clients.storage import StoredObject
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef
-from functions.export.state import Part, Plan, State, totals_of
-from functions.export.writer import KIND
+from functions.export.job import Job
+from functions.export.state import SMALL_CHUNK_BYTES, Part, Plan, State, totals_of
+from functions.export.writer import KIND, another_object
 from functions.export.zip_format import Member, directory
 
 _SOURCES_MAX: Final = 32  # of one compose call
-_CHUNK_BYTES: Final = 8 * 1024 * 1024
 _COMPLETE: Final = "dicom-export-complete"
 _CONTENT_TYPES: Final = {"zip": "application/zip", "ndjson": "application/x-ndjson"}
 
 
-def joined_name(request: ExportRequest) -> str:
+def _joined_name(request: ExportRequest) -> str:
     """The name of the object that is made of all slices; empty when the format has none."""
     if request.format.joined == "ndjson":
         return request.below("metadata.ndjson")
@@ -30,43 +28,56 @@ def joined_name(request: ExportRequest) -> str:
     return ""
 
 
-def complete_zip(
-    request: ExportRequest, key: str, store: DicomStore, buckets: Buckets, deadline: Deadline
-) -> dict[str, int] | None:
-    """The totals of a zip that this very request has made, while the DICOM store still has as many
-    instances.
+# What an earlier export has joined
+
+
+def complete_zip(job: Job, key: str) -> dict[str, int] | None:
+    """The totals of a zip that this very request has made already; None when it is still to be
+    made, or the DICOM store has another number of instances by now.
 
     Args:
         key: the export's id, as State has it.
 
     Raises:
-        PermanentError: conflict, when what the request would join has the name of an object that is
-            no such export's.
+        PermanentError: as joined_before.
     """
-    name = joined_name(request)
-    if not name:
+    request = job.request
+    stored = joined_before(job)
+    if stored is None or request.resource is None:
         return None
-    stored = buckets.stat(ObjectRef(request.destination.bucket, name), deadline)
-    if stored is None:
-        return None
-    if stored.metadata.get(KIND) != request.kind:
-        raise PermanentError("conflict", "the destination has another object of that name")
-    if request.resource is None or stored.metadata.get(_COMPLETE) != _mark(request, key):
+    if stored.metadata.get(_COMPLETE) != _mark(request, key):
         return None
     totals = totals_of(stored)
-    count = store.count(request.resource, totals["objects"] + 1, deadline)
+    count = job.store.count(request.resource, totals["objects"] + 1, job.deadline)
     if count != totals["objects"]:
         return None
     return {**totals, "written": 0}
+
+
+def joined_before(job: Job) -> StoredObject | None:
+    """The object that an earlier export of this kind has joined, and this one replaces.
+
+    Raises:
+        PermanentError: conflict, when the object of that name is something else.
+    """
+    name = _joined_name(job.request)
+    if not name:
+        return None
+    place = ObjectRef(job.request.destination.bucket, name)
+    stored = job.buckets.stat(place, job.deadline)
+    if stored and stored.metadata.get(KIND) != job.request.kind:
+        raise another_object()
+    return stored
 
 
 def _mark(request: ExportRequest, key: str) -> str:
     return f"{key} {request.resource} {request.kind}"
 
 
-def join_parts(
-    state: State, plan: Plan, totals: dict[str, int], buckets: Buckets, deadline: Deadline
-) -> dict[str, Any]:
+# Joining
+
+
+def join_parts(job: Job, state: State, plan: Plan, totals: Mapping[str, int]) -> dict[str, Any]:
     """Join the parts of all slices.
 
     Returns:
@@ -76,17 +87,17 @@ def join_parts(
         PermanentError: conflict, when somebody has changed a part.
         RetryableError: unavailable, when a part is gone: another delivery is just cleaning up.
     """
-    name = joined_name(plan.request)
+    name = _joined_name(job.request)
     if not name:
         return {}
-    joining = _Joining(state, plan, buckets, deadline)
-    metadata = {KIND: plan.request.kind}
+    joining = _Joining(job, state, plan)
+    metadata = {KIND: job.request.kind}
     sources = joining.sources()
-    if plan.request.format.joined == "zip":
+    if job.request.format.joined == "zip":
         sources.append(joining.write_directory())
         metadata |= {key: str(number) for key, number in totals.items()}
         if not totals["failures"]:
-            metadata[_COMPLETE] = _mark(plan.request, state.key)
+            metadata[_COMPLETE] = _mark(job.request, state.key)
     if not sources:
         return {}
     return joining.join(name, sources, metadata)
@@ -95,9 +106,8 @@ def join_parts(
 class _Joining:
     """The parts of one plan on their way to one object."""
 
-    def __init__(self, state: State, plan: Plan, buckets: Buckets, deadline: Deadline) -> None:
-        self._state, self._plan, self._buckets = state, plan, buckets
-        self._bucket, self._deadline = plan.request.destination.bucket, deadline
+    def __init__(self, job: Job, state: State, plan: Plan) -> None:
+        self._job, self._state, self._plan = job, state, plan
 
     def _parts(self) -> Iterator[Part]:
         for name in self._plan.slices:
@@ -127,36 +137,26 @@ class _Joining:
             for part in self._parts():
                 yield part.size, list(part.members)
 
-        stored = self._buckets.write(
-            self._bucket,
-            self._state.part_name(self._plan.run),
-            directory(members()),
-            self._deadline,
-            if_generation_match=None,
-            chunk_bytes=_CHUNK_BYTES,
-        )
-        return stored.ref
+        data = directory(members())
+        return self._state.write_part(self._plan.run, data, SMALL_CHUNK_BYTES).ref
 
     def join(self, name: str, sources: list[ObjectRef], metadata: dict[str, str]) -> dict[str, Any]:
         """Compose them, in several rounds where they are many."""
+        content_type = _CONTENT_TYPES[self._job.request.format.joined]
         try:
             while len(sources) > _SOURCES_MAX:
                 sources = [self._joined(group) for group in _groups(sources)]
-            stored = self._buckets.compose(
-                self._bucket,
-                name,
-                sources,
-                self._deadline,
-                content_type=_CONTENT_TYPES[self._plan.request.format.joined],
-                metadata=metadata,
-            )
+            stored = self._compose(name, sources, content_type=content_type, metadata=metadata)
         except SupersededError:
             raise RetryableError("unavailable") from None
         return {"name": name, "bytes": stored.size, "crc32c": stored.crc32c}
 
     def _joined(self, group: list[ObjectRef]) -> ObjectRef:
-        name = self._state.part_name(self._plan.run)
-        return self._buckets.compose(self._bucket, name, group, self._deadline).ref
+        return self._compose(self._state.part_name(self._plan.run), group).ref
+
+    def _compose(self, name: str, sources: list[ObjectRef], **options: Any) -> StoredObject:
+        bucket, deadline = self._job.request.destination.bucket, self._job.deadline
+        return self._job.buckets.compose(bucket, name, sources, deadline, **options)
 
 
 def _groups(sources: list[ObjectRef]) -> Iterator[list[ObjectRef]]:

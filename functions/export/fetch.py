@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from functions.api.requests import ExportRequest
 from functions.common.clients import transport
-from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.transport import drain
-from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson, multipart, part10
 from functions.common.dicom.dicomjson import DataSet
 from functions.common.errors import DicomFunctionsError, PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
 from functions.export.content import Content
+from functions.export.job import Job
 from functions.export.slices import Piece
 
 _JSON: Final = "application/dicom+json"
@@ -52,13 +50,33 @@ class Fetcher:
     RetryableError as Transport.send, and when an answer breaks.
     """
 
-    def __init__(self, store: DicomStore, request: ExportRequest, deadline: Deadline) -> None:
-        self._store = store
-        self._format = request.format
-        self._accept = request.accept
-        self._deadline = deadline
-        # Whether anything of the last answer of `incoming` came.
-        self.has_arrived = False
+    def __init__(self, job: Job) -> None:
+        self._store = job.store
+        self._format = job.request.format
+        self._accept = job.request.accept
+        self._deadline = job.working
+        self._is_first = job.attempt.is_first
+        self._has_arrived = False  # anything of the answer that is read last
+
+    @contextlib.contextmanager
+    def one_answer(self, resource: Resource) -> Iterator[None]:
+        """The block in which `incoming` is read. An answer that is refused, or breaks, ends it:
+        what is missing is retrieved one by one.
+
+        Raises:
+            RetryableError: deadline_exceeded; also when nothing arrives at the first delivery, as
+                the store seems to be away.
+        """
+        self._has_arrived = False
+        try:
+            yield
+        except PermanentError as error:
+            _log_broken("stream_refused", error, resource)
+        except RetryableError as error:
+            _log_broken("stream_broken", error, resource)
+            self._deadline.check()
+            if self._is_first and not self._has_arrived:
+                raise
 
     def incoming(self, resource: Resource, wanted: Mapping[str, Piece]) -> Iterator[Incoming]:
         """The instances of a study or series in one answer, for a format that is streamed.
@@ -66,16 +84,18 @@ class Fetcher:
         Args:
             wanted: pieces by their SOP Instance UID.
         """
-        self.has_arrived = False
         if self._format.retrieval == "metadata":
-            return self._incoming_metadata(resource, wanted)
-        return self._incoming_files(resource, wanted)
+            found = self._incoming_metadata(resource, wanted)
+        else:
+            found = self._incoming_files(resource, wanted)
+        for incoming in found:
+            self._has_arrived = True
+            yield incoming
 
     def _incoming_files(
         self, resource: Resource, wanted: Mapping[str, Piece]
     ) -> Iterator[Incoming]:
         for part in self._parts(resource, (), self._accept):
-            self.has_arrived = True
             content = Content.of(part.chunks())
             piece = _identified(content.head, wanted)
             yield Incoming(piece, content)
@@ -84,7 +104,6 @@ class Fetcher:
         self, resource: Resource, wanted: Mapping[str, Piece]
     ) -> Iterator[Incoming]:
         for text, data_set in self._data_sets(resource):
-            self.has_arrived = True
             content = Content.of([text.encode()])
             yield Incoming(_described(data_set, wanted), content)
 
@@ -217,9 +236,7 @@ _RETRIEVE: Final[dict[str, Callable[[Fetcher, Piece], Objects]]] = {
 }
 
 
-def log_broken(event: str, error: DicomFunctionsError, resource: Resource) -> None:
-    """Log that a study or series does not come in one answer: `stream_refused` or
-    `stream_broken`."""
+def _log_broken(event: str, error: DicomFunctionsError, resource: Resource) -> None:
     log("WARNING", event, reason=error.reason, study=resource.study, series=resource.series)
 
 

@@ -8,7 +8,7 @@ and publishes the outcome. state.py draws the states.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from functions.api import commands
@@ -16,20 +16,19 @@ from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
-from functions.common.events.outcomes import Outcome, Outcomes, outcome_id
+from functions.common.events.outcomes import Outcomes, outcome_id
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.log import log
-from functions.common.resources import ObjectRef, Resource
+from functions.common.resources import Resource
 from functions.common.settings import EXPORT
-from functions.export import report
-from functions.export.compose import complete_zip, join_parts
-from functions.export.job import Job
-from functions.export.manifest import Manifest
+from functions.export.compose import complete_zip
+from functions.export.ending import Ending, finished
+from functions.export.job import Attempt, Job
 from functions.export.ndjson import write_lines
 from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner, nothing_there
-from functions.export.slices import Attempt, Piece, Slice
-from functions.export.state import TOTALS, Done, Plan, Result, State, every_slice, new_name
+from functions.export.slices import Piece, Slice
+from functions.export.state import Plan, State, every_slice, new_name
 from functions.export.zip_slice import ZipSlice
 
 _RECORDING_S: Final = 30.0  # kept of the budget for writing results, the manifest and the outcome
@@ -71,7 +70,8 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     values = commands.read(message, _FOLLOW_UP if message.follow_up else EXPORT_KEYS)
     request = ExportRequest.of(message.request_id(), values)
     _check_allowed(request, values, services)
-    export = _Export.of(request, services, outcomes, deadline, message.attempt)
+    job = _job(request, services, deadline, message.attempt)
+    export = _Export(job, services, outcomes)
     if "slice" in values:
         export.do_slice(values["run"], values["slice"])
     elif message.follow_up:
@@ -104,43 +104,27 @@ class _Planning:
     matched: int = 0
 
 
-@dataclass(frozen=True)
+def _job(request: ExportRequest, services: Services, deadline: Deadline, attempt: int) -> Job:
+    left_s = deadline.remaining_s()
+    working = Deadline(max(1.0, left_s - min(_RECORDING_S, left_s / 4)))
+    return Job(
+        request=request,
+        store=services.dicom_store,
+        buckets=services.buckets,
+        attempt=Attempt(attempt, services.settings.export_give_up_attempt),
+        working=working,
+        deadline=deadline,
+    )
+
+
 class _Export:
-    """One export, within one invocation.
+    """One export, within one invocation."""
 
-    Args:
-        attempt: of this delivery, from 1.
-        deadline: of all that is done; `working` ends earlier, so that there is time to record it.
-    """
-
-    request: ExportRequest
-    services: Services
-    outcomes: Outcomes
-    state: State
-    attempt: int
-    deadline: Deadline
-    working: Deadline
-
-    @classmethod
-    def of(
-        cls,
-        request: ExportRequest,
-        services: Services,
-        outcomes: Outcomes,
-        deadline: Deadline,
-        attempt: int,
-    ) -> "_Export":
-        state = State(
-            services.buckets,
-            bucket=services.settings.state_bucket,
-            key=outcome_id(EXPORT, request.name),
-            request=request,
-            store=services.settings.dicom_store.name,
-            deadline=deadline,
-        )
-        left_s = deadline.remaining_s()
-        working = Deadline(max(1.0, left_s - min(_RECORDING_S, left_s / 4)))
-        return cls(request, services, outcomes, state, attempt, deadline, working)
+    def __init__(self, job: Job, services: Services, outcomes: Outcomes) -> None:
+        self._job, self._services, self._outcomes = job, services, outcomes
+        key = outcome_id(EXPORT, job.request.name)
+        self._state = State(job, services.settings.state_bucket, key)
+        self._ending = Ending(job, self._state, outcomes)
 
     # Planned, sliced
 
@@ -151,9 +135,11 @@ class _Export:
         Args:
             planning: how far an earlier message has come with it; None for a command.
         """
-        plan = self.state.plan()
+        plan = self._state.plan()
         if plan is None:
-            if self._is_complete_zip():
+            totals = complete_zip(self._job, self._state.key)
+            if totals:
+                self._outcomes.publish(finished(self._job.request, totals))
                 return
             plan = self._planned(planning)
         if plan is None:
@@ -161,7 +147,7 @@ class _Export:
         if len(plan.slices) == 1:
             self._work(plan, plan.slices[0])
             return
-        done = self.state.done(plan.run)
+        done = self._state.done(plan.run)
         left = [name for name in every_slice(plan, done) if name not in done]
         for name in left:
             self._send_slice(plan, name)
@@ -169,162 +155,99 @@ class _Export:
             # Its own message may be gone already.
             self._work(plan, plan.slices[0])
 
-    def _is_complete_zip(self) -> bool:
-        store, buckets = self.services.dicom_store, self.services.buckets
-        totals = complete_zip(self.request, self.state.key, store, buckets, self.deadline)
-        if totals is None:
-            return False
-        self.outcomes.publish(report.of_totals(self.request, totals))
-        return True
-
     def _planned(self, begun: _Planning | None) -> Plan | None:
         """The plan; None when the rest of the planning is another message's."""
         planning = begun or _Planning(new_name())
-        planner = Planner(
-            self.services.dicom_store,
-            self.request,
-            self.services.settings.export_slice,
-            self.deadline,
-            last_chance=self._tried().is_last,
-        )
+        planner = Planner(self._job, self._services.settings.export_slice)
         try:
             for target in planner.targets(planning.matched):
                 self._keep(planning, planner.slices(target))
                 planning.matched += 1
-                if self.request.query and self.working.remaining_s() <= 0:
+                if self._job.request.query and self._job.working.remaining_s() <= 0:
                     self._keep(planning, planner.rest())
                     self._send_planning(planning)
                     return None
         except RetryableError:
             if begun is None:  # the next delivery begins with another run
-                self.state.clear_run(planning.run)
+                self._state.clear_run(planning.run)
             raise
         self._keep(planning, planner.rest())
         if not planning.slices:
-            raise nothing_there(self.request)
-        return self.state.decide(planning.run, planning.slices)
+            raise nothing_there(self._job.request)
+        return self._state.decide(planning.run, planning.slices)
 
     def _keep(self, planning: _Planning, slices: Iterator[Slice]) -> None:
         for part in slices:
-            planning.slices.append(self.state.add_slice(planning.run, part))
+            planning.slices.append(self._state.add_slice(planning.run, part))
 
     # Done
 
     def do_slice(self, run: str, name: str) -> None:
         """Do one slice."""
-        plan = self.state.plan()
+        plan = self._state.plan()
         if plan is not None and plan.run == run:
             self._work(plan, name)
             return
         # A delivery that was killed while it cleaned up may have left some of it.
-        self.state.clear_run(run)
-        log("INFO", "superseded", function=EXPORT, request_id=self.request.name)
+        self._state.clear_run(run)
+        log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)
 
     def _work(self, plan: Plan, name: str) -> None:
         """One slice, and the end of the export if it was the last, or if it can never be done."""
         try:
-            self._advance(plan, name)
+            if not self._state.is_done(plan.run, name):
+                self._do(plan, name)
         except PermanentError as error:
-            self._end(plan, name, report.of_refusal(self.request, error))
-
-    def _advance(self, plan: Plan, name: str) -> None:
-        if not self.state.is_done(plan.run, name) and not self._done_now(plan, name):
+            self._ending.refuse(plan, name, error)
             return
-        done = self.state.done(plan.run)
+        done = self._state.done(plan.run)
         if done.keys() >= set(every_slice(plan, done)):
-            self._finish(plan, done, name)
+            self._ending.finish(plan, name, done)
             return
-        now = self.state.plan()
+        now = self._state.plan()
         if now is None or now.run != plan.run:
-            self.state.clear_run(plan.run)  # another delivery finished it all, and cleaned up
+            self._state.clear_run(plan.run)  # another delivery finished it all, and cleaned up
             return
-        rest = done[name].rest
+        rest = done[name].rest if name in done else ""
         if rest and rest not in done:
             self._send_slice(plan, rest)
 
-    def _done_now(self, plan: Plan, name: str) -> bool:
-        """Do a slice; False when the rest of it is another message's."""
-        part = self.state.slice(plan.run, name)
+    def _do(self, plan: Plan, name: str) -> None:
+        """Do a slice. Where the time is over, and some of it was done, it goes on by a new message,
+        with all its attempts."""
+        part = self._state.slice(plan.run, name)
         if part is None:
             raise RetryableError("unavailable")
         work = self._worker(plan)
         try:
-            result = self._result(work, part, plan)
+            result = work.run(part)
+            result.failures += part.failures
+            if self._job.request.format.joined == "ndjson":
+                result.part = write_lines(self._job, self._state, plan.run, result)
         except RetryableError as error:
             if error.reason != "deadline_exceeded" or not work.progress:
                 raise
-            # There is more than before: a new message, with all its attempts.
             self._send_slice(plan, name)
-            return False
-        if not self.state.finish_slice(plan.run, name, result):
-            self.state.drop_part(result.part)
-        return True
+            return
+        if not self._state.finish_slice(plan.run, name, result):
+            self._state.drop_part(result.part)
 
     def _worker(self, plan: Plan) -> ObjectSlice | ZipSlice:
-        job = Job(
-            store=self.services.dicom_store,
-            buckets=self.services.buckets,
-            request=plan.request,
-            run=plan.run,
-            attempt=self._tried(plan),
-            working=self.working,
-            deadline=self.deadline,
-        )
-        if plan.request.format.joined == "zip":
-            return ZipSlice(job, self.state.part_name(plan.run))
-        return ObjectSlice(job)
+        def known() -> Piece | None:
+            return self._known(plan)
 
-    def _tried(self, plan: Plan | None = None) -> Attempt:
-        attempt = Attempt(self.attempt, self.services.settings.export_give_up_attempt)
-        if plan is None or not attempt.is_last:
-            return attempt
-        return replace(attempt, known=self._known(plan))
+        if self._job.request.format.joined == "zip":
+            return ZipSlice(self._job, self._state, plan.run, known)
+        return ObjectSlice(self._job, plan.run, known)
 
     def _known(self, plan: Plan) -> Piece | None:
         """Something that a finished slice has."""
-        for name, done in self.state.done(plan.run).items():
+        for name, done in self._state.done(plan.run).items():
             if done.totals["objects"]:
-                entry = self.state.result(plan.run, name).objects[0]
+                entry = self._state.result(plan.run, name).objects[0]
                 instance = Resource(entry["study"], entry["series"], entry["instance"])
                 return Piece(instance, entry.get("frame", 0))
         return None
-
-    def _result(self, work: ObjectSlice | ZipSlice, part: Slice, plan: Plan) -> Result:
-        result = work.run(part)
-        result.failures += part.failures
-        if plan.request.format.joined == "ndjson":
-            name = self.state.part_name(plan.run)
-            place = ObjectRef(plan.request.destination.bucket, name)
-            result.part = write_lines(result, place, self.services.buckets, self.working)
-        return result
-
-    # Finished, cleared
-
-    def _finish(self, plan: Plan, done: dict[str, Done], name: str) -> None:
-        """Join what is to be joined, write the manifest, say so, and clean up.
-
-        Args:
-            name: of the slice whose message this is.
-        """
-        if not self.state.claim_end(plan.run, name):
-            return
-        plan = replace(plan, slices=tuple(every_slice(plan, done)))
-        totals = dict.fromkeys(TOTALS, 0)
-        for one in plan.slices:
-            for key, number in done[one].totals.items():
-                totals[key] += number
-        buckets = self.services.buckets
-        joined = join_parts(self.state, plan, totals, buckets, self.deadline)
-        manifest = Manifest(self.state, plan, totals, joined)
-        reason = manifest.write(buckets, self.deadline)
-        self._end(plan, name, report.of_totals(self.request, totals, reason))
-
-    def _end(self, plan: Plan, name: str, outcome: Outcome) -> None:
-        """Publish the outcome, unless another slice's delivery is about to, and clean up."""
-        if not self.state.claim_end(plan.run, name):
-            return
-        self.outcomes.publish(outcome)
-        self.state.clear(plan)
 
     # Follow-up messages
 
@@ -335,6 +258,6 @@ class _Export:
         self._send({"run": planning.run, "slices": planning.slices, "matched": planning.matched})
 
     def _send(self, step: dict[str, Any]) -> None:
-        data = json.dumps({**self.request.asked, **step}, separators=(",", ":")).encode()
-        topic = self.services.settings.exports_next_topic
-        self.services.topics.publish(topic, data, {}, self.deadline)
+        data = json.dumps({**self._job.request.asked, **step}, separators=(",", ":")).encode()
+        topic = self._services.settings.exports_next_topic
+        self._services.topics.publish(topic, data, {}, self._job.deadline)

@@ -1,4 +1,4 @@
-"""What the work on a slice is done with."""
+"""With what an export is done within one invocation."""
 
 from dataclasses import dataclass
 
@@ -6,23 +6,43 @@ from functions.api.requests import ExportRequest
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
-from functions.export.slices import Attempt
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Which delivery of its message this is.
+
+    Args:
+        number: from 1.
+        give_up_at: from this one on, what cannot be retrieved may be given up.
+    """
+
+    number: int
+    give_up_at: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing was tried before."""
+        return self.number == 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether what fails now may be given up."""
+        return self.number >= self.give_up_at
 
 
 @dataclass(frozen=True)
 class Job:
-    """One slice within one invocation.
+    """A request, the clients, and the time there is.
 
     Args:
-        run: of the plan.
         working: for retrieving.
-        deadline: for writing what was retrieved; later than `working`.
+        deadline: for recording what was retrieved; later than `working`.
     """
 
+    request: ExportRequest
     store: DicomStore
     buckets: Buckets
-    request: ExportRequest
-    run: str
     attempt: Attempt
     working: Deadline
     deadline: Deadline

@@ -3,14 +3,13 @@ stream, slice by slice, so that its size does not matter."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from functions.common.clients.storage import Buckets
-from functions.common.deadline import Deadline
+from functions.export.job import Job
 from functions.export.state import Plan, State
 
-NAME: Final = "manifest.json"
+_NAME: Final = "manifest.json"
 _CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -19,18 +18,18 @@ class Manifest:
 
     Args:
         totals: the numbers of all slices.
-        joined: the object made of all slices; empty when there is none.
     """
 
-    def __init__(
-        self, state: State, plan: Plan, totals: dict[str, int], joined: dict[str, Any]
-    ) -> None:
-        self._state, self._plan = state, plan
-        self._totals, self._joined = totals, joined
+    def __init__(self, job: Job, state: State, plan: Plan, totals: Mapping[str, int]) -> None:
+        self._job, self._state, self._plan = job, state, plan
+        self._totals = totals
         self._reasons: Counter[str] = Counter()
 
-    def write(self, buckets: Buckets, deadline: Deadline) -> str:
+    def write(self, joined: Mapping[str, Any]) -> str:
         """Write it, in the place of an earlier one.
+
+        Args:
+            joined: the object made of all slices; empty when there is none.
 
         Returns:
             The reason that most of the failures have; empty when there are none.
@@ -38,27 +37,28 @@ class Manifest:
         Raises:
             RetryableError: as Buckets.write; unavailable when another delivery is just cleaning up.
         """
-        buckets.write(
-            self._plan.request.destination.bucket,
-            self._plan.request.below(NAME),
-            self._text(),
-            deadline,
+        self._job.buckets.write(
+            self._job.request.destination.bucket,
+            self._job.request.below(_NAME),
+            self._text(joined),
+            self._job.deadline,
             content_type="application/json",
             if_generation_match=None,
             chunk_bytes=_CHUNK_BYTES,
         )
-        return self._reasons.most_common(1)[0][0] if self._reasons else ""
+        for reason, _ in self._reasons.most_common(1):
+            return reason
+        return ""
 
-    def _text(self) -> Iterator[bytes]:
-        self._reasons.clear()
+    def _text(self, joined: Mapping[str, Any]) -> Iterator[bytes]:
         head: dict[str, Any] = {
             "version": 1,
-            **self._plan.request.asked,
+            **self._job.request.asked,
             "complete": not self._totals["failures"],
             "counts": self._totals,
         }
-        if self._joined:
-            head["joined"] = self._joined
+        if joined:
+            head["joined"] = joined
         yield json.dumps(head, indent=1).removesuffix("\n}").encode()
         for key in ("objects", "failures", "skipped"):
             yield f',\n "{key}": ['.encode()

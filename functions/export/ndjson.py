@@ -9,26 +9,22 @@ from typing import Any, Final
 
 from functions.common.checksum import crc32c_text
 from functions.common.clients import transport
-from functions.common.clients.storage import Buckets
-from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError, SupersededError
 from functions.common.resources import ObjectRef
-from functions.export.state import Part, Result
+from functions.export.job import Job
+from functions.export.state import SMALL_CHUNK_BYTES, Part, Result, State
 
-_CHUNK_BYTES: Final = 8 * 1024 * 1024
 _THREADS: Final = 8
 _READS: Final = 3
 _OBJECT_LIMIT_BYTES: Final = 256 * 1024 * 1024
 
 
-def write_lines(
-    result: Result, place: ObjectRef, buckets: Buckets, deadline: Deadline
-) -> Part | None:
+def write_lines(job: Job, state: State, run: str, result: Result) -> Part | None:
     """Write the part; None where there are no lines.
 
     Args:
+        run: of the plan.
         result: of the slice, whose objects are read again.
-        place: of the part, in the bucket of the objects.
 
     Raises:
         RetryableError: as Buckets.write; unavailable also when an object is no longer what was
@@ -36,22 +32,12 @@ def write_lines(
     """
     if not result.objects:
         return None
-    stored = buckets.write(
-        place.bucket,
-        place.name,
-        _lines(result.objects, place.bucket, buckets, deadline),
-        deadline,
-        if_generation_match=None,
-        chunk_bytes=_CHUNK_BYTES,
-    )
-    return Part.of(stored)
+    return Part.of(state.write_part(run, _lines(job, result.objects), SMALL_CHUNK_BYTES))
 
 
-def _lines(
-    objects: list[dict[str, Any]], bucket: str, buckets: Buckets, deadline: Deadline
-) -> Iterator[bytes]:
+def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:
     def line(entry: dict[str, Any]) -> bytes:
-        data = _read(ObjectRef(bucket, entry["name"]), buckets, deadline)
+        data = _read(job, entry["name"])
         if crc32c_text([data]) != entry["crc32c"]:
             raise RetryableError("unavailable")
         # BigQuery takes such a line for the columns study, series and instance, and metadata of
@@ -69,12 +55,17 @@ def _lines(
         raise RetryableError("unavailable") from None
 
 
-def _read(place: ObjectRef, buckets: Buckets, deadline: Deadline) -> bytes:
+def _read(job: Job, name: str) -> bytes:
     """The whole object. One answer that is cut, of thousands, must not mean that all are read
     again."""
     for _ in range(_READS - 1):
-        with contextlib.suppress(RetryableError), buckets.open(place, deadline) as response:
-            return transport.read_all(response, deadline, _OBJECT_LIMIT_BYTES)
-        deadline.check()
-    with buckets.open(place, deadline) as response:
-        return transport.read_all(response, deadline, _OBJECT_LIMIT_BYTES)
+        with contextlib.suppress(RetryableError):
+            return _read_once(job, name)
+        job.working.check()
+    return _read_once(job, name)
+
+
+def _read_once(job: Job, name: str) -> bytes:
+    place = ObjectRef(job.request.destination.bucket, name)
+    with job.buckets.open(place, job.working) as response:
+        return transport.read_all(response, job.working, _OBJECT_LIMIT_BYTES)

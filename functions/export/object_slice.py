@@ -1,46 +1,49 @@
 """Does one slice of an export of which each instance or frame becomes an object: retrieves what is
-not there yet, writes it, and says what became of each."""
+not there yet, writes it, and reports what became of each."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import PermanentError
 from functions.common.resources import Resource
 from functions.export.batches import Batches
 from functions.export.content import Content
-from functions.export.fetch import Fetcher, Incoming, log_broken
+from functions.export.fetch import Fetcher, Incoming
+from functions.export.giving_up import GivingUp, Known
 from functions.export.job import Job
-from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid, object_name
+from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid, path_of
 from functions.export.state import Result
 from functions.export.tally import Objects, Tally
 from functions.export.writer import ObjectWriter, Written
 
 THREADS: Final = 8
 _PASSES: Final = 3  # over what is missing: an answer that is cut is asked for again
-_IN_A_ROW_MAX: Final = 2 * THREADS
+_FAILED_IN_A_ROW_MAX: Final = 2 * THREADS
 
 
 class ObjectSlice:
-    """The work on one slice within one invocation."""
+    """The work on one slice within one invocation.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        run: of the plan.
+        known: finds a piece that another slice has.
+    """
+
+    def __init__(self, job: Job, run: str, known: Known) -> None:
         self._job = job
         self._request = job.request
-        self._deadline = job.working
         self._tally = Tally()
-        self._fetcher = Fetcher(job.store, job.request, job.working)
-        self._writer = ObjectWriter(job.buckets, job.request, job.run, job.working)
-        # Bulk data that is in the bucket already.
-        self._there: dict[str, Written] = {}
-        # Whether the store gives what it gave before; None: not asked yet.
-        self._gives: bool | None = None
-        # What a stream ended with, before anything of it came.
-        self._broken = RetryableError("unavailable")
+        self._fetcher = Fetcher(job)
+        self._writer = ObjectWriter(job, run)
+        self._giving_up = GivingUp(job, self._fetcher, known)
+        self._store_is_away = False
+        # Bulk data that is in the bucket already, by name.
+        self._bulkdata: dict[str, Written] = {}
 
     @property
     def progress(self) -> bool:
         """Whether this invocation wrote anything."""
-        return self._tally.progress
+        return self._writer.has_written
 
     def run(self, part: Slice) -> Result:
         """Do it all.
@@ -50,7 +53,7 @@ class ObjectSlice:
 
         Raises:
             RetryableError: not all could be done; what was done is in the bucket, and `progress`
-                says if that is more than before.
+                tells whether that is more than before.
         """
         pieces = part.pieces
         self._find(pieces)
@@ -59,28 +62,37 @@ class ObjectSlice:
                 self._take_streams(part, pool)
             for _ in range(_PASSES):
                 list(pool.map(self._fetch, self._missing(pieces)))
-                if not self._tally.pending:
-                    break
         missing = self._missing(pieces)
         if missing:
             self._give_up_or_raise(missing)
         return self._tally.result(pieces, part.skipped)
 
     def _missing(self, pieces: list[Piece]) -> list[Piece]:
-        missing = [one for one in pieces if not self._tally.is_settled(one)]
-        return self._job.attempt.turned(missing)
+        return [one for one in pieces if not self._tally.is_settled(one)]
+
+    def _give_up_or_raise(self, missing: list[Piece]) -> None:
+        if self._tally.tried(missing) and self._may_give_up():
+            self._tally.give_up(missing)
+            return
+        self._job.working.check()
+        raise self._tally.why(missing)
+
+    def _may_give_up(self) -> bool:
+        return self._giving_up.is_due(self._tally.done())
+
+    def _name(self, piece: Piece, tag: str = "") -> str:
+        return self._request.below(path_of(piece, tag)) + self._request.format.extension
 
     # What is there already
 
     def _find(self, pieces: list[Piece]) -> None:
         there = self._listed(pieces)
-        self._tally.there = set(there)
         if self._request.format.retrieval == "bulkdata":
-            self._there = there  # only its metadata tells what belongs to an instance
+            self._bulkdata = there  # only its metadata tells what belongs to an instance
             return
         found: dict[Piece, Written] = {}
         for piece in pieces:
-            written = there.get(object_name(self._request, piece))
+            written = there.get(self._name(piece))
             if written:
                 found[piece] = written
         times = self._times(found)
@@ -105,7 +117,7 @@ class ObjectSlice:
 
     def _stored_at(self, instance: Resource) -> str:
         try:
-            return self._job.store.stored_at(instance, self._deadline)
+            return self._job.store.stored_at(instance, self._job.working)
         except PermanentError:
             return ""
 
@@ -120,32 +132,19 @@ class ObjectSlice:
     # Many in one answer
 
     def _take_streams(self, part: Slice, pool: ThreadPoolExecutor) -> None:
-        """Retrieve as one answer what nothing is there of yet; an answer that breaks is not begun
-        again."""
+        """Retrieve in one answer each study or series of which nothing is there yet."""
         wanted = by_instance_uid(part.pieces)
-        batches = Batches(self._put, pool, self._deadline)
+        batches = Batches(self._put, pool, self._job.working)
         begun = begun_streams(piece.resource for piece in self._tally.done())
-        for resource in part.streams:
-            if resource in begun:
-                continue
-            try:
-                for incoming in self._fetcher.incoming(resource, wanted):
-                    self._take(incoming, batches)
-            except PermanentError as error:
-                log_broken("stream_refused", error, resource)
-            except RetryableError as error:
-                log_broken("stream_broken", error, resource)
-                self._deadline.check()
-                if self._seems_away():
-                    self._broken = error
-                    self._tally.in_a_row = _IN_A_ROW_MAX
-                    break
-        batches.finish()
-
-    def _seems_away(self) -> bool:
-        """Whether it is no use to ask for each instance of a stream that broke."""
-        is_first = self._job.attempt.number == 1
-        return is_first and not self._fetcher.has_arrived
+        try:
+            for resource in part.streams:
+                if resource in begun:
+                    continue
+                with self._fetcher.one_answer(resource):
+                    for incoming in self._fetcher.incoming(resource, wanted):
+                        self._take(incoming, batches)
+        finally:
+            batches.finish()
 
     def _take(self, incoming: Incoming, batches: Batches) -> None:
         piece, content = incoming.piece, incoming.content
@@ -157,7 +156,7 @@ class ObjectSlice:
             self._put(piece, content)
 
     def _put(self, piece: Piece, content: Content) -> None:
-        name = object_name(self._request, piece)
+        name = self._name(piece)
 
         def write() -> Objects:
             return [(self._writer.write(name, content), "")]
@@ -167,21 +166,20 @@ class ObjectSlice:
     # One by one
 
     def _fetch(self, piece: Piece) -> None:
-        """Retrieve and write one piece by requests of its own."""
-        if self._may_fetch():
-            self._tally.attempt(piece, lambda: self._fetched(piece))
-
-    def _may_fetch(self) -> bool:
-        """False while the store or the bucket seems to be away."""
-        if self._tally.in_a_row < _IN_A_ROW_MAX:
-            return True
-        return self._job.attempt.is_last and self._store_gives()
+        """Retrieve and write one piece by requests of its own. Many that fail one after the other
+        are left to another delivery, as the store or the bucket seems to be away."""
+        if self._store_is_away:
+            return
+        self._tally.attempt(piece, lambda: self._fetched(piece))
+        if self._tally.failed_in_a_row >= _FAILED_IN_A_ROW_MAX:
+            self._tally.failed_in_a_row = 0
+            self._store_is_away = not self._may_give_up()
 
     def _fetched(self, piece: Piece) -> Objects:
-        self._deadline.check()
+        self._job.working.check()
         written: Objects = []
         for tag, stream in self._fetcher.objects(piece):
-            name = object_name(self._request, piece, tag)
+            name = self._name(piece, tag)
             one = self._found(name, piece)
             if one is None:
                 one = self._writer.write(name, Content.of(stream))
@@ -190,32 +188,9 @@ class ObjectSlice:
 
     def _found(self, name: str, piece: Piece) -> Written | None:
         """A bulk data object that is there and good."""
-        there = self._there.get(name)
+        there = self._bulkdata.get(name)
         if there is None or there.new:
             return there
         if self._is_good(there, self._stored_at(piece.resource)):
             return there
         return None
-
-    def _store_gives(self) -> bool:
-        """Whether the store gives what it gave before: what fails beside that does not fail for
-        lack of a store."""
-        if self._gives is None:
-            known = self._job.attempt.known
-            done = self._tally.done()
-            if done:
-                known = done[0]
-            self._gives = known is not None and self._fetcher.gives(known)
-        return self._gives
-
-    def _give_up_or_raise(self, missing: list[Piece]) -> None:
-        """What is left is another delivery's work; but what has failed often, and now again while
-        the store gives others, is given up."""
-        pending = self._tally.pending
-        all_tried = pending.keys() >= set(missing)
-        if self._job.attempt.is_last and all_tried and self._store_gives():
-            self._tally.give_up_pending()
-            return
-        if self._deadline.remaining_s() <= 0:
-            raise RetryableError("deadline_exceeded")
-        raise next(iter(pending.values()), self._broken)

@@ -10,13 +10,13 @@ from itertools import chain, islice
 from typing import Final
 
 from functions.api.requests import ExportRequest
-from functions.common.clients.dicomweb import DicomStore, uid
-from functions.common.deadline import Deadline
+from functions.common.clients.dicomweb import uid
 from functions.common.dicom import dicomjson
 from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID, DataSet
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.log import log
 from functions.common.resources import Resource
+from functions.export.job import Job
 from functions.export.packing import Found, Packer
 from functions.export.slices import Item, Piece, Slice
 
@@ -33,24 +33,12 @@ class Planner:
 
     Args:
         size: of a slice, in objects.
-        last_chance: whether a listing that stays short becomes a failure, instead of another
-            delivery's work.
     """
 
-    def __init__(
-        self,
-        store: DicomStore,
-        request: ExportRequest,
-        size: int,
-        deadline: Deadline,
-        *,
-        last_chance: bool = False,
-    ) -> None:
-        self._store = store
-        self._request = request
-        self._deadline = deadline
-        self._last_chance = last_chance
-        self._packer = Packer(size, request.format.streamed)
+    def __init__(self, job: Job, size: int) -> None:
+        self._store, self._request, self._deadline = job.store, job.request, job.deadline
+        self._attempt = job.attempt
+        self._packer = Packer(size, job.request.format.streamed)
 
     def targets(self, start: int) -> Iterator[Resource | None]:
         """What was asked for: the one resource, or the query's matches from the one at `start` on;
@@ -148,13 +136,12 @@ class Planner:
             found.items[instance] = Item(instance)
 
     def _short(self, target: Resource, detail: str) -> None:
-        if not self._last_chance:
+        if not self._attempt.is_last:
             raise RetryableError("unavailable")
         self._fail(target, "unavailable", detail)
 
     def _fail(self, target: Resource, reason: str, detail: str) -> None:
-        fields = Piece(target).fields
-        self._packer.fail({**fields, "reason": reason, "detail": detail})
+        self._packer.fail(Piece(target).failure(reason, detail))
 
 
 def _of_level(row: DataSet, level: str) -> Resource:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from functions.api.requests import ExportRequest
 from functions.common.resources import Resource
 
 
@@ -25,6 +24,10 @@ class Piece:
         resource = self.resource
         fields = {"study": resource.study, "series": resource.series, "instance": resource.instance}
         return {**fields, "frame": self.frame} if self.frame else fields
+
+    def failure(self, reason: str, detail: str) -> dict[str, Any]:
+        """As the manifest names it among the failures."""
+        return {**self.fields, "reason": reason, "detail": detail}
 
 
 @dataclass(frozen=True)
@@ -102,35 +105,6 @@ class Slice:
         )
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """How often a slice has been tried.
-
-    Args:
-        number: of this delivery, from 1.
-        give_up_at: from this one on, what cannot be retrieved becomes a failure, not another
-            delivery's work.
-        known: something that another slice has, if any: while the store gives that, what fails does
-            not fail for lack of a store.
-    """
-
-    number: int
-    give_up_at: int
-    known: Piece | None = None
-
-    @property
-    def is_last(self) -> bool:
-        """Whether what fails now is given up."""
-        return self.number >= self.give_up_at
-
-    def turned(self, pieces: list[Piece]) -> list[Piece]:
-        """The pieces, begun elsewhere by each delivery, so that some that always fail do not hide
-        the others."""
-        begin = len(pieces) * (self.number - 1) // self.give_up_at
-        begin %= max(1, len(pieces))
-        return pieces[begin:] + pieces[:begin]
-
-
 def begun_streams(done: Iterable[Resource]) -> set[Resource]:
     """The studies and series that instances are of."""
     found = set[Resource]()
@@ -147,12 +121,12 @@ def by_instance_uid(pieces: Iterable[Piece]) -> dict[str, Piece]:
     return {uid: piece for uid, piece in found.items() if uses[uid] == 1}
 
 
-def object_name(request: ExportRequest, piece: Piece, tag: str = "") -> str:
-    """The name of a piece's object, or of a part of it that is called `tag`."""
+def path_of(piece: Piece, tag: str = "") -> str:
+    """The path of a piece's object without its extension, or of a part of it, called `tag`."""
     uids = piece.resource
     path = [uids.study, uids.series, uids.instance]
     if tag:
         path.append(tag)
     elif piece.frame:
         path.append(str(piece.frame))
-    return request.below("/".join(path)) + request.format.extension
+    return "/".join(path)

@@ -23,16 +23,15 @@ by the generation and checksum that the state has of it.
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.clients import transport
-from functions.common.clients.storage import Buckets, PreconditionFailedError, StoredObject
-from functions.common.deadline import Deadline
+from functions.common.clients.storage import CHUNK_BYTES, PreconditionFailedError, StoredObject
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef
+from functions.export.job import Job
 from functions.export.slices import Slice
 from functions.export.zip_format import Member
 
@@ -40,22 +39,20 @@ _FOLDER: Final = "exports"
 _PARTS_FOLDER: Final = ".export-parts"
 PART_ENDING: Final = ".export-part"  # by which a lifecycle rule finds what was left
 _REST: Final = "rest"
+SMALL_CHUNK_BYTES: Final = 8 * 1024 * 1024  # of parts that hold no images
 _LIMIT_BYTES: Final = 256 * 1024 * 1024
 TOTALS: Final = ("objects", "written", "bytes", "failures", "skipped")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request and its slices, by name.
+    """The slices of an export, by name.
 
     Args:
-        store: the full name of the DICOM store.
         generation: of the object it is kept in.
     """
 
     run: str
-    store: str
-    request: ExportRequest
     slices: tuple[str, ...]
     generation: int = 0
 
@@ -145,21 +142,12 @@ class State:
     Args:
         bucket: the state bucket.
         key: the export's id: a hash of the request's, so that each delivery of it finds the same.
-        request: of this delivery; what is kept is compared with it.
-        store: the full name of the DICOM store that this function exports from.
+        job: of this delivery; what is kept is compared with its request and its DICOM store.
     """
 
-    def __init__(
-        self,
-        buckets: Buckets,
-        bucket: str,
-        key: str,
-        request: ExportRequest,
-        store: str,
-        deadline: Deadline,
-    ) -> None:
-        self._buckets, self._bucket, self._deadline = buckets, bucket, deadline
-        self._request, self._store = request, store
+    def __init__(self, job: Job, bucket: str, key: str) -> None:
+        self._buckets, self._bucket, self._deadline = job.buckets, bucket, job.deadline
+        self._request, self._store = job.request, job.store.name.name
         self._root = f"{_FOLDER}/{key}"
         self.key = key
 
@@ -173,20 +161,11 @@ class State:
         if kept is None:
             return None
         generation, value = kept
-        asked = value["request"]
-        given = {key: EXPORT_KEYS[key](item) for key, item in asked.items()}
-        plan = Plan(
-            run=value["run"],
-            store=value["store"],
-            request=ExportRequest.of(given["request_id"], given),
-            slices=tuple(value["slices"]),
-            generation=generation,
-        )
-        if plan.request != self._request or plan.store != self._store:
+        if (value["request"], value["store"]) != (self._request.asked, self._store):
             raise PermanentError(
                 "invalid_command", "another export with this request_id is under way"
             )
-        return plan
+        return Plan(value["run"], tuple(value["slices"]), generation)
 
     def decide(self, run: str, slices: Sequence[str]) -> Plan:
         """Make this the plan, unless there is one already: then that is returned.
@@ -284,9 +263,8 @@ class State:
         )
 
     def claim_end(self, run: str, name: str) -> bool:
-        """Whether the delivery that did this slice is the one that finishes the export. Of several
-        that see the last slice done at once, the first that writes is; each of its redeliveries is
-        too."""
+        """Whether the delivery that did this slice ends the export. Of several that see the end,
+        the first that writes here does, and each of its redeliveries."""
         with contextlib.suppress(PreconditionFailedError):
             self._write(f"{run}/finisher.json", {"slice": name})
         kept = self._read(f"{run}/finisher.json")
@@ -297,6 +275,23 @@ class State:
     def part_name(self, run: str) -> str:
         """A new name for a part of a joined object."""
         return f"{self._parts_folder(run)}{new_name()}{PART_ENDING}"
+
+    def write_part(
+        self, run: str, data: Iterable[bytes], chunk_bytes: int = CHUNK_BYTES
+    ) -> StoredObject:
+        """Write a part of a joined object.
+
+        Raises:
+            PermanentError, RetryableError: as Buckets.write.
+        """
+        return self._buckets.write(
+            self._request.destination.bucket,
+            self.part_name(run),
+            data,
+            self._deadline,
+            if_generation_match=None,
+            chunk_bytes=chunk_bytes,
+        )
 
     def parts(self, run: str) -> dict[ObjectRef, StoredObject]:
         """The parts that lie in the destination."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import Resource
+from functions.export.giving_up import DETAIL
 from functions.export.slices import Piece
 from functions.export.state import Result
 from functions.export.writer import Written
@@ -14,21 +15,17 @@ Objects = list[tuple[Written, str]]  # each with what tells it apart, as Fetcher
 
 
 class Tally:
-    """Which pieces are done, which can never be, and which were tried in vain.
+    """Which pieces are done, which have failed for good, and which were tried in vain.
 
-    `progress` says whether this invocation wrote anything; `in_a_row`, how many attempts failed
-    since the last that did not.
+    `failed_in_a_row` counts the attempts since the last that did not fail.
     """
 
     def __init__(self) -> None:
-        self.progress = False
-        self.in_a_row = 0
-        # Names of objects that were there before: to find them is no progress.
-        self.there: set[str] = set()
-        self.pending: dict[Piece, RetryableError] = {}
+        self.failed_in_a_row = 0
         self._lock = threading.Lock()
         self._done: dict[Piece, list[dict[str, Any]]] = {}
-        self._failed: dict[Piece, tuple[str, str]] = {}  # reason and detail
+        self._failures: dict[Piece, dict[str, Any]] = {}
+        self._in_vain: dict[Piece, RetryableError] = {}
         self._new: set[str] = set()  # names of objects that this export wrote
 
     def attempt(self, piece: Piece, write: Callable[[], Objects]) -> None:
@@ -36,58 +33,58 @@ class Tally:
         try:
             self.note(piece, write())
         except PermanentError as error:
-            self._fail(piece, error.reason, error.detail)
+            with self._lock:
+                self._failures[piece] = piece.failure(error.reason, error.detail)
         except RetryableError as error:
-            self._put_off(piece, error)
+            self._note_in_vain(piece, error)
 
     def note(self, piece: Piece, objects: Objects) -> None:
         """A piece is done."""
-        new = {one.stored.ref.name for one, _ in objects if one.new}
         entries = [one.entry(piece, tag) for one, tag in objects]
+        new = {one.stored.ref.name for one, _ in objects if one.new}
         with self._lock:
             self._done[piece] = entries
             self._new |= new
-            self.pending.pop(piece, None)
-            self.in_a_row = 0
-            if not new <= self.there:
-                self.progress = True
+            self.failed_in_a_row = 0
 
-    def give_up_pending(self) -> None:
-        """What was tried in vain becomes a failure."""
-        for piece, error in self.pending.copy().items():
-            self._fail(piece, error.reason, "given up after several deliveries")
+    def _note_in_vain(self, piece: Piece, error: RetryableError) -> None:
+        with self._lock:
+            self.failed_in_a_row += 1
+            if error.reason != "deadline_exceeded":  # then it was not tried in earnest
+                self._in_vain[piece] = error
 
     def is_settled(self, piece: Piece) -> bool:
         """Whether nothing is left to do for a piece."""
         with self._lock:
-            return piece in self._done or piece in self._failed
+            return piece in self._done or piece in self._failures
 
     def done(self) -> list[Piece]:
         """The pieces that are done."""
         with self._lock:
             return list(self._done)
 
+    def tried(self, pieces: Iterable[Piece]) -> bool:
+        """Whether each of these was tried in vain."""
+        return self._in_vain.keys() >= set(pieces)
+
+    def why(self, pieces: Iterable[Piece]) -> RetryableError:
+        """Why these are not done."""
+        errors = (self._in_vain[piece] for piece in pieces if piece in self._in_vain)
+        return next(errors, RetryableError("unavailable"))
+
+    def give_up(self, pieces: Iterable[Piece]) -> None:
+        """What was tried in vain becomes a failure."""
+        for piece in pieces:
+            self._failures[piece] = piece.failure(self._in_vain[piece].reason, DETAIL)
+
     def result(self, pieces: Iterable[Piece], skipped: Iterable[Resource]) -> Result:
         """What became of a slice, in the order of its pieces."""
         result = Result(written=len(self._new))
         for piece in pieces:
             result.objects += self._done.get(piece, [])
-            if piece in self._failed:
-                reason, detail = self._failed[piece]
-                failure = {**piece.fields, "reason": reason, "detail": detail}
-                result.failures.append(failure)
+            if piece in self._failures:
+                result.failures.append(self._failures[piece])
         for instance in skipped:
             fields = Piece(instance).fields
             result.skipped.append({**fields, "reason": "unsupported_input"})
         return result
-
-    def _fail(self, piece: Piece, reason: str, detail: str) -> None:
-        with self._lock:
-            self._failed[piece] = reason, detail
-            self.pending.pop(piece, None)
-
-    def _put_off(self, piece: Piece, error: RetryableError) -> None:
-        with self._lock:
-            self.in_a_row += 1
-            if error.reason != "deadline_exceeded":  # then it was not tried in earnest
-                self.pending[piece] = error

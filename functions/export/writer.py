@@ -1,21 +1,27 @@
 """Writes the objects of an export: each once, whatever number of deliveries try."""
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from functions.api.requests import ExportRequest
 from functions.common.checksum import Checksum, crc32c_text
-from functions.common.clients.storage import Buckets, PreconditionFailedError, StoredObject
-from functions.common.deadline import Deadline, timestamp, utc_now
+from functions.common.clients.storage import PreconditionFailedError, StoredObject
+from functions.common.deadline import timestamp, utc_now
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import ObjectRef
 from functions.export.content import Content
+from functions.export.job import Job
 from functions.export.slices import Piece
 
 KIND: Final = "dicom-export"  # the key of an object's metadata that says what it holds
 _RUN: Final = "dicom-export-run"
 _TIME: Final = "dicom-export-time"
+
+
+def another_object() -> PermanentError:
+    """The error of an object that is not this export's to replace."""
+    return PermanentError("conflict", "the destination has another object of that name")
 
 
 @dataclass(frozen=True)
@@ -45,20 +51,20 @@ class Written:
 
 
 class ObjectWriter:
-    """Writes objects with the checksum of what was sent, never over another one.
+    """Writes objects with the checksum of what was sent, never over another one. `has_written`
+    tells whether it wrote any.
 
     Args:
         run: of the plan; an object that carries it was written by an earlier delivery of the same
             export.
     """
 
-    def __init__(
-        self, buckets: Buckets, request: ExportRequest, run: str, deadline: Deadline
-    ) -> None:
-        self._buckets, self._request, self._deadline = buckets, request, deadline
+    def __init__(self, job: Job, run: str) -> None:
+        self._buckets, self._request, self._deadline = job.buckets, job.request, job.working
         self._run = run
+        self.has_written = False
         # The time is one before anything is retrieved.
-        self._labels = {KIND: request.kind, _RUN: run, _TIME: utc_now()}
+        self._labels = {KIND: self._request.kind, _RUN: run, _TIME: utc_now()}
         # Names of objects that are there and may hold something else.
         self.compared: set[str] = set()
         self._large = threading.Lock()
@@ -91,34 +97,26 @@ class ObjectWriter:
             return self._existing(name, checksum.text)
         try:
             if content.is_small:
-                return self._create(name, content)
-            with self._large:
-                return self._write_large(name, content)
+                stored = self._create(name, content.head)
+            else:
+                with self._large:
+                    stored = self._create(name, content.chunks())
         except PreconditionFailedError:
             # What is left of a large one is unread, so that its checksum is not known.
-            return self._existing(name, crc32c_text(content.head) if content.is_small else "")
+            crc32c = crc32c_text(content.head) if content.is_small else ""
+            return self._existing(name, crc32c)
+        self.has_written = True
+        return Written(stored, new=True)
 
-    def _create(self, name: str, content: Content) -> Written:
-        stored = self._buckets.create(
+    def _create(self, name: str, data: Iterable[bytes]) -> StoredObject:
+        return self._buckets.write(
             self._request.destination.bucket,
             name,
-            content.head,
+            data,
             self._deadline,
             content_type=self._request.format.content_type,
             metadata=self._labels,
         )
-        return Written(stored, new=True)
-
-    def _write_large(self, name: str, content: Content) -> Written:
-        stored = self._buckets.write(
-            self._request.destination.bucket,
-            name,
-            content.chunks(),
-            self._deadline,
-            content_type=self._request.format.content_type,
-            metadata=self._labels,
-        )
-        return Written(stored, new=True)
 
     def _existing(self, name: str, crc32c: str) -> Written:
         """What is there under the name. Two renderings of the same may differ in their bytes, but
@@ -134,7 +132,7 @@ class ObjectWriter:
         must_be_equal = self._request.keeps_bytes or name in self.compared
         differs = must_be_equal and crc32c not in ("", stored.crc32c)
         if differs or stored.metadata.get(KIND) != self._request.kind:
-            raise PermanentError("conflict", "the destination has another object of that name")
+            raise another_object()
         return self._known(stored)
 
     def _known(self, stored: StoredObject) -> Written:

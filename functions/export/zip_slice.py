@@ -6,10 +6,11 @@ from typing import Any, Final
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import Resource
 from functions.export.content import Content
-from functions.export.fetch import Fetcher, log_broken
+from functions.export.fetch import Fetcher
+from functions.export.giving_up import DETAIL, GivingUp, Known
 from functions.export.job import Job
-from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid
-from functions.export.state import Part, Result
+from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid, path_of
+from functions.export.state import Part, Result, State
 from functions.export.zip_format import Member, ZipPart
 
 
@@ -18,14 +19,16 @@ class ZipSlice:
     the time is over the part ends with the members it has.
 
     Args:
-        part_name: of the object that is written.
+        run: of the plan.
+        known: finds a piece that another slice has.
     """
 
     progress: Final = False
 
-    def __init__(self, job: Job, part_name: str) -> None:
-        self._job, self._part_name = job, part_name
-        self._fetcher = Fetcher(job.store, job.request, job.working)
+    def __init__(self, job: Job, state: State, run: str, known: Known) -> None:
+        self._job, self._state, self._run = job, state, run
+        self._fetcher = Fetcher(job)
+        self._giving_up = GivingUp(job, self._fetcher, known)
         self._zip = ZipPart()
         self._written: dict[Piece, Member] = {}
         self._failures: dict[Piece, dict[str, Any]] = {}
@@ -38,13 +41,7 @@ class ZipSlice:
             PermanentError, RetryableError: as Buckets.write, and when an instance cannot be
                 retrieved now.
         """
-        stored = self._job.buckets.write(
-            self._job.request.destination.bucket,
-            self._part_name,
-            self._bytes(part),
-            self._job.deadline,
-            if_generation_match=None,
-        )
+        stored = self._state.write_part(self._run, self._in_time(part))
         objects = [
             {
                 "name": member.name,
@@ -62,17 +59,19 @@ class ZipSlice:
             rest=self._rest,
         )
 
-    def _bytes(self, part: Slice) -> Iterator[bytes]:
+    def _in_time(self, part: Slice) -> Iterator[bytes]:
+        """The part's bytes, until the time is over: begun anew, all of it would take as long
+        again."""
         try:
             yield from self._members(part)
         except RetryableError as error:
             if error.reason != "deadline_exceeded" or not self._written:
                 raise
-            self._rest = self._left(part)  # begun anew, all of it would take as long again
+            self._rest = self._without_settled(part)
 
-    def _left(self, part: Slice) -> Slice:
-        """What there was no time for. Of a study or series that was begun, the rest is retrieved by
-        instance."""
+    def _without_settled(self, part: Slice) -> Slice:
+        """The slice, without what is in the zip or failed. Of a study or series that was begun, the
+        rest is retrieved by instance."""
         settled = {piece.resource for piece in (*self._written, *self._failures)}
         begun = begun_streams(settled)
         return Slice(
@@ -89,19 +88,10 @@ class ZipSlice:
                 yield from self._single(piece)
 
     def _stream(self, resource: Resource, wanted: Mapping[str, Piece]) -> Iterator[bytes]:
-        """A study or series in one answer. What is missing of one that breaks is retrieved by
-        instance."""
-        try:
+        with self._fetcher.one_answer(resource):
             for incoming in self._fetcher.incoming(resource, wanted):
                 if incoming.piece and incoming.piece not in self._written:
                     yield from self._add(incoming.piece, incoming.content)
-        except PermanentError as error:
-            log_broken("stream_refused", error, resource)
-        except RetryableError as error:
-            log_broken("stream_broken", error, resource)
-            self._job.working.check()
-            if not self._fetcher.has_arrived and not self._job.attempt.is_last:
-                raise
 
     def _single(self, piece: Piece) -> Iterator[bytes]:
         """An instance by a request of its own."""
@@ -109,23 +99,14 @@ class ZipSlice:
             for _, stream in self._fetcher.objects(piece):
                 yield from self._add(piece, Content.of(stream))
         except PermanentError as error:
-            self._failures[piece] = {**piece.fields, "reason": error.reason, "detail": error.detail}
+            self._failures[piece] = piece.failure(error.reason, error.detail)
         except RetryableError as error:
             self._job.working.check()
-            if not self._may_give_up():
+            if not self._giving_up.is_due(self._written):
                 raise
-            detail = "given up after several deliveries"
-            self._failures[piece] = {**piece.fields, "reason": error.reason, "detail": detail}
-
-    def _may_give_up(self) -> bool:
-        """Whether it was tried often enough, and the store gives something else meanwhile."""
-        if not self._job.attempt.is_last:
-            return False
-        known = next(iter(self._written), self._job.attempt.known)
-        return known is not None and self._fetcher.gives(known)
+            self._failures[piece] = piece.failure(error.reason, DETAIL)
 
     def _add(self, piece: Piece, content: Content) -> Iterator[bytes]:
-        uids = piece.resource
-        name = f"{uids.study}/{uids.series}/{uids.instance}{self._job.request.format.extension}"
+        name = path_of(piece) + self._job.request.format.extension
         yield from self._zip.add(name, content)
         self._written[piece] = self._zip.members[-1]

@@ -5,7 +5,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from functions.api.requests import ExportRequest
+from functions.common.deadline import Deadline
 from functions.export.handler import handle
+from functions.export.job import Attempt, Job
 from tests.contract.world import BUCKET, World, instance
 
 TO = f"gs://{BUCKET}/out"
@@ -31,6 +34,19 @@ def run(store: World, expect: str = "exported", **command: Any) -> dict[str, Any
     )
     assert record["outcome"] == expect, record
     return record
+
+
+def job_of(store: World, request: ExportRequest) -> Job:
+    """A first delivery with a minute of time."""
+    services, deadline = store.services, Deadline(60)
+    return Job(
+        request=request,
+        store=services.dicom_store,
+        buckets=services.buckets,
+        attempt=Attempt(1, 5),
+        working=deadline,
+        deadline=deadline,
+    )
 
 
 def manifest(store: World) -> dict[str, Any]:

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from functions.api.requests import ExportRequest
 from functions.common.checksum import crc32c_text
-from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.common.events.runtime import Services
-from functions.common.resources import ObjectRef
+from functions.common.resources import GcsPrefix, Resource
 from functions.common.settings import Settings
 from functions.export.handler import handle
 from functions.export.ndjson import write_lines
-from functions.export.state import Result
-from tests.contract.exporting import TO, fill, names
+from functions.export.state import Result, State
+from tests.contract.exporting import TO, fill, job_of, names
 from tests.contract.world import BUCKET, STATE, STORE_NAME, World
 
 COMMAND = {"path": "studies/1.1", "destination": TO, "request_id": "r1"}
@@ -136,13 +136,15 @@ def test_a_part_that_somebody_changed_is_not_joined(small_slices: World, format_
 
 
 def test_metadata_that_somebody_changed_is_not_joined(store: World) -> None:
-    name, place = "out/1.1/1.1.1/1.1.1.1.json", ObjectRef(BUCKET, "out/part")
+    name = "out/1.1/1.1.1/1.1.1.1.json"
     written = crc32c_text([b'{"true": 1}'])
     store.write_object(name, b'{"forged": 1}')
     entry = {"name": name, "crc32c": written, "study": "1", "series": "2", "instance": "3"}
+    request = ExportRequest("r1", Resource("1.1"), None, GcsPrefix(BUCKET, "out"))
+    job = job_of(store, request)
     with pytest.raises(RetryableError):
-        write_lines(Result(objects=[entry]), place, store.services.buckets, Deadline(60))
-    assert "out/part" not in store.objects()
+        write_lines(job, State(job, STATE, "key"), RUN, Result(objects=[entry]))
+    assert set(store.objects()) == {name}
 
 
 def test_an_export_has_one_outcome_when_its_last_slices_end_at_once(small_slices: World) -> None:

@@ -11,11 +11,11 @@ from functions.api.commands import Query
 from functions.api.formats import FORMATS
 from functions.api.requests import ExportRequest
 from functions.common.clients import dicomweb
-from functions.common.deadline import Deadline
 from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan as export_plan
 from functions.export.plan import Planner
 from functions.export.slices import Slice
+from tests.contract.exporting import job_of
 from tests.contract.world import World, instance, world
 
 
@@ -43,7 +43,7 @@ def plan(
     resource = None if query else Resource.parse(path)
     asked = Query.parse(query) if query else None
     request = ExportRequest("r1", resource, asked, GcsPrefix("bucket"), FORMATS[format_])
-    planner = Planner(store.services.dicom_store, request, size, Deadline(60))
+    planner = Planner(job_of(store, request), size)
     slices = [part for target in planner.targets(0) for part in planner.slices(target)]
     return [*slices, *planner.rest()]
 

@@ -1,0 +1,99 @@
+"""The end of an export, with exactly one outcome.
+
+Several deliveries may see that all slices are done, or that the export can never be done. Each
+tries to claim the end (State.claim_end), and one gets it: that one joins the parts, writes the
+manifest, publishes the outcome and deletes the plan. If it is killed on the way, its message is
+delivered again, and the claim is still its own. The others have nothing to do; nor has a message
+that comes when there is no plan any more.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from functions.api.requests import ExportRequest
+from functions.common.errors import PermanentError
+from functions.common.events.outcomes import Outcome, Outcomes, Word
+from functions.export.compose import join_parts
+from functions.export.job import Job
+from functions.export.manifest import Manifest
+from functions.export.state import TOTALS, Done, Plan, State, every_slice
+
+
+class Ending:
+    """Ends one export.
+
+    Everywhere `name` is that of the slice whose message this is.
+    """
+
+    def __init__(self, job: Job, state: State, outcomes: Outcomes) -> None:
+        self._job, self._state, self._outcomes = job, state, outcomes
+
+    def finish(self, plan: Plan, name: str, done: Mapping[str, Done]) -> None:
+        """All slices are done."""
+        self._end(plan, name, lambda: self._finished(plan, done))
+
+    def refuse(self, plan: Plan, name: str, error: PermanentError) -> None:
+        """The export can never be done."""
+        self._end(plan, name, lambda: _refused(self._job.request, error))
+
+    def _end(self, plan: Plan, name: str, outcome: Callable[[], Outcome]) -> None:
+        if not self._state.claim_end(plan.run, name):
+            return
+        self._outcomes.publish(outcome())
+        self._state.clear(plan)
+
+    def _finished(self, plan: Plan, done: Mapping[str, Done]) -> Outcome:
+        """Join what is to be joined, and write the manifest."""
+        whole = replace(plan, slices=tuple(every_slice(plan, done)))
+        totals = dict.fromkeys(TOTALS, 0)
+        for name in whole.slices:
+            for key, number in done[name].totals.items():
+                totals[key] += number
+        try:
+            joined = join_parts(self._job, self._state, whole, totals)
+            manifest = Manifest(self._job, self._state, whole, totals)
+            reason = manifest.write(joined)
+        except PermanentError as error:
+            return _refused(self._job.request, error)
+        return finished(self._job.request, totals, reason)
+
+
+def finished(request: ExportRequest, totals: Mapping[str, int], reason: str = "") -> Outcome:
+    """The outcome of an export that came to its end.
+
+    Args:
+        totals: the numbers of all slices.
+        reason: that most of the failures have; empty when there are none.
+    """
+    counts = dict(totals)
+    size_bytes = counts.pop("bytes")
+    detail = ""
+    if totals["failures"]:
+        detail = "manifest.json has each failure with its reason"
+    return Outcome(
+        _word(totals),
+        reason,
+        request_id=request.name,
+        resource=request.resource,
+        size_bytes=size_bytes,
+        counts=counts,
+        detail=detail,
+    )
+
+
+def _word(totals: Mapping[str, int]) -> Word:
+    if not totals["failures"]:
+        return "exported"
+    if totals["objects"]:
+        return "partial"
+    return "rejected"
+
+
+def _refused(request: ExportRequest, error: PermanentError) -> Outcome:
+    return Outcome(
+        "rejected",
+        error.reason,
+        request_id=request.name,
+        resource=request.resource,
+        detail=error.detail,
+    )

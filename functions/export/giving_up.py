@@ -1,0 +1,35 @@
+"""When an export goes on without something that it cannot retrieve."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from functions.export.fetch import Fetcher
+from functions.export.job import Job
+from functions.export.slices import Piece
+
+DETAIL: Final = "given up after several deliveries"
+Known = Callable[[], Piece | None]
+
+
+class GivingUp:
+    """Decides it for one slice.
+
+    Args:
+        known: finds a piece that another slice has.
+    """
+
+    def __init__(self, job: Job, fetcher: Fetcher, known: Known) -> None:
+        self._attempt, self._fetcher, self._known = job.attempt, fetcher, known
+
+    def is_due(self, done: Iterable[Piece]) -> bool:
+        """Give up what has just failed when it failed in earlier deliveries too, up to
+        EXPORT_GIVE_UP_ATTEMPT, and the store gives something that the export has already: so the
+        store is not away. Otherwise it is another delivery's work.
+
+        Args:
+            done: pieces that this slice has.
+        """
+        if not self._attempt.is_last:
+            return False
+        known = next(iter(done), None) or self._known()
+        return known is not None and self._fetcher.gives(known)
