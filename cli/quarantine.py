@@ -12,7 +12,7 @@ from cli.errors import CliError
 from cli.options import system_option
 from cli.output import Item, Listing, listing_options, note, print_json, say
 from cli.text import amount
-from functions.store.quarantine import SIDECAR_ENDING, SIDECAR_LIMIT_BYTES
+from functions.store.sidecar import SIDECAR_ENDING, SIDECAR_LIMIT_BYTES
 
 _LATEST: Final = 100
 _SORTED_MAX: Final = 10_000  # sidecars that are read to be sorted

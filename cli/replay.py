@@ -29,7 +29,7 @@ from cli.progress import Progress
 from cli.quarantine import sidecars, text_of
 from functions.common.deadline import timestamp
 from functions.common.events.messages import FIRST_PUBLISHED
-from functions.store.quarantine import SIDECAR_ENDING, Sidecar
+from functions.store.sidecar import SIDECAR_ENDING, Sidecar
 
 # Attributes that dead-lettering or a client library added.
 _ADDED: Final = (SOURCE, "googclient_")

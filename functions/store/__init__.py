@@ -19,5 +19,6 @@ In the order in which an object passes:
       archive_progress where it goes on in the next invocation, as a follow-up message carries it
     verdict          the outcome before it is published; whether the object goes to quarantine
                      (refusals: the errors that lead there)
-    quarantine, disposition   where the object goes in the end
+    disposition      where the object goes in the end: quarantine (sidecar says why), or kept,
+                     deleted, moved
 """

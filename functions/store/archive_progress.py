@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from functions.common.clients.storage import StoredObject
 from functions.common.errors import PermanentError
-from functions.common.events.messages import ANEW, Message, ObjectFinalized
+from functions.common.events.messages import ANEW, Message
 from functions.store.archive import Place
-from functions.store.delivery import Delivery
+from functions.store.delivery import Delivery, object_of
 from functions.store.verdict import Verdict, of_archive
 
 ATTRIBUTES: Final = {"follow-up": "archive"}  # of a follow-up message
@@ -87,23 +88,23 @@ def publish(delivery: Delivery, progress: Progress) -> None:
     if ANEW in delivery.message.attributes:
         attributes[ANEW] = "yes"
     delivery.services.topics.publish(
-        delivery.services.settings.uploads_next_topic,
-        dump(delivery.event, progress),
+        delivery.settings.uploads_next_topic,
+        dump(delivery.object, progress),
         attributes,
         delivery.deadline,
     )
 
 
-def dump(event: ObjectFinalized, progress: Progress) -> bytes:
+def dump(archive: StoredObject, progress: Progress) -> bytes:
     """The data of a follow-up message."""
     state = {
         "event": {
-            "bucket": event.ref.bucket,
-            "name": event.ref.name,
-            "generation": str(event.ref.generation),
-            "size": str(event.size),
-            "metadata": dict(event.metadata),
-            "timeCreated": event.created,
+            "bucket": archive.ref.bucket,
+            "name": archive.ref.name,
+            "generation": str(archive.ref.generation),
+            "size": str(archive.size),
+            "metadata": dict(archive.metadata),
+            "timeCreated": archive.updated,
         },
         "place": progress.mark.place,
         "members": progress.mark.members,
@@ -121,7 +122,7 @@ def is_follow_up(message: Message) -> bool:
     return message.attributes.items() >= ATTRIBUTES.items()
 
 
-def load(message: Message) -> tuple[ObjectFinalized, Progress]:
+def load(message: Message) -> tuple[StoredObject, Progress]:
     """Read a follow-up message, as strictly as any event.
 
     Raises:
@@ -129,11 +130,11 @@ def load(message: Message) -> tuple[ObjectFinalized, Progress]:
     """
     state = message.json()
     try:
-        event = ObjectFinalized.of(Message(json.dumps(state.pop("event")).encode()))
+        archive = object_of(Message(json.dumps(state.pop("event")).encode()))
         progress = _progress(**state)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, PermanentError):
         raise PermanentError("invalid_event", "a malformed follow-up message") from None
-    return event, progress
+    return archive, progress
 
 
 def _progress(

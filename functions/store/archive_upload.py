@@ -53,15 +53,15 @@ def go_through(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | 
     reserve_s = min(_RESERVE_S, _RESERVE_PART * budget_s)
     deadline = Deadline(budget_s - reserve_s, delivery.deadline.started_s)
     within = replace(delivery, deadline=deadline)
-    event = delivery.event
+    archive = delivery.object
 
     def store(instance: Instance, place: str) -> Word:
-        return stow.store(within, instance, [within.input], place)
+        return stow.store(within, instance, [archive], place)
 
     def publish(found: Verdict, member: Member) -> None:
         outcome = replace(
             found.outcome,
-            source=event.ref,
+            source=archive.ref,
             member=member.name,
             place=text_of(member.place),
             size_bytes=member.size,
@@ -69,10 +69,10 @@ def go_through(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | 
         delivery.outcomes.publish(outcome)
 
     one = ArchiveSlice(
-        open_file=lambda: open_ranged(event.ref, event.size, delivery.services.buckets, deadline),
+        open_file=lambda: open_ranged(archive, delivery.buckets, deadline),
         kind=kind,
-        size=event.size,
-        limits=_limits(delivery.services.settings),
+        size=archive.size,
+        limits=_limits(delivery.settings),
         store=store,
         publish=publish,
         time_left=lambda: deadline.remaining_s() > _MEMBER_PART * budget_s,

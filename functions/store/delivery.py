@@ -3,22 +3,24 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from functions.common.clients.storage import StoredObject
+from functions.common.clients.storage import Buckets, StoredObject
 from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
 from functions.common.events.messages import Message, ObjectFinalized
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services
+from functions.common.resources import ObjectRef
+from functions.common.settings import Settings
 from functions.store.memory import Memory
 from functions.store.source import Source
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """An event and its surroundings.
+    """An object that was written, and what it is handled with.
 
     Args:
-        event: that an object was written.
+        object: as its event has it.
         message: that the event, or a step of its work, came with.
         services: settings and clients.
         outcomes: where records go.
@@ -26,7 +28,7 @@ class Delivery:
         memory: of the process.
     """
 
-    event: ObjectFinalized
+    object: StoredObject
     message: Message
     services: Services
     outcomes: Outcomes
@@ -34,22 +36,25 @@ class Delivery:
     memory: Memory
 
     @property
-    def input(self) -> StoredObject:
-        """The object."""
-        event = self.event
-        return StoredObject(
-            ref=event.ref,
-            size=event.size,
-            crc32c=event.crc32c,
-            updated=event.created,
-            metadata=event.metadata,
-        )
+    def ref(self) -> ObjectRef:
+        """The object's name and generation."""
+        return self.object.ref
+
+    @property
+    def settings(self) -> Settings:
+        """Of the function."""
+        return self.services.settings
+
+    @property
+    def buckets(self) -> Buckets:
+        """The client."""
+        return self.services.buckets
 
     def source_of(self, one: StoredObject) -> Source:
         """An object's bytes: one request for each reading."""
 
         def read() -> Iterator[bytes]:
-            with self.services.buckets.open(one.ref, self.deadline) as response:
+            with self.buckets.open(one.ref, self.deadline) as response:
                 if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
                     # Cloud Storage unpacks such an object on the way. Size and checksum in the
                     # event are those of the packed bytes.
@@ -59,3 +64,19 @@ class Delivery:
 
         source = Source(read, one.size, one.crc32c)
         return source
+
+
+def object_of(message: Message) -> StoredObject:
+    """The object that a notification is about.
+
+    Raises:
+        PermanentError: invalid_event.
+    """
+    event = ObjectFinalized.of(message)
+    return StoredObject(
+        ref=event.ref,
+        size=event.size,
+        crc32c=event.crc32c,
+        updated=event.created,
+        metadata=event.metadata,
+    )

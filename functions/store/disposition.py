@@ -1,39 +1,114 @@
-"""What becomes of an object once the DICOM store has what is in it: kept, deleted or moved
-(SOURCE_DISPOSITION)."""
+"""Where an object goes in the end: to quarantine with a sidecar that says why, if it can never be
+stored; else it is kept, deleted or moved, as SOURCE_DISPOSITION says."""
 
-from functions.common.clients.storage import Buckets, PreconditionFailedError
-from functions.common.deadline import Deadline
+from collections.abc import Sequence
+from typing import Final
+
+from functions.common.clients.storage import PreconditionFailedError
 from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.events.outcomes import Outcome, outcome_id
 from functions.common.resources import GcsPrefix, ObjectRef
-from functions.common.settings import Settings
+from functions.common.settings import STORE
+from functions.store.delivery import Delivery
+from functions.store.sidecar import SIDECAR_ENDING, Sidecar
+
+_OUTCOME_KEY: Final = "dicom-outcome"  # of a sidecar's metadata
 
 
-def dispose(ref: ObjectRef, settings: Settings, buckets: Buckets, deadline: Deadline) -> None:
+def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str, str]]) -> None:
+    """Copy an object that can never be stored, and write its sidecar; the source stays. Doing it
+    again changes nothing.
+
+    Another upload of the same name that waits there is not replaced: the later one gets its
+    generation as an ending.
+
+    Args:
+        delivery: of its event.
+        outcome: why.
+        members: as in Sidecar.
+
+    Raises:
+        SupersededError: the object is gone or was overwritten.
+        RetryableError: as Transport.send; unavailable also where the quarantine itself is wrong,
+            such as a bucket that does not exist: that heals, and the object must not be lost to it.
+    """
+    sidecar = Sidecar(
+        reason=outcome.reason,
+        detail=outcome.detail,
+        source=delivery.ref,
+        outcome_id=outcome_id(STORE, delivery.ref),
+        members=tuple(members),
+    )
+    name = sidecar.name
+    try:
+        while not _put_as(name, sidecar, delivery):
+            name = f"{name}~{delivery.ref.generation}"
+    except PermanentError as error:
+        raise RetryableError("unavailable") from error
+
+
+def _put_as(name: str, sidecar: Sidecar, delivery: Delivery) -> bool:
+    """Put both under this name; False where another object has it."""
+    bucket = delivery.settings.quarantine_bucket
+    beside = ObjectRef(bucket, name + SIDECAR_ENDING)
+    written = _write(beside, sidecar, delivery)
+    if written is None:
+        there = delivery.buckets.stat(beside, delivery.deadline)
+        if there is None or there.metadata.get(_OUTCOME_KEY) != sidecar.outcome_id:
+            return False
+    try:
+        delivery.buckets.copy(delivery.ref, bucket, name, delivery.deadline)
+    except SupersededError:
+        if written is not None:
+            delivery.buckets.delete(written, delivery.deadline)
+        raise
+    return True
+
+
+def _write(beside: ObjectRef, sidecar: Sidecar, delivery: Delivery) -> ObjectRef | None:
+    """The sidecar's object; None where there is one already."""
+    try:
+        made = delivery.buckets.create(
+            beside.bucket,
+            beside.name,
+            sidecar.dump(),
+            delivery.deadline,
+            content_type="application/json",
+            metadata={_OUTCOME_KEY: sidecar.outcome_id},
+        )
+    except PreconditionFailedError:
+        return None
+    return made.ref
+
+
+def dispose(delivery: Delivery) -> None:
     """Do with a stored object as its prefix says. Doing it again changes nothing.
 
     Raises:
         RetryableError: as Transport.send; unavailable also where the place to move to is wrong,
             which heals.
     """
-    disposition = settings.source_disposition.of(ref.name)
+    disposition = delivery.settings.source_disposition.of(delivery.ref.name)
     if disposition == "keep":
         return
-    place = settings.move_destination
+    place = delivery.settings.move_destination
     if disposition == "move" and place is not None:
         try:
-            _copy(ref, place, buckets, deadline)
+            _copy(delivery, place)
         except SupersededError:
             return  # an earlier delivery moved it
         except PermanentError as error:
             raise RetryableError("unavailable") from error
-    buckets.delete(ref, deadline)
+    delivery.buckets.delete(delivery.ref, delivery.deadline)
 
 
-def _copy(ref: ObjectRef, place: GcsPrefix, buckets: Buckets, deadline: Deadline) -> None:
+def _copy(delivery: Delivery, place: GcsPrefix) -> None:
     """Copy; with its generation as an ending where an earlier upload, or an earlier delivery, took
     the name."""
+    ref = delivery.ref
+    copy = delivery.buckets.copy
     name = f"{place.prefix}/{ref.name}".lstrip("/")
     try:
-        buckets.copy(ref, place.bucket, name, deadline, if_generation_match=0)
+        copy(ref, place.bucket, name, delivery.deadline, if_generation_match=0)
     except PreconditionFailedError:
-        buckets.copy(ref, place.bucket, f"{name}~{ref.generation}", deadline)
+        copy(ref, place.bucket, f"{name}~{ref.generation}", delivery.deadline)

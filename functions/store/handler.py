@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from functions.common.deadline import Deadline
 from functions.common.errors import NothingToStoreError, PermanentError, SupersededError
-from functions.common.events.messages import ANEW, Message, ObjectFinalized, is_finalize
-from functions.common.events.outcomes import Outcome, Outcomes, outcome_id
+from functions.common.events.messages import ANEW, Message, is_finalize
+from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.settings import STORE
 from functions.store import (
@@ -20,19 +20,17 @@ from functions.store import (
     archive_upload,
     filetype,
     multipart_file,
-    quarantine,
     stow,
     verdict,
 )
 from functions.store.archive_progress import Progress
-from functions.store.delivery import Delivery
-from functions.store.disposition import dispose
+from functions.store.delivery import Delivery, object_of
+from functions.store.disposition import dispose, quarantine
 from functions.store.instances import DicomFile, Instance
 from functions.store.memory import Memory
 from functions.store.pair_names import may_be_half
 from functions.store.pair_state import PairState
 from functions.store.pairs import HalfUpload
-from functions.store.quarantine import Sidecar
 from functions.store.verdict import Verdict
 
 
@@ -55,18 +53,18 @@ def handle(
     message.check_way(archive_progress.is_follow_up(message))
     progress = Progress()
     if message.follow_up:
-        event, progress = archive_progress.load(message)
+        written, progress = archive_progress.load(message)
     elif is_finalize(message):
-        event = ObjectFinalized.of(message)
+        written = object_of(message)
     else:
         raise PermanentError("invalid_event", "not a notification that an object was written")
-    if event.ref.bucket != services.settings.landing_bucket:
+    if written.ref.bucket != services.settings.landing_bucket:
         raise PermanentError("invalid_event", "not the landing bucket")
-    with memory.working_on((event.ref, progress.mark)) as was_done:
+    with memory.working_on((written.ref, progress.mark)) as was_done:
         if was_done and ANEW not in message.attributes:
             return  # by this very process, which has published the outcome or a follow-up message
         delivery = Delivery(
-            event=event,
+            object=written,
             message=message,
             services=services,
             outcomes=outcomes,
@@ -83,22 +81,20 @@ def _bring(delivery: Delivery, progress: Progress) -> None:
         delivery: of its event.
         progress: of an archive.
     """
-    ref = delivery.event.ref
-    buckets = delivery.services.buckets
     try:
         found = _verdict(delivery, progress)
         if found is not None and found.is_bad:
-            _quarantine(delivery, found.outcome, progress)
+            quarantine(delivery, found.outcome, progress.failed)
     except SupersededError:
         found = _superseded(delivery, progress)
     if found is None:
         return  # an archive, with which a follow-up message goes on
-    outcome = replace(found.outcome, source=ref, size_bytes=delivery.event.size)
+    outcome = replace(found.outcome, source=delivery.ref, size_bytes=delivery.object.size)
     delivery.outcomes.publish(outcome)
     if found.is_bad:
-        buckets.delete(ref, delivery.deadline)  # it is in quarantine
+        delivery.buckets.delete(delivery.ref, delivery.deadline)  # it is in quarantine
     elif found.is_safe:
-        dispose(ref, delivery.services.settings, buckets, delivery.deadline)
+        dispose(delivery)
 
 
 def _verdict(delivery: Delivery, progress: Progress) -> Verdict | None:
@@ -110,10 +106,9 @@ def _verdict(delivery: Delivery, progress: Progress) -> Verdict | None:
 
 
 def _store(delivery: Delivery, progress: Progress) -> Verdict | None:
-    event = delivery.event
-    if event.ref.name.endswith("/") and not event.size:
+    if delivery.ref.name.endswith("/") and not delivery.object.size:
         return Verdict(Outcome("skipped", "unsupported_input", detail="a folder's placeholder"))
-    source = delivery.source_of(delivery.input)
+    source = delivery.source_of(delivery.object)
     kind = filetype.sniff(source.head)
     if kind == "dicom":
         return _store_instance(delivery, DicomFile(source))
@@ -128,29 +123,15 @@ def _store(delivery: Delivery, progress: Progress) -> Verdict | None:
 
 
 def _store_instance(delivery: Delivery, instance: Instance) -> Verdict:
-    word = stow.store(delivery, instance, [delivery.input])
+    word = stow.store(delivery, instance, [delivery.object])
     return verdict.of_word(word, instance.resource)
 
 
 def _superseded(delivery: Delivery, progress: Progress) -> Verdict:
     """The object is gone. Where an earlier delivery of half a pair deleted it or moved it, its
     outcome is repeated."""
-    if may_be_half(delivery.event.ref.name):
+    if may_be_half(delivery.ref.name):
         finished = PairState(delivery).verdict()
         if finished is not None:
             return finished
     return Verdict(Outcome("superseded", counts=progress.counts))
-
-
-def _quarantine(delivery: Delivery, outcome: Outcome, progress: Progress) -> None:
-    """Copy what is bad; it is deleted once its outcome is published."""
-    sidecar = Sidecar(
-        reason=outcome.reason,
-        detail=outcome.detail,
-        source=delivery.event.ref,
-        outcome_id=outcome_id(STORE, delivery.event.ref),
-        members=tuple(progress.failed),
-    )
-    services = delivery.services
-    bucket = services.settings.quarantine_bucket
-    quarantine.put(bucket, sidecar, services.buckets, delivery.deadline)

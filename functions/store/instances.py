@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from functions.common.checksum import Checksum
 from functions.common.clients.dicomweb import AS_STORED, DicomStore
-from functions.common.clients.transport import Response, chunks, drain, read_all
+from functions.common.clients.transport import Response, chunks, drain
 from functions.common.deadline import Deadline
 from functions.common.dicom import dicomjson, multipart
 from functions.common.dicom.dicomjson import DataSet
@@ -22,7 +22,7 @@ from functions.store.refusals import unsupported
 from functions.store.source import Source, body_of
 
 _GONE: Final = (204, 404, 410)
-_STORED_METADATA_LIMIT_BYTES: Final = 4 * metadata.LIMIT_BYTES
+_STORED_METADATA_LIMIT: Final = 4 * metadata.LIMIT_BYTES  # characters
 
 # Whether the store holds the same under the instance's UIDs; None when it holds nothing there.
 Same = bool | None
@@ -187,16 +187,11 @@ class JpegInstance:
         with store.get(self.resource, ("metadata",), "application/dicom+json", deadline) as answer:
             if not _is_there(answer):
                 return None
-            text = read_all(answer, deadline, _STORED_METADATA_LIMIT_BYTES)
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            raise RetryableError("unavailable") from None
-        if isinstance(document, list) and document:
-            document = document[0]
-        if not isinstance(document, dict) or metadata.is_deep(document):
-            return {}
-        return document
+            found = dicomjson.data_sets(chunks(answer, deadline), _STORED_METADATA_LIMIT)
+            for _, data_set in found:
+                if not metadata.is_deep(data_set):
+                    return data_set
+        return {}
 
     def _is_frame_same(self, store: DicomStore, deadline: Deadline) -> bool:
         syntax = dicomjson.text(self._attributes, SYNTAX)

@@ -57,12 +57,12 @@ class PairState:
     """
 
     def __init__(self, delivery: Delivery) -> None:
-        self._bucket = delivery.services.settings.state_bucket
-        self._buckets = delivery.services.buckets
+        self._bucket = delivery.settings.state_bucket
+        self._buckets = delivery.buckets
         self._deadline = delivery.deadline
-        self._mine = delivery.event.ref
+        self._mine = delivery.ref
         self._attempt = delivery.message.attempt
-        self._lifetime_s = delivery.services.settings.budget_s + _MARGIN_S
+        self._lifetime_s = delivery.settings.budget_s + _MARGIN_S
 
     def verdict(self) -> Verdict | None:
         """What became of the object of this delivery; None while that is open."""

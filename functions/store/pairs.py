@@ -52,7 +52,7 @@ class HalfUpload:
         self._delivery = delivery
         self._kind = kind
         self._source = source
-        self._mine = delivery.input
+        self._mine = delivery.object
         self._state = PairState(delivery)
 
     def run(self) -> Verdict:
@@ -89,7 +89,7 @@ class HalfUpload:
 
     def _named_alike(self, stem: str) -> Iterator[StoredObject]:
         """The objects that can be the other half by their names."""
-        buckets = self._delivery.services.buckets
+        buckets = self._delivery.buckets
         bucket = self._mine.ref.bucket
         for one in buckets.list(bucket, f"{stem}.", self._delivery.deadline):
             if stem_of(one.ref.name, OTHER[self._kind]) == stem:
@@ -149,8 +149,8 @@ class HalfUpload:
 
     def _alone(self) -> Verdict:
         """The other half did not come, or not yet."""
-        written = timestamp(self._delivery.event.created)
-        wait_s = self._delivery.services.settings.pair_wait_s
+        written = timestamp(self._mine.updated)
+        wait_s = self._delivery.settings.pair_wait_s
         if written is not None and age_s(written) < wait_s:
             raise RetryableError("operation_pending")
         return self._state.finish(verdict.of_error(unsupported(_NO_OTHER[self._kind])))

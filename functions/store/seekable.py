@@ -8,11 +8,10 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
-from functions.common.clients.storage import Buckets
+from functions.common.clients.storage import Buckets, StoredObject
 from functions.common.clients.transport import Response, chunks
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
-from functions.common.resources import ObjectRef
 from functions.store.refusals import unsafe, unsupported
 from functions.store.source import Source
 
@@ -104,17 +103,16 @@ class RangedObject(_Seekable):
     """One generation of an object, read by ranged requests.
 
     Args:
-        ref: the object, with its generation.
-        size: in bytes.
+        one: the object.
         buckets: the client.
         deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open
             does, and PermanentError("unsupported_input") where the object cannot be read in ranges.
     """
 
-    def __init__(self, ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline) -> None:
-        super().__init__(size, _READ_ON_BYTES)
+    def __init__(self, one: StoredObject, buckets: Buckets, deadline: Deadline) -> None:
+        super().__init__(one.size, _READ_ON_BYTES)
         self._response: Response | None = None
-        self._ref = ref
+        self._ref = one.ref
         self._buckets = buckets
         self._deadline = deadline
         self._stream: Iterator[bytes] = iter(())
@@ -161,11 +159,9 @@ class RangedObject(_Seekable):
         super().close()
 
 
-def open_ranged(
-    ref: ObjectRef, size: int, buckets: Buckets, deadline: Deadline
-) -> io.BufferedReader:
+def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> io.BufferedReader:
     """A RangedObject with a buffer, for the many small readings of archive formats."""
-    return io.BufferedReader(RangedObject(ref, size, buckets, deadline), BUFFER_BYTES)
+    return io.BufferedReader(RangedObject(one, buckets, deadline), BUFFER_BYTES)
 
 
 class InnerZip(_Seekable):

@@ -96,7 +96,7 @@ class _Stow:
         self._instance = instance
         self._resource = instance.resource
         self._inputs = inputs
-        self._by = (delivery.event.ref, place)
+        self._by = (delivery.ref, place)
 
     def run(self) -> Word:
         self._forget_deleted()
@@ -154,7 +154,7 @@ class _Stow:
             raise
 
     def _conflict(self, answer: Answer) -> Word:
-        policy = self._delivery.services.settings.conflict_policy.of(self._delivery.event.ref.name)
+        policy = self._delivery.settings.conflict_policy.of(self._delivery.ref.name)
         if policy == "keep":
             return "conflict"
         if policy != "overwrite":
@@ -225,8 +225,7 @@ class _Stow:
         default."""
         asked = [one.metadata[_CLASS_KEY] for one in self._inputs if _CLASS_KEY in one.metadata]
         if not asked:
-            settings = self._delivery.services.settings
-            return settings.storage_class.of(self._delivery.event.ref.name)
+            return self._delivery.settings.storage_class.of(self._delivery.ref.name)
         storage_class = asked[0].upper()
         if storage_class not in STORAGE_CLASSES:
             raise rejected(f"{_CLASS_KEY} is no storage class")

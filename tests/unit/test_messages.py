@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from functions.common.clients.storage import StoredObject
 from functions.common.errors import PermanentError
 from functions.common.events import messages
 from functions.common.events.messages import Message, ObjectFinalized
@@ -116,9 +117,9 @@ PROGRESS = st.builds(
 
 @given(PROGRESS)
 def test_a_follow_up_message_comes_out_as_it_went_in(progress: Progress) -> None:
-    event = ObjectFinalized(ObjectRef("landing", "a.zip", 7), 99, "", "", {"k": "v"}, "")
-    again, loaded = archive_progress.load(Message(archive_progress.dump(event, progress)))
-    assert (again, loaded) == (event, progress)
+    archive = StoredObject(ObjectRef("landing", "a.zip", 7), 99, "", metadata={"k": "v"})
+    again, loaded = archive_progress.load(Message(archive_progress.dump(archive, progress)))
+    assert (again, loaded) == (archive, progress)
 
 
 @settings(max_examples=200)
@@ -126,8 +127,8 @@ def test_a_follow_up_message_comes_out_as_it_went_in(progress: Progress) -> None
 def test_a_follow_up_message_with_any_other_value_is_refused_or_harmless(
     progress: Progress, data: st.DataObject
 ) -> None:
-    event = ObjectFinalized(ObjectRef("landing", "a.zip", 7), 99, "", "", {}, "")
-    document = json.loads(archive_progress.dump(event, progress))
+    archive = StoredObject(ObjectRef("landing", "a.zip", 7), 99, "")
+    document = json.loads(archive_progress.dump(archive, progress))
     document[data.draw(st.sampled_from(sorted(document)))] = data.draw(JSON)
     try:
         _, loaded = archive_progress.load(Message(json.dumps(document).encode()))

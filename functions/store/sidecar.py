@@ -1,0 +1,84 @@
+"""The sidecar beside an object in quarantine, `gs://QUARANTINE/<reason>/<name>.reason.json`: why it
+is there. The command dicom-functions reads it too."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from functions.common.deadline import utc_now
+from functions.common.errors import PermanentError
+from functions.common.resources import ObjectRef
+
+SIDECAR_ENDING: Final = ".reason.json"
+SIDECAR_LIMIT_BYTES: Final = 16 * 1024 * 1024
+
+_NAME_BYTES: Final = 1024  # of an object, at most
+_GENERATION_BYTES: Final = 20  # with the mark in front
+_ADDED_BYTES: Final = len("unsupported_input/") + len(SIDECAR_ENDING) + _GENERATION_BYTES
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """Why an object is in quarantine.
+
+    Args:
+        reason: one of the reasons in errors.py.
+        detail: one line of our own words.
+        source: the object it was.
+        outcome_id: of its outcome record.
+        members: of an archive, those that could not be stored, with their reasons (the first
+            thousand).
+    """
+
+    reason: str
+    detail: str
+    source: ObjectRef
+    outcome_id: str = ""
+    members: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the object is called in quarantine: as before, below its reason.
+
+        A name too long for that is cut, and one that could be a sidecar's gets its generation as an
+        ending.
+        """
+        name = self.source.name
+        most = _NAME_BYTES - _ADDED_BYTES
+        if len(name.encode()) > most or name.endswith(SIDECAR_ENDING):
+            ending = f"~{self.source.generation}"
+            kept = name.encode()[: most - len(ending)]
+            name = kept.decode(errors="ignore") + ending
+        return f"{self.reason}/{name}"
+
+    def dump(self) -> bytes:
+        """As JSON."""
+        members = [{"member": name, "reason": reason} for name, reason in self.members]
+        document: dict[str, Any] = {
+            "reason": self.reason,
+            "detail": self.detail,
+            "bucket": self.source.bucket,
+            "name": self.source.name,
+            "generation": str(self.source.generation),
+            "outcome_id": self.outcome_id,
+            "time": utc_now(),
+            "members": members,
+        }
+        given = {key: value for key, value in document.items() if value}
+        return json.dumps(given, indent=1).encode()
+
+    @classmethod
+    def load(cls, text: bytes) -> "Sidecar":
+        """Read a sidecar again, members left out.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            document: Mapping[str, Any] = json.loads(text)
+            generation = int(document["generation"])
+            source = ObjectRef(document["bucket"], document["name"], generation)
+            return cls(str(document["reason"]), str(document.get("detail", "")), source)
+        except (KeyError, TypeError, AttributeError, RecursionError, PermanentError) as error:
+            raise ValueError("not a sidecar of the quarantine") from error
