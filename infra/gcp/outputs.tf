@@ -18,31 +18,31 @@ output "next_steps" {
     Commands:        curl -H "Authorization: Bearer $(gcloud auth print-identity-token)" ${module.commands[0].uri}/exports --json '{"path": "studies/UID", "destination": "gs://${local.bucket_names.export}/name", "format": "dicom"}'
     %{endif~}
     See outcomes:    gcloud storage cat "gs://${local.bucket_names.ledger}/${local.topology.ledger_subscription.filename_prefix}**"
-    Check it all:    dicom-functions doctor
+    Check all of it: dicom-functions doctor
     Dashboard:       https://console.cloud.google.com/monitoring/dashboards?project=${var.project}
     %{if length(var.notification_channels) == 0 && var.alert_email == ""~}
-    Nobody is notified of alerts: set alert_email or notification_channels. Dead letters are kept for ${local.delivery.dead_letter_retention_s / 86400} days.
+    Alerts notify nobody yet: set alert_email or notification_channels. Dead letters are kept for ${local.delivery.dead_letter_retention_s / 86400} days.
     %{endif~}
   TEXT
 }
 
 output "search_url" {
-  description = "Where search is called."
+  description = "URL of search."
   value       = module.search.uri
 }
 
 output "commands_url" {
-  description = "Where commands are given by HTTP; empty: they are not."
+  description = "URL of commands; empty: not deployed."
   value       = local.commands_url
 }
 
 output "landing_bucket" {
-  description = "Where scans are dropped."
+  description = "Where to upload scans."
   value       = local.bucket_names.landing
 }
 
 output "system" {
-  description = "Names of everything, for the command dicom-functions."
+  description = "Names of all resources, for the command dicom-functions."
   value = {
     project      = var.project
     region       = var.region

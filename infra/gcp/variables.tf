@@ -30,7 +30,7 @@ variable "bucket_prefix" {
 }
 
 variable "labels" {
-  description = "Labels of every resource that takes labels."
+  description = "Labels for all resources that can have labels."
   type        = map(string)
   default     = {}
 }
@@ -80,7 +80,7 @@ variable "store" {
 # --- what the functions do ----------------------------------------------------------
 
 variable "conflict_policy" {
-  description = "CONFLICT_POLICY of store_upload. With `overwrite` in it the function may delete in the store."
+  description = "CONFLICT_POLICY of store_upload. With `overwrite` in it, the function may delete instances in the store."
   type        = string
   default     = "reject"
   validation {
@@ -100,7 +100,7 @@ variable "source_disposition" {
 }
 
 variable "move_destination" {
-  description = "gs://bucket/prefix that `move` moves to, not in the landing bucket; the bucket must exist already."
+  description = "gs://bucket/prefix that `move` moves to, not in the landing bucket; the bucket must already exist."
   type        = string
   default     = ""
   validation {
@@ -128,7 +128,7 @@ variable "storage_class" {
 }
 
 variable "export_destinations" {
-  description = "Folders (gs://bucket/prefix) that exports may go to, beside the export bucket. Buckets must exist already."
+  description = "Folders (gs://bucket/prefix) that exports may write to, besides the export bucket. The buckets must already exist."
   type        = list(string)
   default     = []
   validation {
@@ -138,7 +138,7 @@ variable "export_destinations" {
 }
 
 variable "delete_stores" {
-  description = "Further DICOM stores of this project that may be deleted from, projects/P/locations/L/datasets/D/dicomStores/S."
+  description = "More DICOM stores of this project that deletes may use, projects/P/locations/L/datasets/D/dicomStores/S."
   type        = list(string)
   default     = []
   validation {
@@ -150,7 +150,7 @@ variable "delete_stores" {
 }
 
 variable "search_retrieve" {
-  description = "Whether search also shows pictures and metadata (WADO-RS, read only), for its page and for viewers."
+  description = "Whether search also retrieves images and metadata (WADO-RS, read only), for its page and for viewers."
   type        = bool
   default     = false
 }
@@ -162,7 +162,7 @@ variable "search_exports" {
 }
 
 variable "extra_environment" {
-  description = "Further settings by function, such as { search = { SEARCH_ORIGINS = \"https://viewer.example.org\" } }."
+  description = "More settings by function, such as { search = { SEARCH_ORIGINS = \"https://viewer.example.org\" } }."
   type        = map(map(string))
   default     = {}
   validation {
@@ -177,8 +177,8 @@ variable "extra_environment" {
 
 variable "functions" {
   description = <<-TEXT
-    Size of each function; what is left out keeps its default (docs/scale.md says what to turn).
-    max_instances x concurrency is the most requests at a time: keep it under the DICOM store's quota.
+    Size of each function; omitted values keep their defaults (docs/scale.md says which to change).
+    max_instances x concurrency is the most requests at a time: keep it below the DICOM store's quota.
   TEXT
   type = map(object({
     cpu           = optional(string)
@@ -204,13 +204,13 @@ variable "functions" {
 # --- who may -----------------------------------------------------------------------
 
 variable "uploaders" {
-  description = "Who may drop scans into the landing bucket (IAM members). They can neither read nor overwrite."
+  description = "Who may upload scans to the landing bucket (IAM members). They can neither read nor overwrite."
   type        = list(string)
   default     = []
 }
 
 variable "command_publishers" {
-  description = "Who may order deletes and exports (IAM members), by topic: { deletes = [...], exports = [...] }."
+  description = "Who may publish delete and export commands (IAM members), by topic: { deletes = [...], exports = [...] }."
   type        = map(list(string))
   default     = {}
   validation {
@@ -236,7 +236,7 @@ variable "search_public" {
 }
 
 variable "worker_pool" {
-  description = "Private pool of Cloud Build that builds the functions, by its full name; empty: the default pool of `region`."
+  description = "Full name of a private pool of Cloud Build to build the functions in; empty: the default pool of `region`."
   type        = string
   default     = ""
   validation {
@@ -254,7 +254,7 @@ variable "build_service_account" {
 # --- network and keys -----------------------------------------------------------------
 
 variable "search_ingress" {
-  description = "Where requests to search may come from. The event functions take internal traffic (Pub/Sub) only."
+  description = "Where requests to search may come from. The event functions accept only internal traffic (Pub/Sub)."
   type        = string
   default     = "ALLOW_ALL"
   validation {
@@ -264,7 +264,7 @@ variable "search_ingress" {
 }
 
 variable "vpc_connector" {
-  description = "Serverless VPC Access connector for the functions' outgoing traffic, by its full name; empty: none."
+  description = "Full name of a Serverless VPC Access connector for the functions' outgoing traffic; empty: none."
   type        = string
   default     = ""
   validation {
@@ -335,7 +335,7 @@ variable "retention_days" {
 # --- operations ------------------------------------------------------------------------
 
 variable "alert_email" {
-  description = "Address that alerts are sent to; empty: none is added to notification_channels."
+  description = "Email address for alerts; empty: only notification_channels."
   type        = string
   default     = ""
 }
@@ -347,7 +347,7 @@ variable "notification_channels" {
 }
 
 variable "audit_logs" {
-  description = "Whether the Healthcare API writes data-access audit logs (who read and wrote which study). They cost storage."
+  description = "Whether the Healthcare API writes data-access audit logs (who read and wrote which study). Their storage costs money."
   type        = bool
   default     = false
 }
@@ -359,7 +359,7 @@ variable "billing_account" {
 }
 
 variable "budget" {
-  description = "Amount a month, in the account's currency, that alerts at 50, 90 and 100 %; 0: no budget."
+  description = "Monthly amount in the account's currency; alerts at 50, 90 and 100 % of it. 0: no budget."
   type        = number
   default     = 0
   validation {

@@ -1,18 +1,18 @@
 # Commands by HTTP, webhooks, and the moment a study is complete: all of it is off unless asked for (docs/webhooks.md).
 
 variable "commands" {
-  description = "Whether exports and deletes are taken by HTTP too (functions commands and notify)."
+  description = "Whether to deploy commands by HTTP for exports and deletes (functions commands and notify)."
   type        = bool
   default     = false
 }
 
 variable "commands_callers" {
-  description = "Who may call commands (IAM members). The setting COMMANDS_CALLERS says which commands each may give."
+  description = "Who may call commands (IAM members). The setting COMMANDS_CALLERS limits the commands of each."
   type        = list(string)
   default     = []
   validation {
     condition     = !anytrue([for m in var.commands_callers : startswith(m, "all")])
-    error_message = "allUsers and allAuthenticatedUsers could delete scans: name who may give commands."
+    error_message = "allUsers and allAuthenticatedUsers could delete scans: name the callers."
   }
   validation {
     condition     = var.commands || length(var.commands_callers) == 0
@@ -31,7 +31,7 @@ variable "commands_ingress" {
 }
 
 variable "webhooks" {
-  description = "URLs that are called with outcomes, by name: { name = { url, events, secret, include_names } }. `secret` is a secret's name."
+  description = "URLs to call with outcomes, by name: { name = { url, events, secret, include_names } }. `secret` is a secret's name."
   type = map(object({
     url           = string
     events        = optional(list(string), [])
@@ -57,7 +57,7 @@ variable "webhooks" {
   }
   validation {
     condition     = alltrue([for w in values(var.webhooks) : can(regex("^[a-zA-Z0-9_-]{1,255}$", w.secret))])
-    error_message = "A secret is the name of one in this project: letters, digits, - and _."
+    error_message = "`secret` is the name of a secret in this project: letters, digits, - and _."
   }
   validation {
     condition     = length(var.webhooks) <= 20
@@ -66,7 +66,7 @@ variable "webhooks" {
 }
 
 variable "watch_studies" {
-  description = "Whether an outcome says when a study is complete (function watch_studies)."
+  description = "Whether to report when a study is complete (function watch_studies)."
   type        = bool
   default     = false
 }
@@ -82,7 +82,7 @@ variable "study_quiet_s" {
 }
 
 variable "on_study_complete" {
-  description = "Exports that a complete study asks for: [{ name, match, export }] (docs/webhooks.md)."
+  description = "Exports that start when a study is complete: [{ name, match, export }] (docs/webhooks.md)."
   type        = any
   default     = []
   validation {
@@ -94,7 +94,7 @@ variable "on_study_complete" {
       can(regex("^[a-z][a-z0-9-]{0,39}$", order.name)) &&
       length(setsubtract(keys(order), ["name", "match", "export"])) == 0
     )])
-    error_message = "An order has name (up to 40 small letters, digits and -), export and perhaps match."
+    error_message = "An order has name (up to 40 small letters, digits and -), export and optionally match."
   }
   validation {
     condition     = length(distinct([for order in var.on_study_complete : order.name])) == length(var.on_study_complete)

@@ -9,7 +9,7 @@ output "uri" {
 }
 
 output "member" {
-  description = "Its account, as IAM writes it."
+  description = "Its account, in IAM's form."
   value       = module.function.member
 }
 
@@ -24,6 +24,6 @@ output "environment" {
 }
 
 output "topic_id" {
-  description = "The topic of its events, projects/P/topics/T; null where it is another's."
+  description = "The topic of its events, projects/P/topics/T; null if another function owns it."
   value       = try(google_pubsub_topic.this["events"].id, null)
 }

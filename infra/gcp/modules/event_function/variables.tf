@@ -4,7 +4,7 @@ variable "entry_point" {
 }
 
 variable "function" {
-  description = "What all functions share."
+  description = "Values that all functions share."
   type = object({
     project         = string
     project_number  = string
@@ -22,7 +22,7 @@ variable "function" {
 }
 
 variable "size" {
-  description = "CPU, memory, instances and requests at a time."
+  description = "CPU, memory, number of instances, and requests at a time."
   type = object({
     cpu           = string
     memory        = string
@@ -44,7 +44,7 @@ variable "secrets" {
 }
 
 variable "deliveries" {
-  description = "What calls it: `events`, its own `follow_ups`, and more, each at a path. `filter`: which messages; empty: all."
+  description = "Its subscriptions: `events`, its own `follow_ups`, and more, each with a path. `filter`: which messages; empty: all."
   type = map(object({
     topic                    = string
     own_topic                = bool
@@ -74,12 +74,12 @@ variable "delivery" {
 }
 
 variable "pusher" {
-  description = "The account whose token Pub/Sub calls the function with."
+  description = "The account whose token Pub/Sub sends to the function."
   type        = object({ email = string, member = string })
 }
 
 variable "pubsub_agent" {
-  description = "Pub/Sub's own account, as IAM writes it."
+  description = "Pub/Sub's own account, in IAM's form."
   type        = string
 }
 

@@ -9,7 +9,7 @@ output "uri" {
 }
 
 output "member" {
-  description = "Its account, as IAM writes it."
+  description = "Its account, in IAM's form."
   value       = google_service_account.this.member
 }
 

@@ -4,7 +4,7 @@ variable "entry_point" {
 }
 
 variable "function" {
-  description = "What all functions share."
+  description = "Values that all functions share."
   type = object({
     project         = string
     project_number  = string
@@ -22,7 +22,7 @@ variable "function" {
 }
 
 variable "size" {
-  description = "CPU, memory, instances and requests at a time."
+  description = "CPU, memory, number of instances, and requests at a time."
   type = object({
     cpu           = string
     memory        = string
