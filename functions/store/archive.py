@@ -106,27 +106,17 @@ class Walk:
     Args:
         file: the archive, in which seeking costs little.
         kind: what it is.
-        budget: what it may still hold.
+        budget: what it may still hold. Members are counted by who goes through them.
         place: where to begin.
-        counted_from: members in front of this place were counted earlier.
 
     Raises:
         PermanentError: unsafe_archive, at the first limit that is exceeded; unsupported_input,
             where the archive is damaged.
     """
 
-    def __init__(
-        self,
-        file: BinaryIO,
-        kind: Kind,
-        budget: Budget,
-        *,
-        place: Place = (),
-        counted_from: Place = (),
-    ) -> None:
-        self.budget = budget
+    def __init__(self, file: BinaryIO, kind: Kind, budget: Budget, *, place: Place = ()) -> None:
+        self._budget = budget
         self._kind = kind
-        self._counted_from = counted_from
         self._levels: list[_Level] = []
         with damage(_DAMAGED):
             self._open(file, kind, place, None)
@@ -162,7 +152,7 @@ class Walk:
                     continue
                 except PermanentError as error:
                     member = member.failed(error)
-            return self._counted(member)
+            return member
         raise StopIteration
 
     @property
@@ -183,7 +173,7 @@ class Walk:
         if level.member is not None:
             name = f"{level.member.name}/{name}"
             around = level.member.place
-        self.budget.check_file(name, entry.size)
+        self._budget.check_file(name, entry.size)
         source = Source(entry.read, entry.size, again=self._can_go_back())
         member = Member(
             name=name,
@@ -204,13 +194,8 @@ class Walk:
         """Whether reading a member again costs no more than the first time."""
         return len(self._levels) == 1 and self._kind != "gzip"
 
-    def _counted(self, member: Member) -> Member:
-        if member.place >= self._counted_from:
-            self.budget.count(member.size)
-        return member
-
     def _open_inner(self, member: Member, entry: Entry, within: Place) -> None:
-        self.budget.check_nesting(len(self._levels))
+        self._budget.check_nesting(len(self._levels))
         member.source.close()
         with damage(_DAMAGED):
             self._open(self._inner_file(member, entry), member.kind, within, member)
@@ -230,12 +215,12 @@ class Walk:
         start, *within = place or (0,)
         directory = None
         if kind == "zip":
-            directory = Zip(file, self.budget)
+            directory = Zip(file, self._budget)
             entries = directory.entries(start)
         elif kind == "tar":
             entries = tar_entries(file, start)
         else:
-            entries = gzip_entries(file, start, self.budget)
+            entries = gzip_entries(file, start, self._budget)
         self._levels.append(_Level(file, entries, tuple(within), directory, member))
 
     def _close(self) -> _Level:
@@ -250,4 +235,4 @@ class Walk:
         level = self._close()
         if level.member is None:
             raise error
-        return self._counted(level.member.failed(error))
+        return level.member.failed(error)

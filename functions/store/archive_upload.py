@@ -32,10 +32,9 @@ from functions.store.verdict import Verdict
 
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
-# Of an invocation's time, for the follow-up message and what comes after.
-_RESERVE_S: Final = 30.0
-_RESERVE_PART: Final = 0.1  # but no more than this part of it
-# With less than this part of the time left, no further member is begun.
+# Parts of an invocation's time: what is left for the follow-up message and what comes after, and
+# what must be left so that a further member is begun.
+_RESERVE_PART: Final = 0.1
 _MEMBER_PART: Final = 0.2
 
 
@@ -50,8 +49,7 @@ def go_through(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | 
         RetryableError: not even the first member could be done.
     """
     budget_s = delivery.deadline.budget_s
-    reserve_s = min(_RESERVE_S, _RESERVE_PART * budget_s)
-    deadline = Deadline(budget_s - reserve_s, delivery.deadline.started_s)
+    deadline = Deadline((1 - _RESERVE_PART) * budget_s, delivery.deadline.started_s)
     within = replace(delivery, deadline=deadline)
     archive = delivery.object
 
@@ -165,25 +163,27 @@ class ArchiveSlice:
         with (
             ThreadPoolExecutor(_WORKERS) as pool,
             self.open_file() as file,
-            Walk(file, self.kind, budget, place=first, counted_from=begin.place) as walk,
+            Walk(file, self.kind, budget, place=first) as walk,
         ):
             uploads = _Uploads(pool, self._bring, self.progress)
             try:
-                return self._go_through(walk, begin, uploads)
+                return self._go_through(walk, budget, uploads)
             finally:
                 uploads.finish()
 
-    def _go_through(self, walk: Walk, begin: Mark, uploads: "_Uploads") -> bool:
+    def _go_through(self, walk: Walk, budget: Budget, uploads: "_Uploads") -> bool:
+        begin = self.progress.mark
         for member in walk:
             if member.place < begin.place:
                 if member.place in begin.waiting:
                     self.window.take(member)
                 continue
+            budget.count(member.size)
             groups = self._groups(member, walk)
             mark = Mark(
                 place=member.following,
-                members=walk.budget.members,
-                total_bytes=walk.budget.total_bytes,
+                members=budget.members,
+                total_bytes=budget.total_bytes,
                 waiting=self.window.places,
             )
             uploads.add(groups, mark)

@@ -5,7 +5,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from functions.common.checksum import Checksum
 from functions.common.clients.dicomweb import AS_STORED, DicomStore
@@ -15,7 +15,6 @@ from functions.common.dicom import dicomjson, multipart
 from functions.common.dicom.dicomjson import DataSet
 from functions.common.dicom.part10 import Header, MoreNeededError, read_header
 from functions.common.errors import RetryableError
-from functions.common.resources import Resource
 from functions.store import jpeg, metadata
 from functions.store.metadata import PIXELS, SYNTAX, Metadata
 from functions.store.refusals import unsupported
@@ -26,30 +25,6 @@ _STORED_METADATA_LIMIT: Final = 4 * metadata.LIMIT_BYTES  # characters
 
 # Whether the store holds the same under the instance's UIDs; None when it holds nothing there.
 Same = bool | None
-
-
-class Instance(Protocol):
-    """One instance that is to be stored."""
-
-    @property
-    def resource(self) -> Resource: ...
-
-    @property
-    def content_type(self) -> str: ...
-
-    @property
-    def crc32c(self) -> str:
-        """Of the bytes; empty before they are known, and where the bytes are not the identity."""
-
-    def body(self) -> Iterable[bytes]:
-        """The request's body, made anew for each attempt.
-
-        Raises:
-            PermanentError: it must not be sent.
-        """
-
-    def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
-        """Whether the store holds the same."""
 
 
 class DicomFile:
@@ -66,19 +41,19 @@ class DicomFile:
     def __init__(self, source: Source) -> None:
         self.resource = _header_of(source).resource
         self._source = source
-        self._sent = body_of(source)
+        self._body = body_of(source)
 
     @property
     def crc32c(self) -> str:
         """Of the file; empty as long as it is not known."""
-        if self._source.crc32c or self._sent.sent is None:
+        if self._source.crc32c or self._body.checksum is None:
             return self._source.crc32c
-        return self._sent.sent.text
+        return self._body.checksum.text
 
     def body(self) -> Iterable[bytes]:
         """The request's body."""
-        self._sent = body_of(self._source)
-        return self._sent
+        self._body = body_of(self._source)
+        return self._body
 
     def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
         """Compare with the file that the store gives back as it was stored."""
@@ -114,7 +89,7 @@ class JpegInstance:
         self.resource = described.resource
         self._metadata = described
         self._picture = picture
-        self._sent = body_of(picture)
+        self._body = body_of(picture)
         self._boundary = multipart.new_boundary()
 
     @property
@@ -130,7 +105,7 @@ class JpegInstance:
             PermanentError: rejected, where metadata and JPEG contradict each other; while it is
                 read also when the JPEG is cut.
         """
-        self._sent = picture = body_of(self._picture)
+        self._body = picture = body_of(self._picture)
         first = self._first()
         last = f"\r\n--{self._boundary}--\r\n".encode()
 
@@ -201,11 +176,14 @@ class JpegInstance:
                 drain(answer)
                 return False
             stored = _checksum(_part(answer, deadline))
-        ours = self._sent.sent or _checksum(self._picture.chunks())
+        ours = self._body.checksum or _checksum(self._picture.chunks())
         if stored.text == ours.text:
             return True
         ours.add(b"\0")  # an odd length is padded (PS3.5 annex A.4)
         return stored.text == ours.text
+
+
+Instance = DicomFile | JpegInstance
 
 
 def _is_there(answer: Response) -> bool:

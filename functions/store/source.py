@@ -102,7 +102,7 @@ class Body:
     def __init__(self, source: Source) -> None:
         self._source = source
         # Of all that was sent, once it was.
-        self.sent: Checksum | None = None
+        self.checksum: Checksum | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         checksum = Checksum()
@@ -118,7 +118,7 @@ class Body:
             raise RetryableError("unavailable")
         if self._source.crc32c not in ("", checksum.text):
             raise RetryableError("unavailable")
-        self.sent = checksum
+        self.checksum = checksum
         if held:
             yield held
 

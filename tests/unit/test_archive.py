@@ -43,6 +43,7 @@ def walk(
     budget = Budget(limits, len(data))
     with Walk(io.BytesIO(data), kind, budget, place=place) as members:
         for member in members:
+            budget.count(member.size)
             text = b""
             if member.problem is None:
                 text = b"".join(member.source.chunks())
