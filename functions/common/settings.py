@@ -76,7 +76,6 @@ class Settings:
         "https://storage.googleapis.com",
         "Base URL of Cloud Storage, for regional endpoints, Private Service Connect or another "
         "universe.",
-        _EVENT,
     )
     pubsub_endpoint: str = _setting(
         values.optional(values.host),
@@ -88,7 +87,6 @@ class Settings:
         values.storage_emulator,
         "",
         "URL of a Cloud Storage emulator. Empty: Cloud Storage.",
-        _EVENT,
     )
     pubsub_emulator_host: str = _setting(
         values.optional(values.host_and_port),
@@ -271,6 +269,25 @@ class Settings:
         "false",
         "Whether the page can ask for exports. Needs EXPORTS_TOPIC and EXPORT_DESTINATIONS; "
         "STATE_BUCKET shows their state.",
+        (SEARCH,),
+    )
+    search_uploads: bool = _setting(
+        values.switch,
+        "false",
+        "Whether the page can upload files into LANDING_BUCKET, which it needs. STATE_BUCKET shows "
+        "their outcomes.",
+        (SEARCH,),
+    )
+    search_upload_max_bytes: int = _setting(
+        values.whole(1, 5 * 1024**4),
+        str(5 * 1024**3),
+        "Maximum size of one file that the page uploads, in bytes.",
+        (SEARCH,),
+    )
+    search_uploads_per_minute: int = _setting(
+        values.whole(1, 100_000),
+        "1000",
+        "Maximum number of uploads that begin in a minute, counted in each instance.",
         (SEARCH,),
     )
     exports_topic: str = _setting(

@@ -1,5 +1,5 @@
 """Asks for an export in a caller's name: the command is published, and its outcome is reported like
-that of any other. `notify` keeps the outcome in the state bucket, where it is looked up."""
+that of any other."""
 
 import json
 from typing import TYPE_CHECKING, Any, Final
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 _KEYS: Final = {"path", "destination", "format"}
 _PUBLISH_S: Final = 20.0
-_STATE_S: Final = 10.0
-# Of an outcome record, what a caller is told.
-_TOLD: Final = ("outcome", "reason", "detail", "counts", "bytes", "time")
 
 
 class Exports:
@@ -48,13 +45,8 @@ class Exports:
         return {
             "formats": list(FORMATS),
             "destinations": destinations,
-            "states": self.has_states,
+            "states": bool(self._settings.state_bucket),
         }
-
-    @property
-    def has_states(self) -> bool:
-        """Whether callers can ask what became of an export."""
-        return self._settings.search_exports and bool(self._settings.state_bucket)
 
     def checked(self, wanted: dict[str, Any]) -> tuple[Resource, dict[str, str]]:
         """What is to be exported, and the command for it.
@@ -107,27 +99,6 @@ class Exports:
                 "overloaded", "the export could not be asked for; try again"
             ) from error
         return request_id
-
-    def state(self, request_id: str) -> dict[str, Any]:
-        """What became of an export: `done` with its outcome, or `open` where none is known.
-
-        Raises:
-            RetryableError: the state bucket cannot be read.
-        """
-        # Imported here: a search needs no client of Cloud Storage.
-        from functions.api.request_state import Requests
-        from functions.common.clients.storage import Buckets
-
-        settings = self._settings
-        endpoint = settings.storage_emulator_host or settings.storage_endpoint
-        buckets = Buckets(self._transport, endpoint)
-        requests = Requests(buckets, settings.state_bucket, Deadline(_STATE_S))
-        request = requests.find(request_id)
-        # One that has a caller came by the function `commands`, which tells that caller alone.
-        if request is None or request.state != "done" or request.caller_sha256:
-            return {"request_id": request_id, "state": "open"}
-        told = {name: request.outcome[name] for name in _TOLD if name in request.outcome}
-        return {"request_id": request_id, "state": "done", "outcome": told}
 
     def _topics(self) -> "Topics":
         """The client of Pub/Sub, imported where an export is asked for, and nowhere else."""

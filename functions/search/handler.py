@@ -26,7 +26,9 @@ from functions.search.qidors import Pairs, Query
 from functions.search.refusals import RefusedError
 from functions.search.replies import Reply
 from functions.search.searching import Searcher
+from functions.search.states import States
 from functions.search.targets import Target
+from functions.search.uploading import Uploads
 from functions.search.upstream import Upstream, refused
 
 _READ: Final = ("GET", "HEAD", "OPTIONS")
@@ -38,6 +40,7 @@ _METHODS: Final = {
     "retrieve": _READ,
     "query": _SENT,
     "exports": _SENT,
+    "uploads": _SENT,
     "request": _READ,
 }
 _HOST: Final = re.compile(
@@ -89,6 +92,8 @@ class _Service:
         self._searcher = Searcher(self._upstream)
         self._access = Access(self._searcher)
         self._exports = Exports(settings, transport)
+        self._uploads = Uploads(settings, transport)
+        self._states = States(settings, transport)
         self._callers = Callers(
             SEARCH,
             settings.search_callers,
@@ -141,6 +146,8 @@ class _Service:
                 return self._retrieve(target, query, fixed, request)
             case "exports":
                 return self._export(fixed, request)
+            case "uploads":
+                return self._upload(fixed, request)
             case "request":
                 return self._request(target)
             case "query":
@@ -217,10 +224,16 @@ class _Service:
         body = json.dumps({"request_id": self._exports.publish(command)})
         return Reply(202, {"Content-Type": page.JSON}, body.encode())
 
+    def _upload(self, fixed: Fixed, request: flask.Request) -> Reply:
+        self._check_origin(request)
+        origin = request.headers.get("Origin", "")
+        begun = self._uploads.begin(bodies.json_object(request), fixed, origin)
+        return Reply(201, {"Content-Type": page.JSON}, json.dumps(begun).encode())
+
     def _request(self, target: Target) -> Reply:
-        if not self._exports.has_states:
+        if not self._states.are_kept:
             raise RefusedError("not_found")
-        body = json.dumps(self._exports.state(target.request_id))
+        body = json.dumps(self._states.find(target.request_id))
         return Reply(200, {"Content-Type": page.JSON}, body.encode())
 
     def _check_origin(self, request: flask.Request) -> None:
@@ -235,13 +248,14 @@ class _Service:
             return
         if origin + "/" == self._base(request):
             return
-        raise RefusedError("forbidden", "this origin may not ask for exports")
+        raise RefusedError("forbidden", "pages of this origin may not ask for this")
 
     def _config(self) -> Reply:
         """What the page may offer."""
         config = {
             "retrieve": self._settings.search_retrieve,
             "exports": self._exports.choices(),
+            "uploads": self._uploads.choices(),
             "viewer": self._settings.search_viewer_url,
         }
         return Reply(
@@ -256,6 +270,7 @@ class _Service:
         return page.asset(
             target.asset,
             request.headers.get("If-None-Match", ""),
+            self._uploads.origin,
         )
 
     def _base(self, request: flask.Request) -> str:

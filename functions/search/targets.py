@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from functions.api.page_uploads import PREFIX, RANDOM_ID
 from functions.common.resources import LEVELS, Resource, is_uid
 from functions.search.refusals import RefusedError
 
-Kind = Literal["asset", "config", "search", "query", "retrieve", "exports", "request"]
+Kind = Literal["asset", "config", "search", "query", "retrieve", "exports", "uploads", "request"]
 Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]
 
 OPENAPI: Final = "openapi.json"
@@ -25,6 +26,7 @@ _SCRIPTS: Final = (
     "series.js",
     "service.js",
     "studies.js",
+    "uploads.js",
     "values.js",
 )
 _FILES: Final = ("search.css", "icon.svg", "names.json", OPENAPI, *_SCRIPTS)
@@ -34,10 +36,8 @@ _PATH_LENGTH: Final = 1024
 _PATH: Final = re.compile(r"/[\w.,:/-]*", re.ASCII)
 _FRAMES: Final = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", re.ASCII)
 _FRAMES_LENGTH: Final = 512  # the store's own URLs end near 400 frames
-# The ids that POST /exports gives: nobody guesses another caller's.
-_REQUEST: Final = re.compile(
-    r"/requests/([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})", re.ASCII
-)
+# The ids that POST /exports and POST /uploads give: nobody guesses another caller's.
+_REQUEST: Final = re.compile(f"/requests/((?:{PREFIX})?{RANDOM_ID})", re.ASCII)
 _SEGMENT: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
@@ -53,7 +53,7 @@ class Target:
         media: of a retrieve.
         below: the path segments after the resource.
         asset: the file of the page.
-        request_id: of an export.
+        request_id: of an export or an upload.
     """
 
     kind: Kind
@@ -100,6 +100,8 @@ def parse(path: str) -> Target:
         return Target("config")
     if path == "/exports":
         return Target("exports")
+    if path == "/uploads":
+        return Target("uploads")
     request = _REQUEST.fullmatch(path)
     if request:
         return Target("request", request_id=request[1])

@@ -9,6 +9,7 @@ object that is gone needs nothing more.
 import functools
 from dataclasses import replace
 
+from functions.api import page_uploads
 from functions.common.deadline import Deadline
 from functions.common.errors import NothingToStoreError, PermanentError, SupersededError
 from functions.common.events.messages import ANEW, Message, is_finalize
@@ -89,7 +90,12 @@ def _bring(delivery: Delivery, progress: Progress) -> None:
         found = _superseded(delivery, progress)
     if found is None:
         return  # an archive, with which a follow-up message goes on
-    outcome = replace(found.outcome, source=delivery.ref, size_bytes=delivery.object.size)
+    outcome = replace(
+        found.outcome,
+        source=delivery.ref,
+        request_id=page_uploads.request_id(delivery.ref.name),
+        size_bytes=delivery.object.size,
+    )
     delivery.outcomes.publish(outcome)
     if found.is_bad:
         delivery.buckets.delete(delivery.ref, delivery.deadline)  # it is in quarantine

@@ -20,7 +20,7 @@ from typing import Any
 import google_crc32c
 
 from functions.common.deadline import utc_now
-from tests.contract.uploads import Uploads
+from tests.contract.uploads import Upload, Uploads
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._compose(path, json.loads(body))
         bucket = path.split("/")[-2]
         if query["uploadType"] == "resumable":
-            session = self.server.uploads.begin(bucket, json.loads(body), query)
+            origin = self.headers.get("Origin", "")
+            size = int(self.headers.get("X-Upload-Content-Length", "0"))
+            upload = Upload(bucket, json.loads(body), query, origin, size)
+            session = self.server.uploads.begin(upload)
             status = 200 if bucket in self.server.buckets else 404
             location = f"{self.server.url}/session/{session}"
             return self._answer(status, b"", "begin", {"Location": location})
@@ -131,11 +134,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         content = data.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
         return self._create(bucket, resource, content, query, "create")
 
+    def do_OPTIONS(self) -> None:
+        """What a browser asks before it sends a chunk."""
+        methods = {"Access-Control-Allow-Methods": "PUT"}
+        headers = {"Access-Control-Allow-Headers": "content-range"}
+        self._answer(200, b"", "preflight", {**methods, **headers})
+
+    def end_headers(self) -> None:
+        """The pages that may read the answer: of a session, those of the origin that began it."""
+        if self.path.startswith("/session/"):
+            upload = self.server.uploads.sessions[int(self.path.rpartition("/")[2])]
+            if upload.origin:
+                self.send_header("Access-Control-Allow-Origin", upload.origin)
+                self.send_header("Access-Control-Expose-Headers", "Range")
+        super().end_headers()
+
     def do_PUT(self) -> None:
         """A chunk of a resumable upload."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        uploads = self.server.uploads
-        reply = uploads.take(self.path.rpartition("/")[2], self.headers["Content-Range"], body)
+        session = self.path.rpartition("/")[2]
+        reply = self.server.uploads.take(session, self.headers.get("Content-Range", ""), body)
         if reply.status == 0:
             self.server.requests["chunk"] += 1
             self.close_connection = True

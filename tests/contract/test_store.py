@@ -12,6 +12,7 @@ import pytest
 from tests import scans
 from tests.contract.landing import ARCHIVE, LANDING, QUARANTINE, Landing, landing, words
 from tests.contract.servers import Answer, planned
+from tests.contract.world import OUTCOMES
 
 UIDS = ("1.2", "1.2.3", "1.2.3.4")
 SCAN = scans.dicom(UIDS, scans.noise(1, 300_000))
@@ -589,3 +590,31 @@ def test_the_storage_class_is_the_objects_or_the_prefixs(tmp_path: Path) -> None
             "d", scans.dicom(("1", "1", "4")), metadata={"dicom-storage-class": "cheap"}
         )
         assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
+
+
+UPLOAD = "8f14e45f-ceea-467a-9575-7ba0c0f0d8aa"
+
+
+def test_what_the_page_uploads_has_an_outcome_that_is_asked_for_by_its_request(
+    place: Landing,
+) -> None:
+    (record,) = place.drop(f"uploads/{UPLOAD}", SCAN)
+    assert record["request_id"] == f"upload-{UPLOAD}"
+    (message,) = place.world.topics.messages[OUTCOMES]
+    assert message["attributes"]["request_id"] == f"upload-{UPLOAD}"
+
+
+@pytest.mark.parametrize(
+    "name", [UPLOAD, f"night/uploads/{UPLOAD}", f"uploads/{UPLOAD}.dcm", "uploads/a.dcm"]
+)
+def test_objects_of_other_names_came_by_no_request(place: Landing, name: str) -> None:
+    (record,) = place.drop(name, SCAN)
+    assert "request_id" not in record
+
+
+def test_an_archive_that_the_page_uploads_has_one_outcome_for_its_request(place: Landing) -> None:
+    archive = scans.zipped([("a.dcm", SCAN), ("b.txt", b"no scan")])
+    records = place.drop(f"uploads/{UPLOAD}", archive)
+    (own,) = [record for record in records if "request_id" in record]
+    assert "member" not in own
+    assert own["counts"] == {"members": 2, "stored": 1, "skipped": 1}

@@ -14,11 +14,13 @@ KIB = 1024
 
 @dataclass
 class Upload:
-    """One session."""
+    """One session: `origin` whose pages may go on with it, `size` of the object if it is told."""
 
     bucket: str
     resource: dict[str, Any]
     query: dict[str, str]
+    origin: str = ""
+    size: int = 0
     data: bytearray = field(default_factory=bytearray)
 
 
@@ -37,6 +39,7 @@ class Uploads:
     lose: it is taken, but the connection breaks instead of an answer
     drop: the connection breaks and nothing is taken
     half: 256 KiB of it are taken
+    cut: 256 KiB of it are taken, then the connection breaks
     none: nothing is taken, and the 308 has no Range
     gone, 404: the session does not exist any more (410, 404)
     503, 429: nothing is taken; the 429 has a Retry-After
@@ -46,16 +49,17 @@ class Uploads:
     def __init__(self) -> None:
         self.plan: list[str] = []
         self.ranges: list[str] = []
-        self._sessions: list[Upload] = []
+        self.sessions: list[Upload] = []
 
-    def begin(self, bucket: str, resource: dict[str, Any], query: dict[str, str]) -> int:
+    def begin(self, upload: Upload) -> int:
         """A new session; its number."""
-        self._sessions.append(Upload(bucket, resource, query))
-        return len(self._sessions) - 1
+        self.sessions.append(upload)
+        return len(self.sessions) - 1
 
     def take(self, session: str, content_range: str, data: bytes) -> Reply:
-        """One chunk, or with no data the question how much is there."""
-        upload = self._sessions[int(session)]
+        """One chunk, or with no data the question how much is there. Without a range it is all."""
+        upload = self.sessions[int(session)]
+        content_range = content_range or f"bytes 0-{len(data) - 1}/{len(data)}"
         self.ranges.append(content_range)
         found = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", content_range)
         assert found
@@ -63,16 +67,18 @@ class Uploads:
         statuses = {"gone": 410, "404": 404, "503": 503, "429": 429, "drop": 0}
         if act in statuses:
             return Reply(statuses[act], upload, {"Retry-After": "1"} if act == "429" else {})
+        if found[3] != "*" and upload.size not in (0, int(found[3])):
+            return Reply(400, upload)
         if found[1] is not None and act != "none":
             start = int(found[1])
             assert start <= len(upload.data), "a gap"
             assert int(found[2]) - start + 1 == len(data)
-            if act == "half":
+            if act in ("half", "cut"):
                 data = data[: 256 * KIB]
             if act == "spoil":
                 data = bytes(len(data))
             upload.data += data[len(upload.data) - start :]
-        if act == "lose":
+        if act in ("lose", "cut"):
             return Reply(0, upload)
         if found[3] == str(len(upload.data)):
             return Reply(200, upload)

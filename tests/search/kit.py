@@ -1,6 +1,7 @@
 """The search function as a process of its own, and a DICOM store that answers as a test wants."""
 
 import contextlib
+import hashlib
 import http.client
 import http.server
 import json
@@ -20,6 +21,7 @@ import numpy as np
 
 from infra.local.dicomstore.app import Store, serve
 from infra.local.dicomstore.choices import Options
+from tests.contract.strictbucket import StrictBuckets
 from tests.dicomstore.kit import image, part10
 from tests.ports import free_port
 
@@ -273,6 +275,20 @@ def _wait(process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"the function did not start: {log_file.read_text()}")
+
+
+def kept(buckets: StrictBuckets, bucket: str, request_id: str, **record: Any) -> None:
+    """What `notify` keeps of a request that is done: its outcome record."""
+    value = {
+        "request_id": request_id,
+        "state": "done",
+        "time": "2025-01-31T12:00:00Z",
+        "command_sha256": "",
+        "caller_sha256": "",
+        "outcome": {"request_id": request_id, "study": "1.2.1", **record},
+    }
+    name = hashlib.sha256(request_id.encode()).hexdigest()
+    buckets.put(bucket, f"requests/{name}.json", json.dumps(value).encode())
 
 
 def row(**values: object) -> dict[str, Any]:

@@ -98,6 +98,8 @@ def guarded(
         "SEARCH_AUDIENCE": f"https://other.example.org, {AUDIENCE}",
         "ID_TOKEN_KEYS_URL": f"{keys.url}/oauth2/v1/certs",
         "SEARCH_EXPORTS": "true",
+        "SEARCH_UPLOADS": "true",
+        "LANDING_BUCKET": "landing",
         "EXPORTS_TOPIC": EXPORTS,
         "EXPORT_DESTINATIONS": "gs://exports/trials",
         "PUBSUB_EMULATOR_HOST": topics.address,
@@ -305,6 +307,13 @@ def test_exports_stay_inside_the_callers_data_and_the_allowed_places(
         {"path": "7"},
     ):
         assert ask(**changes) == 400
+
+
+def test_a_caller_who_sees_only_some_data_may_not_upload(
+    guarded: Function, limited: dict[str, str]
+) -> None:
+    assert guarded.query("/uploads", {"size": 1}, **limited).reason == "forbidden"
+    assert guarded.query("/uploads", {"size": 1}).reason == "unauthenticated"
 
 
 def test_another_sites_page_cannot_ask_for_exports(

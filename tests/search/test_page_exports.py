@@ -1,7 +1,6 @@
 """An export from the page: its place, and what became of it."""
 
 import base64
-import hashlib
 import json
 import re
 import uuid
@@ -14,24 +13,14 @@ from tests.contract.strictbucket import StrictBuckets
 from tests.contract.topics import TopicServer
 from tests.search.browser import needs_chromium
 from tests.search.conftest import EXPORTS, STATE
-from tests.search.kit import Function
+from tests.search.kit import Function, kept
 
 pytestmark = needs_chromium
-
-
-def keep(buckets: StrictBuckets, request_id: str, **changes: Any) -> None:
-    """What `notify` keeps of a request that is done."""
-    record = {"outcome": "exported", "counts": {"objects": 6}, "bytes": 12_345_678, **changes}
-    value = {
-        "request_id": request_id,
-        "state": "done",
-        "time": "2025-01-31T12:00:00Z",
-        "command_sha256": "",
-        "caller_sha256": "",
-        "outcome": {"request_id": request_id, "study": "1.2.1", **record},
-    }
-    name = hashlib.sha256(request_id.encode()).hexdigest()
-    buckets.put(STATE, f"requests/{name}.json", json.dumps(value).encode())
+EXPORTED: dict[str, Any] = {
+    "outcome": "exported",
+    "counts": {"objects": 6},
+    "bytes": 12_345_678,
+}
 
 
 def asked_for(page: Page, topics: TopicServer) -> dict[str, str]:
@@ -97,7 +86,7 @@ def test_what_became_of_an_export_is_shown(
     text: str,
 ) -> None:
     command = asked_for(page, topics)
-    keep(buckets, command["request_id"], **changes)
+    kept(buckets, STATE, command["request_id"], **EXPORTED | changes)
     expect(page.locator("#exports-list li").first.locator(".state")).to_contain_text(text)
 
 
@@ -110,7 +99,7 @@ def test_of_an_outcome_only_what_concerns_the_caller_is_told(
     full: Function, buckets: StrictBuckets
 ) -> None:
     request_id = str(uuid.uuid4())
-    keep(buckets, request_id, name="object-name")
+    kept(buckets, STATE, request_id, **EXPORTED, name="object-name")
     assert set(full.send(f"/requests/{request_id}").json()["outcome"]) == {
         "outcome",
         "counts",
@@ -121,7 +110,7 @@ def test_of_an_outcome_only_what_concerns_the_caller_is_told(
 def test_a_request_with_a_name_that_others_can_guess_is_not_told(
     full: Function, buckets: StrictBuckets
 ) -> None:
-    keep(buckets, "nightly")
+    kept(buckets, STATE, "nightly", **EXPORTED)
     assert full.send("/requests/nightly").status == 404
 
 

@@ -267,7 +267,7 @@ def loaded_by(function: str, environment: dict[str, str]) -> set[str]:
 
 
 def test_the_search_function_loads_neither_storage_nor_pubsub_nor_pydicom() -> None:
-    modules = loaded_by("search", ENVIRONMENT)
+    modules = loaded_by("search", {**ENVIRONMENT, "SEARCH_UPLOADS": "true"})
     for name in (
         "google.cloud.storage",
         "google.cloud.pubsub",

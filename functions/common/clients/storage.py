@@ -193,6 +193,35 @@ class Buckets:
         upload(blob, stream, if_generation_match, deadline)
         return self._verified(blob, stream.checksum.text, deadline)
 
+    def begin_upload(
+        self, bucket: str, name: str, size: int, origin: str, deadline: Deadline
+    ) -> str:
+        """Begin a resumable upload of a new object that somebody without credentials goes on with.
+
+        Args:
+            size: in bytes; Cloud Storage takes no other.
+            origin: whose pages may go on with it, whatever CORS the bucket has; empty: no page.
+
+        Returns:
+            The session's URL, good for a week: whoever has it can write the object.
+
+        Raises:
+            PermanentError: not_found, when there is no such bucket; rejected.
+            RetryableError: as Transport.send.
+        """
+        blob = self._blob(ObjectRef(bucket, name))
+        with bucket_needed():
+            url: str = call(
+                blob.create_resumable_upload_session,
+                content_type="application/octet-stream",
+                size=size,
+                origin=origin or None,
+                if_generation_match=0,
+                checksum=None,
+                deadline=deadline,
+            )
+        return url
+
     def copy(
         self,
         source: ObjectRef,

@@ -40,7 +40,7 @@ class Outcome:
         outcome: the word.
         reason: why, where that is not plain; one of the reasons in errors.py, or empty.
         source: the object an event was about; or
-        request_id: what a command was called.
+        request_id: what a command was called; of an object, the request that it came by.
         member: the path inside an archive.
         place: where in the archive it lies: tells members of the same path apart.
         resource: the study, series or instance, as far as known.

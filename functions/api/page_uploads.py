@@ -1,0 +1,26 @@
+"""What the search page uploads: the name of its object, and what the upload is called as a request.
+
+The name is random and only who uploads knows it, so that what became of the object can be told to
+whoever asks for the request.
+"""
+
+import re
+from typing import Final
+
+# A random UUID (RFC 9562 section 5.4).
+RANDOM_ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+FOLDER: Final = "uploads/"  # of the landing bucket; Terraform grants this folder only
+PREFIX: Final = "upload-"  # of a request's id: no export and no delete is called so by chance
+_NAME: Final = re.compile(FOLDER + RANDOM_ID, re.ASCII)
+
+
+def object_name(request_id: str) -> str:
+    """The object of an upload."""
+    return FOLDER + request_id.removeprefix(PREFIX)
+
+
+def request_id(name: str) -> str:
+    """What the upload of this object is called; empty where the page did not upload it."""
+    if not _NAME.fullmatch(name):
+        return ""
+    return PREFIX + name.removeprefix(FOLDER)

@@ -1,0 +1,51 @@
+"""What became of the exports and uploads that callers asked for. `notify` keeps it in the state
+bucket."""
+
+from typing import Any, Final
+
+from functions.common.clients.transport import Transport
+from functions.common.deadline import Deadline
+from functions.common.settings import Settings
+
+_STATE_S: Final = 10.0
+# Of an outcome record, what a caller is told.
+_TOLD: Final = ("outcome", "reason", "detail", "counts", "bytes", "time")
+
+
+class States:
+    """The states of requests.
+
+    Args:
+        transport: of the function; its credentials are used.
+    """
+
+    def __init__(self, settings: Settings, transport: Transport) -> None:
+        self._settings = settings
+        self._transport = transport
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether callers can ask what became of a request."""
+        has_requests = self._settings.search_exports or self._settings.search_uploads
+        return has_requests and bool(self._settings.state_bucket)
+
+    def find(self, request_id: str) -> dict[str, Any]:
+        """What became of a request: `done` with its outcome, or `open` where none is known.
+
+        Raises:
+            RetryableError: the state bucket cannot be read.
+        """
+        # Imported here: a search needs no client of Cloud Storage.
+        from functions.api.request_state import Requests
+        from functions.common.clients.storage import Buckets
+
+        settings = self._settings
+        endpoint = settings.storage_emulator_host or settings.storage_endpoint
+        buckets = Buckets(self._transport, endpoint)
+        requests = Requests(buckets, settings.state_bucket, Deadline(_STATE_S))
+        request = requests.find(request_id)
+        # One that has a caller came by the function `commands`, which tells that caller alone.
+        if request is None or request.state != "done" or request.caller_sha256:
+            return {"request_id": request_id, "state": "open"}
+        told = {name: request.outcome[name] for name in _TOLD if name in request.outcome}
+        return {"request_id": request_id, "state": "done", "outcome": told}
