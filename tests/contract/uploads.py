@@ -39,7 +39,6 @@ class Uploads:
     lose: it is taken, but the connection breaks instead of an answer
     drop: the connection breaks and nothing is taken
     half: 256 KiB of it are taken
-    cut: 256 KiB of it are taken, then the connection breaks
     none: nothing is taken, and the 308 has no Range
     gone, 404: the session does not exist any more (410, 404)
     503, 429: nothing is taken; the 429 has a Retry-After
@@ -73,12 +72,12 @@ class Uploads:
             start = int(found[1])
             assert start <= len(upload.data), "a gap"
             assert int(found[2]) - start + 1 == len(data)
-            if act in ("half", "cut"):
+            if act == "half":
                 data = data[: 256 * KIB]
             if act == "spoil":
                 data = bytes(len(data))
             upload.data += data[len(upload.data) - start :]
-        if act in ("lose", "cut"):
+        if act == "lose":
             return Reply(0, upload)
         if found[3] == str(len(upload.data)):
             return Reply(200, upload)

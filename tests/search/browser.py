@@ -2,10 +2,11 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = (
     shutil.which("chromium")
@@ -39,3 +40,12 @@ def browser() -> Iterator[Browser]:
             yield running
         finally:
             running.close()
+
+
+def drag(page: Page, paths: Sequence[Path], *, drop: bool = True) -> None:
+    """Drag these files over the middle of the page, as a person does, and drop them there."""
+    session = page.context.new_cdp_session(page)
+    files = [str(path) for path in paths]
+    data = {"items": [], "files": files, "dragOperationsMask": 1}
+    for event in ("dragEnter", "dragOver", *(["drop"] if drop else [])):
+        session.send("Input.dispatchDragEvent", {"type": event, "x": 300, "y": 400, "data": data})

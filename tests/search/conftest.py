@@ -20,7 +20,7 @@ from tests.search.kit import (
     study,
 )
 
-STATE = "dicom-state"
+STATE, LANDING = "dicom-state", "dicom-landing"
 EXPORTS = "projects/local/topics/exports"
 ORIGIN = "https://viewer.example.org"
 
@@ -49,8 +49,8 @@ def topics() -> Iterator[TopicServer]:
 
 @pytest.fixture(scope="package")
 def buckets() -> Iterator[StrictBuckets]:
-    """The state bucket, where `notify` keeps what became of requests."""
-    with strict_buckets(STATE) as server:
+    """The landing bucket, and the state bucket, where `notify` keeps what became of requests."""
+    with strict_buckets(STATE, LANDING) as server:
         yield server
 
 
@@ -73,6 +73,9 @@ def full(
         "EXPORTS_TOPIC": EXPORTS,
         "EXPORT_DESTINATIONS": "gs://exports/ct,gs://exports/mr",
         "PUBSUB_EMULATOR_HOST": topics.address,
+        "SEARCH_UPLOADS": "true",
+        "SEARCH_UPLOAD_MAX_BYTES": "3000000",
+        "LANDING_BUCKET": LANDING,
         "STATE_BUCKET": STATE,
         "STORAGE_EMULATOR_HOST": buckets.url,
         "SEARCH_VIEWER_URL": "https://viewer.example.org/viewer?StudyInstanceUIDs={study}",
@@ -92,9 +95,9 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(chromium: Browser, full: Function) -> Iterator[Page]:
-    """The page, loaded; nothing it does may be an error, lead to another host, or put a name into
-    a URL."""
+def page(chromium: Browser, full: Function, buckets: StrictBuckets) -> Iterator[Page]:
+    """The page, loaded; nothing it does may be an error, lead to another host than the bucket's, or
+    put a name into a URL."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(20_000)
     opened = context.new_page()
@@ -111,7 +114,7 @@ def page(chromium: Browser, full: Function) -> Iterator[Page]:
     yield opened
     context.close()
     assert errors == []
-    assert all(url.startswith((full.url, "blob:")) for url in urls)
+    assert all(url.startswith((full.url, buckets.url, "blob:")) for url in urls)
     assert not any("Doe" in url or "Yamada" in url for url in urls)
 
 

@@ -35,7 +35,7 @@ def full(store: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     exports = "projects/local/topics/exports"
     with (
         topic_server(exports) as topics,
-        strict_buckets("state") as buckets,
+        strict_buckets("landing", "state") as buckets,
         real_store(folder / "store", study()) as endpoint,
     ):
         settings = {
@@ -43,6 +43,8 @@ def full(store: FakeStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "EXPORTS_TOPIC": exports,
             "EXPORT_DESTINATIONS": "gs://exports",
             "PUBSUB_EMULATOR_HOST": topics.address,
+            "SEARCH_UPLOADS": "true",
+            "LANDING_BUCKET": "landing",
             "STATE_BUCKET": "state",
             "STORAGE_EMULATOR_HOST": buckets.url,
         }

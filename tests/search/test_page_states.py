@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, Route, expect
 
-from tests.search.browser import needs_chromium
+from tests.search.browser import drag, needs_chromium
 
 pytestmark = needs_chromium
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -93,6 +93,44 @@ def the_request(page: Page) -> Locator:
     return page.get_by_text("search_for_studies")
 
 
+def uploads(page: Page) -> Locator:
+    """Files with every kind of outcome, one that waits for its own, and one that is too large."""
+    outcomes: list[dict[str, object]] = [
+        {"outcome": "stored"},
+        {"outcome": "duplicate"},
+        {"outcome": "rejected", "reason": "unsupported_input", "detail": "not an image"},
+        {
+            "outcome": "partial",
+            "reason": "rejected",
+            "detail": "some members could not be stored",
+            "counts": {"stored": 118, "skipped": 1, "rejected": 1, "members": 120},
+        },
+    ]
+    known: dict[str, dict[str, object]] = {}
+
+    def answer(route: Route) -> None:
+        if len(known) < len(outcomes):
+            known.setdefault(route.request.url, dict(outcomes[len(known)]))
+        outcome = known.get(route.request.url)
+        state = {"state": "done", "outcome": outcome} if outcome else {"state": "open"}
+        route.fulfill(json=state)
+
+    page.route("**/requests/*", answer)
+    names = ["scan.dcm", "copy.dcm", "letter.pdf", "night.zip", "a-name-without-end" * 5, "late"]
+    files: list[FilePayload] = [
+        {"name": name, "mimeType": "", "buffer": bytes(1000)} for name in names
+    ]
+    too_large: FilePayload = {"name": "mammo.dcm", "mimeType": "", "buffer": bytes(3_000_001)}
+    page.locator("#files").set_input_files([*files, too_large])
+    expect(page.locator("#uploads-status")).to_contain_text("1 partial")
+    return page.locator("#uploads-list")
+
+
+def a_file_over_the_page(page: Page) -> Locator:
+    drag(page, [Path(__file__)], drop=False)
+    return page.get_by_text("Drop files, folders or archives")
+
+
 STATES = (
     the_list,
     nothing_found,
@@ -102,6 +140,8 @@ STATES = (
     an_export,
     a_requested_export,
     the_request,
+    uploads,
+    a_file_over_the_page,
 )
 
 

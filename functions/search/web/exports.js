@@ -2,7 +2,7 @@
 
 import { $, button, complain, copyButton, make } from "./dom.js";
 import { askJson } from "./service.js";
-import { count } from "./values.js";
+import { count, size } from "./values.js";
 
 const FORMATS = {
   dicom: "DICOM files", zip: "One zip file of DICOM files", jpeg: "JPEG pictures",
@@ -121,14 +121,4 @@ function outcome({ outcome: word, reason, detail, counts, bytes }, destination) 
   if (word === "exported") return `Done: ${written}`;
   const failures = count(counts?.failures ?? 0, "failure");
   return `Partly done: ${written}; ${failures}. ${why}`;
-}
-
-function size(bytes) {
-  const units = ["bytes", "KB", "MB", "GB", "TB"];
-  let [number, unit] = [bytes, 0];
-  while (number >= 1000 && unit < units.length - 1) {
-    number /= 1000;
-    unit += 1;
-  }
-  return `${unit ? number.toFixed(1) : number} ${units[unit]}`;
 }

@@ -7,6 +7,7 @@ import { fill, query, typed } from "./form.js";
 import { showRequest } from "./request.js";
 import { ask, askJson, dropWaiting, following, remarks } from "./service.js";
 import { aboutTheRest, find, show, sorted } from "./studies.js";
+import { offerUploads } from "./uploads.js";
 import { count } from "./values.js";
 
 const SPREADSHEET = 5000; // studies that the service gives at once
@@ -159,6 +160,7 @@ $("csv").addEventListener("click", async () => {
 try {
   config = await askJson("config.json");
   if (config.exports) offer(config.exports);
+  if (config.uploads) offerUploads(config.uploads, run);
 } catch (error) {
   complain($("problem"), error);
 }

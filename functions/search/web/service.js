@@ -18,24 +18,29 @@ export async function ask(path, body, accept = "application/dicom+json") {
   try {
     response = await fetch(path, options);
   } catch {
-    throw new Error("The service cannot be reached.");
+    throw Object.assign(new Error("The service cannot be reached."), { status: 0 });
   }
-  if (!response.ok) throw new Error(await problem(response));
+  if (!response.ok) throw await problem(response);
   return response;
 }
 
 export const askJson = async (path, body) => (await ask(path, body, "application/json")).json();
 
+// An error whose message is for a person; `status` is that of the answer, `wait` the seconds that the
+// service asks to wait.
 async function problem(response) {
+  const { status } = response;
+  const wait = Number(response.headers.get("Retry-After"));
+  let message = WORDS[status] ?? `The service answered ${status}.`;
   try {
     const { error } = await response.json();
-    const wait = response.headers.get("Retry-After");
     const about = error.parameter ? `${error.parameter}: ` : "";
-    const message = error.message ?? WORDS[response.status] ?? error.reason;
-    return `${about}${message}${wait ? ` (try again in ${wait} s)` : ""}`;
+    message = `${about}${error.message ?? WORDS[status] ?? error.reason}`;
   } catch {
-    return WORDS[response.status] ?? `The service answered ${response.status}.`;
+    // It is not the service that answered.
   }
+  if (wait) message += ` (try again in ${wait} s)`;
+  return Object.assign(new Error(message), { status, wait });
 }
 
 // Where the rows after these begin; 0 when there are none.

@@ -35,6 +35,16 @@ export function count(number, one, many = `${one}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 }
 
+export function size(bytes) {
+  const units = ["bytes", "KB", "MB", "GB", "TB"];
+  let [number, unit] = [bytes, 0];
+  while (number >= 1000 && unit < units.length - 1) {
+    number /= 1000;
+    unit += 1;
+  }
+  return `${unit ? number.toFixed(1) : number} ${units[unit]}`;
+}
+
 // Instances in the order in which they were taken: by number, and where that is missing or the
 // same, by the place along the normal of their plane (PS3.3 C.7.6.2).
 export function inOrder(instances) {
