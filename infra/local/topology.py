@@ -145,6 +145,7 @@ class Topology:
             "WEBHOOK_PRIVATE_ADDRESSES": "true",
             "SEARCH_RETRIEVE": "true",
             "SEARCH_EXPORTS": "true",
+            "SEARCH_UPLOADS": "true",
             "BUDGET_S": str(
                 min(self._data["delivery"]["budget_s"], self._data["delivery"]["ack_deadline_s"])
             ),

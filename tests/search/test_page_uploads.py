@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests import scans
 from tests.contract.strictbucket import StrictBuckets
@@ -85,7 +85,7 @@ def test_a_dropped_file_arrives_byte_for_byte_under_a_name_that_says_nothing(
         ({"outcome": "duplicate"}, "Duplicate: the DICOM store had it already, byte for byte"),
         (
             {"outcome": "conflict", "reason": "conflict", "detail": "other bytes"},
-            "Conflict: conflict: other bytes",
+            "Conflict: other bytes",
         ),
         ({"outcome": "rejected", "reason": "unsafe_archive"}, "Rejected: unsafe_archive"),
         (
@@ -156,21 +156,15 @@ def test_what_cannot_be_taken_is_not_sent(
 
 
 def test_three_files_are_sent_at_a_time(page: Page, buckets: StrictBuckets, tmp_path: Path) -> None:
-    held: list[Route] = []
-    page.route(f"{buckets.url}/**", lambda route: held.append(route))
+    page.route(f"{buckets.url}/**", lambda _route: None)  # the bucket does not answer
     files = {f"f{number}": SCAN for number in range(5)}
     drag(page, written(tmp_path, **files))
     text = "5 files: 2 to send, 3 being sent"
     expect(page.locator("#uploads-status")).to_have_text(text)
-    page.unroute(f"{buckets.url}/**")
-    for route in held:
-        route.continue_()
-    expect(page.locator("#uploads-status")).to_have_text("5 files: 5 sent, no outcome yet")
 
 
 def test_uploads_can_be_stopped(page: Page, buckets: StrictBuckets, tmp_path: Path) -> None:
-    held: list[Route] = []
-    page.route(f"{buckets.url}/**", lambda route: held.append(route))
+    page.route(f"{buckets.url}/**", lambda _route: None)  # the bucket does not answer
     drag(page, written(tmp_path, **{f"f{number}": SCAN for number in range(5)}))
     expect(page.locator("#uploads-status")).to_contain_text("3 being sent")
     page.get_by_role("button", name="Stop").click()

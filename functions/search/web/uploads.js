@@ -184,7 +184,8 @@ function show(upload, { outcome, reason, detail, counts }) {
   const parts = Object.entries(words).map(([word, number]) => `${number} ${word}`);
   const inside = members ? `${count(members, "file")} in it: ${parts.join(", ")}` : "";
   const isPlain = GOOD.includes(outcome);
-  const why = isPlain ? MEANING[outcome] : [reason, detail].filter(Boolean).join(": ");
+  const reasons = [reason === outcome ? "" : reason, detail].filter(Boolean);
+  const why = isPlain ? MEANING[outcome] : reasons.join(": ");
   const about = [inside, members && isPlain ? "" : why].filter(Boolean).join("; ");
   end(upload, outcome, [WORDS[outcome] ?? outcome, about].filter(Boolean).join(": "));
 }
