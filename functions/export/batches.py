@@ -9,7 +9,8 @@ from functions.common.deadline import Deadline
 from functions.export.content import Content
 from functions.export.slices import Piece
 
-_FAST_S: Final = 0.003  # for one piece; a bucket in the cloud takes ten times that
+# For one piece; a bucket in the cloud takes ten times that.
+_FAST_S: Final = 0.003
 _BATCH_BYTES: Final = 1024 * 1024
 _BATCH_PIECES: Final = 8
 _WAITING_BYTES: Final = 6 * 1024 * 1024
@@ -28,8 +29,15 @@ class Batches:
         deadline: whose clock is used.
     """
 
-    def __init__(self, put: Put, pool: ThreadPoolExecutor, deadline: Deadline) -> None:
-        self._put, self._pool, self._deadline = put, pool, deadline
+    def __init__(
+        self,
+        put: Put,
+        pool: ThreadPoolExecutor,
+        deadline: Deadline,
+    ) -> None:
+        self._put = put
+        self._pool = pool
+        self._deadline = deadline
         self._cost_s = 0.0  # of writing one piece, a running mean
         self._budget = _ByteBudget(_WAITING_BYTES)
         self._batch: Batch = []
@@ -56,7 +64,8 @@ class Batches:
         batch, size = self._batch, self._size
         if not batch:
             return
-        self._batch, self._size = [], 0
+        self._batch = []
+        self._size = 0
         self._budget.take(size)
 
         def write() -> None:
@@ -79,7 +88,8 @@ class _ByteBudget:
     """Bounds the bytes that wait in memory; one piece of any size always goes through."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit, self._taken = limit_bytes, 0
+        self._limit = limit_bytes
+        self._taken = 0
         self._changed = threading.Condition()
 
     def take(self, size_bytes: int) -> None:

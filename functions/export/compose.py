@@ -15,16 +15,20 @@ from functions.export.zip_format import Member, directory
 
 _SOURCES_MAX: Final = 32  # of one compose call
 _COMPLETE: Final = "dicom-export-complete"
-_CONTENT_TYPES: Final = {"zip": "application/zip", "ndjson": "application/x-ndjson"}
+_CONTENT_TYPES: Final = {
+    "zip": "application/zip",
+    "ndjson": "application/x-ndjson",
+}
 
 
 def _joined_name(request: ExportRequest) -> str:
     """The name of the object that is made of all slices; empty when the format has none."""
     if request.format.joined == "ndjson":
         return request.below("metadata.ndjson")
-    if request.format.joined == "zip" and request.resource:
-        resource = request.resource
-        return request.below(f"{resource.instance or resource.series or resource.study}.zip")
+    resource = request.resource
+    if request.format.joined == "zip" and resource:
+        uid = resource.instance or resource.series or resource.study
+        return request.below(f"{uid}.zip")
     return ""
 
 
@@ -63,8 +67,7 @@ def joined_before(job: Job) -> StoredObject | None:
     name = _joined_name(job.request)
     if not name:
         return None
-    place = ObjectRef(job.request.destination.bucket, name)
-    stored = job.buckets.stat(place, job.deadline)
+    stored = job.buckets.stat(ObjectRef(job.bucket, name), job.deadline)
     if stored and stored.metadata.get(KIND) != job.request.kind:
         raise another_object()
     return stored
@@ -77,7 +80,12 @@ def _mark(request: ExportRequest, key: str) -> str:
 # Joining
 
 
-def join_parts(job: Job, state: State, plan: Plan, totals: Mapping[str, int]) -> dict[str, Any]:
+def join_parts(
+    job: Job,
+    state: State,
+    plan: Plan,
+    totals: Mapping[str, int],
+) -> dict[str, Any]:
     """Join the parts of all slices.
 
     Returns:
@@ -107,7 +115,9 @@ class _Joining:
     """The parts of one plan on their way to one object."""
 
     def __init__(self, job: Job, state: State, plan: Plan) -> None:
-        self._job, self._state, self._plan = job, state, plan
+        self._job = job
+        self._state = state
+        self._plan = plan
 
     def _parts(self) -> Iterator[Part]:
         for name in self._plan.slices:
@@ -140,13 +150,23 @@ class _Joining:
         data = directory(members())
         return self._state.write_part(self._plan.run, data, SMALL_CHUNK_BYTES).ref
 
-    def join(self, name: str, sources: list[ObjectRef], metadata: dict[str, str]) -> dict[str, Any]:
+    def join(
+        self,
+        name: str,
+        sources: list[ObjectRef],
+        metadata: dict[str, str],
+    ) -> dict[str, Any]:
         """Compose them, in several rounds where they are many."""
         content_type = _CONTENT_TYPES[self._job.request.format.joined]
         try:
             while len(sources) > _SOURCES_MAX:
                 sources = [self._joined(group) for group in _groups(sources)]
-            stored = self._compose(name, sources, content_type=content_type, metadata=metadata)
+            stored = self._compose(
+                name,
+                sources,
+                content_type=content_type,
+                metadata=metadata,
+            )
         except SupersededError:
             raise RetryableError("unavailable") from None
         return {"name": name, "bytes": stored.size, "crc32c": stored.crc32c}
@@ -154,9 +174,19 @@ class _Joining:
     def _joined(self, group: list[ObjectRef]) -> ObjectRef:
         return self._compose(self._state.part_name(self._plan.run), group).ref
 
-    def _compose(self, name: str, sources: list[ObjectRef], **options: Any) -> StoredObject:
-        bucket, deadline = self._job.request.destination.bucket, self._job.deadline
-        return self._job.buckets.compose(bucket, name, sources, deadline, **options)
+    def _compose(
+        self,
+        name: str,
+        sources: list[ObjectRef],
+        **options: Any,
+    ) -> StoredObject:
+        return self._job.buckets.compose(
+            self._job.bucket,
+            name,
+            sources,
+            self._job.deadline,
+            **options,
+        )
 
 
 def _groups(sources: list[ObjectRef]) -> Iterator[list[ObjectRef]]:

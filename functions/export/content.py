@@ -14,7 +14,11 @@ class Content:
         rest: the others, as they arrive.
     """
 
-    def __init__(self, head: list[bytes], rest: Iterator[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        head: list[bytes],
+        rest: Iterator[bytes] | None = None,
+    ) -> None:
         self.head, self._rest = head, rest
 
     @classmethod

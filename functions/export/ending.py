@@ -26,7 +26,9 @@ class Ending:
     """
 
     def __init__(self, job: Job, state: State, outcomes: Outcomes) -> None:
-        self._job, self._state, self._outcomes = job, state, outcomes
+        self._job = job
+        self._state = state
+        self._outcomes = outcomes
 
     def finish(self, plan: Plan, name: str, done: Mapping[str, Done]) -> None:
         """All slices are done."""
@@ -58,7 +60,11 @@ class Ending:
         return finished(self._job.request, totals, reason)
 
 
-def finished(request: ExportRequest, totals: Mapping[str, int], reason: str = "") -> Outcome:
+def finished(
+    request: ExportRequest,
+    totals: Mapping[str, int],
+    reason: str = "",
+) -> Outcome:
     """The outcome of an export that came to its end.
 
     Args:

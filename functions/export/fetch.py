@@ -3,7 +3,7 @@ metadata and bulk data."""
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,10 +22,14 @@ _JSON: Final = "application/dicom+json"
 _BULKDATA_PATH: Final = re.compile(
     r"/bulkdata/([0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*)(?:[?#]|$)", re.ASCII
 )
-_CHUNK_BYTES: Final = 512 * 1024  # read at once; half of it takes 5 % more CPU
-_METADATA_LIMIT: Final = 64 * 1024 * 1024  # characters of one instance
-_XML_ROOT: Final = b"<NativeDicomModel"  # PS3.19 section A.1.6
-_XML_HEAD_BYTES: Final = 1024  # where it begins, after the XML declaration
+# Read at once; half of it takes 5 % more CPU.
+_CHUNK_BYTES: Final = 512 * 1024
+# Characters of one instance.
+_METADATA_LIMIT: Final = 64 * 1024 * 1024
+# PS3.19 section A.1.6.
+_XML_ROOT: Final = b"<NativeDicomModel"
+# In which it must be seen what an answer is; XML begins with a declaration.
+_HEAD_BYTES: Final = 1024
 Objects = Iterator[tuple[str, Iterator[bytes]]]
 
 
@@ -56,7 +60,8 @@ class Fetcher:
         self._accept = job.request.accept
         self._deadline = job.working
         self._is_first = job.attempt.is_first
-        self._has_arrived = False  # anything of the answer that is read last
+        # Anything of the answer that is read last.
+        self._has_arrived = False
 
     @contextlib.contextmanager
     def one_answer(self, resource: Resource) -> Iterator[None]:
@@ -71,14 +76,18 @@ class Fetcher:
         try:
             yield
         except PermanentError as error:
-            _log_broken("stream_refused", error, resource)
+            _log_end("stream_refused", error, resource)
         except RetryableError as error:
-            _log_broken("stream_broken", error, resource)
+            _log_end("stream_broken", error, resource)
             self._deadline.check()
             if self._is_first and not self._has_arrived:
                 raise
 
-    def incoming(self, resource: Resource, wanted: Mapping[str, Piece]) -> Iterator[Incoming]:
+    def incoming(
+        self,
+        resource: Resource,
+        wanted: Mapping[str, Piece],
+    ) -> Iterator[Incoming]:
         """The instances of a study or series in one answer, for a format that is streamed.
 
         Args:
@@ -126,15 +135,19 @@ class Fetcher:
         return True
 
     def _file(self, piece: Piece) -> Objects:
+        def check(head: bytes) -> None:
+            self._check_begin(head)
+            _check_uids(head, piece)
+
         stream = self._body(piece.resource, (), self._accept)
-        yield "", _checked(self._good(stream), piece)
+        yield "", _checked(stream, part10.HEAD_BYTES, check)
 
     def _rendered(self, piece: Piece) -> Objects:
         below: tuple[str, ...] = ("rendered",)
         if piece.frame:
             below = ("frames", str(piece.frame), "rendered")
         stream = self._body(piece.resource, below, self._accept)
-        yield "", self._good(stream)
+        yield "", _checked(stream, _HEAD_BYTES, self._check_begin)
 
     def _metadata(self, piece: Piece) -> Objects:
         yield "", self._metadata_of(piece.resource)
@@ -148,10 +161,7 @@ class Fetcher:
 
     def _metadata_xml(self, piece: Piece) -> Objects:
         stream = self._body(piece.resource, ("metadata",), self._accept)
-        head, stream = _head(stream, _XML_HEAD_BYTES)
-        if _XML_ROOT not in head[:_XML_HEAD_BYTES]:
-            raise RetryableError("unavailable")
-        yield "", stream
+        yield "", _checked(stream, _HEAD_BYTES, _check_xml)
 
     def _bulkdata(self, piece: Piece) -> Objects:
         """Each bulk data of an instance by its path, such as 7FE00010 or 00400100/0/00100010.
@@ -176,7 +186,12 @@ class Fetcher:
             chunks = transport.chunks(response, self._deadline)
             yield from dicomjson.data_sets(chunks, _METADATA_LIMIT)
 
-    def _body(self, resource: Resource, below: tuple[str, ...], accept: str) -> Iterator[bytes]:
+    def _body(
+        self,
+        resource: Resource,
+        below: tuple[str, ...],
+        accept: str,
+    ) -> Iterator[bytes]:
         """The first part's bytes; the rest is read so that a cut answer is noticed.
 
         Raises:
@@ -203,7 +218,12 @@ class Fetcher:
             else:
                 yield multipart.single(chunks, content_type)
 
-    def _get(self, resource: Resource, below: tuple[str, ...], accept: str) -> transport.Response:
+    def _get(
+        self,
+        resource: Resource,
+        below: tuple[str, ...],
+        accept: str,
+    ) -> transport.Response:
         response = self._store.get(resource, below, accept, self._deadline)
         if response.status_code == 200:
             return response
@@ -212,19 +232,12 @@ class Fetcher:
             raise PermanentError("not_found", "the DICOM store has no such resource")
         raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
 
-    def _good(self, stream: Iterator[bytes]) -> Iterator[bytes]:
-        """The stream, if it begins as the format does.
-
-        Raises:
-            RetryableError: unavailable, when it does not.
-        """
-        begins, at = self._format.begins, self._format.begins_at
-        end = at + len(begins)
-        head, rest = _head(stream, end)
-        if head[at:end] != begins:
+    def _check_begin(self, head: bytes) -> None:
+        """The format's first bytes, or the answer is something else."""
+        begins = self._format.begins
+        at = self._format.begins_at
+        if head[at : at + len(begins)] != begins:
             raise RetryableError("unavailable")
-        del head  # it need not be kept while the rest arrives
-        yield from rest
 
 
 _RETRIEVE: Final[dict[str, Callable[[Fetcher, Piece], Objects]]] = {
@@ -236,8 +249,14 @@ _RETRIEVE: Final[dict[str, Callable[[Fetcher, Piece], Objects]]] = {
 }
 
 
-def _log_broken(event: str, error: DicomFunctionsError, resource: Resource) -> None:
-    log("WARNING", event, reason=error.reason, study=resource.study, series=resource.series)
+def _log_end(event: str, error: DicomFunctionsError, resource: Resource) -> None:
+    log(
+        "WARNING",
+        event,
+        reason=error.reason,
+        study=resource.study,
+        series=resource.series,
+    )
 
 
 def _identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
@@ -259,34 +278,36 @@ def _described(data_set: DataSet, wanted: Mapping[str, Piece]) -> Piece | None:
     return piece
 
 
-def _head(stream: Iterable[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, at least `size` of them where there are so many, and the whole stream."""
-    pieces = iter(stream)
-    head = b""
-    for piece in pieces:
+def _checked(
+    stream: Iterator[bytes],
+    size: int,
+    check: Callable[[bytes], None],
+) -> Iterator[bytes]:
+    """The stream, after a look at its first bytes: at least `size` where there are so many."""
+    head = piece = b""
+    for piece in stream:
         head += piece
         if len(head) >= size:
             break
-    return head, _both(head, pieces)
-
-
-def _both(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    check(head)
     yield head
-    del head
-    yield from rest
+    del head, piece  # they need not be kept while the rest arrives
+    yield from stream
 
 
-def _checked(stream: Iterator[bytes], piece: Piece) -> Iterator[bytes]:
-    """The stream, unless it is another instance; a file whose UIDs cannot be read is taken for what
-    was asked for."""
-    head, whole = _head(stream, part10.HEAD_BYTES)
-    is_other = False
-    with contextlib.suppress(PermanentError, part10.MoreNeededError):
-        is_other = part10.read_header([head], whole=False).resource != piece.resource
-    if is_other:
+def _check_uids(head: bytes, piece: Piece) -> None:
+    """A file whose UIDs cannot be read is taken for what was asked for."""
+    try:
+        found = part10.read_header([head], whole=False).resource
+    except (PermanentError, part10.MoreNeededError):
+        return
+    if found != piece.resource:
         raise PermanentError("rejected", "the DICOM store sent another instance")
-    del head
-    yield from whole
+
+
+def _check_xml(head: bytes) -> None:
+    if _XML_ROOT not in head[:_HEAD_BYTES]:
+        raise RetryableError("unavailable")
 
 
 def _bulkdata_paths(data_set: object) -> Iterator[str]:

@@ -19,7 +19,9 @@ class GivingUp:
     """
 
     def __init__(self, job: Job, fetcher: Fetcher, known: Known) -> None:
-        self._attempt, self._fetcher, self._known = job.attempt, fetcher, known
+        self._attempt = job.attempt
+        self._fetcher = fetcher
+        self._known = known
 
     def is_due(self, done: Iterable[Piece]) -> bool:
         """Give up what has just failed when it failed in earlier deliveries too, up to

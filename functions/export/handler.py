@@ -8,7 +8,8 @@ and publishes the outcome. state.py draws the states.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from functions.api import commands
@@ -31,7 +32,8 @@ from functions.export.slices import Piece, Slice
 from functions.export.state import Plan, State, every_slice, new_name
 from functions.export.zip_slice import ZipSlice
 
-_RECORDING_S: Final = 30.0  # kept of the budget for writing results, the manifest and the outcome
+# Kept of the budget for writing results, the manifest and the outcome.
+_RECORDING_S: Final = 30.0
 _NAME: Final = commands.matching(r"[0-9a-f]{16}", "a follow-up message")
 
 
@@ -58,7 +60,12 @@ def entry_point() -> View:
     return event_function(EXPORT, handle)
 
 
-def handle(message: Message, services: Services, outcomes: Outcomes, deadline: Deadline) -> None:
+def handle(
+    message: Message,
+    services: Services,
+    outcomes: Outcomes,
+    deadline: Deadline,
+) -> None:
     """Export what the command names, or go on with an export.
 
     Raises:
@@ -67,7 +74,8 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
         RetryableError: the DICOM store or the bucket is busy or away.
     """
     message.check_way(_is_follow_up(message))
-    values = commands.read(message, _FOLLOW_UP if message.follow_up else EXPORT_KEYS)
+    keys = _FOLLOW_UP if message.follow_up else EXPORT_KEYS
+    values = commands.read(message, keys)
     request = ExportRequest.of(message.request_id(), values)
     _check_allowed(request, values, services)
     job = _job(request, services, deadline, message.attempt)
@@ -75,7 +83,11 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
     if "slice" in values:
         export.do_slice(values["run"], values["slice"])
     elif message.follow_up:
-        planning = _Planning(values["run"], values.get("slices", []), values.get("matched", 0))
+        planning = _Planning(
+            values["run"],
+            values.get("slices", []),
+            values.get("matched", 0),
+        )
         export.start(planning)
     else:
         export.start(None)
@@ -85,7 +97,11 @@ def _is_follow_up(message: Message) -> bool:
     return bool(message.data.strip()) and "run" in message.json()
 
 
-def _check_allowed(request: ExportRequest, values: dict[str, Any], services: Services) -> None:
+def _check_allowed(
+    request: ExportRequest,
+    values: dict[str, Any],
+    services: Services,
+) -> None:
     settings = services.settings
     if not settings.may_export_to(request.destination):
         raise PermanentError("rejected", "EXPORT_DESTINATIONS does not have this destination")
@@ -104,7 +120,12 @@ class _Planning:
     matched: int = 0
 
 
-def _job(request: ExportRequest, services: Services, deadline: Deadline, attempt: int) -> Job:
+def _job(
+    request: ExportRequest,
+    services: Services,
+    deadline: Deadline,
+    attempt: int,
+) -> Job:
     left_s = deadline.remaining_s()
     working = Deadline(max(1.0, left_s - min(_RECORDING_S, left_s / 4)))
     return Job(
@@ -121,7 +142,9 @@ class _Export:
     """One export, within one invocation."""
 
     def __init__(self, job: Job, services: Services, outcomes: Outcomes) -> None:
-        self._job, self._services, self._outcomes = job, services, outcomes
+        self._job = job
+        self._services = services
+        self._outcomes = outcomes
         key = outcome_id(EXPORT, job.request.name)
         self._state = State(job, services.settings.state_bucket, key)
         self._ending = Ending(job, self._state, outcomes)
@@ -158,23 +181,31 @@ class _Export:
     def _planned(self, begun: _Planning | None) -> Plan | None:
         """The plan; None when the rest of the planning is another message's."""
         planning = begun or _Planning(new_name())
-        planner = Planner(self._job, self._services.settings.export_slice)
         try:
-            for target in planner.targets(planning.matched):
-                self._keep(planning, planner.slices(target))
-                planning.matched += 1
-                if self._job.request.query and self._job.working.remaining_s() <= 0:
-                    self._keep(planning, planner.rest())
-                    self._send_planning(planning)
-                    return None
+            if not self._plan_all(planning):
+                self._send(asdict(planning))
+                return None
         except RetryableError:
             if begun is None:  # the next delivery begins with another run
                 self._state.clear_run(planning.run)
             raise
-        self._keep(planning, planner.rest())
         if not planning.slices:
             raise nothing_there(self._job.request)
         return self._state.decide(planning.run, planning.slices)
+
+    def _plan_all(self, planning: _Planning) -> bool:
+        """Write the slices of what is not planned yet; False when the time is over before all of
+        a query's matches are."""
+        planner = Planner(self._job, self._services.settings.export_slice)
+        in_time = True
+        for target in planner.targets(planning.matched):
+            self._keep(planning, planner.slices(target))
+            planning.matched += 1
+            if self._job.request.query and self._job.working.remaining_s() <= 0:
+                in_time = False
+                break
+        self._keep(planning, planner.rest())
+        return in_time
 
     def _keep(self, planning: _Planning, slices: Iterator[Slice]) -> None:
         for part in slices:
@@ -206,7 +237,8 @@ class _Export:
             return
         now = self._state.plan()
         if now is None or now.run != plan.run:
-            self._state.clear_run(plan.run)  # another delivery finished it all, and cleaned up
+            # Another delivery finished it all, and cleaned up.
+            self._state.clear_run(plan.run)
             return
         rest = done[name].rest if name in done else ""
         if rest and rest not in done:
@@ -233,9 +265,7 @@ class _Export:
             self._state.drop_part(result.part)
 
     def _worker(self, plan: Plan) -> ObjectSlice | ZipSlice:
-        def known() -> Piece | None:
-            return self._known(plan)
-
+        known = partial(self._known, plan)
         if self._job.request.format.joined == "zip":
             return ZipSlice(self._job, self._state, plan.run, known)
         return ObjectSlice(self._job, plan.run, known)
@@ -254,10 +284,8 @@ class _Export:
     def _send_slice(self, plan: Plan, name: str) -> None:
         self._send({"run": plan.run, "slice": name})
 
-    def _send_planning(self, planning: _Planning) -> None:
-        self._send({"run": planning.run, "slices": planning.slices, "matched": planning.matched})
-
     def _send(self, step: dict[str, Any]) -> None:
-        data = json.dumps({**self._job.request.asked, **step}, separators=(",", ":")).encode()
+        content = {**self._job.request.asked, **step}
+        data = json.dumps(content, separators=(",", ":")).encode()
         topic = self._services.settings.exports_next_topic
         self._services.topics.publish(topic, data, {}, self._job.deadline)

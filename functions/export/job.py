@@ -46,3 +46,8 @@ class Job:
     attempt: Attempt
     working: Deadline
     deadline: Deadline
+
+    @property
+    def bucket(self) -> str:
+        """Of the destination."""
+        return self.request.destination.bucket

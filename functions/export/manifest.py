@@ -20,8 +20,16 @@ class Manifest:
         totals: the numbers of all slices.
     """
 
-    def __init__(self, job: Job, state: State, plan: Plan, totals: Mapping[str, int]) -> None:
-        self._job, self._state, self._plan = job, state, plan
+    def __init__(
+        self,
+        job: Job,
+        state: State,
+        plan: Plan,
+        totals: Mapping[str, int],
+    ) -> None:
+        self._job = job
+        self._state = state
+        self._plan = plan
         self._totals = totals
         self._reasons: Counter[str] = Counter()
 
@@ -38,7 +46,7 @@ class Manifest:
             RetryableError: as Buckets.write; unavailable when another delivery is just cleaning up.
         """
         self._job.buckets.write(
-            self._job.request.destination.bucket,
+            self._job.bucket,
             self._job.request.below(_NAME),
             self._text(joined),
             self._job.deadline,

@@ -19,7 +19,12 @@ _READS: Final = 3
 _OBJECT_LIMIT_BYTES: Final = 256 * 1024 * 1024
 
 
-def write_lines(job: Job, state: State, run: str, result: Result) -> Part | None:
+def write_lines(
+    job: Job,
+    state: State,
+    run: str,
+    result: Result,
+) -> Part | None:
     """Write the part; None where there are no lines.
 
     Args:
@@ -32,7 +37,8 @@ def write_lines(job: Job, state: State, run: str, result: Result) -> Part | None
     """
     if not result.objects:
         return None
-    return Part.of(state.write_part(run, _lines(job, result.objects), SMALL_CHUNK_BYTES))
+    lines = _lines(job, result.objects)
+    return Part.of(state.write_part(run, lines, SMALL_CHUNK_BYTES))
 
 
 def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:
@@ -66,6 +72,6 @@ def _read(job: Job, name: str) -> bytes:
 
 
 def _read_once(job: Job, name: str) -> bytes:
-    place = ObjectRef(job.request.destination.bucket, name)
+    place = ObjectRef(job.bucket, name)
     with job.buckets.open(place, job.working) as response:
         return transport.read_all(response, job.working, _OBJECT_LIMIT_BYTES)

@@ -17,7 +17,8 @@ from functions.export.tally import Objects, Tally
 from functions.export.writer import ObjectWriter, Written
 
 THREADS: Final = 8
-_PASSES: Final = 3  # over what is missing: an answer that is cut is asked for again
+# Over what is missing: an answer that is cut is asked for again.
+_PASSES: Final = 3
 _FAILED_IN_A_ROW_MAX: Final = 2 * THREADS
 
 
@@ -88,7 +89,8 @@ class ObjectSlice:
     def _find(self, pieces: list[Piece]) -> None:
         there = self._listed(pieces)
         if self._request.format.retrieval == "bulkdata":
-            self._bulkdata = there  # only its metadata tells what belongs to an instance
+            # Only its metadata tells what belongs to an instance.
+            self._bulkdata = there
             return
         found: dict[Piece, Written] = {}
         for piece in pieces:

@@ -21,7 +21,8 @@ from functions.export.packing import Found, Packer
 from functions.export.slices import Item, Piece, Slice
 
 PAGE: Final = 1000
-FRAMES_MAX: Final = 1_000_000  # of one instance, where each becomes an object
+# Of one instance, where each becomes an object.
+FRAMES_MAX: Final = 1_000_000
 _PASSES: Final = 3
 _UIDS: Final = (("includefield", STUDY_UID), ("includefield", SERIES_UID))
 _FRAMES: Final = "00280008"
@@ -36,7 +37,9 @@ class Planner:
     """
 
     def __init__(self, job: Job, size: int) -> None:
-        self._store, self._request, self._deadline = job.store, job.request, job.deadline
+        self._store = job.store
+        self._request = job.request
+        self._deadline = job.deadline
         self._attempt = job.attempt
         self._packer = Packer(size, job.request.format.streamed)
 

@@ -1,7 +1,7 @@
 """What an export consists of: slices of items, and the pieces that become objects."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,14 @@ class Piece:
     def fields(self) -> dict[str, Any]:
         """As the manifest names it."""
         resource = self.resource
-        fields = {"study": resource.study, "series": resource.series, "instance": resource.instance}
-        return {**fields, "frame": self.frame} if self.frame else fields
+        fields: dict[str, Any] = {
+            "study": resource.study,
+            "series": resource.series,
+            "instance": resource.instance,
+        }
+        if self.frame:
+            fields["frame"] = self.frame
+        return fields
 
     def failure(self, reason: str, detail: str) -> dict[str, Any]:
         """As the manifest names it among the failures."""
@@ -41,7 +47,19 @@ class Item:
     @property
     def weight(self) -> int:
         """How many objects it becomes."""
-        return self.last - self.first + 1 if self.first else 1
+        if not self.first:
+            return 1
+        return self.last - self.first + 1
+
+    def to_json(self) -> list[Any]:
+        """For a state object."""
+        return [str(self.resource), self.first, self.last]
+
+    @classmethod
+    def parse(cls, value: Sequence[Any]) -> "Item":
+        """From a state object."""
+        path, first, last = value
+        return cls(Resource.parse(path), first, last)
 
     def pieces(self) -> Iterator[Piece]:
         """What it becomes."""
@@ -89,7 +107,7 @@ class Slice:
         """For a state object."""
         return {
             "streams": [str(resource) for resource in self.streams],
-            "items": [[str(item.resource), item.first, item.last] for item in self.items],
+            "items": [item.to_json() for item in self.items],
             "skipped": [str(resource) for resource in self.skipped],
             "failures": self.failures,
         }
@@ -99,7 +117,7 @@ class Slice:
         """From a state object."""
         return cls(
             streams=[Resource.parse(path) for path in value["streams"]],
-            items=[Item(Resource.parse(path), first, last) for path, first, last in value["items"]],
+            items=[Item.parse(item) for item in value["items"]],
             skipped=[Resource.parse(path) for path in value["skipped"]],
             failures=value["failures"],
         )

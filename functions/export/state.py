@@ -24,7 +24,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final
 
 from functions.common.clients import transport
@@ -37,9 +37,11 @@ from functions.export.zip_format import Member
 
 _FOLDER: Final = "exports"
 _PARTS_FOLDER: Final = ".export-parts"
-PART_ENDING: Final = ".export-part"  # by which a lifecycle rule finds what was left
+# By which a lifecycle rule finds what was left.
+PART_ENDING: Final = ".export-part"
 _REST: Final = "rest"
-SMALL_CHUNK_BYTES: Final = 8 * 1024 * 1024  # of parts that hold no images
+# Of parts that hold no images.
+SMALL_CHUNK_BYTES: Final = 8 * 1024 * 1024
 _LIMIT_BYTES: Final = 256 * 1024 * 1024
 TOTALS: Final = ("objects", "written", "bytes", "failures", "skipped")
 
@@ -82,7 +84,7 @@ class Part:
             "generation": self.ref.generation,
             "bytes": self.size,
             "crc32c": self.crc32c,
-            "members": [[m.name, m.size, m.crc, m.offset, m.streamed] for m in self.members],
+            "members": [list(astuple(member)) for member in self.members],
         }
 
     @classmethod
@@ -146,8 +148,12 @@ class State:
     """
 
     def __init__(self, job: Job, bucket: str, key: str) -> None:
-        self._buckets, self._bucket, self._deadline = job.buckets, bucket, job.deadline
-        self._request, self._store = job.request, job.store.name.name
+        self._buckets = job.buckets
+        self._bucket = bucket
+        self._destination = job.bucket
+        self._deadline = job.deadline
+        self._request = job.request
+        self._store = job.store.name.name
         self._root = f"{_FOLDER}/{key}"
         self.key = key
 
@@ -161,7 +167,8 @@ class State:
         if kept is None:
             return None
         generation, value = kept
-        if (value["request"], value["store"]) != (self._request.asked, self._store):
+        is_same = value["request"] == self._request.asked
+        if not is_same or value["store"] != self._store:
             raise PermanentError(
                 "invalid_command", "another export with this request_id is under way"
             )
@@ -192,7 +199,8 @@ class State:
     def add_slice(self, run: str, part: Slice) -> str:
         """Keep a slice; returns its name."""
         name = new_name()
-        self._write(f"{run}/slice-{name}.json", part.to_json(), if_generation_match=None)
+        place = f"{run}/slice-{name}.json"
+        self._write(place, part.to_json(), if_generation_match=None)
         return name
 
     def slice(self, run: str, name: str) -> Slice | None:
@@ -219,7 +227,8 @@ class State:
             "skipped": result.skipped,
             "part": part,
         }
-        metadata = {key: str(number) for key, number in result.totals().items()}
+        totals = result.totals()
+        metadata = {key: str(number) for key, number in totals.items()}
         if result.rest:
             metadata[_REST] = self.add_slice(run, result.rest)
         try:
@@ -239,7 +248,7 @@ class State:
         """The slices that are done, by name: one listing, nothing is read."""
         start = f"{self._root}/{run}/done-"
         found: dict[str, Done] = {}
-        for stored in self._buckets.list(self._bucket, start, self._deadline):
+        for stored in self._list(self._bucket, start):
             name = stored.ref.name.removeprefix(start).removesuffix(".json")
             found[name] = Done(totals_of(stored), stored.metadata.get(_REST, ""))
         return found
@@ -254,13 +263,14 @@ class State:
         if kept is None:
             raise RetryableError("unavailable")
         value = kept[1]
-        bucket = self._request.destination.bucket
-        return Result(
+        result = Result(
             objects=value["objects"],
             failures=value["failures"],
             skipped=value["skipped"],
-            part=Part.parse(value["part"], bucket) if value["part"] else None,
         )
+        if value["part"]:
+            result.part = Part.parse(value["part"], self._destination)
+        return result
 
     def claim_end(self, run: str, name: str) -> bool:
         """Whether the delivery that did this slice ends the export. Of several that see the end,
@@ -285,7 +295,7 @@ class State:
             PermanentError, RetryableError: as Buckets.write.
         """
         return self._buckets.write(
-            self._request.destination.bucket,
+            self._destination,
             self.part_name(run),
             data,
             self._deadline,
@@ -295,13 +305,13 @@ class State:
 
     def parts(self, run: str) -> dict[ObjectRef, StoredObject]:
         """The parts that lie in the destination."""
-        bucket, folder = self._request.destination.bucket, self._parts_folder(run)
-        return {one.ref: one for one in self._buckets.list(bucket, folder, self._deadline)}
+        found = self._list(self._destination, self._parts_folder(run))
+        return {one.ref: one for one in found}
 
     def drop_part(self, part: Part | None) -> None:
         """Delete the part of a slice that another delivery finished first."""
         if part:
-            self._buckets.delete(replace(part.ref, generation=0), self._deadline)
+            self._delete(replace(part.ref, generation=0))
 
     def _parts_folder(self, run: str) -> str:
         return self._request.below(f"{_PARTS_FOLDER}/{self.key}/{run}/")
@@ -310,8 +320,8 @@ class State:
 
     def clear(self, plan: Plan) -> None:
         """Delete the plan, if it is still this one, and then all that belongs to it."""
-        place = ObjectRef(self._bucket, f"{self._root}/plan.json", plan.generation)
-        self._buckets.delete(place, self._deadline)
+        name = f"{self._root}/plan.json"
+        self._delete(ObjectRef(self._bucket, name, plan.generation))
         self.clear_run(plan.run)
 
     def clear_run(self, run: str) -> None:
@@ -319,12 +329,17 @@ class State:
         self._clear_folder(self._bucket, f"{self._root}/{run}/")
         # A destination that is not there, or refuses, ended the export.
         with contextlib.suppress(PermanentError):
-            self._clear_folder(self._request.destination.bucket, self._parts_folder(run))
+            self._clear_folder(self._destination, self._parts_folder(run))
 
     def _clear_folder(self, bucket: str, folder: str) -> None:
-        for stored in list(self._buckets.list(bucket, folder, self._deadline)):
-            place = ObjectRef(bucket, stored.ref.name)
-            self._buckets.delete(place, self._deadline)
+        for stored in list(self._list(bucket, folder)):
+            self._delete(ObjectRef(bucket, stored.ref.name))
+
+    def _list(self, bucket: str, start: str) -> Iterator[StoredObject]:
+        return self._buckets.list(bucket, start, self._deadline)
+
+    def _delete(self, place: ObjectRef) -> None:
+        self._buckets.delete(place, self._deadline)
 
     # One object
 
@@ -353,7 +368,8 @@ class State:
         except SupersededError:
             return None
         with response:
-            value = json.loads(transport.read_all(response, self._deadline, _LIMIT_BYTES))
+            data = transport.read_all(response, self._deadline, _LIMIT_BYTES)
+        value = json.loads(data)
         if not isinstance(value, dict):
             raise RetryableError("unavailable")
         generation = response.headers.get("x-goog-generation", "")

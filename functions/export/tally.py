@@ -11,7 +11,8 @@ from functions.export.slices import Piece
 from functions.export.state import Result
 from functions.export.writer import Written
 
-Objects = list[tuple[Written, str]]  # each with what tells it apart, as Fetcher.objects
+# Each with what tells it apart, as Fetcher.objects.
+Objects = list[tuple[Written, str]]
 
 
 class Tally:
@@ -26,7 +27,8 @@ class Tally:
         self._done: dict[Piece, list[dict[str, Any]]] = {}
         self._failures: dict[Piece, dict[str, Any]] = {}
         self._in_vain: dict[Piece, RetryableError] = {}
-        self._new: set[str] = set()  # names of objects that this export wrote
+        # Names of objects that this export wrote.
+        self._new: set[str] = set()
 
     def attempt(self, piece: Piece, write: Callable[[], Objects]) -> None:
         """Try one piece, and keep what came of it."""
@@ -50,7 +52,8 @@ class Tally:
     def _note_in_vain(self, piece: Piece, error: RetryableError) -> None:
         with self._lock:
             self.failed_in_a_row += 1
-            if error.reason != "deadline_exceeded":  # then it was not tried in earnest
+            # Then it was not tried in earnest.
+            if error.reason != "deadline_exceeded":
                 self._in_vain[piece] = error
 
     def is_settled(self, piece: Piece) -> bool:
@@ -77,7 +80,11 @@ class Tally:
         for piece in pieces:
             self._failures[piece] = piece.failure(self._in_vain[piece].reason, DETAIL)
 
-    def result(self, pieces: Iterable[Piece], skipped: Iterable[Resource]) -> Result:
+    def result(
+        self,
+        pieces: Iterable[Piece],
+        skipped: Iterable[Resource],
+    ) -> Result:
         """What became of a slice, in the order of its pieces."""
         result = Result(written=len(self._new))
         for piece in pieces:

@@ -14,7 +14,8 @@ from functions.export.content import Content
 from functions.export.job import Job
 from functions.export.slices import Piece
 
-KIND: Final = "dicom-export"  # the key of an object's metadata that says what it holds
+# The key of an object's metadata that says what it holds.
+KIND: Final = "dicom-export"
 _RUN: Final = "dicom-export-run"
 _TIME: Final = "dicom-export-time"
 
@@ -60,7 +61,10 @@ class ObjectWriter:
     """
 
     def __init__(self, job: Job, run: str) -> None:
-        self._buckets, self._request, self._deadline = job.buckets, job.request, job.working
+        self._buckets = job.buckets
+        self._bucket = job.bucket
+        self._request = job.request
+        self._deadline = job.working
         self._run = run
         self.has_written = False
         # The time is one before anything is retrieved.
@@ -73,7 +77,7 @@ class ObjectWriter:
         """The objects below a folder of the destination that hold what this export would write, by
         name."""
         prefix = self._request.below(folder)
-        found = self._buckets.list(self._request.destination.bucket, prefix, self._deadline)
+        found = self._buckets.list(self._bucket, prefix, self._deadline)
         return {
             stored.ref.name: self._known(stored)
             for stored in found
@@ -110,7 +114,7 @@ class ObjectWriter:
 
     def _create(self, name: str, data: Iterable[bytes]) -> StoredObject:
         return self._buckets.write(
-            self._request.destination.bucket,
+            self._bucket,
             name,
             data,
             self._deadline,
@@ -125,7 +129,7 @@ class ObjectWriter:
         Args:
             crc32c: of what would be written; empty: not known.
         """
-        place = ObjectRef(self._request.destination.bucket, name)
+        place = ObjectRef(self._bucket, name)
         stored = self._buckets.stat(place, self._deadline)
         if stored is None:
             raise RetryableError("unavailable")

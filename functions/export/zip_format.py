@@ -14,7 +14,8 @@ from functions.export.content import Content
 
 _FIT: Final = 0xFFFFFFFF
 _MEMBERS_FIT: Final = 0xFFFF
-_DATE: Final = 0x21  # 1980-01-01: the same instances make the same bytes
+# 1980-01-01: the same instances make the same bytes.
+_DATE: Final = 0x21
 _PLAIN: Final = 20  # version needed to read it: 2.0
 _ZIP64: Final = 45
 _SIZES_FOLLOW: Final = 0x8
@@ -81,7 +82,8 @@ def _local_header(member: Member) -> bytes:
     name, extra = member.name.encode(), b""
     version, flags = _PLAIN, 0
     crc, size = member.crc, member.size
-    if member.streamed:  # ZIP64, so that the sizes that follow have eight bytes
+    # ZIP64, so that the sizes that follow have eight bytes.
+    if member.streamed:
         version, flags = _ZIP64, _SIZES_FOLLOW
         crc, size = 0, _FIT
         extra = struct.pack("<HHQQ", 1, 16, 0, 0)

@@ -26,7 +26,9 @@ class ZipSlice:
     progress: Final = False
 
     def __init__(self, job: Job, state: State, run: str, known: Known) -> None:
-        self._job, self._state, self._run = job, state, run
+        self._job = job
+        self._state = state
+        self._run = run
         self._fetcher = Fetcher(job)
         self._giving_up = GivingUp(job, self._fetcher, known)
         self._zip = ZipPart()
@@ -87,7 +89,11 @@ class ZipSlice:
             if piece not in self._written:
                 yield from self._single(piece)
 
-    def _stream(self, resource: Resource, wanted: Mapping[str, Piece]) -> Iterator[bytes]:
+    def _stream(
+        self,
+        resource: Resource,
+        wanted: Mapping[str, Piece],
+    ) -> Iterator[bytes]:
         with self._fetcher.one_answer(resource):
             for incoming in self._fetcher.incoming(resource, wanted):
                 if incoming.piece and incoming.piece not in self._written:
