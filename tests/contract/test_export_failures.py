@@ -94,6 +94,22 @@ def test_an_outage_of_the_store_gives_nothing_up(
     assert store.outcomes[0]["counts"]["objects"] == 20
 
 
+def test_an_outage_that_begins_within_the_last_delivery_gives_nothing_up(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.001)
+    fill(store, series=1, instances=80)
+    store.fault(kind="status", status=400, path="studies/1.1$")
+    # It is retrieved, and given again to each thread that asks when many others have failed.
+    store.fault(kind="status", status=503, path=r"instances/1\.1\.1\.1$", skip=10)
+    store.fault(kind="status", status=503, path=r"instances/1\.1\.1\.([2-9]|[0-9]{2})$")
+    assert deliver(store, [8]) == ["in vain"]
+    assert not store.outcomes
+    store.clear_faults()
+    assert deliver(store, [9]) == [""]
+    assert store.outcomes[0]["counts"]["objects"] == 80
+
+
 @pytest.mark.parametrize("format_", ["dicom", "zip"])
 def test_a_slice_of_which_nothing_can_be_had_does_not_keep_the_export_from_its_end(
     small_slices: World, monkeypatch: pytest.MonkeyPatch, format_: str
