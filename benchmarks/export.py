@@ -363,7 +363,7 @@ def _many(store: World, count: int) -> dict[str, float]:
         f"  peak {taken['peak_mib']:5.1f} MiB  target: flat, at most 32",
         flush=True,
     )
-    return {"count": count, **taken}
+    return {"count": count, "ms": wall_ms, **taken}
 
 
 if __name__ == "__main__":

@@ -32,7 +32,12 @@ def draw(figures: Mapping[str, Any], folder: Path) -> None:
             file=folder / "bench-store.svg",
         )
     if "by_thousand" in figures.get("store", {}):
-        _each_upload(figures["store"]["by_thousand"], folder / "bench-store-items.svg")
+        _lines(
+            figures["store"]["by_thousand"],
+            along=("from", "uploads before"),
+            columns={"ms": "ms for each upload", "mib": "MiB of the worker"},
+            file=folder / "bench-store-items.svg",
+        )
     if "export" in figures:
         retrieved = figures["export"]["retrieve"]["local"]
         _peers(
@@ -41,8 +46,13 @@ def draw(figures: Mapping[str, Any], folder: Path) -> None:
             columns={"s": "seconds", "cpu_s": "CPU s", "peak_mib": "peak MiB"},
             file=folder / "bench-export.svg",
         )
-        seconds = figures["export"]["function"]["seconds_each_thousand"]
-        _each_exported(seconds, folder / "bench-export-items.svg")
+        _lines(
+            figures["export"]["function"]["many"],
+            along=("count", "instances of one export"),
+            columns={"ms": "ms for each instance", "peak_mib": "peak MiB over the idle worker"},
+            file=folder / "bench-export-items.svg",
+            scale="log",
+        )
     if "search" in figures:
         _peers(
             {name: row for name, row in figures["search"]["speed"].items() if name != "direct"},
@@ -73,30 +83,29 @@ def _peers(
     _save(figure, file)
 
 
-def _each_upload(rows: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Time and memory from the first thousand uploads to the last."""
-    figure, charts = plt.subplots(1, 2, figsize=(9, 2.6), facecolor=_FACE)
-    uploads = [row["from"] for row in rows]
-    for chart, key, label in (
-        (charts[0], "ms", "ms for each upload"),
-        (charts[1], "mib", "MiB of the worker"),
-    ):
-        chart.plot(uploads, [row[key] for row in rows], marker="o", color=_OURS)
+def _lines(
+    rows: Sequence[Mapping[str, float]],
+    along: tuple[str, str],
+    columns: Mapping[str, str],
+    file: Path,
+    scale: str = "linear",
+) -> None:
+    """A chart for each column, one beside the other.
+
+    Args:
+        along: the column of the horizontal axis, and what it is called.
+        columns: what each chart shows, by its column.
+        scale: of the horizontal axis.
+    """
+    figure, charts = plt.subplots(1, len(columns), figsize=(9, 2.6), facecolor=_FACE, squeeze=False)
+    places = [row[along[0]] for row in rows]
+    for chart, (key, label) in zip(charts[0], columns.items(), strict=True):
+        chart.plot(places, [row[key] for row in rows], marker="o", color=_OURS)
         chart.set_title(label, fontsize=10)
-        chart.set_xlabel("uploads before", fontsize=9)
+        chart.set_xlabel(along[1], fontsize=9)
+        chart.set_xscale(scale)
         chart.set_ylim(bottom=0)
         chart.spines[["top", "right"]].set_visible(False)
-    _save(figure, file)
-
-
-def _each_exported(seconds: Sequence[float], file: Path) -> None:
-    """Time from the first thousand exported instances to the last."""
-    figure, chart = plt.subplots(figsize=(4.5, 2.6), facecolor=_FACE)
-    chart.plot([1000 * n for n in range(len(seconds))], seconds, marker="o", color=_OURS)
-    chart.set_title("ms for each exported instance", fontsize=10)
-    chart.set_xlabel("instances before", fontsize=9)
-    chart.set_ylim(bottom=0)
-    chart.spines[["top", "right"]].set_visible(False)
     _save(figure, file)
 
 
