@@ -79,7 +79,8 @@ class Progress:
         Args:
             error: what ended the walk too early.
         """
-        return of_archive({**self.counts, "members": self.mark.members}, self.reason, error)
+        counts = Counter({**self.counts, "members": self.mark.members})
+        return of_archive(counts, self.reason, error)
 
 
 def publish(delivery: Delivery, progress: Progress) -> None:

@@ -207,10 +207,10 @@ class _Stow:
                 drain(response)
                 raise RetryableError("unavailable")
             text = read_all(response, self._deadline, _REPORT_LIMIT_BYTES)
-        report = stow_report.parse(text)
-        if report is None:
-            return self._unreadable(status), attempts
-        return report.of(self._resource), attempts
+        answer = stow_report.read(text, self._resource)
+        if answer is None:
+            answer = self._unreadable(status)
+        return answer, attempts
 
     def _unreadable(self, status: int) -> Answer:
         """What an answer means that is no report: its status, if what it says can be seen."""

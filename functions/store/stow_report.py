@@ -77,35 +77,14 @@ class Answer:
     named: Named = Named()
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was stored and what was not."""
+def read(body: bytes, resource: Resource) -> Answer | None:
+    """What a report says of this instance, in answer to a request that held it and no other.
 
-    stored: tuple[Named, ...] = ()
-    failures: tuple[Answer, ...] = ()
-
-    def of(self, resource: Resource) -> Answer:
-        """The answer to a request that held this instance and no other.
-
-        Returns:
-            `stored` only when the report names this very instance, study and series included, as
-            stored. A file may hold a UID twice, and the store may read the one that we do not.
-        """
-        failures = [failure for failure in self.failures if failure.named.may_be(resource)]
-        for failure in failures:
-            if failure.named.instance:
-                return failure
-        for named in self.stored:
-            if named.resource == resource:
-                return Answer("stored", named=named)
-        if failures:
-            return failures[0]
-        others = [*self.stored, *(failure.named for failure in self.failures), Named()]
-        return Answer("other", named=others[0])
-
-
-def parse(body: bytes) -> Report | None:
-    """Read a report; None where it is none, or neither says what was stored nor what was not."""
+    Returns:
+        `stored` only when the report names this very instance, study and series included, as
+        stored. A file may hold a UID twice, and the store may read the one that we do not. None
+        where it is no report, or says neither what was stored nor what was not.
+    """
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -115,9 +94,19 @@ def parse(body: bytes) -> Report | None:
     study = _named_by_url(document).study
     stored = [_named(item, study) for item in dicomjson.items(document, _REFERENCED)]
     failures = [_failure(item, study) for item in dicomjson.items(document, _FAILED)]
-    if not stored and not failures:
+    ours = [failure for failure in failures if failure.named.may_be(resource)]
+    for failure in ours:
+        if failure.named.instance:
+            return failure
+    for named in stored:
+        if named.resource == resource:
+            return Answer("stored", named=named)
+    if ours:
+        return ours[0]
+    others = [*stored, *(failure.named for failure in failures)]
+    if not others:
         return None
-    return Report(tuple(stored), tuple(failures))
+    return Answer("other", named=others[0])
 
 
 def _named(item: DataSet, study: str) -> Named:

@@ -1,6 +1,7 @@
 """What becomes of an input or of a member of an archive, before it is published."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Final
 
 from functions.common.errors import NothingToStoreError, PermanentError
@@ -8,6 +9,8 @@ from functions.common.events.outcomes import Outcome, Word
 from functions.common.resources import Resource
 from functions.store.stow import OtherInstanceError
 
+# What an archive is called in which nothing failed: the first of these that a member is.
+_GOOD: Final[tuple[Word, ...]] = ("stored", "conflict", "duplicate")
 _KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
 
 
@@ -30,7 +33,7 @@ class Verdict:
         return outcome.outcome in ("stored", "duplicate") and not outcome.counts.get("conflict")
 
 
-def of_word(word: Word, resource: Resource) -> Verdict:
+def of_word(word: Word, resource: Resource | None) -> Verdict:
     """The verdict on an instance that was stored, or that the store has other bytes of which are to
     stay."""
     if word == "conflict":
@@ -57,7 +60,7 @@ def of_member_error(error: PermanentError) -> Verdict:
     return of_error(error)
 
 
-def of_archive(counts: dict[str, int], reason: str, error: PermanentError | None = None) -> Verdict:
+def of_archive(counts: Counter[str], reason: str, error: PermanentError | None) -> Verdict:
     """The verdict on an archive whose members have theirs.
 
     Args:
@@ -65,20 +68,17 @@ def of_archive(counts: dict[str, int], reason: str, error: PermanentError | None
         reason: of the first that failed; empty when none did.
         error: what ended the archive too early.
     """
-    is_any_good = bool(counts.get("stored") or counts.get("duplicate"))
     detail = "some members could not be stored"
+    if error is None and not reason:
+        for word in _GOOD:
+            if counts[word]:
+                found = of_word(word, None)
+                return Verdict(replace(found.outcome, counts=counts))
+        error = NothingToStoreError("nothing in it to store")
     if error is not None:
         reason = error.reason
         detail = error.detail
-    if reason:
-        word: Word = "rejected"
-        if is_any_good:
-            word = "partial"
-        return Verdict(Outcome(word, reason, counts=counts, detail=detail), is_bad=True)
-    if counts.get("stored"):
-        return Verdict(Outcome("stored", counts=counts))
-    if counts.get("conflict"):
-        return Verdict(Outcome("conflict", "conflict", counts=counts, detail=_KEPT))
-    if is_any_good:
-        return Verdict(Outcome("duplicate", counts=counts))
-    return of_archive(counts, "unsupported_input", NothingToStoreError("nothing in it to store"))
+    bad: Word = "rejected"
+    if counts["stored"] or counts["duplicate"]:
+        bad = "partial"
+    return Verdict(Outcome(bad, reason, counts=counts, detail=detail), is_bad=True)
