@@ -181,10 +181,7 @@ class Walk:
             kind="other",
             place=(*around, entry.place),
             following=(*around, entry.following),
-            problem=entry.problem,
         )
-        if entry.problem is not None:
-            return member
         try:
             return replace(member, kind=filetype.sniff(source.head))
         except PermanentError as error:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, cast
 
-from functions.common.errors import NothingToStoreError, PermanentError
+from functions.common.errors import NothingToStoreError
 from functions.store import filetype
 from functions.store.archive_limits import Budget, HeaderLimit
 from functions.store.refusals import unsupported
@@ -56,8 +56,8 @@ class Entry:
         size: unpacked, as the archive states it.
         place: where it lies.
         following: the place of what comes after it.
-        open: as a file that can be sought in, however long that takes.
-        problem: why it must not be opened.
+        open: as a file that can be sought in, however long that takes; raises PermanentError where
+            it must not be opened.
     """
 
     name: str
@@ -65,13 +65,12 @@ class Entry:
     place: int
     following: int
     open: Callable[[], BinaryIO]
-    problem: PermanentError | None = None
 
     def read(self) -> Iterator[bytes]:
         """Its bytes.
 
         Raises:
-            PermanentError: unsupported_input, when it is damaged.
+            PermanentError: unsupported_input, when it is damaged or must not be opened.
         """
         with damage("the file in the archive is damaged"), self.open() as file:
             while piece := file.read(READ_BYTES):
@@ -109,19 +108,20 @@ class Zip:
 
     def _entry(self, number: int) -> Entry:
         info = self._files[number]
-        problem = None
-        if info.flag_bits & _ENCRYPTED:
-            problem = unsupported("an encrypted file")
-        elif info.compress_type not in _UNPACKED:
-            problem = unsupported("compressed in another way than deflate")
         return Entry(
             name=_shown(info.filename),
             size=info.file_size,
             place=number,
             following=number + 1,
-            open=lambda: cast("BinaryIO", self._zip.open(info)),
-            problem=problem,
+            open=lambda: self._open(info),
         )
+
+    def _open(self, info: zipfile.ZipInfo) -> BinaryIO:
+        if info.flag_bits & _ENCRYPTED:
+            raise unsupported("an encrypted file")
+        if info.compress_type not in _UNPACKED:
+            raise unsupported("compressed in another way than deflate")
+        return cast("BinaryIO", self._zip.open(info))
 
 
 def tar_entries(file: BinaryIO, start: int) -> Iterator[Entry]:
@@ -148,16 +148,17 @@ def tar_entries(file: BinaryIO, start: int) -> Iterator[Entry]:
 
 
 def _tar_entry(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
-    problem = None
-    if not info.isreg():
-        problem = NothingToStoreError("a link or a device")
+    def open_() -> BinaryIO:
+        if not info.isreg():
+            raise NothingToStoreError("a link or a device")
+        return cast("BinaryIO", tar.extractfile(info))
+
     return Entry(
         name=_shown(info.name),
         size=info.size,
         place=info.offset,
         following=tar.offset,
-        open=lambda: cast("BinaryIO", tar.extractfile(info)),
-        problem=problem,
+        open=open_,
     )
 
 
