@@ -4,14 +4,14 @@ Nothing is unpacked to disk: a member is a source that reads from the archive wh
 Members come in the order in which they lie in the archive, so that a walk is one long read. Each
 says where a later walk can go on.
 
-Archives inside the archive are gone through in their place. A walk keeps a stack of the archives
-that are open, each of which is read by archive_readers.
+Archives inside the archive are gone through in their place. Each archive is read by one of
+archive_readers.
 """
 
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Final, Self, cast
+from typing import BinaryIO, Final, cast
 
 from functions.common.errors import PermanentError
 from functions.store import filetype
@@ -74,6 +74,8 @@ class Member:
     def kept(self) -> "Member":
         """The same member with its bytes in memory, so that the archive can be read on; failed
         where it cannot be read."""
+        if self.problem is not None:
+            return self
         try:
             data = b"".join(self.source.chunks())
         except PermanentError as error:
@@ -81,155 +83,115 @@ class Member:
         return replace(self, source=Source.of(data))
 
 
-@dataclass
-class _Level:
-    """An archive that is open.
-
-    Args:
-        file: its bytes.
-        entries: its files, from where the walk begins.
-        within: where to begin inside the first of them, if that is an archive.
-        zip: its directory, if it is a zip.
-        member: what it is in the archive around it; None for the outermost.
-    """
-
-    file: BinaryIO
-    entries: Iterator[Entry]
-    within: Place
-    zip: Zip | None
-    member: Member | None
-
-
 class Walk:
-    """One walk through an archive; use it in a `with`.
+    """One walk through an archive.
 
     Args:
         file: the archive, in which seeking costs little.
         kind: what it is.
         budget: what it may still hold. Members are counted by who goes through them.
         place: where to begin.
-
-    Raises:
-        PermanentError: unsafe_archive, at the first limit that is exceeded; unsupported_input,
-            where the archive is damaged.
     """
 
-    def __init__(self, file: BinaryIO, kind: Kind, budget: Budget, *, place: Place = ()) -> None:
-        self._budget = budget
+    def __init__(self, file: BinaryIO, kind: Kind, budget: Budget, place: Place = ()) -> None:
+        self._file = file
         self._kind = kind
-        self._levels: list[_Level] = []
+        self._budget = budget
+        self._place = place
+        self._directory: Zip | None = None
+
+    def __iter__(self) -> Iterator[Member]:
+        """The files that are no archives, and archives inside the archive that cannot be read.
+
+        Raises:
+            PermanentError: unsafe_archive, at the first limit that is exceeded; unsupported_input,
+                where the archive is damaged.
+        """
         with damage(_DAMAGED):
-            self._open(file, kind, place, None)
+            yield from self._members(self._file, self._kind, self._place, None)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._levels:
-            self._close()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Member:
-        """The next file that is no archive, or an archive that cannot be opened."""
-        while self._levels:
-            level = self._levels[-1]
-            try:
-                with damage(_DAMAGED):
-                    entry = next(level.entries, None)
-            except PermanentError as error:
-                return self._given_up(error)
-            if entry is None:
-                self._close()
-                continue
-            member = self._member_of(entry, level)
-            within = level.within
-            level.within = ()
-            if member.kind in filetype.ARCHIVES:
-                try:
-                    self._open_inner(member, entry, within)
-                    continue
-                except PermanentError as error:
-                    member = member.failed(error)
-            return member
-        raise StopIteration
-
-    @property
-    def directory(self) -> Zip | None:
-        """Where any member can be looked up: in a zip, but not in one inside another archive, where
-        going back means unpacking it again."""
-        if len(self._levels) > 1:
+    def directory_of(self, member: Member) -> Zip | None:
+        """Where the other members can be looked up: in a zip, but not in one inside another
+        archive, where going back means unpacking it again."""
+        if len(member.place) > 1:
             return None
-        return self._levels[0].zip
+        return self._directory
 
     def look_into(self, entry: Entry) -> Member:
         """A file that was looked up, as a member."""
-        return self._member_of(entry, self._levels[0])
+        return self._member_of(entry, None)
 
-    def _member_of(self, entry: Entry, level: _Level) -> Member:
+    def _members(
+        self, file: BinaryIO, kind: Kind, place: Place, around: Member | None
+    ) -> Iterator[Member]:
+        """The members of one archive, from a place on.
+
+        Args:
+            file: its bytes.
+            kind: what it is.
+            place: where to begin: in this archive, then in the one that lies there, and so on.
+            around: what it is in the archive around it; None for the outermost.
+        """
+        start, *within = place or (0,)
+        for entry in self._entries(file, kind, start, around):
+            member = self._member_of(entry, around)
+            if member.kind in filetype.ARCHIVES:
+                yield from self._inner(member, entry, tuple(within))
+            else:
+                yield member
+            within = []
+
+    def _inner(self, member: Member, entry: Entry, place: Place) -> Iterator[Member]:
+        """The members of an archive inside an archive, and itself where it cannot be read on."""
+        member.source.close()
+        try:
+            self._budget.check_nesting(len(member.place))
+            with damage(_DAMAGED), self._inner_file(member, entry) as file:
+                yield from self._members(file, member.kind, place, member)
+        except PermanentError as error:
+            yield member.failed(error)
+
+    def _entries(
+        self, file: BinaryIO, kind: Kind, start: int, around: Member | None
+    ) -> Iterator[Entry]:
+        if kind == "tar":
+            return tar_entries(file, start)
+        if kind == "gzip":
+            return gzip_entries(file, start, self._budget)
+        directory = Zip(file, self._budget)
+        if around is None:
+            self._directory = directory
+        return directory.entries(start)
+
+    def _member_of(self, entry: Entry, around: Member | None) -> Member:
         name = entry.name
-        around: Place = ()
-        if level.member is not None:
-            name = f"{level.member.name}/{name}"
-            around = level.member.place
+        outer: Place = ()
+        if around is not None:
+            name = f"{around.name}/{name}"
+            outer = around.place
         self._budget.check_file(name, entry.size)
-        source = Source(entry.read, entry.size, again=self._can_go_back())
+        # Reading a member of the outermost archive again costs no more than the first time.
+        can_go_back = around is None and self._kind != "gzip"
+        source = Source(entry.read, entry.size, again=can_go_back)
         member = Member(
             name=name,
             source=source,
             kind="other",
-            place=(*around, entry.place),
-            following=(*around, entry.following),
+            place=(*outer, entry.place),
+            following=(*outer, entry.following),
         )
         try:
             return replace(member, kind=filetype.sniff(source.head))
         except PermanentError as error:
             return member.failed(error)
 
-    def _can_go_back(self) -> bool:
-        """Whether reading a member again costs no more than the first time."""
-        return len(self._levels) == 1 and self._kind != "gzip"
-
-    def _open_inner(self, member: Member, entry: Entry, within: Place) -> None:
-        self._budget.check_nesting(len(self._levels))
-        member.source.close()
-        with damage(_DAMAGED):
-            self._open(self._inner_file(member, entry), member.kind, within, member)
-
     def _inner_file(self, member: Member, entry: Entry) -> BinaryIO:
         """A tar is only read forwards; for a zip one has to seek, without unpacking the whole again
         and again."""
         if member.kind != "zip":
             return entry.open()
-        if member.size > KEPT_BYTES and not self._can_go_back():
+        if member.size > KEPT_BYTES and not member.source.again:
             detail = f"a zip of more than {KEPT_BYTES} bytes inside a compressed archive"
             raise unsupported(f"{detail}: upload it by itself")
         inner = io.BufferedReader(InnerZip(member.source, member.size), _BUFFER_BYTES)
         return cast("BinaryIO", inner)
-
-    def _open(self, file: BinaryIO, kind: Kind, place: Place, member: Member | None) -> None:
-        start, *within = place or (0,)
-        directory = None
-        if kind == "zip":
-            directory = Zip(file, self._budget)
-            entries = directory.entries(start)
-        elif kind == "tar":
-            entries = tar_entries(file, start)
-        else:
-            entries = gzip_entries(file, start, self._budget)
-        self._levels.append(_Level(file, entries, tuple(within), directory, member))
-
-    def _close(self) -> _Level:
-        """Leave the innermost archive."""
-        level = self._levels.pop()
-        if level.member is not None:
-            level.file.close()
-        return level
-
-    def _given_up(self, error: PermanentError) -> Member:
-        """The archive that cannot be read further, as a member of the one around it."""
-        level = self._close()
-        if level.member is None:
-            raise error
-        return level.member.failed(error)

@@ -160,11 +160,8 @@ class ArchiveSlice:
         )
         # What waits for its other half is read once more, into the memory of this process.
         first = min([*begin.waiting, begin.place])
-        with (
-            ThreadPoolExecutor(_WORKERS) as pool,
-            self.open_file() as file,
-            Walk(file, self.kind, budget, place=first) as walk,
-        ):
+        with ThreadPoolExecutor(_WORKERS) as pool, self.open_file() as file:
+            walk = Walk(file, self.kind, budget, first)
             uploads = _Uploads(pool, self._bring, self.progress)
             try:
                 return self._go_through(walk, budget, uploads)
@@ -193,21 +190,18 @@ class ArchiveSlice:
 
     def _groups(self, member: Member, walk: Walk) -> list[Group]:
         """What can be brought to its outcome now that the walk has come to this member."""
-        if member.problem is not None:
+        if member.problem is not None or member.kind in ("dicom", "multipart"):
             return [(member,)]
-        if member.kind in ("dicom", "multipart"):
-            return [(_kept(member),)]
         if member.kind not in ("json", "jpeg"):
             error = NothingToStoreError("neither DICOM, nor metadata with a JPEG")
             return [(member.failed(error),)]
         if not stem_of(member.name, member.kind):
             error = NothingToStoreError("metadata or a JPEG whose name does not say so")
             return [(member.failed(error),)]
-        if walk.directory is not None:
-            groups = look_up(member, walk.directory, walk)
-        else:
-            groups = self.window.take(member)
-        return [tuple(_kept(half) for half in group) for group in groups]
+        directory = walk.directory_of(member)
+        if directory is None:
+            return self.window.take(member)
+        return look_up(member, directory, walk)
 
     def _give_up_waiting(self) -> None:
         """What waits when the archive ends stays alone."""
@@ -239,13 +233,6 @@ class ArchiveSlice:
                 raise
             return verdict.of_member_error(error)
         return verdict.of_word(word, instance.resource)
-
-
-def _kept(member: Member) -> Member:
-    """A small member with its bytes in memory; a large one as it is."""
-    if member.problem is not None or member.size > _SMALL_BYTES:
-        return member
-    return member.kept()
 
 
 def _instance(group: Group) -> Instance:
@@ -290,6 +277,7 @@ class _Uploads:
             self.finish()
             self._progress.reach(mark, self._bring(groups))
             return
+        groups = [tuple(member.kept() for member in group) for group in groups]
         if len(self._under_way) == _WORKERS:
             self._wait_for_oldest()
         self._under_way.append((self._pool.submit(self._bring, groups), mark))

@@ -41,13 +41,12 @@ def walk(
 ) -> list[tuple[Member, bytes]]:
     found = []
     budget = Budget(limits, len(data))
-    with Walk(io.BytesIO(data), kind, budget, place=place) as members:
-        for member in members:
-            budget.count(member.size)
-            text = b""
-            if member.problem is None:
-                text = b"".join(member.source.chunks())
-            found.append((member, text))
+    for member in Walk(io.BytesIO(data), kind, budget, place):
+        budget.count(member.size)
+        text = b""
+        if member.problem is None:
+            text = b"".join(member.source.chunks())
+        found.append((member, text))
     return found
 
 
