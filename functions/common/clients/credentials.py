@@ -1,6 +1,8 @@
 """The service's own credentials, loaded when the first https request needs them."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any, Final
 
 from functions.common.errors import RetryableError
@@ -30,14 +32,10 @@ class Credentials:
         """
         if not is_secure(url):
             return
-        import google.auth.exceptions
-
-        try:
+        with _unauthorized():
             credentials = self.load()
             with self._lock:
                 credentials.before_request(self._request, "", url, headers)
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise RetryableError("unauthorized") from error
 
     def refresh_needed(self) -> None:
         """Forget the token: the service refused it."""
@@ -51,17 +49,13 @@ class Credentials:
             RetryableError: unauthorized, when there are none.
         """
         import google.auth
-        import google.auth.exceptions
         import google.auth.transport.requests
 
-        try:
-            with self._lock:
-                if self._credentials is None:
-                    self._credentials, _ = google.auth.default(scopes=[_SCOPE])
-                    self._request = google.auth.transport.requests.Request()
-                return self._credentials
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise RetryableError("unauthorized") from error
+        with _unauthorized(), self._lock:
+            if self._credentials is None:
+                self._credentials, _ = google.auth.default(scopes=[_SCOPE])
+                self._request = google.auth.transport.requests.Request()
+            return self._credentials
 
     def session(self, adapter: Any) -> Any:
         """A session of google-auth over this adapter of requests, or over one like it with a client
@@ -70,14 +64,22 @@ class Credentials:
         Raises:
             RetryableError: unauthorized, when there are no credentials or no such certificate.
         """
-        import google.auth.exceptions
         import google.auth.transport.requests
 
         new_session: Any = google.auth.transport.requests.AuthorizedSession
         session = new_session(self.load())
         session.mount("https://", adapter)
-        try:
+        with _unauthorized():
             session.configure_mtls_channel()
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise RetryableError("unauthorized") from error
         return session
+
+
+@contextlib.contextmanager
+def _unauthorized() -> Iterator[None]:
+    """Whatever google-auth raises in this block is a matter of credentials."""
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except GoogleAuthError as error:
+        raise RetryableError("unauthorized") from error

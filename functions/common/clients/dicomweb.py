@@ -185,11 +185,8 @@ class DicomStore:
         Raises:
             PermanentError, RetryableError: as search.
         """
-        params = [("limit", "1")]
-        if resource.instance:
-            params.append(("SOPInstanceUID", resource.instance))
-        above = Resource(resource.study, resource.series)
-        return bool(self.search(above, "instances", params, deadline))
+        above, params = _instances_of(resource)
+        return bool(self.search(above, "instances", [*params, ("limit", "1")], deadline))
 
     def instances(self, resource: Resource, deadline: Deadline) -> Iterator[Resource]:
         """Every instance below a resource. Where there are several pages, one may come twice and
@@ -199,10 +196,8 @@ class DicomStore:
             PermanentError, RetryableError: as search_all; unavailable also for a result without its
                 UIDs.
         """
-        params = [("includefield", STUDY_UID), ("includefield", SERIES_UID)]
-        if resource.instance:
-            params.append(("SOPInstanceUID", resource.instance))
-        above = Resource(resource.study, resource.series)
+        above, params = _instances_of(resource)
+        params += [("includefield", STUDY_UID), ("includefield", SERIES_UID)]
         for item in self.search_all(above, "instances", params, deadline):
             series = resource.series or uid(item, SERIES_UID)
             yield Resource(resource.study, series, uid(item, INSTANCE_UID))
@@ -283,6 +278,14 @@ class DicomStore:
         if answer is None:
             return Operation(name, done=True, error_code=NOT_FOUND)
         return _operation(answer)
+
+
+def _instances_of(resource: Resource) -> tuple[Resource, list[tuple[str, str]]]:
+    """Where the instances of a resource are searched, and by what."""
+    above = Resource(resource.study, resource.series)
+    if not resource.instance:
+        return above, []
+    return above, [("SOPInstanceUID", resource.instance)]
 
 
 def _operation(answer: Any) -> Operation:
