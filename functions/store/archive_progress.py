@@ -6,7 +6,7 @@ again first.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -85,36 +85,23 @@ class Progress:
 
 def publish(delivery: Delivery, progress: Progress) -> None:
     """Publish the follow-up message with which the next invocation goes on."""
+    event = delivery.message.json()
+    if delivery.message.follow_up:
+        event = event["event"]
     attributes = dict(ATTRIBUTES)
     if ANEW in delivery.message.attributes:
         attributes[ANEW] = "yes"
     delivery.services.topics.publish(
         delivery.settings.uploads_next_topic,
-        dump(delivery.object, progress),
+        dump(event, progress),
         attributes,
         delivery.deadline,
     )
 
 
-def dump(archive: StoredObject, progress: Progress) -> bytes:
-    """The data of a follow-up message."""
-    state = {
-        "event": {
-            "bucket": archive.ref.bucket,
-            "name": archive.ref.name,
-            "generation": str(archive.ref.generation),
-            "size": str(archive.size),
-            "metadata": dict(archive.metadata),
-            "timeCreated": archive.updated,
-        },
-        "place": progress.mark.place,
-        "members": progress.mark.members,
-        "total_bytes": progress.mark.total_bytes,
-        "waiting": progress.mark.waiting,
-        "counts": progress.counts,
-        "failed": progress.failed,
-        "reason": progress.reason,
-    }
+def dump(event: Mapping[str, Any], progress: Progress) -> bytes:
+    """The data of a follow-up message; `event` is the notification that the archive was written."""
+    state = {"event": event, **vars(progress), "mark": vars(progress.mark)}
     return json.dumps(state).encode()
 
 
@@ -138,27 +125,21 @@ def load(message: Message) -> tuple[StoredObject, Progress]:
     return archive, progress
 
 
-def _progress(
-    *,
-    place: Any,
-    members: Any,
-    total_bytes: Any,
-    waiting: Any,
-    counts: Any,
-    failed: Any,
-    reason: Any,
-) -> Progress:
-    mark = Mark(
+def _progress(*, mark: Any, counts: Any, failed: Any, reason: Any) -> Progress:
+    return Progress(
+        mark=_mark(**mark),
+        counts=Counter({word: _whole(count) for word, count in counts.items()}),
+        failed=[(_text(name), _text(why)) for name, why in failed],
+        reason=_text(reason),
+    )
+
+
+def _mark(*, place: Any, members: Any, total_bytes: Any, waiting: Any) -> Mark:
+    return Mark(
         place=_place(place),
         members=_whole(members),
         total_bytes=_whole(total_bytes),
         waiting=tuple(_place(one) for one in waiting),
-    )
-    return Progress(
-        mark=mark,
-        counts=Counter({word: _whole(count) for word, count in counts.items()}),
-        failed=[(_text(name), _text(why)) for name, why in failed],
-        reason=_text(reason),
     )
 
 

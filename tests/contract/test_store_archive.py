@@ -16,6 +16,8 @@ from tests.contract.landing import LANDING, NEXT, QUARANTINE, Landing, landing, 
 from tests.contract.strictbucket import Blob
 
 STUDY = "1.2"
+# Of a follow-up message: the first member is done.
+MARK = {"place": [1], "members": 1, "total_bytes": 1, "waiting": []}
 
 
 def uids(number: int) -> scans.Uids:
@@ -374,12 +376,13 @@ def test_each_limit_is_one(
 @pytest.mark.parametrize(
     "change",
     [
-        {"place": [-1]},
-        {"place": ["1"]},
-        {"members": True},
+        {"mark": {}},
+        {"mark": {**MARK, "place": [-1]}},
+        {"mark": {**MARK, "place": ["1"]}},
+        {"mark": {**MARK, "members": True}},
+        {"mark": {**MARK, "waiting": [1]}},
         {"counts": {"stored": "1"}},
         {"failed": [["a"]]},
-        {"waiting": [1]},
         {"event": None},
         {"event": {"bucket": "dicom-archive", "name": "a.zip", "generation": "1", "size": "1"}},
         {"more": 1},
@@ -403,11 +406,8 @@ def follow_up(blob: Blob) -> dict[str, Any]:
     """The follow-up message of an archive whose first member is stored."""
     return {
         "event": blob.resource,
-        "place": [1],
-        "members": 1,
-        "total_bytes": 1,
+        "mark": MARK,
         "counts": {"stored": 1},
         "failed": [],
         "reason": "",
-        "waiting": [],
     }

@@ -15,11 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.common.clients.storage import StoredObject
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Word
-from functions.common.resources import ObjectRef
 from functions.store import archive_progress
 from functions.store.archive import Member
 from functions.store.archive_limits import Limits
@@ -31,7 +29,7 @@ from functions.store.verdict import Verdict
 from tests import scans
 
 LIMITS = Limits(20_000, 1 << 40, 1 << 40, 500, 1, 1024)
-ARCHIVE = StoredObject(ObjectRef("landing", "x", 1), 1, "")
+EVENT = {"bucket": "landing", "name": "x", "generation": "1", "size": "1"}
 KINDS = pytest.mark.parametrize("kind", ["zip", "tar", "gzip"])
 
 
@@ -63,7 +61,7 @@ class Run:
     def slice(self, members: int = 10**9) -> bool:
         """One that goes past so many members; the next one is a new process."""
         left = itertools.count(members - 1, -1)
-        follow_up = Message(archive_progress.dump(ARCHIVE, self.progress))
+        follow_up = Message(archive_progress.dump(EVENT, self.progress))
         _, self.progress = archive_progress.load(follow_up)
         kind: Any = self.kind
         self.slices += 1
