@@ -8,10 +8,9 @@ Archives inside the archive are gone through in their place. Each archive is rea
 archive_readers.
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from functions.common.errors import PermanentError
 from functions.store import filetype
@@ -19,13 +18,12 @@ from functions.store.archive_limits import Budget
 from functions.store.archive_readers import Entry, Zip, damage, gzip_entries, tar_entries
 from functions.store.filetype import Kind
 from functions.store.refusals import unsupported
-from functions.store.seekable import KEPT_BYTES, InnerZip
+from functions.store.seekable import KEPT_BYTES, open_inner
 from functions.store.source import Source
 
 # A place at each level: in a zip the number of a member, in a tar the byte where its header begins.
 Place = tuple[int, ...]
 
-_BUFFER_BYTES: Final = 64 * 1024
 _DAMAGED: Final = "the archive is damaged or cut"
 
 
@@ -193,5 +191,4 @@ class Walk:
         if member.size > KEPT_BYTES and not member.source.again:
             detail = f"a zip of more than {KEPT_BYTES} bytes inside a compressed archive"
             raise unsupported(f"{detail}: upload it by itself")
-        inner = io.BufferedReader(InnerZip(member.source, member.size), _BUFFER_BYTES)
-        return cast("BinaryIO", inner)
+        return open_inner(member.source, member.size)

@@ -5,18 +5,19 @@ members it has.
 """
 
 import io
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Generator
+from typing import BinaryIO, Final, cast
 
 from functions.common.clients.storage import Buckets, StoredObject
-from functions.common.clients.transport import Response, chunks
+from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.store.refusals import unsafe, unsupported
 from functions.store.source import Source
 
-BUFFER_BYTES: Final = 256 * 1024
 KEPT_BYTES: Final = 8 * 1024 * 1024  # of the end of an inner zip
+
+_BUFFER_BYTES: Final = 256 * 1024
 # A gap up to this is read over; a larger one is worth a new request.
 _READ_ON_BYTES: Final = 1024 * 1024
 _TRIES: Final = 3  # without a byte in between
@@ -26,20 +27,107 @@ _PARTIAL: Final = 206
 _READINGS_MAX: Final = 10
 
 
+def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> BinaryIO:
+    """One generation of an object.
+
+    Reading it raises SupersededError and RetryableError as Buckets.open, and PermanentError
+    (unsupported_input) where the object cannot be read in ranges.
+    """
+
+    def read(at: int) -> Generator[bytes]:
+        tries_left = _TRIES
+        while True:
+            try:
+                for chunk in _range(one, at, buckets, deadline):
+                    yield chunk
+                    at += len(chunk)
+                    tries_left = _TRIES
+            except RetryableError as error:
+                # A reading that breaks off is begun again.
+                tries_left -= 1
+                if error.reason != "unavailable" or not tries_left:
+                    raise
+
+    return _buffered(_Seekable(one.size, read, _READ_ON_BYTES))
+
+
+def _range(one: StoredObject, at: int, buckets: Buckets, deadline: Deadline) -> Generator[bytes]:
+    """One reading, from a place on. It does not come to its end: behind that nothing is read."""
+    with buckets.open(one.ref, deadline, at) as response:
+        if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
+            # Cloud Storage unpacks it on the way from its first byte on, whatever range was asked
+            # for.
+            raise unsupported("an archive with a Content-Encoding: upload it without")
+        if at and response.status_code != _PARTIAL:
+            raise RetryableError("unavailable")
+        yield from chunks(response, deadline, _BUFFER_BYTES)
+    raise RetryableError("unavailable")
+
+
+def open_inner(source: Source, size: int) -> BinaryIO:
+    """A zip that is a member of an archive, which is unpacked from its beginning.
+
+    A zip is read from its end, where its directory is. So its end is kept from a first reading, and
+    a second reading goes through the rest in order.
+
+    Args:
+        source: the member.
+        size: in bytes.
+    """
+    end = _end_of(source)
+    end_at = size - len(end)
+    left_bytes = _READINGS_MAX * max(size, KEPT_BYTES)
+
+    def read(at: int) -> Generator[bytes]:
+        nonlocal left_bytes
+        if at >= end_at:
+            yield end[at - end_at :]
+            return
+        place = 0
+        for chunk in source.chunks():
+            left_bytes -= len(chunk)
+            if left_bytes < 0:
+                raise unsafe("an archive inside the archive that cannot be read in order")
+            yield chunk[max(at - place, 0) :]
+            place += len(chunk)
+
+    return _buffered(_Seekable(size, read, read_on_bytes=size))
+
+
+def _end_of(source: Source) -> bytes:
+    end = bytearray()
+    for chunk in source.chunks():
+        end += chunk
+        if len(end) > 2 * KEPT_BYTES:
+            del end[:-KEPT_BYTES]
+    return bytes(end[-KEPT_BYTES:])
+
+
+def _buffered(file: io.RawIOBase) -> BinaryIO:
+    """For the many small readings of archive formats."""
+    return cast("BinaryIO", io.BufferedReader(file, _BUFFER_BYTES))
+
+
 class _Seekable(io.RawIOBase):
-    """A file that is read in chunks, one after the other. Going back begins a new reading, and so
+    """A file whose bytes come in chunks from any place on. Going back begins a new reading, and so
     does going too far ahead.
 
     Args:
         size: in bytes.
+        read: the chunks from a place on; some may be empty.
         read_on_bytes: how far ahead a place may lie so that the chunks up to there are read.
     """
 
-    def __init__(self, size: int, read_on_bytes: int) -> None:
+    def __init__(
+        self, size: int, read: Callable[[int], Generator[bytes]], read_on_bytes: int
+    ) -> None:
         super().__init__()
         self._size = size
-        self._at = 0
+        self._read = read
         self._read_on_bytes = read_on_bytes
+        self._at = 0
+        # Every place lies in front of the end, so the first read begins a reading.
+        self._chunks = read(size)
         self._chunk = b""
         self._chunk_at = size
 
@@ -67,145 +155,29 @@ class _Seekable(io.RawIOBase):
         """Read up to the buffer's length; 0 at the end."""
         if self._at >= self._size or not len(buffer):
             return 0
-        piece = self._read(len(buffer))
+        self._go_to_place()
+        start = self._at - self._chunk_at
+        piece = self._chunk[start : start + len(buffer)]
         buffer[: len(piece)] = piece
         self._at += len(piece)
         return len(piece)
 
-    def _begin(self) -> int:
-        """Begin a new reading; the place where its first chunk lies."""
-        raise NotImplementedError
-
-    def _next_chunk(self) -> bytes:
-        """The next chunk of the reading; never empty."""
-        raise NotImplementedError
-
-    def _read(self, length: int) -> bytes:
-        """Some bytes from the current place on, at most so many."""
+    def _go_to_place(self) -> None:
+        """Have the chunk in which the next byte lies."""
         ahead = self._at - self._chunk_at - len(self._chunk)
         if self._at < self._chunk_at or ahead > self._read_on_bytes:
-            self._forget()
-            self._chunk_at = self._begin()
+            self._chunks.close()
+            self._chunks = self._read(self._at)
+            self._chunk = b""
+            self._chunk_at = self._at
         while self._at >= self._chunk_at + len(self._chunk):
             self._chunk_at += len(self._chunk)
-            self._chunk = self._next_chunk()
-        start = self._at - self._chunk_at
-        return self._chunk[start : start + length]
-
-    def _forget(self) -> None:
-        """Give up the reading. Every place lies in front of the end, so the next one begins
-        anew."""
-        self._chunk = b""
-        self._chunk_at = self._size
-
-
-class RangedObject(_Seekable):
-    """One generation of an object, read by ranged requests.
-
-    Args:
-        one: the object.
-        buckets: the client.
-        deadline: of the invocation; reads raise SupersededError and RetryableError as Buckets.open
-            does, and PermanentError("unsupported_input") where the object cannot be read in ranges.
-    """
-
-    def __init__(self, one: StoredObject, buckets: Buckets, deadline: Deadline) -> None:
-        super().__init__(one.size, _READ_ON_BYTES)
-        self._response: Response | None = None
-        self._ref = one.ref
-        self._buckets = buckets
-        self._deadline = deadline
-        self._stream: Iterator[bytes] = iter(())
-
-    def _read(self, length: int) -> bytes:
-        """A reading that breaks off is begun again."""
-        tries_left = _TRIES
-        while True:
-            tries_left -= 1
             try:
-                return super()._read(length)
-            except RetryableError as error:
-                self._forget()
-                if error.reason != "unavailable" or not tries_left:
-                    raise
-
-    def _begin(self) -> int:
-        response = self._buckets.open(self._ref, self._deadline, self._at)
-        self._response = response
-        if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
-            # Cloud Storage unpacks it on the way from its first byte on, whatever range was asked
-            # for.
-            raise unsupported("an archive with a Content-Encoding: upload it without")
-        if self._at and response.status_code != _PARTIAL:
-            raise RetryableError("unavailable")
-        self._stream = chunks(response, self._deadline, BUFFER_BYTES)
-        return self._at
-
-    def _next_chunk(self) -> bytes:
-        chunk = next(self._stream, b"")
-        if not chunk:
-            raise RetryableError("unavailable")  # the object is longer than what came
-        return chunk
-
-    def _forget(self) -> None:
-        super()._forget()
-        if self._response is not None:
-            self._response.close()
-            self._response = None
+                self._chunk = next(self._chunks)
+            except StopIteration:
+                raise EOFError from None
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._forget()
+        """Give up the reading."""
+        self._chunks.close()
         super().close()
-
-
-def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> io.BufferedReader:
-    """A RangedObject with a buffer, for the many small readings of archive formats."""
-    return io.BufferedReader(RangedObject(one, buckets, deadline), BUFFER_BYTES)
-
-
-class InnerZip(_Seekable):
-    """A zip that is a member of an archive, which is unpacked from its beginning.
-
-    A zip is read from its end, where its directory is. So its end is kept from a first reading, and
-    a second reading goes through the rest in order.
-
-    Args:
-        source: the member.
-        size: in bytes.
-    """
-
-    def __init__(self, source: Source, size: int) -> None:
-        super().__init__(size, read_on_bytes=size)
-        self._source = source
-        self._stream: Iterator[bytes] = iter(())
-        self._left_bytes = _READINGS_MAX * max(size, KEPT_BYTES)
-        self._end = self._read_end()
-        self._end_at = size - len(self._end)
-
-    def _read_end(self) -> bytes:
-        end = bytearray()
-        for chunk in self._source.chunks():
-            end += chunk
-            if len(end) > 2 * KEPT_BYTES:
-                del end[:-KEPT_BYTES]
-        return bytes(end[-KEPT_BYTES:])
-
-    def _read(self, length: int) -> bytes:
-        if self._at >= self._end_at:
-            start = self._at - self._end_at
-            return self._end[start : start + length]
-        return super()._read(length)
-
-    def _begin(self) -> int:
-        self._stream = self._source.chunks()
-        return 0
-
-    def _next_chunk(self) -> bytes:
-        chunk = next(self._stream, b"")
-        self._left_bytes -= len(chunk)
-        if not chunk:
-            raise EOFError
-        if self._left_bytes < 0:
-            raise unsafe("an archive inside the archive that cannot be read in order")
-        return chunk
