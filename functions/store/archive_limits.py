@@ -1,12 +1,17 @@
-"""The limits of an archive, each with its check: this file holds all of them.
+"""The limits of an archive and their checks. Each raises PermanentError("unsafe_archive"), which
+ends the archive where it is.
 
-    Limits               the settings ARCHIVE_MAX_...: members, bytes, ratio, nesting, names
-    check_directory,     of a zip: the size of its list of members, their number and their bytes
-    check_members          before one is opened, and that no two share bytes
-    HeaderLimit          of a tar: how much one member's headers may take
-    check_rest           of a tar.gz: what follows its last member
+    Limits               the settings ARCHIVE_MAX_...
+    Budget.count         members in all
+      check_file         of one file: size, name; and all bytes so far, also by the ratio
+      check_nesting      archives inside archives
+      check_directory    of a zip: its list of members, before that is read
+      check_members      of a zip: number and bytes, before one is opened; no two share bytes
+      check_rest         of a tar.gz: what follows its last member
+    HeaderLimit          of a tar: the headers of one member
 
-Each raises PermanentError("unsafe_archive"), which ends the archive where it is.
+Two limits are no danger and end one member only: what waits for the other half of a pair
+(archive_pairs, 16 MiB), and a zip inside a compressed archive (seekable, 8 MiB).
 """
 
 import contextlib

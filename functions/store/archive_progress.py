@@ -7,18 +7,21 @@ again first.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from functions.common.clients.storage import StoredObject
-from functions.common.errors import PermanentError
+from functions.common.errors import NothingToStoreError, PermanentError
 from functions.common.events.messages import ANEW, Message
+from functions.common.events.outcomes import Outcome, Word
 from functions.store.archive import Place
 from functions.store.delivery import Delivery, object_of
-from functions.store.verdict import Verdict, of_archive
+from functions.store.verdict import Verdict, of_word
 
 ATTRIBUTES: Final = {"follow-up": "archive"}  # of a follow-up message
 
+# What an archive is called in which nothing failed: the first of these that one of its members is.
+_GOOD: Final[tuple[Word, ...]] = ("stored", "conflict", "duplicate")
 _FAILED_MAX: Final = 1000  # of those that are named in the quarantine's sidecar
 
 
@@ -54,13 +57,11 @@ class Progress:
         mark: where to go on.
         counts: how many ended in which word.
         failed: name and reason of those that failed, the first thousand.
-        reason: of the first that failed.
     """
 
     mark: Mark = Mark()
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[str, str]] = field(default_factory=list)
-    reason: str = ""
 
     def reach(self, mark: Mark, done: Iterable[Done]) -> None:
         """Go on behind members that have their outcomes."""
@@ -69,7 +70,6 @@ class Progress:
             outcome = verdict.outcome
             self.counts[outcome.outcome] += 1
             if verdict.is_bad:
-                self.reason = self.reason or outcome.reason
                 self.failed.append((name, outcome.reason))
         del self.failed[_FAILED_MAX:]
 
@@ -79,8 +79,23 @@ class Progress:
         Args:
             error: what ended the walk too early.
         """
-        counts = Counter({**self.counts, "members": self.mark.members})
-        return of_archive(counts, self.reason, error)
+        counts = {**self.counts, "members": self.mark.members}
+        if error is None and not self.failed:
+            for word in _GOOD:
+                if self.counts[word]:
+                    found = of_word(word, None)
+                    return Verdict(replace(found.outcome, counts=counts))
+            error = NothingToStoreError("nothing in it to store")
+        word = "rejected"
+        if self.counts["stored"] or self.counts["duplicate"]:
+            word = "partial"
+        if error is None:
+            _, reason = self.failed[0]
+            detail = "some members could not be stored"
+        else:
+            reason = error.reason
+            detail = error.detail
+        return Verdict(Outcome(word, reason, counts=counts, detail=detail), is_bad=True)
 
 
 def publish(delivery: Delivery, progress: Progress) -> None:
@@ -125,12 +140,11 @@ def load(message: Message) -> tuple[StoredObject, Progress]:
     return archive, progress
 
 
-def _progress(*, mark: Any, counts: Any, failed: Any, reason: Any) -> Progress:
+def _progress(*, mark: Any, counts: Any, failed: Any) -> Progress:
     return Progress(
         mark=_mark(**mark),
         counts=Counter({word: _whole(count) for word, count in counts.items()}),
         failed=[(_text(name), _text(why)) for name, why in failed],
-        reason=_text(reason),
     )
 
 

@@ -1,7 +1,6 @@
 """What becomes of an input or of a member of an archive, before it is published."""
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from functions.common.errors import NothingToStoreError, PermanentError
@@ -9,8 +8,6 @@ from functions.common.events.outcomes import Outcome, Word
 from functions.common.resources import Resource
 from functions.store.stow import OtherInstanceError
 
-# What an archive is called in which nothing failed: the first of these that a member is.
-_GOOD: Final[tuple[Word, ...]] = ("stored", "conflict", "duplicate")
 _KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
 
 
@@ -58,27 +55,3 @@ def of_member_error(error: PermanentError) -> Verdict:
     if isinstance(error, NothingToStoreError):
         return Verdict(Outcome("skipped", error.reason, detail=error.detail))
     return of_error(error)
-
-
-def of_archive(counts: Counter[str], reason: str, error: PermanentError | None) -> Verdict:
-    """The verdict on an archive whose members have theirs.
-
-    Args:
-        counts: how many members ended in which word.
-        reason: of the first that failed; empty when none did.
-        error: what ended the archive too early.
-    """
-    detail = "some members could not be stored"
-    if error is None and not reason:
-        for word in _GOOD:
-            if counts[word]:
-                found = of_word(word, None)
-                return Verdict(replace(found.outcome, counts=counts))
-        error = NothingToStoreError("nothing in it to store")
-    if error is not None:
-        reason = error.reason
-        detail = error.detail
-    bad: Word = "rejected"
-    if counts["stored"] or counts["duplicate"]:
-        bad = "partial"
-    return Verdict(Outcome(bad, reason, counts=counts, detail=detail), is_bad=True)

@@ -409,5 +409,4 @@ def follow_up(blob: Blob) -> dict[str, Any]:
         "mark": MARK,
         "counts": {"stored": 1},
         "failed": [],
-        "reason": "",
     }

@@ -111,7 +111,6 @@ PROGRESS = st.builds(
     mark=MARKS,
     counts=st.dictionaries(st.sampled_from(["stored", "skipped"]), st.integers(0, 99)).map(Counter),
     failed=st.lists(st.tuples(NAMES, NAMES), max_size=3),
-    reason=NAMES,
 )
 
 
