@@ -61,9 +61,11 @@ class ObjectSlice:
         with ThreadPoolExecutor(THREADS) as pool:
             if self._request.format.streamed:
                 self._take_streams(part, pool)
+            missing = self._missing(pieces)
             for _ in range(_PASSES):
-                list(pool.map(self._fetch, self._missing(pieces)))
-        missing = self._missing(pieces)
+                if missing:
+                    list(pool.map(self._fetch, missing))
+                    missing = self._missing(missing)
         if missing:
             self._give_up_or_raise(missing)
         return self._tally.result(pieces, part.skipped)
