@@ -35,29 +35,6 @@ def _joined_name(request: ExportRequest) -> str:
 # What an earlier export has joined
 
 
-def complete_zip(job: Job, key: str) -> dict[str, int] | None:
-    """The totals of a zip that this very request has made already; None when it is still to be
-    made, or the DICOM store has another number of instances by now.
-
-    Args:
-        key: the export's id, as State has it.
-
-    Raises:
-        PermanentError: as joined_before.
-    """
-    request = job.request
-    stored = joined_before(job)
-    if stored is None or request.resource is None:
-        return None
-    if stored.metadata.get(_COMPLETE) != _mark(request, key):
-        return None
-    totals = totals_of(stored)
-    count = job.store.count(request.resource, totals["objects"] + 1, job.deadline)
-    if count != totals["objects"]:
-        return None
-    return {**totals, "written": 0}
-
-
 def joined_before(job: Job) -> StoredObject | None:
     """The object that an earlier export of this kind has joined, and this one replaces.
 
@@ -71,6 +48,22 @@ def joined_before(job: Job) -> StoredObject | None:
     if stored and stored.metadata.get(KIND) != job.request.kind:
         raise another_object()
     return stored
+
+
+def is_complete(job: Job, key: str, stored: StoredObject) -> bool:
+    """Whether what was joined before is a zip that this very request has made, of as many instances
+    as the DICOM store has now.
+
+    Args:
+        key: the export's id, as State has it.
+    """
+    request = job.request
+    is_of_request = stored.metadata.get(_COMPLETE) == _mark(request, key)
+    if not is_of_request or request.resource is None:
+        return False
+    objects = totals_of(stored)["objects"]
+    count = job.store.count(request.resource, objects + 1, job.deadline)
+    return count == objects
 
 
 def _mark(request: ExportRequest, key: str) -> str:

@@ -60,16 +60,15 @@ class Fetcher:
         self._accept = job.request.accept
         self._deadline = job.working
         self._is_first = job.attempt.is_first
-        # Anything of the answer that is read last.
-        self._has_arrived = False
+        self._has_arrived = False  # anything of the last answer
 
     @contextlib.contextmanager
     def one_answer(self, resource: Resource) -> Iterator[None]:
-        """The block in which `incoming` is read. An answer that is refused, or breaks, ends it:
-        what is missing is retrieved one by one.
+        """A `with` around the reading of `incoming`. An answer that is refused or breaks only ends
+        the block: what is missing is retrieved one by one.
 
         Raises:
-            RetryableError: deadline_exceeded; also when nothing arrives at the first delivery, as
+            RetryableError: deadline_exceeded; and at the first delivery, when nothing has arrived:
                 the store seems to be away.
         """
         self._has_arrived = False

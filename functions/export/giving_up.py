@@ -12,7 +12,7 @@ Known = Callable[[], Piece | None]
 
 
 class GivingUp:
-    """Decides it for one slice.
+    """Decides when, for one slice.
 
     Args:
         known: finds a piece that another slice has.
@@ -24,9 +24,12 @@ class GivingUp:
         self._known = known
 
     def is_due(self, done: Iterable[Piece]) -> bool:
-        """Give up what has just failed when it failed in earlier deliveries too, up to
-        EXPORT_GIVE_UP_ATTEMPT, and the store gives something that the export has already: so the
-        store is not away. Otherwise it is another delivery's work.
+        """Whether to give up what has just failed. It is due when both are true:
+
+        - this is delivery EXPORT_GIVE_UP_ATTEMPT, or a later one;
+        - the store gives something that the export has already, so the store is not away.
+
+        Until then it is another delivery's work.
 
         Args:
             done: pieces that this slice has.

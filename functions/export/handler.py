@@ -22,14 +22,14 @@ from functions.common.events.runtime import Services, View, event_function
 from functions.common.log import log
 from functions.common.resources import Resource
 from functions.common.settings import EXPORT
-from functions.export.compose import complete_zip
+from functions.export.compose import is_complete, joined_before
 from functions.export.ending import Ending, finished
 from functions.export.job import Attempt, Job
 from functions.export.ndjson import write_lines
 from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner, nothing_there
 from functions.export.slices import Piece, Slice
-from functions.export.state import Plan, State, every_slice, new_name
+from functions.export.state import Plan, State, every_slice, new_name, totals_of
 from functions.export.zip_slice import ZipSlice
 
 # Kept of the budget for writing results, the manifest and the outcome.
@@ -160,8 +160,9 @@ class _Export:
         """
         plan = self._state.plan()
         if plan is None:
-            totals = complete_zip(self._job, self._state.key)
-            if totals:
+            earlier = joined_before(self._job)
+            if earlier and is_complete(self._job, self._state.key, earlier):
+                totals = {**totals_of(earlier), "written": 0}
                 self._outcomes.publish(finished(self._job.request, totals))
                 return
             plan = self._planned(planning)

@@ -17,7 +17,7 @@ from functions.export.tally import Objects, Tally
 from functions.export.writer import ObjectWriter, Written
 
 THREADS: Final = 8
-# Over what is missing: an answer that is cut is asked for again.
+# Passes over what is missing: an answer that is cut is asked for again.
 _PASSES: Final = 3
 _FAILED_IN_A_ROW_MAX: Final = 2 * THREADS
 

@@ -52,7 +52,7 @@ class Tally:
     def _note_in_vain(self, piece: Piece, error: RetryableError) -> None:
         with self._lock:
             self.failed_in_a_row += 1
-            # Then it was not tried in earnest.
+            # When the time is over it was not tried in earnest.
             if error.reason != "deadline_exceeded":
                 self._in_vain[piece] = error
 
