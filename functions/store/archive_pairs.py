@@ -25,7 +25,7 @@ Group = tuple[Member, ...]
 
 WAITING_BYTES: Final = 16 * 1024 * 1024
 _ENTRY_BYTES: Final = 1024  # what a half takes besides its data
-_FAR: Final = f"does not lie within {WAITING_BYTES // 1024**2} MiB of it; put the two side by side"
+_NEAR: Final = f" within {WAITING_BYTES // 1024**2} MiB of it; put the two side by side"
 
 
 def look_up(half: Member, directory: Zip, walk: Walk) -> list[Group]:
@@ -33,12 +33,12 @@ def look_up(half: Member, directory: Zip, walk: Walk) -> list[Group]:
     its JPEG lies; when the walk comes to that JPEG, nothing is left to do."""
     other = _other(half, directory, walk)
     if other is None:
-        return [(_without_other(half),)]
+        return [(_alone(half),)]
     if half.kind == "jpeg":
         return []
     described = _read_metadata(half)
     if described.problem is not None:
-        return [(described,), (_without_other(other),)]
+        return [(described,), (_alone(other),)]
     return [(described, other)]
 
 
@@ -85,18 +85,18 @@ class Window:
                 return [(half, other)]
             return [(other, half)]
         if (half.kind, stem) in self._waiting:
-            return [(_without_other(half),)]
+            return [(_alone(half),)]
         return self._keep(half, stem)
 
     def take_oldest(self) -> Member:
         """The half that has waited longest, as failed: it stays alone."""
         kind, stem = next(iter(self._waiting))
-        return _too_far(self._remove(kind, stem))
+        return _alone(self._remove(kind, stem), _NEAR)
 
     def _keep(self, half: Member, stem: str) -> list[Group]:
         """Have a half wait; those that waited longest lose their room to it."""
         if half.size + _ENTRY_BYTES > self._limit_bytes:
-            return [(_too_far(half),)]
+            return [(_alone(half, _NEAR),)]
         lost: list[Group] = []
         while self._left_bytes < half.size + _ENTRY_BYTES:
             lost.append((self.take_oldest(),))
@@ -123,13 +123,8 @@ def _read_metadata(half: Member) -> Member:
     return replace(half, source=Source.of(text))
 
 
-def _without_other(half: Member) -> Member:
+def _alone(half: Member, where: str = "") -> Member:
+    """A half as failed: it has no other half there."""
     if half.kind == "json":
-        return half.failed(unsupported("metadata without its JPEG"))
-    return half.failed(NothingToStoreError("a JPEG without metadata"))
-
-
-def _too_far(half: Member) -> Member:
-    if half.kind == "json":
-        return half.failed(unsupported(f"metadata whose JPEG, if there is one, {_FAR}"))
-    return half.failed(NothingToStoreError(f"a JPEG whose metadata, if there is any, {_FAR}"))
+        return half.failed(unsupported(f"metadata without its JPEG{where}"))
+    return half.failed(NothingToStoreError(f"a JPEG without metadata{where}"))

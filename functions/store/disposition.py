@@ -50,35 +50,31 @@ def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str
 def _put_as(name: str, sidecar: Sidecar, delivery: Delivery) -> bool:
     """Put both under this name; False where another object has it."""
     bucket = delivery.settings.quarantine_bucket
-    beside = ObjectRef(bucket, name + SIDECAR_ENDING)
-    written = _write(beside, sidecar, delivery)
-    if written is None:
-        there = delivery.buckets.stat(beside, delivery.deadline)
-        if there is None or there.metadata.get(_OUTCOME_KEY) != sidecar.outcome_id:
-            return False
+    buckets = delivery.buckets
+    deadline = delivery.deadline
+    beside = name + SIDECAR_ENDING
+    written = None
     try:
-        delivery.buckets.copy(delivery.ref, bucket, name, delivery.deadline)
-    except SupersededError:
-        if written is not None:
-            delivery.buckets.delete(written, delivery.deadline)
-        raise
-    return True
-
-
-def _write(beside: ObjectRef, sidecar: Sidecar, delivery: Delivery) -> ObjectRef | None:
-    """The sidecar's object; None where there is one already."""
-    try:
-        made = delivery.buckets.create(
-            beside.bucket,
-            beside.name,
+        written = buckets.create(
+            bucket,
+            beside,
             sidecar.dump(),
-            delivery.deadline,
+            deadline,
             content_type="application/json",
             metadata={_OUTCOME_KEY: sidecar.outcome_id},
         )
     except PreconditionFailedError:
-        return None
-    return made.ref
+        there = buckets.stat(ObjectRef(bucket, beside), deadline)
+        if there is None or there.metadata.get(_OUTCOME_KEY) != sidecar.outcome_id:
+            return False
+        # An earlier delivery has written it.
+    try:
+        buckets.copy(delivery.ref, bucket, name, deadline)
+    except SupersededError:
+        if written is not None:
+            buckets.delete(written.ref, deadline)
+        raise
+    return True
 
 
 def dispose(delivery: Delivery) -> None:
