@@ -60,6 +60,10 @@ def of(system: System) -> Iterator[Need]:
     yield Need(SEARCH, "store", system.store.name, (_READ,))
     if system.environments[SEARCH].get("SEARCH_EXPORTS") == "true":
         yield _publishing(system, SEARCH, "exports")
+    if "STATE_BUCKET" in system.environments[SEARCH]:
+        yield Need(SEARCH, "bucket", system.buckets["state"], _OBJECTS_READ)
+    if system.environments[SEARCH].get("SEARCH_UPLOADS") == "true":
+        yield Need(SEARCH, "bucket", system.buckets["landing"], ("storage.objects.create",))
     yield from _optional(system)
 
 

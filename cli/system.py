@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from cli.errors import NoSystemError
 from functions.common.resources import DicomStoreName
-from functions.common.settings import COMMANDS, NOTIFY
+from functions.common.settings import COMMANDS, NOTIFY, SEARCH
 
 ROOT: Final = Path(__file__).parents[1]
 LOCAL_FILE: Final = ROOT / ".local" / "stack.json"  # written by `dicom-functions run`
@@ -167,7 +167,10 @@ class System:
         """The optional functions that are deployed, with what calls each."""
         optional: Mapping[str, Any] = self.topology["optional"]["functions"]
         found = {name: item for name, item in optional.items() if name in self.environments}
-        if COMMANDS not in self.environments:
+        # What it keeps of requests is read by commands, and by search where its page asks for more
+        # than searches.
+        page_asks = "STATE_BUCKET" in self.environments.get(SEARCH, {})
+        if COMMANDS not in self.environments and not page_asks:
             found.pop(NOTIFY, None)  # only webhooks call it
         return found
 

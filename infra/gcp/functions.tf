@@ -100,6 +100,8 @@ module "search" {
       EXPORTS_TOPIC       = local.topic_ids.exports
       EXPORT_DESTINATIONS = local.environment.export_resource.EXPORT_DESTINATIONS
     } : {},
+    var.search_uploads ? { SEARCH_UPLOADS = "true", LANDING_BUCKET = local.bucket_names.landing } : {},
+    local.page_asks ? { STATE_BUCKET = local.bucket_names.state } : {},
     lookup(var.extra_environment, "search", {})
   )
   ingress = var.search_ingress

@@ -4,7 +4,7 @@ locals {
   overwrites   = strcontains(var.conflict_policy, "overwrite")
   objects_read = ["storage.objects.get", "storage.objects.list"] # without list, a missing object is 403 and not 404
 
-  custom_roles = {
+  custom_roles = merge({
     dicomStoreWriter = concat(
       ["healthcare.dicomStores.dicomWebRead", "healthcare.dicomStores.dicomWebWrite"],
       local.overwrites ? ["healthcare.dicomStores.dicomWebDelete"] : []
@@ -20,7 +20,10 @@ locals {
     dicomCopyWriter   = ["storage.objects.create", "storage.objects.delete"]
     dicomObjectKeeper = concat(local.objects_read, ["storage.objects.create", "storage.objects.delete"])
     dicomLedgerWriter = ["storage.buckets.get", "storage.objects.create"]
-  }
+    },
+    local.page_asks ? { dicomObjectReader = local.objects_read } : {},
+    var.search_uploads ? { dicomObjectCreator = ["storage.objects.create"] } : {},
+  )
   role = { for id in keys(local.custom_roles) : id => "projects/${var.project}/roles/${id}" }
 
   store_upload    = module.event_function["store_upload"].member
@@ -67,12 +70,15 @@ locals {
 
   state_grants = merge(
     {
-      "store_upload pairs"      = { folder = "pairs", member = local.store_upload }
-      "export_resource exports" = { folder = "exports", member = local.export_resource }
+      "store_upload pairs"      = { folder = "pairs", role = "dicomObjectKeeper", member = local.store_upload }
+      "export_resource exports" = { folder = "exports", role = "dicomObjectKeeper", member = local.export_resource }
     },
     { for g in local.optional_folders : "${g.function} ${g.folder}" => {
-      folder = g.folder, member = local.members[g.function]
-    } }
+      folder = g.folder, role = "dicomObjectKeeper", member = local.members[g.function]
+    } },
+    local.page_asks ? {
+      "search requests" = { folder = "requests", role = "dicomObjectReader", member = local.search }
+    } : {}
   )
 
   dicom_store_grants = merge({
@@ -116,7 +122,7 @@ resource "google_storage_bucket_iam_member" "grants" {
 resource "google_storage_bucket_iam_member" "state" {
   for_each = local.state_grants
   bucket   = google_storage_bucket.data["state"].name
-  role     = local.role.dicomObjectKeeper
+  role     = local.role[each.value.role]
   member   = each.value.member
 
   condition {
@@ -124,6 +130,24 @@ resource "google_storage_bucket_iam_member" "state" {
     expression = <<-CEL
       resource.type == "storage.googleapis.com/Bucket" ||
       resource.name.startsWith("projects/_/buckets/${local.bucket_names.state}/objects/${each.value.folder}/")
+    CEL
+  }
+
+  depends_on = [google_project_iam_custom_role.roles]
+}
+
+# What the search page uploads has names of its own in the landing bucket (functions/api/page_uploads.py).
+resource "google_storage_bucket_iam_member" "page_uploads" {
+  count  = var.search_uploads ? 1 : 0
+  bucket = google_storage_bucket.data["landing"].name
+  role   = local.role.dicomObjectCreator
+  member = local.search
+
+  condition {
+    title      = "only uploads"
+    expression = <<-CEL
+      resource.type == "storage.googleapis.com/Bucket" ||
+      resource.name.startsWith("projects/_/buckets/${local.bucket_names.landing}/objects/uploads/")
     CEL
   }
 

@@ -156,9 +156,19 @@ variable "search_retrieve" {
 }
 
 variable "search_exports" {
-  description = "Whether the search page has an export button. Lets the search function publish to the exports topic."
+  description = "Whether the search page can export, and shows what became of it. Search may publish to the exports topic; notify is deployed."
   type        = bool
   default     = false
+}
+
+variable "search_uploads" {
+  description = "Whether files can be uploaded from the search page into the landing bucket, with their outcomes. notify is deployed."
+  type        = bool
+  default     = false
+  validation {
+    condition     = !(var.search_uploads && var.search_public)
+    error_message = "With search_public anyone could upload into the landing bucket."
+  }
 }
 
 variable "extra_environment" {

@@ -1,8 +1,11 @@
 # The functions that are off unless asked for: `commands`, `notify` and `watch_studies` (docs/webhooks.md).
 locals {
-  optional  = local.topology.optional
-  notifying = var.commands || length(var.webhooks) > 0
-  ordering  = length(var.on_study_complete) > 0
+  optional = local.topology.optional
+  # The search page asks what became of its exports and uploads.
+  page_asks        = var.search_exports || var.search_uploads
+  keeping_requests = var.commands || local.page_asks
+  notifying        = local.keeping_requests || length(var.webhooks) > 0
+  ordering         = length(var.on_study_complete) > 0
 
   asked_for = {
     watch_studies = var.watch_studies
@@ -38,7 +41,7 @@ locals {
     dead_letter_subscription = item.dead_letter_subscription
     max_delivery_attempts    = item.max_delivery_attempts
     maximum_backoff_s        = local.delivery.maximum_backoff_s
-  } if f != "notify" || var.commands] # what it keeps of requests, only `commands` reads
+  } if f != "notify" || local.keeping_requests] # else nobody reads what it keeps of requests
 
   follow_ups = [for f, item in local.event_functions : {
     function                 = f
@@ -146,7 +149,7 @@ locals {
   optional_folders = [
     for grant in [
       { function = "commands", folder = "requests", wanted = var.commands },
-      { function = "notify", folder = "requests", wanted = var.commands },
+      { function = "notify", folder = "requests", wanted = local.keeping_requests },
       { function = "notify", folder = "webhooks", wanted = length(var.webhooks) > 0 },
       { function = "watch_studies", folder = "studies", wanted = var.watch_studies },
     ] : grant if grant.wanted

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.test_doctor import doctor, failed, needs_terraform
 from tests.infra import terraform
-from tests.infra.chosen import WEBHOOKS, WORKFLOWS
+from tests.infra.chosen import PAGE, WEBHOOKS, WORKFLOWS
 from tests.infra.fake_cloud import FakeCloud
 from tests.infra.terraform import PROJECT
 
@@ -95,3 +95,20 @@ def test_a_wrong_subscription_for_requests_is_named(
     ((_, subject, detail),) = failed(doctor(path, "--no-probe", capsys=capsys)[1])
     assert subject == "dicom-outcomes-requests"
     assert wanted in detail
+
+
+@needs_terraform
+def test_what_the_search_page_needs_for_exports_and_uploads_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud = FakeCloud(terraform.plan(**PAGE))
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps(cloud.system_file()))
+    status, findings = doctor(path, "--no-probe", capsys=capsys)
+    cloud.close()
+    assert (status, failed(findings)) == (0, [])
+    assert {(f["check"], f["subject"]) for f in findings} >= {
+        ("subscription", "dicom-outcomes-requests"),
+        ("permissions", f"search on bucket {PROJECT}-dicom-state"),
+        ("permissions", f"search on bucket {PROJECT}-dicom-landing"),
+    }

@@ -52,6 +52,7 @@ WORKFLOWS: dict[str, Any] = {
         {"name": "copy", "export": {"destination": f"gs://{PROJECT}-dicom-export"}},
     ],
 }
+PAGE: dict[str, Any] = {"search_exports": True, "search_uploads": True}
 EVERYTHING: dict[str, Any] = {
     **WORKFLOWS,
     "conflict_policy": "overwrite",
@@ -60,7 +61,7 @@ EVERYTHING: dict[str, Any] = {
     "delete_stores": [
         f"projects/{PROJECT}/locations/us-central1/datasets/research/dicomStores/mri"
     ],
-    "search_exports": True,
+    **PAGE,
     "search_retrieve": True,
     "uploaders": ["group:modalities@example.org"],
     "search_callers": ["group:readers@example.org"],

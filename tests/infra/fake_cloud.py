@@ -99,7 +99,7 @@ class FakeCloud:
             return {}
         service = functions["dicom-notify"]["service_config"][0]
         secrets = {one["key"]: one["secret"] for one in service["secret_environment_variables"]}
-        names = json.loads(service["environment_variables"]["WEBHOOKS"])
+        names = json.loads(service["environment_variables"].get("WEBHOOKS", "{}"))
         variables = {name: name.upper().replace("-", "_") for name in names}
         return {name: secrets[f"WEBHOOK_SECRET_{text}"] for name, text in variables.items()}
 

@@ -2,12 +2,13 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.infra import terraform
-from tests.infra.chosen import WORKFLOWS
+from tests.infra.chosen import PAGE, WORKFLOWS
 from tests.infra.terraform import ROOT, Plan
 
 _BEGIN, _END = "<!-- rights -->\n", "<!-- end of rights -->\n"
@@ -42,18 +43,18 @@ class Table:
 
     Args:
         document: that has it.
-        optional: whether it has what the optional functions add, and not the defaults.
+        added_by: the variables whose grants it has; None: the grants of the defaults.
     """
 
     document: Path
-    optional: bool
+    added_by: Mapping[str, Any] | None = None
 
     def made(self) -> str:
         """As it follows from the plans."""
         defaults = rights(terraform.plan())
-        if not self.optional:
+        if self.added_by is None:
             return _markdown(defaults)
-        return _markdown([r for r in rights(terraform.plan(**WORKFLOWS)) if r not in defaults])
+        return _markdown([r for r in rights(terraform.plan(**self.added_by)) if r not in defaults])
 
     def in_document(self) -> str:
         """As the document has it."""
@@ -67,8 +68,9 @@ class Table:
 
 
 TABLES = (
-    Table(ROOT / "docs" / "permissions.md", optional=False),
-    Table(ROOT / "docs" / "webhooks.md", optional=True),
+    Table(ROOT / "docs" / "permissions.md"),
+    Table(ROOT / "docs" / "webhooks.md", WORKFLOWS),
+    Table(ROOT / "docs" / "search.md", PAGE),
 )
 
 

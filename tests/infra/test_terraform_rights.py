@@ -6,8 +6,9 @@ from collections import defaultdict
 
 import pytest
 
+from functions.api import page_uploads
 from tests.infra import iam_table, terraform
-from tests.infra.chosen import EVERYTHING, TOPOLOGY, TURNED, bound
+from tests.infra.chosen import EVERYTHING, PAGE, TOPOLOGY, TURNED, bound
 from tests.infra.terraform import PROJECT, Plan, TerraformError
 
 pytestmark = pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
@@ -84,7 +85,7 @@ def test_of_the_projects_basic_roles_only_owners_reach_into_the_buckets(plan: Pl
         assert roles == wanted, bucket
 
 
-def test_only_a_function_writes_its_state_and_only_in_its_folder(plan: Plan) -> None:
+def test_only_a_function_reaches_its_state_and_only_in_its_folder(plan: Plan) -> None:
     state = f"{PROJECT}-dicom-state"
     folders = set()
     for _, values in plan.resources("google_storage_bucket_iam_member"):
@@ -98,6 +99,7 @@ def test_only_a_function_writes_its_state_and_only_in_its_folder(plan: Plan) -> 
     if plan is terraform.plan(**EVERYTHING):
         wanted |= {
             ("dicom-commands", "requests"),
+            ("dicom-search", "requests"),
             ("dicom-notify", "requests"),
             ("dicom-notify", "webhooks"),
             ("dicom-watch-studies", "studies"),
@@ -136,7 +138,32 @@ def test_the_store_function_can_not_delete_and_search_can_only_read() -> None:
     assert overwriting["dicom-search"] == {
         "healthcare.dicomStores.dicomWebRead",
         "roles/pubsub.publisher",
+        "storage.objects.create",
+        "storage.objects.get",
+        "storage.objects.list",
     }
+
+
+def test_search_can_create_objects_in_the_folder_of_its_uploads_only() -> None:
+    (found,) = [
+        values
+        for _, values in terraform.plan(**PAGE).resources("google_storage_bucket_iam_member")
+        if values["bucket"] == f"{PROJECT}-dicom-landing" and "dicom-search@" in values["member"]
+    ]
+    place = f"projects/_/buckets/{PROJECT}-dicom-landing/objects/{page_uploads.FOLDER}"
+    assert f'resource.name.startsWith("{place}")' in found["condition"][0]["expression"]
+
+
+def test_search_only_reads_what_became_of_requests() -> None:
+    kept = [r for r in iam_table.rights(terraform.plan(**PAGE)) if r[2] == "dicom-state/requests/"]
+    allowed = {account: permissions for account, _, _, permissions in kept}
+    assert allowed["dicom-search"] == ("storage.objects.get", "storage.objects.list")
+    assert set(allowed) == {"dicom-notify", "dicom-search"}
+
+
+def test_nobody_uploads_through_a_public_search() -> None:
+    with pytest.raises(TerraformError, match="anyone could upload"):
+        terraform.plan(search_uploads=True, search_public=True)
 
 
 def test_every_function_may_publish_what_it_must() -> None:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 
 from functions.common.events.outcomes import Word
-from functions.common.settings import NOTIFY, WATCH, Settings
+from functions.common.settings import NOTIFY, SEARCH, WATCH, Settings
 from functions.notify import webhooks
 from functions.watch import orders
 from tests.infra import iam_table, terraform
@@ -47,8 +47,10 @@ def test_nothing_of_it_is_there_by_default() -> None:
         ({"commands": True}, {"dicom-commands", "dicom-notify"}),
         ({"webhooks": WEBHOOKS}, {"dicom-notify"}),
         ({"watch_studies": True}, {"dicom-watch-studies"}),
+        ({"search_exports": True}, {"dicom-notify"}),
+        ({"search_uploads": True}, {"dicom-notify"}),
     ],
-    ids=["commands", "webhooks", "watch_studies"],
+    ids=["commands", "webhooks", "watch_studies", "search_exports", "search_uploads"],
 )
 def test_each_can_be_had_alone(variables: dict[str, Any], wanted: set[str]) -> None:
     alone = terraform.plan(**variables).by_name("google_cloudfunctions2_function")
@@ -61,6 +63,22 @@ def test_requests_are_kept_only_where_somebody_reads_them() -> None:
     assert "dicom-outcomes-requests" not in plan.by_name("google_pubsub_subscription")
     kept = [name for account, _, name, _ in iam_table.rights(plan) if account == "dicom-notify"]
     assert sorted(kept) == ["archive-webhook", "dicom-state/webhooks/", "reading-room-webhook"]
+
+
+@pytest.mark.parametrize("variable", ["search_exports", "search_uploads"])
+def test_the_page_learns_what_became_of_its_exports_and_uploads(variable: str) -> None:
+    plan = terraform.plan(**{variable: True})
+    environment = service(plan, "dicom-search")["environment_variables"]
+    assert Settings.load(SEARCH, environment).state_bucket == f"{PROJECT}-dicom-state"
+    subscription = plan.by_name("google_pubsub_subscription")["dicom-outcomes-requests"]
+    assert subscription["filter"] == "attributes:request_id"
+
+
+def test_the_page_uploads_into_the_landing_bucket() -> None:
+    plan = terraform.plan(search_uploads=True)
+    settings = Settings.load(SEARCH, service(plan, "dicom-search")["environment_variables"])
+    assert settings.search_uploads
+    assert settings.landing_bucket == f"{PROJECT}-dicom-landing"
 
 
 def test_no_secret_is_in_the_plan_and_each_has_a_variable_of_its_own() -> None:
@@ -227,7 +245,7 @@ def test_the_words_of_outcomes_are_those_of_the_code() -> None:
                 "A name is up to 40 small letters",
                 "A URL is https",
                 "Events are some of stored",
-                "the name of one in this project",
+                "the name of a secret in this project",
                 "its value would be in the state",
                 "could delete scans",
                 "commands_callers needs commands = true",
