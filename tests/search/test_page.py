@@ -303,6 +303,39 @@ def test_a_narrow_screen_has_one_field_until_more_are_asked_for(page: Page) -> N
     expect(page.get_by_label("Modality")).to_be_visible()
 
 
+def test_a_mistake_in_a_date_that_is_folded_away_unfolds_it(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.get_by_role("button", name="More filters").click()
+    page.get_by_label("Study date from").fill("2025-01-02")
+    page.get_by_label("Study date to").fill("2025-01-01")
+    page.get_by_role("button", name="Fewer filters").click()
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("alert")).to_have_text("The first date is after the last.")
+    expect(page.get_by_label("Study date from")).to_be_focused()
+
+
+@pytest.mark.parametrize(("label", "typed"), [("Study date to", "1066-10-14"), ("Modality", "7")])
+def test_a_field_that_is_folded_away_unfolds_when_the_browser_finds_a_mistake_in_it(
+    page: Page, label: str, typed: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.get_by_role("button", name="More filters").click()
+    page.get_by_label(label).fill(typed)
+    page.get_by_role("button", name="Fewer filters").click()
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_label(label)).to_be_focused()
+
+
+def test_filters_that_a_url_names_are_not_folded_away(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.get_by_role("button", name="More filters").click()
+    page.get_by_label("Modality").fill("MR")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#status")).to_have_text("1 study")
+    page.reload()
+    expect(page.get_by_label("Modality")).to_be_visible()
+
+
 def test_a_narrow_screen_shows_studies_as_cards_that_stay_a_table(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     card = page.get_by_role("row").filter(has_text="Yamada")

@@ -18,6 +18,7 @@ export function typed(before) {
 export function fill(search) {
   for (const field of Object.keys(PATIENT)) $(field).value = search.patient[field] ?? "";
   for (const field of ["from", "to", "modality"]) $(field).value = search[field];
+  if ([...$("search").querySelectorAll(".extra input")].some((input) => input.value)) showFilters(true);
 }
 
 // As the service takes it.
@@ -40,8 +41,11 @@ export function range(from, to) {
 }
 
 // On a narrow screen the other fields are folded away until they are asked for.
-$("more-filters").addEventListener("click", () => {
-  const shown = $("search").classList.toggle("all");
-  $("more-filters").setAttribute("aria-expanded", String(shown));
-  $("more-filters").textContent = shown ? "Fewer filters" : "More filters";
-});
+export function showFilters(areShown) {
+  $("search").classList.toggle("all", areShown);
+  $("more-filters").setAttribute("aria-expanded", String(areShown));
+  $("more-filters").textContent = areShown ? "Fewer filters" : "More filters";
+}
+$("more-filters").addEventListener("click", () => showFilters(!$("search").classList.contains("all")));
+// A field in which the browser finds a mistake has to be seen.
+$("search").addEventListener("invalid", () => showFilters(true), true);

@@ -3,7 +3,7 @@
 import { current, ORDERS, push, SIZES } from "./address.js";
 import { $, complain, make } from "./dom.js";
 import { offer } from "./exports.js";
-import { fill, query, typed } from "./form.js";
+import { fill, query, showFilters, typed } from "./form.js";
 import { showRequest } from "./request.js";
 import { ask, askJson, dropWaiting, following, remarks } from "./service.js";
 import { aboutTheRest, find, show, sorted } from "./studies.js";
@@ -90,6 +90,8 @@ $("search").addEventListener("submit", (event) => {
   const wanted = typed(search);
   if (wanted.from && wanted.to && wanted.from > wanted.to) {
     complain($("problem"), new Error("The first date is after the last."));
+    showFilters(true);
+    $("from").focus();
     return;
   }
   search = wanted;
