@@ -237,18 +237,22 @@ class _Service:
         return Reply(200, {"Content-Type": page.JSON}, body.encode())
 
     def _check_origin(self, request: flask.Request) -> None:
-        """Other sites' pages ask for nothing in a person's name; a program that is no browser sends
-        no Origin."""
+        """Other sites' pages ask for nothing in a person's name, not even those that may read
+        answers (SEARCH_ORIGINS).
+
+        Raises:
+            RefusedError: forbidden.
+        """
+        # Browsers say this and no page can change it, whatever Host a proxy gives the request
+        # (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
+        site = request.headers.get("Sec-Fetch-Site", "")
+        if site == "same-origin":
+            return
+        # A program that is no browser sends neither header.
         origin = request.headers.get("Origin", "")
-        if not origin or origin in self._settings.search_origins:
+        if not site and (not origin or origin + "/" == self._base(request)):
             return
-        # A proxy may give the request another Host than the browser's. Browsers say this, and no
-        # page can.
-        if request.headers.get("Sec-Fetch-Site") == "same-origin":
-            return
-        if origin + "/" == self._base(request):
-            return
-        raise RefusedError("forbidden", "pages of this origin may not ask for this")
+        raise RefusedError("forbidden", "pages of other sites may not ask for this")
 
     def _config(self) -> Reply:
         """What the page may offer."""

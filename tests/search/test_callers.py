@@ -22,6 +22,7 @@ from tests.search.kit import STORE, Answer, Asked, FakeStore, Function, fake_sto
 
 AUDIENCE = "https://search.example.org"
 EXPORTS = "projects/local/topics/exports"
+VIEWER = "https://viewer.example.org"
 CALLERS = {
     "Reader@Example.org": {},
     "trial@p.iam.gserviceaccount.com": {"PatientID": "7"},
@@ -103,6 +104,7 @@ def guarded(
         "EXPORTS_TOPIC": EXPORTS,
         "EXPORT_DESTINATIONS": "gs://exports/trials",
         "PUBSUB_EMULATOR_HOST": topics.address,
+        "SEARCH_ORIGINS": VIEWER,
     }
     with function(store.url, tmp_path_factory.mktemp("guarded"), **settings) as running:
         yield running
@@ -327,6 +329,8 @@ def test_another_sites_page_cannot_ask_for_exports(
         guarded.send("/exports", "POST", {**headers, "Origin": "https://evil.example"}, body).status
         == 403
     )
+    # It may read answers (SEARCH_ORIGINS), which is no right to ask for anything.
+    assert guarded.send("/exports", "POST", {**headers, "Origin": VIEWER}, body).status == 403
     assert guarded.send("/exports", "POST", {**headers, "Origin": guarded.url}, body).status == 202
     assert (
         guarded.send("/exports", "POST", {**headers, "Content-Type": "text/plain"}, body).status

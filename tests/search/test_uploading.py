@@ -16,6 +16,7 @@ from tests.search.kit import ROOT, STORE, FakeStore, Function, Reply, function, 
 from tests.unit.test_architecture import loaded_by
 
 LANDING, STATE = "dicom-landing", "dicom-state"
+VIEWER = "https://viewer.example.org"
 LIMIT = 1_000_000
 ID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
@@ -34,6 +35,7 @@ def settings(buckets: StrictBuckets) -> dict[str, str]:
         "LANDING_BUCKET": LANDING,
         "STATE_BUCKET": STATE,
         "STORAGE_EMULATOR_HOST": buckets.url,
+        "SEARCH_ORIGINS": VIEWER,
     }
 
 
@@ -113,6 +115,20 @@ def test_another_sites_page_cannot_begin_an_upload(
     crossing = {"Origin": "http://localhost:8080", "Sec_Fetch_Site": "cross-site"}
     assert begin(uploads, {"size": 1}, **crossing).status == 403
     assert len(buckets.uploads.sessions) == before
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_a_browser_says_of_another_site_counts_without_an_origin_too(
+    uploads: Function, site: str
+) -> None:
+    assert begin(uploads, {"size": 1}, Sec_Fetch_Site=site).status == 403
+
+
+def test_a_page_that_may_read_answers_cannot_begin_an_upload(uploads: Function) -> None:
+    answer = begin(uploads, {"size": 1}, Origin=VIEWER, Sec_Fetch_Site="cross-site")
+    assert answer.status == 403
+    assert answer.headers["access-control-allow-origin"] == VIEWER  # it may read the refusal
+    assert begin(uploads, {"size": 1}, Origin=VIEWER).status == 403
 
 
 def test_the_page_may_begin_one_through_a_proxy_that_names_another_host(
