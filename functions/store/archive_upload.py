@@ -246,6 +246,11 @@ def _instance(group: Group) -> Instance:
     return DicomFile(first.source)
 
 
+def _is_large(member: Member) -> bool:
+    """Whether it is stored, and too large to be kept in memory meanwhile."""
+    return member.problem is None and member.size > _SMALL_BYTES
+
+
 class _Uploads:
     """The uploads under way, the oldest first.
 
@@ -272,7 +277,7 @@ class _Uploads:
         Raises:
             RetryableError: these or earlier ones cannot be stored now.
         """
-        if any(member.size > _SMALL_BYTES for group in groups for member in group):
+        if any(_is_large(member) for group in groups for member in group):
             # It is read from the archive meanwhile, which must not be read on.
             self.finish()
             self._progress.reach(mark, self._bring(groups))
