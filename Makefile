@@ -1,5 +1,5 @@
-# Two commands do everything on a fresh machine: `make run` (the main job) and `make test`.
-# Each installs what it needs and no more.
+# On a new machine two commands are enough: `make run` (start the system with a demo) and `make test`.
+# Each installs only what it needs.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ LOCK := build/lock/bin/uv pip compile --quiet --upgrade --universal --python-ver
 
 .PHONY: run demo viewer test lint format docs lock bench chaos clean help
 
-help:  ## what there is to make
+help:  ## list all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(LOCAL): requirements-local.txt pyproject.toml
@@ -35,22 +35,22 @@ $(DEPLOYED): requirements.txt
 	@$(subst $(BIN),build/deployed/bin,$(PIP)) install --require-hashes -r $<
 	@touch $@
 
-run: $(LOCAL)  ## start the whole system here and show the main job on real scans
+run: $(LOCAL)  ## start the whole system on this machine, with a demo on real scans
 	@$(BIN)/dicom-functions run
 
-demo: $(LOCAL)  ## the same, then stop; fails when any step's result is wrong
+demo: $(LOCAL)  ## start the system, run the demo and stop; fails if the result of any step is wrong
 	@$(BIN)/dicom-functions demo
 
-viewer: $(LOCAL)  ## the OHIF viewer, looking at the system that `make run` started
+viewer: $(LOCAL)  ## start the OHIF viewer for the system that `make run` started
 	@$(BIN)/dicom-functions viewer
 
-# The tests read documents, whose letters not every locale has.
+# The tests read documents as UTF-8, whatever the locale.
 test: export PYTHONUTF8 = 1
-test: $(DEV) lint  ## checks and all tests
+test: $(DEV) lint  ## run checks and all tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	@$(BIN)/python -m pytest -m serial
 
-lint: $(DEV)  ## ruff, mypy
+lint: $(DEV)  ## run ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -62,18 +62,18 @@ format: $(DEV)  ## format the code
 docs: $(DEV)  ## write the table of docs/settings.md from the code
 	@$(BIN)/python -m tests.settings_table
 
-# Each file keeps to the versions of the one before it: what is tested is what is deployed.
-lock:  ## lock the requirements again, newest versions, with hashes
+# Each file has the same versions as the one before it, so that the tests use the deployed versions.
+lock:  ## lock the newest versions of all requirements, with hashes
 	@$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
 	@$(LOCK) requirements.in -o requirements.txt
 	@$(LOCK) requirements-local.in -c requirements.txt -o requirements-local.txt
 	@$(LOCK) requirements-dev.in -c requirements-local.txt -o requirements-dev.txt
 
-bench: $(DEV) $(DEPLOYED)  ## measure everything beside its peers and write docs/benchmarks.md anew
+bench: $(DEV) $(DEPLOYED)  ## measure everything, compare with other programs, and write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.record bench --python build/deployed/bin/python
 
-chaos: $(DEV)  ## faults and kill -9 everywhere; writes docs/reliability.md anew (about ten minutes)
+chaos: $(DEV)  ## test with faults and kill -9, and write docs/reliability.md (about ten minutes)
 	@$(BIN)/python -m benchmarks.record chaos
 
-clean:  ## remove what was installed and all local data
+clean:  ## remove the installed packages and all local data
 	rm -rf $(VENV) .local build

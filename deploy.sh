@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Takes a Google Cloud project from nothing to the running system; safe to run again at any time.
+# Deploys the whole system to a Google Cloud project; safe to run again at any time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -7,26 +7,26 @@ usage() {
     cat <<'TEXT'
 Usage: ./deploy.sh --project P [--region R] [--plan | --apply | --destroy] [--yes] [--skip-smoke-test]
 
-Checks the prerequisites, plans, asks, applies, then stores, finds and deletes a synthetic scan as a test.
+Checks the prerequisites, plans, asks for confirmation, applies, then stores, finds and deletes a synthetic scan as a test.
 
   --project P         the project to deploy to
-  --region R          region of the system (default: that of terraform.tfvars, of what is deployed, or us-central1);
-                      new projects may build functions in some regions only, see docs/deploy.md
+  --region R          region of the system (default: from terraform.tfvars, else the deployed one, else us-central1);
+                      new projects can build functions in some regions only, see docs/deploy.md
   --state-bucket B    bucket for Terraform's state (default: P-dicom-functions-state); it must belong to the project
   --plan              only show what would be created or changed; changes nothing
-  --apply             plan, ask, apply, test (the default)
+  --apply             plan, confirm, apply, test (the default)
   --destroy           take the system down; scans, buckets and the ledger are kept
-  --yes               do not ask
+  --yes               do not ask for confirmation
   --skip-smoke-test   do not store a synthetic scan afterwards
-  --help              this text
+  --help              show this text
 
-Further variables are read from infra/gcp/terraform.tfvars (see terraform.tfvars.example and docs/deploy.md).
-Exit status: 0 done, 1 a step failed, 2 something is missing or the command line is wrong, 3 you said no.
+Other variables are read from infra/gcp/terraform.tfvars (see terraform.tfvars.example and docs/deploy.md).
+Exit status: 0 success, 1 a step failed, 2 something is missing or the usage is wrong, 3 you did not confirm.
 TEXT
 }
 
 readonly MINIMUM_BASH=4.4 MINIMUM_PYTHON=3.11 MINIMUM_TERRAFORM=1.9.0
-readonly POLL_S=${DEPLOY_POLL_S:-5} # between two looks
+readonly POLL_S=${DEPLOY_POLL_S:-5} # between two checks
 readonly TFVARS=infra/gcp/terraform.tfvars
 readonly WORK=.deploy
 readonly BOOTSTRAP=(cloudresourcemanager.googleapis.com iam.googleapis.com serviceusage.googleapis.com storage.googleapis.com)
@@ -59,7 +59,7 @@ readonly PERMISSIONS=(
     storage.buckets.setIamPolicy:roles/storage.admin
 )
 
-# Only with webhooks: their function is let read its secrets.
+# Only with webhooks, to let their function read its secrets.
 readonly WEBHOOK_PERMISSION=secretmanager.secrets.setIamPolicy:roles/secretmanager.admin
 
 project='' region='' state_bucket='' action=apply yes=false smoke=true
@@ -71,12 +71,12 @@ die() { # MESSAGE [STATUS]
     printf 'deploy.sh: %s\n' "$1" >&2
     exit "${2:-1}"
 }
-lack() { # WHAT, HOW TO FIX IT: one line each, all of them before giving up
+lack() { # WHAT, HOW TO FIX IT: one line each; all are printed before the script ends
     printf 'missing: %s\n         fix: %s\n' "$1" "$2" >&2
     missing=$((missing + 1))
 }
 give_up_if_missing() {
-    ((missing == 0)) || die "$missing thing(s) missing, see above; nothing has been changed" 2
+    ((missing == 0)) || die "prerequisites missing: $missing, see above; nothing has been changed" 2
 }
 
 clean_up() {
@@ -102,14 +102,14 @@ parse() {
         esac
         shift || true
     done
-    [[ $project =~ ^[a-z][a-z0-9-]{4,28}[a-z0-9]$ ]] || die "--project takes the id of a project, see --help" 2
+    [[ $project =~ ^[a-z][a-z0-9-]{4,28}[a-z0-9]$ ]] || die "--project needs the id of a project, see --help" 2
     [ -n "$region" ] || region=$(variable region)
-    [[ ${region:-us-central1} =~ ^[a-z]+-[a-z]+[0-9]{1,2}$ ]] || die "--region takes a region such as us-central1, see --help" 2
+    [[ ${region:-us-central1} =~ ^[a-z]+-[a-z]+[0-9]{1,2}$ ]] || die "--region needs a region such as us-central1, see --help" 2
     state_bucket=${state_bucket:-$project-dicom-functions-state}
-    [[ $state_bucket =~ ^[a-z0-9][a-z0-9._-]{4,61}[a-z0-9]$ ]] || die "--state-bucket takes the name of a bucket, see --help" 2
+    [[ $state_bucket =~ ^[a-z0-9][a-z0-9._-]{4,61}[a-z0-9]$ ]] || die "--state-bucket needs the name of a bucket, see --help" 2
 }
 
-# A string from terraform.tfvars; empty: not set there.
+# The value of a string in terraform.tfvars; empty if it is not set.
 variable() { sed -n "s/^ *$1 *= *\"\([^\"]*\)\".*/\1/p" "$TFVARS" 2>/dev/null || true; }
 
 names_webhooks() { grep -qs '^ *webhooks *=' "$TFVARS"; }
@@ -140,7 +140,7 @@ check_tools() {
         lack "terraform $MINIMUM_TERRAFORM (this is ${version:-unknown})" "install a later one: https://developer.hashicorp.com/terraform/install"
 }
 
-# A token is valid for an hour: a new one for each long step, and after each wait for a person.
+# A token is valid for an hour: get a new one for each long step, and after each wait for a person.
 take_token() {
     token=$(gcloud auth print-access-token 2>/dev/null) && [ -n "$token" ] || return 1
     export GOOGLE_OAUTH_ACCESS_TOKEN=$token # Terraform and its backend read it; it is never printed
@@ -159,7 +159,7 @@ check_login() {
 
 check_project() {
     if ! number=$(gcloud projects describe "$project" --format='value(projectNumber)' 2>/dev/null); then
-        lack "the project $project (or the right to see it)" "gcloud projects create $project, or ask its owner for roles/browser"
+        lack "the project $project (or permission to see it)" "gcloud projects create $project, or ask its owner for roles/browser"
         return
     fi
     local billing
@@ -193,27 +193,27 @@ enable_services() {
         die "could not enable services. fix: ask an owner for roles/serviceusage.serviceUsageAdmin"
 }
 
-# The token is handed to curl in a file that only this process sees, never on the command line.
+# curl reads the token from a file that only this process sees; it is never on the command line.
 call() { # TOKEN, further arguments of curl
     local secret=$1
     shift
     curl --silent --show-error --max-time 60 --header @<(printf 'Authorization: Bearer %s\n' "$secret") "$@"
 }
 
-look_up() { # URL: sets `status` to the HTTP status of a GET, 000 without an answer, and `body` to what came
+look_up() { # URL: sets `status` to the HTTP status of a GET (000 without an answer), and `body` to its body
     local answer
     answer=$(call "$token" --write-out '\n%{http_code}' "$1" 2>/dev/null || true)
     status=${answer##*$'\n'} body=${answer%$'\n'*}
     status=${status:-000}
 }
 
-# A permission on something outside the project, which terraform.tfvars names; a URL that ends in a slash: it names none.
+# A permission on a resource outside the project that terraform.tfvars names. If the URL ends in a slash, it names none.
 check_permission_on() { # URL, PERMISSION, ROLE
     local answer
     [[ $1 != */ ]] || return 0
     if ! answer=$(call "$token" --fail --header 'Content-Type: application/json' --data "{\"permissions\":[\"$2\"]}" \
         "$1:testIamPermissions" 2>/dev/null); then
-        say "not checked: whether you have $2 on ${1#https://*/v1/}"
+        say "could not check whether you have $2 on ${1#https://*/v1/}"
     elif ! grep -qF "\"$2\"" <<<"$answer"; then
         lack "the permission $2 on ${1#https://*/v1/}" "ask its owner for $3 there"
     fi
@@ -225,7 +225,7 @@ check_permissions() {
     wanted=$(printf '"%s",' "${entries[@]%%:*}")
     if ! answer=$(call "$token" --fail --header 'Content-Type: application/json' --data "{\"permissions\":[${wanted%,}]}" \
         "https://cloudresourcemanager.googleapis.com/v1/projects/$project:testIamPermissions" 2>/dev/null); then
-        lack "an answer to which permissions you have" "gcloud services enable cloudresourcemanager.googleapis.com --project=$project"
+        lack "the list of your permissions" "gcloud services enable cloudresourcemanager.googleapis.com --project=$project"
         return
     fi
     for entry in "${entries[@]}"; do
@@ -245,7 +245,7 @@ tf_explained() {
     return 1
 }
 
-# Data does not move: where the buckets are is where the system is.
+# Data is not moved, so the region of the buckets is the region of the system.
 settle_region() {
     local state deployed
     state=$(tf state pull) || die "could not read the state, see above"
@@ -256,7 +256,7 @@ for resource in json.loads(sys.stdin.read().strip() or "{}").get("resources", []
         print(resource["instances"][0]["attributes"]["location"].lower())
 ' <<<"$state")
     if [ -n "$deployed" ] && [ "${region:-$deployed}" != "$deployed" ]; then
-        die "this system is in $deployed, and its data does not move to $region: leave the region out (of terraform.tfvars too), or deploy to another project" 2
+        die "this system is in $deployed, and its data cannot move to $region: omit the region (in terraform.tfvars too), or deploy to another project" 2
     fi
     region=${region:-$deployed}
     name_variables
@@ -267,9 +267,9 @@ name_variables() { variables=(-var="project=$project" ${region:+-var="region=$re
 confirm() { # QUESTION, ANSWER
     [ "$yes" = false ] || return 0
     local answer=''
-    printf '\n%s Type %s to go on: ' "$1" "$2"
+    printf '\n%s Type %s to continue: ' "$1" "$2"
     read -r answer || true
-    [ "$answer" = "$2" ] || die "stopped; the system is as it was" 3
+    [ "$answer" = "$2" ] || die "stopped; nothing was changed" 3
 }
 
 plan_and_apply() {
@@ -282,27 +282,27 @@ plan_and_apply() {
             warn_of_region
             [ "$action" = apply ] || return 0
             ;;
-        *) die "the plan failed, see above; the system is as it was" ;;
+        *) die "the plan failed, see above; nothing was changed" ;;
     esac
     confirm "Apply this to $project?" yes
     step "Apply"
     renew_token
     delete_failed_functions
     tf_explained apply -input=false -no-color "$PLAN" ||
-        die "stopped half way, see above. What was created is recorded: run the same command again to go on"
+        die "not finished, see above. What was created is recorded: run the same command again to continue"
     renew_token
 }
 
 destroy() {
     step "Destroy"
-    say "Taken down: functions, topics, subscriptions (and the messages in them), alerts, accounts."
-    say "Kept: the DICOM store, every bucket with its objects, and the state, so that a later deployment takes them up again."
-    confirm "This takes the system in $project down." "$project"
+    say "Deleted: functions, topics, subscriptions (and the messages in them), alerts, accounts."
+    say "Kept: the DICOM store, every bucket with its objects, and the state, so that a later deployment can use them again."
+    confirm "This takes down the system in $project." "$project"
     renew_token
     local address list
     tf show -json | python3 -c '
 import json, sys
-# The roles too, which bind nobody: the name of a deleted one is not free again for a month.
+# The roles too, which are then granted to nobody: the name of a deleted role cannot be used again for a month.
 KEPT = {
     "google_healthcare_dataset.this", "google_healthcare_dicom_store.this", "google_storage_bucket.data",
     "google_project_iam_custom_role.roles",
@@ -313,16 +313,16 @@ for resource in root.get("resources", []):
         print(resource["address"], resource["values"]["id"], sep="\t")
 ' >"$scratch/kept.tsv"
     if [ -s "$scratch/kept.tsv" ]; then
-        # Written down first: a failure in between must not lose track of a bucket.
+        # Written first, so that a later failure does not lose track of a bucket.
         list="gs://$state_bucket/kept-$(date +%s)-$RANDOM.tsv"
         gcloud storage cp "$scratch/kept.tsv" "$list" --quiet >/dev/null 2>&1 ||
             die "could not write $list; nothing has been changed"
         while IFS=$'\t' read -r address _; do
             tf state rm "$address" >/dev/null ||
-                die "stopped half way, see above: run the same command again to go on"
+                die "not finished, see above: run the same command again to continue"
         done <"$scratch/kept.tsv"
     fi
-    tf destroy -input=false -auto-approve "${variables[@]}" || die "stopped half way, see above: run the same command again to go on"
+    tf destroy -input=false -auto-approve "${variables[@]}" || die "not finished, see above: run the same command again to continue"
     step "Done"
     say "Kept: $(kept | cut -f 2 | tr '\n' ' ')"
 }
@@ -344,7 +344,7 @@ main() {
     give_up_if_missing
     check_project
     give_up_if_missing
-    say "all there"
+    say "all prerequisites found"
 
     enable_services
     name_variables

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Part of deploy.sh, which reads this file: what first deployments fail on, and the ways out.
+# Part of deploy.sh, which reads this file: why first deployments fail, and what to do then.
 
 # cloud.google.com/build/docs/locations, "Restricted regions for some projects", read 2026-11-24.
 readonly BUILD_REGIONS="us-central1 us-west2 europe-west1 asia-east1 australia-southeast1 southamerica-east1"
@@ -7,11 +7,11 @@ readonly BUILD_REGIONS="us-central1 us-west2 europe-west1 asia-east1 australia-s
 warn_of_region() {
     local chosen=${region:-us-central1}
     [[ " $BUILD_REGIONS " != *" $chosen "* && -z $(variable worker_pool) ]] || return 0
-    say "note: new projects may build functions only in ${BUILD_REGIONS// /, }."
-    say "      In $chosen the build may be refused; nothing that holds data is created before it succeeds."
+    say "note: new projects can build functions only in ${BUILD_REGIONS// /, }."
+    say "      In $chosen the build may be refused; no resource for data is created before it succeeds."
 }
 
-# A function whose first build failed stays behind in state FAILED, unknown to Terraform, which could not create it again.
+# A function whose first build failed remains in state FAILED. Terraform does not know it, and could not create it again.
 delete_failed_functions() {
     local found name
     look_up "https://cloudfunctions.googleapis.com/v2/projects/$project/locations/-/functions?pageSize=1000"
@@ -34,7 +34,7 @@ for function in functions:
         print(name)
 ' "$scratch/functions.json") || die "could not compare the functions with the state"
     for name in $found; do
-        say "deleting what a failed build left: $name"
+        say "deleting the function of a failed build: $name"
         call "$token" --fail --request DELETE "https://cloudfunctions.googleapis.com/v2/$name" >/dev/null 2>&1 ||
             die "could not delete $name. fix: delete it in the console, then run the same command again"
     done
@@ -50,7 +50,7 @@ wait_until_gone() { # NAME OF A FUNCTION
         [ "$status" != 404 ] || return 0
         sleep "$POLL_S"
     done
-    die "$1 is still there after $OUTCOME_LIMIT_S s: run the same command again"
+    die "$1 was not deleted within $OUTCOME_LIMIT_S s: run the same command again"
 }
 
 explain() { # FILE WITH THE OUTPUT OF TERRAFORM
@@ -70,9 +70,9 @@ explain() { # FILE WITH THE OUTPUT OF TERRAFORM
 explain_region() {
     cat >&2 <<TEXT
 
-This project may not build functions in ${region:-us-central1}. Google restricts new projects to these regions:
+This project cannot build functions in ${region:-us-central1}. Google restricts new projects to these regions:
   ${BUILD_REGIONS// /, }
-Nothing that holds data has been created yet. The ways out, any one of them:
+No resource for data has been created yet. Do one of the following:
   - Run this again with --region and one of these regions. The scans can be elsewhere: set dataset_location in
     $TFVARS. (europe-west1 has no Healthcare API: set dataset_location = "europe-west4" or "eu" there.)
   - Set worker_pool in $TFVARS to a private pool of Cloud Build.
@@ -83,9 +83,9 @@ TEXT
 explain_quota() {
     cat >&2 <<TEXT
 
-A function may use more than the quota of this region: Cloud Run compares max_instances x cpu of a function with the
-quota "Total CPU allocation, in milli vCPU, per project per region" (CpuAllocPerProjectRegion), and its memory with
-MemAllocPerProjectRegion. New projects have 10,000 to 20,000 milli vCPU. The ways out, either of them:
+The settings of a function are over the quota of this region: Cloud Run compares max_instances x cpu of a function with
+the quota "Total CPU allocation, in milli vCPU, per project per region" (CpuAllocPerProjectRegion), and its memory with
+MemAllocPerProjectRegion. New projects have 10,000 to 20,000 milli vCPU. Do one of the following:
   - Lower max_instances in $TFVARS, such as: functions = { store_upload = { max_instances = 10 } }
   - Ask for more of this quota under IAM & Admin > Quotas (docs/scale.md says how much), then run the same command again.
 TEXT
@@ -94,23 +94,23 @@ TEXT
 explain_policy() {
     cat >&2 <<TEXT
 
-Your organization forbids something that the system needs. The message names the constraint; the table "What
-organizations forbid" in docs/deploy.md has the variable or the exemption for each.
+Your organization forbids something that the system needs. The message names the constraint; the table "Constraints of
+an organization" in docs/deploy.md has the variable or the exemption for each.
 TEXT
 }
 
 explain_name() {
     cat >&2 <<TEXT
 
-Something of this name exists already. If it is a function that an earlier build left behind, run the same command
-again: it is deleted first. If it is a bucket, its name is taken: set bucket_prefix in $TFVARS.
+A resource of this name already exists. If it is a function from an earlier failed build, run the same command again: it
+is deleted first. If it is a bucket, somebody else has that name: set bucket_prefix in $TFVARS.
 TEXT
 }
 
 explain_denied() {
     cat >&2 <<TEXT
 
-Something was denied. A new permission may need seven minutes and more until every service knows it: wait a little and
-run it again, the same command. If the same message comes back, the permission that it names is really missing.
+A permission was denied. It may take seven minutes or more until every service knows a new permission: wait a little and
+run the same command again. If you get the same message again, the permission is really missing.
 TEXT
 }

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154
 # The end of deploy.sh, which reads this file: a synthetic scan is stored, found and deleted as a test.
 
-readonly OUTCOME_LIMIT_S=${DEPLOY_LIMIT_S:-420}      # cold start, and rights that are new
-readonly SEARCH_LIMIT_S=${DEPLOY_SEARCH_LIMIT_S:-90} # rights that are new, and a search that lags
+readonly OUTCOME_LIMIT_S=${DEPLOY_LIMIT_S:-420}      # a cold start, and new permissions
+readonly SEARCH_LIMIT_S=${DEPLOY_SEARCH_LIMIT_S:-90} # new permissions, and a search that lags
 probe_subscription='' probe_objects=() probe_delete=''
 
 order_delete() {
@@ -10,7 +10,7 @@ order_delete() {
         probe_delete=''
 }
 
-# Whatever went wrong: what was stored is ordered to go, and nothing is left behind.
+# After any failure: delete what was stored, the subscription and the objects.
 smoke_clean_up() {
     local object
     [ -z "$probe_delete" ] || order_delete 2>/dev/null || true
@@ -38,15 +38,15 @@ for item in json.load(sys.stdin):
             say "outcome: $found"
             return
         fi
-        [[ $pulled == *ackId* ]] || sleep "$POLL_S" # what came was others': the next may be ours
+        [[ $pulled == *ackId* ]] || sleep "$POLL_S" # these outcomes were others; the next may be ours
     done
-    die "no outcome after $OUTCOME_LIMIT_S s. fix: dicom-functions doctor (docs/deploy.md) names what is wrong; then run this again"
+    die "no outcome within $OUTCOME_LIMIT_S s. fix: dicom-functions doctor (docs/deploy.md) names the problem; then run this again"
 }
 
 check_search() { # URL, STUDY
     local identity answer='' end=$((SECONDS + SEARCH_LIMIT_S))
     identity=$(gcloud auth print-identity-token --audiences="$1" 2>/dev/null || gcloud auth print-identity-token 2>/dev/null) ||
-        die "no identity token to call search with. fix: gcloud auth login"
+        die "there is no identity token for search. fix: gcloud auth login"
     while true; do
         answer=$(call "$identity" --write-out '\n%{http_code}' "$1/studies?StudyInstanceUID=$2" 2>/dev/null || true)
         if [ "${answer##*$'\n'}" = 200 ] && grep -qF "$2" <<<"$answer"; then
@@ -57,7 +57,7 @@ check_search() { # URL, STUDY
         sleep "$POLL_S"
     done
     case ${answer##*$'\n'} in
-        200) die "search did not find the scan that was stored" ;;
+        200) die "search did not find the stored scan" ;;
         401 | 403) die "search refused the call. fix: add yourself to search_callers in infra/gcp/terraform.tfvars, and run this again" ;;
         '' | 000) die "search cannot be reached at $1" ;;
         *) die "search answered ${answer##*$'\n'}: see its log" ;;
@@ -72,7 +72,7 @@ smoke_test() {
     limits=$(python3 -m cli.limits "$WORK/system.json")
     uids=$(python3 -m cli.scan "$scratch/scan.dcm")
     read -r study series instance <<<"$uids"
-    # Of a busy system's outcomes only these: a backlog of the others would hide ours.
+    # Only these outcomes: on a busy system the others would delay ours.
     gcloud pubsub subscriptions create "$name" --project="$project" --topic=dicom-outcomes --expiration-period=1d \
         --message-retention-duration=1h --message-filter="attributes.study = \"$study\" OR attributes.outcome = \"rejected\"" \
         --quiet >/dev/null 2>&1 || die "could not subscribe to the outcomes"
@@ -87,14 +87,14 @@ smoke_test() {
     [ -n "$closed" ] ||
         probe_delete="{\"path\":\"studies/$study/series/$series/instances/$instance\",\"request_id\":\"$name\"}"
     if grep '^search ' <<<"$limits" >"$scratch/closed"; then
-        say "not searched: $(sed 's/^search //' "$scratch/closed")"
+        say "search was skipped: $(sed 's/^search //' "$scratch/closed")"
     else
         check_search "$search" "$study"
     fi
     if [ -n "$closed" ]; then
-        say "not deleted: $closed. The synthetic scan stays in the DICOM store: studies/$study"
+        say "delete was skipped: $closed. The synthetic scan stays in the DICOM store: studies/$study"
     else
-        order_delete || die "could not order the delete of studies/$study"
+        order_delete || die "could not publish the delete of studies/$study"
         wait_for_outcome "$name" deleted
     fi
     say "it works"

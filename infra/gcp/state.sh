@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154
 # Part of deploy.sh, which reads this file: the bucket with Terraform's state, and what --destroy keeps.
 
-# Bucket names are unique in the world and this one can be guessed: a bucket that somebody else made under it would get
-# the state, which holds every setting. So its project is compared before anything is written or read.
+# Bucket names are unique worldwide, and this one can be guessed. If somebody else had created a bucket of this name, it
+# would get the state with all settings. So its project is compared before anything is written or read.
 state_exists() {
     local owner
     look_up "https://storage.googleapis.com/storage/v1/b/$state_bucket?fields=projectNumber"
@@ -16,8 +16,8 @@ state_exists() {
         die "gs://$state_bucket is not a bucket of $project that you can see. fix: choose another name with --state-bucket" 2
 }
 
-# The checksums of the providers, from the first download on. Terraform's registry signs them, but only a lock file
-# makes sure that every later deployment runs the same programs.
+# The checksums of the providers since the first download. Terraform's registry signs them, but only a lock file makes
+# sure that every later deployment runs the same programs.
 readonly LOCK=terraform.lock.hcl
 kept_lock=''
 
@@ -45,12 +45,12 @@ make_state_bucket() {
     say "state: creating gs://$state_bucket"
     gcloud storage buckets create "gs://$state_bucket" --project="$project" --location="${region:-us-central1}" \
         --uniform-bucket-level-access --public-access-prevention --quiet
-    # New buckets can be read by the project's viewers and written by its editors; the state is for neither.
+    # The project's viewers can read new buckets and its editors can write them; neither may use the state.
     for binding in projectViewer:legacyBucketReader projectViewer:legacyObjectReader \
         projectEditor:legacyBucketOwner projectEditor:legacyObjectOwner; do
         gcloud storage buckets remove-iam-policy-binding "gs://$state_bucket" --member="${binding%:*}:$project" \
             --role="roles/storage.${binding#*:}" --quiet >/dev/null 2>&1 ||
-            say "could not take roles/storage.${binding#*:} on gs://$state_bucket from ${binding%:*}:$project"
+            say "could not remove roles/storage.${binding#*:} on gs://$state_bucket from ${binding%:*}:$project"
     done
 }
 
@@ -59,7 +59,7 @@ prepare_state() {
     if state_exists; then
         say "state: gs://$state_bucket"
     elif [ "$action" = plan ]; then
-        # Nothing has been deployed and nothing is to be created: plan on a copy with an empty state of its own.
+        # Nothing has been deployed, and nothing may be created now: plan with a copy that has an empty state.
         say "state: none yet; everything below would be created"
         folder=$scratch/copy
         mkdir -p "$folder"
@@ -69,37 +69,37 @@ prepare_state() {
         tf init -input=false -no-color -upgrade >/dev/null
         return
     elif [ "$action" = destroy ]; then
-        die "there is no gs://$state_bucket: nothing was deployed from here" 2
+        die "gs://$state_bucket does not exist: nothing was deployed" 2
     else
         make_state_bucket
     fi
     [ "$action" = plan ] || gcloud storage buckets update "gs://$state_bucket" --versioning --quiet >/dev/null
     fetch_lock
-    # -upgrade: where the code names another version than the lock file, the code's is taken. The checksums of a version
-    # that stays are still compared.
+    # -upgrade: if the code names another version than the lock file, the code's version is used. The checksums of an
+    # unchanged version are still compared.
     tf init -input=false -no-color -reconfigure -upgrade -backend-config="bucket=$state_bucket" >/dev/null
     [ "$action" = plan ] || keep_lock
 }
 
-# What --destroy kept, a line with address and id each: of each run a list of its own, so that none overwrites another.
+# What --destroy kept: lines of address and id. Each run writes its own list, so that none overwrites another.
 kept() { { gcloud storage cat "gs://$state_bucket/kept-*.tsv" 2>/dev/null || true; } | sort -u; }
 
-# It is taken up again, and not made a second time.
+# Import it, so that it is not created a second time.
 take_up_kept() {
     local address id known
     kept >"$scratch/kept.tsv"
     [ -s "$scratch/kept.tsv" ] || return 0
     if [ "$action" = plan ]; then
-        say "kept by --destroy, and taken up by a deployment: $(cut -f 2 "$scratch/kept.tsv" | tr '\n' ' '); the plan shows them as created"
+        say "kept by --destroy: $(cut -f 2 "$scratch/kept.tsv" | tr '\n' ' '); a deployment uses them again, but the plan shows them as created"
         return
     fi
     known=$(tf state list 2>/dev/null || true)
     while IFS=$'\t' read -r address id; do
         [ -n "$address" ] || continue
         grep -qxF "$address" <<<"$known" && continue
-        say "taking up again: $id"
+        say "using again: $id"
         tf import -input=false -no-color "${variables[@]}" "$address" "$id" >/dev/null </dev/null ||
-            die "could not take up $id, see above. fix that and run this again, or forget it: gcloud storage rm 'gs://$state_bucket/kept-*.tsv'"
+            die "could not import $id, see above. fix that and run this again, or forget the kept resources: gcloud storage rm 'gs://$state_bucket/kept-*.tsv'"
     done <"$scratch/kept.tsv"
     gcloud storage rm "gs://$state_bucket/kept-*.tsv" --quiet >/dev/null
 }

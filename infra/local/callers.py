@@ -1,9 +1,9 @@
 """Who may call a service of the local stack: this machine's own programs and pages.
 
-A loopback port is in reach of every web page that is open in a browser on this machine. A page of
-another site can send plain POST requests there (its `Origin` gives it away), or have its own host
-name resolve to 127.0.0.1 and then read the answers as well (DNS rebinding; its `Host` gives it
-away). Programs send no `Origin`, and a `Host` of this machine.
+Every web page that is open in a browser on this machine can send requests to a loopback port. A
+page of another site can send plain POST requests (recognised by `Origin`), or have its own host
+name resolve to 127.0.0.1 and then also read the answers (DNS rebinding, recognised by `Host`).
+Programs send no `Origin`, and a `Host` of this machine.
 """
 
 import ipaddress
@@ -21,14 +21,14 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class Callers:
-    """Which `Host` and `Origin` headers a service takes.
+    """Which `Host` and `Origin` headers a service accepts.
 
     Args:
-        listens_on: the address that the service is bound to. A name or address other than a
-            loopback one is a Host of its own; `0.0.0.0` and `::` take every address as Host, for
-            a page cannot have an address resolve to another one.
-        hosts: further names for the service, without a port.
-        origins: further web origins whose pages may call it; `*` takes every origin.
+        listens_on: the address that the service is bound to. If it is not a loopback address, it
+            is accepted as Host too; with `0.0.0.0` and `::` every address is accepted, because a
+            page cannot make an address resolve to another one.
+        hosts: more names for the service, without a port.
+        origins: more web origins whose pages may call it; `*` accepts every origin.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Callers:
     def refusal(self, host: str, origin: str) -> str:
         """Why a request with these headers is refused; empty when it is not.
 
-        A header that is missing is an empty text: no browser leaves out `Host`, and none leaves
-        out `Origin` where a page of another site could change something.
+        A missing header is an empty text. Browsers always send `Host`, and always send `Origin`
+        when a page of another site could change something.
         """
         if host and not self._takes_host(host):
             return "The Host header does not name this machine."
@@ -70,9 +70,9 @@ class Guard:
     """A WSGI application that answers 403 to callers from elsewhere.
 
     Args:
-        application: what serves the others.
-        callers: which headers are taken.
-        excused: says of a request from a foreign page whether it is served all the same.
+        application: serves the allowed requests.
+        callers: which headers are accepted.
+        excused: whether a request from a page of another site is served nevertheless.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ def refused(reason: str) -> bytes:
 
 
 def _name(authority: str) -> str:
-    """The host of `host:port`, in lower case, without brackets; empty when it is none."""
+    """The host of `host:port`, in lower case, without brackets; empty if the text is malformed."""
     match = _AUTHORITY.fullmatch(authority)
     if not match:
         return ""

@@ -16,7 +16,7 @@ CHUNK_BYTES = 1024 * 1024
 
 
 class ClientError(Exception):
-    """One line for a person: what was asked and why it was not done."""
+    """One line for a person: what failed and why."""
 
 
 class Http:
@@ -34,7 +34,7 @@ class Http:
         """The answer to one request.
 
         Raises:
-            ClientError: no answer, or a status over 299 that is not in accept.
+            ClientError: no answer, or a status above 299 that is not in accept.
         """
         try:
             answer = self._session.request(
@@ -77,7 +77,7 @@ class Buckets(Http):
         """Write an object in one request and return its generation.
 
         Raises:
-            ClientError: the name cannot be kept by a bucket of files, or the server refused.
+            ClientError: the local bucket server cannot keep the name, or it refused.
         """
         check_object_name(name)
         head = {"name": name, "contentType": content_type, "metadata": dict(metadata or {})}
@@ -99,7 +99,7 @@ class Buckets(Http):
         return self.send("GET", f"{_object_path(bucket, name)}?alt=media").content
 
     def exists(self, bucket: str, name: str) -> bool:
-        """Whether the object is there."""
+        """Whether the object exists."""
         return self.send("GET", _object_path(bucket, name), accept=(404,)).status_code != 404
 
     def delete(self, bucket: str, name: str) -> None:
@@ -108,7 +108,7 @@ class Buckets(Http):
 
 
 class _Body:
-    """A request body that reads a file as it goes out; its length is known beforehand."""
+    """A request body that reads a file while it is sent; its length is known before."""
 
     def __init__(self, before: bytes, data: bytes | Path, after: bytes) -> None:
         self._before, self._data, self._after = before, data, after
@@ -129,8 +129,7 @@ class _Body:
 
 
 def check_object_name(name: str) -> None:
-    """Refuse names that the local bucket server, which keeps objects as files, would change or
-    lose.
+    """Check a name: the local bucket server keeps objects as files, and would change or lose some.
 
     Raises:
         ClientError: an empty, `.` or `..` segment, or one over 255 bytes.
@@ -151,7 +150,7 @@ class PubSub(Http):
         self.send("PUT", f"/v1/{topic}", accept=(409,), json={})
 
     def ensure_subscription(self, name: str, topic: str, config: Mapping[str, Any]) -> None:
-        """Create the subscription, or give it this configuration; its filter never changes."""
+        """Create the subscription, or change it to this configuration, except its filter."""
         answer = self.send("PUT", f"/v1/{name}", accept=(409,), json={"topic": topic, **config})
         if answer.status_code == 409:
             changed = {key: value for key, value in config.items() if key != "filter"}
@@ -184,8 +183,8 @@ class PubSub(Http):
         return str(answer.json()["messageIds"][0])
 
     def pull(self, subscription: str, wait: bool = True, limit: int = 100) -> list[dict[str, Any]]:
-        """Take and acknowledge up to limit messages, each with its data decoded; may wait and still
-        be empty."""
+        """Pull and acknowledge up to limit messages, with decoded data; may wait and return
+        none."""
         body = {"maxMessages": limit, "returnImmediately": not wait}
         received = (
             self.send("POST", f"/v1/{subscription}:pull", json=body)
@@ -202,13 +201,13 @@ class PubSub(Http):
 
 
 class Watch:
-    """The outcomes published from now on; a subscription of its own that goes with it."""
+    """The outcomes published from now on, from a subscription that is deleted at the end."""
 
-    # Of the last part of the name; a stack that starts deletes what an earlier one left of them.
+    # Prefix of the name; a stack that starts deletes such subscriptions of earlier runs.
     PREFIX = "watch-"
 
     def __init__(self, pubsub: PubSub, topic: str, name: str) -> None:
-        """name is the full name of a subscription that is not there yet."""
+        """name is the full name of a subscription that does not exist yet."""
         self._pubsub = pubsub
         self._name = name
         pubsub.ensure_subscription(name, topic, {"messageRetentionDuration": "86400s"})
@@ -220,8 +219,7 @@ class Watch:
         self._pubsub.delete_subscription(self._name)
 
     def take(self, wait_s: float = 30.0) -> list[dict[str, Any]]:
-        """The outcomes that came since the last call; at least one unless wait_s seconds went
-        by."""
+        """The outcomes since the last call; waits up to wait_s seconds for the first."""
         end, pause_s = time.monotonic() + wait_s, 0.02
         while True:
             messages = self._pubsub.pull(self._name, wait=False)
@@ -232,6 +230,6 @@ class Watch:
             pause_s = min(pause_s * 1.5, 0.25)
 
     def follow(self) -> Iterator[dict[str, Any]]:
-        """Every outcome as it comes, for ever."""
+        """Every outcome as it comes, forever."""
         while True:
             yield from self.take()

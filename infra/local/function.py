@@ -1,7 +1,7 @@
 """python -m infra.local.function --target NAME --source FILE: one function on this machine.
 
-It is served as `functions-framework --target NAME --source FILE` serves it, and answers this
-machine's own programs and pages only.
+It is served as by `functions-framework --target NAME --source FILE`, but answers only this
+machine's own programs and pages.
 """
 
 import argparse

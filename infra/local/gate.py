@@ -1,9 +1,9 @@
-"""python -m infra.local.gate --port N COMMAND …: a server that this machine's programs alone reach.
+"""python -m infra.local.gate --port N COMMAND …: a server that only this machine's programs reach.
 
-fake-gcs-server checks neither Host nor Origin, and lets the pages of every web site read, write and
-delete. So it listens on a loopback address that no page can guess, and the gate passes on what
-comes from this machine's own programs and pages. In the command `{host}` and `{port}` stand for
-that address.
+fake-gcs-server checks neither Host nor Origin, so pages of every web site could read, write and
+delete. Therefore it listens on a loopback address that no page can guess, and the gate passes on
+requests of this machine's own programs and pages. In the command, `{host}` and `{port}` are
+replaced by that address.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from infra.local.process import die_with_parent
 HEAD_BYTES = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 READY_S = 30.0
-# Browsers send one of these with every request to a loopback address, programs none of them.
+# Browsers send one of these with every request to a loopback address; programs send none.
 _OF_BROWSERS = (b"origin", b"sec-fetch-site", b"sec-fetch-mode")
 Headers = dict[bytes, bytes]
 
@@ -39,7 +39,7 @@ def hidden_address() -> tuple[str, int]:
 
 
 class Gate:
-    """Passes connections on to a server, once it has looked at who sends the first request."""
+    """Passes connections on to a server, after checking who sends the first request."""
 
     def __init__(self, callers: Callers, upstream: tuple[str, int]) -> None:
         self._callers = callers
@@ -50,7 +50,7 @@ class Gate:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             await self._answer(head, reader, writer)
-        # The client went, is no HTTP client, or sends more headers than anybody needs.
+        # The client closed, is not an HTTP client, or sends too many headers.
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
@@ -69,7 +69,7 @@ class Gate:
             await writer.drain()
             return
         if any(name in headers for name in _OF_BROWSERS):
-            # A browser's next request may be another page's: it comes on a connection of its own.
+            # A browser's next request may come from another page, so it must use a new connection.
             head = _closing(head)
         await self._pass_on(head, reader, writer)
 
@@ -90,7 +90,7 @@ class Gate:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy to the end of the stream, which ends the other as well."""
+    """Copy to the end of the stream, then end the other one too."""
     while True:
         data = await reader.read(CHUNK_BYTES)
         if not data:
@@ -135,10 +135,10 @@ def _forbidden(reason: str) -> bytes:
 
 
 async def run(host: str, port: int, command: Sequence[str]) -> int:
-    """Start the server and serve until SIGINT or SIGTERM, or until it ends; gives its status.
+    """Start the server and serve until SIGINT or SIGTERM, or until it ends; returns its status.
 
     Raises:
-        OSError: the server or the port cannot be had.
+        OSError: the server cannot be started, or the port is in use.
     """
     upstream = hidden_address()
     names = {"host": upstream[0], "port": str(upstream[1])}

@@ -28,7 +28,7 @@ _FREE_RANGE = (20000, 32000)  # below the ports that the kernel gives to outgoin
 
 
 class PortError(Exception):
-    """A port cannot be used; the text says which and what to do."""
+    """A port cannot be used; the text says which one and what to do."""
 
 
 def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -40,7 +40,7 @@ def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str
     ports = {name: base + number for number, name in enumerate(SERVICES)}
     if unknown := set(chosen or {}) - set(SERVICES):
         raise PortError(
-            f"no service is called {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}"
+            f"there is no service {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}"
         )
     ports.update(chosen or {})
     for name, port in ports.items():
@@ -49,27 +49,27 @@ def fixed(base: int = BASE, chosen: Mapping[str, int] | None = None) -> dict[str
 
 
 def _check(name: str, port: int, times: int) -> None:
-    """Whether a service can have a port.
+    """Check that a service can use a port.
 
     Raises:
         PortError: it cannot.
     """
     if not 0 < port <= _LAST:
-        raise PortError(f"{port} (for {name}) is no port: ports are 1 to {_LAST}")
+        raise PortError(f"{port} (for {name}) is not a port: ports are 1 to {_LAST}")
     if times > 1:
         raise PortError(f"port {port} is chosen twice")
     if port < _FIRST_UNPRIVILEGED and os.geteuid():
-        raise PortError(f"port {port} (for {name}) needs the rights of root; choose a higher one")
+        raise PortError(f"port {port} (for {name}) needs root; choose a higher one")
     if not is_free(port):
         raise PortError(
-            f"port {port} (for {name}) is in use; stop what listens there, "
-            f"or choose others with --port-base N or --port {name}=N"
+            f"port {port} (for {name}) is in use; stop the program that listens there, "
+            f"or choose another with --port-base N or --port {name}=N"
         )
 
 
 def reserve() -> dict[str, socket.socket]:
-    """A socket that keeps a free port for each service; on Linux the service can listen there while
-    it is kept.
+    """A socket for each service that reserves a free port; on Linux the service can listen on it
+    meanwhile.
 
     Raises:
         PortError: none was found.

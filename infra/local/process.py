@@ -1,4 +1,4 @@
-"""One child process: a group of its own, its lines to the log, and no life beyond its parent's."""
+"""One child process: it has its own group, writes to a log, and ends when its parent ends."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 TAIL_LINES = 15
-_PRIVATE = 0o077  # what a child writes may hold scans: nobody else on this machine reads it
+_PRIVATE = 0o077  # a child's output may contain patient data: only the owner may read it
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -35,8 +35,7 @@ class Child:
         log: Path,
         on_death: Callable[["Child"], None],
     ) -> None:
-        """on_death is called, from another thread, when the process ends without having been told
-        to."""
+        """on_death is called from another thread when the process ends unexpectedly."""
         self.name = name
         self._command = [*command]
         self._environment = {**environment}
@@ -55,7 +54,7 @@ class Child:
 
     @property
     def status(self) -> int | None:
-        """Exit status; None while it runs."""
+        """The exit status; None while it runs."""
         return self._process.poll() if self._process else 0
 
     def start(self) -> None:
@@ -102,7 +101,7 @@ class Child:
             self._process.terminate()
 
     def finish(self, grace_s: float) -> None:
-        """After terminate(): wait up to grace_s seconds, then kill what is left of the group."""
+        """After terminate(): wait up to grace_s seconds, then kill the rest of the group."""
         self._expected = True
         if not self._process:
             return

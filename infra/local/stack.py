@@ -25,27 +25,27 @@ STATE_FILE = "stack.json"
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 _FOLDERS = ("gcs", "pubsub", "dicomstore", "logs")
-# The bucket server holds uploads several times over; without a limit it never gives memory back.
+# The bucket server copies uploads several times; without a limit it never frees that memory.
 _GCS_MEMORY = "600MiB"
 
 
 class StackError(Exception):
-    """The stack cannot start or go on; one line for a person."""
+    """The stack cannot start, or a process has ended; one line for a person."""
 
 
 class Stack:
     """Buckets, topics, DICOM store and functions; a context manager that starts and stops them all.
 
     Args:
-        data: folder for everything that is kept; made if missing.
+        data: folder for all data; created if missing.
         ports: "free", or the port of each service by name (see ports.SERVICES).
         overrides: delivery settings other than the topology's, such as a shorter back-off for
             tests.
-        env: more environment for the functions, over the topology's.
-        functions: which of them to start; all when None.
+        env: more environment variables for the functions; they override the topology's.
+        functions: which functions to start; None: all.
         source: the file functions-framework loads.
         dicomstore_options: more arguments of the DICOM store's command.
-        fresh: wipe the data first.
+        fresh: delete the data first.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class Stack:
         return self._children[service].pid
 
     def log(self, service: str) -> str:
-        """All that a service wrote since the stack was started."""
+        """The output of a service since the stack was started."""
         return (self.data / "logs" / f"{service}.log").read_text(errors="replace")
 
     def state(self) -> dict[str, Any]:
-        """What the state file says."""
+        """The contents of the state file."""
         names = self.topology
         return {
             "pid": os.getpid(),
@@ -154,12 +154,10 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start everything, in the order in which one needs the other, and wait until all of it
-        answers.
+        """Start all processes in the order of their dependencies, and wait until all answer.
 
         Raises:
-            StackError: the folder is taken by another stack, a program is missing, or a process
-                died.
+            StackError: another stack uses the folder, a program is missing, or a process died.
         """
         self._take_folder()
         try:
@@ -176,8 +174,8 @@ class Stack:
         self._write_state()
 
     def stop(self) -> None:
-        """Stop everything: functions first, then Pub/Sub while the bucket for its last batches
-        still answers."""
+        """Stop everything: functions first, then Pub/Sub while the bucket server for its last
+        batches still runs."""
         for group in ([*self._functions], ["pubsub"], ["gcs", "dicomstore"]):
             children = [self._children[name] for name in group if name in self._children]
             for child in children:
@@ -195,7 +193,7 @@ class Stack:
         self._starter.shutdown()
 
     def wait(self) -> None:
-        """Watch until a process ends that should not.
+        """Wait until a process ends unexpectedly.
 
         Raises:
             StackError: it did.
@@ -203,7 +201,7 @@ class Stack:
         raise StackError(self._obituary(self._deaths.get()))
 
     def check(self) -> None:
-        """Go on if all processes live.
+        """Check that all processes run.
 
         Raises:
             StackError: one has ended.
@@ -247,13 +245,13 @@ class Stack:
             self._lock_file.close()
             self._lock_file = None
             raise StackError(
-                f"another stack runs on {self.data}; stop it, or choose a folder with --data"
+                f"another system uses {self.data}; stop it, or choose another folder with --data"
             ) from None
         for name in _FOLDERS if self._fresh else ("logs",):
             shutil.rmtree(self.data / name, ignore_errors=True)
         for name in _FOLDERS:
             (self.data / name).mkdir(exist_ok=True)
-            # Scans lie here: nobody else on this machine may read them.
+            # The folder contains scans: only the owner may read it.
             (self.data / name).chmod(PRIVATE_FOLDER)
 
     def _start_service(self, name: str) -> None:
@@ -290,7 +288,7 @@ class Stack:
         child.finish(0.0)
         log = f"{self.data}/logs/{child.name}.log"
         last = next((line for line in reversed(child.tail) if line.strip()), "it printed nothing")
-        return f"{child.name} ended with status {child.status}: {last} (all of it: {log})"
+        return f"{child.name} ended with status {child.status}: {last} (see {log})"
 
     def _write_state(self) -> None:
         partial = self.data / f"{STATE_FILE}.partial"
@@ -329,7 +327,7 @@ class Stack:
         return [*python, "infra.local.function", *options], {**base, **self.env, **whole_lines}
 
     def _search_origins(self) -> Iterator[str]:
-        """Options for the origins whose pages the search function answers, by its own setting."""
+        """Options for the origins that the search function's own setting allows."""
         for origin in self.env.get("SEARCH_ORIGINS", "").split(","):
             if origin.strip():
                 yield from ("--allow-origin", origin.strip())

@@ -1,5 +1,4 @@
-"""infra/topology.json as the local stack uses it: names, the functions' environment, and setting it
-all up."""
+"""infra/topology.json for the local stack: names, the functions' environment, and set-up."""
 
 import base64
 import dataclasses
@@ -20,8 +19,7 @@ DICOM_STORE = f"projects/{PROJECT}/locations/local/datasets/local/dicomStores/lo
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Overrides:
-    """What a local stack may have otherwise than the cloud; None keeps the topology's value. Times
-    in seconds."""
+    """Values that may differ from the cloud; None keeps the topology's value. Times in seconds."""
 
     minimum_backoff_s: float | None = None
     maximum_backoff_s: float | None = None
@@ -32,7 +30,7 @@ class Overrides:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the services listen: host:port of each by name."""
+    """Where the services listen: host:port by name."""
 
     gcs: str
     pubsub: str
@@ -108,7 +106,7 @@ class Topology:
         }
 
     def _deliveries(self) -> dict[str, dict[str, Any]]:
-        """What calls the functions: the entry of each function, and of its follow-ups."""
+        """The entries of the functions and of their follow-ups, which say what calls them."""
         found: dict[str, dict[str, Any]] = {}
         for name, item in self._data["functions"].items():
             found[name] = item
@@ -152,8 +150,7 @@ class Topology:
         }
 
     def create_topics(self, pubsub: PubSub, at: Addresses) -> None:
-        """Create or bring up to date every topic and subscription; nothing that is owed is lost by
-        it.
+        """Create or update every topic and subscription; waiting messages are kept.
 
         Raises:
             ClientError: the emulator refused.
@@ -214,7 +211,7 @@ class Topology:
         return {"cloudStorageConfig": storage, **self._keeping(item)}
 
     def _keeping(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """How long a message is owed, and what becomes of it after too many attempts."""
+        """How long a message is kept, and where it goes after too many attempts."""
         return {
             "messageRetentionDuration": f"{self._data['delivery']['retention_s']}s",
             "deadLetterPolicy": {

@@ -152,7 +152,8 @@ def test_a_port_in_use(supervise: Callable[..., Supervisor]) -> None:
         assert supervisor.process.wait(60) == 1
     (line,) = error_lines(supervisor.output())
     assert (
-        "is in use; stop what listens there, or choose others with --port-base N or --port " in line
+        "is in use; stop the program that listens there, "
+        "or choose another with --port-base N or --port " in line
     )
     assert not supervisor.data.exists()
 
@@ -161,7 +162,7 @@ def test_a_port_in_use(supervise: Callable[..., Supervisor]) -> None:
     ("options", "text"),
     [
         (("--port-base", "99999"), "99999 is not in the range"),
-        (("--port", "search=99999"), "99999 (for search) is no port"),
+        (("--port", "search=99999"), "99999 (for search) is not a port"),
         (("--port", "serach=8080"), "serach is not one of search, "),
         (("--port", "search=8086"), "port 8086 is chosen twice"),
         (("--free-ports", "--port", "search=8086"), "--port cannot be used with --free-ports"),

@@ -167,7 +167,7 @@ def test_a_missing_tool_is_named(desk: Desk, tool: str) -> None:
 def test_all_that_is_missing_is_named_at_once(desk: Desk) -> None:
     for tool in ("gcloud", "terraform", "curl"):
         (desk.bin / tool).unlink()
-    assert "3 thing(s) missing" in deploy(desk).text
+    assert "prerequisites missing: 3" in deploy(desk).text
 
 
 @pytest.mark.parametrize("version", ["1.8.5", "1.0.0", "0.15"])
@@ -194,7 +194,7 @@ def test_an_old_python_is_named(desk: Desk) -> None:
         ("billing projects describe", f"billing on {PROJECT}", "gcloud billing projects link"),
         (
             "curl .*testIamPermissions",
-            "an answer to which permissions",
+            "the list of your permissions",
             "gcloud services enable cloudresourcemanager",
         ),
     ],
@@ -240,13 +240,13 @@ def test_webhooks_take_the_right_to_let_their_secrets_be_read(desk: Desk) -> Non
     [
         ("gcloud storage buckets create", ""),
         ("terraform .* init", ""),
-        ("terraform .* plan", "the plan failed, see above; the system is as it was"),
-        ("terraform .* apply", "run the same command again to go on"),
+        ("terraform .* plan", "the plan failed, see above; nothing was changed"),
+        ("terraform .* apply", "run the same command again to continue"),
         ("subscriptions create", "could not subscribe to the outcomes"),
         ("storage cp .*scan.dcm", "could not write to gs://p-dicom-landing"),
         ("print-identity-token", "no identity token"),
         ("curl .*/studies", "search cannot be reached"),
-        ("topics publish", "could not order the delete"),
+        ("topics publish", "could not publish the delete"),
     ],
 )
 def test_a_step_that_fails_ends_the_run_and_the_next_run_goes_on(

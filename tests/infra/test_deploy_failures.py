@@ -1,4 +1,4 @@
-"""What first deployments fail on: deploy.sh recognises the message and prints the ways out."""
+"""What first deployments fail on: deploy.sh recognises the message and says what to do."""
 
 import json
 
@@ -41,12 +41,12 @@ def failing(desk: Desk, message: str, *arguments: str) -> Result:
     [
         (RESTRICTED, ("europe-west1", "--region", "dataset_location", "worker_pool", "support")),
         (QUOTA, ("CpuAllocPerProjectRegion", "max_instances", "IAM & Admin > Quotas")),
-        (DENIED, ("run it again",)),
+        (DENIED, ("run the same command again",)),
         (POLICY, ("Your organization forbids", "docs/deploy.md")),
         (TAKEN, ("run the same command", "bucket_prefix")),
     ],
 )
-def test_a_known_failure_is_explained_with_the_ways_out(
+def test_a_known_failure_is_explained_with_what_to_do(
     desk: Desk, message: str, says: tuple[str, ...]
 ) -> None:
     done = failing(desk, message)
@@ -56,11 +56,11 @@ def test_a_known_failure_is_explained_with_the_ways_out(
         assert words in explanation
 
 
-def test_a_failure_that_is_not_known_is_shown_and_not_explained(desk: Desk) -> None:
+def test_an_unknown_failure_is_shown_without_an_explanation(desk: Desk) -> None:
     done = failing(desk, "│ Error: Invalid value for sugar\n")
     assert done.status == 1
     assert "Invalid value for sugar" in done.text
-    assert "ways out" not in done.text
+    assert "Do one of the following" not in done.text
 
 
 def test_a_region_that_new_projects_may_not_build_in_is_named_before_the_question(
@@ -86,7 +86,7 @@ def test_what_a_failed_build_left_is_deleted_before_the_next_apply(desk: Desk) -
     (desk.cloud / "functions").write_text(json.dumps([left]))
     done = deploy(desk, "--yes", "--skip-smoke-test")
     assert done.status == 0, done.text
-    assert f"deleting what a failed build left: {FAILED}" in done.text
+    assert f"deleting the function of a failed build: {FAILED}" in done.text
     order = done.order("DELETE .*dicom-store-upload", "terraform .* apply")
     assert order == sorted(order)
 

@@ -20,7 +20,7 @@ def system(ingress: str = "ALLOW_ALL", **environments: dict[str, str]) -> dict[s
     ("say", "says"),
     [
         ({"curl .*/studies": "\n403"}, "add yourself to search_callers"),
-        ({"curl .*/studies": "[]\n200"}, "search did not find the scan"),
+        ({"curl .*/studies": "[]\n200"}, "search did not find the stored scan"),
         ({"curl .*/studies": "\n500"}, "search answered 500"),
     ],
 )
@@ -36,7 +36,7 @@ def test_search_that_does_not_work_is_told_apart_and_the_scan_goes_all_the_same(
 def test_an_outcome_that_never_comes_ends_the_wait(desk: Desk) -> None:
     done = deploy(desk, "--yes", say={"subscriptions pull": "[]"}, limit_s=1)
     assert done.status == 1
-    assert "no outcome after 1 s" in done.text
+    assert "no outcome within 1 s" in done.text
     assert "dicom-functions doctor" in done.text
     assert done.called("subscriptions delete dicom-smoke-test") == 1
     assert done.called("storage rm gs://p-dicom-landing/dicom-smoke-test.*scan.dcm") == 1
@@ -61,11 +61,11 @@ def test_only_its_own_outcomes_are_watched(desk: Desk) -> None:
     [
         (
             system("ALLOW_INTERNAL_AND_GCLB"),
-            "not searched: search_ingress is ALLOW_INTERNAL_AND_GCLB",
+            "search was skipped: search_ingress is ALLOW_INTERNAL_AND_GCLB",
         ),
         (
             system(search={"SEARCH_CALLERS": "a@example.org"}),
-            "not searched: it accepts only callers in SEARCH_CALLERS",
+            "search was skipped: it accepts only callers in SEARCH_CALLERS",
         ),
     ],
 )
@@ -83,7 +83,7 @@ def test_what_may_not_be_deleted_yet_is_named(desk: Desk) -> None:
     done = deploy(desk, "--yes", say=system(delete_resource={"DELETE_MIN_AGE_HOURS": "24"}))
     assert done.status == 0, done.text
     assert (
-        "not deleted: DELETE_MIN_AGE_HOURS is 24. "
+        "delete was skipped: DELETE_MIN_AGE_HOURS is 24. "
         "The synthetic scan stays in the DICOM store: studies/2.25." in done.text
     )
     assert done.called("topics publish") == 0

@@ -106,4 +106,4 @@ def test_a_permission_outside_the_project_is_checked_where_it_is_used(
     assert f"missing: the permission {permission} on " in refused.text
     unanswered = deploy(desk, "--plan", fail=(asked,))
     assert unanswered.status == 0
-    assert f"not checked: whether you have {permission} on " in unanswered.text
+    assert f"could not check whether you have {permission} on " in unanswered.text

@@ -25,8 +25,8 @@ async def serve(
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        OSError: the port cannot be had.
-        sqlite3.Error: the journal cannot be opened, or another emulator has it.
+        OSError: the port is in use.
+        sqlite3.Error: the journal cannot be opened, or another emulator uses it.
     """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         help="a further name for this machine in Host headers; may be repeated",
     )
     options = parser.parse_args(argv)
-    # Messages name scans: nobody else on this machine may read them.
+    # Messages contain names of scans: only the owner may read them.
     os.umask(0o077)
     path = ""
     if options.data:

@@ -1,4 +1,4 @@
-"""Topics and subscriptions, and what runs for each: the one state behind both APIs."""
+"""Topics and subscriptions, and the tasks of each: the state behind both APIs."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ FLUSH_TIMEOUT_S = 10.0
 
 
 class Broker:
-    """Everything the emulator knows; used from the event loop's thread only."""
+    """The emulator's whole state; used only from the event loop's thread."""
 
     def __init__(self, journal: Journal, storage_endpoint: str) -> None:
         """storage_endpoint is where Cloud Storage subscriptions write: http://host:port."""
@@ -32,7 +32,7 @@ class Broker:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run work beside the rest; if it fails, `failed` gets the error."""
+        """Run work concurrently; if it fails, `failed` gets the error."""
 
         def ended(task: asyncio.Task[None]) -> None:
             if task.cancelled():
@@ -46,7 +46,7 @@ class Broker:
         return task
 
     def start(self) -> None:
-        """Go on with what the journal holds."""
+        """Continue with the contents of the journal."""
         for config in self._journal.topics():
             topic = wire.PB["Topic"].FromString(config)
             self.topics[topic.name] = topic
@@ -78,7 +78,7 @@ class Broker:
     # Publishing
 
     def publish(self, topic: str, messages: Sequence[wire.Pb]) -> list[str]:
-        """Store the messages for every subscription whose filter takes them; durable when this
+        """Store the messages for every subscription whose filter matches; durable when this
         returns."""
         queues = list(self.subscribers(topic))
         numbers = [self._add(message, queues) for message in messages]
@@ -127,7 +127,7 @@ class Broker:
         self.topics[topic.name] = topic
 
     def drop_topic(self, name: str) -> None:
-        """Delete a topic; its subscriptions keep what they are owed."""
+        """Delete a topic; its subscriptions keep their messages."""
         for queue in list(self.subscribers(name)):
             queue.config.topic = wire.DELETED_TOPIC
             self._journal.save_subscription(queue.config.name, queue.config.SerializeToString())
@@ -144,7 +144,7 @@ class Broker:
             self._open(number, config)
 
     def detach_subscription(self, name: str) -> None:
-        """Cut a subscription off its topic; what it was owed is dropped."""
+        """Detach a subscription from its topic; its messages are dropped."""
         queue = self.queues[name]
         config = wire.PB["Subscription"]()
         config.CopyFrom(queue.config)
@@ -154,7 +154,7 @@ class Broker:
         queue.end(wire.detached(name))
 
     async def drop_subscription(self, name: str) -> None:
-        """Delete a subscription and what it was owed."""
+        """Delete a subscription and its messages."""
         queue = self.queues.pop(name)
         queue.end(wire.missing(name))
         _kind, runner, _sink = self._runners.pop(name)
@@ -173,7 +173,7 @@ class Broker:
         self._serve(queue)
 
     def _serve(self, queue: Queue) -> None:
-        """Run what the kind of subscription needs: nothing for pull, a pusher, or a bucket
+        """Start the task that the kind of subscription needs: none for pull, a pusher, or a bucket
         writer."""
         name = queue.config.name
         kind = _kind(queue.config)

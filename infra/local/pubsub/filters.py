@@ -16,7 +16,7 @@ class FilterError(ValueError):
 
 
 def compile_filter(text: str) -> Predicate:
-    """A predicate on a message's attributes; an empty text takes every message.
+    """A predicate on a message's attributes; an empty text matches every message.
 
     Raises:
         FilterError: the text does not follow the grammar, or mixes AND with OR without parentheses.

@@ -17,7 +17,10 @@ _OPTIONS = [
     ("grpc.max_send_message_length", wire.MAX_REQUEST_BYTES),
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # clients that ping are not thrown out
+    (
+        "grpc.http2.min_ping_interval_without_data_ms",
+        5000,
+    ),  # pings end no connection
 ]
 
 
@@ -66,8 +69,8 @@ def _streaming_pull(api: Api) -> Any:
 
 
 class _Stream:
-    """One StreamingPull: sends messages within the client's flow control, takes what it
-    acknowledges."""
+    """One StreamingPull: sends messages within the client's flow control, and handles its
+    acknowledgements."""
 
     def __init__(self, queue: Queue, first: wire.Pb) -> None:
         self._queue = queue
@@ -83,7 +86,7 @@ class _Stream:
         self._room = asyncio.Event()
 
     async def serve(self, requests: AsyncIterator[wire.Pb], context: Any) -> None:
-        """Until the client goes.
+        """Serve until the client disconnects.
 
         Raises:
             ApiError: the subscription was deleted or detached.

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 POST on a connection of its own, for push delivery and for writing objects."""
+"""One HTTP/1.1 POST on a new connection, for push delivery and for writing objects."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,11 @@ READ_BYTES = 64 * 1024
 
 
 class PostError(Exception):
-    """No whole answer came back."""
+    """There was no complete answer."""
 
 
 async def post(url: str, headers: dict[str, str], body: bytes, timeout_s: float) -> int:
-    """The status answered to body; the answer's own body is read and dropped.
+    """POST a body; returns the status. The answer's body is read and dropped.
 
     Raises:
         PostError: refused, reset, cut off, not HTTP, or no answer within timeout_s seconds.

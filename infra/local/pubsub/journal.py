@@ -65,7 +65,7 @@ class Journal:
         self.commit()
 
     def subscriptions(self) -> list[tuple[int, bytes]]:
-        """Number and configuration of every subscription."""
+        """The number and configuration of every subscription."""
         return list(self._db.execute("SELECT id, config FROM subscriptions ORDER BY id"))
 
     def save_subscription(self, name: str, config: bytes) -> int:
@@ -79,7 +79,7 @@ class Journal:
         return number
 
     def drop_subscription(self, number: int) -> None:
-        """Forget a subscription and all that it had to deliver."""
+        """Forget a subscription and its undelivered messages."""
         self.expire(number, float("inf"))
         self._begin().execute("DELETE FROM subscriptions WHERE id = ?", (number,))
         self.commit()
@@ -117,7 +117,7 @@ class Journal:
         return list(self._db.execute(statement, (subscription, after, limit)))
 
     def delay(self, subscription: int, message: int, attempts: int, not_before: float) -> None:
-        """Keep the count of a failed delivery and the time of the next."""
+        """Keep the number of failed deliveries and the time of the next one."""
         self._begin().execute(
             "UPDATE deliveries SET attempts = ?, not_before = ?"
             " WHERE subscription = ? AND message = ?",
@@ -134,7 +134,7 @@ class Journal:
                 db.execute("DELETE FROM messages WHERE id = ? AND owed <= 0", (message,))
 
     def expire(self, subscription: int, before: float) -> None:
-        """Forget what a subscription has to deliver of what was published before that time."""
+        """Forget a subscription's undelivered messages that were published before that time."""
         statement = (
             "SELECT d.message FROM deliveries d JOIN messages m ON m.id = d.message"
             " WHERE d.subscription = ? AND m.published < ? ORDER BY d.message LIMIT 1000"

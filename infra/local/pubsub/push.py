@@ -27,7 +27,7 @@ class Pusher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Deliver until cancelled; what is being sent then is sent again later."""
+        """Deliver until cancelled; messages that are being sent then are sent again later."""
         try:
             while True:
                 await self._room.acquire()
@@ -49,7 +49,7 @@ class Pusher:
             await self._queue.wait()
 
     async def _deliver(self, lease: Lease) -> None:
-        """Send one message once; it is acknowledged or comes back to the queue, also when this is
+        """Send one message once; it is acknowledged or returned to the queue, also if this is
         cancelled."""
         delivered = False
         try:
@@ -62,7 +62,7 @@ class Pusher:
             self._room.release()
 
     async def _sent(self, lease: Lease) -> bool:
-        """Whether the endpoint took the message."""
+        """Whether the endpoint accepted the message."""
         config = self._queue.config
         body = json.dumps(push_body(self._queue, lease)).encode()
         timeout_s = float(config.ack_deadline_seconds)
@@ -74,7 +74,7 @@ class Pusher:
 
 
 def push_body(queue: Queue, lease: Lease) -> dict[str, Any]:
-    """The JSON of a push. As the service does, it spells ids and times in two ways and always has
+    """The JSON of a push. Like the service's, it has ids and times in two spellings, and always
     data."""
     message: dict[str, Any] = {"data": "", **json_format.MessageToDict(lease.message)}
     message["message_id"] = message["messageId"]

@@ -20,15 +20,15 @@ from infra.local.pubsub.journal import Journal
 WINDOW = 5000  # messages known by number in memory; a longer backlog waits in the journal
 DEFAULT_RETENTION_S = 7 * 86400
 DEFAULT_ATTEMPTS = 5
-DEFAULT_BACKOFF_S = (10.0, 600.0)  # least and most, of a retry policy that does not say
+DEFAULT_BACKOFF_S = (10.0, 600.0)  # least and most, if a retry policy has no value
 PUSH_BACKOFF_S = (0.1, 60.0)  # of push without a retry policy
-# Part of every acknowledgement id: those of an earlier run must not end leases of this one.
+# Part of every acknowledgement id: ids of an earlier run must not end leases of this run.
 _RUN = uuid.uuid4().hex[:8]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Lease:
-    """One message out for delivery until its deadline."""
+    """One message that is being delivered, until its deadline."""
 
     number: int
     ack_id: str
@@ -71,7 +71,7 @@ class Queue:
     # What comes in
 
     def offer(self, number: int) -> None:
-        """A message was published."""
+        """Add a published message."""
         if self._behind or len(self._ready) >= WINDOW:
             self._behind = True
         else:
@@ -98,17 +98,17 @@ class Queue:
     # What goes out
 
     async def wait(self) -> None:
-        """Return when there may be something to take.
+        """Wait until there may be a message.
 
         Raises:
-            ApiError: there never will be: the subscription was deleted or detached.
+            ApiError: there will be none: the subscription was deleted or detached.
         """
         await self._available.wait()
         if self._ended:
             raise self._ended
 
     def end(self, error: wire.ApiError) -> None:
-        """No more messages will come: whoever waits for one gets the error."""
+        """No more messages will come: waiting callers get the error."""
         self._ended = error
         self._available.set()
 
@@ -119,7 +119,7 @@ class Queue:
         lease_s: float | None = None,
         released: Callable[[Lease], None] | None = None,
     ) -> list[Lease]:
-        """Lease up to limit messages; at least one whatever max_bytes.
+        """Lease up to limit messages; at least one, regardless of max_bytes.
 
         lease_s defaults to the subscription's ack deadline; released is called when a lease ends in
         any way.
@@ -181,13 +181,13 @@ class Queue:
         return received
 
     def take_received(self, limit: int, max_bytes: float) -> list[wire.Pb]:
-        """Take for a unary pull."""
+        """Take messages for a unary pull."""
         return [self.received(lease) for lease in self.take(limit, max_bytes)]
 
     # What comes back
 
     def ack(self, ack_ids: Iterable[str]) -> None:
-        """These are delivered; unknown and expired ids are ignored."""
+        """Mark messages as delivered; unknown and expired ids are ignored."""
         ended = [self._end(ack_id) for ack_id in ack_ids]
         leases = [lease for lease in ended if lease]
         self._journal.done(self.number, [lease.number for lease in leases])
@@ -195,8 +195,8 @@ class Queue:
             self._forget(lease.number, lease.message.ordering_key)
 
     def nack(self, ack_ids: Iterable[str]) -> None:
-        """These failed: deliver again after the back-off, or to the dead letter topic when the
-        attempts are used up."""
+        """Mark deliveries as failed: they are repeated after the back-off, or go to the dead
+        letter topic when the attempts are used up."""
         for ack_id in ack_ids:
             lease = self._end(ack_id)
             if lease:
@@ -233,7 +233,7 @@ class Queue:
             self._available.set()
 
     def _is_exhausted(self, lease: Lease) -> bool:
-        """Whether a message has had all the attempts that its subscription allows."""
+        """Whether a message has used all attempts that its subscription allows."""
         policy = self.config.dead_letter_policy
         if not policy.dead_letter_topic:
             return False
@@ -263,7 +263,7 @@ class Queue:
         return False
 
     def _forget(self, number: int, key: str = "") -> None:
-        """A message is finished; the next of its key may go."""
+        """A message is finished; the next one of its key can be delivered."""
         self._attempts.pop(number, None)
         if not self.config.enable_message_ordering:
             return
@@ -297,7 +297,7 @@ class Queue:
             self._clock_changed.set()
 
     async def clock(self) -> None:
-        """End leases and back-offs when their time has come, for ever."""
+        """End leases and back-offs when their time is over, forever."""
         while True:
             self._clock_changed.clear()
             self._tick(time.time())
@@ -325,7 +325,7 @@ class Queue:
         self._journal.expire(self.number, now - retention)
 
     def purge(self, before: float) -> None:
-        """Seek to a time: all that was published before it counts as acknowledged."""
+        """Seek to a time: messages published before it count as acknowledged."""
         self._journal.expire(self.number, before)
 
 

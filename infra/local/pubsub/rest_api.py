@@ -84,7 +84,7 @@ async def answer(api: Api, method: str, target: str, body: bytes) -> Answer:
 
 
 def failure(code: str, message: str) -> Answer:
-    """An error as Google's APIs write it."""
+    """An error in the form of Google's APIs."""
     status = wire.HTTP_STATUS[code]
     error = {"code": status, "message": message, "status": code}
     return Answer(status, json.dumps({"error": error}).encode())
@@ -117,7 +117,7 @@ def _message(rpc: str, fields: dict[str, Any]) -> wire.Pb:
 
 
 def _parameters(query: str) -> dict[str, Any]:
-    """The fields that a query holds; `options.requestedPolicyVersion` is inside `options`."""
+    """The fields in a query; `options.requestedPolicyVersion` is inside `options`."""
     fields: dict[str, Any] = {}
     for name, text in urllib.parse.parse_qsl(query):
         if name in _STANDARD:

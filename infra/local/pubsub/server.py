@@ -1,8 +1,8 @@
-"""One port for both transports: HTTP/2 connections go on to the gRPC server, all others are served
-here.
+"""One port for both transports: HTTP/2 connections are passed on to the gRPC server, all others are
+served here.
 
-HTTP/1.1 requests are checked for who sends them. HTTP/2 without TLS needs no check: no browser
-speaks it.
+The sender of HTTP/1.1 requests is checked. HTTP/2 without TLS needs no check: browsers cannot use
+it.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class TooLargeError(Exception):
 
 
 class FrontDoor:
-    """Accepts connections and sends each to its transport."""
+    """Accepts connections and passes each on to its transport."""
 
     def __init__(self, api: Api, grpc_port: int, callers: Callers) -> None:
         self._api = api
@@ -131,7 +131,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def _read_request(
     connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[h11.Request, bytes] | None:
-    """The next request and its body; None when the client has gone."""
+    """The next request and its body; None when the client has disconnected."""
     head: h11.Request | None = None
     body = bytearray()
     while True:
@@ -156,8 +156,8 @@ async def _read_request(
 async def _patiently(
     work: "asyncio.Task[rest_api.Answer]", connection: h11.Connection, reader: asyncio.StreamReader
 ) -> bool:
-    """Wait for the answer; False when the client went first, so that a long pull takes no messages
-    that nobody gets."""
+    """Wait for the answer; False if the client disconnects first, so that a long pull takes no
+    messages that nobody receives."""
     hears = asyncio.create_task(reader.read(CHUNK_BYTES))
     try:
         while True:

@@ -31,11 +31,11 @@ class StorageSink:
         self._batch: list[Lease] = []
 
     def stop(self) -> None:
-        """Write what is gathered now, then end."""
+        """Write the present batch, then end."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Gather and write; what cannot be written is delivered again later."""
+        """Gather and write; messages that cannot be written are delivered again later."""
         try:
             while not self._stopping.is_set() or self._batch:
                 await self._gather()
@@ -70,7 +70,7 @@ class StorageSink:
             await self._more(left_s)
 
     async def _more(self, timeout_s: float | None) -> None:
-        """Wait until there may be a message, stop() is called, or timeout_s seconds are over."""
+        """Wait until there may be a message, stop() is called, or timeout_s seconds have passed."""
         waits = [
             asyncio.ensure_future(self._queue.wait()),
             asyncio.ensure_future(self._stopping.wait()),
@@ -82,7 +82,7 @@ class StorageSink:
                 wait.cancel()
 
     def _object_url(self) -> str:
-        """Where to upload an object with a name of its own."""
+        """The URL to upload an object with a new name."""
         config = self._queue.config.cloud_storage_config
         stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         name = f"{config.filename_prefix}{stamp}_{uuid.uuid4().hex[:8]}{config.filename_suffix}"
@@ -91,7 +91,7 @@ class StorageSink:
         return f"{self._endpoint}/upload/storage/v1/b/{bucket}/o?{query}"
 
     async def _write(self) -> bool:
-        """Write the batch as one object; tries again after pauses, but only once when stopping."""
+        """Write the batch as one object; retries after pauses, but only once while stopping."""
         url = self._object_url()
         body = b"".join(lease.message.data + b"\n" for lease in self._batch)
         attempt = 0

@@ -36,7 +36,7 @@ _TYPE_NAMES = (
     "SeekRequest",
     "SeekResponse",
 )
-# Raw protobuf classes: the proto-plus wrappers round them cost several times as much a message.
+# Raw protobuf classes: their proto-plus wrappers take several times as long for each message.
 PB: dict[str, Any] = {name: getattr(types, name).pb() for name in _TYPE_NAMES}
 PB["Empty"] = empty_pb2.Empty
 PB["FieldMask"] = field_mask_pb2.FieldMask
@@ -53,7 +53,7 @@ ReceivedMessage: Any = types.ReceivedMessage.pb()
 Pb = Any
 
 SUBSCRIBER = "google.pubsub.v1.Subscriber"
-# What an rpc takes and gives; StreamingPull is apart because it streams.
+# The request and response of each rpc; StreamingPull is separate because it streams.
 RPCS: dict[str, dict[str, tuple[str, str]]] = {
     "google.pubsub.v1.Publisher": {
         "CreateTopic": ("Topic", "Topic"),
@@ -113,17 +113,17 @@ class ApiError(Exception):
 
 
 def missing(name: str) -> ApiError:
-    """What is said of a topic or subscription that is not there."""
+    """The error for a missing topic or subscription."""
     return ApiError("NOT_FOUND", f"Resource not found (resource={_last(name)}).")
 
 
 def existing(name: str) -> ApiError:
-    """What is said of a name that is taken."""
+    """The error for a name that already exists."""
     return ApiError("ALREADY_EXISTS", f"Resource already exists (resource={_last(name)}).")
 
 
 def detached(name: str) -> ApiError:
-    """What is said of a subscription that was detached from its topic."""
+    """The error for a subscription that was detached from its topic."""
     text = f"The subscription is detached from its topic (resource={_last(name)})."
     return ApiError("FAILED_PRECONDITION", text)
 
