@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import json
 import mimetypes
+import re
 import shutil
 import subprocess
 import tarfile
@@ -41,6 +42,9 @@ _FETCH_S: Final = 300
 _UPSTREAM_S: Final = 120
 _CHUNK_BYTES: Final = 256 * 1024
 _PROXIED: Final = ("/studies", "/series", "/instances")
+# How the search function's URLs begin, whatever it is called where it runs.
+_BULK_DATA: Final = re.compile(rb'("BulkDataURI"\s*:\s*")https?://[^/"]+(?=/studies/)')
+_LINK: Final = re.compile(r"(?<=<)https?://[^/>]+")
 _HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "server", "date", "upgrade", "te"}
 )
@@ -211,10 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _rewritten(self, response: http.client.HTTPResponse) -> None:
         """Send a JSON answer, with the search function's URLs replaced by this server's."""
-        upstream = f"http://{self.server.upstream}/"
         host = self.headers.get("Host") or urllib.parse.urlsplit(self.server.url).netloc
-        own = f"http://{host}/"
-        body = response.read().replace(upstream.encode(), own.encode())
+        own = f"http://{host}"
+        body = _BULK_DATA.sub(rb"\1" + own.encode(), response.read())
         if response.status == 200 and self.path.partition("?")[0] == "/studies":
             studies = json.loads(body)
             study_counts.fill(studies, self._rows)
@@ -222,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(response.status)
         for name, value in _end_to_end(response.getheaders()).items():
             if name.lower() != "content-length":
-                self.send_header(name, value.replace(upstream, own))
+                self.send_header(name, _LINK.sub(own, value))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -1,6 +1,7 @@
 """Every state of the page, on a wide and a narrow screen, light and dark: it fits, its texts can be
 read, and a picture of it is kept in the test's folder."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -88,6 +89,31 @@ def a_requested_export(page: Page) -> Locator:
     return page.get_by_text("Requested; waiting for its outcome")
 
 
+def finished_exports(page: Page) -> Locator:
+    """One that is done, and one that is done in part."""
+    done = {"outcome": "exported", "counts": {"objects": 50}, "bytes": 26_300_000}
+    partial = {
+        "outcome": "partial",
+        "reason": "not_found",
+        "detail": "some instances could not be retrieved",
+        "counts": {"objects": 49, "failures": 1},
+        "bytes": 25_800_000,
+    }
+    for outcome in (done, partial):
+        state = {"state": "done", "outcome": outcome}
+        page.route("**/requests/*", answered_with(state))
+        an_export(page)
+        page.get_by_role("dialog").get_by_role("button", name="Export").click()
+        word = "Partly done" if outcome is partial else "Done"
+        expect(page.locator("#exports-list li").first).to_contain_text(word)
+    return page.locator("#exports-list li").last
+
+
+def answered_with(state: object) -> Callable[[Route], None]:
+    """Answers every request with this."""
+    return lambda route: route.fulfill(json=state)
+
+
 def the_request(page: Page) -> Locator:
     page.get_by_role("button", name="Show the request").click()
     return page.get_by_text("search_for_studies")
@@ -116,7 +142,7 @@ def uploads(page: Page) -> Locator:
         route.fulfill(json=state)
 
     page.route("**/requests/*", answer)
-    names = ["scan.dcm", "copy.dcm", "letter.pdf", "night.zip", "a-name-without-end" * 5, "late"]
+    names = ["scan.dcm", "copy.dcm", "other.dcm", "night.zip", "a-name-without-end" * 5, "late"]
     files: list[FilePayload] = [
         {"name": name, "mimeType": "", "buffer": bytes(1000)} for name in names
     ]
@@ -124,6 +150,16 @@ def uploads(page: Page) -> Locator:
     page.locator("#files").set_input_files([*files, too_large])
     expect(page.locator("#uploads-status")).to_contain_text("1 partial")
     return page.locator("#uploads-list")
+
+
+def uploads_on_their_way(page: Page) -> Locator:
+    page.route(re.compile("/session/"), lambda _route: None)  # the bucket does not answer
+    files: list[FilePayload] = [
+        {"name": f"{number}.dcm", "mimeType": "", "buffer": bytes(500_000)} for number in range(6)
+    ]
+    page.locator("#files").set_input_files(files)
+    expect(page.locator("#uploads-status")).to_contain_text("3 being sent")
+    return page.get_by_role("button", name="Stop")
 
 
 def a_file_over_the_page(page: Page) -> Locator:
@@ -139,8 +175,10 @@ STATES = (
     an_instance,
     an_export,
     a_requested_export,
+    finished_exports,
     the_request,
     uploads,
+    uploads_on_their_way,
     a_file_over_the_page,
 )
 

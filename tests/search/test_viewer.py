@@ -69,6 +69,28 @@ def test_files_and_dicomweb_come_from_one_origin(full: Function, files: Path) ->
         server.server_close()
 
 
+def test_urls_are_the_viewers_whatever_the_search_function_is_called_where_it_runs(
+    full: Function, files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As through `gcloud run services proxy`."""
+    folder = tmp_path_factory.mktemp("deployed")
+    name = "https://dicom-search-abc.a.run.app"
+    with (
+        real_store(folder / "store", study(1)) as endpoint,
+        function(endpoint, folder, SEARCH_PUBLIC_URL=name) as deployed,
+    ):
+        server = served(files, deployed.url)
+        try:
+            metadata = requests.get(f"{server.url}/studies/1.2.1/metadata", timeout=10).json()
+            url = metadata[0]["7FE00010"]["BulkDataURI"]
+            link = requests.get(f"{server.url}/series?limit=1", timeout=10).headers["Link"]
+        finally:
+            server.shutdown()
+            server.server_close()
+    assert url.startswith(f"{server.url}/studies/1.2.1/")
+    assert link.startswith(f"<{server.url}/series?")
+
+
 def test_the_list_of_studies_has_modalities_and_counts(full: Function, files: Path) -> None:
     server = served(files, full.url)
     try:
@@ -87,7 +109,7 @@ def test_without_npm_it_says_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CliError, match="apt-get install npm"):
         viewer.installed(tmp_path / "viewer")
-    with pytest.raises(NoSystemError, match="dicom-functions run"):
+    with pytest.raises(NoSystemError, match="has no system"):
         viewer._local_search(tmp_path)
 
 
@@ -98,7 +120,7 @@ def test_another_archive_than_the_tested_one_is_refused(
     npm.write_text("#!/bin/sh\necho x > ohif-app.tgz\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(CliError, match="not the one"):
+    with pytest.raises(CliError, match="not the tested archive"):
         viewer.installed(tmp_path / "viewer")
 
 

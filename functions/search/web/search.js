@@ -20,7 +20,7 @@ async function run() {
   const mine = ++turn;
   const asked = query(search);
   dropWaiting();
-  $("problem").hidden = $("empty").hidden = true;
+  $("problem").hidden = $("mistake").hidden = $("empty").hidden = true;
   tell([]);
   $("status").textContent = "Searching…";
   $("results").setAttribute("aria-busy", "true");
@@ -52,7 +52,7 @@ function showPage() {
   showOrder();
   const total = `${count(studies.length, "study", "studies")}`;
   $("status").textContent = studies.length ? total.replace(" ", more ? "+ " : " ") : "No study found";
-  $("studies").hidden = $("csv").hidden = !studies.length;
+  $("studies").hidden = $("csv").hidden = $("order").hidden = !studies.length;
   $("list-actions").hidden = false;
   $("pages").hidden = studies.length <= SIZES[0];
   $("empty").hidden = studies.length > 0;
@@ -89,7 +89,7 @@ $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const wanted = typed(search);
   if (wanted.from && wanted.to && wanted.from > wanted.to) {
-    complain($("problem"), new Error("The first date is after the last."));
+    complain($("mistake"), new Error("The first date is after the last."));
     showFilters(true);
     $("from").focus();
     return;

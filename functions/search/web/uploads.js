@@ -105,7 +105,7 @@ function listed({ name, data }) {
   const text = make("span", { className: "state" }, "Waiting");
   const node = make("li", { className: "waiting" },
     make("span", { className: "name" }, name),
-    make("span", { className: "soft" }, size(data.size)), bar, text);
+    make("span", { className: "soft size" }, size(data.size)), text, bar);
   $("uploads-list").append(node);
   return { data, node, bar, text, step: "waiting" };
 }
