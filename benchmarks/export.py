@@ -202,8 +202,11 @@ def run_client(name: str, base: str, folder: Path) -> None:
 def compare(base: str, rounds: int, hashes: list[str]) -> dict[str, dict[str, float]]:
     """The medians of all clients."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
+    names = list(CLIENTS)
     for _ in range(rounds):
-        for name in CLIENTS:
+        # What a client does may still occupy the server when the next one begins.
+        names.append(names.pop(0))
+        for name in names:
             with tempfile.TemporaryDirectory(dir=SHM) as folder:
                 (Path(folder).parent / f"{Path(folder).name}.plan").write_text(planned(len(hashes)))
                 command = [
