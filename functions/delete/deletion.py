@@ -84,10 +84,7 @@ class Deletion:
 
     def _poll(self) -> Iterator[Settled]:
         for target in self._running():
-            settled = self._step(target, self._follow)
-            if settled:
-                self.work.targets.remove(target)
-                yield settled
+            yield from self._step(target, self._follow)
 
     def _start(self) -> Iterator[Settled]:
         waiting = [one for one in self.work.targets if not one.operation]
@@ -95,25 +92,29 @@ class Deletion:
             if len(self._running()) >= RUNNING_MAX:
                 return
             try:
-                settled = self._step(target, self._begin)
+                yield from self._step(target, self._begin)
             except RetryableError:
                 if self._running():
                     return  # the names of what runs must get into a message first
                 raise
-            if settled:
-                self.work.targets.remove(target)
-                yield settled
 
     def _running(self) -> list[Target]:
         return [target for target in self.work.targets if target.operation]
 
-    def _step(self, target: Target, step: Callable[[Target], Settled | None]) -> Settled | None:
-        """A step with one target. What the store or a guard rail refuses ends this target and not
-        the whole request."""
+    def _step(
+        self,
+        target: Target,
+        step: Callable[[Target], Settled | None],
+    ) -> Iterator[Settled]:
+        """A step with one target, which is taken out of the work when it has ended. What the store
+        or a guard rail refuses ends this target and not the whole request."""
         try:
-            return step(target)
+            settled = step(target)
         except PermanentError as error:
-            return Settled(target, "rejected", error.reason, error.detail)
+            settled = Settled(target, "rejected", error.reason, error.detail)
+        if settled:
+            self.work.targets.remove(target)
+            yield settled
 
     def _follow(self, target: Target) -> Settled | None:
         operation = self.store.operation(target.operation, self.deadline)
