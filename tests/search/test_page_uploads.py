@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests import scans
 from tests.contract.strictbucket import StrictBuckets
@@ -131,6 +131,13 @@ def test_a_folder_is_walked_through(page: Page, buckets: StrictBuckets, tmp_path
     expect(page.locator("#uploads-status")).to_have_text("2 files: 2 sent, no outcome yet")
 
 
+def test_a_folder_without_a_scan_is_said_to_have_none(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    (tmp_path / "night" / "DICOMDIR").write_bytes(SCAN)
+    drag(page, [tmp_path / "night"])
+    expect(page.get_by_role("alert")).to_have_text("There is no file in it to upload.")
+
+
 def test_metadata_and_its_jpeg_go_as_one_file(
     page: Page, buckets: StrictBuckets, tmp_path: Path
 ) -> None:
@@ -195,12 +202,41 @@ def test_an_upload_goes_on_where_it_broke_off(
     assert buckets.uploads.ranges[-1] == f"bytes 262144-{size - 1}/{size}"
 
 
+def test_an_upload_that_makes_progress_is_not_given_up(
+    shaken: Page, buckets: StrictBuckets, tmp_path: Path
+) -> None:
+    buckets.uploads.plan[:] = ["half", ""] * 7  # the chunk, and the question how much is there
+    large = scans.dicom(("1.2", "1.2.3", "1.2.3.5"), scans.noise(2, 2_500_000))
+    drag(shaken, written(tmp_path, a_dcm=large))
+    expect(entry(shaken, "Doe-a.dcm")).to_contain_text("waiting for its outcome", timeout=60_000)
+    (name,) = buckets.names(LANDING)
+    assert buckets.read(LANDING, name) == large
+
+
 def test_an_upload_waits_for_a_bucket_that_is_away(
     shaken: Page, buckets: StrictBuckets, tmp_path: Path
 ) -> None:
     buckets.failures = [503] * 4  # as often as the function asks
     drag(shaken, written(tmp_path, a_dcm=SCAN))
     expect(entry(shaken, "Doe-a.dcm")).to_contain_text("waiting for its outcome")
+
+
+@pytest.mark.parametrize("change", ["gone", "other bytes"])
+def test_a_file_that_cannot_be_read_any_more_is_given_up_at_once(
+    shaken: Page, buckets: StrictBuckets, tmp_path: Path, change: str
+) -> None:
+    asked: list[Route] = []
+    shaken.route("**/uploads", lambda route: asked.append(route))
+    (path,) = written(tmp_path, a_dcm=SCAN)
+    drag(shaken, [path])
+    expect(shaken.locator("#uploads-status")).to_have_text("1 file: 1 being sent")
+    path.unlink()  # as when a medium is taken out
+    if change == "other bytes":
+        path.write_bytes(SCAN[:-4])
+    asked[0].continue_()
+    text = "Not sent. The file is gone, or has changed since it was chosen."
+    expect(entry(shaken, "Doe-a.dcm")).to_contain_text(text, timeout=10_000)
+    assert not buckets.names(LANDING)
 
 
 def test_a_refusal_is_shown(shaken: Page, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 
 import { askJson } from "./service.js";
 
-const TRIES = 6;
+const TRIES = 6; // without progress
 const FIRST_WAIT_MS = 1000;
 const LOST = [404, 410]; // the upload does not exist any more
 // 0: the network; 308: some of the file is still to be sent.
@@ -15,11 +15,17 @@ export const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms);
 export async function send(data, onProgress, signal) {
   let upload = null;
   let begun = false; // whether some of it may be there
+  let furthest = 0; // bytes that were there at one time
   for (let attempt = 1; ; attempt += 1) {
     try {
+      await checkReadable(data);
       upload ??= await askJson("uploads", { size: data.size });
       const there = begun ? await state(upload.url, data.size, signal) : 0;
       begun = true;
+      if (there > furthest) {
+        furthest = there;
+        attempt = 1; // an upload that makes progress is not given up
+      }
       if (there < data.size) await put(upload.url, data, there, onProgress, signal);
       return upload.request_id;
     } catch (error) {
@@ -30,6 +36,16 @@ export async function send(data, onProgress, signal) {
       }
       await pause(error.wait ? error.wait * 1000 : FIRST_WAIT_MS * 2 ** (attempt - 1));
     }
+  }
+}
+
+// A browser reports a file that it cannot read, such as one on a medium that was taken out, as a
+// fault of the network.
+async function checkReadable(data) {
+  try {
+    await data.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Error("The file is gone, or has changed since it was chosen.");
   }
 }
 

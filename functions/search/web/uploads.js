@@ -81,6 +81,10 @@ function problem(message) {
 
 function add(files) {
   $("uploads-problem").hidden = true;
+  if (!files.length) {
+    problem("There is no file in it to upload.");
+    return;
+  }
   if (files.length > MOST) {
     problem(`These are more than ${count(MOST, "file")}: put them into a zip file, which is one.`);
     return;
