@@ -27,6 +27,7 @@ _FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
 # In a scan FF is followed by 00 (a byte of the image) or by a restart marker; all else ends it.
 _AFTER_SCAN: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_DAMAGED: Final = "the JPEG is damaged"
 
 Colour = Literal["", "RGB", "YBR"]
 
@@ -73,40 +74,33 @@ class Frame:
         return ()
 
 
-@dataclass
 class Markers:
     """Follows the markers while the bytes arrive."""
 
-    frame: Frame | None = None
-    _rest: bytes = b""  # what came last and is not understood yet, at most one segment
-    _in_scan: bool = False
-    _ended: bool = False
-    _broken: bool = False
-    _start: bytes = b""  # the segment that starts the frame
-    _process: int = 0
-    _adobe: bytes = b""
-    _is_jfif: bool = False
+    def __init__(self) -> None:
+        self.frame: Frame | None = None
+        self._rest = b""  # what came last and is not understood yet, at most one segment
+        self._in_scan = False
+        self._ended = False
+        self._start = b""  # the segment that starts the frame
+        self._process = 0
+        self._adobe = b""
+        self._is_jfif = False
 
     def add(self, chunk: bytes) -> None:
-        """Take in the next bytes."""
-        if self._ended or self._broken:
+        """Take in the next bytes.
+
+        Raises:
+            PermanentError: rejected, when the JPEG is damaged.
+        """
+        if self._ended:
             return
         data = self._rest + chunk
         at = 0
-        while not self._ended and not self._broken:
-            if self._in_scan:
-                found = _AFTER_SCAN.search(data, at)
-                if found is None:
-                    # A marker may begin with the last byte.
-                    at = len(data)
-                    if data.endswith(b"\xff"):
-                        at -= 1
-                    break
-                at = found.end() - 2
-                self._in_scan = False
-            following = self._after_marker(data, at)
+        while not self._ended:
+            following = self._following(data, at)
             if following == at:
-                break
+                break  # more bytes are needed
             at = following
         self._rest = data[at:]
 
@@ -115,15 +109,24 @@ class Markers:
         if not self._ended:
             raise rejected("the JPEG is cut: its image does not end")
 
+    def _following(self, data: bytes, at: int) -> int:
+        """Where what follows the scan or the marker at this place begins; the same place when more
+        bytes are needed."""
+        if self._in_scan:
+            found = _AFTER_SCAN.search(data, at)
+            if found is None:
+                return max(at, len(data) - 1)  # a marker may begin with the last byte
+            self._in_scan = False
+            at = found.end() - 2
+        return self._after_marker(data, at)
+
     def _after_marker(self, data: bytes, at: int) -> int:
-        """Where what follows the marker and its segment begins; `at` when more bytes are needed."""
         while data[at : at + 2] == b"\xff\xff":
             at += 1  # fill bytes
         if len(data) < at + 2:
             return at
         if data[at] != 0xFF:
-            self._broken = True
-            return at
+            raise rejected(_DAMAGED)
         marker = data[at + 1]
         if marker == _END:
             self._ended = True
@@ -151,11 +154,10 @@ class Markers:
             if self.frame is None:
                 self.frame = self._read_frame(segment)
 
-    def _read_frame(self, scan: bytes) -> Frame | None:
+    def _read_frame(self, scan: bytes) -> Frame:
         start = self._start
         if len(start) < 6 or not scan or len(scan) < 2 + 2 * scan[0]:
-            self._broken = True
-            return None
+            raise rejected(_DAMAGED)
         return Frame(
             process=self._process,
             precision=start[0],
