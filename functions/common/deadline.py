@@ -9,10 +9,10 @@ from functions.common.errors import RetryableError
 
 @dataclass(frozen=True)
 class Deadline:
-    """The time one invocation may take, counted from when this was made.
+    """The time that one invocation may take, from the creation of this object.
 
     Args:
-        budget_s: seconds in all; less than the function's timeout, which is less than the ack
+        budget_s: total seconds; less than the function's timeout, which is less than the ack
             deadline.
     """
 
@@ -28,23 +28,22 @@ class Deadline:
         return max(0.0, self.budget_s - self.elapsed_s())
 
     def check(self) -> None:
-        """Raise RetryableError("deadline_exceeded") when nothing is left."""
+        """Raise RetryableError("deadline_exceeded") when no time is left."""
         if time.monotonic() - self.started_s >= self.budget_s:
             raise RetryableError("deadline_exceeded")
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep, and say whether it was done; return at once with False when the time left is no
-        longer than that."""
+        """Sleep, and return True; return False at once if less time is left."""
         if seconds >= self.remaining_s():
             return False
         time.sleep(seconds)
         return True
 
     def timeout_s(self, at_most_s: float) -> float:
-        """A timeout in seconds for one call: the time left, but no more than `at_most_s`.
+        """A timeout in seconds for one call: the time left, but at most `at_most_s`.
 
         Raises:
-            RetryableError: deadline_exceeded, when nothing is left.
+            RetryableError: deadline_exceeded, when no time is left.
         """
         self.check()
         return min(at_most_s, self.remaining_s())
@@ -56,7 +55,7 @@ def utc_now() -> str:
 
 
 def written(time: datetime) -> str:
-    """A time in UTC as `utc_now` gives it."""
+    """A time in UTC, in the form of `utc_now`."""
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -75,5 +74,5 @@ def age_s(time: datetime) -> float:
 
 
 def epoch_s() -> float:
-    """The time now in seconds since 1970, as tokens give it."""
+    """The time now in seconds since 1970, as in tokens."""
     return time.time()

@@ -1,8 +1,8 @@
 """The two kinds of failure, because there are two things to do about one.
 
     DicomFunctionsError(reason)
-    ├─ PermanentError                  cannot help to try again: record the outcome, acknowledge
-    └─ RetryableError(retry_after_s)   may help: answer 503, and Pub/Sub delivers again later
+    ├─ PermanentError                  a retry cannot help: record the outcome, acknowledge
+    └─ RetryableError(retry_after_s)   a retry may help: answer 503, and Pub/Sub delivers again
 
 str() of both is the reason code, never a server's text, which may hold patient data.
 
@@ -15,11 +15,11 @@ error: clients/statuses.py.
 from typing import Literal
 
 PermanentReason = Literal[
-    "invalid_event",  # the message is no event this function knows
+    "invalid_event",  # the message is not an event of this function
     "invalid_command",  # a command with a missing, malformed or unknown key
     "unsupported_input",  # neither DICOM, nor metadata with a JPEG, nor an archive of these
-    "rejected",  # the DICOM store refused it, or a guard rail did
-    "conflict",  # the store holds other bytes under the same UIDs
+    "rejected",  # the DICOM store refused it, or a guard rail refused it
+    "conflict",  # the store has other bytes under the same UIDs
     "unsafe_archive",  # an archive over a limit, or with a member that must not be opened
     "not_found",  # what a command names does not exist
     "operation_failed",  # a long-running operation ended in an error or with failures
@@ -28,13 +28,13 @@ RetryableReason = Literal[
     "rate_limited",  # 429, or 503 with Retry-After
     "unavailable",  # no answer, a cut answer, or a server error
     "unauthorized",  # 401 or 403: credentials or IAM
-    "deadline_exceeded",  # this invocation's budget is spent
-    "operation_pending",  # a long-running operation, or another delivery of the same input, goes on
+    "deadline_exceeded",  # this invocation's time is used up
+    "operation_pending",  # an operation or another delivery of this input is at work
 ]
 
 
 class DicomFunctionsError(Exception):
-    """A failure that has a reason code; `str()` of it is that code and nothing else."""
+    """A failure with a reason code; its `str()` is only that code."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -42,10 +42,9 @@ class DicomFunctionsError(Exception):
 
 
 class PermanentError(DicomFunctionsError):
-    """Trying again cannot help.
+    """A retry cannot help.
 
-    `detail` is one line of our own words for a person (never a server's text, a name or a patient's
-    attribute).
+    `detail` is one line for a person, never a server's text, a name or a patient's attribute.
     """
 
     def __init__(self, reason: PermanentReason, detail: str = "") -> None:
@@ -54,9 +53,9 @@ class PermanentError(DicomFunctionsError):
 
 
 class NothingToStoreError(PermanentError):
-    """unsupported_input, of a file that claims to be no image: a DICOMDIR, a text, a viewer.
+    """unsupported_input, for a file that is clearly not an image: a DICOMDIR, a text, a viewer.
 
-    In an archive it is skipped, and counts as no failure.
+    In an archive it is skipped, and is not counted as a failure.
     """
 
     def __init__(self, detail: str) -> None:
@@ -64,7 +63,7 @@ class NothingToStoreError(PermanentError):
 
 
 class RetryableError(DicomFunctionsError):
-    """Trying again may help, not before `retry_after_s` seconds where the server named them."""
+    """A retry may help, after `retry_after_s` seconds if the server named them."""
 
     def __init__(self, reason: RetryableReason, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -72,7 +71,8 @@ class RetryableError(DicomFunctionsError):
 
 
 class UnpublishableError(Exception):
-    """Pub/Sub never takes this message, since it is too large or malformed: a bug of this project.
+    """Pub/Sub always refuses this message, because it is too large or malformed: a bug of this
+    project.
 
     Delivering the input again cannot help. The runtime logs the bug once, and records the input as
     `rejected`.
@@ -80,11 +80,11 @@ class UnpublishableError(Exception):
 
 
 class SupersededError(DicomFunctionsError):
-    """The object of an event is gone or was overwritten: nothing is left to do for this event."""
+    """The object of an event is gone or was overwritten: there is nothing to do for this event."""
 
     def __init__(self) -> None:
         super().__init__("superseded")
 
 
 class SettingsError(Exception):
-    """A setting is missing or malformed; the message names the variable and says what it takes."""
+    """A setting is missing or malformed; the message names the variable and its allowed values."""

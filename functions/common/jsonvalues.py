@@ -1,4 +1,4 @@
-"""JSON that others have sent, and its values, taken only where they are what they should be."""
+"""JSON from other systems; values are used only if they have the expected type."""
 
 import json
 import re
@@ -9,7 +9,7 @@ _INT64_MAX: Final = 2**63 - 1
 
 
 def parsed(document: bytes | str) -> Any:
-    """What JSON says; None for what is not JSON, or is nested deeper than Python reads."""
+    """The value of a JSON text; None if it is not JSON, or is nested too deeply for Python."""
     try:
         return json.loads(document)
     except (ValueError, RecursionError):
@@ -17,14 +17,14 @@ def parsed(document: bytes | str) -> Any:
 
 
 def text(value: object) -> str:
-    """The value if it is text, else empty."""
+    """The value if it is text, else an empty text."""
     if not isinstance(value, str):
         return ""
     return value
 
 
 def int64(value: object) -> int | None:
-    """A whole number from 0 up to 64 bits, or its digits as text: Google's APIs send int64 so. None
+    """A whole number from 0 up to 64 bits, also as text (Google's APIs send int64 as text). None
     for anything else."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)

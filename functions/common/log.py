@@ -1,7 +1,8 @@
-"""The only place that logs: one JSON object a line on standard output, as Cloud Logging reads it.
+"""The only place that logs: one JSON object on each line of standard output, in the form of Cloud
+Logging.
 
 A field is written only when its name is on the list below. So no object name, patient attribute,
-query value, token or server's text reaches a log by accident: there is no field to put it in.
+query value, token or server's text can be logged by accident: there is no field for it.
 """
 
 import io
@@ -20,7 +21,7 @@ FIELDS: Final = frozenset(
         "id",  # the outcome's id: a hash of the input's identity
         "outcome",
         "reason",
-        "detail",  # our own words, from PermanentError.detail
+        "detail",  # from PermanentError.detail
         "function",
         "request_id",
         "study",
@@ -35,15 +36,15 @@ FIELDS: Final = frozenset(
         "retry_after_s",
         "error_type",  # of a bug: the exception's class
         "error_place",  # of a bug: file, line and function
-        "library",  # whose logger was called; its words are left out
+        "library",  # the logger that was called, without its message
         "message_id",
-        "webhook",  # its name, as the operator chose it
+        "webhook",  # its name in the operator's settings
     }
 )
 
 _ROOT: Final = Path(__file__).parents[2]
-# Not sys.stdout: functions-framework may put a stream of its own there (LOG_EXECUTION_ID, which
-# Cloud Functions set) that writes each line in two parts, so that lines of several threads mix.
+# Not sys.stdout: functions-framework may replace it (with LOG_EXECUTION_ID, which Cloud Functions
+# set) by a stream that writes each line in two parts, so that lines of several threads mix.
 _STANDARD_OUTPUT: Final = io.FileIO(1, "w", closefd=False)
 _ONE_LINE_AT_A_TIME: Final = threading.Lock()
 
@@ -74,8 +75,7 @@ def log(severity: Severity, event: str, *, trace: str = "", **fields: object) ->
 
 
 def log_bug(function: str, error: BaseException, *, trace: str = "", **fields: object) -> None:
-    """Log an error that nothing foresaw: its class and its place, never its text, which may hold
-    anything.
+    """Log an unexpected error: its class and its place, never its text, which may contain anything.
 
     Args:
         function: the function's name.
@@ -93,7 +93,7 @@ def log_bug(function: str, error: BaseException, *, trace: str = "", **fields: o
 
 
 def _place(error: BaseException) -> str:
-    """File, line and function of the innermost frame that is our own code."""
+    """File, line and function of the innermost frame in this project's code."""
     place = ""
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
@@ -103,17 +103,18 @@ def _place(error: BaseException) -> str:
 
 
 def replace_library_logs() -> None:
-    """Let no library and no server log its own words, which may hold a URL, a parameter or a value:
-    of each of their warnings and errors one line says whose it is, and where it comes from."""
+    """Stop libraries and the server from logging their own messages, which may contain a URL, a
+    parameter or a value. For each of their warnings and errors, one line names the logger and the
+    place in its source."""
     handler = _LibraryHandler(logging.WARNING)
     logging.getLogger().handlers = [handler]
     logging.captureWarnings(capture=True)
-    # gunicorn sets handlers of its own when it starts, after this; it leaves filters alone.
+    # gunicorn sets its own handlers when it starts, after this, but does not change filters.
     logging.getLogger("gunicorn.error").addFilter(handler.instead)
 
 
 class _LibraryHandler(logging.Handler):
-    """Writes that something was logged."""
+    """Writes only that something was logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
         severity: Severity = "WARNING"
@@ -132,15 +133,15 @@ class _LibraryHandler(logging.Handler):
         )
 
     def instead(self, record: logging.LogRecord) -> bool:
-        """A filter that lets nothing pass."""
+        """A filter that passes nothing."""
         if record.levelno >= self.level:
             self.emit(record)
         return False
 
 
 def _words_of_gunicorns_arbiter(record: logging.LogRecord) -> str:
-    """The process that starts the workers sees no request; what it says of a worker that was killed
-    is needed."""
+    """The process that starts the workers sees no requests, and its messages about killed workers
+    are needed."""
     is_arbiter = record.name == "gunicorn.error" and record.module == "arbiter"
     if not is_arbiter or record.exc_info or record.levelno < logging.ERROR:
         return ""

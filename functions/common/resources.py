@@ -1,5 +1,5 @@
-"""Names of things: the DICOM store, what is in it, and where objects go. All are validated when
-they are made."""
+"""Names of the DICOM store, of resources in it, and of objects and folders. All are validated when
+they are created."""
 
 import re
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ from functions.common.errors import PermanentError
 
 LEVELS: Final = ("studies", "series", "instances")
 A_PATH: Final = "a path is studies/UID[/series/UID[/instances/UID]]"
-# PS3.5 section 9.1: digits and dots, at most 64. Leading zeros are left to the DICOM store, which
-# takes them.
+# PS3.5 section 9.1: digits and dots, at most 64. Leading zeros are accepted, as by the DICOM store.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _UID_LENGTH = 64
 _DATASET = r"projects/[\w:.-]+/locations/[\w-]+/datasets/[\w.-]{1,256}"
@@ -28,17 +27,17 @@ def is_uid(text: str) -> bool:
     return len(text) <= _UID_LENGTH and _has_uid_form(text)
 
 
-@lru_cache(maxsize=1024)  # the UIDs of a study and its series come with each of their instances
+@lru_cache(maxsize=1024)  # every instance repeats the UIDs of its study and series
 def _has_uid_form(text: str) -> bool:
     return _UID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, order=True)
 class Resource:
-    """A study, a series of one or an instance of one, by UIDs.
+    """A study, series or instance, by its UIDs.
 
     Raises:
-        PermanentError: invalid_command, when a UID is malformed or a level in between is missing.
+        PermanentError: invalid_command, when a UID is malformed or a level is missing.
     """
 
     study: str
@@ -58,7 +57,7 @@ class Resource:
 
     @classmethod
     def parse(cls, path: str) -> Self:
-        """From `studies/1.2[/series/1.2.3[/instances/1.2.3.4]]`, with or without a slash in front.
+        """Parse `studies/1.2[/series/1.2.3[/instances/1.2.3.4]]`, with or without a leading slash.
 
         Raises:
             PermanentError: invalid_command, for any other text.
@@ -70,7 +69,7 @@ class Resource:
         return cls(*uids)
 
     def contains(self, other: "Resource") -> bool:
-        """Whether the other is this resource, or below it."""
+        """Whether the other is this resource or part of it."""
         return (
             other.study == self.study
             and self.series in ("", other.series)
@@ -102,7 +101,7 @@ class DicomStoreName:
 
     @property
     def dataset(self) -> str:
-        """`projects/P/locations/L/datasets/D`: where operations live."""
+        """`projects/P/locations/L/datasets/D`, the parent of operations."""
         return self.name.rpartition("/dicomStores/")[0]
 
     def owns_operation(self, operation: str) -> bool:
@@ -113,10 +112,10 @@ class DicomStoreName:
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """One object of a bucket at one generation (0: whichever is live).
+    """One object of a bucket at one generation (0: the live one).
 
     Raises:
-        PermanentError: invalid_event, when the bucket or the object's name cannot be one of Cloud
+        PermanentError: invalid_event, when the bucket or the object's name is not valid in Cloud
             Storage.
     """
 
@@ -140,7 +139,7 @@ class ObjectRef:
 
 @dataclass(frozen=True)
 class GcsPrefix:
-    """`gs://bucket/prefix`, the prefix without slashes at its ends and perhaps empty.
+    """`gs://bucket/prefix`, the prefix without leading or trailing slash, possibly empty.
 
     Raises:
         PermanentError: invalid_command, when the bucket is malformed or the prefix has empty, `.`
@@ -159,7 +158,7 @@ class GcsPrefix:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `gs://bucket[/prefix[/]]`.
+        """Parse `gs://bucket[/prefix[/]]`.
 
         Raises:
             PermanentError: invalid_command, for any other text.
@@ -173,7 +172,7 @@ class GcsPrefix:
         return f"gs://{self.bucket}/{self.prefix}".removesuffix("/")
 
     def contains(self, other: "GcsPrefix") -> bool:
-        """Whether the other is this folder or inside it."""
+        """Whether the other is this folder or a folder in it."""
         inside = (
             not self.prefix
             or other.prefix == self.prefix
@@ -183,8 +182,8 @@ class GcsPrefix:
 
 
 def _is_object_name(text: str) -> bool:
-    """Whether it can be the name of an object: up to 1,024 bytes of UTF-8, without line breaks,
-    neither `.` nor `..`."""
+    """Whether it is a valid name of an object: up to 1,024 bytes of UTF-8, without line breaks, not
+    `.` or `..`."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -195,12 +194,12 @@ def _is_object_name(text: str) -> bool:
 
 
 def _is_segment(text: str) -> bool:
-    """Whether it can be a folder of a prefix."""
+    """Whether it is a valid folder of a prefix."""
     if text in ("", ".", "..") or not text.isprintable():
         return False
     return len(text.encode()) <= 255
 
 
 def is_bucket(text: str) -> bool:
-    """Whether it can be the name of a bucket of Cloud Storage."""
+    """Whether it is a valid name of a bucket."""
     return _BUCKET.fullmatch(text) is not None

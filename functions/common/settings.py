@@ -1,5 +1,5 @@
-"""The only place that reads the environment. One table, the fields of Settings: they are read,
-checked, and shown in docs/settings.md."""
+"""The only place that reads the environment. The fields of Settings are the table of all settings:
+they are read, checked, and shown in docs/settings.md."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -11,8 +11,8 @@ from functions.common.errors import SettingsError
 from functions.common.resources import DicomStoreName, GcsPrefix
 from functions.common.values import ByPrefix
 
-# google-cloud-storage asks for each bucket's metadata in the background unless this is set: a
-# request that nobody needs, and a right that the functions do not have.
+# Unless this is set, google-cloud-storage requests each bucket's metadata in the background, which
+# is not needed, and needs a permission that the functions do not have.
 os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "1")
 
 STORE: Final = "store_upload"
@@ -34,8 +34,8 @@ STORAGE_CLASSES: Final = ("", "STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 class Setting:
     """One environment variable.
 
-    `parse` raises ValueError with what the variable takes. A setting without a default is required
-    by the functions in `functions`; the others leave it alone.
+    `parse` raises ValueError with the allowed values. A setting without a default is required by
+    the functions in `functions`; other functions ignore it.
     """
 
     name: str
@@ -51,14 +51,14 @@ def _setting(
     help_: str,
     functions: tuple[str, ...] = ALL,
 ) -> Any:
-    """A field that is read from the environment variable of its name, in capitals."""
+    """A field that is read from the environment variable of the same name in capitals."""
     setting = {"parse": parse, "default": default, "help": help_, "functions": functions}
     return field(metadata=setting)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a function; those that it does not use have their default or are None."""
+    """The settings of a function; settings that it does not use have their default or are None."""
 
     dicom_store: DicomStoreName = _setting(
         DicomStoreName,
@@ -157,7 +157,7 @@ class Settings:
         (STORE,),
     )
     pair_wait_s: int = _setting(
-        # Redeliveries go on for 8,430 s (infra/topology.json); later it would be a dead letter.
+        # Redeliveries last 8,430 s (infra/topology.json); then the message would be a dead letter.
         values.whole(1, 7200),
         "1800",
         "Seconds that metadata or a JPEG waits for its other half, counted from its upload, "
@@ -410,8 +410,8 @@ class Settings:
         """Read what this function needs.
 
         Raises:
-            SettingsError: a variable is missing or malformed; the message names it and says what it
-                takes.
+            SettingsError: a variable is missing or malformed; the message names it and its allowed
+                values.
         """
         found: dict[str, Any] = {}
         for setting in SETTINGS:
@@ -436,11 +436,11 @@ class Settings:
         return settings
 
     def may_export_to(self, destination: GcsPrefix) -> bool:
-        """Whether EXPORT_DESTINATIONS allows it."""
+        """Whether EXPORT_DESTINATIONS allows this folder."""
         return any(place.contains(destination) for place in self.export_destinations)
 
     def _check_places(self) -> None:
-        """What goes elsewhere must not come back as a new object of the landing bucket."""
+        """Moved and quarantined objects must not become new objects of the landing bucket."""
         if self.state_bucket in (self.landing_bucket, self.quarantine_bucket):
             raise SettingsError(
                 "STATE_BUCKET must be another one than LANDING_BUCKET and QUARANTINE_BUCKET"
@@ -456,7 +456,7 @@ class Settings:
             raise SettingsError("MOVE_DESTINATION must not be in LANDING_BUCKET")
 
     def _check_destinations(self) -> None:
-        """Who orders exports must not choose what lies among the state."""
+        """Exports must not write to the state bucket."""
         if any(place.bucket == self.state_bucket for place in self.export_destinations):
             raise SettingsError("EXPORT_DESTINATIONS must not be in STATE_BUCKET")
 

@@ -1,5 +1,5 @@
-"""How the text of a setting becomes a value. Each function raises ValueError with what the setting
-takes."""
+"""How the text of a setting becomes a value. Each function raises ValueError with the allowed
+values."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _URL: Final = re.compile(r"https?://[\w.-]+(:[0-9]+)?(/[\w./-]*)?", re.ASCII)
 _QUERY: Final = re.compile(r"[\w.~=&{}%,:/-]*", re.ASCII)
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
-# What a caller of the search function can be limited to. Names are not among them: the store
+# The attributes that can limit a caller of the search function. Names cannot, because the store
 # matches them loosely.
 FIXABLE: Final = (
     "StudyInstanceUID",
@@ -55,7 +55,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def matching(pattern: str, what: str) -> Callable[[str], str]:
-    """Text of this form, all of it."""
+    """Text that matches this pattern as a whole."""
     compiled = re.compile(pattern, re.ASCII)
 
     def parse(text: str) -> str:
@@ -67,7 +67,7 @@ def matching(pattern: str, what: str) -> Callable[[str], str]:
 
 
 def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
-    """What `parse` takes, or empty text."""
+    """A value of `parse`, or an empty text."""
     return lambda text: text and parse(text)
 
 
@@ -84,14 +84,14 @@ def switch(text: str) -> bool:
 
 
 def url(text: str) -> str:
-    """An http or https URL, without a slash at its end."""
+    """An http or https URL, without a trailing slash."""
     if not _URL.fullmatch(text):
         raise ValueError("takes an http or https URL")
     return text.rstrip("/")
 
 
 def viewer_url(text: str) -> str:
-    """A URL with {study} in it, or nothing."""
+    """A URL that contains {study}, or nothing."""
     if not text:
         return ""
     place, _, query = text.partition("?")
@@ -155,7 +155,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def callers(text: str) -> dict[str, dict[str, str]]:
-    """Who may call, in small letters: addresses, or JSON with what each is limited to. Empty:
+    """The callers, in small letters: addresses, or JSON with the limits of each. Empty:
     everyone."""
     found: dict[str, Any] = {name: {} for name in words(text)}
     if text.startswith("{"):
@@ -169,7 +169,7 @@ def callers(text: str) -> dict[str, dict[str, str]]:
 
 
 def command_callers(text: str) -> dict[str, list[str]]:
-    """Who may call, in small letters, with the commands that each may give. Empty: everyone."""
+    """The callers, in small letters, with the commands that each may send. Empty: everyone."""
     found = json_object(text)
     for given in found.values():
         if not isinstance(given, list) or not all(name in COMMAND_NAMES for name in given):
@@ -190,15 +190,15 @@ def _are_filters(value: object) -> bool:
 
 
 def _is_plain(text: object) -> bool:
-    """Whether the store can match it whole: one value, without wildcards."""
+    """Whether the store can match it exactly: one value, without wildcards."""
     if not isinstance(text, str) or not text or not text.isprintable():
         return False
     return not any(mark in text for mark in "*?\\,")
 
 
 def by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
-    """`value`, or `prefix=value` several times, separated by commas. The value alone is for all
-    other names; without one it is the first choice."""
+    """`value`, or `prefix=value` several times, separated by commas. A value without a prefix is
+    for all other names; without one, the default is the first choice."""
 
     def parse(text: str) -> ByPrefix[str]:
         rules = {"": choices[0]}

@@ -1,4 +1,4 @@
-"""What every HTTP function does alike: it reads a body up to a limit, and answers with a stream."""
+"""What all HTTP functions share: reading a body up to a limit, and answering with a stream."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,25 +9,25 @@ from functions.common.errors import PermanentError
 
 
 def read_body(request: flask.Request, limit_bytes: int) -> bytes:
-    """The request's body. What is counted is what is read, so that a chunked body without a length
-    ends there too.
+    """The request's body. The bytes that are read are counted, so the limit also holds for chunked
+    bodies.
 
     Raises:
         PermanentError: invalid_event, when it is larger than the limit, ends too early or is not
-            encoded as HTTP has it.
+            valid HTTP.
     """
     request.max_content_length = limit_bytes
     try:
         return request.stream.read()
     except werkzeug.exceptions.RequestEntityTooLarge:
         raise PermanentError("invalid_event", f"larger than {limit_bytes} bytes") from None
-    # The server has errors of its own for a malformed chunk, which are no OSError.
+    # For a malformed chunk the server raises its own errors, which are not OSErrors.
     except Exception:  # noqa: BLE001
         raise PermanentError("invalid_event", "the body cannot be read to its end") from None
 
 
 def response(status: int, headers: Mapping[str, str], body: bytes) -> flask.Response:
-    """An answer that is whole."""
+    """An answer with a complete body."""
     headers = dict(headers)
     if status not in (204, 304):
         headers["Content-Length"] = str(len(body))
@@ -35,10 +35,10 @@ def response(status: int, headers: Mapping[str, str], body: bytes) -> flask.Resp
 
 
 def streamed(status: int, headers: Mapping[str, str], chunks: Iterator[bytes]) -> flask.Response:
-    """An answer as a stream. Each is one: before any other functions-framework reads the whole body
-    of the request into memory."""
+    """An answer as a stream. All answers are streams: before any other answer, functions-framework
+    reads the whole body of the request into memory."""
     answer = flask.Response(chunks, status, dict(headers))
     if "Content-Type" not in headers:
-        # flask adds one of its own.
+        # flask adds its own.
         del answer.headers["Content-Type"]
     return answer

@@ -1,7 +1,7 @@
-"""One client for each outside system, in the order in which one stands on the other.
+"""One client for each outside system; each file uses those above it.
 
 credentials        the service's own credentials, and client certificates
-statuses           what a status means, 401, 403 and 429 among them, and what becomes of it
+statuses           what each status means (401, 403, 429 and others), and what it leads to
 transport          HTTP: connections, time limits, the one retry loop
 storage_library    how google-cloud-storage is called: through the transport
 storage            Cloud Storage: objects are read, written, copied, listed, deleted
@@ -9,5 +9,5 @@ json_objects       small JSON objects of the state bucket, each changed at its g
 dicomweb           the DICOM store: STOW-RS, QIDO-RS, WADO-RS, delete, operations
 pubsub             Pub/Sub: publishing, over gRPC with the transport's credentials and retry loop
 
-Each failure is one of errors.py; nothing of a server's text is in it.
+Each failure is an error of errors.py, without a server's text.
 """

@@ -11,7 +11,7 @@ _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
 def is_secure(url: str) -> bool:
-    """Whether credentials may be sent there: over https only; emulators get none."""
+    """Whether credentials may be sent to this URL: only over https; emulators get none."""
     return url.startswith("https://")
 
 
@@ -43,7 +43,7 @@ class Credentials:
             self._credentials = None
 
     def load(self) -> Any:
-        """The credentials of google-auth, for a library that takes them.
+        """The credentials of google-auth, for a library that needs them.
 
         Raises:
             RetryableError: unauthorized, when there are none.
@@ -58,8 +58,8 @@ class Credentials:
             return self._credentials
 
     def session(self, adapter: Any) -> Any:
-        """A session of google-auth over this adapter of requests, or over one like it with a client
-        certificate where GOOGLE_API_USE_CLIENT_CERTIFICATE asks for that (mTLS).
+        """A session of google-auth over this adapter of requests, or over a similar one with a
+        client certificate if GOOGLE_API_USE_CLIENT_CERTIFICATE is set (mTLS).
 
         Raises:
             RetryableError: unauthorized, when there are no credentials or no such certificate.
@@ -76,7 +76,7 @@ class Credentials:
 
 @contextlib.contextmanager
 def _unauthorized() -> Iterator[None]:
-    """Whatever google-auth raises in this block is a matter of credentials."""
+    """Every error of google-auth in this block becomes `unauthorized`."""
     from google.auth.exceptions import GoogleAuthError
 
     try:

@@ -22,7 +22,7 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import DicomStoreName, Resource
 
 _JSON_LIMIT_BYTES: Final = 64 * 1024 * 1024
-# `transfer-syntax=*` gives the bytes as they were stored; without it the service transcodes (fact
+# With `transfer-syntax=*` the answer has the stored bytes; without it the service transcodes (fact
 # sheet section 5.1).
 AS_STORED: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
@@ -35,8 +35,8 @@ _OFFSET_MAX: Final = 1_000_000  # fact sheet section 4.3
 
 @dataclass(frozen=True)
 class Operation:
-    """A long-running operation. `failures` counts what it could not do, also where it ended without
-    an error.
+    """A long-running operation. `failures` counts its failures, which it can have even if it ended
+    without an error.
 
     `error_code` is one of google.rpc.Code: 1 when it was cancelled.
     """
@@ -68,8 +68,8 @@ class DicomStore:
         return DicomStore(self._transport, self._endpoint, store)
 
     def url(self, resource: Resource | None, *below: str) -> str:
-        """The URL of a study, series or instance, or with None of the store; `below` are further
-        path segments."""
+        """The URL of a study, series or instance (None: of the store); `below` are more path
+        segments."""
         return "/".join([self._dicomweb, *([str(resource)] if resource else []), *below])
 
     def store(
@@ -82,8 +82,8 @@ class DicomStore:
             storage_class: STANDARD, NEARLINE, COLDLINE or ARCHIVE; empty: the store's default.
 
         Returns:
-            The answer, its report unread: 200 (all stored), 409 (at least one was not) or 400
-                (refused).
+            The answer, whose report is not read yet: 200 (all stored), 409 (at least one failed) or
+                400 (refused).
 
         Raises:
             RetryableError: as Transport.send.
@@ -91,8 +91,8 @@ class DicomStore:
         headers = {"Content-Type": content_type, "Accept": "application/dicom+json"}
         if storage_class:
             headers["Storage-Class"] = storage_class
-        # Sending again is safe: identical bytes stored twice are one instance (fact sheet section
-        # 3.4).
+        # A retry is safe: identical bytes that are stored twice are one instance (fact sheet
+        # section 3.4).
         return self._transport.send(
             Request("POST", self.url(None, "studies"), None, headers, body), deadline
         )
@@ -105,7 +105,7 @@ class DicomStore:
         deadline: Deadline,
         params: Mapping[str, str] | list[tuple[str, str]] | None = None,
     ) -> Response:
-        """QIDO-RS or WADO-RS: a GET whose answer, of any status, the caller reads as a stream.
+        """QIDO-RS or WADO-RS: a GET; the caller reads the answer, of any status, as a stream.
 
         Raises:
             RetryableError: as Transport.send.
@@ -125,8 +125,8 @@ class DicomStore:
 
         Raises:
             PermanentError: rejected, when the store refuses the query.
-            RetryableError: as Transport.send; unavailable when the answer is no list of matches:
-                nothing may be taken for gone because of it.
+            RetryableError: as Transport.send; unavailable when the answer is not a list of matches,
+                so that no instance is thought to be deleted because of it.
         """
         response = self.get(resource, (level,), "application/dicom+json", deadline, params)
         answer = _json(response, deadline, nothing=(204, 404))
@@ -139,11 +139,11 @@ class DicomStore:
         return answer
 
     def _check_store(self, deadline: Deadline) -> None:
-        """A 404 says nothing about a resource where the store itself answers 404: it was deleted,
-        or the endpoint is not the API's.
+        """Check that the store exists. If the store itself answers 404, it was deleted, or the
+        endpoint is wrong, and a 404 for a resource means nothing.
 
         Raises:
-            RetryableError: unavailable, when no search of the store is answered.
+            RetryableError: unavailable, when the store does not answer a search.
         """
         params = [("limit", "1")]
         response = self.get(None, ("studies",), "application/dicom+json", deadline, params)
@@ -159,12 +159,12 @@ class DicomStore:
         deadline: Deadline,
         start: int = 0,
     ) -> Iterator[dict[str, Any]]:
-        """Every match from the one at `start` on, a page at a time until a page is empty: a short
-        page may be a server's own limit, not the end.
+        """Every match from the one at `start` on, page by page until a page is empty: a short page
+        may be due to a server's limit.
 
         Raises:
             PermanentError: as search; rejected also when there are more matches than a search can
-                reach.
+                return.
             RetryableError: as Transport.send.
         """
         offset = start
@@ -179,8 +179,7 @@ class DicomStore:
             offset += len(page)
 
     def is_there(self, resource: Resource, deadline: Deadline) -> bool:
-        """Whether any instance of it is in the store; asked of the instances, whose search does not
-        lag.
+        """Whether any of its instances is in the store; searches for instances, which does not lag.
 
         Raises:
             PermanentError, RetryableError: as search.
@@ -189,11 +188,11 @@ class DicomStore:
         return bool(self.search(above, "instances", [*params, ("limit", "1")], deadline))
 
     def instances(self, resource: Resource, deadline: Deadline) -> Iterator[Resource]:
-        """Every instance below a resource. Where there are several pages, one may come twice and
-        another not at all: the order of a search is not documented. Their number is right.
+        """Every instance of a resource. With several pages, one instance may come twice and another
+        one be missing, because the order of a search is not documented. Their number is right.
 
         Raises:
-            PermanentError, RetryableError: as search_all; unavailable also for a result without its
+            PermanentError, RetryableError: as search_all; unavailable also for a result without
                 UIDs.
         """
         above, params = _instances_of(resource)
@@ -203,8 +202,8 @@ class DicomStore:
             yield Resource(resource.study, series, uid(item, INSTANCE_UID))
 
     def count(self, resource: Resource, limit: int, deadline: Deadline) -> int:
-        """How many instances are below a resource, but no more than `limit`; by a search, which
-        does not lag as the store's metrics do (fact sheet section 17).
+        """The number of instances of a resource, at most `limit`; by a search, which does not lag
+        as the store's metrics do (fact sheet section 17).
 
         Raises:
             PermanentError, RetryableError: as instances.
@@ -212,8 +211,8 @@ class DicomStore:
         return sum(1 for _ in islice(self.instances(resource, deadline), limit))
 
     def size_bytes(self, resource: Resource, deadline: Deadline) -> int:
-        """How many bytes are stored, as the store's metrics say, which lag (getStudyMetrics,
-        getSeriesMetrics, getStorageInfo); 0 when they say nothing.
+        """The number of stored bytes according to the store's metrics, which lag (getStudyMetrics,
+        getSeriesMetrics, getStorageInfo); 0 if they do not say.
 
         Raises:
             PermanentError, RetryableError: as search.
@@ -238,21 +237,21 @@ class DicomStore:
         return jsonvalues.text(_part(info, "blobStorageInfo").get("storageClassUpdateTime"))
 
     def _info(self, resource: Resource, method: str, deadline: Deadline) -> dict[str, Any]:
-        """What a method of the store reports; empty where it reports nothing."""
+        """The answer of a method of the store; empty if it answers nothing."""
         request = Request("GET", f"{self.url(resource)}:{method}")
         answer = _json(self._transport.send(request, deadline), deadline, nothing=(404, 501))
         return answer if isinstance(answer, dict) else {}
 
     def delete(self, resource: Resource, deadline: Deadline) -> Operation | None:
-        """Delete; a study or a series goes by a long-running operation, an instance at once.
+        """Delete a resource: a study or series by a long-running operation, an instance at once.
 
         Returns:
-            The operation; None when the target is gone already or was deleted at once.
+            The operation; None when the target is already gone or was deleted at once.
 
         Raises:
             PermanentError: as search.
-            RetryableError: as search; operation_pending when something else is at work on the
-                target (409).
+            RetryableError: as search; operation_pending when another operation works on the target
+                (409).
         """
         response = self._transport.send(Request("DELETE", self.url(resource)), deadline)
         if response.status_code == 409:
@@ -263,7 +262,7 @@ class DicomStore:
         return _operation(answer) if has_name else None
 
     def operation(self, name: str, deadline: Deadline) -> Operation:
-        """How an operation stands; one that the service has forgotten is done, with the code of
+        """The state of an operation. One that the service no longer knows is done, with the code of
         "not found" (5).
 
         Raises:
@@ -281,7 +280,7 @@ class DicomStore:
 
 
 def _instances_of(resource: Resource) -> tuple[Resource, list[tuple[str, str]]]:
-    """Where the instances of a resource are searched, and by what."""
+    """The path and the parameters to search for the instances of a resource."""
     above = Resource(resource.study, resource.series)
     if not resource.instance:
         return above, []
@@ -301,7 +300,7 @@ def _operation(answer: Any) -> Operation:
 
 
 def _json(response: Response, deadline: Deadline, nothing: tuple[int, ...] = ()) -> Any:
-    """What an answer of 200 says; None for the statuses in `nothing`.
+    """The JSON of an answer of 200; None for the statuses in `nothing`.
 
     Raises:
         PermanentError: rejected, for any other status.
@@ -315,7 +314,7 @@ def _json(response: Response, deadline: Deadline, nothing: tuple[int, ...] = ())
             drain(response)
             raise PermanentError("rejected", f"the DICOM store answered {response.status_code}")
         answer = jsonvalues.parsed(read_all(response, deadline, _JSON_LIMIT_BYTES))
-    if answer is None:  # also null, which does not say that there is nothing
+    if answer is None:  # also null, which does not mean that there is nothing
         raise RetryableError("unavailable")
     return answer
 
@@ -326,7 +325,7 @@ def _part(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _number(answer: Mapping[str, Any], key: str) -> int:
-    """0 also where it is left out, as the service leaves out a 0, or is no number."""
+    """0 also if it is missing (the service leaves out zeros) or not a number."""
     return jsonvalues.int64(answer.get(key)) or 0
 
 
@@ -334,8 +333,7 @@ def uid(item: DataSet, tag: str) -> str:
     """A UID of a search result in DICOM JSON.
 
     Raises:
-        RetryableError: unavailable, when the result has none: it is not the answer that was asked
-            for.
+        RetryableError: unavailable, when the result has none: it is not a search result.
     """
     found = dicomjson.uid(item, tag)
     if not found:

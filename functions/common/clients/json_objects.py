@@ -1,6 +1,7 @@
-"""Small JSON objects in the state bucket, where nobody but the functions writes.
+"""Small JSON objects in the state bucket, to which only the functions write.
 
-A change is made at the generation that was read: of two processes one wins, and the other is told.
+A change is made on the condition that the generation is the one that was read: of two processes one
+    succeeds, and the other gets an error.
 """
 
 import json
@@ -18,7 +19,7 @@ from functions.common.resources import ObjectRef
 
 @dataclass(frozen=True)
 class Kept:
-    """What an object holds, and the generation at which it does."""
+    """The contents of an object, and its generation."""
 
     value: dict[str, Any]
     generation: int
@@ -41,11 +42,11 @@ class JsonObjects:
     limit_bytes: int
 
     def read(self, name: str) -> Kept | None:
-        """What the object of this name holds; None when there is none.
+        """The contents of the object of this name; None if there is none.
 
         Raises:
-            RetryableError: as Transport.send; unavailable also where it is no JSON object, or the
-                bucket refuses: an operator's mistake, which heals.
+            RetryableError: as Transport.send; unavailable also when it is not a JSON object, or the
+                bucket refuses, which an operator can correct.
         """
         try:
             response = self.buckets.open(ObjectRef(self.bucket, name), self.deadline)
@@ -65,7 +66,7 @@ class JsonObjects:
         """Write an object; its new generation.
 
         Args:
-            if_generation_match: 0: only when there is none; None: whatever is there.
+            if_generation_match: 0: only if there is none; None: always.
 
         Raises:
             PreconditionFailedError: the object is not at that generation.

@@ -1,7 +1,8 @@
 """The client of Pub/Sub: google-cloud-pubsub, its unary publisher.
 
-The batching publisher of the same package starts a thread a message or waits for more messages;
-here one message is published and waited for. The library is imported and its client made at the
+The batching publisher of the same package starts a thread for each message or waits for more
+messages; here one message is published, and its answer awaited. The library is imported and its
+client made at the
 first publish, in the worker: gRPC does not survive a fork.
 """
 
@@ -37,7 +38,7 @@ class Topics:
     def publish(
         self, topic: str, data: bytes, attributes: Mapping[str, str], deadline: Deadline
     ) -> None:
-        """Publish one message and wait until Pub/Sub has it.
+        """Publish one message and wait for the answer.
 
         Args:
             topic: `projects/P/topics/T`.
@@ -45,9 +46,9 @@ class Topics:
             attributes: empty values are left out.
 
         Raises:
-            UnpublishableError: Pub/Sub never takes this message: it is too large or malformed.
+            UnpublishableError: Pub/Sub always refuses this message: it is too large or malformed.
             RetryableError: rate_limited, unauthorized, deadline_exceeded; unavailable also for a
-                missing topic: an operator's mistake that heals, and nothing must be lost to it.
+                missing topic, which an operator can correct; nothing may be lost until then.
         """
         given = {key: value for key, value in attributes.items() if value}
         message = {"data": data, "attributes": given}
@@ -74,7 +75,7 @@ class Topics:
             raise RetryableError("unavailable") from None
 
     def _library(self) -> Any:
-        """The library's client. Two threads may make one each at the first call; either serves."""
+        """The library's client. Two threads may each create one at the first call; both work."""
         if self._client is None:
             self._client = _new_client(self._credentials, self._emulator, self._endpoint)
         return self._client

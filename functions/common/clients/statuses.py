@@ -6,10 +6,10 @@
     408 425 500 502 503 504     unavailable    tries again, then answers 503  502, 503, 504
     others                      (none)         the caller of the client judges
 
-401 and 403 are an operator's mistake that heals (credentials, IAM), and never a reason to put an
-input into quarantine. After a 401 a new token is tried once. Then Pub/Sub delivers the message
-again, until its dead-letter topic takes it. `Transport.send` tries again; `events/runtime.py`
-answers; the words of search are in `search/upstream.py`. One 403 means something else: that of a
+401 and 403 are mistakes of the operator (credentials, IAM) that can be corrected, so they never put
+an input into quarantine. After a 401, a new token is tried once. Then Pub/Sub delivers the message
+again, until it becomes a dead letter. `Transport.send` does the retries, `events/runtime.py` the
+answers; the reasons of search are in `search/upstream.py`. One 403 means something else: that of a
 comparison after the DICOM store has refused an instance (`store/stow.py`, fact sheet section 5.8).
 """
 
@@ -22,15 +22,15 @@ from functions.common.deadline import age_s
 from functions.common.errors import RetryableError
 
 _UNAUTHORIZED: Final = (401, 403)
-# Fact sheet section 10: the statuses worth another try.
+# Fact sheet section 10: the statuses to retry.
 _RETRYABLE: Final = (408, 425, 429, 500, 502, 503, 504)
 
 
 def error_of(status: int, headers: Mapping[str, str]) -> RetryableError | None:
-    """The error that an answer is; None where the caller of the client judges it.
+    """The error for an answer; None if the caller of the client decides.
 
     Args:
-        headers: looked up whatever their case.
+        headers: looked up in any case.
     """
     if status in _UNAUTHORIZED:
         return RetryableError("unauthorized")
@@ -43,8 +43,8 @@ def error_of(status: int, headers: Mapping[str, str]) -> RetryableError | None:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The seconds that an answer asks to wait, whichever way it says it: RFC 9110 section 10.2.3
-    allows a number and a date."""
+    """The seconds to wait according to an answer: RFC 9110 section 10.2.3 allows a number and a
+    date."""
     text = headers.get("Retry-After", "")
     if text.isascii() and text.isdigit() and len(text) < 7:
         return float(text)

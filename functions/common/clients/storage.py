@@ -2,10 +2,10 @@
 
 The library builds the requests and reads the answers. The transport sends them: one pool of
 connections, one retry loop that ends with the deadline, one way to turn a failure into a reason.
-An object is read by one streamed GET, since the library has no reading that streams.
+An object is read by one streamed GET, because the library cannot read as a stream.
 
-The library is imported and its client made at the first call that needs it, in the worker. Reading
-an object needs neither.
+The library is imported and its client made at the first call that needs them, in the worker.
+Reading an object does not.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ CHUNK_BYTES: Final = 32 * 1024 * 1024  # of a resumable upload; a multiple of 25
 ONE_SHOT_BYTES: Final = 8 * 1024 * 1024  # the library sends up to this in one request
 _LIST_PAGE: Final = 1000
 _COMPOSE_MAX: Final = 32  # sources of one compose call
-# A rewrite with a body takes the metadata from it alone, so all that is to be kept is named.
+# A rewrite with a body takes the metadata only from the body, so everything to keep is named.
 _KEPT_BY_COPY: Final = (
     "content_type",
     "content_encoding",
@@ -52,7 +52,7 @@ _KEPT_BY_COPY: Final = (
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing or an upload reports of an object.
+    """What a listing or an upload reports about an object.
 
     `crc32c` is base64 of the big-endian checksum; `updated` is RFC 3339 or empty.
     """
@@ -80,10 +80,10 @@ class Buckets:
         self._client: Any = None
 
     def open(self, ref: ObjectRef, deadline: Deadline, start: int = 0) -> Response:
-        """One streaming read, from byte `start` on.
+        """Read an object as a stream, from byte `start` on.
 
         Raises:
-            SupersededError: there is no object of this name at this generation any more.
+            SupersededError: the object no longer exists at this generation.
             PermanentError: rejected, when Cloud Storage refuses the request.
             RetryableError: as Transport.send.
         """
@@ -106,7 +106,7 @@ class Buckets:
         return response
 
     def stat(self, ref: ObjectRef, deadline: Deadline) -> StoredObject | None:
-        """What the object is, or None when there is none (at that generation).
+        """The object's properties; None if there is none (at that generation).
 
         Raises:
             PermanentError: rejected, when Cloud Storage refuses the request.
@@ -131,7 +131,7 @@ class Buckets:
         """Write a small object in one request, checksum included.
 
         Args:
-            data: whole, or in pieces that belong together; at most ONE_SHOT_BYTES.
+            data: in one piece or several; at most ONE_SHOT_BYTES.
             if_generation_match: 0: only when there is none; None: whatever is there.
 
         Raises:
@@ -143,7 +143,7 @@ class Buckets:
         content = data if isinstance(data, bytes) else b"".join(data)
         blob = self._new_blob(bucket, name, content_type, metadata)
         checksum = crc32c_text([content])
-        blob.crc32c = checksum  # the service checks it before it keeps the object
+        blob.crc32c = checksum  # the service checks it before it stores the object
         with bucket_needed():
             call(
                 blob.upload_from_file,
@@ -167,14 +167,15 @@ class Buckets:
         if_generation_match: int | None = 0,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> StoredObject:
-        """Write a stream of any length: one request when it is small, else resumable in chunks.
+        """Write a stream of any length: in one request if it is small, else as a resumable upload
+        in chunks.
 
         Args:
             chunk_bytes: kept in memory; a multiple of 256 KiB.
 
         Raises:
             PreconditionFailedError, PermanentError, RetryableError: as create; unavailable also
-                when the upload session is lost: what was read of the stream is gone.
+                when the upload session is lost, because the stream cannot be read again.
         """
         stream = Stream(data)
         small = stream.whole(min(ONE_SHOT_BYTES, chunk_bytes))
@@ -230,14 +231,14 @@ class Buckets:
         deadline: Deadline,
         if_generation_match: int | None = None,
     ) -> StoredObject:
-        """Copy within Cloud Storage, metadata included, whatever the size.
+        """Copy within Cloud Storage, with the metadata; objects of any size.
 
         Args:
             if_generation_match: of the copy; 0: only when there is none; None: whatever is there
                 already.
 
         Raises:
-            PreconditionFailedError: what is there is not at that generation.
+            PreconditionFailedError: the existing object is not at that generation.
             SupersededError: the source is gone or was overwritten.
             PermanentError: not_found, when there is no such bucket; rejected.
             RetryableError: as Transport.send.
@@ -271,8 +272,7 @@ class Buckets:
                 return _stored(made)
 
     def delete(self, ref: ObjectRef, deadline: Deadline) -> None:
-        """Delete the object if it is still at this generation; one that is gone is as good as
-        deleted.
+        """Delete the object if it is still at this generation; it may already be gone.
 
         Raises:
             PermanentError: rejected, when Cloud Storage refuses the request.
@@ -285,7 +285,7 @@ class Buckets:
             call(blob.delete, if_generation_match=ref.generation or None, deadline=deadline)
 
     def list(self, bucket: str, prefix: str, deadline: Deadline) -> Iterator[StoredObject]:
-        """Every object whose name begins with `prefix`, by name; a page at a time.
+        """Every object whose name begins with `prefix`, in order of names; read page by page.
 
         Raises:
             PermanentError: not_found, when there is no such bucket; rejected.
@@ -315,8 +315,8 @@ class Buckets:
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
     ) -> StoredObject:
-        """Join up to 32 objects of a bucket, each at its generation, into one, whatever is there
-        already.
+        """Join up to 32 objects of a bucket, each at its generation, into one; replaces an existing
+        object.
 
         Raises:
             ValueError: more than 32 sources.
@@ -335,7 +335,7 @@ class Buckets:
         return _stored(blob)
 
     def _found(self, ref: ObjectRef, deadline: Deadline) -> Any:
-        """The library's blob with what the service reports of it; None when there is none."""
+        """The library's blob with the service's properties; None if there is none."""
         blob = self._blob(ref)
         try:
             call(blob.reload, deadline=deadline)
@@ -344,7 +344,7 @@ class Buckets:
         return blob
 
     def _verified(self, blob: Any, checksum: str, deadline: Deadline) -> StoredObject:
-        """The object, if it holds what was sent; else it is deleted."""
+        """The object, if it has the bytes that were sent; else it is deleted."""
         stored = _stored(blob)
         if stored.crc32c != checksum:
             self.delete(stored.ref, deadline)
@@ -364,7 +364,7 @@ class Buckets:
         return blob
 
     def _library(self) -> Any:
-        """The library's client. Two threads may make one each at the first call; either serves."""
+        """The library's client. Two threads may each create one at the first call; both work."""
         if self._client is None:
             self._client = new_client(self._transport, self._endpoint)
         return self._client

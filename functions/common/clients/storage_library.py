@@ -1,5 +1,5 @@
-"""How google-cloud-storage is called here: over the shared transport, without retries of its own,
-and with its errors made ours."""
+"""How google-cloud-storage is called: over the shared transport, without its own retries, and with
+its errors translated to those of errors.py."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,12 +18,11 @@ T = TypeVar("T")
 
 
 class PreconditionFailedError(Exception):
-    """The object is not at the generation that the call was made for (or exists, where it should
-    not)."""
+    """The object does not have the expected generation (or exists although it should not)."""
 
 
 class MissingError(Exception):
-    """The object, or its bucket, is not there."""
+    """The object or its bucket does not exist."""
 
 
 def new_client(transport: Transport, endpoint: str) -> Any:
@@ -41,9 +40,9 @@ def new_client(transport: Transport, endpoint: str) -> Any:
 
 
 class _Http:
-    """What the library takes for its HTTP session: requests go through the transport.
+    """In place of the library's HTTP session: requests go through the transport.
 
-    The library passes the `timeout` of a call on as it is; here it is the deadline.
+    The library passes the `timeout` of a call on unchanged; here it is the deadline.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -70,7 +69,7 @@ class _Http:
         response.status_code = answer.status_code
         response.headers.update(answer.headers)
         response._content = content
-        # What the library says of a request in an error; not its body, which may be large.
+        # The request in the library's errors, without its body, which may be large.
         response.request = requests.PreparedRequest()
         response.request.method = method
         response.request.url = url
@@ -89,7 +88,7 @@ class Stream:
         self.source_failed = False
 
     def whole(self, limit_bytes: int) -> bytes | None:
-        """All of it when that is no more than the limit; else None, and nothing is lost."""
+        """All bytes if they are within the limit; else None, and no bytes are lost."""
         size = 0
         for piece in self._pieces:
             self._head.append(piece)
@@ -118,7 +117,7 @@ class Stream:
     def _fill(self) -> bool:
         """Whether there are bytes left to read."""
         while not self._left:
-            self.source_failed = True  # unless the next line returns
+            self.source_failed = True  # replaced by the next line
             piece = self._head.pop() if self._head else next(self._pieces, None)
             self.source_failed = False
             if piece is None:
@@ -136,8 +135,8 @@ def call(function: Callable[..., T], *args: Any, deadline: Deadline, **options: 
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """The library's errors become ours. Their text, which holds names and what the server wrote,
-    goes no further."""
+    """Translates the library's errors to those of errors.py, without their text, which contains
+    names and a server's text."""
     from google.api_core import exceptions
     from requests.exceptions import InvalidJSONError
 
@@ -181,7 +180,7 @@ def upload(blob: Any, stream: Stream, if_generation_match: int | None, deadline:
 
 @contextlib.contextmanager
 def bucket_needed() -> Iterator[None]:
-    """What is missing in this block is the bucket.
+    """A 404 in this block means that the bucket is missing.
 
     Raises:
         PermanentError: not_found.
@@ -193,5 +192,5 @@ def bucket_needed() -> Iterator[None]:
 
 
 def rejected(status: int | None) -> PermanentError:
-    """The error of a refusal that another try cannot change."""
+    """The error for a refusal that a retry cannot change."""
     return PermanentError("rejected", f"Cloud Storage answered {status}")
