@@ -141,7 +141,7 @@ class _Service:
             case "asset":
                 return self._asset(target, request)
             case "config":
-                return self._config()
+                return self._config(fixed)
             case "retrieve":
                 return self._retrieve(target, query, fixed, request)
             case "exports":
@@ -254,12 +254,12 @@ class _Service:
             return
         raise RefusedError("forbidden", "pages of other sites may not ask for this")
 
-    def _config(self) -> Reply:
-        """What the page may offer."""
+    def _config(self, fixed: Fixed) -> Reply:
+        """What the page may offer to this caller."""
         config = {
             "retrieve": self._settings.search_retrieve,
             "exports": self._exports.choices(),
-            "uploads": self._uploads.choices(),
+            "uploads": self._uploads.choices(fixed),
             "viewer": self._settings.search_viewer_url,
         }
         return Reply(

@@ -37,9 +37,9 @@ class Uploads:
         if settings.search_uploads and not settings.landing_bucket:
             raise SettingsError("SEARCH_UPLOADS needs LANDING_BUCKET")
 
-    def choices(self) -> dict[str, Any] | None:
-        """What the page offers; None: nothing."""
-        if not self._settings.search_uploads:
+    def choices(self, fixed: Fixed) -> dict[str, Any] | None:
+        """What the page offers to a caller who is limited to `fixed`; None: nothing."""
+        if fixed or not self._settings.search_uploads:
             return None
         return {
             "max_bytes": self._settings.search_upload_max_bytes,

@@ -318,6 +318,13 @@ def test_a_caller_who_sees_only_some_data_may_not_upload(
     assert guarded.query("/uploads", {"size": 1}).reason == "unauthenticated"
 
 
+def test_the_page_offers_uploads_to_those_who_may_upload(
+    guarded: Function, limited: dict[str, str], signer: Signer
+) -> None:
+    assert guarded.send("/config.json", headers=limited).json()["uploads"] is None
+    assert guarded.send("/config.json", headers=bearer(signer.token())).json()["uploads"]
+
+
 def test_another_sites_page_cannot_ask_for_exports(
     guarded: Function, limited: dict[str, str]
 ) -> None:
