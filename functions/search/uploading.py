@@ -2,7 +2,7 @@
 this function gets for it. No byte of a file and no name of one comes here."""
 
 import threading
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from functions.api import page_uploads
@@ -12,6 +12,9 @@ from functions.common.errors import PermanentError, RetryableError, SettingsErro
 from functions.common.settings import Settings
 from functions.search.access import Fixed
 from functions.search.refusals import RefusedError
+
+if TYPE_CHECKING:
+    from functions.common.clients.storage import Buckets
 
 _KEYS: Final = {"size"}
 _BEGIN_S: Final = 20.0
@@ -34,6 +37,7 @@ class Uploads:
         self._lock = threading.Lock()
         self._minute = Deadline(_MINUTE_S)
         self._begun = 0
+        self._client: Buckets | None = None
         if settings.search_uploads and not settings.landing_bucket:
             raise SettingsError("SEARCH_UPLOADS needs LANDING_BUCKET")
 
@@ -112,12 +116,8 @@ class Uploads:
             raise RefusedError("rate_limited", "too many uploads", retry_after_s=wait_s)
 
     def _session(self, request_id: str, size: int, origin: str) -> str:
-        # Imported here: a search needs no client of Cloud Storage.
-        from functions.common.clients.storage import Buckets
-
-        buckets = Buckets(self._transport, self._endpoint)
         try:
-            return buckets.begin_upload(
+            return self._buckets().begin_upload(
                 bucket=self._settings.landing_bucket,
                 name=page_uploads.object_name(request_id),
                 size=size,
@@ -126,3 +126,11 @@ class Uploads:
             )
         except (PermanentError, RetryableError) as error:
             raise RefusedError("overloaded", "the upload cannot begin now; try again") from error
+
+    def _buckets(self) -> "Buckets":
+        """The client of Cloud Storage, imported where an upload begins: a search needs none."""
+        if self._client is None:
+            from functions.common.clients.storage import Buckets
+
+            self._client = Buckets(self._transport, self._endpoint)
+        return self._client

@@ -604,6 +604,15 @@ def test_what_the_page_uploads_has_an_outcome_that_is_asked_for_by_its_request(
     assert message["attributes"]["request_id"] == f"upload-{UPLOAD}"
 
 
+@pytest.mark.parametrize("half", [scans.metadata(UIDS), scans.jpeg()], ids=["json", "jpeg"])
+def test_half_a_pair_that_the_page_uploads_alone_is_rejected_at_once(
+    place: Landing, half: bytes
+) -> None:
+    (record,) = place.drop(f"uploads/{UPLOAD}", half)
+    assert (record["outcome"], record["reason"]) == ("rejected", "unsupported_input")
+    assert record["request_id"] == f"upload-{UPLOAD}"
+
+
 @pytest.mark.parametrize(
     "name", [UPLOAD, f"night/uploads/{UPLOAD}", f"uploads/{UPLOAD}.dcm", "uploads/a.dcm"]
 )

@@ -159,6 +159,7 @@ def test_what_cannot_be_taken_is_not_sent(
     drag(page, written(tmp_path, a_dcm=data))
     expect(entry(page, "Doe-a.dcm")).to_contain_text(text)
     expect(page.locator("#uploads-status")).to_have_text("1 file: 1 not sent")
+    expect(page.get_by_role("button", name="Send again")).to_be_hidden()
     assert not buckets.names(LANDING)
 
 
@@ -178,6 +179,19 @@ def test_uploads_can_be_stopped(page: Page, buckets: StrictBuckets, tmp_path: Pa
     expect(page.locator("#uploads-status")).to_have_text("5 files: 5 stopped")
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
     assert not buckets.names(LANDING)
+
+
+def test_what_was_stopped_can_be_sent_again(
+    page: Page, buckets: StrictBuckets, tmp_path: Path
+) -> None:
+    page.route(f"{buckets.url}/**", lambda _route: None)  # the bucket does not answer
+    drag(page, written(tmp_path, **{f"f{number}": SCAN for number in range(5)}))
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#uploads-status")).to_have_text("5 files: 5 stopped")
+    page.unroute(f"{buckets.url}/**")
+    page.get_by_role("button", name="Send again").click()
+    expect(page.locator("#uploads-status")).to_have_text("5 files: 5 sent, no outcome yet")
+    assert len(buckets.names(LANDING)) == 5
 
 
 @pytest.mark.parametrize("fault", ["drop", "lose", "503", "429", "gone", "404"])

@@ -44,6 +44,7 @@ export function offerUploads(choices, searchAgain) {
     $("files").value = ""; // the same file can be chosen again
   });
   $("uploads-stop").addEventListener("click", stop);
+  $("uploads-again").addEventListener("click", again);
   $("uploads-search").addEventListener("click", searchAgain);
   takeDrops();
 }
@@ -93,8 +94,8 @@ function add(files) {
     const upload = listed(file);
     uploads.push(upload);
     const limit = limits.max_bytes;
-    if (!file.data.size) end(upload, "failed", "The file is empty.");
-    else if (file.data.size > limit) end(upload, "failed", `Larger than ${size(limit)}.`);
+    if (!file.data.size) refuse(upload, "The file is empty.");
+    else if (file.data.size > limit) refuse(upload, `Larger than ${size(limit)}.`);
     else queue.push(upload);
   }
   $("uploads").hidden = !uploads.length;
@@ -112,6 +113,11 @@ function listed({ name, data }) {
     make("span", { className: "soft size" }, size(data.size)), text, bar);
   $("uploads-list").append(node);
   return { data, node, bar, text, step: "waiting" };
+}
+
+function refuse(upload, why) {
+  upload.data = null; // it need not be tried again
+  end(upload, "failed", why);
 }
 
 function pump() {
@@ -149,6 +155,19 @@ function stop() {
   stopping.abort();
   stopping = new AbortController();
   for (const upload of queue.splice(0)) end(upload, "stopped", "Stopped");
+}
+
+// What was not sent, or stopped, once more.
+const isLeft = ({ data, step: now }) => data && (now === "failed" || now === "stopped");
+
+function again() {
+  for (const upload of uploads.filter(isLeft)) {
+    upload.bar.value = 0;
+    upload.bar.hidden = false;
+    step(upload, "waiting", "Waiting");
+    queue.push(upload);
+  }
+  pump();
 }
 
 // What became of them
@@ -221,6 +240,7 @@ function tell() {
       .filter(([number]) => number).map(([number, label]) => `${number} ${label}`);
     $("uploads-status").textContent = `${count(uploads.length, "file")}: ${parts.join(", ")}`;
     $("uploads-stop").hidden = !running && !queue.length;
+    $("uploads-again").hidden = !uploads.some(isLeft);
     $("uploads-search").hidden = !uploads.some(({ step: now }) => now === "stored" || now === "partial");
   }, TOLD_EACH_MS);
 }
