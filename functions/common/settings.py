@@ -286,7 +286,7 @@ class Settings:
     )
     search_uploads_per_minute: int = _setting(
         values.whole(1, 100_000),
-        "1000",
+        "3000",
         "Maximum number of uploads that begin in a minute, counted in each instance.",
         (SEARCH,),
     )

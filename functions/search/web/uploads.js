@@ -8,6 +8,7 @@ import { count, size } from "./values.js";
 
 const SENT_AT_ONCE = 3;
 const ASKED_AT_ONCE = 8;
+const NEXT_WAIT_MS = 100; // where outcomes come, more are there
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 5000;
 const WATCHED_MS = 12 * 3600_000;
@@ -179,7 +180,8 @@ async function watch() {
     await pause(wait);
     const some = [...unknown].slice(0, ASKED_AT_ONCE);
     const known = await Promise.all(some.map(([id, upload]) => look(id, upload)));
-    wait = known.includes(true) ? FIRST_WAIT_MS : Math.min(wait * 1.5, LONGEST_WAIT_MS);
+    if (known.includes(true)) wait = NEXT_WAIT_MS;
+    else wait = Math.min(Math.max(wait * 1.5, FIRST_WAIT_MS), LONGEST_WAIT_MS);
   }
   isWatching = false;
 }
