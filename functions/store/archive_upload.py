@@ -17,7 +17,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.events.outcomes import Word
 from functions.common.settings import Settings
-from functions.store import archive_progress, metadata, multipart_file, stow, verdict
+from functions.store import archive_progress, metadata, multipart_file, verdict
 from functions.store.archive import Member, Walk, text_of
 from functions.store.archive_limits import Budget, Limits
 from functions.store.archive_pairs import Group, Window, look_up
@@ -28,6 +28,7 @@ from functions.store.instances import DicomFile, Instance, JpegInstance
 from functions.store.pair_names import stem_of
 from functions.store.seekable import open_ranged
 from functions.store.source import whole
+from functions.store.stow import Stow
 from functions.store.verdict import Verdict
 
 _WORKERS: Final = 8
@@ -54,7 +55,7 @@ def go_through(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | 
     archive = delivery.object
 
     def store(instance: Instance, place: str) -> Word:
-        return stow.store(within, instance, [archive], place)
+        return Stow(within, instance, [archive], place).run()
 
     def publish(found: Verdict, member: Member) -> None:
         outcome = replace(

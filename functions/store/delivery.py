@@ -12,7 +12,7 @@ from functions.common.events.runtime import Services
 from functions.common.resources import ObjectRef
 from functions.common.settings import Settings
 from functions.store.memory import Memory
-from functions.store.source import Source
+from functions.store.source import Source, is_unpacked
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,8 @@ class Delivery:
 
         def read() -> Iterator[bytes]:
             with self.buckets.open(one.ref, self.deadline) as response:
-                if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
-                    # Cloud Storage unpacks such an object on the way. Size and checksum in the
-                    # event are those of the packed bytes.
+                if is_unpacked(response.headers):
+                    # Size and checksum in the event are those of the packed bytes.
                     source.size = None
                     source.crc32c = ""
                 yield from chunks(response, self.deadline)

@@ -21,7 +21,6 @@ from functions.store import (
     archive_upload,
     filetype,
     multipart_file,
-    stow,
     verdict,
 )
 from functions.store.archive_progress import Progress
@@ -32,6 +31,7 @@ from functions.store.memory import Memory
 from functions.store.pair_names import may_be_half
 from functions.store.pair_state import PairState
 from functions.store.pairs import HalfUpload
+from functions.store.stow import Stow
 from functions.store.verdict import Verdict
 
 
@@ -129,7 +129,7 @@ def _store(delivery: Delivery, progress: Progress) -> Verdict | None:
 
 
 def _store_instance(delivery: Delivery, instance: Instance) -> Verdict:
-    word = stow.store(delivery, instance, [delivery.object])
+    word = Stow(delivery, instance, [delivery.object]).run()
     return verdict.of_word(word, instance.resource)
 
 

@@ -19,7 +19,7 @@ from functions.common.errors import (
     RetryableError,
     SupersededError,
 )
-from functions.store import filetype, metadata, stow, verdict
+from functions.store import filetype, metadata, verdict
 from functions.store.delivery import Delivery
 from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
@@ -27,6 +27,7 @@ from functions.store.pair_names import OTHER, stem_of
 from functions.store.pair_state import PairState, claim_name
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
+from functions.store.stow import Stow
 from functions.store.verdict import Verdict
 
 _WHAT_TO_DO: Final = (
@@ -133,10 +134,9 @@ class HalfUpload:
 
     def _store(self, other: StoredObject, instance: JpegInstance, claim: str) -> Verdict:
         """Store the two, as the only invocation that does."""
-        delivery = self._delivery
         claimed = self._state.claim(claim)
         try:
-            word = stow.store(delivery, instance, [self._mine, other])
+            word = Stow(self._delivery, instance, [self._mine, other]).run()
         except PermanentError as error:
             return verdict.of_error(error)
         except SupersededError:

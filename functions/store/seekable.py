@@ -13,7 +13,7 @@ from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.store.refusals import unsafe, unsupported
-from functions.store.source import Source
+from functions.store.source import Source, is_unpacked
 
 KEPT_BYTES: Final = 8 * 1024 * 1024  # of the end of an inner zip
 
@@ -54,9 +54,8 @@ def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> Bina
 def _range(one: StoredObject, at: int, buckets: Buckets, deadline: Deadline) -> Generator[bytes]:
     """One reading, from a place on. It does not come to its end: behind that nothing is read."""
     with buckets.open(one.ref, deadline, at) as response:
-        if response.headers.get("x-goog-stored-content-encoding", "identity") != "identity":
-            # Cloud Storage unpacks it on the way from its first byte on, whatever range was asked
-            # for.
+        if is_unpacked(response.headers):
+            # From its first byte on, whatever range was asked for.
             raise unsupported("an archive with a Content-Encoding: upload it without")
         if at and response.status_code != _PARTIAL:
             raise RetryableError("unavailable")

@@ -1,7 +1,7 @@
 """Where bytes come from: an object or a member of an archive, read as a stream, and read again for
 each new attempt."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Final
 
 from functions.common.checksum import Checksum
@@ -139,6 +139,11 @@ def body_of(source: Source) -> Body:
     if source.size is None:
         return Body(source)
     return SizedBody(source, source.size)
+
+
+def is_unpacked(headers: Mapping[str, str]) -> bool:
+    """Whether Cloud Storage unpacks an object on the way, since it has a Content-Encoding."""
+    return headers.get("x-goog-stored-content-encoding", "identity") != "identity"
 
 
 def whole(source: Source, limit_bytes: int) -> bytes:

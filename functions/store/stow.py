@@ -63,42 +63,46 @@ class OtherInstanceError(PermanentError):
         self.resource = resource
 
 
-def store(
-    delivery: Delivery, instance: Instance, inputs: Sequence[StoredObject], place: str = ""
-) -> Word:
-    """Store one instance.
+class Stow:
+    """The storing of one instance.
 
     Args:
         delivery: of the event.
         instance: what these objects hold.
         inputs: one object, or both halves of a pair.
         place: of the instance in an archive.
-
-    Returns:
-        stored; duplicate; or conflict, where the policy is to keep what is there.
-
-    Raises:
-        PermanentError: rejected, as OtherInstanceError where the store answers for another
-            instance; conflict, where the policy is to reject; whatever the source finds wrong.
-        RetryableError: as Transport.send; operation_pending while its study or series is being
-            deleted.
     """
-    return _Stow(delivery, instance, inputs, place).run()
 
-
-class _Stow:
     def __init__(
-        self, delivery: Delivery, instance: Instance, inputs: Sequence[StoredObject], place: str
+        self,
+        delivery: Delivery,
+        instance: Instance,
+        inputs: Sequence[StoredObject],
+        place: str = "",
     ) -> None:
-        self._delivery = delivery
+        self._memory = delivery.memory
+        self._attempt = delivery.message.attempt
         self._deadline = delivery.deadline
         self._store = delivery.services.dicom_store
         self._instance = instance
         self._resource = instance.resource
         self._inputs = inputs
+        self._settings = delivery.settings
+        self._name = delivery.ref.name
         self._by = (delivery.ref, place)
 
     def run(self) -> Word:
+        """Store it.
+
+        Returns:
+            stored; duplicate; or conflict, where the policy is to keep what is there.
+
+        Raises:
+            PermanentError: rejected, as OtherInstanceError where the store answers for another
+                instance; conflict, where the policy is to reject; whatever the source finds wrong.
+            RetryableError: as Transport.send; operation_pending while its study or series is being
+                deleted.
+        """
         self._forget_deleted()
         answer, same = self._try()
         if (answer.kind, same) == ("exists", None):
@@ -118,15 +122,14 @@ class _Stow:
 
     def _forget_deleted(self) -> None:
         """What was stored lately may have been deleted since: then it is no duplicate."""
-        memory = self._delivery.memory
-        if not memory.has_stored(self._resource, self._by):
+        if not self._memory.has_stored(self._resource, self._by):
             return
         if not self._store.is_there(self._resource, self._deadline):
-            memory.forget(self._resource)
+            self._memory.forget(self._resource)
 
     def _is_known(self) -> bool:
         """Whether another input with these UIDs and bytes was stored lately; remembers this one."""
-        return self._delivery.memory.stored(self._resource, self._instance.crc32c, self._by)
+        return self._memory.stored(self._resource, self._instance.crc32c, self._by)
 
     def _try(self) -> tuple[Answer, Same]:
         """Send it, and look at what the store has where its answer leaves that open.
@@ -141,7 +144,7 @@ class _Stow:
             return answer, None
         # Where an earlier attempt may have been stored before its answer was lost, a refusal says
         # little.
-        is_first = attempts == 1 and self._delivery.message.attempt == 1
+        is_first = attempts == 1 and self._attempt == 1
         if answer.kind == "refused" and is_first:
             return answer, None
         try:
@@ -154,7 +157,7 @@ class _Stow:
             raise
 
     def _conflict(self, answer: Answer) -> Word:
-        policy = self._delivery.settings.conflict_policy.of(self._delivery.ref.name)
+        policy = self._settings.conflict_policy.of(self._name)
         if policy == "keep":
             return "conflict"
         if policy != "overwrite":
@@ -225,7 +228,7 @@ class _Stow:
         default."""
         asked = [one.metadata[_CLASS_KEY] for one in self._inputs if _CLASS_KEY in one.metadata]
         if not asked:
-            return self._delivery.settings.storage_class.of(self._delivery.ref.name)
+            return self._settings.storage_class.of(self._name)
         storage_class = asked[0].upper()
         if storage_class not in STORAGE_CLASSES:
             raise rejected(f"{_CLASS_KEY} is no storage class")
