@@ -1,5 +1,4 @@
-"""The entry points, one for each deployed function. Each is imported when it is asked for, and
-nothing else with it."""
+"""The entry points, one for each deployed function. Each is imported only when it is called."""
 
 import importlib
 from typing import Any
@@ -16,8 +15,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """PEP 562: `functions-framework --target NAME` looks the function up here. Settings are read on
-    this first look."""
+    """PEP 562: `functions-framework --target NAME` looks the function up here. Settings are read
+    then."""
     if name not in _MODULES:
         raise AttributeError(name)
     import functions_framework
@@ -33,5 +32,5 @@ def __getattr__(name: str) -> Any:
         raise SystemExit(
             f"{name}: {error}"
         ) from None  # one clear line, and the deployment fails early
-    globals()[name] = function  # it is asked for more than once
+    globals()[name] = function  # it is looked up more than once
     return function

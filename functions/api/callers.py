@@ -1,13 +1,12 @@
 """Who may call the functions `search` and `commands`: decided here for both.
 
 1. Cloud Run IAM lets a request through to the function, or does not (infra/gcp/access.tf).
-2. What OPEN names is answered to everyone who came so far; so is OPTIONS, which browsers send
-   without credentials.
-3. Everything else takes an ID token (id_tokens.py) of a caller that SEARCH_CALLERS or
-   COMMANDS_CALLERS lists. An empty list: everyone, without a token.
+2. Targets in OPEN need no token; nor does OPTIONS, which browsers send without credentials.
+3. Everything else needs an ID token (id_tokens.py) of a caller in SEARCH_CALLERS or
+   COMMANDS_CALLERS. If the list is empty, everyone may call, without a token.
 
-What a listed caller may ask for is narrowed by search/qidors.py (searches), search/access.py
-(studies) and commands/limits.py (commands, and how many in a minute).
+What a listed caller may do is limited by search/qidors.py (searches), search/access.py (studies)
+and commands/limits.py (commands, and how many in a minute).
 """
 
 from collections.abc import Collection
@@ -17,7 +16,7 @@ from functions.api.id_tokens import CallerError, IdTokens
 from functions.common.errors import SettingsError
 from functions.common.settings import COMMANDS, SEARCH
 
-# Needs no caller, since nothing of the DICOM store or of a request is in it: kinds of target
+# Needs no caller, because it contains nothing of the DICOM store or of a request: kinds of target
 # (search/targets.py), and paths.
 OPEN: Final = {
     SEARCH: ("asset",),
@@ -27,16 +26,16 @@ EVERYONE: Final = ""
 
 
 class Callers:
-    """The callers of one function, known by their ID tokens; safe to share between threads.
+    """The callers of one function, identified by their ID tokens; safe to share between threads.
 
     Args:
         function: SEARCH or COMMANDS.
         listed: addresses and subjects, in small letters; empty: everyone.
-        audiences: what tokens must be made for, one of them.
-        keys_url: where Google publishes the keys that it signs tokens with.
+        audiences: the audiences that tokens may have.
+        keys_url: where Google publishes the keys for its tokens.
 
     Raises:
-        SettingsError: callers are listed, and no audience is.
+        SettingsError: callers are listed without an audience.
     """
 
     def __init__(
@@ -56,10 +55,10 @@ class Callers:
         self._tokens = IdTokens(audiences, keys_url)
 
     def identify(self, target: str, authorization: str) -> str:
-        """Who asks: an address or subject of the list, or EVERYONE where no caller is needed.
+        """The caller: an address or subject of the list, or EVERYONE if no caller is needed.
 
         Args:
-            target: what is asked for, as OPEN names it.
+            target: the kind of target or path, as in OPEN.
             authorization: the header; may be empty.
 
         Raises:

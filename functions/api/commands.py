@@ -1,4 +1,4 @@
-"""Commands: what a Pub/Sub message asks for, as JSON or in its attributes, checked key by key."""
+"""Commands in Pub/Sub messages, as JSON or in attributes, checked key by key."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,8 +14,7 @@ from functions.common.resources import A_PATH, LEVELS, DicomStoreName, Resource
 
 Parse = Callable[[object], Any]
 
-# What Pub/Sub, its client libraries and a replay from a dead-letter topic add to a message's
-# attributes.
+# Attributes that Pub/Sub, its client libraries and a replay of dead letters add to a message.
 _TRANSPORT_KEYS: Final = (
     "googclient_",
     "CloudPubSubDeadLetter",
@@ -24,7 +23,7 @@ _TRANSPORT_KEYS: Final = (
     "tracestate",
 )
 _QUERY_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,63}|[0-9A-Fa-f]{8}", re.ASCII)
-# Paging and output are ours to choose; the others are parameters of every method of the API.
+# The function itself sets paging and output; the others are parameters of every method of the API.
 _RESERVED: Final = frozenset(
     {
         "limit",
@@ -43,22 +42,22 @@ _QUERY_KEYS_MAX: Final = 20
 
 
 def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
-    """The command's values, those that are given.
+    """The values that the command has.
 
     Args:
-        message: its data is a JSON object or empty; its attributes may carry the same keys.
-        keys: what each key takes; the function raises PermanentError for anything else.
+        message: its data is a JSON object or empty; its attributes may have the same keys.
+        keys: the reader for each key; it raises PermanentError for other values.
 
     Raises:
-        PermanentError: invalid_event, when the data is no JSON object; invalid_command, for an
-            unknown key, a key given twice, or a value that is not what its key takes.
+        PermanentError: invalid_event, when the data is not a JSON object; invalid_command, for an
+            unknown key, a key given twice, or a wrong value.
     """
     data = message.json_or_nothing()
     attributes = {k: v for k, v in message.attributes.items() if not k.startswith(_TRANSPORT_KEYS)}
     given: dict[str, object] = {**data, **attributes}
     unknown = given.keys() - keys.keys()
     if unknown:
-        # They are counted, not named: they may hold anything, and this text is logged.
+        # They are counted, not named: they may contain anything, and this text is logged.
         detail = f"unknown keys: {len(unknown)}; takes {', '.join(keys)}"
         raise PermanentError("invalid_command", detail)
     twice = data.keys() & attributes.keys()
@@ -78,7 +77,7 @@ def _value(key: str, value: object, parse: Parse) -> Any:
 
 
 def text(value: object) -> str:
-    """Text, not empty."""
+    """A text that is not empty."""
     if not isinstance(value, str) or not value:
         raise PermanentError("invalid_command", "takes text")
     return value
@@ -121,7 +120,7 @@ def one_of(*choices: str) -> Parse:
 
 
 def matching(pattern: str, what: str) -> Parse:
-    """Text of this form, all of it."""
+    """A text that matches this pattern as a whole."""
     compiled = re.compile(pattern, re.ASCII)
 
     def parse(value: object) -> str:
@@ -133,15 +132,15 @@ def matching(pattern: str, what: str) -> Parse:
 
 
 def time(value: object) -> str:
-    """An RFC 3339 time with its offset from UTC, kept as it was given."""
+    """An RFC 3339 time with its offset from UTC, unchanged."""
     if not isinstance(value, str) or timestamp(value) is None:
         raise PermanentError("invalid_command", "takes a time such as 2026-01-31T08:00:00Z")
     return value
 
 
 def resource(value: object) -> tuple[DicomStoreName | None, Resource]:
-    """`studies/…`, or the full name of a resource with its store, as the service's own
-    notifications have it."""
+    """`studies/…`, or the full name of a resource with its store, as in the service's own
+    notifications."""
     name, mark, rest = text(value).partition("/dicomWeb/")
     if not mark:
         return None, Resource.parse(name)
@@ -153,16 +152,16 @@ def resource(value: object) -> tuple[DicomStoreName | None, Resource]:
 
 @dataclass(frozen=True)
 class Query:
-    """A QIDO-RS search: the level, and what must match. At least one key, and no empty value, which
-    would match all."""
+    """A QIDO-RS search: the level, and the keys to match. There is at least one key, and no empty
+    value, which would match everything."""
 
     level: str
     params: tuple[tuple[str, str], ...]
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """From `PatientID=1&StudyDate=20240101-`, perhaps with `studies?`, `series?` or
-        `instances?` in front, or from a JSON object of keys and values (studies).
+        """Parse `PatientID=1&StudyDate=20240101-`, optionally after `studies?`, `series?` or
+        `instances?`, or a JSON object of keys and values (studies).
 
         Raises:
             PermanentError: invalid_command, for anything else.
@@ -187,7 +186,7 @@ class Query:
 
     @property
     def text(self) -> str:
-        """As `parse` reads it."""
+        """The text that `parse` reads."""
         return f"{self.level}?{urlencode(self.params)}"
 
 

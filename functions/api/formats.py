@@ -1,8 +1,8 @@
 """The formats of an export.
 
-A new one is a row of this table, and where it is retrieved in a new way a method in
-functions/export/fetch.py. The OpenAPI documents of search and commands name the formats too, which
-tests compare; the search page has a label for each (search/web/exports.js).
+To add one, add a row to this table and, if it is retrieved in a new way, a method to
+functions/export/fetch.py. The OpenAPI documents of search and commands also list the formats (tests
+compare them); the search page has a label for each (search/web/exports.js).
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ class Format:
     """One format.
 
     Args:
-        name: as a command calls it.
+        name: its name in commands.
         extension: of the objects' names.
         content_type: of the objects.
-        accept: what the DICOM store is asked for, in an Accept header.
-        retrieval: how, as fetch.py knows it.
+        accept: the Accept header for the DICOM store.
+        retrieval: how fetch.py retrieves it.
         begins: bytes that each object has at `begins_at`: an answer of 200 may still be something
             else, such as a proxy's page.
         streamed: whether a whole study or series comes in one answer.
         transcodes: whether a command may name a transfer syntax.
-        joined: what the slices are joined to in the end.
+        joined: the object that the slices are joined to at the end.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Format:
 
     @property
     def rendered(self) -> bool:
-        """Whether each object is an image, of a multi-frame instance one frame."""
+        """Whether each object is an image: of an instance or of one frame."""
         return self.retrieval == "rendered"
 
 
@@ -112,4 +112,4 @@ _TABLE: Final = (
     ),
 )
 FORMATS: Final = {one.name: one for one in _TABLE}
-DICOM: Final = FORMATS["dicom"]  # where a command names none
+DICOM: Final = FORMATS["dicom"]  # if a command names none

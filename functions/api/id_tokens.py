@@ -1,4 +1,4 @@
-"""Callers of HTTP functions, known by Google-signed ID tokens."""
+"""Callers of HTTP functions, identified by Google-signed ID tokens."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ _ISSUERS: Final = ("accounts.google.com", "https://accounts.google.com")
 _TOKEN_LENGTH: Final = 4096
 _KNOWN_TOKENS: Final = 1024
 _KEYS_S: Final = 3600.0
-_KEYS_AGAIN_S: Final = 60.0  # not more often, whatever key ids tokens claim
+_KEYS_AGAIN_S: Final = 60.0  # not more often, whichever key ids tokens have
 _FETCH_S: Final = 10.0
 
 
 class CallerError(Exception):
-    """A caller who is not let in.
+    """A caller who is refused.
 
     Args:
-        reason: unauthenticated: no token, or one that does not verify; forbidden: not on the list
-            of callers; unavailable: Google's keys cannot be fetched.
-        message: one line of our own words.
+        reason: unauthenticated: no token, or an invalid one; forbidden: not on the list of callers;
+            unavailable: Google's keys cannot be fetched.
+        message: one line for a person.
     """
 
     def __init__(self, reason: CallerReason, message: str) -> None:
@@ -37,18 +37,18 @@ class IdTokens:
     """Verifies the `Authorization: Bearer` header; safe to share between threads.
 
     Args:
-        audiences: what a token must be made for, one of them.
-        keys_url: where Google publishes the keys it signs with.
+        audiences: the audiences that a token may have.
+        keys_url: where Google publishes its keys.
     """
 
     def __init__(self, audiences: tuple[str, ...], keys_url: str) -> None:
         self._audiences = audiences
         self._keys = _Keys(keys_url)
-        # By a token's digest: when it expires, and whose it is.
+        # By a token's digest: when it expires, and its caller.
         self._known: dict[bytes, tuple[float, tuple[str, ...]]] = {}
 
     def names(self, authorization: str) -> tuple[str, ...]:
-        """Who sends this header: the subject, and the address where it is verified; small letters.
+        """The sender of this header: the subject, and the address if it is verified; small letters.
 
         Raises:
             CallerError: unauthenticated; unavailable.
@@ -79,7 +79,7 @@ class IdTokens:
             claims: Mapping[str, Any] = jwt.decode(
                 token, certs=keys, audience=list(self._audiences)
             )
-        # The library calculates with claims of any type, and reads JSON of any depth.
+        # The library computes with claims of any type, and reads JSON of any depth.
         except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
             raise CallerError("unauthenticated", "the ID token does not verify") from error
         if claims.get("iss") not in _ISSUERS:
@@ -105,7 +105,7 @@ class _Keys:
         self._settled = Deadline(0)
 
     def with_key(self, key_id: str) -> Mapping[str, str]:
-        """The keys, this one among them where it exists.
+        """The keys, with this one if it exists.
 
         Raises:
             CallerError: unavailable.
@@ -120,8 +120,7 @@ class _Keys:
 
 
 def _fetched(url: str) -> dict[str, str]:
-    """The keys that are published there, fetched as google-auth itself fetches them: without the
-    service's credentials.
+    """The published keys, fetched like google-auth does: without the service's credentials.
 
     Raises:
         CallerError: unavailable.

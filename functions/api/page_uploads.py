@@ -1,7 +1,7 @@
-"""What the search page uploads: the name of its object, and what the upload is called as a request.
+"""Uploads from the search page: the name of the object, and the id of the upload as a request.
 
-The name is random and only who uploads knows it, so that what became of the object can be told to
-whoever asks for the request.
+The name is random and known only to the uploader, so the outcome can be shown to everyone who knows
+the request's id.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Final
 # A random UUID (RFC 9562 section 5.4).
 RANDOM_ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 FOLDER: Final = "uploads/"  # of the landing bucket; Terraform grants this folder only
-PREFIX: Final = "upload-"  # of a request's id: no export and no delete is called so by chance
+PREFIX: Final = "upload-"  # of a request's id; no export or delete has it by chance
 _NAME: Final = re.compile(FOLDER + RANDOM_ID, re.ASCII)
 
 
@@ -20,7 +20,7 @@ def object_name(request_id: str) -> str:
 
 
 def request_id(name: str) -> str:
-    """What the upload of this object is called; empty where the page did not upload it."""
+    """The request id of this object's upload; empty if the page did not upload it."""
     if not _NAME.fullmatch(name):
         return ""
     return PREFIX + name.removeprefix(FOLDER)

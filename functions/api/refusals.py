@@ -1,7 +1,7 @@
 """How `search` and `commands` refuse a request: with a status and {"error": {"reason": …}}.
 
-PS3.18 leaves the body of an error open. Which reasons there are is listed by each function:
-search/refusals.py, commands/refusals.py.
+PS3.18 leaves the body of an error open. Each function lists its reasons: search/refusals.py,
+commands/refusals.py.
 """
 
 import json
@@ -12,13 +12,13 @@ from typing import ClassVar
 
 @dataclass
 class RefusalError(Exception):
-    """An answer other than the one that was asked for.
+    """A refused request.
 
     Args:
         reason: one of STATUS.
-        message: one line of our own words: never a value from the request, never a server's text.
-        parameter: the parameter to blame; its name only.
-        retry_after_s: when to try again, where that is known.
+        message: one line for a person: never a value from the request, never a server's text.
+        parameter: the name of the wrong parameter.
+        retry_after_s: when to try again, if known.
         allow: the methods that exist, for method_not_allowed.
     """
 

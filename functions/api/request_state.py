@@ -1,9 +1,9 @@
-"""What became of a request that came by HTTP: `requests/<id>.json` in the state bucket.
+"""The state of a request that came by HTTP: `requests/<id>.json` in the state bucket.
 
     accepted ──published──▶ published ──outcome record──▶ done
 
-`commands` writes the first two, `notify` the last, also of requests that came by Pub/Sub. The
-object's name is a hash: a request's id is the caller's text.
+`commands` writes the first two states, `notify` the last one, also for requests that came by
+Pub/Sub. The object's name is a hash, because a request's id is the caller's text.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ class Request:
     """One request.
 
     Args:
-        request_id: its name.
-        state: how far it is.
+        request_id: its id.
+        state: its state.
         time: when it was accepted, RFC 3339 in UTC.
-        command_sha256: of the command, to tell another one of the same name; empty where the
+        command_sha256: of the command, to recognise another one with the same id; empty if the
             request came by Pub/Sub.
-        caller_sha256: of the caller's address; empty where callers are not told apart.
+        caller_sha256: of the caller's address; empty if callers are not distinguished.
         outcome: the outcome record, once there is one.
         generation: of the object; 0: not written yet.
     """
@@ -47,7 +47,7 @@ class Request:
     generation: int = 0
 
     def age_s(self) -> float:
-        """Seconds since it was accepted; endless for one that was released."""
+        """Seconds since it was accepted; infinite for a released one."""
         accepted = timestamp(self.time)
         return age_s(accepted) if accepted else math.inf
 
@@ -65,10 +65,10 @@ class Requests:
         self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
 
     def find(self, request_id: str) -> Request | None:
-        """What is known of a request.
+        """The known state of a request.
 
         Raises:
-            RetryableError: the state bucket is away.
+            RetryableError: the state bucket does not answer.
         """
         kept = self._objects.read(_name(request_id))
         if kept is None:
@@ -79,10 +79,10 @@ class Requests:
             raise RetryableError("unavailable") from None
 
     def accept(self, request: Request) -> Request | None:
-        """Keep a new request, or one that was not published; None where another process did.
+        """Keep a new request, or one that was not published; None if another process did.
 
         Raises:
-            RetryableError: the state bucket is away.
+            RetryableError: the state bucket does not answer.
         """
         try:
             return self._write(replace(request, time=utc_now()))
@@ -90,12 +90,12 @@ class Requests:
             return None
 
     def release(self, request: Request) -> None:
-        """It could not be published: whoever sends it again need not wait."""
+        """It could not be published: it can be sent again at once."""
         with contextlib.suppress(PreconditionFailedError):
             self._write(replace(request, time=""))
 
     def published(self, request: Request) -> None:
-        """Its command is on its topic. The outcome may have come first: then that stays."""
+        """Its command is published. If the outcome came first, it stays."""
         with contextlib.suppress(PreconditionFailedError):
             self._write(replace(request, state="published"))
 
@@ -103,13 +103,13 @@ class Requests:
         """Keep the outcome record of the request that it names.
 
         Raises:
-            RetryableError: operation_pending, when another process changed it meanwhile; the state
-                bucket is away.
+            RetryableError: operation_pending, when another process changed it meanwhile, or the
+                state bucket does not answer.
         """
         request_id = record["request_id"]
         known = self.find(request_id) or Request(request_id, time=record["time"])
         if known.state == "done" and known.outcome["time"] <= record["time"]:
-            # Of several records the first by time counts (outcomes.py).
+            # If there are several records, the first by time counts (outcomes.py).
             return
         try:
             self._write(replace(known, state="done", outcome=record))
@@ -118,7 +118,7 @@ class Requests:
 
     def _write(self, request: Request) -> Request:
         value = asdict(request)
-        # The object has a generation of its own.
+        # The object has its own generation.
         del value["generation"]
         name = _name(request.request_id)
         return replace(request, generation=self._objects.write(name, value, request.generation))

@@ -1,4 +1,4 @@
-"""What a delete or an export asks for: the same checks wherever a command comes from."""
+"""Deletes and exports: the same checks wherever a command comes from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +19,13 @@ class DeleteRequest:
     """One delete: of a resource, or of the studies that a query matches.
 
     Args:
-        store: the DICOM store, where the path names one.
-        resource: what is deleted; None for a query.
-        query: what is searched for; None for a resource.
+        store: the DICOM store, if the path names one.
+        resource: what to delete; None for a query.
+        query: the search; None for a resource.
         max_studies: how many studies the query may match.
         dry_run: only count.
-        stored_before: RFC 3339; nothing that was stored later is deleted. Empty: no such limit.
+        stored_before: RFC 3339; nothing is deleted if any of it was stored then or later. Empty: no
+            limit.
 
     Raises:
         PermanentError: invalid_command, for a combination that cannot be.
@@ -143,25 +144,25 @@ class ExportRequest:
 
     @property
     def kind(self) -> str:
-        """What each object holds; kept in its metadata, so that one of another kind is not taken
-        for it."""
+        """The kind of each object; kept in its metadata, so that an object of another kind is not
+        mistaken for it."""
         if self.format.transcodes:
             return f"{self.format.name} {self.transfer_syntax}"
         return self.format.name
 
     @property
     def keeps_bytes(self) -> bool:
-        """Whether objects hold what is stored, byte for byte."""
+        """Whether objects have the stored bytes."""
         return self.format is DICOM and self.transfer_syntax == "*"
 
     @property
     def accept(self) -> str:
-        """The Accept header for what becomes an object."""
+        """The Accept header to retrieve an object."""
         return self.format.accept.format(transfer_syntax=self.transfer_syntax)
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The request as it was given, for the manifest and for follow-up messages."""
+        """The original request, for the manifest and for follow-up messages."""
         asked: dict[str, Any] = {"request_id": self.name}
         if self.resource:
             asked["path"] = str(self.resource)

@@ -1,9 +1,8 @@
-"""The commands of the delete and export functions, for who speaks HTTP.
+"""Delete and export commands over HTTP.
 
 In the order in which data passes:
 
-    handler.py   the story: a POST is checked, published and answered 202; a GET tells the outcome
-    limits.py    which commands a caller may give, and how many in a minute (who may call at all:
-                 api/callers.py)
-    refusals.py  every way in which a request is refused
+    handler.py   begin here: a POST is checked, published and answered 202; a GET shows the state
+    limits.py    which commands a caller may send, and how many in a minute (who may call:
+                 api/callers.py) refusals.py  every way in which a request is refused
 """

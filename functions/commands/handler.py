@@ -1,8 +1,8 @@
-"""`POST /exports`, `POST /deletes` and `GET /requests/ID`: commands for who speaks HTTP.
+"""`POST /exports`, `POST /deletes` and `GET /requests/ID`: commands over HTTP.
 
-A command is checked by the code that the function itself checks it with, kept as a request, and
-published on the function's own topic; the answer is 202. A request that is sent twice is one:
-its id is its `request_id`, else its `Idempotency-Key`. What became of it is kept by `notify`.
+A command is checked with the same code as in the delete or export function, kept as a request, and
+published on that function's topic; the answer is 202. The same request sent twice is done once: its
+id is its `request_id`, else its `Idempotency-Key`. `notify` keeps its outcome.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ _DESCRIPTION: Final = Path(__file__).with_name("openapi.json")
 
 
 def entry_point() -> Callable[[flask.Request], flask.Response]:
-    """The function that is deployed.
+    """Make the deployed function.
 
     Raises:
         SettingsError: a setting is missing or malformed.
@@ -90,7 +90,7 @@ class _Service:
         """The answer to a request.
 
         Raises:
-            RefusedError: it is not carried out.
+            RefusedError: it is refused.
         """
         path = "/requests/" if request.path.startswith("/requests/") else request.path
         method = _METHODS.get(path)
@@ -143,7 +143,7 @@ class _Service:
         kept.published(request)
 
     def _check(self, name: str, data: bytes) -> None:
-        """Check it as the function will.
+        """Check it like the function itself.
 
         Raises:
             PermanentError: invalid_command.
@@ -180,10 +180,10 @@ def _request_id(command: dict[str, Any], idempotency_key: str) -> str:
 
 
 def _known(wanted: Request, kept: Requests) -> Request:
-    """The request that was sent before under this id.
+    """The earlier request with this id.
 
     Raises:
-        RefusedError: conflict, when it is another one, or is being published right now.
+        RefusedError: conflict, when it has another command, or is being published now.
     """
     known = kept.find(wanted.request_id)
     if known is None:  # expired in between

@@ -1,4 +1,4 @@
-"""Which commands a caller may give, and how many in a minute."""
+"""Which commands a caller may send, and how many in a minute."""
 
 import hashlib
 import threading
@@ -17,7 +17,7 @@ class Limits:
     """What each caller may do; safe to share between threads.
 
     Args:
-        allowed: the commands of each caller; empty: everyone may give all.
+        allowed: the commands of each caller; empty: everyone may send all.
         per_minute: commands of one caller, in this process.
     """
 
@@ -28,7 +28,7 @@ class Limits:
         self._minutes: OrderedDict[str, _Minute] = OrderedDict()
 
     def check(self, caller: str, command: str) -> None:
-        """That the caller may give this command, now.
+        """Check that the caller may send this command now.
 
         Raises:
             RefusedError: forbidden; rate_limited.
@@ -49,7 +49,7 @@ class Limits:
 
 
 class _Minute:
-    """The commands that a caller gave within one minute."""
+    """The commands that a caller sent within one minute."""
 
     def __init__(self) -> None:
         self.left = Deadline(_MINUTE_S)
@@ -57,5 +57,5 @@ class _Minute:
 
 
 def digest(caller: str) -> str:
-    """The caller as the state of a request keeps it; empty where callers are not told apart."""
+    """The caller as kept in the state of a request; empty if callers are not distinguished."""
     return hashlib.sha256(caller.encode()).hexdigest() if caller else ""

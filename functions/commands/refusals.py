@@ -6,7 +6,7 @@ from functions.api.refusals import RefusalError
 
 STATUS: Final = {
     "invalid_command": 400,  # a missing, malformed or unknown key; the message names it
-    "unauthenticated": 401,  # no ID token, or one that does not verify
+    "unauthenticated": 401,  # no ID token, or an invalid one
     "forbidden": 403,  # a caller, a command or a destination that is not on its list
     "not_found": 404,  # no such path, or no such request
     "method_not_allowed": 405,
@@ -14,11 +14,11 @@ STATUS: Final = {
     "unsupported_media_type": 415,  # the body is not application/json
     "rate_limited": 429,
     "internal": 500,  # a bug
-    "unavailable": 503,  # Pub/Sub or the state bucket is away; nothing was published
+    "unavailable": 503,  # Pub/Sub or the state bucket does not answer; nothing was published
 }
 
 
 class RefusedError(RefusalError):
-    """A request that is not carried out."""
+    """A refused request."""
 
     STATUS = STATUS

@@ -1,11 +1,11 @@
-"""Deletes studies, series and instances, and follows the long-running operations to their end.
+"""Deletes studies, series and instances, and waits for the long-running operations.
 
 The files in the order in which data passes:
 
     handler.py    reads the command or the follow-up message, checks store and number of studies,
-                  and leads the delete to its end
-    guards.py     how much a delete may take and how old that must be, checked at each step
-    deletion.py   starts operations, polls them, and judges how each ended
-    followup.py   what is left to do, as a follow-up message carries it
+                  and continues until the delete has ended
+    guards.py     how much may be deleted and how old it must be, checked at each step
+    deletion.py   starts operations, polls them, and decides how each ended
+    followup.py   the rest of the work, as in a follow-up message
     report.py     the outcomes of targets, of a query and of a dry run
 """

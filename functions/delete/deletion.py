@@ -1,12 +1,12 @@
-"""Moves a delete on: starts operations, polls them, and judges how each target ended.
+"""Continues a delete: starts operations, polls them, and decides how each target ended.
 
 A study or a series is deleted by a long-running operation. The message that starts operations
 publishes their names in a follow-up message and is acknowledged; only follow-up messages wait. So a
-redelivery of either never starts what the follow-up knows of. One gap is left: the process is
-killed between the service's answer to DELETE and the publishing. Then DELETE is sent again, which
-is harmless: nothing can be stored below the target while the first operation runs (fact sheet
-section 6), so the second finds less or nothing; and a command that was delivered again or is old
-deletes only what was stored before it was given, in all its follow-up messages too.
+redelivery of either never starts an operation that the follow-up knows. One gap is left: the
+process is killed between the service's answer to DELETE and the publishing. Then DELETE is sent
+again, which does no harm: nothing can be stored below the target while the first operation runs
+(fact sheet section 6), so the second one finds less or nothing. And a command that was delivered
+again or is old deletes only what was stored before it was sent, also in its follow-up messages.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,12 +23,12 @@ from functions.delete.guards import GuardRails
 
 RUNNING_MAX: Final = 5  # operations at once (fact sheet section 9)
 _TRIES: Final = 3
-# google.rpc: the operation may do better next time. Cancelled is not among them: somebody wanted
-# that.
+# google.rpc codes after which the operation may succeed next time. Cancelled is not one of them,
+# because it was intended.
 _WORTH_ANOTHER_TRY: Final = frozenset({4, NOT_FOUND, 8, 10, 13, 14})
 _POLL_S: Final = 0.25
 _POLL_MAX_S: Final = 10.0
-_LAG_S: Final = 30.0  # how long a search may still find what was deleted
+_LAG_S: Final = 30.0  # how long a search may still find deleted instances
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class Settled:
 
     @property
     def went(self) -> bool:
-        """Whether it was there and is gone."""
+        """Whether it existed and is gone."""
         return self.word == "deleted" and not self.reason
 
 
 @dataclass
 class Deletion:
-    """Moves a request on within one invocation.
+    """Continues a request within one invocation.
 
     Args:
         store: to delete from.
-        work: what is left; targets that end are taken out of it.
-        guards: checked when a target's turn comes.
+        work: the rest of the request; targets that end are removed from it.
+        guards: checked before each target.
         deadline: of the work; some time for publishing is left after it.
         started: whether an operation was started.
     """
@@ -65,12 +65,12 @@ class Deletion:
     started: bool = False
 
     def advance(self) -> Iterator[Settled]:
-        """Poll what runs and start what waits; yields what ended. When it returns, either no target
-        is left, or the work has to go on in a follow-up message.
+        """Poll running operations and start waiting ones; yields the targets that ended.
+        Afterwards, either no target is left, or the work must continue in a follow-up message.
 
         Raises:
-            RetryableError: before anything was started, so that the same message can be delivered
-                again.
+            RetryableError: only before anything was started, so that the same message can be
+                delivered again.
         """
         wait_s = _POLL_S
         while self.work.targets:
@@ -95,7 +95,7 @@ class Deletion:
                 yield from self._step(target, self._begin)
             except RetryableError:
                 if self._running():
-                    return  # the names of what runs must get into a message first
+                    return  # the names of running operations must be published first
                 raise
 
     def _running(self) -> list[Target]:
@@ -106,8 +106,8 @@ class Deletion:
         target: Target,
         step: Callable[[Target], Settled | None],
     ) -> Iterator[Settled]:
-        """A step with one target, which is taken out of the work when it has ended. What the store
-        or a guard rail refuses ends this target and not the whole request."""
+        """One step of one target, which is removed from the work when it has ended. A refusal by
+        the store or a guard rail ends only this target, not the whole request."""
         try:
             settled = step(target)
         except PermanentError as error:
@@ -134,7 +134,7 @@ class Deletion:
             target.size_bytes = self.store.size_bytes(target.resource, self.deadline)
         target.tries += 1
         operation = self.store.delete(target.resource, self.deadline)
-        if operation is None:  # an instance goes at once
+        if operation is None:  # an instance is deleted at once
             return self._judge(target, Operation("", done=True))
         if operation.done:
             return self._judge(target, operation)
@@ -143,9 +143,9 @@ class Deletion:
         return None
 
     def _judge(self, target: Target, operation: Operation) -> Settled | None:
-        """How a target ended; None when it is to be begun again. An operation that ended well may
-        still have failed for some instances, and one that failed may have found that nothing was
-        left: what decides is what is left."""
+        """How a target ended; None when it must be started again. A successful operation may have
+        failed for some instances, and a failed one may have left nothing: what decides is whether
+        anything is left."""
         lag_s = _LAG_S
         if operation.error_code or operation.failures:
             lag_s = 0.0

@@ -1,4 +1,4 @@
-"""What is left of a delete, as it travels in follow-up messages: no state is kept anywhere else."""
+"""The rest of a delete, in follow-up messages; no other state is kept."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,10 +18,10 @@ class Target:
     """One resource to delete.
 
     Args:
-        instances: how many there were when it was begun.
-        size_bytes: of them, as the store's metrics say, which lag.
-        tries: how often it was begun.
-        operation: the name of the operation that runs; empty while none does.
+        instances: their number when it was started.
+        size_bytes: their size according to the store's metrics, which lag.
+        tries: how often it was started.
+        operation: the name of the running operation; empty without one.
     """
 
     resource: Resource
@@ -36,13 +36,13 @@ class Work:
     """A whole request: one target by path, or the studies that a query matched.
 
     Args:
-        asked: when the command was published, RFC 3339; empty where the sender did not say.
+        asked: when the command was published, RFC 3339; empty if unknown.
         store: the full name of the DICOM store.
         by_query: whether the command was a query.
-        targets: those that are not settled.
+        targets: those that have not ended.
         stored_before: of the command, RFC 3339 or empty.
-        late: whether the command or a follow-up of it was delivered before.
-        counts: of the targets that are settled.
+        late: whether the command or one of its follow-ups was delivered before.
+        counts: of the targets that have ended.
     """
 
     asked: str
@@ -54,7 +54,7 @@ class Work:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
 
     def to_json(self) -> dict[str, Any]:
-        """What a follow-up message carries."""
+        """The content of a follow-up message."""
         targets = [
             [str(one.resource), one.instances, one.size_bytes, one.tries, one.operation]
             for one in self.targets
@@ -71,7 +71,7 @@ class Work:
 
     @classmethod
     def parse(cls, value: object) -> "Work":
-        """From a follow-up message.
+        """Read a follow-up message.
 
         Raises:
             PermanentError: invalid_command, for anything that `to_json` does not write.
@@ -99,7 +99,7 @@ KEYS: Final[dict[str, commands.Parse]] = {"continue": Work.parse, "request_id": 
 
 
 def is_follow_up(message: Message) -> bool:
-    """Whether a message's content is that of a follow-up message."""
+    """Whether a message has the content of a follow-up message."""
     return bool(message.data.strip()) and "continue" in message.json()
 
 
@@ -125,6 +125,6 @@ def _time(value: object) -> str:
 
 
 def _malformed() -> PermanentError:
-    # A new one each time: an exception keeps the frames it was raised in, and with them the
+    # A new one each time: an exception keeps the frames in which it was raised, and these keep the
     # message.
     return PermanentError("invalid_command", "a malformed follow-up message")

@@ -1,7 +1,7 @@
-"""The guard rails of a delete: how much it may take, and how old that must be.
+"""The guard rails of a delete: how much may be deleted, and how old it must be.
 
-They are checked before a request is begun and again when the turn of each target comes, on what the
-store holds then: a message may be old, and studies grow.
+They are checked before a request begins and again before each target, with the store's contents at
+that time: a message may be old, and studies grow.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from functions.common.errors import PermanentError
 from functions.common.resources import Resource
 
 _THREADS: Final = 8
-_BATCH: Final = 500  # instances between two looks whether one was too young
+_BATCH: Final = 500  # instances between two checks whether one was too young
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class GuardRails:
     """The limits of one request.
 
     Args:
-        store: what is deleted from.
+        store: to delete from.
         max_instances: of the whole request.
-        before: only what was stored before this time may go; None: anything.
+        before: only what was stored before this time may be deleted; None: anything.
         deadline: of the checks.
-        asked: when the command was given, if that is so long ago, or so often, that what it names
+        asked: when the command was sent, if it is old or was delivered before, so that its target
             may have been stored again since; None: it is fresh.
     """
 
@@ -39,13 +39,13 @@ class GuardRails:
     asked: datetime | None = None
 
     def count(self, resource: Resource, taken: int) -> int:
-        """How many instances are below a resource, by a search: the store's metrics lag.
+        """The number of instances of a resource, by a search, because the store's metrics lag.
 
         Args:
-            taken: how many the request has deleted, or is going to, besides these.
+            taken: how many others the request has deleted or will delete.
 
         Raises:
-            PermanentError: rejected, when it is more than the request may delete.
+            PermanentError: rejected, when there are more than the request may delete.
             RetryableError: as DicomStore.search.
         """
         allowed = max(0, self.max_instances - taken)
@@ -56,10 +56,10 @@ class GuardRails:
         return found
 
     def check_age(self, resource: Resource) -> None:
-        """One request for each instance, where there is anything to check.
+        """Check ages, with one request for each instance, if there is a limit.
 
         Raises:
-            PermanentError: rejected, when something below it was stored too recently.
+            PermanentError: rejected, when something in it was stored too recently.
             RetryableError: as DicomStore.search.
         """
         before, asked = self.before, self.asked
@@ -72,7 +72,7 @@ class GuardRails:
         """Whether any instance was stored at that time or later.
 
         Args:
-            when_unknown: the answer where the store does not say when.
+            when_unknown: the answer if the store does not say when.
         """
 
         def is_since(instance: Resource) -> bool:

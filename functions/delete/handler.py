@@ -1,4 +1,4 @@
-"""Delete studies, series or instances, and follow the long-running operations to their end."""
+"""Delete studies, series or instances, and wait for the long-running operations."""
 
 import json
 from dataclasses import dataclass, replace
@@ -23,21 +23,21 @@ from functions.delete.guards import GuardRails
 from functions.delete.report import Found
 
 _LATE_S: Final = 600.0
-_PUBLISHING_S: Final = 20.0  # kept of the budget for the messages at the end
+_PUBLISHING_S: Final = 20.0  # of the budget, reserved for the messages at the end
 
 
 def entry_point() -> View:
-    """The function that is deployed."""
+    """Make the deployed function."""
     return event_function(DELETE, handle)
 
 
 def handle(message: Message, services: Services, outcomes: Outcomes, deadline: Deadline) -> None:
-    """Delete what the command names, or go on with a delete.
+    """Delete the command's target, or continue a delete.
 
     Raises:
         PermanentError: invalid_event for a message that came by the wrong subscription;
             invalid_command; rejected, when a guard rail or the DICOM store refuses it.
-        RetryableError: the DICOM store is busy or away.
+        RetryableError: the DICOM store is busy or does not answer.
     """
     message.check_way(followup.is_follow_up(message))
     left_s = deadline.remaining_s()
@@ -63,7 +63,7 @@ class _Delivery:
 
     Args:
         name: the request's id.
-        deadline: of all that is done; `working` ends earlier, so that there is time to publish.
+        deadline: for all work; `working` ends earlier, so that there is time to publish.
     """
 
     name: str
@@ -74,7 +74,7 @@ class _Delivery:
     working: Deadline
 
     def start(self, wanted: DeleteRequest) -> None:
-        """Find what the command names, and begin."""
+        """Find the command's targets, and begin."""
         store = self._allowed(wanted.store or self.services.settings.dicom_store)
         resource = wanted.resource
         if wanted.dry_run:
@@ -90,7 +90,7 @@ class _Delivery:
         if resource or not work.targets:
             self.go_on(work)
             return
-        # All or nothing: each study is checked before the first one goes.
+        # All or nothing: each study is checked before the first one is deleted.
         guards = self._guards(store, work)
         taken = 0
         for target in work.targets:
@@ -102,10 +102,9 @@ class _Delivery:
         self._follow_up(work)
 
     def go_on(self, work: Work) -> None:
-        """Do as much as there is time for; the rest goes into a follow-up message."""
+        """Work while there is time; the rest goes into a follow-up message."""
         store = self._allowed(_store_name(work.store))
-        # A follow-up is always fresh: what counts is the command, however many messages ago it was
-        # given.
+        # A follow-up is always fresh: the age of the command counts, over all its messages.
         work.late = work.late or self._is_repeated
         deletion = Deletion(store, work, self._guards(store, work), self.working)
         for settled in deletion.advance():
@@ -141,8 +140,8 @@ class _Delivery:
         return guards
 
     def _before(self, work: Work) -> datetime | None:
-        """Only what was stored before this time may go. DELETE_MIN_AGE_HOURS count from when the
-        command was given, however late a follow-up message of it comes."""
+        """Only what was stored before this time may be deleted. DELETE_MIN_AGE_HOURS are counted
+        from when the command was sent, also in late follow-up messages."""
         limits = [timestamp(work.stored_before)]
         hours = self.services.settings.delete_min_age_hours
         if hours:
@@ -152,7 +151,7 @@ class _Delivery:
         return min((limit for limit in limits if limit), default=None)
 
     def _targets(self, store: DicomStore, wanted: DeleteRequest) -> list[Target]:
-        """The resource, or the studies of a query; one that matches more than `max_studies` is
+        """The resource, or the studies of a query; a query that matches more than `max_studies` is
         refused."""
         if wanted.resource:
             return [Target(wanted.resource)]

@@ -19,7 +19,7 @@ class Found:
 
 
 def of_dry_run(name: str, resource: Resource | None, found: Found) -> Outcome:
-    """What would go.
+    """What would be deleted.
 
     Args:
         name: the request's id.
@@ -38,7 +38,7 @@ def of_dry_run(name: str, resource: Resource | None, found: Found) -> Outcome:
 
 
 def of_target(name: str, settled: Settled, by_query: bool, attempt: int) -> Outcome:
-    """What became of one resource.
+    """The outcome of one resource.
 
     Args:
         attempt: of the delivery, from 1.
@@ -63,7 +63,7 @@ def of_target(name: str, settled: Settled, by_query: bool, attempt: int) -> Outc
 
 
 def of_query(name: str, work: Work) -> Outcome:
-    """What became of a whole query, after the outcomes of its studies."""
+    """The outcome of a whole query, after those of its studies."""
     counts = dict(work.counts)
     size_bytes = counts.pop("bytes")
     word, reason = _of_counts(counts)

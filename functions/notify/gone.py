@@ -1,7 +1,7 @@
-"""Webhooks that answered 410 Gone: they are called no more until somebody says so.
+"""Webhooks that answered 410 Gone: they are not called again until an operator changes that.
 
-`webhooks/<name>.json` in the state bucket is the sign, for every process and for people. It is of
-one URL: a new one is called again. Deleting the object has the same effect.
+`webhooks/<name>.json` in the state bucket records it, for every process and for people. It is valid
+for one URL: another URL is called again. Deleting the object has the same effect.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ LIMIT_BYTES: Final = 4096
 
 
 class Gone:
-    """Which webhooks have ended; one that has not is looked up once in a process."""
+    """Which webhooks have ended; each is looked up once in a process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._called: set[str] = set()
 
     def is_gone(self, webhook: Webhook, objects: JsonObjects) -> bool:
-        """Whether it answered 410 under its URL.
+        """Whether it answered 410 at its present URL.
 
         Raises:
-            RetryableError: the state bucket is away.
+            RetryableError: the state bucket does not answer.
         """
         with self._lock:
             if webhook.name in self._called:
@@ -43,7 +43,7 @@ class Gone:
         """Remember that it answered 410.
 
         Raises:
-            RetryableError: the state bucket is away.
+            RetryableError: the state bucket does not answer.
         """
         state = {"state": "gone", "time": utc_now(), "url_sha256": _url_hash(webhook)}
         objects.write(_name(webhook), state, if_generation_match=None)

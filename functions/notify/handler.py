@@ -1,9 +1,9 @@
 """Call the operator's webhooks with outcome records.
 
-Each webhook has a push subscription of its own, to `/webhooks/<name>`: one that is down is tried
-again by Pub/Sub and holds up no other. A further subscription, to `/requests`, keeps what became
-of requests. Nothing is published here: an outcome of a webhook would be an outcome to call
-webhooks with.
+Each webhook has its own push subscription, to `/webhooks/<name>`: if a receiver is down, Pub/Sub
+repeats its calls, and the others are not delayed. Another subscription, to `/requests`, keeps the
+outcomes of requests. Nothing is published here: an outcome of a webhook would cause further webhook
+calls.
 """
 
 import functools
@@ -34,7 +34,7 @@ _ESSENTIAL_LENGTH: Final = 256
 
 
 def entry_point() -> View:
-    """The function that is deployed."""
+    """Make the deployed function."""
     settings = Settings.load(NOTIFY)
     return event_function(
         NOTIFY,
@@ -44,7 +44,7 @@ def entry_point() -> View:
             sender=Sender(private=settings.webhook_private_addresses),
             gone=Gone(),
         ),
-        reports=False,  # as an outcome it would come back here
+        reports=False,  # an outcome would come back here
     )
 
 
@@ -60,14 +60,14 @@ def handle(
     """Call one webhook with one record, or keep the record as a request's.
 
     Raises:
-        PermanentError: invalid_event, when it is no outcome record.
-        RetryableError: the receiver did not answer 2xx, or the state bucket is away; also for a
-            webhook that the settings do not have, which an operator can put right.
+        PermanentError: invalid_event, when it is not an outcome record.
+        RetryableError: the receiver did not answer 2xx, or the state bucket does not answer; also
+            for a webhook that is missing in the settings, which an operator can correct.
     """
     record = _record(message)
     if message.path == _REQUESTS:
         if "member" in record:
-            return  # of one study of a query; the outcome of the whole comes last
+            return  # of one study of a query; the outcome of the query comes last
         state = Requests(services.buckets, services.settings.state_bucket, deadline)
         state.finish(_bounded(record))
         return
@@ -93,7 +93,7 @@ def _call(
     sender: Sender,
     deadline: Deadline,
 ) -> int:
-    """Call it once; the status, where that is an answer to keep to."""
+    """Call it once; returns the status, if it is final."""
     data = payload.body(record, webhook)
     headers = payload.headers(webhook, record["id"], int(epoch_s()), data)
     status = sender.post(webhook.url, headers, data, deadline)
@@ -112,18 +112,18 @@ def _call(
 
 
 def _bounded(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record; of one that could not be read back, what says how the request ended."""
+    """The record; if it is too large to keep, only the fields that say how the request ended."""
     if len(json.dumps(record)) <= _KEPT_BYTES:
         return record
     return {key: str(record[key])[:_ESSENTIAL_LENGTH] for key in _ESSENTIAL}
 
 
 def _record(message: Message) -> dict[str, Any]:
-    """The outcome record that a message holds.
+    """The outcome record in a message.
 
     Raises:
-        PermanentError: invalid_event, when it is none; invalid_command, when its request has an
-            id that no request can have.
+        PermanentError: invalid_event, when it is not one; invalid_command, when its request id is
+            malformed.
     """
     record = message.json()
     needed = ["id", "time", "outcome", "function"]
@@ -132,5 +132,5 @@ def _record(message: Message) -> dict[str, Any]:
     if not all(isinstance(record.get(key), str) and record[key] for key in needed):
         raise PermanentError("invalid_event", "not an outcome record")
     if message.path == _REQUESTS:
-        request_id(record["request_id"])  # it is kept, and answered to who asks
+        request_id(record["request_id"])  # it is kept, and sent to callers
     return record

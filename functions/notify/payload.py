@@ -1,4 +1,4 @@
-"""What a receiver gets: the body and the headers of Standard Webhooks.
+"""The body and the headers for a receiver, following Standard Webhooks.
 
 https://github.com/standard-webhooks/standard-webhooks, version 1.0.0: the signature is an
 HMAC-SHA256 over `id.timestamp.body`, one for each secret.

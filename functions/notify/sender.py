@@ -1,8 +1,7 @@
 """One POST to an operator's URL.
 
-No credentials, no cookies, no proxy and no redirect. The address is checked on the connection, not
-on the name: between a look-up and a connection a name can change. Nothing of the answer is kept
-but its status.
+No credentials, no cookies, no proxy and no redirect. The address is checked on the connection,
+because a name can change between a look-up and a connection. Only the status of the answer is kept.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ _ANSWER_BYTES: Final = 4096
 _CONNECTIONS: Final = 64
 _BOTH_WAYS: Final = 2  # SHUT_RDWR of POSIX
 _FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-# Instance metadata, which gives out credentials; never a webhook, whatever is allowed.
+# Instance metadata, which returns credentials; never a webhook, whatever the settings allow.
 _METADATA: Final = frozenset(
     {ipaddress.ip_address("169.254.169.254"), ipaddress.ip_address("fd20:ce::254")}
 )
@@ -35,7 +34,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class AddressRefusedError(OSError):
-    """The name leads to an address that webhooks must not reach."""
+    """The name resolves to an address that webhooks must not reach."""
 
 
 class Sender:
@@ -48,10 +47,10 @@ class Sender:
     def __init__(self, *, private: bool) -> None:
         self._adapter = _Adapter(private)
         environment = requests.Session().merge_environment_settings("", {}, True, None, None)
-        self._verify = environment["verify"] or True  # REQUESTS_CA_BUNDLE, where it is set
+        self._verify = environment["verify"] or True  # REQUESTS_CA_BUNDLE, if it is set
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline) -> int:
-        """Send once; the status of the answer.
+        """Send once; returns the status of the answer.
 
         Raises:
             RetryableError: unavailable, when there is no answer; deadline_exceeded.
@@ -65,8 +64,8 @@ class Sender:
                     prepared, stream=True, timeout=limit, verify=self._verify
                 )
                 with response, contextlib.suppress(*_FAILURES):
-                    # The connection can be used again where the answer is short. A body that
-                    # breaks off changes nothing: the receiver has answered.
+                    # After a short answer, the connection can be used again. A body that breaks off
+                    # does not matter: the receiver has answered.
                     response.raw.read(_ANSWER_BYTES, decode_content=False)
                 return response.status_code
         except _FAILURES:
@@ -74,7 +73,7 @@ class Sender:
 
 
 class _Socket(Protocol):
-    """What of a connection's socket is used here."""
+    """The methods of a connection's socket that are used here."""
 
     def dup(self) -> "_Socket": ...
     def shutdown(self, how: int, /) -> None: ...
@@ -82,10 +81,10 @@ class _Socket(Protocol):
 
 
 class _Call:
-    """One call that is under way.
+    """One call while it is made.
 
-    A timeout of a socket is for each read alone: a receiver that sends a byte now and then would
-    never be left. So a timer ends the connection.
+    A socket's timeout is for each read: a receiver that sends a byte now and then would never time
+    out. So a timer ends the connection.
     """
 
     def __init__(self) -> None:
@@ -94,21 +93,21 @@ class _Call:
         self._connection: _Socket | None = None
 
     def uses(self, connection: _Socket) -> None:
-        """It goes over this connection."""
+        """It uses this connection."""
         with self._lock:
             self._connection = connection
             if self._over:
                 _shut(connection)
 
     def end(self) -> None:
-        """Its time is up."""
+        """Its time is over: end the connection."""
         with self._lock:
             self._over = True
             if self._connection:
                 _shut(self._connection)
 
     def leave(self) -> None:
-        """The connection is for other calls now."""
+        """The connection now belongs to other calls."""
         with self._lock:
             self._connection = None
 
@@ -118,7 +117,7 @@ _under_way = threading.local()  # `call`: this thread's
 
 @contextlib.contextmanager
 def _ending(seconds: float) -> Iterator[None]:
-    """Whatever this thread sends in the `with` ends after so many seconds."""
+    """Requests of this thread in the `with` block end after so many seconds."""
     call = _under_way.call = _Call()
     timer = threading.Timer(seconds, call.end)
     timer.daemon = True
@@ -146,9 +145,9 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 class _Watched:
-    """A connection that the call which uses it can end, in a TLS handshake too.
+    """A connection that its call can end, also during a TLS handshake.
 
-    The call holds a second handle of the same connection: the first becomes TLS's own.
+    The call has a second handle of the same connection, because TLS takes over the first one.
     """
 
     _handle: _Socket | None = None
@@ -160,7 +159,7 @@ class _Watched:
         return made
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
-        """Send; the connection may be one that an earlier call made."""
+        """Send; the connection may be from an earlier call."""
         if self._handle:
             _under_way.call.uses(self._handle)
         return super().request(*args, **kwargs)  # type: ignore[misc]
@@ -174,7 +173,7 @@ class _Watched:
 
 
 def _pools(private: bool) -> dict[str, type[HTTPConnectionPool]]:
-    """Connection pools whose connections look at the address before anything is sent."""
+    """Connection pools whose connections check the address before anything is sent."""
 
     class Plain(_Watched, HTTPConnection):
         def _new_conn(self) -> Any:
@@ -202,7 +201,7 @@ def _checked(connection: Any, private: bool) -> Any:
 
 
 def real_address(text: str) -> Address:
-    """The address, and of one that stands for an IPv4 address that one."""
+    """The address; if it stands for an IPv4 address, that one."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
         return address
@@ -216,7 +215,7 @@ def real_address(text: str) -> Address:
 
 
 def is_allowed(address: Address, *, private: bool) -> bool:
-    """Whether a webhook may be sent there."""
+    """Whether webhooks may be sent to this address."""
     if address in _METADATA or address.is_multicast:
         return False
     return private or address.is_global

@@ -28,10 +28,10 @@ class Webhook:
 
     Args:
         name: part of its subscription's push path.
-        url: https, or http to this machine where the emulators are used.
-        secrets: what calls are signed with; two while one takes the other's place.
-        events: outcomes it is called with; empty: all.
-        include_names: whether names of objects and archive members are sent: they may hold a
+        url: https, or http to this machine if emulators are used.
+        secrets: for signing calls; two while one replaces the other.
+        events: the outcomes that it is called for; empty: all.
+        include_names: whether names of objects and archive members are sent; they may contain a
             patient's name.
     """
 
@@ -42,7 +42,7 @@ class Webhook:
     include_names: bool = False
 
     def wants(self, outcome: str) -> bool:
-        """Whether it is called with this outcome."""
+        """Whether it is called for this outcome."""
         return not self.events or outcome in self.events
 
 
@@ -50,7 +50,7 @@ def read(settings: Settings) -> dict[str, Webhook]:
     """The webhooks by name.
 
     Raises:
-        SettingsError: one is malformed or has no secret; the message never holds the secret.
+        SettingsError: one is malformed or has no secret; the message never contains the secret.
     """
     local = bool(settings.pubsub_emulator_host)
     secrets = settings.webhook_secrets
@@ -82,7 +82,7 @@ def _url(name: str, value: object, local: bool) -> str:
     try:
         parts = urlsplit(value)
         port = parts.port
-    except ValueError:  # no IPv6 address, or no port
+    except ValueError:  # not an IPv6 address, or not a port
         raise _wrong(f"the URL of {name} has no such host or port") from None
     if port == 0:
         raise _wrong(f"the URL of {name} has no such host or port")

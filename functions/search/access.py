@@ -1,4 +1,4 @@
-"""A caller who is limited to some data sees a study only when it is part of that."""
+"""A caller who is limited to some data sees only studies that match the limits."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _REMEMBERED_STUDIES: Final = 1024
 
 
 class Access:
-    """Which studies limited callers may see; remembered for a while, since a viewer asks for each
+    """Which studies limited callers may see; remembered for a while, because a viewer requests each
     image of a study."""
 
     def __init__(self, searcher: Searcher) -> None:
@@ -23,13 +23,13 @@ class Access:
         self._allowed: dict[tuple[str, str], Deadline] = {}
 
     def check(self, resource: Resource, fixed: Fixed) -> None:
-        """Let the caller see this study, series or instance.
+        """Check that the caller may see this study, series or instance.
 
         Args:
-            fixed: the filters that are part of everything the caller asks; empty: everything.
+            fixed: the filters of all requests of the caller; empty: no limits.
 
         Raises:
-            RefusedError: not_found, as for a study that does not exist; what the store answers.
+            RefusedError: not_found, as for a study that does not exist; or as the store refuses.
         """
         if not fixed:
             return

@@ -10,11 +10,11 @@ from functions.search.qidors import Filters, Query
 from functions.search.refusals import RefusedError
 from functions.search.upstream import Answer, Upstream, refused
 
-_ROW_LIMIT: Final = 32 * 1024 * 1024  # characters; one row with `includefield=all` is far smaller
-_DOUBTS: Final = 20  # attributes of one query that the store is asked about one by one
+_ROW_LIMIT: Final = 32 * 1024 * 1024  # characters; one row with `includefield=all` is much smaller
+_DOUBTS: Final = 20  # attributes of one query that are tested one by one
 _REMEMBERED: Final = 4096
 
-# A row as its text, and as it reads.
+# A row as text, and as value.
 Row = tuple[str, DataSet]
 
 
@@ -28,18 +28,17 @@ def rows_of(chunks: Iterator[bytes]) -> Iterator[Row]:
 
 
 class Asker:
-    """Asks one DICOM store; remembers which attributes it knows while the process lives."""
+    """Searches one DICOM store; the process remembers which attributes it knows."""
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self._is_known: dict[str, bool] = {}
 
     def ask(self, query: Query, filters: Filters, limit: int, offset: int) -> tuple[Query, Answer]:
-        """Ask the store; once more without the attributes that it turns out not to know.
+        """Search the store; if it refuses attributes, search again without them.
 
         Returns:
-            The query as it was asked in the end, with a warning for what was left out, and the
-            answer.
+            The final query, with a warning for attributes that were left out, and the answer.
 
         Raises:
             RefusedError: as Upstream.get; unavailable for an answer that is not JSON.
@@ -63,8 +62,8 @@ class Asker:
         """The answer to a search with these parameters.
 
         Raises:
-            RefusedError: as Upstream.get; unavailable for an answer that is not JSON, and where
-                the store itself is missing.
+            RefusedError: as Upstream.get; unavailable for an answer that is not JSON, and if the
+                store itself is missing.
         """
         accept = {"Accept": "application/dicom+json"}
         try:
@@ -82,7 +81,7 @@ class Asker:
         return answer
 
     def _unknown(self, query: Query) -> list[str]:
-        """The attributes to include that the store refuses, or is not asked about one by one."""
+        """The included attributes that the store refuses, or that are not tested one by one."""
         doubtful = [
             name for name in query.include if name not in attributes.TAG_OF and name != "all"
         ]

@@ -5,7 +5,7 @@ Fact sheet sections 4.1 (keys) and 4.4 (attributes of a result).
 
 from typing import Final
 
-# By level, what a search returns when nothing is asked for.
+# By level, the default attributes of a search.
 _DEFAULT: Final = {
     "studies": {
         "SpecificCharacterSet": "00080005",
@@ -40,7 +40,7 @@ _DEFAULT: Final = {
         "NumberOfFrames": "00280008",
     },
 }
-# What it returns when asked. An instance has no such list: any attribute of it may be included.
+# Attributes that it returns on request. Instances have no such list: any attribute may be included.
 _ON_REQUEST: Final = {
     "studies": {
         "PersonIdentificationCodeSequence": "00401101",
@@ -74,7 +74,7 @@ _ON_REQUEST: Final = {
         "SeriesTime": "00080031",
     },
 }
-# What the store never has. It answers 400 to some of these, and every viewer asks for them.
+# Attributes that the store never has. It answers 400 to some of these, which every viewer requests.
 NEVER: Final = {
     "AvailableTransferSyntaxUID": "00083002",
     "ModalitiesInStudy": "00080061",
@@ -98,7 +98,7 @@ _STUDY_KEYS: Final = (
     "StudyDate",
 )
 _SERIES_KEYS: Final = (*_STUDY_KEYS, SERIES_UID, "Modality")
-# By level, what the store can match.
+# By level, the keys that the store can match.
 KEYS: Final = {
     "studies": _STUDY_KEYS,
     "series": _SERIES_KEYS,
@@ -119,7 +119,7 @@ STUDY_DEFAULTS: Final = tuple(_DEFAULT["studies"])
 _OF_STUDY: Final = {**_DEFAULT["studies"], **_ON_REQUEST["studies"]}
 _OF_SERIES: Final = {**_DEFAULT["series"], **_ON_REQUEST["series"]}
 STUDY_TAGS: Final = frozenset(_OF_STUDY.values())
-# By level, what can be included; a series' row may have its study's attributes too.
+# By level, the attributes that can be included; a series' row may have its study's attributes too.
 INCLUDABLE: Final = {
     "studies": frozenset(_OF_STUDY),
     "series": frozenset({*_OF_STUDY, *_OF_SERIES}),

@@ -1,4 +1,4 @@
-"""Which origins a browser lets read the answers (the Fetch standard, CORS)."""
+"""Which origins may read the answers in a browser (the Fetch standard, CORS)."""
 
 from typing import Final
 
@@ -10,9 +10,9 @@ _EXPOSED: Final = "content-range, content-type, etag, link, retry-after, warning
 
 
 def headers_for(origins: tuple[str, ...], origin: str, *, preflight: bool) -> dict[str, str]:
-    """The headers for a request from `origin` (empty: none was named).
+    """The headers for a request from `origin` (empty: the request has none).
 
-    A listed origin is answered by its name and may send credentials; `*` lets every origin read,
+    A listed origin is repeated in the answer and may send credentials; `*` allows every origin,
     without credentials.
     """
     if not origins:

@@ -1,5 +1,5 @@
-"""Asks for an export in a caller's name: the command is published, and its outcome is reported like
-that of any other."""
+"""Starts exports for callers: the command is published, and its outcome is reported like any
+other."""
 
 import json
 from typing import TYPE_CHECKING, Any, Final
@@ -20,13 +20,13 @@ _PUBLISH_S: Final = 20.0
 
 
 class Exports:
-    """The exports that callers may ask for.
+    """The exports that callers may start.
 
     Args:
         transport: of the function; its credentials are used.
 
     Raises:
-        SettingsError: SEARCH_EXPORTS is on without what it needs.
+        SettingsError: SEARCH_EXPORTS is on without the settings that it needs.
     """
 
     def __init__(self, settings: Settings, transport: Transport) -> None:
@@ -38,7 +38,7 @@ class Exports:
             raise SettingsError("SEARCH_EXPORTS needs EXPORTS_TOPIC and EXPORT_DESTINATIONS")
 
     def choices(self) -> dict[str, Any] | None:
-        """What the page offers; None: nothing."""
+        """The page's configuration; None: exports are off."""
         if not self._settings.search_exports:
             return None
         destinations = [str(place) for place in self._settings.export_destinations]
@@ -49,7 +49,7 @@ class Exports:
         }
 
     def checked(self, wanted: dict[str, Any]) -> tuple[Resource, dict[str, str]]:
-        """What is to be exported, and the command for it.
+        """The resource to export, and the command.
 
         Raises:
             RefusedError: invalid_body; forbidden, for a destination that is not on the list.
@@ -82,10 +82,10 @@ class Exports:
         return resource, command
 
     def publish(self, command: dict[str, str]) -> str:
-        """Publish a command; its request id.
+        """Publish a command; returns its request id.
 
         Raises:
-            RefusedError: overloaded, when Pub/Sub did not take it.
+            RefusedError: overloaded, when Pub/Sub did not accept it.
         """
         import uuid
 
@@ -101,7 +101,7 @@ class Exports:
         return request_id
 
     def _topics(self) -> "Topics":
-        """The client of Pub/Sub, imported where an export is asked for, and nowhere else."""
+        """The client of Pub/Sub, imported only for an export."""
         if self._client is None:
             from functions.common.clients.pubsub import Topics
 

@@ -1,8 +1,8 @@
-"""The HTTP function that people, scripts and viewers ask: QIDO-RS, WADO-RS for reading, and a page
-to search with.
+"""The HTTP function for people, scripts and viewers: QIDO-RS, WADO-RS for reading, and a search
+page.
 
-The DICOM store is asked with the service's own credentials. An answer is JSON, DICOMweb or a file
-of the page. Every error has one shape, {"error": {"reason": …}}, and no text of the store.
+The DICOM store is called with the service's own credentials. An answer is JSON, DICOMweb or a file
+of the page. Every error has the same form, {"error": {"reason": …}}, without text of the store.
 """
 
 import json
@@ -50,7 +50,7 @@ _HOST: Final = re.compile(
 
 
 def entry_point() -> Callable[[flask.Request], flask.Response]:
-    """The function that is deployed.
+    """Make the deployed function.
 
     Raises:
         SettingsError: a setting is missing or malformed.
@@ -62,7 +62,7 @@ def entry_point() -> Callable[[flask.Request], flask.Response]:
 
     if flask.has_app_context():
         app = flask.current_app
-        # No redirects: a path with empty segments is refused like other malformed ones.
+        # No redirects: a path with empty segments is refused like other malformed paths.
         app.url_map.merge_slashes = False
         app.register_error_handler(
             werkzeug.exceptions.HTTPException, lambda _: service.answer(flask.request)
@@ -102,7 +102,7 @@ class _Service:
         )
 
     def answer(self, request: flask.Request) -> flask.Response:
-        """The answer to a request, whatever it is."""
+        """The answer to any request."""
         headers = cors.headers_for(
             self._settings.search_origins,
             request.headers.get("Origin", ""),
@@ -156,7 +156,7 @@ class _Service:
                 return self._search(target, query, fixed, request)
 
     def _fixed(self, target: Target, request: flask.Request) -> Fixed:
-        """Let the caller in: the filters that are part of everything this caller asks.
+        """Check the caller; returns the filters of all requests of this caller.
 
         Raises:
             RefusedError: unauthenticated; forbidden; unavailable.
@@ -180,7 +180,7 @@ class _Service:
         )
 
     def _query(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
-        """A search with its parameters in the body; those of the page may be in the URL, as in the
+        """A search with its parameters in the body; limit and offset may be in the URL, as in the
         link to the next page."""
         form = pages.form_of(request.headers.get("Accept", ""))
         paging = qidors.decode(query)
@@ -193,7 +193,7 @@ class _Service:
         pairs = bodies.query_pairs(request)
         translated = _translated(target, pairs, fixed)
         if paging:
-            # All of the body is checked, too; then the URL takes precedence.
+            # The whole body is checked too; then the URL takes precedence.
             pairs = [pair for pair in pairs if pair[0] not in names] + paging
             translated = _translated(target, pairs, fixed)
         found = self._searcher.search(translated, base)
@@ -237,25 +237,25 @@ class _Service:
         return Reply(200, {"Content-Type": page.JSON}, body.encode())
 
     def _check_origin(self, request: flask.Request) -> None:
-        """Other sites' pages ask for nothing in a person's name, not even those that may read
-        answers (SEARCH_ORIGINS).
+        """Refuse requests of other sites' pages to change something, even if they may read answers
+        (SEARCH_ORIGINS).
 
         Raises:
             RefusedError: forbidden.
         """
-        # Browsers say this and no page can change it, whatever Host a proxy gives the request
+        # Browsers send this and no page can change it, whichever Host a proxy sets
         # (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
         site = request.headers.get("Sec-Fetch-Site", "")
         if site == "same-origin":
             return
-        # A program that is no browser sends neither header.
+        # A program that is not a browser sends neither header.
         origin = request.headers.get("Origin", "")
         if not site and (not origin or origin + "/" == self._base(request)):
             return
         raise RefusedError("forbidden", "pages of other sites may not ask for this")
 
     def _config(self, fixed: Fixed) -> Reply:
-        """What the page may offer to this caller."""
+        """The page's configuration for this caller."""
         config = {
             "retrieve": self._settings.search_retrieve,
             "exports": self._exports.choices(),
@@ -278,7 +278,7 @@ class _Service:
         )
 
     def _base(self, request: flask.Request) -> str:
-        """The function's own URL, with a slash at its end."""
+        """The function's own URL, with a trailing slash."""
         if self._settings.search_public_url:
             return self._settings.search_public_url + "/"
         environ = request.environ

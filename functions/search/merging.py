@@ -1,5 +1,5 @@
-"""A search whose rows are put together: from several searches of the store (a list of values), or
-from rows of a lower level (studies by the modality of their series)."""
+"""A search whose rows are combined: from several searches of the store (a list of values), or from
+rows of a lower level (studies by the modality of their series)."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from functions.search.asking import Asker, Row, rows_of
 from functions.search.pages import Page, array_of
 from functions.search.qidors import Filters, Query
 
-_READ_ROWS: Final = 50_000  # of the store's, for one answer
-_PAGE_BYTES: Final = 4 * 1024 * 1024  # of the rows of an answer: it is whole before it is sent
+_READ_ROWS: Final = 50_000  # of the store, for one answer
+_PAGE_BYTES: Final = 4 * 1024 * 1024  # of an answer, which is complete before it is sent
 
 
 class MergedSearch:
@@ -26,7 +26,7 @@ class MergedSearch:
 
     Args:
         asker: asks the store.
-        query: may change with what the store knows.
+        query: may change if the store refuses attributes.
         base: as for Searcher.search.
     """
 
@@ -42,7 +42,7 @@ class MergedSearch:
         """The rows of this page, and whether more follow.
 
         Raises:
-            RefusedError, RetryableError: the store gave no good answer.
+            RefusedError, RetryableError: the store refused, or did not answer as expected.
         """
         lines: list[bytes] = []
         size = 0
@@ -54,7 +54,7 @@ class MergedSearch:
                 return self._page_of(lines, self._query.offset + len(lines))
             lines.append(line)
         if self._stopped_early:
-            # And so it will be for the next page.
+            # The same for the next page.
             self._warn(
                 f"only {self._rows_read} rows of the DICOM store were looked at: narrow the search"
             )
@@ -87,7 +87,7 @@ class MergedSearch:
             yield from self._pages_of(filters)
 
     def _pages_of(self, filters: Filters) -> Iterator[Row]:
-        """Every row of one search, a page at a time."""
+        """Every row of one search, page by page."""
         wanted = 4 * (self._query.end + 1)
         size = min(qidors.LIMIT_MAX[self._query.store_level], wanted)
         for offset in count(0, size):
@@ -115,8 +115,8 @@ class MergedSearch:
             answer.close()
 
     def _identity(self, row: DataSet) -> bytes:
-        """What tells a row from others: its UID and those above it, since a UID alone may be in two
-        places. As a digest, because many are remembered."""
+        """What identifies a row: its UID and those above it, because a UID alone may occur twice. A
+        digest, because many are remembered."""
         depth = LEVELS.index(self._query.level) + 1
         uids = "/".join(dicomjson.text(row, tag) for tag in attributes.UID_TAGS[:depth])
         return hashlib.blake2b(uids.encode(errors="replace"), digest_size=16).digest()
@@ -129,7 +129,7 @@ class MergedSearch:
 
 
 def _study_of(series: DataSet) -> str:
-    """The study that a series' row is of.
+    """The study of a series' row.
 
     Raises:
         RetryableError: unavailable, when it is nested too deeply.

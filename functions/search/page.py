@@ -28,7 +28,7 @@ def asset(name: str, known: str, uploads: str) -> Reply:
     Args:
         name: one of targets.ASSETS.
         known: the ETag that the browser has, from If-None-Match.
-        uploads: the other origin that the page sends files to; empty: none.
+        uploads: the other origin to which the page sends files; empty: none.
     """
     content, etag = _file(name)
     headers = {

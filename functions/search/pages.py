@@ -1,4 +1,4 @@
-"""A page of a search's rows, and how it becomes an answer."""
+"""A page of a search's rows, and making an answer of it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -71,11 +71,11 @@ class Page:
     """Rows of an answer.
 
     Args:
-        query: as it was asked, with its warnings.
+        query: the final query, with its warnings.
         rows: read once.
         following: the offset of the rows after them; None: these are the last.
-        as_sent: the same rows as a JSON array, where the store's answer can be passed on as it is.
-        close: lets go of what the rows come from.
+        as_sent: the same rows as a JSON array, if the store's answer can be passed on unchanged.
+        close: closes the source of the rows.
     """
 
     query: Query
@@ -88,7 +88,7 @@ class Page:
         """The answer to a caller.
 
         Args:
-            own_url: gives this search's URL without limit and offset, for the link to the next
+            own_url: returns this search's URL without limit and offset, for the link to the next
                 page.
         """
         headers: dict[str, str] = {"Content-Type": form}
@@ -123,7 +123,7 @@ class Page:
 
 
 def form_of(accept: str) -> Form:
-    """What to answer with, by the Accept header.
+    """The type of the answer, by the Accept header.
 
     Raises:
         RefusedError: not_acceptable.

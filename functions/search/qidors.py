@@ -1,9 +1,8 @@
-"""QIDO-RS parameters: what callers send, turned into what the DICOM store takes (fact sheet section
-4).
+"""QIDO-RS parameters of callers, translated for the DICOM store (fact sheet section 4).
 
-The store matches whole values of a few attributes and refuses everything else. A parameter whose
-meaning is clear is translated here, with a warning where the answer is not exactly what PS3.18
-would give; the others are refused by their names. docs/search.md lists the translations.
+The store matches whole values of a few attributes and refuses everything else. A parameter with a
+clear meaning is translated here, with a warning if the answer is not exactly as in PS3.18; the
+others are refused by name. docs/search.md lists the translations.
 """
 
 import itertools
@@ -45,18 +44,18 @@ Filters = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Query:
-    """A search as the store takes it.
+    """A search for the store.
 
     Args:
         level: studies, series or instances: the rows of the answer.
-        resource: what it is limited to by the path.
-        searches: the filters of one search, or of several whose rows are put together (a list of
+        resource: the study or series in the path.
+        searches: the filters of one search, or of several whose rows are combined (a list of
             values).
-        store_level: what the store is asked for; `series` for a modality at study level.
+        store_level: the level of the store's search; `series` for a modality at study level.
         include: keywords or tags, or `all`.
         limit, offset: rows.
-        fuzzy: whether names are matched by the beginnings of their parts.
-        warnings: what was translated or left out, in words for the Warning header.
+        fuzzy: whether names match by the beginnings of their parts.
+        warnings: what was translated or left out, for the Warning header.
     """
 
     level: str
@@ -71,7 +70,7 @@ class Query:
 
     @property
     def is_merged(self) -> bool:
-        """Whether the answer is put together from several of the store's rows or searches."""
+        """Whether the answer combines several rows or searches of the store."""
         return len(self.searches) > 1 or self.store_level != self.level
 
     @property
@@ -102,7 +101,7 @@ def decode(text: str) -> list[tuple[str, str]]:
     """The pairs of a query string or a form.
 
     Raises:
-        RefusedError: invalid_parameter, for what is not UTF-8.
+        RefusedError: invalid_parameter, for text that is not UTF-8.
     """
     pairs = []
     for item in filter(None, text.split("&")):
@@ -124,7 +123,7 @@ def translate(
 
     Args:
         level: studies, series or instances: the rows of the answer.
-        resource: what the search is limited to by the path.
+        resource: the study or series in the path.
         fixed: filters that this caller cannot leave out or change.
 
     Raises:
@@ -138,7 +137,7 @@ def translate(
 
 
 class _Reader:
-    """Gathers what the parameters say."""
+    """Collects the meaning of the parameters."""
 
     def __init__(self, level: str, resource: Resource | None) -> None:
         self._level = level
@@ -151,7 +150,7 @@ class _Reader:
         self._has_wildcard = False
 
     def read(self, pairs: Pairs) -> None:
-        """Take the parameters one by one."""
+        """Read the parameters one by one."""
         for count, (name, value) in enumerate(pairs):
             if count >= _PAIRS_MAX:
                 raise RefusedError(
@@ -182,7 +181,7 @@ class _Reader:
             self._filter(name, value)
 
     def fix(self, fixed: Filters) -> None:
-        """Add the filters that are part of everything this caller asks."""
+        """Add the filters of all requests of this caller."""
         for keyword, value in fixed.items():
             if self._filters.get(keyword, [value]) != [value]:
                 raise RefusedError(
@@ -193,7 +192,7 @@ class _Reader:
             self._filters[keyword] = [value]
 
     def query(self) -> Query:
-        """What they say together."""
+        """The query of all parameters."""
         store_level = self._level
         if self._level == "studies" and "Modality" in self._filters:
             store_level = "series"
@@ -305,7 +304,7 @@ class _Reader:
         return self._has_wildcard or text == "true"
 
     def _included(self, store_level: str) -> tuple[str, ...]:
-        # Dictionaries keep the order, and each name once.
+        # A dictionary keeps the order, and each name once.
         wanted: dict[str, None] = {}
         dropped: dict[str, None] = {}
         for item in filter(None, self._include + self._universal):
@@ -328,7 +327,8 @@ class _Reader:
         known = attributes.INCLUDABLE.get(self._level)
         if known is not None:
             return keyword in known
-        # Any attribute of an instance can be included; the store says so when it does not know one.
+        # Any attribute of an instance can be included; the store refuses those that it does not
+        # know.
         is_keyword_or_tag = "." not in keyword and not keyword[0].islower()
         return keyword not in attributes.NEVER and is_keyword_or_tag
 
@@ -338,7 +338,7 @@ class _Reader:
 
 
 def _for_a_study(wanted: dict[str, None]) -> tuple[str, ...]:
-    """What to include in the series of which one stands for its study."""
+    """The attributes to include in series if one series represents its study."""
     if "all" in wanted:
         return tuple(attributes.INCLUDABLE["studies"])
     return tuple({**wanted, **dict.fromkeys(attributes.STUDY_DEFAULTS)})

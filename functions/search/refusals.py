@@ -1,4 +1,4 @@
-"""Every way in which the search function can refuse (the shape of it: api/refusals.py)."""
+"""Every way in which the search function refuses a request (the form: api/refusals.py)."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ STATUS: Final = {
     "invalid_body": 400,
     # The DICOM store refused it.
     "rejected": 400,
-    # No token, or one that does not verify.
+    # No token, or an invalid one.
     "unauthenticated": 401,
     # A caller, a parameter, an origin or a destination that is not on its list.
     "forbidden": 403,
@@ -25,9 +25,9 @@ STATUS: Final = {
     "retrieve_disabled": 403,
     "not_found": 404,
     "method_not_allowed": 405,
-    # Nothing in Accept can be made.
+    # No type in Accept is supported.
     "not_acceptable": 406,
-    # The store is at work on that resource.
+    # The store is working on that resource.
     "conflict": 409,
     "gone": 410,
     # Of the request's body.
@@ -48,6 +48,6 @@ STATUS: Final = {
 
 
 class RefusedError(RefusalError):
-    """A request that is answered otherwise than it was asked for."""
+    """A refused request."""
 
     STATUS = STATUS

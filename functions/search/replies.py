@@ -1,4 +1,4 @@
-"""What the search function answers, as HTTP."""
+"""The search function's answers as HTTP."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +31,8 @@ class Reply:
     """An answer to a caller.
 
     Args:
-        body: whole, or in chunks as they come.
-        close: lets go of what the chunks come from.
+        body: complete, or in chunks as they come.
+        close: closes the source of the chunks.
     """
 
     status: int = 200
@@ -41,8 +41,8 @@ class Reply:
     close: Callable[[], None] = _nothing
 
     def begun(self) -> "Reply":
-        """The same with the first chunk read: until then an error can still be answered with a
-        status.
+        """The same answer after the first chunk was read: until then, an error can still be
+        answered with a status.
 
         Raises:
             Whatever the chunks raise.
@@ -56,7 +56,7 @@ class Reply:
         return replace(self, body=chain(first, self.body))
 
     def response(self, headers: dict[str, str]) -> flask.Response:
-        """For the server, with these headers too."""
+        """The answer for the server, with these additional headers."""
         headers = {**SAFE_HEADERS, **headers, **self.headers}
         if isinstance(self.body, bytes):
             return web.response(self.status, headers, self.body)
@@ -70,11 +70,11 @@ class Reply:
 
 
 def unbroken(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of an answer that has begun, so that no status can be sent any more.
+    """The chunks of an answer that has begun, so that a status can no longer be sent.
 
     Raises:
-        ConnectionResetError: on any error. For this one the server closes the connection, so that
-            the caller sees that the answer is cut, and logs nothing; for others it would log the
+        ConnectionResetError: on any error. After it, the server closes the connection, so that the
+            caller notices the incomplete answer, and logs nothing; after others it would log the
             request's URL and the error's text.
     """
     try:
@@ -88,6 +88,6 @@ def unbroken(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    """What was read already, and the rest."""
+    """The chunks that were already read, and the rest."""
     yield first
     yield from rest

@@ -11,7 +11,7 @@ from functions.search.replies import Reply
 from functions.search.targets import Media, Target
 from functions.search.upstream import Answer, Upstream, refused
 
-# For callers who take anything: the bytes as stored. Without `transfer-syntax=*` the store
+# For callers who accept anything: the stored bytes. Without `transfer-syntax=*` the store
 # decompresses them (fact sheet section 5.1).
 _DEFAULT_ACCEPT: Final[Mapping[Media, str]] = {
     "dicom": 'multipart/related; type="application/dicom"; transfer-syntax=*',
@@ -36,7 +36,8 @@ _OF_AN_UNCHANGED_ANSWER: Final = ("ETag", "Last-Modified")
 # one may have any size.
 _ANNOUNCED_BYTES_MAX: Final = 30 * 1024 * 1024
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
-# What a browser may be handed under the function's own name. Anything else is sent as bytes.
+# Types that may be sent to a browser from the function's own origin. Anything else is sent as
+# bytes.
 _MEDIA_TYPES: Final = frozenset(
     {
         "application/dicom",
@@ -82,12 +83,12 @@ def retrieve(
     Args:
         upstream: the DICOM store.
         target: of the kind `retrieve`.
-        pairs: `accept`, which goes before the header, and for `rendered` `viewport`.
+        pairs: `accept`, which overrides the header, and for `rendered` `viewport`.
         headers: the caller's.
-        base: the function's own URL, with a slash at its end.
+        base: the function's own URL, with a trailing slash.
 
     Raises:
-        RefusedError: the caller's request is malformed, or the store's answer is no good one.
+        RefusedError: the caller's request is malformed, or the store refuses.
     """
     accept, query = _parameters(target, pairs)
     if not accept:
@@ -111,8 +112,8 @@ def retrieve(
 
 
 def _headers(answer: Answer) -> dict[str, str]:
-    """The store's headers that are passed on; one that is malformed is not, since the server would
-    refuse it, and log the caller's URL."""
+    """The store's headers that are passed on, except malformed ones: the server would refuse them,
+    and log the caller's URL."""
     passed = {}
     for name in _PASSED_BACK:
         value = answer.headers.get(name, "")
@@ -127,7 +128,7 @@ def _headers(answer: Answer) -> dict[str, str]:
 
 
 def _parameters(target: Target, pairs: Pairs) -> tuple[str, str]:
-    """What to accept, and the query for the store; empty where nothing is said."""
+    """The Accept header and the query for the store; empty if the caller has none."""
     accept = ""
     query = ""
     for name, value in pairs:
@@ -155,8 +156,8 @@ def _checked(name: str, value: str) -> str:
 
 
 def _accept(target: Target, accept: str) -> str:
-    """What to ask the store for. Browsers name many types and then `*/*`: they get what is
-    plainest."""
+    """The Accept header for the store. Browsers send many types and then `*/*`: they get the
+    simplest one."""
     kinds = {item.partition(";")[0].strip().lower() for item in accept.split(",")}
     if target.media == "rendered":
         return _accept_picture(kinds, accept)

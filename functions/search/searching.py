@@ -1,6 +1,6 @@
-"""Answers a search: asks the DICOM store, and finds out whether the answer is cut.
+"""Answers a search: searches the DICOM store, and finds out whether there are more rows.
 
-A small answer is looked at as a whole, a large one streams.
+A small answer is read completely; a large one is streamed.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from functions.search.refusals import RefusedError
 from functions.search.replies import chain
 from functions.search.upstream import Answer, Upstream
 
-_WHOLE_BYTES: Final = 256 * 1024  # an answer of this size is looked at as a whole
-_SMALL_LIMIT: Final = 100  # up to here one row more is asked for, to see whether there are more
+_WHOLE_BYTES: Final = 256 * 1024  # an answer up to this size is read completely
+_SMALL_LIMIT: Final = 100  # up to this limit one more row is requested
 
 
 class Searcher:
@@ -30,22 +30,22 @@ class Searcher:
         self._asker = Asker(upstream)
 
     def search(self, query: Query, base: str) -> Page:
-        """The page that a query asks for.
+        """The page of rows for a query.
 
         Args:
             query: translated.
-            base: the function's own URL, which takes the place of the store's in the rows; with a
-                slash at its end.
+            base: the function's own URL, which replaces the store's in the rows; with a trailing
+                slash.
 
         Raises:
-            RefusedError, RetryableError: the store gave no good answer.
+            RefusedError, RetryableError: the store refused, or did not answer as expected.
         """
         if query.is_merged:
             return MergedSearch(self._asker, query, base).page()
         return self._passed_on(query, base)
 
     def holds(self, study: str, filters: Filters) -> bool:
-        """Whether this study is there and matches."""
+        """Whether this study exists and matches."""
         pairs = [("StudyInstanceUID", study), ("limit", "1")]
         query = qidors.translate("studies", None, pairs, filters)
         page = MergedSearch(self._asker, replace(query, include=()), "").page()
@@ -84,13 +84,14 @@ class Searcher:
     ) -> Page:
         following = query.end if self._has_more(query) else None
         if one_more:
-            # It may hold a row too many, so it cannot be passed on as it is.
+            # It may have one row too many, so it cannot be passed on unchanged.
             rows = islice(rows_of(as_sent), query.limit)
             return Page(query, rows, following, close=answer.close)
         return Page(query, rows_of(as_sent), following, as_sent, answer.close)
 
     def _has_more(self, query: Query) -> bool:
-        """Whether a row follows this page. Where the store does not say, there may be one."""
+        """Whether there is a row after this page. If the store does not answer, there may be
+        one."""
         if query.end > qidors.OFFSET_MAX:
             return True
         parameters = query.parameters(

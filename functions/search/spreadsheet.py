@@ -11,15 +11,15 @@ from functions.common.dicom.dicomjson import DataSet
 
 _PIECE_CHARACTERS: Final = 64 * 1024
 _NUMBER: Final = re.compile(r"[+-]?[0-9.]+", re.ASCII)
-# Where a cell begins, in whatever locale: a spreadsheet that separates by semicolons or tabs sees
-# the beginning of a cell inside one of ours, and it skips white space and quotes. The signs that
-# begin a formula exist in full width too.
+# Where a cell begins, in any locale: with semicolons or tabs as separators, a spreadsheet sees new
+# cells inside these cells, and it skips white space and quotes. The characters that begin a formula
+# also exist in full width.
 _FORMULA: Final = re.compile(r'(^|[;,|\t\r\n])([\s"]*)(?=[=+\-@＝＋－＠])')
 
 
 def csv_of(rows: Iterable[DataSet], columns: Sequence[tuple[str, str]]) -> Iterator[bytes]:
     """RFC 4180 with a byte order mark, so that spreadsheets read it as UTF-8. All cells are quoted,
-    and none is taken for a formula.
+    and none is read as a formula.
 
     Args:
         columns: tag and heading of each.
@@ -38,7 +38,7 @@ def csv_of(rows: Iterable[DataSet], columns: Sequence[tuple[str, str]]) -> Itera
 
 
 def _encoded(text: io.StringIO) -> bytes:
-    # JSON can hold half of a surrogate pair, which UTF-8 cannot.
+    # JSON can contain half of a surrogate pair; UTF-8 cannot.
     return text.getvalue().encode(errors="replace")
 
 
@@ -59,7 +59,8 @@ def _plain(value: Any) -> str:
 
 
 def _name(value: dict[str, Any]) -> str:
-    """A person's name (PS3.18 section F.2.2); of a sequence only that it is there."""
+    """The text of a value: of a person's name (PS3.18 section F.2.2) one representation, of a
+    sequence only that it exists."""
     for group in ("Alphabetic", "Ideographic", "Phonetic"):
         name = value.get(group)
         if isinstance(name, str) and name:

@@ -1,5 +1,4 @@
-"""What became of the exports and uploads that callers asked for. `notify` keeps it in the state
-bucket."""
+"""The state of exports and uploads of callers. `notify` keeps it in the state bucket."""
 
 from typing import Any, Final
 
@@ -8,7 +7,7 @@ from functions.common.deadline import Deadline
 from functions.common.settings import Settings
 
 _STATE_S: Final = 10.0
-# Of an outcome record, what a caller is told.
+# The fields of an outcome record that callers see.
 _TOLD: Final = ("outcome", "reason", "detail", "counts", "bytes", "time")
 
 
@@ -25,12 +24,12 @@ class States:
 
     @property
     def are_kept(self) -> bool:
-        """Whether callers can ask what became of a request."""
+        """Whether callers can read the state of a request."""
         has_requests = self._settings.search_exports or self._settings.search_uploads
         return has_requests and bool(self._settings.state_bucket)
 
     def find(self, request_id: str) -> dict[str, Any]:
-        """What became of a request: `done` with its outcome, or `open` where none is known.
+        """The state of a request: `done` with its outcome, or `open` if none is known.
 
         Raises:
             RetryableError: the state bucket cannot be read.
@@ -44,7 +43,8 @@ class States:
         buckets = Buckets(self._transport, endpoint)
         requests = Requests(buckets, settings.state_bucket, Deadline(_STATE_S))
         request = requests.find(request_id)
-        # One that has a caller came by the function `commands`, which tells that caller alone.
+        # A request with a caller came by the function `commands`, which shows it only to that
+        # caller.
         if request is None or request.state != "done" or request.caller_sha256:
             return {"request_id": request_id, "state": "open"}
         told = {name: request.outcome[name] for name in _TOLD if name in request.outcome}

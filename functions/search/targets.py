@@ -1,5 +1,5 @@
-"""What a URL asks for. The path is read raw, as it was sent, and only what DICOMweb's grammar knows
-gets through."""
+"""The meaning of a URL. The path is read as it was sent, and only paths of DICOMweb's grammar are
+accepted."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Kind = Literal["asset", "config", "search", "query", "retrieve", "exports", "upl
 Media = Literal["dicom", "metadata", "rendered", "frames", "bulkdata"]
 
 OPENAPI: Final = "openapi.json"
-# The page's code, in modules by what they are about.
+# The page's code, in modules by subject.
 _SCRIPTS: Final = (
     "search.js",
     "address.js",
@@ -38,19 +38,19 @@ _PATH_LENGTH: Final = 1024
 _PATH: Final = re.compile(r"/[\w.,:/-]*", re.ASCII)
 _FRAMES: Final = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", re.ASCII)
 _FRAMES_LENGTH: Final = 512  # the store's own URLs end near 400 frames
-# The ids that POST /exports and POST /uploads give: nobody guesses another caller's.
+# The ids that POST /exports and POST /uploads return: nobody can guess another caller's.
 _REQUEST: Final = re.compile(f"/requests/((?:{PREFIX})?{RANDOM_ID})", re.ASCII)
 _SEGMENT: Final = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a path stands for.
+    """The meaning of a path.
 
     Args:
-        kind: `asset` is a file of the page, `config` what the page may offer; `query` is a search
-            whose parameters are in the body.
-        resource: the study, series or instance it is below; None at the top.
+        kind: `asset` is a file of the page, `config` the page's configuration; `query` is a search
+            with its parameters in the body.
+        resource: the study, series or instance in the path; None without one.
         level: of a search: studies, series or instances.
         media: of a retrieve.
         below: the path segments after the resource.
@@ -73,7 +73,7 @@ class Target:
 
 
 def raw_target(environ: Mapping[str, Any]) -> tuple[str, str]:
-    """Path and query as they were sent; a WSGI server hands the path to Flask percent-decoded.
+    """Path and query as they were sent; Flask gets the path percent-decoded.
 
     Raises:
         RefusedError: invalid_path.
@@ -93,8 +93,8 @@ def parse(path: str) -> Target:
     """Read a raw path.
 
     Raises:
-        RefusedError: invalid_path, invalid_uid, or not_found for one that is well-formed and means
-            nothing.
+        RefusedError: invalid_path, invalid_uid, or not_found for a well-formed path without a
+            meaning.
     """
     if path in ASSETS:
         return Target("asset", asset=ASSETS[path])

@@ -1,5 +1,5 @@
-"""Uploads from the page: the browser writes each file into the landing bucket itself, by a URL that
-this function gets for it. No byte of a file and no name of one comes here."""
+"""Uploads from the page: the browser writes each file to the landing bucket itself, with a URL that
+this function gets for it. The function sees neither the bytes nor the name of a file."""
 
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +42,7 @@ class Uploads:
             raise SettingsError("SEARCH_UPLOADS needs LANDING_BUCKET")
 
     def choices(self, fixed: Fixed) -> dict[str, Any] | None:
-        """What the page offers to a caller who is limited to `fixed`; None: nothing."""
+        """The page's configuration for a caller with the limits `fixed`; None: uploads are off."""
         if fixed or not self._settings.search_uploads:
             return None
         return {
@@ -52,7 +52,7 @@ class Uploads:
 
     @property
     def origin(self) -> str:
-        """Where the page sends files to; empty: nowhere."""
+        """The origin to which the page sends files; empty: uploads are off."""
         if not self._settings.search_uploads:
             return ""
         url = urlsplit(self._endpoint)
@@ -67,12 +67,12 @@ class Uploads:
 
         Args:
             wanted: the request's body: `size`, in bytes.
-            fixed: what the caller is limited to.
+            fixed: the caller's limits.
             origin: of the page that will send the file; empty for a program.
 
         Returns:
-            `request_id`; `url`, a resumable session of Cloud Storage. Whoever has the URL can
-            write this one object, of this size.
+            `request_id`; `url`, a resumable session of Cloud Storage. With this URL, one object of
+            this size can be written.
 
         Raises:
             RefusedError: not_found, when there are no uploads; forbidden, for a caller who is
@@ -80,7 +80,7 @@ class Uploads:
         """
         if not self._settings.search_uploads:
             raise RefusedError("not_found")
-        # The outcome of an upload tells what the DICOM store has, whoever may see that.
+        # The outcome of an upload reveals what the DICOM store has.
         if fixed:
             raise RefusedError("forbidden", "a caller who sees only some data may not upload")
         size = self._size(wanted)
@@ -100,7 +100,7 @@ class Uploads:
         return size
 
     def _count(self) -> None:
-        """One more upload.
+        """Count one more upload.
 
         Raises:
             RefusedError: rate_limited.

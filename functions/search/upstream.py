@@ -1,7 +1,6 @@
-"""The DICOM store, for reading: one GET, whose answer is passed on as it comes.
+"""Reading from the DICOM store: one GET, whose answer is passed on as it comes.
 
-People wait for it, so nothing is retried in their place but a connection that broke before any
-answer.
+People wait for it, so only a connection that broke before any answer is retried.
 """
 
 import math
@@ -19,7 +18,7 @@ from functions.search.urls import StoreUrls
 
 _VERSIONS: Final = ("/v1", "/v1beta1")
 _PASSED: Final = (200, 204, 206, 304)
-# What a status means to the event functions: common/clients/statuses.py.
+# For the event functions: common/clients/statuses.py.
 _REFUSALS: Final = {
     400: "rejected",
     401: "unauthorized",
@@ -46,7 +45,7 @@ _MESSAGES: Final = {
 
 
 def refused(reason: str, retry_after_s: int | None = None) -> RefusedError:
-    """A refusal that the DICOM store is the cause of."""
+    """A refusal that is caused by the DICOM store."""
     return RefusedError(
         reason,
         _MESSAGES.get(reason, ""),
@@ -55,7 +54,7 @@ def refused(reason: str, retry_after_s: int | None = None) -> RefusedError:
 
 
 class Answer:
-    """An answer of the DICOM store, its body unread. Close it, or read it to its end."""
+    """An answer of the DICOM store, whose body is not read yet. Close it, or read it to its end."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -64,20 +63,20 @@ class Answer:
 
     @property
     def media_type(self) -> str:
-        """Of the body, in lower case and without parameters."""
+        """The type of the body, in lower case and without parameters."""
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it arrives, as it was sent.
+        """The body as it arrives, not decoded.
 
         Raises:
-            RetryableError: unavailable, when it breaks off or nothing comes for the timeout.
+            RetryableError: unavailable, when it breaks off or pauses for longer than the timeout.
         """
-        # There is no limit to how long a retrieve may take, only to how long it may pause.
+        # A retrieve may take any time; only its pauses are limited.
         yield from transport.chunks(self._response, Deadline(math.inf))
 
     def close(self) -> None:
-        """Keep the connection for another request when the body was read to its end, else close
+        """Keep the connection for another request if the body was read to its end, else close
         it."""
         self._response.close()
 
@@ -93,14 +92,14 @@ class Upstream:
         transport: of the function.
         endpoint: base URL of the API with its version.
         store: `projects/…/dicomStores/…`.
-        timeout_s: how long the store may take to begin an answer, and between two pieces of it.
+        timeout_s: how long the store may take to begin an answer, and pause within it.
     """
 
     def __init__(self, transport: Transport, endpoint: str, store: str, timeout_s: float) -> None:
         self._transport = transport
         self._dicomweb = f"{endpoint}/{store}/dicomWeb/"
         self._timeout_s = timeout_s
-        # Either version may appear in an answer, below the endpoint's own path or without it.
+        # Both versions may appear in an answer, with or without the endpoint's own path.
         path = urlsplit(endpoint).path
         above = path.rpartition("/")[0]
         roots = {path}
@@ -117,7 +116,7 @@ class Upstream:
             headers: without credentials.
 
         Raises:
-            RefusedError: any status that is not 2xx or 304, and no answer at all.
+            RefusedError: for any status other than 2xx or 304, and without an answer.
         """
         url = self._dicomweb + path
         if query:
@@ -145,7 +144,7 @@ class Upstream:
         except RetryableError as error:
             if error.reason != "unavailable" or not deadline.remaining_s():
                 raise self._refusal(error, deadline) from error
-        # A kept connection may have been closed by the other side just now.
+        # The other side may just have closed a kept connection.
         try:
             return self._transport.send_once(request, deadline)
         except RetryableError as error:

@@ -1,4 +1,4 @@
-"""The DICOM store's URLs in its answers become the function's."""
+"""Replaces the DICOM store's URLs in its answers by the function's."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,11 +8,10 @@ _HOST_LENGTH: Final = 260  # of a host with its port
 
 
 class StoreUrls:
-    """How the URLs of a DICOM store begin, on whatever host: the API has more names than the one it
-    is asked by.
+    """The beginnings of a DICOM store's URLs, on any host: the API has several host names.
 
     Args:
-        roots: what may stand between the host and the store's name, such as `/v1`.
+        roots: the possible paths between the host and the store's name, such as `/v1`.
         store: `projects/…/dicomStores/…`.
     """
 
@@ -27,15 +26,15 @@ class StoreUrls:
         self._held_back = longest - 1
 
     def replaced(self, chunks: Iterable[bytes], base: bytes) -> Iterator[bytes]:
-        """The chunks with `base` in place of the beginning of each of these URLs, wherever the
-        chunks are cut."""
+        """The chunks with `base` in place of the beginning of each of these URLs, also across
+        chunks."""
         template = base.replace(b"\\", rb"\\")
         rest = b""
         for chunk in chunks:
             piece = rest + chunk
             if self._path in piece:
                 piece = self._beginning.sub(template, piece)
-            # A URL may go on in the next chunk.
+            # A URL may continue in the next chunk.
             cut = max(0, len(piece) - self._held_back)
             rest = piece[cut:]
             if cut:

@@ -1,10 +1,10 @@
-"""Says when a study is complete, and gives the orders that wait for that.
+"""Reports when a study is complete, and starts the exports that wait for it.
 
 In the order in which data passes:
 
-    handler.py   the story: a stored record comes in, a `study_complete` record goes out
-    stored.py    a stored record as this function reads it
-    memory.py    which studies this process knows to be open, so that most records cost nothing
-    markers.py   the study's marker in the state bucket: what was counted last, and when
-    orders.py    ON_STUDY_COMPLETE: which exports a complete study asks for
+    handler.py   begin here: a stored record comes in, a `study_complete` record is published
+    stored.py    reading a stored record
+    memory.py    the studies that this process knows to be open, so that most records need no work
+    markers.py   the study's marker in the state bucket: the last count, and when
+    orders.py    ON_STUDY_COMPLETE: which exports a complete study starts
 """

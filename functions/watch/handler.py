@@ -1,10 +1,11 @@
-"""Say when nothing was stored in a study for a while: it is complete, and what waits can begin.
+"""Report when nothing was stored in a study for a while: it is complete, and waiting exports can
+begin.
 
-No timer and no database. The first stored record of a study makes its marker and publishes a
-follow-up message; the other records are acknowledged. Pub/Sub delivers the follow-up again and
-again until the DICOM store's count has not moved for `STUDY_QUIET_S`. Then the orders are given,
-the record is published and the marker is closed, in this order: a process that is killed in
-between does it once more, under the same ids.
+There is no timer and no database. The first stored record of a study creates its marker and
+publishes a follow-up message; the other records are acknowledged. Pub/Sub delivers the follow-up
+again and again until the DICOM store's count has not changed for `STUDY_QUIET_S`. Then the exports
+are requested, the record is published and the marker is closed, in this order: if the process is
+killed in between, this is repeated with the same ids.
 """
 
 import functools
@@ -26,12 +27,12 @@ from functions.watch.orders import Order
 from functions.watch.stored import Stored
 
 _KEYS: Final = frozenset({"study", "first"})
-# Pub/Sub dead-letters a message after 100 deliveries: a study that comes slowly gets a new one.
+# Pub/Sub dead-letters a message after 100 deliveries: a study that arrives slowly gets a new one.
 _ATTEMPTS: Final = 80
 
 
 def entry_point() -> View:
-    """The function that is deployed.
+    """Make the deployed function.
 
     Raises:
         SettingsError: a setting, or an order of ON_STUDY_COMPLETE, is missing or malformed.
@@ -48,12 +49,12 @@ def handle(
     open_studies: OpenStudies,
     given: tuple[Order, ...] = (),
 ) -> None:
-    """Take in a stored record, or see whether a study is complete.
+    """Process a stored record, or check whether a study is complete.
 
     Raises:
         PermanentError: invalid_event.
-        RetryableError: operation_pending while the study is not quiet; the DICOM store or the
-            state bucket is busy or away.
+        RetryableError: operation_pending while the study is not quiet; the DICOM store or the state
+            bucket is busy or does not answer.
     """
     is_follow_up = message.json().keys() == _KEYS
     message.check_way(is_follow_up)
@@ -84,7 +85,7 @@ def _finish_when_quiet(
     marker = markers.find(study)
     if marker is None or not marker.is_open or marker.first != first:
         return  # another delivery finished it
-    # Asked before the count, which may take long: what is stored meanwhile may not be in it.
+    # The time before the count, which may take long: instances stored meanwhile may not be in it.
     waited = marker.is_quiet(services.settings.study_quiet_s)
     counted = utc_now()
     count = _count(services.dicom_store, study, deadline)
@@ -95,15 +96,15 @@ def _finish_when_quiet(
             raise RetryableError("operation_pending")
         _follow_up(study, marker, services, deadline)
         return
-    if count.instances:  # else it was deleted meanwhile: nothing is complete
+    if count.instances:  # else it was deleted meanwhile, and is not reported
         asked = orders.give(given, study, count.instances, services, deadline)
         outcomes.publish(_complete(study, marker, asked))
     markers.close(study, marker, counted)
 
 
 def _count(store: DicomStore, study: Resource, deadline: Deadline) -> Count:
-    """What the DICOM store has, by a search for instances: its metrics lag, and so may a search
-    for series (fact sheet sections 4 and 7)."""
+    """The store's counts, by a search for instances: its metrics lag, and so may a search for
+    series (fact sheet sections 4 and 7)."""
     instances = 0
     series: set[str] = set()
     for instance in store.instances(study, deadline):
@@ -135,7 +136,7 @@ def _follow_up(study: Resource, marker: Marker, services: Services, deadline: De
 
 
 def _read(message: Message) -> tuple[Resource, str]:
-    """The study and the period that a follow-up message is of."""
+    """The study and the period of a follow-up message."""
     data = message.json()
     study, first = data["study"], data["first"]
     if not isinstance(study, str) or not isinstance(first, str):

@@ -2,9 +2,10 @@
 
     (none) ──first record──▶ open ──two equal counts──▶ complete ──later record──▶ open again
 
-An open marker names the record that opened it: that record's delivery publishes the follow-up
-message which waits until the study is complete. Every change is made at the generation that was
-read, so of two processes one wins and the other is delivered again.
+An open marker names the record that opened it: the delivery of that record publishes the follow-up
+message, which waits until the study is complete. Every change is made on the condition that the
+generation is the one that was read, so of two processes one succeeds, and the other's message is
+delivered again.
 """
 
 from dataclasses import dataclass, replace
@@ -20,12 +21,12 @@ from functions.watch.stored import Stored
 
 _FOLDER: Final = "studies"
 _LIMIT_BYTES: Final = 4096
-_CLOCKS_S: Final = 1.0  # how much the clocks of two machines may differ
+_CLOCKS_S: Final = 1.0  # the greatest difference between two machines' clocks
 
 
 @dataclass(frozen=True)
 class Count:
-    """What a study has in the DICOM store; -1: not counted yet."""
+    """The counts of a study in the DICOM store; -1: not counted yet."""
 
     instances: int = -1
     series: int = -1
@@ -33,12 +34,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Marker:
-    """Where a study stands. Times are RFC 3339 in UTC.
+    """The state of a study. Times are RFC 3339 in UTC.
 
     Args:
         opened_by: the message id of the record that opened it.
         first: when the first record of this period was made.
-        count: what the DICOM store had at the last count.
+        count: the last count.
         moved: when that count was first seen.
         counted: when the count began that made the study complete; empty while it is open.
         again: whether the study was complete before.
@@ -59,7 +60,7 @@ class Marker:
         return not self.counted
 
     def is_quiet(self, quiet_s: float) -> bool:
-        """Whether the count was first seen so many seconds ago."""
+        """Whether the count was first seen at least so many seconds ago."""
         moved = timestamp(self.moved)
         return moved is not None and age_s(moved) >= quiet_s
 
@@ -82,7 +83,7 @@ class Markers:
         self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
 
     def of(self, stored: Stored) -> Marker:
-        """The study's marker after this record: opened by it where there is none that counts it.
+        """The study's marker after this record, which opens it unless a marker already counts it.
 
         Raises:
             RetryableError: operation_pending, when another process changed it meanwhile.
@@ -104,7 +105,7 @@ class Markers:
         """The study's marker, if it has one.
 
         Raises:
-            RetryableError: the state bucket is away.
+            RetryableError: the state bucket does not answer.
         """
         kept = self._objects.read(_name(study))
         if kept is None:
@@ -132,7 +133,7 @@ def _name(study: Resource) -> str:
 
 
 def _marker(kept: Kept) -> Marker:
-    """A marker as it was written; only this function writes the folder."""
+    """Read a marker; only this function writes to the folder."""
     value = dict(kept.value)
     try:
         count = Count(*value.pop("count"))

@@ -1,4 +1,4 @@
-"""Which studies this process knows to be open: their other records are acknowledged at once."""
+"""The studies that this process knows to be open: their other records are acknowledged at once."""
 
 import threading
 from collections import OrderedDict
@@ -20,12 +20,12 @@ class _Open:
 
 
 class OpenStudies:
-    """Studies whose marker was seen open; safe to share between threads, and free to forget.
+    """Studies whose marker was seen open; safe to share between threads; entries may be forgotten.
 
     A study is complete when two counts, `quiet_s` apart, are the same. So while its marker is
     open, it cannot become complete before the latest instance is `quiet_s` old: an instance that
-    was stored earlier than that is in the count, and its record needs nothing. Half of the time
-    is kept for clocks that differ. The record that opened the marker is never covered: its
+    was stored earlier than that is in the count, and its record needs no work. Half of the time is
+    left for differences between clocks. The record that opened the marker is never skipped: its
     follow-up message may be missing.
     """
 

@@ -1,13 +1,13 @@
-"""ON_STUDY_COMPLETE: exports that a complete study asks for, as data.
+"""ON_STUDY_COMPLETE: the exports that a complete study starts, as data.
 
     [{"name": "ct-to-training",
       "match": {"Modality": "CT"},
       "export": {"destination": "gs://bucket/ct", "format": "png"}}]
 
-`match` has what the DICOM store can search an instance of the study by; without it every study
-matches. `export` has the keys of an export command, but for `path` and `query` (the study),
-and `request_id`, which follows from the order's name, the study and its count of instances: so an
-order that is given twice is one request. The export's destination is a folder for each study.
+`match` has attributes that the DICOM store can search instances by; without it every study matches.
+`export` has the keys of an export command except `path`, `query` (the study is exported) and
+`request_id`, which is made of the order's name, the study and its count of instances: so an order
+that is published twice is one request. The export's destination is a folder for each study.
 """
 
 import json
@@ -25,7 +25,7 @@ from functions.common.resources import GcsPrefix, Resource
 from functions.common.settings import Settings
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
-# What the store can filter instances by, but for UIDs (fact sheet section 4.1).
+# What the store can filter instances by, except UIDs (fact sheet section 4.1).
 MATCH_KEYS: Final = (
     "PatientName",
     "PatientID",
@@ -35,19 +35,19 @@ MATCH_KEYS: Final = (
     "Modality",
 )
 _DATES: Final = re.compile(r"\d{8}(-(\d{8})?)?|-\d{8}", re.ASCII)
-_MATCHES_ALL: Final = "*? \\"  # of these alone a value is a wildcard or a list of nothing
+_MATCHES_ALL: Final = "*? \\"  # values of only these characters are wildcards or empty lists
 _KEYS: Final = frozenset({"name", "match", "export"})
-_OWN_KEYS: Final = frozenset({"path", "query", "request_id"})  # of an export: ours to choose
+_OWN_KEYS: Final = frozenset({"path", "query", "request_id"})  # set by this function
 
 
 @dataclass(frozen=True)
 class Order:
-    """One export to ask for.
+    """One export to start.
 
     Args:
         name: part of the request's id.
-        match: keyword and value, as QIDO-RS has them.
-        export: the command, but for what is chosen for each study.
+        match: keywords and values, as in QIDO-RS.
+        export: the command, without the keys that are set for each study.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Order:
         """From JSON.
 
         Raises:
-            SettingsError: it is no order; the message says what is wrong with it.
+            SettingsError: it is not an order; the message says what is wrong.
         """
         if not isinstance(value, dict) or not {"name", "export"} <= value.keys() <= _KEYS:
             raise _wrong("an order has name, export and perhaps match")
@@ -91,7 +91,7 @@ class Order:
 
 
 def read(settings: Settings) -> tuple[Order, ...]:
-    """The orders, each tried with a study of its own.
+    """The orders, each tested with an invented study.
 
     Raises:
         SettingsError: one is malformed, two have the same name, or the export function would
@@ -116,10 +116,10 @@ def give(
     services: Services,
     deadline: Deadline,
 ) -> int:
-    """Ask for the exports whose order matches the study; how many that were.
+    """Publish the exports whose order matches the study; returns their number.
 
     Raises:
-        RetryableError: the DICOM store or Pub/Sub is busy or away.
+        RetryableError: the DICOM store or Pub/Sub is busy or does not answer.
     """
     matching = [order for order in orders if _matches(order, study, services, deadline)]
     for order in matching:
@@ -135,7 +135,7 @@ def _matches(order: Order, study: Resource, services: Services, deadline: Deadli
     try:
         return bool(services.dicom_store.search(study, "instances", params, deadline))
     except PermanentError as error:
-        # One order that the store does not understand must not keep the study from being reported.
+        # An order that the store refuses must not prevent the report of the study.
         log("ERROR", "order_refused", detail=order.name, reason=error.reason)
         return False
 

@@ -1,4 +1,4 @@
-"""A stored record of the outcomes topic, as far as it matters here."""
+"""A stored record of the outcomes topic, with the fields that are used here."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ class Stored:
     Args:
         study: where it was stored.
         message_id: of the record's message.
-        after: the DICOM store had it not before this time.
+        after: the DICOM store did not have it before this time.
         before: the DICOM store had it at this time.
     """
 
@@ -31,11 +31,11 @@ class Stored:
     def of(cls, message: Message) -> Self:
         """From a message.
 
-        The record's time is when it was made, after the instance was stored; how long the whole
-        invocation took says how long before that it can have been.
+        The record was made after the instance was stored, at most as long after it as the whole
+        invocation took.
 
         Raises:
-            PermanentError: invalid_event, when it is no record of a stored instance.
+            PermanentError: invalid_event, when it is not a record of a stored instance.
         """
         record = message.json()
         if record.get("function") != STORE or record.get("outcome") != "stored":

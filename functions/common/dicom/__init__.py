@@ -1,4 +1,4 @@
-"""What is read of DICOM data, as streams of bounded memory.
+"""Readers of DICOM data, as streams with bounded memory.
 
 part10             the UIDs and the transfer syntax of a Part 10 file, by pydicom
 multipart          the parts of a multipart/related body

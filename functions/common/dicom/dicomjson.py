@@ -1,8 +1,7 @@
 """DICOM JSON (PS3.18 annex F): a long answer read one data set at a time, and the values of one
 data set.
 
-Nothing here trusts a server: a value may be null, a list where text is expected, or nested deeper
-than any reader goes.
+A server's answer is not trusted: a value may be null, a list instead of text, or nested too deeply.
 """
 
 import codecs
@@ -20,17 +19,17 @@ INSTANCE_UID: Final = "00080018"
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _WHOLE_NUMBER: Final = re.compile(r"([+-]?[0-9]{1,18})(\.0*)?", re.ASCII)
-# Between the objects of an array: what may follow each mark.
+# The marks between the objects of an array, and which may follow each.
 _AFTER: Final = {"[": "{]", ",": "{", "]": ""}
 
 DataSet = dict[str, Any]
 
 
 def data_sets(chunks: Iterable[bytes], limit: int) -> Iterator[tuple[str, DataSet]]:
-    """The objects of a JSON array as they arrive, each as its text and as its value.
+    """The objects of a JSON array as they arrive, each as text and as value.
 
-    The time is linear in the size of each object. No bytes at all count as an empty array: a server
-    may answer so when a search matches nothing.
+    The time is linear in the size of each object. An empty body counts as an empty array: some
+    servers answer so when a search finds nothing.
 
     Args:
         chunks: UTF-8, cut anywhere.
@@ -55,7 +54,7 @@ def data_sets(chunks: Iterable[bytes], limit: int) -> Iterator[tuple[str, DataSe
 
 
 class _ArrayReader:
-    """What has arrived and is not read yet, and which marks may come next."""
+    """The text that is not read yet, and the marks that may come next."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -64,19 +63,19 @@ class _ArrayReader:
         self._at = 0
         self._added: list[str] = []
         self._size = 0
-        # An object that is cut is tried again only when twice as much has arrived, so that a large
-        # one is not read from its start for each chunk.
+        # An incomplete object is parsed again only when twice as much text has arrived, so that a
+        # large one is not parsed for each chunk.
         self._try_at = 0
         self._raw_decode = json.JSONDecoder().raw_decode
 
     def add(self, text: str) -> bool:
-        """Keep this text; whether it is time to look for objects."""
+        """Add text; returns whether to look for objects now."""
         self._added.append(text)
         self._size += len(text)
         return self._size >= self._try_at
 
     def objects(self) -> Iterator[tuple[str, DataSet]]:
-        """The objects that are complete."""
+        """The complete objects."""
         self._buffer = "".join([self._buffer[self._at :], *self._added])
         self._at = 0
         self._added.clear()
@@ -92,7 +91,7 @@ class _ArrayReader:
             except RecursionError:
                 raise RetryableError("unavailable") from None
             except ValueError:
-                return  # the rest of it is still to come
+                return  # the rest has not arrived yet
             text = self._buffer[self._at : end]
             self._at = end
             self._expected = ",]"
@@ -106,7 +105,7 @@ class _ArrayReader:
         return self._buffer[self._at : self._at + 1]
 
     def check_rest(self) -> None:
-        """Called when `objects` came to its end. Raises RetryableError when the next object is too
+        """Called when `objects` has ended. Raises RetryableError when the next object is too
         large."""
         self._size = len(self._buffer) - self._at
         if self._size > self._limit:
@@ -120,10 +119,10 @@ class _ArrayReader:
 
 
 def values(data_set: object, tag: str) -> list[Any]:
-    """The values of an attribute; empty when it has none or is not as PS3.18 section F.2.2 has it.
+    """The values of an attribute; empty when it has none or does not follow PS3.18 section F.2.2.
 
     Args:
-        data_set: as JSON gives it; a server may send anything.
+        data_set: from JSON; a server may send anything.
         tag: eight hexadecimal digits.
     """
     try:
@@ -160,13 +159,12 @@ def number(data_set: object, tag: str) -> int:
 
 
 def items(data_set: object, tag: str) -> list[DataSet]:
-    """The items of a sequence; what is not a data set is left out."""
+    """The items of a sequence; items that are not data sets are left out."""
     return [item for item in values(data_set, tag) if isinstance(item, dict)]
 
 
 def instance(data_set: object) -> Resource | None:
-    """The instance that a data set describes; None when one of its three UIDs is missing or
-    malformed."""
+    """The instance of a data set; None when one of its three UIDs is missing or malformed."""
     uids = [uid(data_set, tag) for tag in (STUDY_UID, SERIES_UID, INSTANCE_UID)]
     if not all(uids):
         return None

@@ -1,4 +1,4 @@
-"""multipart/related, read and written as streams."""
+"""Reading and writing multipart/related as streams."""
 
 import re
 import secrets
@@ -29,7 +29,7 @@ class PartStart:
 
 @dataclass(frozen=True)
 class PartEnd:
-    """The part that began last is whole."""
+    """The part that began last is complete."""
 
 
 Piece = PartStart | PartEnd | bytes
@@ -38,7 +38,7 @@ Piece = PartStart | PartEnd | bytes
 class MalformedError(RetryableError):
     """A body that is not multipart, or ends before its closing boundary.
 
-    What a server answers is worth another try; a file that somebody wrote so is not.
+    If it is a server's answer, a retry can help; if it is a file, it cannot.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ def media_type(header: str) -> tuple[str, dict[str, str]]:
 
 
 def new_boundary() -> str:
-    """Long and random: a short one that occurred inside pixel data has made a server lose a
+    """Long and random: a short boundary that occurred in pixel data has made a server lose a
     file."""
     return secrets.token_hex(24)
 
@@ -75,7 +75,7 @@ def read(chunks: Iterable[bytes], content_type: str) -> Iterator[Piece]:
         reader = _Reader(boundary)
         for chunk in _without_preamble(chunks, boundary.encode()):
             yield from reader.feed(chunk)
-    # Not only of the body: a boundary may be longer than the library takes.
+    # Also for the Content-Type: a boundary may be longer than the library allows.
     except FormParserError as error:
         raise MalformedError from error
     if not reader.ended:
@@ -85,8 +85,8 @@ def read(chunks: Iterable[bytes], content_type: str) -> Iterator[Piece]:
 class Part:
     """One part of a multipart body.
 
-    Its bytes are read from the body as they arrive, so they must be read before the next part is
-    asked for; what is left of them then is skipped.
+    Its bytes are read from the body as they arrive, so read them before the next part is requested;
+    unread bytes are skipped then.
 
     Args:
         headers: names in lower case.
@@ -99,7 +99,7 @@ class Part:
         self._is_read = False
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes that were not read yet.
+        """The bytes that have not been read yet.
 
         Raises:
             RetryableError: unavailable, when the body ends within the part.
@@ -114,7 +114,7 @@ class Part:
         raise RetryableError("unavailable")
 
     def skip(self) -> None:
-        """Read what is left, and forget it.
+        """Read and drop the rest.
 
         Raises:
             RetryableError: as chunks.
@@ -124,7 +124,7 @@ class Part:
 
 
 def parts(chunks: Iterable[bytes], content_type: str) -> Iterator[Part]:
-    """The parts of a multipart/related body, each with a stream of its own.
+    """The parts of a multipart/related body, each with its own stream.
 
     Args:
         chunks: the body as it arrives, cut anywhere.
@@ -142,13 +142,12 @@ def parts(chunks: Iterable[bytes], content_type: str) -> Iterator[Part]:
 
 
 def single(chunks: Iterable[bytes], content_type: str) -> Part:
-    """A body that is not multipart, as the one part that it is."""
+    """A body that is not multipart, as a single part."""
     return Part({"content-type": content_type}, chain(chunks, (PartEnd(),)))
 
 
 def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
-    """The parser wants the first boundary at the very start; RFC 2046 allows text in front of
-    it."""
+    """The parser needs the first boundary at the start; RFC 2046 allows text before it."""
     head, stream = b"", iter(chunks)
     for chunk in stream:
         head += chunk
@@ -181,7 +180,7 @@ class _Reader:
         self._parser = MultipartParser(boundary.encode(), callbacks)
 
     def feed(self, chunk: bytes) -> list[Piece]:
-        if not self.ended:  # what follows the closing boundary is an epilogue
+        if not self.ended:  # text after the closing boundary is an epilogue
             self._parser.write(chunk)
         pieces, self._pieces = self._pieces, []
         return pieces

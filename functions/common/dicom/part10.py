@@ -1,9 +1,9 @@
-"""What the header of a DICOM Part 10 file (PS3.10 section 7) says about it, read with pydicom from
-a stream, without keeping the file.
+"""Reading the header of a DICOM Part 10 file (PS3.10 section 7) from a stream, with pydicom,
+without keeping the file.
 
-pydicom trusts its input: it inflates a deflated file whole, reads a sequence whole, prints element
-values in warnings, and raises exceptions of any type. Here the stream that it reads from is
-bounded, and whatever it raises becomes one of two answers: unsupported, or more bytes needed.
+pydicom trusts its input: it inflates a whole deflated file, reads whole sequences, prints element
+values in warnings, and raises exceptions of any type. Here it reads from a bounded stream, and its
+exceptions become one of two answers: unsupported, or more bytes needed.
 """
 
 import functools
@@ -16,7 +16,7 @@ from typing import Any, Final
 from functions.common.errors import DicomFunctionsError, NothingToStoreError, PermanentError
 from functions.common.resources import Resource
 
-HEAD_BYTES: Final = 64 * 1024  # holds the UIDs of nearly every file
+HEAD_BYTES: Final = 64 * 1024  # contains the UIDs of nearly every file
 
 _DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"  # Media Storage Directory: a DICOMDIR
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
@@ -25,35 +25,35 @@ _PREAMBLE_BYTES: Final = 132
 _META_GROUP: Final = 0x0002
 _CLASS, _SYNTAX = 0x00020002, 0x00020010
 _INSTANCE, _STUDY, _SERIES = 0x00080018, 0x0020000D, 0x0020000E
-_DIRECTORY_GROUP: Final = 0x0004  # of a DICOMDIR alone, whose records may be many
+_DIRECTORY_GROUP: Final = 0x0004  # only of a DICOMDIR, which may have many records
 _PIXELS: Final = 0x7FE00000  # the group of pixel data: every UID comes before it
 _IMPLICIT_LENGTH_MAX: Final = 256  # of a data set's first element
 _READS_MAX: Final = 100_000  # by pydicom, in one header: 0.4 s of CPU, 40 MB of sequence items
 _READ_BYTES_MAX: Final = 16 * 1024 * 1024  # what is skipped is not counted
 _INFLATED_MAX: Final = 4 * 1024 * 1024
-_WINDOW_BYTES: Final = 64 * 1024  # how far pydicom may seek back
+_WINDOW_BYTES: Final = 64 * 1024  # how far back pydicom may seek
 _PIECE_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says it is; the transfer syntax is empty where it does not say."""
+    """The header of a file; the transfer syntax is empty if it has none."""
 
     resource: Resource
     transfer_syntax: str = ""
 
 
 class MoreNeededError(Exception):
-    """The UIDs come later in the file than the bytes that were given."""
+    """The UIDs are later in the file than the given bytes."""
 
 
 def is_part10(head: bytes) -> bool:
-    """Whether it begins as a Part 10 file does: a preamble of 128 bytes, then DICM."""
+    """Whether it begins like a Part 10 file: a preamble of 128 bytes, then DICM."""
     return head[128:132] == b"DICM"
 
 
 def is_data_set(head: bytes) -> bool:
-    """Whether it may be a Part 10 file that lost its preamble, or a bare data set: group 2 or 8 in
+    """Whether it may be a Part 10 file without its preamble, or a bare data set: group 2 or 8 in
     little endian."""
     if len(head) < 8 or head[0] not in (0x02, 0x08) or head[1] or head[3]:
         return False
@@ -68,14 +68,14 @@ def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
     """Read a file until its UIDs are known.
 
     Args:
-        data: the file from its first byte on, in pieces of any size; no more of it is taken than
-            needed.
-        whole: whether the file ends where `data` does.
+        data: the file from its first byte on, in pieces of any size; only the needed bytes are
+            read.
+        whole: whether `data` is the whole file.
 
     Raises:
         MoreNeededError: `data` ended before the UIDs were found, and is not the whole file.
         PermanentError: unsupported_input, when the header cannot be read, or a UID is missing,
-            malformed or there twice; as NothingToStoreError when the file is a DICOMDIR.
+            malformed or occurs twice; NothingToStoreError when the file is a DICOMDIR.
     """
     values, syntax = _read(data, (_INSTANCE, _STUDY, _SERIES), whole)
     uids = [values.get(tag, "") for tag in (_STUDY, _SERIES, _INSTANCE)]
@@ -89,14 +89,14 @@ def read_header(data: Iterable[bytes], *, whole: bool = True) -> Header:
 
 
 def read_instance_uid(data: Iterable[bytes], *, whole: bool = True) -> str:
-    """The SOP Instance UID alone, empty when there is none: it is among the first elements, the
-    others far behind.
+    """Only the SOP Instance UID, empty when there is none: it is among the first elements, far
+    before the others.
 
     Args:
         data, whole: as for read_header.
 
     Raises:
-        MoreNeededError, PermanentError: as read_header, but for what is missing or malformed.
+        MoreNeededError, PermanentError: as read_header, except for missing or malformed UIDs.
     """
     values, _ = _read(data, (_INSTANCE,), whole)
     return values.get(_INSTANCE, "")
@@ -105,7 +105,7 @@ def read_instance_uid(data: Iterable[bytes], *, whole: bool = True) -> str:
 def _read(
     data: Iterable[bytes], wanted: tuple[int, ...], whole: bool
 ) -> tuple[dict[int, str], str]:
-    """What there is of the wanted elements, and the transfer syntax."""
+    """The wanted elements that the file has, and the transfer syntax."""
     filereader = _library()
     stream = _Stream(iter(data))
     watch = _Watch(wanted)
@@ -113,7 +113,7 @@ def _read(
         elements = _elements(filereader, stream, watch, wanted)
     except MemoryError:
         raise  # this machine's fault, not the file's
-    # The one place for pydicom's errors, which are of any type at malformed input.
+    # The only place for pydicom's errors, which can be of any type for malformed input.
     except Exception as error:
         if isinstance(stream.error, DicomFunctionsError):
             raise stream.error from None
@@ -134,8 +134,8 @@ def _read(
 def _elements(
     filereader: Any, stream: "_Stream", watch: "_Watch", wanted: tuple[int, ...]
 ) -> dict[int, str]:
-    """The wanted elements, the transfer syntax and the Media Storage SOP Class, as far as they are
-    there."""
+    """The wanted elements, the transfer syntax and the Media Storage SOP Class, as far as the file
+    has them."""
     elements = filereader.data_element_generator
     meta = {}
     if is_part10(stream.read(_PREAMBLE_BYTES)):
@@ -148,7 +148,7 @@ def _elements(
     start = stream.tell()
     vr = stream.read(6)[4:]
     if not syntax or is_implicit == _is_vr(vr):
-        # It does not say how it is encoded, or is encoded otherwise: pydicom knows how to guess.
+        # It does not say how it is encoded, or is encoded differently: pydicom can guess.
         stream.seek(0)
         dataset = filereader.read_partial(stream, watch, force=True, specific_tags=list(wanted))
         found = [dataset.get_item(tag) for tag in wanted if tag in dataset]
@@ -164,7 +164,7 @@ def _is_after_meta(tag: int, _vr: str | None, _length: int) -> bool:
 
 
 def _texts(elements: Iterable[Any]) -> dict[int, str]:
-    """The values as they stand in the file; one that is cut is left out."""
+    """The values as in the file; a value that is cut off is left out."""
     texts = {}
     for element in elements:
         value = element.value
@@ -191,10 +191,10 @@ def _library() -> Any:
 
 
 class _Watch:
-    """Is asked by pydicom before each element of the data set whether to stop there.
+    """pydicom asks this before each element of the data set whether to stop there.
 
-    Once all is found, the rest of the last one's group is looked through for an element that is
-    there twice.
+    After everything is found, the rest of the last group is searched for an element that occurs
+    twice.
     """
 
     def __init__(self, wanted: tuple[int, ...]) -> None:
@@ -203,7 +203,7 @@ class _Watch:
         self.seen: list[int] = []
 
     def __call__(self, tag: int, _vr: str | None, length: int) -> bool:
-        number = int(tag)  # of pydicom's own type, which compares slowly
+        number = int(tag)  # of pydicom's own type, whose comparison is slow
         group = number >> 16
         if group > self._last_group and len(self.seen) >= len(self._wanted):
             return True
@@ -213,14 +213,14 @@ class _Watch:
 
 
 class _TooMuchError(Exception):
-    """More than any header takes."""
+    """More than any header needs."""
 
 
 class _Stream:
-    """The beginning of a file as pydicom reads it: it seeks forward a lot and back a little.
+    """The beginning of a file, for pydicom, which seeks forward a lot and back a little.
 
-    Bytes that are skipped are not kept. `ended` tells that the source ended, `error` what it raised
-    (pydicom makes another error of it).
+    Skipped bytes are not kept. `ended`: whether the source ended; `error`: what it raised (pydicom
+    raises another error then).
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -234,11 +234,11 @@ class _Stream:
         self.error: Exception | None = None
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The offset of the next read."""
         return self._at
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place; backwards only as far as the window reaches."""
+        """Go to an offset; backwards only within the window."""
         place = offset + self._at if whence else offset
         if place < self._start:
             raise _TooMuchError
@@ -261,14 +261,14 @@ class _Stream:
         return data
 
     def inflate(self) -> None:
-        """The rest is deflated: go on with what it inflates to, as if that were a file."""
+        """The rest is deflated: continue with the inflated bytes, as if they were a file."""
         rest = chain((self._data[self._at - self._start :],), self._pieces)
         self._pieces = _inflated(rest)
         self._data = b""
         self._start = self._end = self._at = 0
 
     def _load(self, end: int) -> None:
-        """Have the bytes up to this offset in the window, and forget what lies far back."""
+        """Load the bytes up to this offset into the window, and forget those far back."""
         while self._end < end and not self.ended:
             try:
                 piece = next(self._pieces, None)

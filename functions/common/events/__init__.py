@@ -1,4 +1,4 @@
-"""What arrives and what is reported, in the order in which a delivery passes.
+"""Deliveries and outcomes, in the order in which a delivery passes.
 
 runtime            the one wrapper round a handler: request in, status out
 messages           a Pub/Sub push or a CloudEvent becomes a typed message

@@ -1,5 +1,4 @@
-"""What arrives: Pub/Sub pushes and CloudEvents, made into one typed message, whatever they look
-like.
+"""Deliveries: Pub/Sub pushes and CloudEvents become one typed message.
 
 Accepted: a wrapped Pub/Sub push; a CloudEvent, binary or structured, of type
 `google.cloud.storage.object.v1.finalized` or `google.cloud.pubsub.topic.v1.messagePublished`.
@@ -24,7 +23,7 @@ BODY_LIMIT_BYTES: Final = 15 * 1024 * 1024  # 10 MB of a Pub/Sub message, as bas
 # An attribute that a replay of dead letters sets: when the message was first published, RFC 3339.
 FIRST_PUBLISHED: Final = "dicom-first-published"
 _AGES_AGO: Final = "1970-01-01T00:00:00Z"
-# An attribute of an event that is to be handled again, whatever a process remembers of it.
+# An attribute of an event that must be processed again, even if a process remembers it.
 ANEW: Final = "dicom-anew"
 _FINALIZED: Final = "google.cloud.storage.object.v1.finalized"
 _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
@@ -35,10 +34,10 @@ _IDENTIFIER: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 class Message:
     """One delivery of one message.
 
-    `attempt` is 1 where the sender does not count; `published` is RFC 3339, empty where the sender
-    does not say. `follow_up`: it came by the subscription of the function's own follow-up messages,
-    on whose topic only the function's account may publish. `path`: of the URL that was called; a
-    function with several subscriptions tells them by it.
+    `attempt` is 1 if the sender does not count; `published` is RFC 3339, empty if the sender does
+    not say. `follow_up`: it came by the subscription of the function's own follow-up messages, on
+    whose topic only the function's account may publish. `path`: of the URL that was called; a
+    function with several subscriptions distinguishes them by it.
     """
 
     data: bytes
@@ -53,12 +52,12 @@ class Message:
         """The data as a JSON object.
 
         Raises:
-            PermanentError: invalid_event, when it is none.
+            PermanentError: invalid_event, when it is not one.
         """
         return _object(self.data)
 
     def json_or_nothing(self) -> dict[str, Any]:
-        """The same, empty for a message without data: its attributes may say everything.
+        """The same, but empty for a message without data, whose attributes may contain everything.
 
         Raises:
             PermanentError: as json.
@@ -68,7 +67,7 @@ class Message:
         return self.json()
 
     def request_id(self) -> str:
-        """What a command is called: its `request_id`, else the message's id.
+        """The id of a command: its `request_id`, else the message's id.
 
         Raises:
             PermanentError: invalid_command, when it is malformed; as json.
@@ -78,11 +77,11 @@ class Message:
         return request_id(named or self.message_id)
 
     def check_way(self, is_follow_up: bool) -> None:
-        """A follow-up message comes by the follow-ups' subscription, and nothing else does: whoever
-        may publish commands must not be able to publish the next step of one.
+        """Check that follow-up messages, and only these, come by the follow-ups' subscription:
+        somebody who may publish commands must not be able to publish the next step of one.
 
         Args:
-            is_follow_up: whether the message's content is that of a follow-up.
+            is_follow_up: whether the message has the content of a follow-up.
 
         Raises:
             PermanentError: invalid_event.
@@ -99,9 +98,9 @@ class Message:
 
     @property
     def first_published(self) -> str:
-        """When it, or what it is a replay of, was published: never later than `published`, and ages
-        ago where a replay does not know. So the attribute, whoever set it, can only make a message
-        older."""
+        """When it was first published, before any replay: never later than `published`, and very
+        long ago if a replay does not know. So the attribute, even if forged, can only make a
+        message older."""
         if not self.replayed:
             return self.published
         told = self.attributes[FIRST_PUBLISHED]
@@ -114,8 +113,8 @@ class Message:
 
 
 class UnreadableMessageError(PermanentError):
-    """invalid_event, of a delivery whose content cannot be read: `message` is the rest of it, whose
-    id names the outcome."""
+    """invalid_event, for a delivery whose content cannot be read: `message` is the rest of it, with
+    the id for the outcome."""
 
     def __init__(self, detail: str, message: Message) -> None:
         super().__init__("invalid_event", detail)
@@ -162,7 +161,7 @@ class ObjectFinalized:
 
 
 def request_id(value: object) -> str:
-    """What a request is called.
+    """The id of a request.
 
     Raises:
         PermanentError: invalid_command, when it is not up to 128 letters, digits and `_.:-`.
@@ -175,7 +174,7 @@ def request_id(value: object) -> str:
 
 
 def is_finalize(message: Message) -> bool:
-    """Whether the message is a bucket's notification that an object was written."""
+    """Whether the message is a bucket's notification of a new object."""
     return message.attributes.get("eventType") == "OBJECT_FINALIZE"
 
 
@@ -186,7 +185,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> Message:
         headers: looked up in lower case, as `ce-type`.
 
     Raises:
-        UnreadableMessageError: it is a delivery, but what is delivered cannot be read.
+        UnreadableMessageError: it is a delivery, but its content cannot be read.
         PermanentError: invalid_event, when it is neither a Pub/Sub push nor a CloudEvent.
     """
     if headers.get("ce-type"):
@@ -199,7 +198,7 @@ def parse(headers: Mapping[str, str], body: bytes) -> Message:
 
 
 def _structured(event: Mapping[str, Any]) -> Message:
-    """A CloudEvent whose attributes are in the body too."""
+    """A CloudEvent with its attributes in the body."""
     event_id = _identifier(event.get("id"))
     data = event.get("data")
     unread = Message(b"", message_id=event_id)
@@ -248,7 +247,7 @@ def _push(envelope: Mapping[str, Any]) -> Message:
 
 
 def _unreadable(detail: str, message: Message) -> PermanentError:
-    """An outcome needs a name: without one it is no delivery that could be recorded."""
+    """An outcome needs an id: without one the delivery cannot be recorded."""
     if not message.message_id:
         return PermanentError("invalid_event", detail)
     return UnreadableMessageError(detail, message)
@@ -262,19 +261,20 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _attempt(value: object) -> int:
-    """1 where the sender does not count."""
+    """1 if the sender does not count."""
     if not isinstance(value, int) or value < 1:
         return 1
     return int(value)
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Attributes of a message and metadata of an object are texts; what is not is left out."""
+    """Attributes of a message and metadata of an object are texts; other values are left out."""
     return {key: value for key, value in values.items() if isinstance(value, str)}
 
 
 def _identifier(value: object) -> str:
-    """The id of a message, an event or a request; empty when it is none, since ids are logged."""
+    """The id of a message, an event or a request; empty if it is malformed, because ids are
+    logged."""
     identifier = text(value)
     if not _IDENTIFIER.fullmatch(identifier):
         return ""

@@ -1,8 +1,8 @@
-"""The outcome record: what every input ends in, exactly one for each.
+"""The outcome record: every input ends in exactly one.
 
-Pub/Sub delivers at least once, so a record may be published again after a crash. Its `id` follows
-from the input alone: of several records with one id the first (by `time`) counts; later ones repeat
-it, or say `duplicate` or `superseded`.
+Pub/Sub delivers at least once, so a record may be published again after a crash. Its `id` depends
+only on the input: if several records have the same id, the first by `time` counts; later ones
+repeat it, or are `duplicate` or `superseded`.
 """
 
 import hashlib
@@ -19,36 +19,36 @@ from functions.common.resources import ObjectRef, Resource
 
 Word = Literal[
     "stored",  # the DICOM store has it
-    "duplicate",  # the DICOM store had it already, byte for byte
+    "duplicate",  # the DICOM store already had it, byte for byte
     "conflict",  # the store has other bytes under its UIDs
-    "rejected",  # it can never be done; reason says why
-    "superseded",  # the object is gone, or a newer generation of it has an event of its own
+    "rejected",  # it cannot be done; reason says why
+    "superseded",  # the object is gone, or a newer generation has its own event
     "deleted",
     "exported",
-    "partial",  # some of it was done; the counts say how much
+    "partial",  # a part of it was done; the counts say how much
     "dry_run",
     "study_complete",  # nothing was stored in a study for a while
-    "skipped",  # a file that is no image: in an archive, or a folder's placeholder
+    "skipped",  # not a scan: a member of an archive, or a folder's placeholder
 ]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input.
+    """The outcome of one input.
 
     Args:
-        outcome: the word.
-        reason: why, where that is not plain; one of the reasons in errors.py, or empty.
+        outcome: one of the outcomes above.
+        reason: why, if that is not obvious; one of the reasons in errors.py, or empty.
         source: the object an event was about; or
-        request_id: what a command was called; of an object, the request that it came by.
+        request_id: the id of a command, or of the request that uploaded an object.
         member: the path inside an archive.
-        place: where in the archive it lies: tells members of the same path apart.
+        place: its position in the archive, to distinguish members with the same path.
         resource: the study, series or instance, as far as known.
-        size_bytes: of the input or of all that was written.
-        counts: how many of what, for inputs of several parts.
+        size_bytes: of the input, or of everything that was written.
+        counts: counts by kind, for inputs of several parts.
         detail: one line of our own words.
-        first, last: of study_complete: when its first instance came, and when its count was last
-            seen to move; RFC 3339.
+        first, last: of study_complete: when its first instance was stored, and when its count was
+            last seen to change; RFC 3339.
         again: of study_complete: whether it was complete before.
     """
 
@@ -88,7 +88,7 @@ class Outcomes:
     trace: str = ""
 
     def publish(self, outcome: Outcome) -> None:
-        """Publish, and log the same words without the object's name.
+        """Publish a record, and log it without the object's name.
 
         Raises:
             RetryableError: it could not be published; the input must be delivered again.
@@ -143,7 +143,7 @@ def _resource(resource: Resource | None) -> dict[str, str]:
 
 
 def outcome_id(function: str, identity: ObjectRef | str, member: str = "") -> str:
-    """The id of an input's outcome: a hash, so that it can be logged where a name can not."""
+    """The id of an input's outcome: a hash, which can be logged (a name cannot)."""
     if isinstance(identity, str):
         parts = [identity]
     else:

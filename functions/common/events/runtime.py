@@ -1,5 +1,5 @@
-"""The one wrapper round a handler: request in, status out, and nothing that a caller or a log must
-not see."""
+"""The only wrapper round handlers: request in, status out, without anything that a caller or a log
+must not see."""
 
 import contextlib
 import json
@@ -25,12 +25,12 @@ from functions.common.settings import Settings
 
 _TRACE: Final = re.compile(r"([0-9a-f]{32})(/|$)", re.ASCII)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-", re.ASCII)
-FOLLOW_UPS_PATH: Final = "/follow-ups"  # where the subscription of follow-up messages calls
+FOLLOW_UPS_PATH: Final = "/follow-ups"  # the path that the subscription of follow-up messages calls
 
 
 @dataclass(frozen=True)
 class Services:
-    """What a handler works with, made once for each process."""
+    """The clients and settings for a handler, made once for each process."""
 
     settings: Settings
     dicom_store: DicomStore
@@ -54,17 +54,17 @@ View = Callable[[flask.Request], flask.Response]
 
 
 def event_function(name: str, handle: Handler, *, reports: bool = True) -> View:
-    """The HTTP function that a push subscription calls.
+    """Make the HTTP function that a push subscription calls.
 
-    A delivery is answered 204 (done: acknowledge) or 503 (deliver again, after Retry-After where it
-    is known), without a body. A PermanentError that the handler lets through, or of a message that
-    cannot be read, is recorded as `rejected` and acknowledged. What is neither a Pub/Sub push nor a
-    CloudEvent is answered 400 or 405: its sender must not read success.
+    A delivery is answered 204 (done: acknowledge) or 503 (deliver again, after Retry-After if it is
+    known), without a body. A PermanentError of the handler, or of a message that cannot be read, is
+    recorded as `rejected` and acknowledged. A request that is neither a Pub/Sub push nor a
+    CloudEvent is answered 400 or 405: its sender must not think that it succeeded.
 
     Args:
-        name: the function's.
-        handle: what it does with one message.
-        reports: whether a refusal is published as an outcome; where it is not, it is only logged.
+        name: the function's name.
+        handle: processes one message.
+        reports: whether a refusal is published as an outcome; else it is only logged.
 
     Raises:
         SettingsError: a setting is missing or malformed.
@@ -88,7 +88,7 @@ class _EventFunction:
     reports: bool
 
     def answer(self, request: flask.Request) -> flask.Response:
-        """The answer to a request, whatever it is."""
+        """The answer to any request."""
         settings = self.services.settings
         deadline = Deadline(settings.budget_s)
         trace = _trace(request, settings)
@@ -110,14 +110,14 @@ class _EventFunction:
             self._handle(outcomes, unreadable)
         except RetryableError as error:
             return _handed_back(outcomes, error)
-        # The one place for a bug: it is logged without its text, and retried.
+        # The only place for bugs: they are logged without their text, and retried.
         except Exception as error:  # noqa: BLE001
             _log_bug(outcomes, error)
             return web.response(503, {}, b"")
         return web.response(204, {}, b"")
 
     def _handle(self, outcomes: Outcomes, unreadable: PermanentError | None) -> None:
-        """Handle a message; what can never be handled is refused."""
+        """Process a message; one that can never be processed is refused."""
         try:
             if unreadable:
                 raise unreadable
@@ -137,10 +137,10 @@ class _EventFunction:
 
 
 def _received(request: flask.Request) -> tuple[Message, PermanentError | None]:
-    """The message, and why it cannot be read where it cannot.
+    """The message, and why it cannot be read, if so.
 
     Raises:
-        PermanentError: invalid_event, when this is no delivery.
+        PermanentError: invalid_event, when this is not a delivery.
     """
     body = web.read_body(request, messages.BODY_LIMIT_BYTES)
     headers = {name.lower(): value for name, value in request.headers.items()}
@@ -154,7 +154,7 @@ def _received(request: flask.Request) -> tuple[Message, PermanentError | None]:
 
 
 def _rejected(error: PermanentError, message: Message) -> Outcome:
-    """What is no event for this function is named by its message, whatever request it names."""
+    """If it is not an event of this function, its outcome has the message's id, not a request's."""
     identity = message.message_id
     if error.reason != "invalid_event":
         if messages.is_finalize(message):
@@ -177,7 +177,7 @@ def _trace(request: flask.Request, settings: Settings) -> str:
 
 
 def _refused(name: str, status: int, reason: str, message: str, trace: str) -> flask.Response:
-    """For a sender of something else: a person who tries the function, or a wrong subscription."""
+    """The answer to something else: a person who tries the function, or a wrong subscription."""
     _log_refused(name, reason, message, trace)
     headers = {"Content-Type": "application/json"}
     if status == 405:
