@@ -63,21 +63,23 @@ class Budget:
     Args:
         limits: as the settings have them.
         size: of the archive in bytes.
-        members: how many files were counted earlier.
-        total_bytes: what those hold, unpacked.
     """
 
-    def __init__(
-        self, limits: Limits, size: int, *, members: int = 0, total_bytes: int = 0
-    ) -> None:
+    def __init__(self, limits: Limits, size: int) -> None:
         self._limits = limits
-        self.members = members
-        self.total_bytes = total_bytes
+        self.members = 0
+        self.total_bytes = 0
         by_ratio = max(size * limits.ratio, _HARMLESS_BYTES)
         self._most_bytes = min(limits.total_bytes, by_ratio)
 
+    def go_on(self, members: int, total_bytes: int) -> None:
+        """Go on behind files that an earlier invocation counted, and what those hold."""
+        self.members = members
+        self.total_bytes = total_bytes
+
     def count(self, size: int) -> None:
         """Count one more file."""
+        self._check_bytes(size)
         self.members += 1
         self.total_bytes += size
         if self.members > self._limits.members:

@@ -8,7 +8,7 @@ DICOM store's. Large ones are stored while they are read.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final
@@ -156,9 +156,7 @@ class ArchiveSlice:
     def _walk(self) -> bool:
         """Go through the members; whether the end was reached."""
         begin = self.progress.mark
-        budget = Budget(
-            self.limits, self.size, members=begin.members, total_bytes=begin.total_bytes
-        )
+        budget = Budget(self.limits, self.size)
         # What waits for its other half is read once more, into the memory of this process.
         first = min([*begin.waiting, begin.place])
         with ThreadPoolExecutor(_WORKERS) as pool, self.open_file() as file:
@@ -170,12 +168,7 @@ class ArchiveSlice:
                 uploads.finish()
 
     def _go_through(self, walk: Walk, budget: Budget, uploads: "_Uploads") -> bool:
-        begin = self.progress.mark
-        for member in walk:
-            if member.place < begin.place:
-                if member.place in begin.waiting:
-                    self.window.take(member)
-                continue
+        for member in self._not_done(walk, budget):
             budget.count(member.size)
             groups = self._groups(member, walk)
             mark = Mark(
@@ -188,6 +181,21 @@ class ArchiveSlice:
             if not self.time_left():
                 return False
         return True
+
+    def _not_done(self, walk: Walk, budget: Budget) -> Iterator[Member]:
+        """The members behind the mark."""
+        begin = self.progress.mark
+        members = iter(walk)
+        for member in members:
+            if member.place >= begin.place:
+                # Not earlier: the archives in which the mark lies were opened again, and what is in
+                # front of it must not be counted twice.
+                budget.go_on(begin.members, begin.total_bytes)
+                yield member
+                break
+            if member.place in begin.waiting:
+                self.window.take(member)
+        yield from members
 
     def _groups(self, member: Member, walk: Walk) -> list[Group]:
         """What can be brought to its outcome now that the walk has come to this member."""

@@ -370,6 +370,35 @@ def test_members_that_an_earlier_slice_counted_are_not_counted_again(kind: str) 
     assert run.progress.counts == {"skipped": 8}
 
 
+def test_members_behind_a_half_that_waits_are_not_counted_again() -> None:
+    inner = packed("zip", [("alone.jpg", scans.jpeg())])
+    run = run_of("zip", [("inner.zip", inner), *((f"{n}.txt", b"text") for n in range(8))])
+    run.limits = Limits(10, 1 << 40, 1 << 40, 500, 1, 1024)
+    run.finish(7)
+    assert run.slices == 2
+    assert run.progress.counts == {"skipped": 9}
+
+
+def test_bytes_of_an_inner_zip_that_is_gone_on_with_are_not_counted_again() -> None:
+    inner = packed("zip", [(f"{n}.txt", scans.noise(n, 1_000_000)) for n in range(8)])
+    run = run_of("zip", [("inner.zip", inner)])
+    run.limits = Limits(100, 10_000_000, 1 << 40, 10**9, 1, 1024)
+    run.finish(6)
+    assert run.slices == 2
+    assert run.progress.counts == {"skipped": 8}
+
+
+def test_a_limit_that_is_exceeded_behind_the_mark_ends_an_archive() -> None:
+    inner = packed("zip", [("alone.jpg", scans.jpeg())])
+    files = [("inner.zip", inner), *((f"{n}.txt", b"text") for n in range(8))]
+    run = run_of("tar", files)
+    run.limits = Limits(8, 1 << 40, 1 << 40, 500, 1, 1024)
+    run.slice(7)
+    with pytest.raises(PermanentError, match="unsafe_archive"):
+        run.finish(7)
+    assert run.progress.mark.members == 8
+
+
 @KINDS
 def test_a_pair_that_contradicts_itself_fails_both_halves(kind: str) -> None:
     files = [
