@@ -1,6 +1,7 @@
 """Uploads from the page, in a browser: files are dropped, sent to the bucket, and their outcomes
 shown."""
 
+import datetime
 import json
 import re
 from collections.abc import Iterator
@@ -274,6 +275,19 @@ def test_what_needs_a_person_comes_first(
         kept(buckets, STATE, request_id, outcome="stored" if is_scan else "rejected", id=name)
     expect(page.locator("#uploads-list li").first).to_contain_text("Doe-b.dcm")
     expect(page.locator("#uploads-status")).to_have_text("2 files: 1 stored, 1 rejected")
+
+
+def test_outcomes_that_are_known_are_shown_without_waiting_in_between(
+    page: Page, buckets: StrictBuckets, tmp_path: Path
+) -> None:
+    page.clock.install()
+    page.clock.pause_at(datetime.datetime.now() + datetime.timedelta(hours=1))
+    drag(page, written(tmp_path, **{f"f{number}": SCAN for number in range(20)}))
+    expect(page.locator("#uploads-list li.sent")).to_have_count(20)
+    for request_id in request_ids(buckets):
+        kept(buckets, STATE, request_id, outcome="stored")
+    page.clock.run_for(1000)
+    expect(page.locator("#uploads-list li.done")).to_have_count(20)
 
 
 def test_after_an_upload_one_can_search_again(

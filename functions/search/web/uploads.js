@@ -177,11 +177,13 @@ async function watch() {
   if (isWatching) return;
   isWatching = true;
   for (let wait = FIRST_WAIT_MS; unknown.size;) {
-    await pause(wait);
+    if (wait) await pause(wait);
     const some = [...unknown].slice(0, ASKED_AT_ONCE);
     const known = await Promise.all(some.map(([id, upload]) => look(id, upload)));
-    if (known.includes(true)) wait = NEXT_WAIT_MS;
-    else wait = Math.min(Math.max(wait * 1.5, FIRST_WAIT_MS), LONGEST_WAIT_MS);
+    // Where all have an outcome, the next ones probably have one too.
+    if (!known.includes(false)) wait = 0;
+    else if (known.includes(true)) wait = FIRST_WAIT_MS;
+    else wait = Math.min(Math.max(wait, FIRST_WAIT_MS) * 1.5, LONGEST_WAIT_MS);
   }
   isWatching = false;
 }
