@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
 
 from tests import scans
 from tests.contract.strictbucket import StrictBuckets
@@ -161,6 +161,15 @@ def test_what_cannot_be_taken_is_not_sent(
     expect(entry(page, "Doe-a.dcm")).to_contain_text(text)
     expect(page.locator("#uploads-status")).to_have_text("1 file: 1 not sent")
     expect(page.get_by_role("button", name="Send again")).to_be_hidden()
+    assert not buckets.names(LANDING)
+
+
+def test_a_drop_has_a_limit(page: Page, buckets: StrictBuckets) -> None:
+    files: list[FilePayload] = [
+        {"name": f"{number}.dcm", "mimeType": "", "buffer": b"1"} for number in range(5001)
+    ]
+    page.locator("#files").set_input_files(files)
+    expect(page.get_by_role("alert")).to_contain_text("more than 5,000 files")
     assert not buckets.names(LANDING)
 
 

@@ -39,6 +39,7 @@ async function problem(response) {
   } catch {
     // It is not the service that answered.
   }
+  message = message[0].toUpperCase() + message.slice(1);
   if (wait) message += ` (try again in ${wait} s)`;
   return Object.assign(new Error(message), { status, wait });
 }

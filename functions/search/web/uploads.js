@@ -88,7 +88,7 @@ function add(files) {
     return;
   }
   if (files.length > MOST) {
-    problem(`These are more than ${count(MOST, "file")}: put them into a zip file, which is one.`);
+    problem(`These are more than ${count(MOST, "file")}: put them into one zip file.`);
     return;
   }
   for (const file of files) {
@@ -234,15 +234,22 @@ function end(upload, name, text) {
   }
 }
 
+function summary() {
+  const parts = [];
+  for (const [name, label] of SUMMARY) {
+    const number = uploads.filter((upload) => upload.step === name).length;
+    if (number) parts.push(`${number} ${label}`);
+  }
+  return `${count(uploads.length, "file")}: ${parts.join(", ")}`;
+}
+
 // The summary, a few times a second at most: a screen reader reads it aloud.
 function tell() {
   if (isTelling) return;
   isTelling = true;
   setTimeout(() => {
     isTelling = false;
-    const parts = SUMMARY.map(([key, label]) => [uploads.filter(({ step: now }) => now === key).length, label])
-      .filter(([number]) => number).map(([number, label]) => `${number} ${label}`);
-    $("uploads-status").textContent = `${count(uploads.length, "file")}: ${parts.join(", ")}`;
+    $("uploads-status").textContent = summary();
     $("uploads-stop").hidden = !running && !queue.length;
     $("uploads-again").hidden = !uploads.some(isLeft);
     $("uploads-search").hidden = !uploads.some(({ step: now }) => now === "stored" || now === "partial");
