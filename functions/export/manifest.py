@@ -54,9 +54,7 @@ class Manifest:
             if_generation_match=None,
             chunk_bytes=_CHUNK_BYTES,
         )
-        for reason, _ in self._reasons.most_common(1):
-            return reason
-        return ""
+        return max(self._reasons, key=self._reasons.__getitem__, default="")
 
     def _text(self, joined: Mapping[str, Any]) -> Iterator[bytes]:
         head: dict[str, Any] = {

@@ -50,7 +50,8 @@ def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:
         # type JSON: a tag cannot be the name of a column.
         uids = {key: entry[key] for key in ("study", "series", "instance")}
         row = {**uids, "metadata": json.loads(data)}
-        return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+        return text.encode() + b"\n"
 
     at_once = 4 * _THREADS
     try:
