@@ -25,8 +25,8 @@ PermanentReason = Literal[
     "operation_failed",  # a long-running operation ended in an error or with failures
 ]
 RetryableReason = Literal[
-    "rate_limited",  # 429, or 503 with Retry-After
-    "unavailable",  # no answer, a cut answer, or a server error
+    "rate_limited",  # 429, or another retryable status with Retry-After (clients/statuses.py)
+    "unavailable",  # no answer, one that breaks off, or a server error
     "unauthorized",  # 401 or 403: credentials or IAM
     "deadline_exceeded",  # this invocation's time is used up
     "operation_pending",  # an operation or another delivery of this input is at work

@@ -30,8 +30,7 @@ _READ_TIMEOUT_S: Final = 60.0  # between two reads, not for the whole body
 # The service stores a large body before it answers, which takes longer.
 _COMMIT_BYTES_PER_S: Final = 8 * 1024 * 1024
 _ATTEMPTS: Final = 4  # the first and three more; Pub/Sub does longer retries
-_BACKOFF_S: Final = 0.5
-_BACKOFF_MAX_S: Final = 8.0
+_BACKOFF_S: Final = 0.5  # the first wait is at most twice this long, then twice as long each time
 _INLINE_WAIT_MAX_S: Final = 20.0  # a longer Retry-After is left to Pub/Sub
 _DRAIN_BYTES: Final = 64 * 1024
 
@@ -225,7 +224,24 @@ class _Route:
 
 
 def retried(once: Callable[[], T], deadline: Deadline, method: str) -> T:
-    """The only retry loop: call until it succeeds, at most _ATTEMPTS times and while time is left.
+    """The retry loop of the clients: call until it succeeds, at most 4 times, while time is left.
+
+    The waits are at most 1, 2 and 4 s, each plus the server's Retry-After. With a Retry-After that
+    makes a wait longer than 20 s the call fails at once, and Pub/Sub delivers the message later.
+
+    What else is repeated within an invocation, because one call cannot be repeated there:
+
+        Transport.send_once      once, with a new token after a 401
+        store/seekable.py        a broken reading goes on at its next byte; ends at the third
+                                 failure without a byte in between
+        export/ndjson.py         3 readings of an object whose body breaks off: `send` ends before
+                                 the body
+        export/object_slice.py   3 passes over the instances that are still missing
+        export/plan.py           3 listings while the pages of a search overlap: no call has failed
+        delete/deletion.py       an operation that failed is started up to 3 times; a search that
+                                 lags behind a delete is asked again for 30 s
+        search/upstream.py       once, after a connection that broke before any answer: a person
+                                 waits, so longer waits are left to the caller
 
     Args:
         once: the call; it raises RetryableError.
@@ -290,6 +306,6 @@ def drain(response: Response) -> None:
 
 def _wait(error: RetryableError, attempt: int, deadline: Deadline) -> bool:
     """Full jitter up to an exponential limit, but at least the server's Retry-After."""
-    ceiling_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2**attempt)
+    ceiling_s = _BACKOFF_S * 2**attempt
     wait_s = random.uniform(0, ceiling_s) + (error.retry_after_s or 0)  # noqa: S311 (no secret)
     return wait_s <= _INLINE_WAIT_MAX_S and deadline.sleep(wait_s)
