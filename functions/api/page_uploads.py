@@ -1,7 +1,13 @@
 """Uploads from the search page: the name of the object, and the id of the upload as a request.
 
 The name is random and known only to the uploader, so the outcome can be shown to everyone who knows
-the request's id.
+the request's id. The path of an upload:
+
+    search/uploading.py      POST /uploads makes a request id and a session for this one object
+    the browser              writes the file into the landing bucket by the session's URL
+    store/handler.py         stores the object; its outcome record has the id of `request_id` below
+    notify/handler.py        keeps that record as the request's state (api/request_state.py)
+    search/states.py         GET /requests/ID reads the state: open, or done with the outcome
 """
 
 import re

@@ -1,9 +1,21 @@
 """Call the operator's webhooks with outcome records.
 
-Each webhook has its own push subscription, to `/webhooks/<name>`: if a receiver is down, Pub/Sub
-repeats its calls, and the others are not delayed. Another subscription, to `/requests`, keeps the
-outcomes of requests. Nothing is published here: an outcome of a webhook would cause further webhook
-calls.
+Each webhook has its own push subscription, to `/webhooks/<name>`: if a receiver is down, the others
+are not delayed. What becomes of one call:
+
+    signed     payload.py: HMAC-SHA256 over id, time and body, with each secret. The id is the same
+               for all attempts, the time is that of the attempt.
+    sent       sender.py: one POST of at most 10 s (`_TIMEOUT_S`). Nothing is retried in here.
+    2xx        The message is acknowledged.
+    410        gone.py: the webhook is not called any more until its URL changes or an operator
+               deletes its object in the state bucket. Its records are logged and acknowledged.
+    other, or  RetryableError, answered 503: Pub/Sub delivers the message again, after
+    no answer  `delivery.minimum_backoff_s` to `maximum_backoff_s` of infra/topology.json.
+    given up   After `optional.webhooks.max_delivery_attempts` deliveries (same file) the message
+               becomes a dead letter of the webhook's subscription.
+
+Another subscription, to `/requests`, keeps the outcomes of requests. Nothing is published here: an
+outcome of a webhook would cause further webhook calls.
 """
 
 import functools

@@ -1,4 +1,7 @@
-"""A page of a search's rows, and making an answer of it."""
+"""A page of a search's rows, and how it becomes an answer with a link to the next page.
+
+searching.py and merging.py decide which row is the next; searching.py says how.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +18,7 @@ from functions.search.spreadsheet import csv_of
 Form = Literal["application/dicom+json", "application/json", "text/csv"]
 
 _FORMS: Final[tuple[Form, ...]] = ("application/dicom+json", "application/json", "text/csv")
-_CUT: Final = "There are more results: ask for the next page"
+_MORE_FOLLOW: Final = "There are more results: ask for the next page"
 _CSV_COLUMNS: Final = {
     "studies": (
         "PatientName",
@@ -94,7 +97,7 @@ class Page:
         headers: dict[str, str] = {"Content-Type": form}
         warnings = list(self.query.warnings)
         if self.following is not None:
-            warnings.append(_CUT)
+            warnings.append(_MORE_FOLLOW)
             if self.following <= qidors.OFFSET_MAX:
                 headers["Link"] = f'<{self._next(own_url())}>; rel="next"'
         if warnings:

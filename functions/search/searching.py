@@ -1,6 +1,18 @@
 """Answers a search: searches the DICOM store, and finds out whether there are more rows.
 
-A small answer is read completely; a large one is streamed.
+A small answer is read completely; a large one is streamed. Where a page ends and which row is next
+(`Page.following`) is decided in one of two files, and a third tells the caller:
+
+    searching.py   one search of the store, whose rows are passed on. Up to a limit of 100, one row
+                   more is requested. Above that, or if the answer is large, a second search asks
+                   for the row after the page. If it exists, or if the store does not say, there are
+                   more rows.
+    merging.py     rows combined from several searches or from a lower level. It reads the store
+                   until it has one row more than the page takes; a page ends at the limit or after
+                   4 MiB. After 50,000 rows of the store it stops, with a warning and without a next
+                   page.
+    pages.py       `following` becomes `Link: <...>; rel="next"` and a `Warning`; only the `Warning`
+                   if it is an offset that the store does not take.
 """
 
 from collections.abc import Iterator
@@ -45,7 +57,11 @@ class Searcher:
         return self._passed_on(query, base)
 
     def holds(self, study: str, filters: Filters) -> bool:
-        """Whether this study exists and matches."""
+        """Whether this study exists and matches.
+
+        MergedSearch does plain searches too. It reads and closes the store's answer itself; a page
+        of `_passed_on` may be a stream that its reader has to close.
+        """
         pairs = [("StudyInstanceUID", study), ("limit", "1")]
         query = qidors.translate("studies", None, pairs, filters)
         page = MergedSearch(self._asker, replace(query, include=()), "").page()
