@@ -1,7 +1,8 @@
 """Who may call the functions `search` and `commands`: decided here for both.
 
 1. Cloud Run IAM lets a request through to the function, or does not (infra/gcp/access.tf).
-2. Targets in OPEN need no token; nor does OPTIONS, which browsers send without credentials.
+2. Targets in OPEN need no token; nor does OPTIONS, which browsers send without credentials and only
+   `search` answers.
 3. Everything else needs an ID token (id_tokens.py) of a caller in SEARCH_CALLERS or
    COMMANDS_CALLERS. If the list is empty, everyone may call, without a token.
 

@@ -41,7 +41,7 @@ class Settled:
     detail: str = ""
 
     @property
-    def went(self) -> bool:
+    def was_deleted(self) -> bool:
         """Whether it existed and is gone."""
         return self.word == "deleted" and not self.reason
 

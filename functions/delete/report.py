@@ -53,7 +53,7 @@ def of_target(name: str, settled: Settled, by_query: bool, attempt: int) -> Outc
     )
     if by_query:
         outcome = replace(outcome, member=str(target.resource))
-    if settled.went:
+    if settled.was_deleted:
         counts = {"instances": target.instances}
         return replace(outcome, counts=counts, size_bytes=target.size_bytes)
     if settled.reason == "not_found" and attempt > 1:
@@ -89,7 +89,7 @@ def _of_counts(counts: dict[str, int]) -> tuple[Word, str]:
 def count(work: Work, settled: Settled) -> None:
     """Add a target that has ended to the counts of the request."""
     counts, target = work.counts, settled.target
-    if settled.went:
+    if settled.was_deleted:
         counts["deleted"] += 1
         counts["instances"] += target.instances
         counts["bytes"] += target.size_bytes

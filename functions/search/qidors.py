@@ -268,7 +268,7 @@ class _Reader:
     def _beginning_of_name(self, name: str, value: str) -> str:
         inner = value.strip("*")
         if not value.endswith("*") or "*" in inner or "?" in inner:
-            raise _bad(name, "takes a * at the end only")
+            raise _bad(name, "takes Doe* or *Doe*")
         self._has_wildcard = True
         self._warn("PatientName with * is matched fuzzily: any part of the name that begins so")
         return inner.rstrip("^") or inner

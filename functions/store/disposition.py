@@ -55,7 +55,7 @@ def _put_as(name: str, sidecar: Sidecar, delivery: Delivery) -> bool:
     beside = name + SIDECAR_ENDING
     written = None
     try:
-        written = buckets.create(
+        written = buckets.write_small(
             bucket,
             beside,
             sidecar.dump(),

@@ -168,7 +168,7 @@ class PairState:
     ) -> ObjectRef | None:
         """Write a marker; None where there is not this generation of it."""
         try:
-            made = self._buckets.create(
+            made = self._buckets.write_small(
                 self._bucket,
                 f"{_FOLDER}/{name}",
                 b"",

@@ -65,7 +65,7 @@ def handle(
     stored = Stored.of(message)
     if open_studies.covers(stored, services.settings.study_quiet_s):
         return
-    marker = markers.of(stored)
+    marker = markers.open_for(stored)
     if not marker.is_open:
         return
     if marker.opened_by == stored.message_id:

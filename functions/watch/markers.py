@@ -82,7 +82,7 @@ class Markers:
     def __init__(self, buckets: Buckets, bucket: str, deadline: Deadline) -> None:
         self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
 
-    def of(self, stored: Stored) -> Marker:
+    def open_for(self, stored: Stored) -> Marker:
         """The study's marker after this record, which opens it unless a marker already counts it.
 
         Raises:

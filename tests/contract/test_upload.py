@@ -121,7 +121,7 @@ def test_a_source_that_breaks_leaves_no_object_and_keeps_its_error(
 def test_the_wait_that_cloud_storage_asks_for_is_handed_on(server: StrictBuckets) -> None:
     server.failures, server.retry_after = [429], "300"
     with pytest.raises(RetryableError) as caught:
-        Buckets(Transport(), server.url).create(BUCKET, "small", b"x", Deadline(60))
+        Buckets(Transport(), server.url).write_small(BUCKET, "small", b"x", Deadline(60))
     assert (caught.value.reason, caught.value.retry_after_s) == ("rate_limited", 300)
     assert server.requests == {"create": 1}
 
@@ -165,7 +165,7 @@ def test_a_source_that_was_overwritten_is_not_copied_joined_or_deleted(
 
 def test_no_request_is_sent_that_was_not_asked_for(server: StrictBuckets) -> None:
     buckets = Buckets(Transport(), server.url)
-    stored = buckets.create(BUCKET, "a", b"x", Deadline(60))
+    stored = buckets.write_small(BUCKET, "a", b"x", Deadline(60))
     buckets.stat(stored.ref, Deadline(60))
     assert [found.ref for found in buckets.list(BUCKET, "", Deadline(60))] == [stored.ref]
     assert server.requests == {"create": 1, "stat": 1, "list": 1}
@@ -188,18 +188,20 @@ def test_the_local_bucket_server_takes_both_ways(buckets: Buckets) -> None:
 
 
 def test_an_object_is_created_once_and_in_pieces(buckets: Buckets) -> None:
-    stored = buckets.create(BUCKET, "once", [b"a", b"", b"bc"], Deadline(60))
+    stored = buckets.write_small(BUCKET, "once", [b"a", b"", b"bc"], Deadline(60))
     assert stored.size == 3
     with pytest.raises(PreconditionFailedError):
-        buckets.create(BUCKET, "once", b"other", Deadline(60))
+        buckets.write_small(BUCKET, "once", b"other", Deadline(60))
     assert (
-        buckets.create(BUCKET, "once", b"other", Deadline(60), if_generation_match=None).size == 5
+        buckets.write_small(BUCKET, "once", b"other", Deadline(60), if_generation_match=None).size
+        == 5
     )
 
 
 def test_joining(buckets: Buckets) -> None:
     parts = [
-        buckets.create(BUCKET, f"part{n}", bytes([n]) * n, Deadline(60)).ref for n in range(1, 33)
+        buckets.write_small(BUCKET, f"part{n}", bytes([n]) * n, Deadline(60)).ref
+        for n in range(1, 33)
     ]
     joined = buckets.compose(
         BUCKET, "joined", parts, Deadline(60), content_type="text/plain", metadata={"k": "v"}
@@ -211,7 +213,7 @@ def test_joining(buckets: Buckets) -> None:
 
 def test_a_bucket_that_is_not_there(buckets: Buckets) -> None:
     for act in (
-        lambda: buckets.create("no-such-bucket", "x", b"", Deadline(60)),
+        lambda: buckets.write_small("no-such-bucket", "x", b"", Deadline(60)),
         lambda: buckets.write("no-such-bucket", "x", pieces(SIZE), Deadline(60)),
         lambda: list(buckets.list("no-such-bucket", "", Deadline(60))),
     ):
@@ -224,7 +226,7 @@ def test_a_bucket_that_is_not_there(buckets: Buckets) -> None:
 
 
 def test_the_local_bucket_server_copies_lists_and_deletes(buckets: Buckets) -> None:
-    first = buckets.create(
+    first = buckets.write_small(
         BUCKET, "from/a b.dcm", b"bytes", Deadline(60), content_type="text/x", metadata={"k": "v"}
     )
     copied = buckets.copy(first.ref, BUCKET, "to/ü.dcm", Deadline(60), if_generation_match=0)

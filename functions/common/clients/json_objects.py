@@ -73,7 +73,7 @@ class JsonObjects:
             RetryableError: as read.
         """
         try:
-            written = self.buckets.create(
+            written = self.buckets.write_small(
                 self.bucket,
                 name,
                 json.dumps(value).encode(),

@@ -27,7 +27,7 @@ _RETRYABLE: Final = (408, 425, 429, 500, 502, 503, 504)
 
 
 def error_of(status: int, headers: Mapping[str, str]) -> RetryableError | None:
-    """The error for an answer; None if the caller of the client decides.
+    """The error this status stands for; None if the caller of the client decides.
 
     Args:
         headers: looked up in any case.

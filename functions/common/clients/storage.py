@@ -117,7 +117,7 @@ class Buckets:
             return None
         return _stored(blob)
 
-    def create(
+    def write_small(
         self,
         bucket: str,
         name: str,
@@ -128,7 +128,7 @@ class Buckets:
         metadata: Mapping[str, str] | None = None,
         if_generation_match: int | None = 0,
     ) -> StoredObject:
-        """Write a small object in one request, checksum included.
+        """Write a small object in one request, checksum included; by default only a new one.
 
         Args:
             data: in one piece or several; at most ONE_SHOT_BYTES.
@@ -174,13 +174,13 @@ class Buckets:
             chunk_bytes: kept in memory; a multiple of 256 KiB.
 
         Raises:
-            PreconditionFailedError, PermanentError, RetryableError: as create; unavailable also
-                when the upload session is lost, because the stream cannot be read again.
+            PreconditionFailedError, PermanentError, RetryableError: as write_small; unavailable
+                also when the upload session is lost, because the stream cannot be read again.
         """
         stream = Stream(data)
-        small = stream.whole(min(ONE_SHOT_BYTES, chunk_bytes))
+        small = stream.whole_if_small(min(ONE_SHOT_BYTES, chunk_bytes))
         if small is not None:
-            return self.create(
+            return self.write_small(
                 bucket,
                 name,
                 small,

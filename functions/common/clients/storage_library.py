@@ -2,6 +2,7 @@
 its errors translated to those of errors.py."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
@@ -81,22 +82,22 @@ class Stream:
 
     def __init__(self, data: Iterable[bytes]) -> None:
         self._pieces = iter(data)
-        self._head: list[bytes] = []
         self._left = memoryview(b"")
         self._at = 0
         self.checksum = Checksum()  # of all that was read
         self.source_failed = False
 
-    def whole(self, limit_bytes: int) -> bytes | None:
-        """All bytes if they are within the limit; else None, and no bytes are lost."""
+    def whole_if_small(self, limit_bytes: int) -> bytes | None:
+        """All bytes if they are within the limit; else None, and `read` begins at the first one."""
+        head: list[bytes] = []
         size = 0
         for piece in self._pieces:
-            self._head.append(piece)
+            head.append(piece)
             size += len(piece)
             if size > limit_bytes:
-                self._head.reverse()
+                self._pieces = itertools.chain(head, self._pieces)
                 return None
-        return b"".join(self._head)
+        return b"".join(head)
 
     def tell(self) -> int:
         """How many bytes were read."""
@@ -118,7 +119,7 @@ class Stream:
         """Whether there are bytes left to read."""
         while not self._left:
             self.source_failed = True  # replaced by the next line
-            piece = self._head.pop() if self._head else next(self._pieces, None)
+            piece = next(self._pieces, None)
             self.source_failed = False
             if piece is None:
                 return False
