@@ -4,7 +4,7 @@ stored; else it is kept, deleted or moved, as SOURCE_DISPOSITION says."""
 from collections.abc import Sequence
 from typing import Final
 
-from functions.common.clients.storage import PreconditionFailedError
+from functions.common.clients.storage import PreconditionFailedError, StoredObject
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.events.outcomes import Outcome, outcome_id
 from functions.common.resources import GcsPrefix, ObjectRef
@@ -30,7 +30,8 @@ def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str
     Raises:
         SupersededError: the object is gone or was overwritten.
         RetryableError: as Transport.send; unavailable also where the quarantine itself is wrong,
-            such as a bucket that does not exist: that heals, and the object must not be lost to it.
+            such as a bucket that does not exist: an operator can fix it, and the object must not be
+            lost to it.
     """
     sidecar = Sidecar(
         reason=outcome.reason,
@@ -81,8 +82,8 @@ def dispose(delivery: Delivery) -> None:
     """Do with a stored object as its prefix says. Doing it again changes nothing.
 
     Raises:
-        RetryableError: as Transport.send; unavailable also where the place to move to is wrong,
-            which heals.
+        RetryableError: as Transport.send; unavailable also where the place to move to is wrong: an
+            operator can fix it.
     """
     disposition = delivery.settings.source_disposition.of(delivery.ref.name)
     if disposition == "keep":
@@ -99,12 +100,19 @@ def dispose(delivery: Delivery) -> None:
 
 
 def _copy(delivery: Delivery, place: GcsPrefix) -> None:
-    """Copy; with its generation as an ending where an earlier upload, or an earlier delivery, took
-    the name."""
+    """Copy, unless the same bytes are there already: another attempt may have copied them. Where
+    the name belongs to other bytes, the copy gets its generation as an ending."""
     ref = delivery.ref
-    copy = delivery.buckets.copy
+    buckets = delivery.buckets
+    deadline = delivery.deadline
     name = f"{place.prefix}/{ref.name}".lstrip("/")
     try:
-        copy(ref, place.bucket, name, delivery.deadline, if_generation_match=0)
+        buckets.copy(ref, place.bucket, name, deadline, if_generation_match=0)
     except PreconditionFailedError:
-        copy(ref, place.bucket, f"{name}~{ref.generation}", delivery.deadline)
+        there = buckets.stat(ObjectRef(place.bucket, name), deadline)
+        if there is None or not _is_same(there, delivery.object):
+            buckets.copy(ref, place.bucket, f"{name}~{ref.generation}", deadline)
+
+
+def _is_same(one: StoredObject, other: StoredObject) -> bool:
+    return (one.size, one.crc32c) == (other.size, other.crc32c)

@@ -53,7 +53,7 @@ class PairState:
     """The state bucket, as a delivery of half a pair uses it.
 
     All raise RetryableError as Transport.send does, and unavailable where the bucket is missing or
-    what is in it cannot be read: that is an operator's mistake and heals.
+    what is in it cannot be read: an operator can fix it.
     """
 
     def __init__(self, delivery: Delivery) -> None:

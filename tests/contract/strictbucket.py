@@ -67,6 +67,7 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self.ranges = True  # whether a read of a part is answered with the part
         self.failures: list[int] = []  # each is the status of the next request
         self.retry_after = ""  # header of those answers
+        self.lost: list[str] = []  # kinds of requests: the next one is done and not answered
         self.uploads = Uploads()
         self.lock = threading.RLock()
         self._generation = 1000
@@ -280,6 +281,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         cut: int | None = None,
     ) -> None:
         self.server.requests[kind] += 1
+        if kind in self.server.lost:
+            self.server.lost.remove(kind)
+            self.close_connection = True
+            return
         if self.server.failures:
             status, body = self.server.failures.pop(0), b"{}"
             headers = {"Retry-After": self.server.retry_after} if self.server.retry_after else {}

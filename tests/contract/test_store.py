@@ -555,6 +555,16 @@ def test_a_stored_source_is_kept_deleted_or_moved_by_prefix(tmp_path: Path) -> N
         assert words(place.world.outcomes)[-2:] == [("stored", ""), ("superseded", "")]
 
 
+def test_a_copy_whose_answer_is_lost_is_not_made_twice(tmp_path: Path) -> None:
+    settings = {"SOURCE_DISPOSITION": "move", "MOVE_DESTINATION": f"gs://{ARCHIVE}/done"}
+    with landing(tmp_path, **settings) as place:
+        place.buckets.lost = ["copy"]
+        assert words(place.drop("scan.dcm", SCAN)) == [("stored", "")]
+        assert place.buckets.requests["copy"] == 2
+        assert place.buckets.names(ARCHIVE) == ["done/scan.dcm"]
+        assert place.buckets.names(LANDING) == []
+
+
 def test_a_later_upload_of_a_name_replaces_nothing_that_was_moved(tmp_path: Path) -> None:
     settings = {"SOURCE_DISPOSITION": "move", "MOVE_DESTINATION": f"gs://{ARCHIVE}/done"}
     with landing(tmp_path, **settings) as place:
