@@ -49,7 +49,7 @@ class Callers:
         if listed and not audiences:
             name = function.upper()
             raise SettingsError(
-                f"{name}_AUDIENCE is not set: {name}_CALLERS needs to know what tokens are made for"
+                f"{name}_AUDIENCE is not set: {name}_CALLERS needs the audience of the tokens"
             )
         self._open = OPEN[function]
         self._listed = listed

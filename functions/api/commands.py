@@ -177,7 +177,7 @@ class Query:
         elif isinstance(value, dict):
             pairs = list(value.items())
         if level not in LEVELS or not 0 < len(pairs) <= _QUERY_KEYS_MAX:
-            raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE")
+            raise PermanentError("invalid_command", "a query must be KEY=VALUE&KEY=VALUE")
         for key, wanted in pairs:
             _check_pair(key, wanted)
         if all(key.lower() == "fuzzymatching" for key, _ in pairs):
@@ -199,13 +199,13 @@ def _pairs(query: str) -> list[tuple[str, str]]:
             max_num_fields=_QUERY_KEYS_MAX,
         )
     except ValueError:
-        raise PermanentError("invalid_command", "a query is KEY=VALUE&KEY=VALUE") from None
+        raise PermanentError("invalid_command", "a query must be KEY=VALUE&KEY=VALUE") from None
 
 
 def _check_pair(key: object, wanted: object) -> None:
     is_key = isinstance(key, str) and _QUERY_KEY.fullmatch(key) and key.lower() not in _RESERVED
     if not is_key:
-        raise PermanentError("invalid_command", "a query has a key that is no DICOM attribute")
+        raise PermanentError("invalid_command", "a query has a key that is not a DICOM attribute")
     is_value = isinstance(wanted, str) and wanted.strip() and wanted.isprintable()
     if not is_value:
         raise PermanentError(

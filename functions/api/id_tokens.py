@@ -81,7 +81,7 @@ class IdTokens:
             )
         # The library computes with claims of any type, and reads JSON of any depth.
         except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
-            raise CallerError("unauthenticated", "the ID token does not verify") from error
+            raise CallerError("unauthenticated", "the ID token is not valid") from error
         if claims.get("iss") not in _ISSUERS:
             raise CallerError("unauthenticated", "the ID token is not from Google")
         return claims

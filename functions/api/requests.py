@@ -40,12 +40,12 @@ class DeleteRequest:
 
     def __post_init__(self) -> None:
         if (self.resource is None) == (self.query is None):
-            raise PermanentError("invalid_command", "a delete takes either path or query")
+            raise PermanentError("invalid_command", "a delete needs either path or query")
         if self.query is None and self.max_studies:
-            raise PermanentError("invalid_command", "max_studies goes with query")
+            raise PermanentError("invalid_command", "max_studies needs query")
         if self.query and (not self.max_studies or self.query.level != "studies"):
             raise PermanentError(
-                "invalid_command", "a delete by query is of studies and takes max_studies"
+                "invalid_command", "a delete by query is for studies and needs max_studies"
             )
 
     @classmethod
@@ -98,19 +98,17 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         if (self.resource is None) == (self.query is None):
-            raise PermanentError("invalid_command", "an export takes either path or query")
+            raise PermanentError("invalid_command", "an export needs either path or query")
         if self.format.joined == "zip" and self.query:
             raise PermanentError(
-                "invalid_command", "a zip is of one study, series or instance: it takes a path"
+                "invalid_command", "a zip is for one study, series or instance: it needs a path"
             )
         if self.transfer_syntax == "*":
             return
         if not is_uid(self.transfer_syntax):
             raise PermanentError("invalid_command", "transfer_syntax takes * or a UID")
         if not self.format.transcodes:
-            raise PermanentError(
-                "invalid_command", "transfer_syntax goes with the formats dicom and zip"
-            )
+            raise PermanentError("invalid_command", "transfer_syntax needs format dicom or zip")
 
     @classmethod
     def read(cls, message: Message) -> Self:
@@ -131,7 +129,7 @@ class ExportRequest:
             PermanentError: invalid_command, when one is missing or malformed.
         """
         if "destination" not in values:
-            raise PermanentError("invalid_command", "an export takes a destination")
+            raise PermanentError("invalid_command", "an export needs a destination")
         _, resource = values.get("path", (None, None))
         return cls(
             name=name,

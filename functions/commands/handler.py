@@ -167,7 +167,7 @@ def _body(request: flask.Request) -> dict[str, Any]:
         raise RefusedError("unsupported_media_type", "takes application/json")
     value = jsonvalues.parsed(web.read_body(request, _BODY_LIMIT_BYTES))
     if not isinstance(value, dict):
-        raise RefusedError("invalid_command", "a command is a JSON object")
+        raise RefusedError("invalid_command", "a command must be a JSON object")
     return value
 
 
@@ -190,7 +190,7 @@ def _known(wanted: Request, kept: Requests) -> Request:
         raise RefusedError("unavailable", "try again", retry_after_s=1)
     same = known.command_sha256 == wanted.command_sha256
     if not same or known.caller_sha256 != wanted.caller_sha256:
-        raise RefusedError("conflict", "there is another request of this id")
+        raise RefusedError("conflict", "another request has this id")
     if known.state != "accepted":
         return known
     if known.age_s() >= _PUBLISHING_S:

@@ -34,7 +34,7 @@ class Limits:
             RefusedError: forbidden; rate_limited.
         """
         if self._allowed and command not in self._allowed[caller]:
-            raise RefusedError("forbidden", f"this caller may not give {command}")
+            raise RefusedError("forbidden", f"this caller may not send {command}")
         with self._lock:
             minute = self._minutes.pop(caller, None)
             if minute is None or not minute.left.remaining_s():

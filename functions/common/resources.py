@@ -50,7 +50,7 @@ class Resource:
         for uid in filter(None, (self.study, self.series, self.instance)):
             if not is_uid(uid):
                 raise PermanentError(
-                    "invalid_command", "a UID is digits and dots, at most 64 characters"
+                    "invalid_command", "a UID has only digits and dots, at most 64 characters"
                 )
         if not self.study:
             raise PermanentError("invalid_command", "a study UID is needed")
@@ -152,7 +152,7 @@ class GcsPrefix:
     def __post_init__(self) -> None:
         is_prefix = not self.prefix or all(map(_is_segment, self.prefix.split("/")))
         if not is_bucket(self.bucket) or not is_prefix:
-            raise PermanentError("invalid_command", "a destination is gs://bucket/prefix")
+            raise PermanentError("invalid_command", "a destination must be gs://bucket/prefix")
         if len(self.prefix.encode()) > _OBJECT_NAME_BYTES // 2:
             raise PermanentError("invalid_command", "a destination's prefix is too long")
 
@@ -164,7 +164,7 @@ class GcsPrefix:
             PermanentError: invalid_command, for any other text.
         """
         if not text.startswith("gs://"):
-            raise PermanentError("invalid_command", "a destination is gs://bucket/prefix")
+            raise PermanentError("invalid_command", "a destination must be gs://bucket/prefix")
         bucket, _, prefix = text.removeprefix("gs://").partition("/")
         return cls(bucket, prefix.removesuffix("/"))
 

@@ -443,10 +443,10 @@ class Settings:
         """Moved and quarantined objects must not become new objects of the landing bucket."""
         if self.state_bucket in (self.landing_bucket, self.quarantine_bucket):
             raise SettingsError(
-                "STATE_BUCKET must be another one than LANDING_BUCKET and QUARANTINE_BUCKET"
+                "STATE_BUCKET must differ from LANDING_BUCKET and QUARANTINE_BUCKET"
             )
         if self.quarantine_bucket == self.landing_bucket:
-            raise SettingsError("QUARANTINE_BUCKET must be another one than LANDING_BUCKET")
+            raise SettingsError("QUARANTINE_BUCKET must differ from LANDING_BUCKET")
         moves = any(disposition == "move" for _, disposition in self.source_disposition.rules)
         if moves and self.move_destination is None:
             raise SettingsError(

@@ -179,7 +179,7 @@ def command_callers(text: str) -> dict[str, list[str]]:
 
 def _listed(text: str, found: dict[str, T]) -> dict[str, T]:
     if text and not found:
-        raise ValueError("lists nobody: name who may ask, or leave it empty for everyone")
+        raise ValueError("lists nobody: name callers, or leave it empty for everyone")
     return {name.lower(): value for name, value in found.items()}
 
 

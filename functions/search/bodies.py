@@ -26,7 +26,7 @@ def query_pairs(request: flask.Request) -> list[tuple[str, str]]:
         except UnicodeDecodeError as error:
             raise RefusedError(
                 "invalid_body",
-                "a form is percent-encoded",
+                "a form must be percent-encoded",
             ) from error
     wanted = json_object(request)
     pairs = []

@@ -57,7 +57,7 @@ class Exports:
         if {*wanted} != _KEYS:
             raise RefusedError(
                 "invalid_body",
-                "an export takes path, destination and format",
+                "an export needs path, destination and format",
             )
         try:
             resource = Resource.parse(str(wanted["path"]))
@@ -96,7 +96,7 @@ class Exports:
             self._topics().publish(topic, data, {}, Deadline(_PUBLISH_S))
         except RetryableError as error:
             raise RefusedError(
-                "overloaded", "the export could not be asked for; try again"
+                "overloaded", "the export could not be started; try again"
             ) from error
         return request_id
 

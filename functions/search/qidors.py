@@ -159,7 +159,8 @@ class _Reader:
                 )
             if not _NAME.fullmatch(name):
                 raise RefusedError(
-                    "invalid_parameter", "a parameter's name is a keyword or a tag of eight digits"
+                    "invalid_parameter",
+                    "a parameter's name must be a keyword or a tag of eight digits",
                 )
             if len(value) > _VALUE_LENGTH or not value.isprintable():
                 raise _bad(

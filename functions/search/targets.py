@@ -115,7 +115,7 @@ def parse(path: str) -> Target:
         or not {"", ".", ".."}.isdisjoint(parts)
     ):
         raise RefusedError(
-            "invalid_path", "a path is plain segments: no %, no empty segments, no . or .."
+            "invalid_path", "a path must have plain segments: no %, no empty segments, no . or .."
         )
     query = parts[-1] == "_query"
     uids, rest = _uids(parts[:-1] if query else parts)
@@ -138,7 +138,7 @@ def _uids(parts: list[str]) -> tuple[list[str], list[str]]:
         if not is_uid(parts[1]):
             raise RefusedError(
                 "invalid_uid",
-                "a UID is digits and dots, at most 64 characters",
+                "a UID has only digits and dots, at most 64 characters",
             )
         uids.append(parts[1])
         parts = parts[2:]
@@ -157,7 +157,7 @@ def _media(resource: Resource, rest: list[str]) -> Media:
             if len(frames) > _FRAMES_LENGTH or not _FRAMES.fullmatch(frames):
                 raise RefusedError(
                     "invalid_path",
-                    "frames are numbers from 1, separated by commas",
+                    "frames must be numbers from 1, separated by commas",
                 )
             return "rendered" if more else "frames"
         case ["bulkdata", *segments] if (

@@ -92,7 +92,7 @@ class Uploads:
 
     def _size(self, wanted: dict[str, Any]) -> int:
         if {*wanted} != _KEYS:
-            raise RefusedError("invalid_body", "an upload takes size")
+            raise RefusedError("invalid_body", "an upload needs size")
         size = wanted["size"]
         limit = self._settings.search_upload_max_bytes
         if type(size) is not int or not 1 <= size <= limit:

@@ -55,5 +55,5 @@ class Stored:
 def _duration_ms(record: dict[str, Any]) -> int:
     duration = record.get("duration_ms", 0)
     if not isinstance(duration, int) or not 0 <= duration <= 3_600_000:
-        raise PermanentError("invalid_event", "duration_ms is no number of milliseconds")
+        raise PermanentError("invalid_event", "duration_ms is not a number of milliseconds")
     return duration

@@ -149,7 +149,7 @@ def test_an_element_that_identifies_the_instance_and_is_there_twice_is_refused(
         part10.read_header(pieces(data, size))
     assert (caught.value.reason, caught.value.detail) == (
         "unsupported_input",
-        "a UID is there twice",
+        "a UID occurs twice",
     )
 
 

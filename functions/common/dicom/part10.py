@@ -121,9 +121,9 @@ def _read(
             raise MoreNeededError from None
         raise _unsupported("the header cannot be read") from error
     if elements.get(_CLASS) == _DIRECTORY_CLASS:
-        raise NothingToStoreError("a DICOMDIR lists files and is no image")
+        raise NothingToStoreError("a DICOMDIR is a list of files, not an image")
     if len(watch.seen) > len(set(watch.seen)):
-        raise _unsupported("a UID is there twice")
+        raise _unsupported("a UID occurs twice")
     syntax = elements.get(_SYNTAX, "")
     values = {tag: elements[tag] for tag in wanted if tag in elements}
     if len(values) < len(wanted) and stream.ended and not whole:

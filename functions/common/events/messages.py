@@ -89,7 +89,7 @@ class Message:
         if is_follow_up and not self.follow_up:
             raise PermanentError("invalid_event", "a follow-up message that came as a command")
         if self.follow_up and not is_follow_up:
-            raise PermanentError("invalid_event", "came as a follow-up message and is none")
+            raise PermanentError("invalid_event", "came as a follow-up message and is not one")
 
     @property
     def replayed(self) -> bool:
@@ -284,5 +284,5 @@ def _identifier(value: object) -> str:
 def _int64(value: object) -> int:
     number = int64(value)
     if number is None:
-        raise PermanentError("invalid_event", "generation and size are whole numbers")
+        raise PermanentError("invalid_event", "generation and size must be whole numbers")
     return number

@@ -91,7 +91,7 @@ def _whole(text: str) -> int:
 def numbers(text: str, image: Image) -> list[int]:
     """The frames of a URL such as `1,3`, counted from 0. Raises ApiError 400."""
     if not text.replace(",", "").isdecimal():
-        raise refuse("frames are numbers from 1, separated by commas")
+        raise refuse("frames must be numbers from 1, separated by commas")
     found = [int(part) - 1 for part in text.split(",") if part and len(part) < 12]
     if not found or not all(0 <= number < image.frames for number in found):
         message = f"the instance has {image.frames} frames"
