@@ -2,8 +2,8 @@
 
 In the order in which a request passes:
 
-- `__main__`: the command line, `python -m infra.local.dicomstore`; `choices`: its options, and
-  what no source settles about the service.
+- `__main__`: the command line, `python -m infra.local.dicomstore`; `choices`: its options, and the
+  choices where no source says what the service does.
 - `server`: HTTP over sockets; `cors`: pages of other origins; `faults`: faults on demand.
 - `app`: authentication, errors, and the transactions store, search and delete; `urls`: the paths;
   `media`: Accept headers and the shapes of errors.

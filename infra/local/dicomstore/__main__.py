@@ -74,10 +74,10 @@ def _flags() -> argparse.Namespace:
 def main() -> None:
     """Read the flags, print `listening on URL`, serve."""
     flags = _flags()
-    for name in ("pydicom", "python_multipart"):  # they log what a file or a body holds
+    for name in ("pydicom", "python_multipart"):  # they log values of files and bodies
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    # Scans lie in the directory: nobody else on this machine may read them.
+    # The folder contains scans: only the owner may read it.
     os.umask(0o077)
     options = Options(
         operation_s=flags.operation_s,

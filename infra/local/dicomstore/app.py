@@ -1,4 +1,4 @@
-"""The application: what every request has, and the transactions store, search and delete.
+"""The application: what all requests share, and the transactions store, search and delete.
 
 The other views are in `retrieve.py` (WADO-RS), `resources.py` (datasets, dicomStores, operations)
 and `storage.py` (metrics, storage classes).
@@ -95,7 +95,7 @@ class Store:
         for path in (STUDY, SERIES, INSTANCE):
             self.route("DELETE", path, self.delete)
 
-    # --- what every request has ---
+    # --- all requests ---
 
     @property
     def asks_for_tokens(self) -> bool:
@@ -136,7 +136,7 @@ class Store:
         )
 
     def missing_resource(self, name: str) -> ApiError:
-        """The answer for a store or dataset that is not there."""
+        """The answer for a missing store or dataset."""
         code = 404
         if self.asks_for_tokens:
             code = choices.MISSING_STORE_WITH_AUTH
@@ -195,8 +195,7 @@ class Store:
             self.notifier.tell(body, action, name, one.uids, **more)
 
     def added(self, place: Place, outcomes: list[stow.Outcome], storage_class: str) -> None:
-        """Tell the store's topics of instances that were just stored; not of identical ones stored
-        again."""
+        """Notify the store's topics of new instances, not of identical ones stored again."""
         if not self.options.pubsub_host:
             return
         _, body = self.stores.get(place.store)
@@ -225,7 +224,7 @@ class Store:
         try:
             _receive(receiver)
         finally:
-            # What was stored before a body broke off is stored.
+            # What was stored before a body broke off stays stored.
             self.added(place, receiver.outcomes, storage_class)
         if not receiver.outcomes:
             raise ApiError(400, "the request holds no instance", "array")
@@ -237,7 +236,7 @@ class Store:
         return flask.Response(text, code, content_type=answer.type)
 
     def _report_type(self) -> Media:
-        """How a store request is answered."""
+        """The answer to a store request."""
         unlisted: tuple[Media, ...] = ()
         if choices.STORE_ACCEPTS_DICOM:
             unlisted = (stow.LIKE_DEFAULT,)
@@ -274,7 +273,7 @@ class Store:
     def delete(self, **args: str) -> flask.Response:
         """DELETE: an instance at once, a study or series as an operation."""
         place = self.place(args)
-        self.instances(place)  # 404 when there is nothing
+        self.instances(place)  # 404 if it is missing
         if place.uids.instance:
             gone = self.index.remove(place.store, place.uids)
             self.tell("DeleteInstances", place.store, gone)
@@ -299,7 +298,7 @@ def _receive(receiver: stow.Receiver) -> None:
 
 
 def answer_error(error: Exception) -> flask.Response:
-    """Every error as the service words it."""
+    """Every error in the service's words."""
     headers = {}
     if isinstance(error, ApiError):
         failure = error
@@ -338,13 +337,13 @@ def serve(
     Args:
         store: the application.
         host: the address to listen on.
-        port: the port; 0 takes a free one.
+        port: the port; 0 chooses a free one.
         allowed_hosts: names for this machine in Host headers, besides the loopback ones.
         allowed_origins: web origins whose pages may call, besides those of this machine.
     """
 
     def excused(environ: Environ) -> bool:
-        """As the service does, a store that asks for tokens serves pages of any origin."""
+        """Like the service, a store that requires tokens serves pages of any origin."""
         return store.asks_for_tokens and brings_token(environ)
 
     callers = Callers(host, allowed_hosts, allowed_origins)

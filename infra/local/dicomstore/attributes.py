@@ -63,8 +63,7 @@ FUZZY = "fuzzy"  # the key under which each token of a patient's name is found
 
 
 class Levels(NamedTuple):
-    """What an instance says of its study and its series: keys to search by, and attributes as
-    lines."""
+    """An instance's attributes of its study and series: search keys, and attributes as lines."""
 
     modality: str
     keys: frozenset[tuple[str, str]]

@@ -1,8 +1,8 @@
-"""What no source settles about the service, decided here and nowhere else (fact sheet section 15
+"""The choices where no source says what the service does, all in this file (fact sheet section 15
 and its marks).
 
-Each line names the section of the fact sheet that leaves it open. Change one when the live service
-proves it wrong.
+Each line names the section of the fact sheet with the open point. Change it if the live service
+behaves differently.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""What compressed pixels claim to be, read from their headers before anything is decoded.
+"""The headers of compressed pixels, read before anything is decoded.
 
 A decoder allocates what the codestream claims, not what the data set says: a JPEG 2000 file of 4 KB
-can claim an image of 21 GB. Here the claim is compared with Rows, Columns and SamplesPerPixel, and
-what decoding it would cost is bounded.
+can claim an image of 21 GB. Here the header is compared with Rows, Columns and SamplesPerPixel, and
+the memory for decoding is limited.
 
 `checked` is the way in; below it are the readers of JPEG and JPEG-LS (ITU-T T.81 annex B, T.87
 annex C), of JPEG 2000 (ITU-T T.800 annex A) and of RLE (PS3.5 annex G).
@@ -25,7 +25,7 @@ STRUCTURES = 96 << 20  # bytes of that for tiles, precincts and code-blocks
 
 # Bytes that the decoders take for each sample beside the frame itself (measured, rounded up).
 JPEG_COST, JPEG_DEEP_COST, JPEG_LS_COST, JPEG_2000_COST = 4, 8, 8, 5
-# The same of OpenJPEG's structures for each tile, each component of a tile, precinct, code-block.
+# The same for OpenJPEG's structures for each tile, each component of a tile, precinct, code-block.
 TILE, TILE_COMPONENT, PRECINCT, CODE_BLOCK = 6_000, 1_200, 400, 250
 
 DHP, SOS, PROGRESSIVE, LOSSLESS, JPEG_LS = 0xDE, 0xDA, 0xC2, 0xC3, 0xF7
@@ -53,7 +53,7 @@ class Claim(NamedTuple):
 
 
 class ClaimError(Exception):
-    """The codestream is not what the data set says, or too large; the message holds no values."""
+    """The codestream does not fit the data set, or is too large; the message contains no values."""
 
 
 def checked(syntax: str, data: bytes, expected: Claim, allocated: int) -> bytes:
@@ -109,8 +109,8 @@ def jpeg_syntax(data: bytes, declared: str) -> str:
 
     Args:
         data: its start, the header included.
-        declared: what it is said to be. Kept where it is right, and where nothing can be told:
-            a codestream may be baseline in a file that allows the extended process.
+        declared: its declared transfer syntax. It is kept if it is right or cannot be checked: a
+            codestream may be baseline in a file that allows the extended process.
     """
     try:
         markers = {marker: at for marker, at in _jpeg_segments(data) if marker in (*SOF, SOS)}
@@ -237,7 +237,7 @@ def _jpeg_2000_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     while at + 4 <= len(data):
         marker, length = struct.unpack_from(">HH", data, at)
         if marker == SOD:
-            if not part_length:  # the last tile-part goes on to the end
+            if not part_length:  # the last tile-part continues to the end
                 return
             at = part + part_length
             continue

@@ -3,7 +3,7 @@ with a token: OHIF, slim.
 
 Which origins may call at all is decided before (`infra.local.callers`): pages of this machine,
 those of `--allow-origin`, and of any site where the store asks for tokens and the page brings one.
-Here those are answered so that their browser lets them read it.
+Here these pages get answers that their browser lets them read.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,12 +17,12 @@ WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 METHODS = "DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT"
 MAX_AGE_S = 3600
 VARY = "Origin, X-Origin, Referer"
-# What a page may read beyond the headers that every page may.
+# The headers that a page may read besides the default ones.
 EXPOSED = "Content-Encoding, Content-Length, Date, Retry-After"
 
 
 def brings_token(environ: Environ) -> bool:
-    """Whether a request carries a token, or a preflight announces that one will come."""
+    """Whether a request has a token, or a preflight announces one."""
     announced = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "").lower()
     return "HTTP_AUTHORIZATION" in environ or "authorization" in announced
 

@@ -1,9 +1,9 @@
-"""What is kept on the disk: SQLite in WAL mode beside a directory of files.
+"""Storage on disk: SQLite in WAL mode and a folder of files.
 
 An instance exists when its row is committed; until then its file is garbage that the next start
-removes. A killed process therefore loses nothing it acknowledged and keeps nothing half stored.
+removes. So a killed process loses nothing that it acknowledged, and stores nothing in part.
 `synchronous=NORMAL` and files without fsync mean that a power failure (not a crash) may lose the
-last seconds: the price of speed on a developer's machine.
+last seconds, which is acceptable on a developer's machine for the speed.
 """
 
 import contextlib
@@ -53,11 +53,10 @@ class TakenError(Exception):
 
 
 class Database:
-    """One data directory. Reads run side by side; writes one after the other.
+    """One data directory. Reads run in parallel, writes one after the other.
 
     Raises:
-        TakenError: another process serves the directory: each would take the other's new files for
-            garbage.
+        TakenError: another process serves the directory: each would delete the other's new files.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -84,8 +83,8 @@ class Database:
         return connection
 
     def _sweep(self) -> None:
-        """Remove what only stale searches still showed, and the files no row names: half written or
-        just deleted."""
+        """Remove rows that only stale searches showed, and files without a row: incomplete or just
+        deleted."""
         with self.writing() as db:
             rows.drop_gone(db)
             found = db.execute("SELECT file FROM instances")
@@ -121,8 +120,8 @@ class Database:
                 raise
 
     def new_file(self) -> tuple[str, Path]:
-        """A name for a new file and where to write it. Raises OSError: less room than deletes need
-        to go on."""
+        """A name for a new file and where to write it. Raises OSError: less space than deletes
+        need."""
         disk = os.statvfs(self.files)
         if disk.f_bavail * disk.f_frsize < RESERVE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

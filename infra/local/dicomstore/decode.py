@@ -1,7 +1,7 @@
 """One frame decoded: the only place that calls pydicom's decoders and the codecs behind them.
 
-They raise whatever a damaged file makes them raise; all of that is one answer here (fact sheet
-5.6), and a line on stderr that names the kind of error and no value.
+For damaged files they raise errors of any type; all become one answer (fact sheet 5.6), and a line
+on stderr with the kind of error and no value.
 """
 
 import ctypes
@@ -34,7 +34,8 @@ def untranscodable(message: str) -> ApiError:
 
 
 def failed(error: Exception, doing: str) -> ApiError:
-    """The answer for an error of a codec; where it was raised goes to stderr, its text nowhere."""
+    """The answer for an error of a codec; the place where it was raised goes to stderr, without its
+    text."""
     where = error.__traceback__
     while where and where.tb_next:
         where = where.tb_next
@@ -75,10 +76,10 @@ def decoded(file: File, image: Image, number: int, as_rgb: bool = True) -> tuple
 
 
 def give_back_memory() -> None:
-    """Return to the system what codecs have freed, before the next one allocates.
+    """Return memory that codecs have freed to the system, before the next one allocates.
 
-    The C library keeps it for the thread that had it, and each connection has a thread: without
-    this some hundred MiB would stay.
+    The C library keeps it for the thread that used it, and each connection has a thread: without
+    this some hundred MiB would not be freed.
     """
     if sys.platform == "linux":
         _LIBC.malloc_trim(0)
@@ -91,7 +92,7 @@ def check_frame(image: Image) -> None:
 
 
 def _codestream(file: File, image: Image, number: int) -> bytes:
-    """A compressed frame as pydicom takes it, checked before it is decoded."""
+    """A compressed frame for pydicom, checked before it is decoded."""
     ranges = fragments_of(file, image, number)
     if sum(length for _, length in ranges) > MAX_FRAME:
         raise untranscodable(f"cannot transcode frames of more than {MAX_FRAME} bytes")

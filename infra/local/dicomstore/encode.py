@@ -38,7 +38,7 @@ def encoded(image: Image, array: Any, photometric: str, syntax: str) -> bytes:
     """A decoded frame as a codestream.
 
     Args:
-        image: what the data set says of its pixels.
+        image: the data set's description of its pixels.
         array: the frame.
         photometric: its photometric interpretation.
         syntax: one of ENCODED that is compressed.
@@ -73,7 +73,7 @@ def encoded(image: Image, array: Any, photometric: str, syntax: str) -> bytes:
 def png(array: Any) -> bytes:
     """A frame's pixels without loss.
 
-    PNG has no sign: signed pixels are raised by half their range.
+    PNG is unsigned: half their range is added to signed pixels.
 
     Raises:
         ApiError: 406, PNG cannot hold them.

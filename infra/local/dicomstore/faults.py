@@ -19,11 +19,11 @@ Kinds:
 - slow: wait delay_s before answering; bytes_per_s slows the body down.
 - truncate: close the connection after `bytes` of the body, by default half of its first piece.
 - stale: searches also find studies and series deleted in the last `seconds` (3600).
-- lag: the metrics do not know what was stored in the last `seconds` (3600).
+- lag: the metrics lack what was stored in the last `seconds` (3600).
 - operation: the operation that this DELETE starts ends with error `code`, or with `failure` failed
   instances, or takes `seconds`.
 
-The header `X-Fault` carries one rule for its own request.
+The header `X-Fault` contains a rule for its own request only.
 """
 
 import collections
@@ -39,7 +39,7 @@ from typing import Any
 from infra.local.dicomstore.server import CutError, Environ, ResetError, StartResponse, WSGIApp
 
 Rule = dict[str, Any]
-OF_THE_STORE = ("stale", "lag", "operation")  # played by the store itself
+OF_THE_STORE = ("stale", "lag", "operation")  # applied by the store itself
 KINDS = ("status", "reset", "slow", "truncate", *OF_THE_STORE)
 KNOWN = frozenset(
     (
@@ -73,7 +73,7 @@ _COMPILED = tuple((method, re.compile(pattern), kind) for method, pattern, kind 
 
 
 def kind_of(method: str, path: str) -> str:
-    """What a request is: store, search, metadata, retrieve, delete, operation, … or other."""
+    """The kind of a request: store, search, metadata, retrieve, delete, operation, … or other."""
     for verb, pattern, kind in _COMPILED:
         if verb == method and pattern.search(path):
             return kind
@@ -81,7 +81,7 @@ def kind_of(method: str, path: str) -> str:
 
 
 def check(rule: Rule) -> Rule:
-    """The rule itself, with what is counted of it. Raises ValueError: what is wrong with it."""
+    """The rule, with its counts. Raises ValueError: what is wrong with it."""
     if not isinstance(rule, dict) or rule.get("kind") not in KINDS:
         raise ValueError(f"a rule is an object with a kind of {', '.join(KINDS)}")
     unknown = rule.keys() - KNOWN
@@ -93,7 +93,7 @@ def check(rule: Rule) -> Rule:
 
 
 def _acts(rule: Rule, method: str, uri: str) -> bool:
-    """Whether a rule acts on a request; a match is counted either way."""
+    """Whether a rule is applied to a request; a match is always counted."""
     if rule.get("method", method) != method or not re.search(rule.get("path", ""), uri):
         return False
     rule["seen"] += 1
@@ -117,7 +117,7 @@ class Faults:
         self._recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT)
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Serve one request, with the fault that fits it."""
+        """Serve one request, with the fault that matches it."""
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if path in ("/_faults", "/_requests", "/healthz"):
             status, answer = self._admin(path, method, environ)
@@ -146,7 +146,7 @@ class Faults:
         return self._faulty(rule, environ, noted)
 
     def _rule(self, method: str, environ: Environ) -> Rule | None:
-        """The rule that acts on a request. Raises ValueError, re.error: its own is none."""
+        """The rule for a request. Raises ValueError, re.error: its own rule is malformed."""
         header = environ.get("HTTP_X_FAULT")
         if header:
             return check(json.loads(header))
@@ -246,7 +246,7 @@ def _answer(
 
 
 def _throttled(chunks: Iterable[bytes], bytes_per_s: float) -> Iterator[bytes]:
-    """The same bytes at this speed, twenty pieces a second; 0 is no limit."""
+    """The same bytes at this speed, twenty pieces a second; 0: no limit."""
     if not bytes_per_s:
         yield from chunks
         return

@@ -23,7 +23,8 @@ CODESTREAM_STARTS = (b"\xff\xd8", b"\xff\x4f")  # of JPEG and JPEG-LS, of JPEG 2
 
 
 class Image(NamedTuple):
-    """What a data set says of its pixels (PS3.3 C.7.6.3), and the element that holds them."""
+    """A data set's description of its pixels (PS3.3 C.7.6.3), and the element that contains
+    them."""
 
     pixels: Element
     rows: int
@@ -56,12 +57,12 @@ class Image(NamedTuple):
 
 
 def refuse(message: str) -> ApiError:
-    """A 400 for what an instance's pixels do not allow."""
+    """A 400 for a request that does not fit the instance's pixels."""
     return ApiError(400, message, "array")
 
 
 def image_of(file: File) -> Image:
-    """What a file says of its pixels. Raises ApiError 400: it has none (fact sheet 5.8)."""
+    """A file's description of its pixels. Raises ApiError 400: it has none (fact sheet 5.8)."""
     found = [file.elements[tag] for tag in KEYWORDS if tag in file.elements]
     if not found:
         raise refuse("the instance has no pixel data")
@@ -82,7 +83,7 @@ def image_of(file: File) -> Image:
 
 
 def _whole(text: str) -> int:
-    """NumberOfFrames; 1 when it is missing or no number."""
+    """NumberOfFrames; 1 when it is missing or not a number."""
     if not text.isdecimal() or len(text) > 12:
         return 1
     return max(1, int(text))
@@ -104,7 +105,7 @@ def stored_pieces(file: File, image: Image, number: int, swap: bool = False) -> 
 
     Args:
         file: the file.
-        image: what it says of its pixels.
+        image: its description of the pixels.
         number: which frame, from 0.
         swap: native pixels of a big endian file come in little endian.
 
@@ -169,11 +170,11 @@ def _packed(file: File, image: Image, number: int) -> bytes:
 def fragments_of(file: File, image: Image, number: int) -> list[slices.Range]:
     """The fragments of one frame (PS3.5 A.4).
 
-    They are told apart by the extended or the basic offset table; without one by their number, or
-    by how codestreams start.
+    They are found by the extended or the basic offset table; without one, by their number, or by
+    the beginnings of codestreams.
 
     Raises:
-        ApiError: 400, the frames cannot be told apart, or there are fewer.
+        ApiError: 400, the frames cannot be separated, or there are fewer.
     """
     items = list(fragments(file, image.pixels))
     if len(items) < 2:

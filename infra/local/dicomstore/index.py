@@ -19,11 +19,11 @@ COUNTS = (
 
 
 class BlockedError(Exception):
-    """An operation keeps instances from being stored here."""
+    """An operation prevents storing instances here."""
 
 
 def instance_of(file: File) -> Found:
-    """What the index keeps of a file."""
+    """The index entry of a file."""
     lines = model.lines(file)
     return Found(
         uids=Uids(file.text(0x0020000D), file.text(0x0020000E), file.text(0x00080018)),
@@ -84,7 +84,7 @@ class Index(Database):
         """Add an instance in one transaction; False when its UIDs are taken (nothing changes then).
 
         Raises:
-            BlockedError: blocked() says so, asked where no operation can start any more.
+            BlockedError: blocked() is true; it is called when no operation can start any more.
         """
         with self.writing() as db:
             if blocked(found.uids):
@@ -111,7 +111,7 @@ class Index(Database):
             return cursor.rowcount > 0
 
     def remove(self, store: int, uids: Uids) -> list[Instance]:
-        """Delete a study, series or instance, and what became empty above it. Returns the instances
+        """Delete a study, series or instance, and parents that became empty. Returns the instances
         deleted."""
         with self.writing() as db:
             gone = rows.remove(db, store, uids)

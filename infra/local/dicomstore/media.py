@@ -54,7 +54,7 @@ class ApiError(Exception):
 
 
 class MissingError(ApiError):
-    """What was asked for is not there, or not any more."""
+    """The resource does not exist, or no longer exists."""
 
 
 class Media(NamedTuple):
@@ -104,7 +104,7 @@ def negotiate(accept: str, offers: Sequence[Media], unlisted: Sequence[Media] = 
 
 
 def _quality(text: str) -> float:
-    """A q value; 1 for what is no number."""
+    """A q value; 1 if it is not a number."""
     try:
         return float(text)
     except ValueError:

@@ -1,8 +1,8 @@
 """A data set as DICOM JSON attributes (PS3.18 annex F).
 
 A data set is kept as sorted lines, one attribute each: `"00080060":{"vr":"CS","Value":["CT"]}`. An
-answer is made of lines picked and joined, never of parsed JSON. In a kept line a BulkDataURI is a
-path such as `7FE00010`; `absolute` puts the instance's URL before it when it leaves.
+answer joins selected lines, without parsing JSON. In a kept line, a BulkDataURI is a path such as
+`7FE00010`; `absolute` puts the instance's URL before it in answers.
 """
 
 import base64
@@ -16,7 +16,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from infra.local.dicomstore.scan import PIXEL_DATA, Element, Elements, File
 
 CHARACTER_SET, META_VERSION = 0x00080005, 0x00020001
-# What metadata gives inline (fact sheet 5.5):
+# What metadata has inline (fact sheet 5.5):
 SEQUENCE_MAX = 1 << 20  # bytes; a longer sequence is left out, without a URI
 INLINE_MAX = 2 << 10  # bytes of OD, OF, OL and OV
 VM_MAX = 512  # values of AT, FD, FL, UL, US, SV and UV
@@ -70,7 +70,7 @@ class _Encoder:
             self.encodings = _encodings(names)
         found = []
         for tag in sorted(elements):
-            if not tag & 0xFFFF:  # group lengths say nothing here
+            if not tag & 0xFFFF:  # group lengths have no meaning here
                 continue
             line = self.line(elements[tag], path)
             if line:
@@ -149,7 +149,7 @@ class _Encoder:
 
 
 def _finite(number: Any) -> Any:
-    """A number; None in place of what JSON has not: no number, and the infinities."""
+    """A number; None for values that JSON does not have: NaN and the infinities."""
     if number - number == 0:
         return number
     return None
@@ -190,7 +190,7 @@ _CONVERT: dict[str, Callable[[str], Any]] = {"IS": _number, "DS": _number, "PN":
 
 
 def is_bulk(element: Element) -> bool:
-    """Whether metadata gives a URI instead of the value (fact sheet 5.5)."""
+    """Whether metadata has a URI instead of the value (fact sheet 5.5)."""
     vr, length = element.vr, element.length
     if vr in BULK_ALWAYS or element.encapsulated or element.tag in FLOAT_PIXELS:
         return length > 0
@@ -204,7 +204,7 @@ def is_bulk(element: Element) -> bool:
 
 
 def word_bytes(tag: int, vr: str, bits_allocated: int) -> int:
-    """How many bytes of a binary value its byte order turns round together; of pixels at least a
+    """The number of bytes of a binary value that change their order together; for pixels at least a
     whole sample."""
     word = WORDS.get(vr, 1)
     if tag == PIXEL_DATA:
@@ -213,8 +213,8 @@ def word_bytes(tag: int, vr: str, bits_allocated: int) -> int:
 
 
 def little_endian(raw: bytes, word: int) -> bytes:
-    """A big endian value of such words in little endian, as every answer has it; word 0 or 1: as it
-    is."""
+    """A big endian value of such words in little endian, as in every answer; word 0 or 1:
+    unchanged."""
     if word < 2 or len(raw) % word:
         return raw
     swapped = bytearray(raw)

@@ -1,5 +1,5 @@
-"""DICOM JSON as a Native DICOM Model in XML (PS3.19 annex A.1), on one line as the service writes
-it (fact sheet 3.2)."""
+"""DICOM JSON as a Native DICOM Model in XML (PS3.19 annex A.1), on one line like the service's
+(fact sheet 3.2)."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from infra.local.dicomstore import choices, model, slices
 
 Attributes = dict[str, Any]
 
-# What XML 1.0 (section 2.2) cannot hold; a form feed may be in a text.
+# Characters that XML 1.0 (section 2.2) does not allow; a text may contain a form feed.
 NOT_XML = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 NAME_PARTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
 END = "</NativeDicomModel>"
@@ -44,8 +44,8 @@ def _pieces(lines: list[str], instance_url: str) -> Iterator[bytes]:
 def _attributes(dataset: Attributes, creators: dict[str, str]) -> str:
     """The attributes of a data set or item.
 
-    A private one has its block number taken off and names its creator instead (table A.1.5-2);
-    where no creator is known it stays as it is, so that no two attributes become one.
+    A private attribute has its creator in place of the block number (table A.1.5-2); without a
+    known creator it is unchanged, so that two attributes do not become one.
     """
     out = []
     for tag, attribute in dataset.items():

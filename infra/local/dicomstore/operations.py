@@ -14,7 +14,7 @@ from infra.local.dicomstore.index import Index
 from infra.local.dicomstore.media import ApiError
 from infra.local.dicomstore.rows import Instance, Uids
 
-Fault = dict[str, Any]  # a rule of `faults.py` that the store itself plays; empty: none
+Fault = dict[str, Any]  # a rule of `faults.py` that the store itself applies; empty: none
 Tell = Callable[[str, int, list[Instance], str], None]
 
 DELETE_METHODS = {
@@ -72,7 +72,7 @@ class Operations:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (number, dataset, version, method, store, target, argument, time.time()),
             )
-            # In the transaction: what is stored comes wholly before it or not at all.
+            # In the transaction: an instance is stored either before it or not at all.
             self._enter(number, method, store, target)
         duration_s = fault.get("seconds", self._duration_s)
         if duration_s > 0:
@@ -84,7 +84,7 @@ class Operations:
         return f"{dataset}/operations/{number}"
 
     def done(self, dataset: str, version: str, method: str) -> dict[str, Any]:
-        """Record what is done already as an operation, and show it."""
+        """Record finished work as an operation, and return it."""
         number, now = _new_number(), time.time()
         with self._index.writing() as db:
             db.execute(
@@ -101,7 +101,7 @@ class Operations:
                 self._deletes[number] = (store, target)
 
     def blocks(self, store: int, uids: Uids) -> bool:
-        """Whether a running delete keeps this instance from being stored."""
+        """Whether a running delete prevents storing this instance."""
         if not self._deletes:
             return False
         with self._lock:
@@ -137,7 +137,7 @@ class Operations:
             )
 
     def _work(self, number: int) -> tuple[int, int]:
-        """Do it: how many instances it changed, and how many of its targets had none."""
+        """Do the work; returns how many instances changed, and how many targets had none."""
         sql = "SELECT method, store, target, argument FROM operations WHERE id = ?"
         with self._index.reading() as db:
             row = db.execute(sql, (number,)).fetchone()
@@ -176,7 +176,7 @@ class Operations:
             return [_shown(row) for row in db.execute(sql, (dataset,)).fetchall()]
 
     def cancel(self, dataset: str, number: str) -> None:
-        """Cancel it: it ends with code 1 and does nothing, unless it is at work already.
+        """Cancel it: it ends with code 1 and does nothing, unless its work has already begun.
 
         Raises:
             ApiError: 404, there is none.
@@ -193,7 +193,7 @@ class Operations:
 
 
 def _new_number() -> int:
-    """A large decimal, as the service has them (fact sheet section 7)."""
+    """A large decimal number, like the service's (fact sheet section 7)."""
     return secrets.randbits(62) | 1 << 61
 
 

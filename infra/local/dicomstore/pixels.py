@@ -1,5 +1,5 @@
-"""Which forms of an instance's pixels can be had, and one frame in the form asked for (fact sheet
-section 5.2)."""
+"""The forms in which an instance's pixels can be returned, and one frame in the requested form
+(fact sheet section 5.2)."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -48,13 +48,13 @@ class Part(NamedTuple):
 
 
 def frame(file: File, image: Image, number: int, wanted: Media) -> Part:
-    """One frame as asked for.
+    """One frame in the requested form.
 
-    Stored frames come as they are when that is what is asked for. Decoded ones come in the colours
-    of the transcoded instance: RGB, not YBR_FULL (`choices.py`).
+    Stored frames are unchanged if that is requested. Decoded frames have the colours of the
+    transcoded instance: RGB, not YBR_FULL (`choices.py`).
 
     Raises:
-        ApiError: 400, there is no such frame; 406, it cannot be had in that form.
+        ApiError: 400, there is no such frame; 406, it cannot be returned in that form.
     """
     stored = file.transfer_syntax
     is_native = stored in transcode.NATIVE

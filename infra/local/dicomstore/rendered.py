@@ -1,7 +1,7 @@
 """A frame as a viewer shows it: rescaled, windowed, in colour, cut to a viewport (fact sheet 5.3).
 
-Grey values and colours are computed for a block of rows at a time, so that memory holds the frame,
-its 8 bit form and little else.
+Grey values and colours are computed for a block of rows at a time, so that memory contains only the
+frame and its 8 bit form.
 """
 
 import io
@@ -108,7 +108,7 @@ def _coloured(file: File, array: Any) -> Any:
 
 
 def _tables(file: File, tags: tuple[int, ...]) -> Dataset:
-    """Lookup tables and what describes them, for pydicom."""
+    """Lookup tables and their descriptors, for pydicom."""
     found: Elements = {}
     for tag in tags:
         element = file.elements.get(tag)
@@ -155,7 +155,7 @@ def _scaled(fractions: Any) -> Any:
 
 
 def _values(file: File, number: int) -> Grey:
-    """What turns stored values into those that a window is for."""
+    """The conversion of stored values to those of the window."""
     if MODALITY_TABLE in file.elements:
         table = _tables(file, (MODALITY_TABLE, *ABOUT_PIXELS))
         return lambda rows: apply_modality_lut(rows, table).astype(np.float64)
@@ -186,7 +186,7 @@ def _decimal(text: str) -> float | None:
 
 
 def _range(file: File, array: Any, values: Grey) -> tuple[float, float]:
-    """The darkest and brightest value, padding apart."""
+    """The darkest and brightest value, without padding."""
     padding = _padding(file.elements.get(PADDING), file, array)
     lows, highs = [], []
     for at, end in blocks(array):
@@ -247,7 +247,7 @@ def _viewport(image: Picture.Image, text: str) -> Picture.Image:
 
 
 def _numbers(text: str) -> list[float | None]:
-    """The numbers of a viewport; an empty place is None. Empty when one is no number."""
+    """The numbers of a viewport; an empty place is None. Empty when one is not a number."""
     found = [_decimal(part) if part else None for part in text.split(",")]
     for part, number in zip(text.split(","), found, strict=True):
         if part and number is None:

@@ -60,7 +60,7 @@ class Resources:
         self._left_out()
 
     def _left_out(self) -> None:
-        """What the service has and this store has not."""
+        """Methods of the service that this store does not have."""
         for path in (WEB + "/studies", STUDY):
             self._store.route("PUT", path, rest.not_here_in_beta)
         for path in (STUDY, SERIES, INSTANCE):
@@ -106,7 +106,7 @@ class Resources:
         return flask.jsonify({})
 
     def _dataset(self, args: dict[str, str]) -> tuple[str, Json]:
-        """A dataset that is there. Raises ApiError 404, 403."""
+        """An existing dataset. Raises ApiError 404, 403."""
         name = dataset_of(args)
         body = self._stores.dataset(name)
         if body is None:
@@ -171,7 +171,7 @@ class Resources:
 
 
 def _new_id(parameter: str) -> str:
-    """The id of what is to be created. Raises ApiError 400."""
+    """The id of the resource to create. Raises ApiError 400."""
     found = flask.request.args.get(parameter, "")
     if not ID.fullmatch(found):
         raise ApiError(400, f"{parameter} is missing or not valid")
@@ -187,7 +187,7 @@ def _kept(body: Json, fields: tuple[str, ...]) -> Json:
 
 
 def _patched(kept: Json, new: Json, fields: tuple[str, ...]) -> Json:
-    """A body with the fields that updateMask names set anew, or taken away. Raises ApiError 400."""
+    """A body with the fields in updateMask replaced or removed. Raises ApiError 400."""
     found = dict(kept)
     for name in rest.masked(fields):
         found.pop(name, None)
@@ -197,7 +197,7 @@ def _patched(kept: Json, new: Json, fields: tuple[str, ...]) -> Json:
 
 
 def _labels(text: str) -> dict[str, str]:
-    """The labels that a filter asks for. Raises ApiError 400: it asks for anything else."""
+    """The labels in a filter. Raises ApiError 400: it has anything else."""
     found = {}
     for term in re.split(r"\s+AND\s+", text.strip()):
         if not term:
@@ -213,7 +213,7 @@ def _store_fields() -> Json:
     """The fields of a dicomStore in the request's body.
 
     Raises:
-        ApiError: 400, a label is no text, or it would notify no topic.
+        ApiError: 400, a label is not text, or it would notify no topic.
     """
     found = _kept(rest.body(), STORE_FIELDS)
     labels = found.get("labels", {})

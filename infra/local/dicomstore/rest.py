@@ -1,4 +1,4 @@
-"""What views share: bodies, fields, pages (fact sheet sections 1, 9)."""
+"""Shared by the views: bodies, fields, pages (fact sheet sections 1, 9)."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def body() -> Json:
     """The JSON object in the request's body; an empty body is an empty object.
 
     Raises:
-        ApiError: 400, it is none; 413, it is too large.
+        ApiError: 400, it is not one; 413, it is too large.
     """
     data = flask.request.environ["wsgi.input"].read(MAX_BODY + 1)
     if len(data) > MAX_BODY:
@@ -34,7 +34,7 @@ def body() -> Json:
 
 
 def fault() -> Json:
-    """The fault on demand of this request, for those that the store itself plays; empty: none."""
+    """The fault on demand of this request, if the store itself applies it; empty: none."""
     return dict(flask.request.environ.get("dicomstore.fault", {}))
 
 
@@ -57,10 +57,10 @@ def masked(known: tuple[str, ...]) -> list[str]:
 
 
 def page(key: str, found: list[Json]) -> flask.Response:
-    """The page of a list that the request asks for.
+    """The requested page of a list.
 
     Raises:
-        ApiError: 400, its size or token is none.
+        ApiError: 400, its size or token is malformed.
     """
     size = _number("pageSize", PAGE) or PAGE
     start = _number("pageToken", 0)

@@ -1,7 +1,7 @@
 """Retrieve (WADO-RS): one view for each kind of resource (fact sheet section 5).
 
-Everything streams. What can go wrong is found with the first part, while a status can still be
-chosen; where a later part fails, the body breaks off without its closing boundary.
+All answers are streams. Most errors are found with the first part, while a status can still be
+chosen; if a later part fails, the body breaks off without its closing boundary.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ class Retrieve:
     ) -> Iterator[wado.Part]:
         """The frames of an instance that a list such as `1,3` names.
 
-        An empty list stands for all of them, of which an instance without pixels has none.
+        An empty list means all frames; an instance without pixels has none.
         """
         with wado.scanned(self._index.files / one.file) as file:
             if not wanted and not any(tag in file.elements for tag in frames.KEYWORDS):
@@ -150,7 +150,7 @@ class Retrieve:
                 yield from wado.bulk_pieces(file, wado.bulk_element(file, attribute))
 
         pieces = content()
-        # The first piece is taken at once: what is missing is found while a status can be chosen.
+        # The first piece is read at once: errors are found while a status can be chosen.
         pieces = itertools.chain([next(pieces, b"")], pieces)
         if not answer.part:
             return flask.Response(pieces, content_type=str(answer))

@@ -44,12 +44,12 @@ class Uids(NamedTuple):
 
     @classmethod
     def parse(cls, path: str) -> "Uids":
-        """From what `path` gives."""
+        """Parse a `path`."""
         return cls(*path.split("/")[1::2])
 
 
 class Instance(NamedTuple):
-    """A stored instance as retrieve needs it."""
+    """A stored instance for retrieve."""
 
     id: int
     uids: Uids
@@ -63,7 +63,7 @@ class Instance(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a new instance brings to the index."""
+    """The values of a new instance for the index."""
 
     uids: Uids
     sop_class: str
@@ -141,9 +141,9 @@ def _describe_series(db: sqlite3.Connection, series: int, found: Levels) -> None
 
 
 def remove(db: sqlite3.Connection, store: int, uids: Uids) -> list[Instance]:
-    """Delete the rows of every instance under a resource, and give these instances.
+    """Delete the rows of every instance under a resource; returns these instances.
 
-    What is left of a study or series is described by the first of its instances that is left.
+    The rest of a study or series is then described by its first remaining instance.
     """
     gone = instances(db, store, uids)
     where, values = scope(store, uids)

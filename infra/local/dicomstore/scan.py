@@ -1,8 +1,8 @@
 """Finds the elements of a DICOM Part 10 file without reading their values (PS3.5 section 7, PS3.10
 section 7).
 
-Every byte is accounted for, so a file that was cut inside an element is refused, and pixel data of
-any size costs nothing. Written for speed: one CT costs about 0.1 ms.
+All lengths are checked, so a file that was cut inside an element is refused; pixel data of any size
+takes no time. Written for speed: one CT takes about 0.1 ms.
 """
 
 import mmap
@@ -25,7 +25,7 @@ LONG_FORM = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
 MAX_DEPTH = 60
-# Elements in one data set or item: no information object has nearly as many, and each costs memory.
+# Elements in one data set or item: no information object has nearly as many, and each takes memory.
 MAX_ELEMENTS = 50_000
 MAX_INFLATED = 1 << 30  # bytes; a deflated data set beyond this is refused
 PIECE = 1 << 20  # bytes read or inflated at a time
@@ -39,7 +39,7 @@ VRS = {name.encode(): name for name in _VR_NAMES}
 
 
 class NotDicomError(Exception):
-    """The bytes are not a complete DICOM file; the message says where, in terms of tags only."""
+    """The bytes are not a complete DICOM file; the message says where, only by tags."""
 
 
 class Element(NamedTuple):
@@ -214,7 +214,7 @@ class _Scanner:
             pos += length
 
     def _implicit_vr(self, tag: int, siblings: Elements) -> str:
-        """The VR of an element whose file does not say it; UN when the dictionary does not know it
+        """The VR of an element if the file does not say it; UN if it is not in the dictionary
         either."""
         if tag & 0xFFFF == 0:
             return "UL"
@@ -255,7 +255,7 @@ def scan(data: Buffer, scratch: Path | None = None) -> File:
             folder for temporary files.
 
     Raises:
-        NotDicomError: no DICOM, or cut inside an element.
+        NotDicomError: not DICOM, or cut inside an element.
     """
     start, meta = 0, Elements()
     if data[128:132] == b"DICM":

@@ -52,7 +52,7 @@ STUDY_DATE, CHARSET = "00080020", "00080005"
 LAST_DATE = "99999999"
 LAST_CHARACTER = "\U0010ffff"
 
-Match = tuple[list[str], Uids]  # the attributes of what was found as lines, and its UIDs
+Match = tuple[list[str], Uids]  # the attributes of a match as lines, and its UIDs
 
 
 class Query(NamedTuple):
@@ -74,7 +74,7 @@ class Query(NamedTuple):
 
 
 def refuse(message: str) -> ApiError:
-    """A 400 as search answers it."""
+    """A 400 of a search."""
     return ApiError(400, message, "array")
 
 
@@ -239,8 +239,8 @@ def _condition(tag: str, value: str, fuzzy: bool) -> tuple[str, list[object]]:
 
 
 def _attributes(query: Query, texts: tuple[str, ...]) -> list[str]:
-    """Defaults of this level and of the parents the URL does not fix, then what includefield asks
-    for."""
+    """The defaults of this level and of the parents that the URL does not fix, then those of
+    includefield."""
     depth = query.depth
     fixed = min(sum(1 for uid in query.scope if uid), depth)
     parts = [_levels(texts[fixed : min(depth + 1, 2)], fixed, query.everything)]

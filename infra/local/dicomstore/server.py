@@ -1,9 +1,9 @@
 """A small threaded HTTP/1.1 server for one WSGI application, made for big bodies.
 
-Why not one from the lock: werkzeug's closes each connection, gunicorn reads bodies in 8 KiB pieces
-and runs the application in a second process. Here a request body reaches the application in pieces
-of any size, straight from the socket, and each piece the application yields leaves as one HTTP
-chunk (Google's dcmweb needs part headers framed so).
+The installed servers are not used: werkzeug closes each connection, and gunicorn reads bodies in 8
+KiB pieces and runs the application in a second process. Here the application reads a request body
+in pieces of any size directly from the socket, and each piece that it yields is sent as one HTTP
+chunk (Google's dcmweb needs this for part headers).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 IDLE_S = 120.0  # a keep-alive connection without a request is closed after this
-DRAIN_BYTES = 4 << 30  # of a request body nobody read, so that the client comes to read the answer
+DRAIN_BYTES = 4 << 30  # of an unread request body, so that the client reads the answer
 MAX_LINE = 65_536
 INTERNAL = (
     b'{"error": {"code": 500, "message": "Internal error encountered.", "status": "INTERNAL"}}'
@@ -38,7 +38,7 @@ class CutError(Exception):
 
 
 class BadRequestError(Exception):
-    """The bytes on the connection are not HTTP/1.1 as this server reads it."""
+    """The bytes on the connection are not valid HTTP/1.1."""
 
 
 class Body:
@@ -155,7 +155,7 @@ class Connection(socketserver.StreamRequestHandler):
             chunks = self.server.application(environ, answer.start)
         except (BadRequestError, CutError, ResetError):
             raise
-        except Exception as error:  # noqa: BLE001 - the request boundary: a bug is one client's 500
+        except Exception as error:  # noqa: BLE001 - the request boundary: a bug is a 500 for one client
             report_bug(error)
             chunks, keep = [INTERNAL], False
             answer.start(
@@ -231,7 +231,7 @@ class Connection(socketserver.StreamRequestHandler):
 
     def _drain(self, body: Body) -> bool:
         if body.unasked:
-            return False  # the client waits for a 100 that never came: it may send its body or not
+            return False  # without a 100, the client may send its body or not
         left = DRAIN_BYTES
         while not body.done and left > 0:
             left -= len(body.read(min(1 << 20, left)))
@@ -316,7 +316,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         return f"http://{host!s}:{port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A bug in the application after its answer began: say where, close the connection."""
+        """A bug in the application after its answer began: log the place, close the connection."""
         del request, client_address
         error = sys.exception()
         if error:
@@ -324,8 +324,8 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 
 def report_bug(error: BaseException) -> None:
-    """Say on stderr where an error was raised; its text may hold values of a file, and is left
-    out."""
+    """Log on stderr where an error was raised, without its text, which may contain values of a
+    file."""
     print(f"{type(error).__name__} in", file=sys.stderr)
     for frame in traceback.extract_tb(error.__traceback__):
         print(f"  {frame.filename}:{frame.lineno} {frame.name}", file=sys.stderr)

@@ -34,7 +34,7 @@ def cut(view: memoryview) -> Iterator[bytes]:
 
 
 def gathered(small: Iterable[bytes]) -> Iterator[bytes]:
-    """Small pieces put together: each piece costs a write to the socket."""
+    """Small pieces joined, because each piece takes a write to the socket."""
     out: list[bytes] = []
     size = 0
     for piece in small:
@@ -48,9 +48,9 @@ def gathered(small: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _forget(data: Buffer, at: int) -> None:
-    """Let go of the pages of a mapped file that were read; the system reads them again on demand.
+    """Release the read pages of a mapped file; the system reads them again on demand.
 
-    Without it a process that sends a file of a gigabyte is a gigabyte large.
+    Without this, a process that sends a file of a gigabyte takes a gigabyte of memory.
     """
     if isinstance(data, mmap.mmap):
         start = at - at % mmap.PAGESIZE

@@ -95,7 +95,7 @@ class Storage:
         return self._store.start_operation(place, operations.SET_CLASS, targets, wanted)
 
     def _listed(self, uri: str) -> list[Uids]:
-        """The resources that a filter file names, one a line (fact sheet section 12).
+        """The resources in a filter file, one on each line (fact sheet section 12).
 
         Raises:
             ApiError: 400, it cannot be read; 501, no bucket server is known.

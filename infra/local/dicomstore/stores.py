@@ -12,7 +12,7 @@ Named = tuple[str, Body]  # a full name, and what was set
 
 
 class Stores:
-    """Created, got, listed and deleted; their bodies are what was set: labels, timeZone, …"""
+    """Datasets and stores; their bodies have the fields that were set: labels, timeZone, …"""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -20,7 +20,7 @@ class Stores:
     # --- datasets ---
 
     def create_dataset(self, name: str, body: Body) -> bool:
-        """Create a dataset; False when it is there already."""
+        """Create a dataset; False when it already exists."""
         if self.dataset(name) is not None:
             return False
         sql = "INSERT OR IGNORE INTO datasets (name, body) VALUES (?, ?)"
@@ -33,14 +33,14 @@ class Stores:
             db.execute("INSERT OR REPLACE INTO datasets VALUES (?, ?)", (name, json.dumps(body)))
 
     def dataset(self, name: str) -> Body | None:
-        """What was set on a dataset; None when there is none."""
+        """The fields of a dataset; None when there is none."""
         found = dict(self.datasets(name.rpartition("/")[0]))
         return found.get(name)
 
     def datasets(self, parent: str) -> list[Named]:
         """The datasets of `projects/…/locations/…/datasets`, by name.
 
-        One that holds a store is there, whether it was created or not (`choices.py`).
+        A dataset with a store exists, whether it was created or not (`choices.py`).
         """
         with self._database.reading() as db:
             created = db.execute("SELECT name, body FROM datasets").fetchall()
@@ -73,13 +73,13 @@ class Stores:
         return int(row[0])
 
     def create(self, name: str, body: Body) -> bool:
-        """Create a store; False when it is there already."""
+        """Create a store; False when it already exists."""
         sql = "INSERT OR IGNORE INTO stores (name, body) VALUES (?, ?)"
         with self._database.writing() as db:
             return db.execute(sql, (name, json.dumps(body))).rowcount > 0
 
     def get(self, store: int) -> Named:
-        """The full name of a store, and what was set on it; empty when it has just been deleted."""
+        """The full name of a store, and its fields; empty when it has just been deleted."""
         with self._database.reading() as db:
             row = db.execute("SELECT name, body FROM stores WHERE id = ?", (store,)).fetchone()
         if not row:

@@ -18,7 +18,7 @@ from infra.local.dicomstore.scan import PIECE, NotDicomError, scan
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-ATTEMPTS = 50  # to store an instance that others delete and store at the same time
+ATTEMPTS = 50  # attempts to store an instance that others delete and store at the same time
 STORAGE_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 ANSWERS = (media.Media("application/dicom+xml"), media.Media("application/dicom+json"))
 LIKE_DEFAULT = media.Media("application/dicom")  # asks for the default answer (`choices.py`)
@@ -32,7 +32,7 @@ class Stream(Protocol):
 
 
 class Outcome(NamedTuple):
-    """What became of one instance; `failure` is empty when it is stored."""
+    """The result of one instance; `failure` is empty when it is stored."""
 
     uids: Uids
     sop_class: str
@@ -46,7 +46,7 @@ class RejectedError(Exception):
 
 
 class Receiver:
-    """One store request: where it goes, and what came of it so far.
+    """One store request and its results so far.
 
     Args:
         index: where instances are kept.
@@ -79,7 +79,7 @@ class Receiver:
                 file.write(piece)
                 piece = stream.read(PIECE)
                 if piece:
-                    whole = b""  # it came in several: read again from the file
+                    whole = b""  # it came in several pieces: read it again from the file
             self.take(name, path, file, whole)
 
     def multipart(self, stream: Stream, boundary: str) -> None:
@@ -89,8 +89,8 @@ class Receiver:
 
     @contextlib.contextmanager
     def new_file(self) -> Any:
-        """A new file, gone again unless it became an instance: its name in the index, its path, and
-        it open."""
+        """A new open file, with its name in the index and its path; deleted unless it became an
+        instance."""
         name, path = self.index.new_file()
         try:
             with path.open("wb") as file:
@@ -100,9 +100,9 @@ class Receiver:
             raise
 
     def take(self, name: str, path: Path, file: BinaryIO, whole: bytes = b"") -> None:
-        """Make a written file an instance and note the outcome; `whole` is its content when it is
-        at hand."""
-        file.flush()  # before the row that acknowledges it
+        """Make a written file an instance and record the result; `whole` is its content, if in
+        memory."""
+        file.flush()  # before the row is committed
         try:
             outcome = self._take(name, path, whole)
         except (RejectedError, NotDicomError) as error:
@@ -112,7 +112,7 @@ class Receiver:
         self.outcomes.append(outcome)
 
     def _take(self, name: str, path: Path, whole: bytes) -> Outcome:
-        """What becomes of a file. Raises NotDicomError, RejectedError."""
+        """The result of a file. Raises NotDicomError, RejectedError."""
         size = path.stat().st_size
         found = _described(path, whole)
         _check_uids(found.uids)
@@ -159,7 +159,7 @@ class Receiver:
 
 
 def _described(path: Path, whole: bytes) -> Found:
-    """What the index keeps of a file. Raises NotDicomError."""
+    """The index entry of a file. Raises NotDicomError."""
     if whole or not path.stat().st_size:
         return instance_of(scan(whole, path.parent))
     with (
@@ -204,7 +204,7 @@ class _Parts:
     def abandon(self) -> None:
         """The body broke off: drop the part that was being written."""
         if self.part:
-            with contextlib.suppress(OSError):  # what it still holds may not fit on the disk
+            with contextlib.suppress(OSError):  # its buffered bytes may not fit on the disk
                 self.part[2].close()
             self.part[1].unlink(missing_ok=True)
             self.part = None

@@ -1,5 +1,4 @@
-"""Store from DICOM JSON metadata and bulk parts: what arrives becomes a Part 10 file (sheet 3.1,
-form 3)."""
+"""Store from DICOM JSON metadata and bulk parts: they become a Part 10 file (sheet 3.1, form 3)."""
 
 import json
 import re
@@ -29,7 +28,7 @@ from infra.local.dicomstore.scan import (
 from infra.local.dicomstore.stow import Outcome, Receiver, RejectedError, Stream, feed
 
 JSON_MAX = 256 << 20  # bytes of the JSON part
-# What it may hold, for pydicom makes an object of more than a kilobyte of each element and item.
+# Its limits, because pydicom makes an object of more than a kilobyte of each element and item.
 MAX_OBJECTS, MAX_VALUES = 250_000, 1_000_000
 PIXEL_DATA, SYNTAX, CHARACTER_SET = "7FE00010", "00020010", "00080005"
 TAG = re.compile("[0-9A-F]{8}")
@@ -183,7 +182,7 @@ def _uris(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Each BulkDataURI and the element it is for: its tag, or `sequence/index/tag`."""
     for tag, element in dataset.items():
         if not isinstance(element, dict):
-            continue  # no element but part of a person's name
+            continue  # not an element but part of a person's name
         if "BulkDataURI" in element:
             yield tag, str(element["BulkDataURI"])
         values = element.get("Value")
@@ -259,7 +258,7 @@ def _part10(before: dict[str, Any], dataset: dict[str, Any], syntax: str) -> byt
 
 
 def _encoded(dataset: dict[str, Any], syntax: str) -> bytes:
-    """Attributes as bytes. Raises RejectedError: pydicom cannot make a data set of them, or not
+    """Attributes as bytes. Raises RejectedError: pydicom cannot make a data set of them, or cannot
     write it."""
     out = DicomBytesIO()
     out.is_little_endian, out.is_implicit_VR = True, syntax == IMPLICIT_LE

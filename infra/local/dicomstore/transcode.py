@@ -3,7 +3,7 @@
 Frames are decoded and encoded one after the other into a file on the disk, which is then sent: a
 status can be chosen until the last frame is done, and memory holds one frame, whatever the file.
 
-Colours: what is decoded or encoded goes through RGB, so YBR_FULL and YBR_FULL_422 become RGB, or
+Colours: decoding and encoding go through RGB, so YBR_FULL and YBR_FULL_422 become RGB, or
 YBR_FULL_422 inside of JPEG baseline. Native pixels in another native syntax stay as they are.
 """
 
@@ -56,12 +56,12 @@ def check(stored: str, size: int, wanted: str) -> None:
 
 
 def instance(path: Path, stored: str, wanted: str) -> tuple[int, Iterator[bytes]]:
-    """A stored file in another transfer syntax, as its size in bytes and its content.
+    """A stored file in another transfer syntax: its size in bytes and its content.
 
-    The file as it is when that is its own syntax, or `*`.
+    The unchanged file for its own syntax and for `*`.
 
     Raises:
-        ApiError: 406, it cannot be had in that syntax; 404, it has just been deleted.
+        ApiError: 406, it cannot be returned in that syntax; 404, it has just been deleted.
     """
     if wanted in ("*", stored):
         stored_file = wado.opened(path)
@@ -72,13 +72,13 @@ def instance(path: Path, stored: str, wanted: str) -> tuple[int, Iterator[bytes]
             _write(result, _content(file, wanted), wanted == DEFLATED_LE)
         size = result.tell()
         result.seek(0)
-        # From here on whoever sends the file closes it.
+        # From here on, the sender of the file closes it.
         stack.pop_all()
     return size, wado.file_pieces(result)
 
 
 def _write(result: IO[bytes], content: Iterator[bytes], deflated: bool) -> None:
-    """Write what `_content` gives; the meta information, its first piece, is never deflated."""
+    """Write the pieces of `_content`; the meta information, its first piece, is never deflated."""
     result.write(next(content))
     if not deflated:
         for piece in content:
@@ -120,8 +120,8 @@ def _content(file: File, wanted: str) -> Iterator[bytes]:
 class _Frames:
     """The frames of an instance in their new form.
 
-    The first is made at once: it says what becomes of the photometric interpretation, which stands
-    before the pixels.
+    The first is made at once: it determines the photometric interpretation, which comes before the
+    pixels.
     """
 
     def __init__(self, file: File, image: Image, wanted: str) -> None:

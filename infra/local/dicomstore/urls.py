@@ -1,4 +1,4 @@
-"""The paths of the API (fact sheet section 1), and what a URL names."""
+"""The paths of the API (fact sheet section 1), and the resource of a URL."""
 
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def uids_of(args: Variables) -> Uids:
 def own_url() -> str:
     """`http://host:port` as the client sees it.
 
-    A Host of this machine without its port, as dicomweb-client sends it, gets the port.
+    If Host is this machine without its port, as from dicomweb-client, the port is added.
     """
     host, port = flask.request.host, flask.request.environ["SERVER_PORT"]
     own = ("127.0.0.1", "localhost", flask.request.environ["SERVER_NAME"])
@@ -68,5 +68,5 @@ def own_url() -> str:
 
 
 def is_dicomweb() -> bool:
-    """Whether the request is for DICOMweb, whose errors have another shape (fact sheet 8)."""
+    """Whether the request is for DICOMweb, whose errors have another form (fact sheet 8)."""
     return "/dicomWeb/" in flask.request.path

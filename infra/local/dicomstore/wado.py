@@ -76,8 +76,8 @@ def multipart(parts: Iterable[Part], kind: str, syntax: str = "") -> tuple[str, 
     """A multipart/related answer: its Content-Type and its body.
 
     Each boundary with its part header is one piece. The boundary is lower case, unquoted and not
-    the last parameter: dcmweb needs all three. The body breaks off where a part fails: it is too
-    late for a status, and the missing closing boundary says it.
+    the last parameter: dcmweb needs all three. If a part fails, the body breaks off: it is too late
+    for a status, and the missing closing boundary shows the failure.
     """
     boundary = secrets.token_hex(24)
     extra = f"transfer-syntax={syntax}; " if syntax else ""
@@ -156,8 +156,8 @@ def bulk_element(file: File, path: str) -> tuple[Element, int]:
 
 
 def bulk_pieces(file: File, found: tuple[Element, int]) -> Iterator[bytes]:
-    """The bytes of what `bulk_element` found, in little endian; of encapsulated pixels all
-    fragments in a row."""
+    """The bytes that `bulk_element` found, in little endian; for encapsulated pixels all fragments
+    in order."""
     element, word = found
     if element.tag == PIXEL_DATA and element.encapsulated:
         _, *parts = frames.fragments(file, element)
