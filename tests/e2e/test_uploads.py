@@ -1,6 +1,9 @@
 """Files dropped on the search page, through the whole local system."""
 
+import json
+import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +63,55 @@ def test_every_file_dropped_on_the_page_gets_its_outcome(
     outcome(page, tmp_path / "night.zip", "Duplicate: 2 files in it: 1 duplicate, 1 skipped")
     own = [record for record in seen.records if "member" not in record]
     assert all(record["request_id"].startswith("upload-") for record in own)
+
+
+def night(folder: Path, study: str, count: int) -> Path:
+    """A folder of so many scans."""
+    folder.mkdir()
+    for number in range(count):
+        scan = scans.dicom(
+            (study, f"{study}.1", f"{study}.1.{number}"), scans.noise(number, 50_000)
+        )
+        (folder / f"{study}-{number}").write_bytes(scan)
+    return folder
+
+
+def uploaded(stack: Stack) -> set[str]:
+    """The request ids of what lies in the landing bucket."""
+    names = (item["name"] for item in stack.buckets.objects("dicom-landing", "uploads/"))
+    return {f"upload-{name.removeprefix('uploads/')}" for name in names}
+
+
+def ledger(stack: Stack) -> Counter[str]:
+    """How many records the ledger has, by request id."""
+    lines: list[str] = []
+    for item in stack.buckets.objects("dicom-ledger"):
+        lines += stack.buckets.download("dicom-ledger", item["name"]).decode().splitlines()
+    return Counter(json.loads(line).get("request_id", "") for line in lines)
+
+
+def test_a_folder_dropped_on_the_page_has_one_record_for_each_file_in_the_ledger(
+    page: Page, stack: Stack, tmp_path: Path
+) -> None:
+    before = uploaded(stack)
+    drag(page, [night(tmp_path / "night", "1.2.826.9", 60)])
+    stored = page.locator("#uploads-list li.done").filter(has_text="1.2.826.9-")
+    expect(stored).to_have_count(60, timeout=120_000)
+    new = uploaded(stack) - before
+    end = time.monotonic() + 30
+    while not new <= {*ledger(stack)} and time.monotonic() < end:
+        time.sleep(0.5)
+    records = ledger(stack)
+    assert len(new) == 60
+    assert {records[request_id] for request_id in new} == {1}
+
+
+def test_uploads_outlive_the_functions(page: Page, stack: Stack, tmp_path: Path) -> None:
+    drag(page, [night(tmp_path / "night", "1.2.826.10", 60)])
+    for name in ("search", "store_upload", "notify"):
+        stack.kill_function(name)
+    stored = page.locator("#uploads-list li.done").filter(has_text="1.2.826.10-")
+    expect(stored).to_have_count(60, timeout=120_000)
 
 
 def test_metadata_and_its_jpeg_become_one_instance(
