@@ -1,13 +1,12 @@
-"""A night of uploads while everything goes wrong: does each end in exactly one outcome, and is
-nothing lost?
+"""Uploads under faults: does each end in exactly one outcome, and is nothing lost?
 
     python -m benchmarks.chaos [--uploads 2000] [--seed 1] [--kill-every-s 4]
 
-Instances, pairs, archives, junk, duplicates, conflicts and overwrites are uploaded to a local
-stack; their events are delivered several times and out of order; the DICOM store answers a third of
-all requests with 429, 500, 503, a reset, a cut or a late answer, or loses its answer after the work
-is done; and the function is killed (kill -9) every few seconds. Ends with the counts, and with a
-status other than 0 when one promise is broken.
+Instances, pairs, archives, unusable files, duplicates, conflicts and overwrites are uploaded to a
+local stack; their events are delivered several times and out of order; the DICOM store answers a
+third of all requests with 429, 500, 503, a reset, a cut or a late answer, or loses its answer after
+the work is done; and the function is killed (kill -9) every few seconds. Prints the counts, and
+ends with a status other than 0 when a promise is broken.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from infra.local.stack import Stack
 from infra.local.topology import Overrides
 from tests import scans
 
-# A third of the requests: each rule acts on its part of those that the rules before it left alone.
+# A third of the requests: each rule acts on its part of those that earlier rules left.
 FAULTS: Final = (
     {"kind": "status", "status": 429, "retry_after": 1, "probability": 0.06},
     {"kind": "status", "status": 500, "probability": 0.06},
@@ -38,8 +37,8 @@ FAULTS: Final = (
     {"kind": "status", "status": 503, "when": "after", "probability": 0.03},
     {"kind": "reset", "when": "after", "probability": 0.03},
 )
-# The topology's numbers, 50 times as fast; more attempts, since the faults are many more than a
-# real store's.
+# The topology's numbers, 50 times as fast; more attempts, because there are many more faults than
+# with a real store.
 QUICK: Final = Overrides(0.2, 3, 60, 100, 1)
 QUIET_S: Final = 4.0
 _BAD: Final = ("rejected", "conflict", "partial")
@@ -47,14 +46,13 @@ _BAD: Final = ("rejected", "conflict", "partial")
 
 @dataclass(frozen=True)
 class Input:
-    """One object to upload, and what it must end in.
+    """One object to upload, and its expected end.
 
     Args:
-        outcomes: the words its first record may have.
-        reason: with which it must be in quarantine, or empty.
-        members: of an archive, each with the words it may have.
-        stored: what the DICOM store must hold, by UIDs; None where only the store's own answer can
-            be that.
+        outcomes: the outcomes that its first record may have.
+        reason: the reason with which it must be in quarantine, or empty.
+        members: of an archive, each with its possible outcomes.
+        stored: what the DICOM store must contain, by UIDs; None if only the store decides.
     """
 
     name: str
@@ -95,7 +93,7 @@ class Plan:
         return steps
 
     def new(self) -> tuple[str, scans.Uids, bytes]:
-        """A name, UIDs and a file, none of them made before."""
+        """A new name, new UIDs and a file."""
         self._count += 1
         study = f"1.2.826.0.1.3680043.10.1462.{self._seed}.{self._count // 10 + 1}"
         uids = (study, f"{study}.1", f"{study}.1.{self._count}")
@@ -107,12 +105,12 @@ class Plan:
         )
 
     def instance(self) -> list[Input]:
-        """One that can be stored."""
+        """A file that can be stored."""
         name, uids, data = self.new()
         return [Input(f"{name}.dcm", data, ("stored",), stored={uids: data})]
 
     def junk(self) -> list[Input]:
-        """Bytes that are nothing known."""
+        """Bytes of no known kind."""
         name, _, _ = self.new()
         return [
             Input(f"{name}.txt", scans.noise(self._count, 3000), ("rejected",), "unsupported_input")
@@ -198,7 +196,7 @@ class Night:
         self.problems: list[str] = []
 
     def run(self, steps: list[list[Input]], kill_every_s: float, timeout_s: float) -> None:
-        """Upload, deliver again, kill, until every input has its outcome and nothing moves any
+        """Upload, deliver again, kill, until every input has its outcome and nothing changes any
         more."""
         topic = self._stack.topology.topics["outcomes"]
         faults = f"http://{self._stack.addresses.dicomstore}/_faults"
@@ -220,7 +218,7 @@ class Night:
                     began = time.monotonic()
                     self._stack.kill_function("store_upload")
                     self.kills += 1
-                    # On a busy machine a start takes longer, and so does what comes after it.
+                    # On a busy machine, a start and the work after it take longer.
                     started = time.monotonic()
                     next_kill = started + max(kill_every_s, 4 * (started - began))
                 if time.monotonic() > end:
@@ -278,13 +276,13 @@ class Night:
     def _missing(self) -> set[tuple[str, str]]:
         return self.uploaded.keys() - self._of(member=False).keys()
 
-    # What must be true in the end
+    # What must be true at the end
 
     def check(self) -> Counter[str]:
-        """Hold every promise against what is there; what is broken is in `problems`.
+        """Check every promise; broken ones are in `problems`.
 
         Returns:
-            How many inputs ended in which word.
+            The number of inputs by outcome.
         """
         whole, parts = self._of(member=False), self._of(member=True)
         words: Counter[str] = Counter()
@@ -314,7 +312,7 @@ class Night:
         return words
 
     def _check_pairs(self) -> None:
-        """A repeated record of half a pair has the same word as the first."""
+        """A repeated record of half a pair has the same outcome as the first."""
         for identity, record in self.first.items():
             if "member" not in record and record["name"].endswith((".json", ".jpg")):
                 words = self.words[identity]
@@ -351,7 +349,7 @@ class Night:
         wanted: dict[scans.Uids, bytes | None] = {}
         maybe: dict[
             scans.Uids, bytes | None
-        ] = {}  # stored, killed before it was told, and overwritten: superseded
+        ] = {}  # stored, killed before the outcome was published, and overwritten: superseded
         for key, one in self.uploaded.items():
             word = whole.get(key, [{}])[0].get("outcome")
             if word != "conflict":
@@ -385,9 +383,9 @@ class Night:
 
 
 def night(data: Path, uploads: int, seed: int, kill_every_s: float, timeout_s: float) -> list[str]:
-    """One run in this folder; prints the counts and returns what was broken."""
+    """One run in this folder; prints the counts and returns the problems."""
     began = time.monotonic()
-    # A short budget makes larger archives go on in follow-up messages.
+    # With a short budget, larger archives continue in follow-up messages.
     with Stack(data, overrides=QUICK, functions=["store_upload"], env={"BUDGET_S": "6"}) as stack:
         chaos = Night(stack, seed)
         chaos.run(Plan(seed).make(uploads), kill_every_s, timeout_s)
@@ -405,7 +403,7 @@ def night(data: Path, uploads: int, seed: int, kill_every_s: float, timeout_s: f
 
 
 def main() -> None:
-    """Read the arguments, run, and end with status 1 when something was broken."""
+    """Read the arguments, run, and end with status 1 when a promise was broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,8 +4,8 @@ system.
     python -m benchmarks.cost_measure [--instances 300] [--large-mib 512] [--rounds 3] --json FILE
 
 Each gets the same CT instances (526 KB) and then one large one, through bucket, Pub/Sub and DICOM
-store on this machine. CPU is what the function's processes used, divided by the instances; memory
-is the most they held. A round measures both.
+store on this machine. CPU is that of the function's processes, divided by the instances; memory is
+their peak. A round measures both functions.
 """
 
 import argparse
@@ -34,7 +34,7 @@ WAIT_S = 300.0
 
 
 class Meter:
-    """CPU seconds and most memory of a process and its children."""
+    """CPU seconds and peak memory of a process and its children."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -66,7 +66,7 @@ class Meter:
 
 
 def stored(stack: Stack) -> int:
-    """How many instances the store holds."""
+    """The number of instances in the store."""
     answer = Http(stack.addresses.healthcare_endpoint).send(
         "GET",
         stack.addresses.dicomweb_url.removeprefix(stack.addresses.healthcare_endpoint)
@@ -81,7 +81,7 @@ def until_stored(stack: Stack, count: int) -> None:
     """Wait.
 
     Raises:
-        AssertionError: they did not come.
+        AssertionError: they were not stored in time.
     """
     end = time.monotonic() + WAIT_S
     while stored(stack) < count:

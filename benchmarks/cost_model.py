@@ -5,7 +5,7 @@
 
 CPU and memory of one instance come from benchmarks/cost_measure.py. Prices are list prices in USD
 for us-central1, without discounts, each with the date on which it was looked up. They change: check
-them before relying on a figure. What could be neither measured nor looked up is a parameter.
+them before relying on a figure. Values that could be neither measured nor looked up are parameters.
 """
 
 import argparse
@@ -30,7 +30,7 @@ class Price:
 
     Args:
         usd: for one unit.
-        unit: what is counted.
+        unit: the unit.
         free: how many units a month are free.
         page: below cloud.google.com, where it is published.
         looked_up: the date of the last comparison with the page.
@@ -91,11 +91,11 @@ PRICES: Final = (
     LOGS,
 )
 
-NOTICE_BYTES: Final = 2_000  # what Cloud Storage says of an object, attributes included
+NOTICE_BYTES: Final = 2_000  # a notification of Cloud Storage, with attributes
 OUTCOME_BYTES: Final = 1_000  # less than that, and so the minimum
 LOG_BYTES: Final = 1_600  # the outcome's line and Cloud Run's own
-METADATA_BYTES: Final = 4_096  # what the DICOM store keeps for searching, of one instance
-SOFT_DELETE_DAYS: Final = 7  # infra/gcp/storage.tf: what is deleted is paid for so long
+METADATA_BYTES: Final = 4_096  # the DICOM store's metadata of one instance
+SOFT_DELETE_DAYS: Final = 7  # infra/gcp/storage.tf: how long deleted objects are paid for
 LEDGER_OBJECTS: Final = 60 * 24 * MONTHS_OF_DAYS  # one a minute
 
 
@@ -119,8 +119,8 @@ class Way:
     function: bool = True
 
     def instance_s(self, latency_s: float) -> float:
-        """Seconds of a function's instance for one object: it waits for the store with others, but
-        computes alone."""
+        """Seconds of a function's instance for one object: it waits together with other objects,
+        but computes alone."""
         return max(self.cpu_s / 0.7, (self.cpu_s + latency_s) / self.concurrency)
 
 
@@ -130,7 +130,7 @@ def step(gib: float) -> float:
 
 
 def cost(way: Way, count: int, size_bytes: float, latency_s: float) -> dict[str, float]:
-    """USD of a month by what they are for, free tiers taken off."""
+    """USD of a month by purpose, after free tiers."""
     lines = {
         "function": 0.0,
         "Pub/Sub": 0.0,
@@ -181,7 +181,7 @@ def dicom_storage(count: int, size_bytes: float) -> float:
 
 
 def ways(measured: Mapping[str, Any], largest_bytes: float) -> tuple[Way, ...]:
-    """The three, sized for the largest instance that may come."""
+    """The three ways, sized for the largest instance."""
     ours, naive = measured["ours"], measured["naive"]
     large_bytes = float(measured["large_bytes"])
     grew_bytes = (naive["large_peak_mib"] - naive["idle_mib"]) * MIB

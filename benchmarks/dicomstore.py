@@ -1,5 +1,5 @@
-"""The local DICOM store beside Orthanc with its DICOMweb plugin: same files, same client, same
-disk, one run.
+"""The local DICOM store compared with Orthanc and its DICOMweb plugin: same files, same client,
+same disk, one run.
 
     python -m benchmarks.dicomstore [--rounds 5] [--instances 300] [--large 100000] [--json FILE]
 
@@ -47,7 +47,7 @@ class Target(NamedTuple):
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -99,7 +99,7 @@ def body_of(files: list[bytes]) -> bytes:
 
 @contextmanager
 def local_store(directory: Path) -> Iterator[Target]:
-    """Our server on a fresh directory."""
+    """The local store on a new folder."""
     port = free_port()
     command = [
         sys.executable,
@@ -116,7 +116,7 @@ def local_store(directory: Path) -> Iterator[Target]:
 
 @contextmanager
 def orthanc(directory: Path) -> Iterator[Target]:
-    """Orthanc on a fresh directory; compression off, keep-alive on."""
+    """Orthanc on a new folder; compression off, keep-alive on."""
     directory.mkdir(parents=True)
     port = free_port()
     config = {
@@ -163,7 +163,7 @@ def _running(command: list[str], target: Target, health: str) -> Iterator[None]:
 def call(
     connection: http.client.HTTPConnection, verb: str, path: str, body: bytes = b"", **headers: str
 ) -> tuple[int, int]:
-    """One request; the status and the bytes of the answer, read and thrown away."""
+    """One request; the status and the bytes of the answer, which are read and dropped."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(verb, path, body or None, named)
     response = connection.getresponse()

@@ -1,11 +1,11 @@
-"""Retrieving a study as this project's export does, beside its peers; and the export function's
-time and memory.
+"""Retrieving a study like this project's export, compared with other clients; and the export
+function's time and memory.
 
     python -m benchmarks.export [--instances 300] [--rounds 5] [--large-mib 1024] [--many 10000]
     [--json FILE]
 
-Every client is a process of its own, gets the same study from the same server and writes the same
-files; a round runs them one after the other, first on the local DICOM store, then on Orthanc where
+Every client is a separate process, gets the same study from the same server and writes the same
+files; a round runs them one after the other, first with the local DICOM store, then with Orthanc if
 Debian's packages orthanc and orthanc-dicomweb are installed. Ratios are of the medians. The second
 part runs the deployed function against the bucket server and samples the resident memory of its
 worker.
@@ -51,9 +51,9 @@ SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None
 HEADERS = {"Accept": AS_STORED, "Accept-Encoding": "identity"}
 
 
-# ruff: noqa: ARG002 (what a folder has no use for)
+# ruff: noqa: ARG002 (arguments that a folder does not need)
 class FileBuckets(Buckets):
-    """A bucket that is a folder: what the peers write to, so that only retrieving is compared."""
+    """A bucket that is a folder, so that only retrieving is compared."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -88,8 +88,8 @@ class StoreAt(DicomStore):
 
 
 def ours(base: str, folder: Path, *, plan_first: bool = False) -> None:
-    """The export's own retrieving, splitting, naming and checksums; the search for what there is
-    only if asked for."""
+    """The export's own retrieving, splitting, naming and checksums; the search for instances only
+    if requested."""
     store, deadline = StoreAt(base), Deadline(600)
     request = ExportRequest("benchmark", Resource(STUDY), None, GcsPrefix(BUCKET))
     job = Job(request, store, FileBuckets(folder), Attempt(1, 5), deadline, deadline)
@@ -185,8 +185,8 @@ CLIENTS: dict[str, Callable[[str, Path], None]] = {
 
 
 def run_client(name: str, base: str, folder: Path) -> None:
-    """What a client's own process does: work, then print what it took."""
-    # Loaded before the clock runs, as everything else is.
+    """The process of a client: do the work, then print its figures."""
+    # Imported before the clock starts, like everything else.
     if name == "dicomweb-client iter_study":
         import dicomweb_client.api  # noqa: F401
     import pydicom.filereader  # noqa: F401
@@ -204,7 +204,7 @@ def compare(base: str, rounds: int, hashes: list[str]) -> dict[str, dict[str, fl
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in CLIENTS}
     names = list(CLIENTS)
     for _ in range(rounds):
-        # What a client does may still occupy the server when the next one begins.
+        # The work of one client may still occupy the server when the next one begins.
         names.append(names.pop(0))
         for name in names:
             with tempfile.TemporaryDirectory(dir=SHM) as folder:
@@ -236,7 +236,7 @@ def compare(base: str, rounds: int, hashes: list[str]) -> dict[str, dict[str, fl
 
 
 def export(function: FunctionProcess, store: World, study: str, to: str) -> float:
-    """One export, with all that it publishes; seconds."""
+    """One export, with all messages that it publishes; returns seconds."""
     began = time.perf_counter()
     command = {"path": f"studies/{study}", "destination": f"gs://{BUCKET}/{to}", "request_id": to}
     assert function.push(command) == 204
@@ -248,7 +248,7 @@ def export(function: FunctionProcess, store: World, study: str, to: str) -> floa
 
 
 def measured(function: FunctionProcess, store: World, study: str, to: str) -> dict[str, float]:
-    """What one export takes: the worker's peak of resident memory is that over its idle one."""
+    """The figures of one export; memory is the worker's peak over its idle memory."""
     idle, cpu_s = function.rss_bytes(), function.cpu_s()
     with function.peak() as samples:
         taken_s = export(function, store, study, to)
@@ -351,8 +351,8 @@ def _function(store: World, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def _many(store: World, count: int) -> dict[str, float]:
-    """An export of so many small instances by a new worker, for which nothing may grow with their
-    number."""
+    """An export of so many small instances by a new worker; time and memory must not grow with
+    their number."""
     study = f"{STUDY}.92.{count}"
     for n in range(count):
         series = f"{study}.{n * 10 // count}"

@@ -1,5 +1,5 @@
-"""What most samples do, as the yardstick of benchmarks/cost_measure.py: the whole file in memory,
-one at a time."""
+"""A function like most samples, for comparison in benchmarks/cost_measure.py: the whole file in
+memory, one at a time."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The pictures of docs/benchmarks.md, drawn from what the benchmarks write with `--json`."""
+"""The pictures of docs/benchmarks.md, drawn from the benchmarks' `--json` files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ _FACE: Final = "white"  # a page in dark mode shows the picture on a light groun
 
 
 def draw(figures: Mapping[str, Any], folder: Path) -> None:
-    """Draw a picture for each benchmark whose figures are there.
+    """Draw a picture for each benchmark that has figures.
 
     Args:
         figures: by name of the benchmark: store, export, search.
-        folder: where the pictures go.
+        folder: for the pictures.
     """
     # Text stays text: it can be searched, and the file is small.
     plt.rcParams["svg.fonttype"] = "none"

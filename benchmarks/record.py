@@ -1,13 +1,12 @@
-"""Runs the benchmarks, or the tests under faults, and writes what they print into the documents.
+"""Runs the benchmarks, or the tests under faults, and writes their output into the documents.
 
     python -m benchmarks.record bench [--short] [--python FILE]    docs/benchmarks.md, its pictures
     python -m benchmarks.record chaos [--short]                    docs/reliability.md
 
-Each output stands in the document as it was printed, below a line that says on what machine and
-under which load. `--short` measures fewer rounds and smaller inputs. A command that fails (a
-benchmark whose peer is not installed, a broken promise) leaves its old output in the document, and
-the exit status is 1. `--python` is the interpreter of an environment that has requirements.txt
-alone: what is deployed is measured in it.
+Each output is in the document as it was printed, below a line with the machine and its load.
+`--short` measures fewer rounds and smaller inputs. A command that fails (a benchmark whose peer is
+not installed, a broken promise) leaves its old output in the document, and the exit status is 1.
+`--python` is the interpreter of an environment with only requirements.txt, as deployed.
 """
 
 import argparse
@@ -116,7 +115,7 @@ def with_output(page: str, name: str, text: str) -> str:
 
 
 def machine() -> str:
-    """What it was measured on, in one line."""
+    """The machine and its load, in one line."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     return (
@@ -144,7 +143,7 @@ def _read(path: str) -> str:
 
 
 def record(run: Run, document: Path, arguments: Sequence[str]) -> bool:
-    """Run it and keep its output; whether it ended well."""
+    """Run it and keep its output; returns whether it succeeded."""
     on = machine()
     command = [sys.executable, "-m", run.module, *arguments]
     shown = " ".join(["python", *command[1:]])
@@ -189,7 +188,7 @@ def chaos(runs: Sequence[Run], short: bool) -> bool:
 
 
 def main() -> int:
-    """Run what was asked for."""
+    """Run what the arguments say."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -4,11 +4,11 @@ concurrency, retries, quota.
     python -m benchmarks.scale_simulation [--seconds 3600] [--seed 1] [--json FILE] [--plot FILE]
 
 A model, not a measurement: messages arrive at random, wait in Pub/Sub, are pushed to instances that
-take time to start, call a DICOM store that takes some time and refuses what is over its quota, are
-tried again inside the invocation, then by Pub/Sub with its back-off, and at last are dead letters.
-The numbers of the system are read from infra/topology.json; what only a cloud knows (how long a
-store call takes there, the quota) is a parameter. Of many messages one in `weight` is followed,
-with capacity and quota in proportion.
+take time to start, and call a DICOM store that takes some time and refuses calls over its quota.
+Then they are retried within the invocation, later by Pub/Sub with its back-off, and in the end they
+are dead letters. The numbers of the system are read from infra/topology.json; values that depend on
+the cloud (the time of a store call, the quota) are parameters. Of many messages, one in `weight` is
+simulated, with capacity and quota in proportion.
 """
 
 import argparse
@@ -33,7 +33,7 @@ INLINE_TRIES = 4  # functions/common/clients/transport.py: the first and three m
 INLINE_BACKOFF_S = 0.5
 INLINE_BACKOFF_MAX_S = 8.0
 REFUSAL_S = 0.02  # a 429 comes back at once
-FOLLOWED_PER_S = 60  # messages a second that are followed
+FOLLOWED_PER_S = 60  # messages a second that are simulated
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Scenario:
     Args:
         rate: instances (messages) a second.
         max_instances, concurrency: of the function.
-        call_s: seconds from delivery to outcome when nothing is in the way, on average.
-        quota: store calls a second that the DICOM store takes; 0: as many as come.
-        cold_start_s: until an instance takes its first request.
+        call_s: seconds from delivery to outcome without waiting, on average.
+        quota: store calls a second that the DICOM store accepts; 0: no limit.
+        cold_start_s: until an instance accepts its first request.
         starts_per_s: instances that Cloud Run starts a second, at most.
         load_s: how long messages arrive.
     """
@@ -63,7 +63,7 @@ class Scenario:
 
 @dataclass
 class Result:
-    """What came of it; `weight` messages for each that was followed."""
+    """The result; each simulated message stands for `weight` messages."""
 
     scenario: Scenario
     weight: float
@@ -134,7 +134,7 @@ class Simulation:
         self.instances = 0.0
 
     def run(self) -> Result:
-        """Until all is done, or the time is up."""
+        """Run until all messages are done, or the time is over."""
         self._push(self.random.expovariate(self.scenario.rate / self.weight), "arrive")
         self._push(0.0, "second")
         while self.events:
@@ -177,7 +177,7 @@ class Simulation:
             self._call(at_s, message)
 
     def _call(self, at_s: float, message: _Message) -> None:
-        """One store call: taken, or refused at once."""
+        """One store call: accepted, or refused at once."""
         message.tries += 1
         self.result.store_calls += 1
         if self._take_token(at_s):
@@ -231,7 +231,7 @@ class Simulation:
         return True
 
     def _second(self, event: _Event) -> None:
-        """Scale as Cloud Run does: for what runs and waits now, instances at 60 % of their
+        """Scale like Cloud Run: instances for all running and waiting requests, at 60 % of their
         concurrency."""
         scenario = self.scenario
         waiting = len(self.queue) * self.weight
@@ -303,7 +303,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """What waits and what is done over time, for each load a panel."""
+    """Waiting and stored messages over time, one panel for each load."""
     import matplotlib
 
     matplotlib.use("Agg")

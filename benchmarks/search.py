@@ -1,12 +1,12 @@
-"""The search function beside nginx as a proxy that does nothing else, and beside a function that
-answers a constant.
+"""The search function compared with nginx as a plain proxy, and with a function that answers a
+constant.
 
     python -m benchmarks.search [--rounds 7] [--seconds 3] [--python INTERPRETER] [--json FILE]
 
-The store is nginx with one small answer as a file, so that the store's own time is next to nothing.
-Rounds run the peers one after the other; ratios are of medians in one run. `--python` names the
-interpreter of an environment that has requirements.txt alone, as what is deployed has. Needs nginx
-(Debian: apt-get install nginx).
+The store is nginx with one small answer as a file, so that the store's own time is very short.
+Rounds run the peers one after the other; ratios are of medians in one run. `--python` is the
+interpreter of an environment with only requirements.txt, as deployed. Needs nginx (Debian: apt-get
+install nginx).
 """
 
 import argparse
@@ -140,7 +140,7 @@ def latencies_ms(port: int, target: str, seconds: float) -> list[float]:
 
 def requests_per_second(port: int, target: str, seconds: float) -> float:
     """CONNECTIONS kept connections, each with one request at a time, from one thread without a
-    library's cost."""
+    library."""
     request = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
     selector = selectors.DefaultSelector()
     for _ in range(CONNECTIONS):

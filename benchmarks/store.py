@@ -1,5 +1,5 @@
-"""The store function beside a bare `requests` loop, the naive function, the function that the
-libraries' documentation leads to, and one that does nothing, in one run.
+"""The store function compared with a bare `requests` loop, the naive function, a function written
+as in the libraries' documentation, and one that does nothing, in one run.
 
     python -m benchmarks.store [--rounds 3] [--instances 300] [--flat 10000] [--big-mib 1024]
     [--zip-mib 2048] [--python INTERPRETER] [--json FILE]
@@ -7,8 +7,8 @@ libraries' documentation leads to, and one that does nothing, in one run.
 Events are pushed to the function by 8 connections that are kept; bucket, topic and DICOM store are
 those of the local stack. CPU seconds are the function's own (all its processes); ratios are of
 medians. `--rounds 0`, `--flat 0`, `--big-mib 0` and `--zip-mib 0` leave those parts out. `--python`
-names the interpreter of an environment that has requirements.txt alone, as what is deployed has:
-with numpy beside it, pydicom takes longer to import.
+is the interpreter of an environment with only requirements.txt, as deployed: with numpy installed,
+pydicom takes longer to import.
 """
 
 import argparse
@@ -55,7 +55,7 @@ COMPARED: Final = (
 
 
 class Function:
-    """One functions-framework process, started as the stack starts it."""
+    """One functions-framework process, started like in the stack."""
 
     interpreter: ClassVar[str] = sys.executable
 
@@ -79,7 +79,7 @@ class Function:
         )
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until it answers."""
         while not answers(self.port):
             if self._process.poll() is not None:
                 raise SystemExit(f"the function ended: see {self._log.name}")
@@ -105,7 +105,7 @@ class Function:
         return float(max(process.memory_info().rss for process in self._all())) / MIB
 
     def peak_mib(self) -> float:
-        """The most resident memory that one of its processes has had."""
+        """The peak of resident memory of one of its processes."""
         status = [Path(f"/proc/{process.pid}/status").read_text() for process in self._all()]
         found = [re.search(r"^VmHWM:\s*(\d+) kB", text, re.MULTILINE) for text in status]
         return max(int(match[1]) for match in found if match) / 1024
@@ -150,7 +150,7 @@ class Function:
 def function(
     stack: Stack, target: str = "store_upload", source: Path = ROOT / "main.py"
 ) -> Iterator[Function]:
-    """A function that answers, for the length of a `with`."""
+    """A running function, until the `with` block ends."""
     running = Function(stack, target, source, stack.data / f"{target}.log")
     try:
         running.wait()
@@ -173,7 +173,7 @@ def event(one: Object) -> bytes:
 
 
 def upload(stack: Stack, name: str, data: bytes) -> Object:
-    """Write an object and return what its notification would say."""
+    """Write an object and return the values for its notification."""
     bucket = stack.topology.buckets["landing"]
     stack.buckets.upload(bucket, name, data)
     (found,) = [item for item in stack.buckets.objects(bucket, name) if item["name"] == name]
@@ -188,7 +188,7 @@ def empty(stack: Stack) -> None:
 
 
 def speed(stack: Stack, objects: Sequence[Object], rounds: int) -> dict[str, dict[str, float]]:
-    """CPU, throughput and peak memory beside the loop and the other functions."""
+    """CPU, throughput and peak memory, compared with the loop and the other functions."""
     names = stack.data / "names.json"
     names.write_text(json.dumps([one["name"] for one in objects]))
     bucket = f"http://{stack.addresses.gcs}/storage/v1/b/{objects[0]['bucket']}"
@@ -284,8 +284,8 @@ def memory(stack: Stack, label: str, one: Object, warm: Object) -> float:
 
 
 def planted(stack: Stack, name: str, file: Path) -> Object:
-    """A large object put on the bucket server's disk: uploading it would take several times its
-    size of memory."""
+    """A large object, written directly to the bucket server's disk: an upload would take several
+    times its size in memory."""
     one = upload(stack, name, b"small")
     place = stack.data / "gcs" / one["bucket"] / name
     with file.open("rb") as source, place.open("r+b") as target:
@@ -342,7 +342,7 @@ def flat(stack: Stack, count: int) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Run the parts that were asked for."""
+    """Run the parts in the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -3,9 +3,9 @@
     python -m benchmarks.webhooks [--commands 200] [--outcomes 100] [--burst 1000] [--rounds 7]
         [--python INTERPRETER]
 
-Prints figures and judges none of them. `--python` names the interpreter of an environment that has
-requirements.txt alone, as what is deployed has; a cold start is from the start of the process to
-its first answer, beside a function that answers a constant.
+Prints figures without targets. `--python` is the interpreter of an environment with only
+requirements.txt, as deployed; a cold start is from the start of the process to its first answer,
+compared with a function that answers a constant.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def rate_per_s(
 
 
 def wait_for(calls: Receiver, count: int) -> None:
-    """Until so many calls came."""
+    """Wait until so many calls came."""
     end = time.monotonic() + 300
     while len(calls.calls) < count:
         assert time.monotonic() < end, "the calls did not come"
@@ -146,7 +146,7 @@ def wait_for(calls: Receiver, count: int) -> None:
 
 
 def cold_starts(folder: Path, python: str, rounds: int) -> None:
-    """From the start of a process to its first answer, beside a bare function."""
+    """From the start of a process to its first answer, compared with a bare function."""
     source = folder / "bare.py"
     source.write_text(BARE)
     bare, refused, published = list[float](), list[float](), list[float]()
@@ -190,7 +190,7 @@ def cold_start_s(
 
 @contextlib.contextmanager
 def serving(python: str, source: Path, target: str, environ: Mapping[str, str]) -> Iterator[str]:
-    """A function under functions-framework for the length of a `with`; its URL."""
+    """A function under functions-framework until the `with` block ends; yields its URL."""
     with free_port() as port:
         options = ["--target", target, "--source", str(source), "--host", "127.0.0.1"]
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The store function as one writes it from the libraries' documentation: the whole object by
+"""The store function written as in the libraries' documentation: the whole object by
 `download_as_bytes`, `requests.post`, and the batching publisher.
 
 The clients are made at the first call: functions-framework forks after the import, which a gRPC

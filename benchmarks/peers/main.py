@@ -1,5 +1,4 @@
-"""What the store function is measured against: the function that anybody writes first, and one that
-does nothing."""
+"""For comparison with the store function: a naive function, and one that does nothing."""
 
 import base64
 import json

@@ -17,15 +17,17 @@ from infra.local.dicomstore.database import TakenError
 def _flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.local.dicomstore", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8042, help="0 takes a free one; it is printed")
     parser.add_argument(
-        "--data", type=Path, default=Path(".local/dicomstore"), help="directory of index and files"
+        "--port", type=int, default=8042, help="0 chooses a free one; it is printed"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path(".local/dicomstore"), help="folder for index and files"
     )
     parser.add_argument(
         "--store",
         action="append",
         metavar="NAME",
-        help=f"a store that exists from the start (default {DEFAULT_STORE})",
+        help=f"a store to create at the start (default {DEFAULT_STORE})",
     )
     parser.add_argument(
         "--token", action="append", default=[], help="require this bearer token; may be repeated"
@@ -34,32 +36,32 @@ def _flags() -> argparse.Namespace:
         "--read-token", action="append", default=[], help="a bearer token that may only read"
     )
     parser.add_argument(
-        "--operation-s", type=float, default=0.0, help="how long operations run, seconds"
+        "--operation-s", type=float, default=0.0, help="seconds that operations run"
     )
     parser.add_argument(
         "--stale-s",
         type=float,
         default=0.0,
-        help="how long searches find what was deleted, seconds",
+        help="seconds that searches still find deleted studies",
     )
     parser.add_argument(
         "--pubsub",
         default=os.environ.get("PUBSUB_EMULATOR_HOST", ""),
         metavar="HOST:PORT",
-        help="sends notifications there",
+        help="Pub/Sub emulator for notifications",
     )
     parser.add_argument(
         "--storage",
         default=os.environ.get("STORAGE_EMULATOR_HOST", ""),
         metavar="URL",
-        help="reads filter files of setBlobStorageSettings there",
+        help="bucket server for filter files of setBlobStorageSettings",
     )
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name for this machine in Host headers; may be repeated",
+        help="another name for this machine in Host headers; may be repeated",
     )
     parser.add_argument(
         "--allow-origin",

@@ -59,21 +59,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--port", type=int, default=8085, help="port, 0 for a free one (%(default)s)"
     )
-    parser.add_argument(
-        "--data", type=Path, help="folder that keeps topics, subscriptions and messages"
-    )
+    parser.add_argument("--data", type=Path, help="folder for topics, subscriptions and messages")
     storage = os.environ.get("STORAGE_EMULATOR_HOST", "http://127.0.0.1:8086")
     parser.add_argument(
         "--storage",
         default=storage,
-        help="bucket server of Cloud Storage subscriptions (%(default)s)",
+        help="bucket server for Cloud Storage subscriptions (%(default)s)",
     )
     parser.add_argument(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name for this machine in Host headers; may be repeated",
+        help="another name for this machine in Host headers; may be repeated",
     )
     options = parser.parse_args(argv)
     # Messages contain names of scans: only the owner may read them.
