@@ -2,11 +2,12 @@
 
 A study or a series is deleted by a long-running operation. The message that starts operations
 publishes their names in a follow-up message and is acknowledged; only follow-up messages wait. So a
-redelivery of either never starts an operation that the follow-up knows. One gap is left: the
-process is killed between the service's answer to DELETE and the publishing. Then DELETE is sent
-again, which does no harm: nothing can be stored below the target while the first operation runs
-(fact sheet section 6), so the second one finds less or nothing. And a command that was delivered
-again or is old deletes only what was stored before it was sent, also in its follow-up messages.
+redelivery of either never starts an operation that the follow-up knows. One gap is left: after
+the service's answer to DELETE, the process is killed, or the follow-up cannot be published. Then
+DELETE is sent again, which does no harm: nothing can be stored below the target while the first
+operation runs (fact sheet section 6), so the second one finds less or nothing. And a command that
+was delivered again or is old deletes only what was stored before it was sent, also in its follow-up
+messages.
 """
 
 from collections.abc import Callable, Iterator
@@ -126,8 +127,11 @@ class Deletion:
         going = sum(one.instances for one in self._running())
         taken = self.work.counts["instances"] + going
         there = self.guards.count(target.resource, taken)
-        if not there:
+        if not there and not target.tries:
             return Settled(target, "deleted", "not_found")
+        if not there:
+            # An earlier try has deleted it.
+            return Settled(target, "deleted")
         self.guards.check_age(target.resource)
         if not target.tries:
             target.instances = there

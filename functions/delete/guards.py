@@ -1,22 +1,61 @@
-"""The guard rails of a delete: how much may be deleted, and how old it must be.
+"""The guard rails of a delete, all of them. What they refuse is `rejected`.
 
-They are checked before a request begins and again before each target, with the store's contents at
-that time: a message may be old, and studies grow.
+    when                           what is refused
+    a command or follow-up comes   check_store: a store that is not in DELETE_STORES
+    a query's studies are listed   check_number: more studies than the command's `max_studies`
+    a query begins                 check_all: any study that `count` or `check_age` refuses; then
+                                   nothing at all is deleted
+    a target is started            count: more than DELETE_MAX_INSTANCES in the whole request
+                                   check_age: an instance that is too young
+
+An instance is too young if it was stored
+
+    at or after `stored_before` of the command,
+    less than DELETE_MIN_AGE_HOURS before the command was sent, or
+    after the command was sent; this is checked if the command is older than 10 minutes, or if it or
+    a follow-up of it was delivered before, because its target may have been stored again since.
+
+The last two checks are made with the store's contents at that time: a message may be old, and
+studies grow. A dry run makes only the first two.
 """
 
+from collections.abc import Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final
+from typing import Final, Self
 
 from functions.common.clients.dicomweb import DicomStore
-from functions.common.deadline import Deadline, timestamp
+from functions.common.deadline import Deadline, age_s, timestamp, utc_now
 from functions.common.errors import PermanentError
-from functions.common.resources import Resource
+from functions.common.resources import DicomStoreName, Resource
+from functions.common.settings import Settings
+from functions.delete.followup import Work
 
+_LATE_S: Final = 600.0
 _THREADS: Final = 8
 _BATCH: Final = 500  # instances between two checks whether one was too young
+
+
+def check_store(name: DicomStoreName, settings: Settings) -> None:
+    """Check that this DICOM store may be deleted from.
+
+    Raises:
+        PermanentError: rejected.
+    """
+    if name not in (settings.delete_stores or (settings.dicom_store,)):
+        raise _refused("DELETE_STORES does not have this DICOM store")
+
+
+def check_number(studies: Sized, max_studies: int) -> None:
+    """Check how many studies a query matches.
+
+    Raises:
+        PermanentError: rejected.
+    """
+    if len(studies) > max_studies:
+        raise _refused(f"the query matches more than {max_studies} studies")
 
 
 @dataclass(frozen=True)
@@ -27,16 +66,39 @@ class GuardRails:
         store: to delete from.
         max_instances: of the whole request.
         before: only what was stored before this time may be deleted; None: anything.
+        asked: when the command was sent, if its target may have been stored again since; None: it
+            is fresh.
         deadline: of the checks.
-        asked: when the command was sent, if it is old or was delivered before, so that its target
-            may have been stored again since; None: it is fresh.
     """
 
     store: DicomStore
     max_instances: int
     before: datetime | None
+    asked: datetime | None
     deadline: Deadline
-    asked: datetime | None = None
+
+    @classmethod
+    def of(cls, work: Work, store: DicomStore, settings: Settings, deadline: Deadline) -> Self:
+        """Those of a request that may have been going on for a while."""
+        return cls(
+            store=store,
+            max_instances=settings.delete_max_instances,
+            before=_before(work, settings.delete_min_age_hours),
+            asked=_asked(work),
+            deadline=deadline,
+        )
+
+    def check_all(self, resources: Iterable[Resource]) -> None:
+        """Check all targets of a request before the first one is deleted.
+
+        Raises:
+            PermanentError: rejected, as count and check_age.
+            RetryableError: as DicomStore.search.
+        """
+        taken = 0
+        for resource in resources:
+            taken += self.count(resource, taken)
+            self.check_age(resource)
 
     def count(self, resource: Resource, taken: int) -> int:
         """The number of instances of a resource, by a search, because the store's metrics lag.
@@ -56,10 +118,11 @@ class GuardRails:
         return found
 
     def check_age(self, resource: Resource) -> None:
-        """Check ages, with one request for each instance, if there is a limit.
+        """Refuse a resource that contains something too young. Costs one request for each
+        instance, if there is a limit.
 
         Raises:
-            PermanentError: rejected, when something in it was stored too recently.
+            PermanentError: rejected.
             RetryableError: as DicomStore.search.
         """
         before, asked = self.before, self.asked
@@ -90,6 +153,25 @@ class GuardRails:
                     return False
                 if any(pool.map(is_since, batch)):
                     return True
+
+
+def _before(work: Work, min_age_hours: int) -> datetime | None:
+    """Only what was stored before this time may be deleted. The hours are counted from when the
+    command was sent, also in late follow-up messages."""
+    limits = [timestamp(work.stored_before)]
+    if min_age_hours:
+        moments = [timestamp(work.asked), timestamp(utc_now())]
+        began = min(moment for moment in moments if moment)
+        limits.append(began - timedelta(hours=min_age_hours))
+    return min((limit for limit in limits if limit), default=None)
+
+
+def _asked(work: Work) -> datetime | None:
+    """When the command was sent, if it is old or was delivered before."""
+    asked = timestamp(work.asked)
+    if asked and (work.late or age_s(asked) > _LATE_S):
+        return asked
+    return None
 
 
 def _refused(detail: str) -> PermanentError:

@@ -1,28 +1,26 @@
 """Delete studies, series or instances, and wait for the long-running operations."""
 
 import json
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from typing import Final
 
 from functions.api import commands
 from functions.api.requests import DeleteRequest
 from functions.common.clients.dicomweb import DicomStore, uid
-from functions.common.deadline import Deadline, age_s, timestamp, utc_now
+from functions.common.deadline import Deadline
 from functions.common.dicom.dicomjson import STUDY_UID
-from functions.common.errors import PermanentError
+from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.resources import DicomStoreName, Resource
 from functions.common.settings import DELETE
-from functions.delete import followup, report
-from functions.delete.deletion import Deletion
+from functions.delete import followup, guards, report
+from functions.delete.deletion import Deletion, Settled
 from functions.delete.followup import Target, Work
 from functions.delete.guards import GuardRails
 from functions.delete.report import Found
 
-_LATE_S: Final = 600.0
 _PUBLISHING_S: Final = 20.0  # of the budget, reserved for the messages at the end
 
 
@@ -90,12 +88,8 @@ class _Delivery:
         if resource or not work.targets:
             self.go_on(work)
             return
-        # All or nothing: each study is checked before the first one is deleted.
-        guards = self._guards(store, work)
-        taken = 0
-        for target in work.targets:
-            taken += guards.count(target.resource, taken)
-            guards.check_age(target.resource)
+        # All or nothing.
+        self._guards(store, work).check_all(target.resource for target in work.targets)
         # The plan is published before anything is deleted: a redelivery of this command would find
         # fewer studies.
         work.late = self._is_repeated
@@ -108,61 +102,46 @@ class _Delivery:
         work.late = work.late or self._is_repeated
         deletion = Deletion(store, work, self._guards(store, work), self.working)
         for settled in deletion.advance():
-            report.count(work, settled)
-            attempt = self.message.attempt
-            outcome = report.of_target(self.name, settled, work.by_query, attempt)
-            self.outcomes.publish(outcome)
+            try:
+                self._report(work, settled)
+            except RetryableError:
+                if not deletion.started:
+                    raise
+                # The follow-up has to be published first, because only this process knows the
+                # operation that it has started. The target's outcome comes from the follow-up.
+                work.targets.append(settled.target)
+                break
         if work.targets:
             self._follow_up(work)
         elif work.by_query:
             self.outcomes.publish(report.of_query(self.name, work))
+
+    def _report(self, work: Work, settled: Settled) -> None:
+        attempt = self.message.attempt
+        outcome = report.of_target(self.name, settled, work.by_query, attempt)
+        self.outcomes.publish(outcome)
+        report.count(work, settled)
 
     @property
     def _is_repeated(self) -> bool:
         return self.message.attempt > 1 or self.message.replayed
 
     def _allowed(self, name: DicomStoreName) -> DicomStore:
-        settings = self.services.settings
-        if name not in (settings.delete_stores or (settings.dicom_store,)):
-            raise PermanentError("rejected", "DELETE_STORES does not have this DICOM store")
+        guards.check_store(name, self.services.settings)
         return self.services.dicom_store.of(name)
 
     def _guards(self, store: DicomStore, work: Work) -> GuardRails:
-        guards = GuardRails(
-            store=store,
-            max_instances=self.services.settings.delete_max_instances,
-            before=self._before(work),
-            deadline=self.working,
-        )
-        asked = timestamp(work.asked)
-        if asked and (work.late or age_s(asked) > _LATE_S):
-            return replace(guards, asked=asked)
-        return guards
-
-    def _before(self, work: Work) -> datetime | None:
-        """Only what was stored before this time may be deleted. DELETE_MIN_AGE_HOURS are counted
-        from when the command was sent, also in late follow-up messages."""
-        limits = [timestamp(work.stored_before)]
-        hours = self.services.settings.delete_min_age_hours
-        if hours:
-            moments = [timestamp(work.asked), timestamp(utc_now())]
-            began = min(moment for moment in moments if moment)
-            limits.append(began - timedelta(hours=hours))
-        return min((limit for limit in limits if limit), default=None)
+        return GuardRails.of(work, store, self.services.settings, self.working)
 
     def _targets(self, store: DicomStore, wanted: DeleteRequest) -> list[Target]:
-        """The resource, or the studies of a query; a query that matches more than `max_studies` is
-        refused."""
+        """The resource, or the studies of a query."""
         if wanted.resource:
             return [Target(wanted.resource)]
         assert wanted.query
         params = [*wanted.query.params, ("limit", str(wanted.max_studies + 1))]
         found = store.search(None, "studies", params, self.working)
         studies = {uid(item, STUDY_UID) for item in found}
-        if len(studies) > wanted.max_studies:
-            raise PermanentError(
-                "rejected", f"the query matches more than {wanted.max_studies} studies"
-            )
+        guards.check_number(studies, wanted.max_studies)
         return [Target(Resource(study)) for study in sorted(studies)]
 
     def _dry_run(self, store: DicomStore, wanted: DeleteRequest) -> None:

@@ -1,6 +1,7 @@
 """Deletes against a real DICOM store: what goes, what stays, and what becomes of operations that do
 not end well."""
 
+import base64
 import contextlib
 import json
 import weakref
@@ -498,6 +499,26 @@ def test_the_command_may_be_killed_between_the_answer_and_the_message(
         assert not store.found("instances")
 
 
+def test_an_outcome_that_cannot_be_published_does_not_lose_the_operation_that_runs(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.01)
+    fill(store, studies=2)
+    store.fault(method="DELETE", path="1.2$", kind="status", status=400, count=2)
+    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 2}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    plan = base64.b64decode(store.follow_ups.pop()["data"])
+    store.topics.refuse = ["UNAVAILABLE"] * 4  # every attempt to publish that 1.2 was rejected
+    assert store.deliver(handle, plan, {}, follow_up=True) == ""
+    (message,) = store.follow_ups
+    running, rejected = json.loads(base64.b64decode(message["data"]))["continue"]["targets"]
+    assert (running[0], rejected[0]) == ("studies/1.1", "studies/1.2")
+    assert running[4]
+    *members, summary = store.run(handle)
+    assert sorted(words(members)) == [("deleted", ""), ("rejected", "rejected")]
+    assert summary["counts"] == {"deleted": 1, "not_found": 0, "failed": 1, "instances": 4}
+
+
 def test_an_operation_that_fails_is_tried_again_and_then_said_to_have_failed(store: World) -> None:
     fill(store)
     store.fault(method="DELETE", kind="operation", code=14, count=2)
@@ -508,6 +529,19 @@ def test_an_operation_that_fails_is_tried_again_and_then_said_to_have_failed(sto
     (record,) = store.run(handle, {"path": "studies/1.1"})
     assert (record["outcome"], record["reason"]) == ("rejected", "operation_failed")
     assert record["detail"] == "the operation ended with code 14 and 0 failures"
+
+
+def test_a_target_that_is_gone_before_its_second_try_was_deleted_by_this_request(
+    store: World,
+) -> None:
+    fill(store)
+    store.fault(method="DELETE", kind="operation", failure=2)  # says so, but deletes all the same
+    answer = json.dumps([{"00080018": {"vr": "UI", "Value": ["1.1.1.1"]}}])
+    # The first two searches count, before the delete; the next one still shows what is gone.
+    store.fault(kind="status", status=200, body=answer, path="instances", skip=2, count=1)
+    (record,) = store.run(handle, {"path": "studies/1.1"})
+    assert (record["outcome"], record.get("reason", "")) == ("deleted", "")
+    assert record["counts"] == {"instances": 4}
 
 
 def test_an_operation_with_another_error_is_not_tried_again(store: World) -> None:
