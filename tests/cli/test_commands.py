@@ -107,7 +107,7 @@ def test_results_are_sorted_and_cut(command: Command, scans: dict[str, Path]) ->
     assert first.stdout == f"date\n{every[0]}\n"
 
 
-def test_an_upload_ends_in_a_summary_and_shows_what_went_wrong(
+def test_an_upload_ends_in_a_summary_and_shows_failures(
     command: Command, scans: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "good.dcm").write_bytes(scans["MR_small.dcm"].read_bytes())

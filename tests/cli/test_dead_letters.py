@@ -102,7 +102,7 @@ def test_a_delete_that_is_dead_lettered_again_keeps_its_age(desk: Desk) -> None:
     assert desk.came("deletes")[0].attributes[FIRST_PUBLISHED] == LONG_AGO
 
 
-def test_a_replayed_delete_still_deletes_what_is_older(desk: Desk, store: World) -> None:
+def test_a_replayed_delete_still_deletes_older_instances(desk: Desk, store: World) -> None:
     store.put(instance("1.2", "1.2.3", "1.2.3.4"))
     desk.pubsub.publish(desk.dead[DELETE], COMMAND, **{SOURCE_TIME: utc_now()})
     replay(desk)

@@ -296,7 +296,7 @@ def test_googles_agents_may_use_customer_managed_keys(
 
 @needs_terraform
 @pytest.mark.parametrize("variables", [{}, EVERYTHING], ids=["defaults", "everything"])
-def test_terraform_grants_what_the_code_needs_and_nothing_more(
+def test_terraform_grants_exactly_what_the_code_needs(
     tmp_path: Path, variables: dict[str, Any]
 ) -> None:
     cloud = FakeCloud(terraform.plan(**variables))

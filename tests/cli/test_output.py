@@ -81,7 +81,7 @@ def test_one_outcome_is_one_line_as_it_comes(text: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_an_error_shows_what_was_typed(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_shows_the_typed_value(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "--format", text]) == 2
     printed = capsys.readouterr().err
     assert shown(text) in printed
@@ -111,7 +111,7 @@ def test_a_long_value_is_never_folded(capsys: pytest.CaptureFixture[str]) -> Non
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_columns_are_aligned_by_what_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_are_aligned_by_their_visible_width(capsys: pytest.CaptureFixture[str]) -> None:
     items = [Item.of({"name": "山田", "id": "1"}), Item.of({"name": "Doe", "id": "2"})]
     print_table(items, ("name", "id"))
     lines = capsys.readouterr().out.splitlines()

@@ -104,7 +104,7 @@ def test_an_archive_whose_follow_up_was_lost_starts_again(
     assert words(place.world.outcomes)[-1:] == [("stored", "")]
 
 
-def test_an_overwritten_object_needs_an_outcome_of_its_own(place: Landing, desk: Desk) -> None:
+def test_an_overwritten_object_needs_its_own_outcome(place: Landing, desk: Desk) -> None:
     place.drop("a.dcm", scans.dicom(UIDS))
     write_ledger(place, "1.ndjson")
     place.upload("a.dcm", scans.dicom(("1", "2", "3")))

@@ -55,7 +55,7 @@ def test_the_description_needs_no_caller(guarded: Place) -> None:
     assert guarded.get("/openapi.json").status_code == 200
 
 
-def test_a_request_is_not_found_by_who_has_no_token(guarded: Place) -> None:
+def test_a_caller_without_a_token_does_not_find_a_request(guarded: Place) -> None:
     assert guarded.get("/requests/mine").status_code == 401
 
 

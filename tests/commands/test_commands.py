@@ -165,7 +165,7 @@ def test_a_request_is_accepted_until_its_outcome_is_kept(commands: Place) -> Non
 
 
 @pytest.mark.parametrize("path", ["/requests/unknown", "/requests/"])
-def test_a_request_that_nobody_made_is_not_found(commands: Place, path: str) -> None:
+def test_an_unknown_request_is_not_found(commands: Place, path: str) -> None:
     assert commands.get(path).status_code in (400, 404)
 
 

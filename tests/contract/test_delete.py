@@ -266,14 +266,14 @@ def test_metrics_that_lag_let_no_large_study_through(at_most_3: World) -> None:
     assert len(at_most_3.found("instances")) == 4
 
 
-def test_a_dry_run_counts_what_the_metrics_do_not_know_yet(store: World) -> None:
+def test_a_dry_run_counts_instances_that_the_metrics_lack(store: World) -> None:
     fill(store)
     store.fault(kind="lag")
     (record,) = store.run(handle, {"path": "studies/1.1", "dry_run": True})
     assert record["counts"] == {"studies": 1, "series": 2, "instances": 4}
 
 
-def test_an_outcome_counts_what_the_metrics_do_not_know_yet(store: World) -> None:
+def test_an_outcome_counts_instances_that_the_metrics_lack(store: World) -> None:
     fill(store)
     store.fault(kind="lag")
     (record,) = store.run(handle, {"path": "studies/1.1"})
@@ -289,7 +289,7 @@ def test_a_follow_up_is_held_to_the_limit_whatever_it_says_of_the_size(
     assert len(at_most_3.found("instances")) == 4
 
 
-def test_a_follow_up_is_held_to_what_the_request_has_deleted_before(at_most_3: World) -> None:
+def test_the_limit_of_a_request_includes_earlier_deletes(at_most_3: World) -> None:
     target = ["studies/1.1/series/1.1.1", 2, 1, 0, ""]
     message = follow_up(targets=[target], counts={**COUNTS, "instances": 2})
     assert details(followed(at_most_3, message)) == [("rejected", TOO_MANY)]
@@ -394,7 +394,7 @@ def test_a_follow_up_that_is_refused_is_not_kept_in_memory() -> None:
         "[null]",
     ],
 )
-def test_an_answer_that_is_no_search_result_is_asked_for_again(store: World, body: str) -> None:
+def test_a_search_with_a_wrong_answer_is_repeated(store: World, body: str) -> None:
     fill(store)
     store.fault(kind="status", status=200, body=body, path="instances")
     command = json.dumps({"path": "studies/1.1"}).encode()
@@ -402,7 +402,7 @@ def test_an_answer_that_is_no_search_result_is_asked_for_again(store: World, bod
     assert not store.outcomes
 
 
-def test_only_what_was_stored_before(store: World) -> None:
+def test_only_instances_stored_before_a_time_are_deleted(store: World) -> None:
     fill(store)
     (record,) = store.run(handle, {"path": "studies/1.1", "stored_before": "2020-01-01T00:00:00Z"})
     assert (record["outcome"], record["reason"]) == ("rejected", "rejected")
@@ -461,7 +461,7 @@ def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(sto
     assert len(store.found("instances")) == 4
 
 
-def test_a_redelivery_goes_on_with_the_operation_it_knows(tmp_path: Path) -> None:
+def test_a_redelivery_continues_with_the_known_operation(tmp_path: Path) -> None:
     with world("delete_resource", tmp_path, options=Options(operation_s=3.0)) as store:
         fill(store)
         command = json.dumps({"path": "studies/1.1", "request_id": "r1"}).encode()
@@ -551,7 +551,7 @@ def test_an_operation_with_another_error_is_not_tried_again(store: World) -> Non
     assert store.requests("DELETE", "delete") == 1
 
 
-def test_failures_of_an_operation_that_ended_well_count_by_what_is_left(store: World) -> None:
+def test_failures_of_a_successful_operation_count_only_if_instances_are_left(store: World) -> None:
     fill(store)
     store.fault(method="DELETE", kind="operation", failure=2)  # says so, but deletes all the same
     assert words(store.run(handle, {"path": "studies/1.1"})) == [("deleted", "")]

@@ -188,7 +188,7 @@ def test_what_cannot_be_is_refused(store: World, command: dict[str, Any], reason
     assert not store.objects()
 
 
-def test_a_bucket_that_does_not_exist_is_said(tmp_path: Path, buckets: str) -> None:
+def test_a_missing_bucket_is_reported(tmp_path: Path, buckets: str) -> None:
     with world(
         "export_resource", tmp_path, buckets_url=buckets, EXPORT_DESTINATIONS="gs://no-such-bucket"
     ) as store:
@@ -344,9 +344,7 @@ def test_a_zip(fixture: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("request_id", ["r1", "r2"])
-def test_a_zip_made_before_is_not_taken_for_what_is_in_the_store_now(
-    store: World, request_id: str
-) -> None:
+def test_an_earlier_zip_is_not_used_for_the_present_contents(store: World, request_id: str) -> None:
     fill(store)
     run(store, format="zip")
     stored = fill(store, series=3)

@@ -39,7 +39,7 @@ def test_an_answer_that_breaks_is_continued_with_what_is_missing(
     assert abs(store.requests("GET", "retrieve") - retrieves) <= 3
 
 
-def test_what_can_not_be_retrieved_is_said_and_the_rest_is_there(store: World) -> None:
+def test_failed_instances_are_reported_and_the_others_exported(store: World) -> None:
     fill(store)
     store.fault(kind="status", status=400, path="studies/1.1$")
     store.fault(kind="status", status=406, path="instances/1.1.1.2$")
@@ -111,7 +111,7 @@ def test_an_outage_that_begins_within_the_last_delivery_gives_nothing_up(
 
 
 @pytest.mark.parametrize("format_", ["dicom", "zip"])
-def test_a_slice_of_which_nothing_can_be_had_does_not_keep_the_export_from_its_end(
+def test_a_slice_that_fails_completely_does_not_prevent_the_end_of_the_export(
     small_slices: World, monkeypatch: pytest.MonkeyPatch, format_: str
 ) -> None:
     store = small_slices
@@ -184,7 +184,7 @@ def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> N
     assert store.objects() == before
 
 
-def test_the_manifest_is_written_by_whoever_comes_after_a_crash(small_slices: World) -> None:
+def test_the_manifest_is_written_by_a_later_delivery_after_a_crash(small_slices: World) -> None:
     store = small_slices
     fill(store, series=4)
     command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
@@ -244,7 +244,7 @@ def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -
     assert {name: store.read(name) for name in names(store)} == stored
 
 
-def test_a_zip_that_takes_longer_than_the_budget_goes_on_where_it_stopped(store: World) -> None:
+def test_a_zip_that_takes_longer_than_the_budget_continues_where_it_stopped(store: World) -> None:
     stored = fill(store, series=2, instances=4, pixels=512)
     store.fault(
         kind="slow",

@@ -34,7 +34,7 @@ def test_an_object_that_is_not_there_is_none(server: StrictBuckets) -> None:
     assert objects(server).read("a") is None
 
 
-def test_of_two_changes_of_one_generation_the_second_is_told(server: StrictBuckets) -> None:
+def test_the_second_of_two_changes_of_one_generation_fails(server: StrictBuckets) -> None:
     generation = objects(server).write("a", {"b": 1}, if_generation_match=0)
     objects(server).write("a", {"b": 2}, generation)
     with pytest.raises(PreconditionFailedError):

@@ -66,7 +66,7 @@ def records(server: TopicServer) -> list[dict[str, object]]:
 
 @pytest.mark.usefixtures("pubsub")
 @pytest.mark.parametrize(("path", "follow_up"), [("/", False), (FOLLOW_UPS_PATH, True)])
-def test_a_follow_up_is_what_came_by_the_follow_ups_subscription(
+def test_only_a_message_of_the_follow_ups_subscription_is_a_follow_up(
     path: str, follow_up: bool
 ) -> None:
     seen = []

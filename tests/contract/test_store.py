@@ -356,7 +356,7 @@ def test_a_damaged_copy_of_a_stored_instance_is_rejected_on_every_delivery(place
     assert words(place.world.outcomes) == [("stored", ""), ("rejected", "rejected")]
 
 
-def test_a_refusal_on_a_second_delivery_stands_where_what_is_absent_is_forbidden(
+def test_a_refusal_on_a_second_delivery_stands_if_missing_resources_are_forbidden(
     place: Landing,
 ) -> None:
     place.world.fault(method="GET", path="instances", kind="status", status=403)

@@ -105,7 +105,7 @@ def test_members_that_fail_stand_beside_members_that_store(place: Landing, kind:
 
 
 @KINDS
-def test_pairs_are_stored_in_either_order_and_one_left_alone_is_told(
+def test_pairs_are_stored_in_either_order_and_a_single_half_is_reported(
     place: Landing, kind: str
 ) -> None:
     content = [
@@ -140,7 +140,7 @@ def test_an_archive_in_an_archive_is_gone_through_up_to_the_limit(
 
 
 @KINDS
-def test_an_archive_longer_than_one_invocation_goes_on_and_ends_once(
+def test_an_archive_longer_than_one_invocation_continues_and_ends_once(
     place: Landing, kind: str
 ) -> None:
     content = [
@@ -175,7 +175,7 @@ def test_an_event_that_comes_again_between_two_slices_does_not_speak_for_the_arc
     assert own["counts"] == {"members": 6, "stored": 6}
 
 
-def test_a_store_that_goes_away_costs_only_what_was_not_done(place: Landing) -> None:
+def test_after_an_outage_of_the_store_only_the_rest_is_repeated(place: Landing) -> None:
     blob = place.upload("a.zip", scans.zipped(files(40)))
     place.world.fault(method="POST", path="/studies$", kind="status", status=403, skip=15, count=2)
     assert place.finish(blob) > 1
@@ -328,7 +328,7 @@ def test_an_archive_that_is_unpacked_on_the_way_is_refused_with_the_reason(
     assert not members
 
 
-def test_a_part_that_is_answered_with_the_whole_is_not_taken_for_it(place: Landing) -> None:
+def test_a_whole_object_in_place_of_a_range_is_refused(place: Landing) -> None:
     blob = place.upload("a.zip", scans.zipped(files(30, 40_000), zipfile.ZIP_STORED))
     place.buckets.ranges = False
     assert place.deliver(blob) == "unavailable"
@@ -395,7 +395,7 @@ def test_a_malformed_follow_up_message_is_refused(place: Landing, change: dict[s
     assert place.instances() == 0
 
 
-def test_a_follow_up_message_goes_on_at_its_place(place: Landing) -> None:
+def test_a_follow_up_message_continues_at_its_place(place: Landing) -> None:
     place.deliver_follow_up(follow_up(place.upload("a.zip", scans.zipped(files(2)))))
     own, members = split(place.world.outcomes)
     assert own["counts"] == {"members": 2, "stored": 2}

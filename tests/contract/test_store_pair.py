@@ -98,7 +98,7 @@ def test_an_event_that_comes_again_long_after_repeats_the_word(place: Landing) -
     assert place.world.requests("POST", "store") == 1
 
 
-def test_an_event_of_reconcile_is_gone_through_anew_and_repeats_the_word(place: Landing) -> None:
+def test_an_event_of_reconcile_is_processed_again_with_the_same_outcome(place: Landing) -> None:
     blobs = pair(place)
     deliver_all(place, blobs)
     data, attributes = place.event(blobs[0])
@@ -231,7 +231,7 @@ def test_one_left_alone_is_reported_after_a_while(place: Landing, name: str, dat
 @pytest.mark.parametrize(
     ("name", "data"), [("instance.json", scans.metadata(UIDS)), ("image.jpg", scans.jpeg())]
 )
-def test_the_sidecar_of_one_left_alone_says_what_to_do(
+def test_the_sidecar_of_a_single_half_says_what_to_do(
     place: Landing, name: str, data: bytes
 ) -> None:
     place.drop(name, data, created=LONG_AGO)
@@ -323,7 +323,7 @@ LOSSLESS = "1.2.840.10008.1.2.4.70"
         (scans.metadata(UIDS), scans.jpeg()[:200], "cut"),
     ],
 )
-def test_a_pair_that_nobody_could_decode_is_rejected_with_what_is_wrong(
+def test_an_undecodable_pair_is_rejected_with_the_contradiction(
     place: Landing, text: bytes, picture: bytes, said: str
 ) -> None:
     blobs = [

@@ -110,7 +110,7 @@ def test_a_final_status_is_the_callers_to_judge(status: int) -> None:
         assert len(server.seen) == 1
 
 
-def test_a_cut_answer_is_never_taken_for_a_whole_one() -> None:
+def test_a_cut_answer_is_never_used_as_a_complete_one() -> None:
     with (
         planned(Answer(200, body=b"half", announce=8)) as server,
         pytest.raises(RetryableError, match="unavailable"),
@@ -167,7 +167,7 @@ def test_connections_are_kept_also_after_a_refusal() -> None:
         assert server.connections == 1
 
 
-def test_emulators_get_no_credentials_and_nobody_gets_a_compressed_answer_asked_for() -> None:
+def test_emulators_get_no_credentials_and_no_request_asks_for_compression() -> None:
     with planned(GOOD) as server:
         fetch(server.url)
         assert "authorization" not in server.seen[0].headers

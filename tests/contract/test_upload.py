@@ -140,7 +140,7 @@ def test_a_refusal_has_a_reason_and_nothing_of_the_server_s_text(
     assert "Doe" not in getattr(caught.value, "detail", "")
 
 
-def test_a_copy_keeps_what_its_source_is(server: StrictBuckets) -> None:
+def test_a_copy_keeps_the_properties_of_its_source(server: StrictBuckets) -> None:
     described = {"contentType": "image/jpeg", "contentEncoding": "gzip", "cacheControl": "no-store"}
     source = server.put(BUCKET, "a", b"bytes", metadata={"k": "v"}, more=described)
     ref = ObjectRef(BUCKET, "a", source.generation)

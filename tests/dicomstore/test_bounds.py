@@ -316,9 +316,7 @@ def test_no_damaged_file_is_answered_with_another_status_or_much_memory(watched:
 
 
 @pytest.mark.parametrize("name", ["frames/1", "rendered", ""])
-def test_5_8_what_cannot_be_decoded_is_406_in_the_shape_of_the_api(
-    store: Client, name: str
-) -> None:
+def test_5_8_undecodable_pixels_are_406_in_the_form_of_the_api(store: Client, name: str) -> None:
     store.stored(damaged())
     accept = "application/dicom" if not name else "*/*"
     answer = store.get(f"{ONE}/{name}".rstrip("/"), accept)
@@ -354,7 +352,7 @@ def test_a_codec_that_fails_is_one_line_on_stderr_without_values(tmp_path: Path)
         (RLE, "SC_rgb_rle_16bit.dcm"),
     ],
 )
-def test_what_real_codestreams_claim_is_what_their_data_sets_say(syntax: str, name: str) -> None:
+def test_headers_of_real_codestreams_match_their_data_sets(syntax: str, name: str) -> None:
     ds, data = first_codestream(name)
     claim = Claim(ds.Rows, ds.Columns, ds.SamplesPerPixel)
     assert codestream.checked(syntax, data, claim, ds.BitsAllocated) == data

@@ -27,7 +27,7 @@ ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
-def test_5_5_what_is_bulk_data_and_what_stays_inline(store: Client) -> None:
+def test_5_5_which_values_are_bulk_data_and_which_are_inline(store: Client) -> None:
     ds = dataset()
     ds.add_new(0x00420011, "OB", b"%PDF")  # OB: always
     ds.add_new(0x00091010, "UN", b"abcd")  # UN: always
@@ -70,7 +70,7 @@ def test_5_5_bulkdata_in_both_forms_and_nested(store: Client) -> None:
         assert store.get(f"{ONE}/bulkdata/{path}").status_code == status
 
 
-def test_5_5_bulkdata_is_there_for_what_metadata_gives_a_uri_for_and_for_nothing_else(
+def test_5_5_exactly_the_uris_in_metadata_have_bulk_data(
     store: Client,
 ) -> None:
     ds = dataset(EncapsulatedDocument=b"")

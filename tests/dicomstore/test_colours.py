@@ -118,7 +118,7 @@ def test_5_6_the_transcoded_instance_holds_the_pixels_of_the_frames_and_says_rgb
     assert (ds.PhotometricInterpretation, ds.PlanarConfiguration) == ("RGB", 0)
 
 
-def test_5_4_metadata_describes_what_is_stored(store: Client) -> None:
+def test_5_4_metadata_describes_the_stored_instance(store: Client) -> None:
     bundled(store, "SC_rgb_jpeg_dcmtk.dcm")
     (item,) = store.get(f"{ONE}/metadata").json()
     assert item["00280004"]["Value"] == ["YBR_FULL"]

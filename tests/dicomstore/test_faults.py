@@ -90,7 +90,7 @@ def test_slow_waits_and_throttles(store: Client) -> None:
     assert time.monotonic() - begin >= 0.2 + 4000 / 20_000
 
 
-def test_stale_searches_find_what_was_deleted(store: Client) -> None:
+def test_stale_searches_find_deleted_studies(store: Client) -> None:
     store.stored(dicom())
     store.delete("studies/1.2")
     store.fault(kind="stale", path="dicomWeb/(studies|series)", count=2)

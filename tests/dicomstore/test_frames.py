@@ -140,7 +140,7 @@ def test_5_2_png_frames_of_big_endian_files(store: Client, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rtdose_1frame.dcm", "SC_rgb_rle_16bit.dcm"])
-def test_5_2_what_png_cannot_hold_is_406(store: Client, name: str) -> None:
+def test_5_2_pixels_that_do_not_fit_in_png_are_406(store: Client, name: str) -> None:
     path, _ = bundled(store, name)
     assert store.get(path + "/frames/1", PNG).status_code == 406
 

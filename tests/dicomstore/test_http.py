@@ -148,7 +148,7 @@ def test_100_continue_is_sent_before_a_body_is_read_and_never_after_an_answer(
     assert refused.startswith(b"HTTP/1.1 503 ") and b"100 Continue" not in refused
 
 
-def test_a_bug_is_a_500_for_its_request_and_the_server_goes_on(
+def test_a_bug_is_a_500_for_its_request_and_the_server_continues(
     store: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:

@@ -79,7 +79,7 @@ def test_4_4_a_deleted_series_takes_its_patient_with_it(store: Client) -> None:
     assert names(store, "Wrong^Name") == [] and names(store, "Right^Name") == ["1.2"]
 
 
-def test_4_4_what_was_emptied_and_filled_again_has_the_new_names(store: Client) -> None:
+def test_4_4_a_study_that_was_emptied_and_filled_again_has_the_new_names(store: Client) -> None:
     store.stored(dicom(PatientName="Old^Name"))
     store.delete("studies/1.2")
     store.stored(dicom(PatientName="New^Name"))
@@ -100,7 +100,7 @@ def test_nothing_of_a_deleted_store_is_in_a_new_one(store: Client, again: str) -
     )
 
 
-def test_a_restart_forgets_what_was_deleted(tmp_path: Path) -> None:
+def test_a_restart_forgets_deleted_instances(tmp_path: Path) -> None:
     with process(tmp_path) as (client, _):
         client.stored(dicom(), dicom("1.3", "1.3.1", "1.3.1.1"), dicom("1.3", "1.3.2", "1.3.2.1"))
         client.delete("studies/1.2")

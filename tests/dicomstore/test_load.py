@@ -147,7 +147,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(target)], check=True)
 
 
-def test_a_full_disk_is_an_error_and_service_goes_on_when_there_is_room(small_disk: Path) -> None:
+def test_a_full_disk_is_an_error_and_service_continues_when_there_is_space(
+    small_disk: Path,
+) -> None:
     with process(small_disk) as (client, _):
         count, answer = _fill(client, 0)
         assert answer.status_code == 503 and answer.json()

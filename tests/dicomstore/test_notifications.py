@@ -95,7 +95,7 @@ def test_11_every_action_of_every_instance_is_published(
     assert (changed["storageClass"], changed["previousStorageClass"]) == ("STANDARD", "COLDLINE")
 
 
-def test_11_what_a_broken_request_stored_is_published(
+def test_11_instances_stored_by_a_broken_request_are_published(
     start: Callable[..., Client], subscriber: Subscriber
 ) -> None:
     client = configured(start, subscriber, notificationConfigs=[{"pubsubTopic": TOPIC}])

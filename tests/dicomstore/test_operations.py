@@ -158,7 +158,7 @@ def test_7_v1beta1_names_its_own_version(store: Client) -> None:
     assert method == "google.cloud.healthcare.v1beta1.dicomweb.DicomWebService.DeleteStudy"
 
 
-def test_6_deleting_what_is_not_there_is_404(store: Client) -> None:
+def test_6_deleting_a_missing_resource_is_404(store: Client) -> None:
     for path in ("studies/9", "studies/9/series/9", "studies/9/series/9/instances/9"):
         assert store.delete(path).status_code == 404
 

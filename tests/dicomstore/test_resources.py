@@ -65,7 +65,7 @@ def test_1_creating_a_dataset_is_an_operation_that_is_done(api: Api) -> None:
     assert api.call("GET", answer["name"]).json() == answer
 
 
-def test_1_a_dataset_is_got_with_what_was_set(api: Api) -> None:
+def test_1_a_dataset_is_returned_with_its_fields(api: Api) -> None:
     api.call("POST", f"{LOCATION}/datasets", {"timeZone": "UTC"}, datasetId="d")
     assert api.call("GET", DATASET).json() == {"name": DATASET, "timeZone": "UTC"}
 
@@ -91,7 +91,7 @@ def test_1_datasets_are_listed_page_by_page(api: Api) -> None:
     assert rest == {"datasets": [{"name": f"{LOCATION}/datasets/c"}]}
 
 
-def test_1_a_dataset_that_is_there_is_409(api: Api) -> None:
+def test_1_creating_an_existing_dataset_is_409(api: Api) -> None:
     api.created()
     answer = api.call("POST", f"{LOCATION}/datasets", {}, datasetId="d")
     assert error(answer) == (409, "ALREADY_EXISTS")
@@ -109,7 +109,7 @@ def test_1_a_dataset_is_deleted_with_all_that_is_in_it(api: Api) -> None:
     assert requests.get(web, timeout=30).status_code == 204
 
 
-def test_1_a_dataset_is_there_when_a_store_is(api: Api) -> None:
+def test_1_a_dataset_exists_when_it_has_a_store(api: Api) -> None:
     api.call("POST", f"{DATASET}/dicomStores", {}, dicomStoreId="s")
     assert api.call("GET", DATASET).json() == {"name": DATASET}
 
@@ -347,7 +347,7 @@ def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> Non
         ("POST", ":deidentify"),
     ],
 )
-def test_12_and_14_what_is_left_out_says_so_with_501(store: Client, method: str, path: str) -> None:
+def test_12_and_14_unsupported_methods_are_501(store: Client, method: str, path: str) -> None:
     beta = Client(store.url, store.name, "v1beta1")
     answer = beta.http.request(method, beta.store_url + path, json={})
     assert answer.status_code == 501 and answer.json()["error"]["status"] == "UNIMPLEMENTED"

@@ -98,9 +98,7 @@ def test_5_7_quality_values_and_wildcards(store: Client, accept: str, kind: str)
         'multipart/related; type="image/jp2"',
     ],
 )
-def test_5_7_what_cannot_be_answered_is_406_with_the_list_of_what_can(
-    store: Client, accept: str
-) -> None:
+def test_5_7_unsupported_types_are_406_with_the_supported_ones(store: Client, accept: str) -> None:
     store.stored(dicom())
     answer = store.get(ONE, accept)
     assert answer.status_code == 406
@@ -112,7 +110,7 @@ def test_5_7_what_cannot_be_answered_is_406_with_the_list_of_what_can(
 @pytest.mark.parametrize(
     "path", ["studies/9", "studies/1.2/series/9", "studies/1.2/series/1.2.3/instances/9"]
 )
-def test_5_8_what_is_missing_is_404_with_a_bare_json_string(store: Client, path: str) -> None:
+def test_5_8_a_missing_resource_is_404_with_a_bare_json_string(store: Client, path: str) -> None:
     store.stored(dicom())
     for url in (path, f"{path}/metadata"):
         answer = store.get(url)
@@ -246,7 +244,7 @@ def test_1_v1beta1_is_the_same_and_other_versions_are_not_there(store: Client) -
     assert Client(store.url, store.name, "v2").get("studies").status_code == 404
 
 
-def test_baselines_each_part_header_is_an_http_chunk_of_its_own(store: Client) -> None:
+def test_baselines_each_part_header_is_a_separate_http_chunk(store: Client) -> None:
     """Google's dcmweb drops every chunk in which it sees the boundary, so data must never share one
     with it."""
     store.stored(dicom(instance="1"), dicom(instance="2"))
@@ -283,7 +281,7 @@ def test_5_7_and_17_whole_resources_come_as_the_images_of_their_frames(
     assert [kind for kind, _ in parts] == ["image/png"]
 
 
-def test_5_7_and_17_images_of_what_has_no_pixels_are_400(store: Client) -> None:
+def test_5_7_and_17_images_of_instances_without_pixels_are_400(store: Client) -> None:
     store.stored(dicom())
     answer = store.get("studies/1.2", 'multipart/related; type="image/png"')
     assert answer.status_code == 400

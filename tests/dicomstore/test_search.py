@@ -261,7 +261,7 @@ def test_4_3_default_limits_are_100_studies_and_series_and_1000_instances(store:
     assert len(store.found("instances", limit=5000)) == 1001
 
 
-def test_4_3_no_warning_header_tells_that_more_remain(filled: Client) -> None:
+def test_4_3_no_warning_header_says_that_there_are_more(filled: Client) -> None:
     assert "Warning" not in filled.get("studies", limit=1).headers
 
 

@@ -134,7 +134,9 @@ def storage_class(store: Client, path: str) -> str:
     return str(store.get(path + ":getStorageInfo").json()["blobStorageInfo"]["storageClass"])
 
 
-def test_13_a_list_in_a_bucket_says_what_changes(start: Callable[..., Client], bucket: str) -> None:
+def test_13_a_list_in_a_bucket_selects_the_instances(
+    start: Callable[..., Client], bucket: str
+) -> None:
     store = start(storage_url=bucket)
     store.stored(dicom(), dicom(series="1.2.9", instance="9"), dicom("3.1", "3.2", "3.3"))
     body = filtered("gs://lists/night/1.txt")

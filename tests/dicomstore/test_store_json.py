@@ -286,7 +286,9 @@ def test_3_1_a_data_set_that_breaks_a_rule_fails_alone(store: Client, change: st
 @pytest.mark.parametrize(
     "first", [b"not json", b'{"no": "array"}', b"[1]", b'[{"00080018": 5}]', b"\xff\xfe"]
 )
-def test_3_1_a_first_part_that_is_no_array_of_data_sets_is_400(store: Client, first: bytes) -> None:
+def test_3_1_a_first_part_that_is_not_an_array_of_data_sets_is_400(
+    store: Client, first: bytes
+) -> None:
     assert (
         store.post(
             multipart([({"Content-Type": "application/dicom+json"}, first)]), KIND

@@ -90,7 +90,7 @@ def test_5_6_to_jpeg_baseline(store: Client) -> None:
         ),
     ],
 )
-def test_5_6_what_comes_compressed_can_be_had_as_explicit_little_endian(
+def test_5_6_compressed_files_can_be_retrieved_as_explicit_little_endian(
     store: Client, name: str
 ) -> None:
     path, ds = bundled(store, name)
@@ -102,7 +102,9 @@ def test_5_6_what_comes_compressed_can_be_had_as_explicit_little_endian(
     )
 
 
-def test_5_6_what_cannot_be_transcoded_is_406_and_still_comes_as_stored(store: Client) -> None:
+def test_5_6_transcoding_an_unsupported_file_is_406_and_it_is_still_returned_as_stored(
+    store: Client,
+) -> None:
     ds = image(gradient())
     ds.file_meta.TransferSyntaxUID = UID(JPEG + "100")  # MPEG2
     ds.PixelData = encapsulate([b"\0\0\1\xb3" + bytes(40)])

@@ -145,7 +145,9 @@ def _plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
-def test_5_4_the_xml_of_every_file_says_what_its_json_says(store: Client, path: Path) -> None:
+def test_5_4_the_xml_of_every_file_has_the_same_values_as_its_json(
+    store: Client, path: Path
+) -> None:
     root, item = metadata(store, path.read_bytes())
     assert read(root) == expected(item)
 

@@ -214,7 +214,7 @@ def test_a_second_stack_on_the_same_folder(supervise: Callable[..., Supervisor])
 @pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere a port cannot be held for another process"
 )
-def test_a_reserved_port_is_its_services_and_nobody_elses() -> None:
+def test_only_its_service_can_use_a_reserved_port() -> None:
     held = ports.reserve()
     with contextlib.ExitStack() as opened:
         for reserved in held.values():

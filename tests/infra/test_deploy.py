@@ -128,7 +128,7 @@ def test_plan_changes_nothing(desk: Desk) -> None:
     assert not (desk.root / "infra/gcp/backend_override.tf").exists()
 
 
-def test_plan_of_what_is_deployed_uses_its_state(desk: Desk) -> None:
+def test_plan_of_a_deployed_system_uses_its_state(desk: Desk) -> None:
     deploy(desk, "--yes", "--skip-smoke-test")
     done = deploy(desk, "--plan")
     assert done.status == 0
@@ -249,7 +249,7 @@ def test_webhooks_take_the_right_to_let_their_secrets_be_read(desk: Desk) -> Non
         ("topics publish", "could not publish the delete"),
     ],
 )
-def test_a_step_that_fails_ends_the_run_and_the_next_run_goes_on(
+def test_a_failed_step_ends_the_run_and_the_next_run_continues(
     desk: Desk, fail: str, says: str
 ) -> None:
     done = deploy(desk, "--yes", fail=(fail,))

@@ -59,7 +59,7 @@ def test_without_a_word_terraform_chooses_the_region(desk: Desk) -> None:
     assert regions(deploy(desk, "--yes", "--skip-smoke-test")) == [""]
 
 
-def test_a_state_that_can_not_be_read_is_not_taken_for_an_empty_one(desk: Desk) -> None:
+def test_an_unreadable_state_is_not_treated_as_an_empty_one(desk: Desk) -> None:
     deploy(desk, "--yes", "--skip-smoke-test")
     done = deploy(desk, "--yes", fail=("state pull",))
     assert (done.status, regions(done)) == (1, [])
@@ -119,7 +119,7 @@ def test_destroy_asks_for_the_projects_name(desk: Desk) -> None:
         assert done.called("state rm|destroy") == 0
 
 
-def test_destroy_without_a_note_of_what_is_kept_does_nothing(desk: Desk) -> None:
+def test_destroy_does_nothing_if_it_cannot_write_what_it_keeps(desk: Desk) -> None:
     deploy(desk, "--yes", "--skip-smoke-test")
     done = deploy(desk, "--destroy", "--yes", fail=("storage cp .*kept.tsv",))
     assert done.status == 1

@@ -24,7 +24,7 @@ def system(ingress: str = "ALLOW_ALL", **environments: dict[str, str]) -> dict[s
         ({"curl .*/studies": "\n500"}, "search answered 500"),
     ],
 )
-def test_search_that_does_not_work_is_told_apart_and_the_scan_goes_all_the_same(
+def test_failures_of_search_are_distinguished_and_the_scan_is_still_deleted(
     desk: Desk, say: dict[str, str], says: str
 ) -> None:
     done = deploy(desk, "--yes", say=say)
@@ -42,7 +42,7 @@ def test_an_outcome_that_never_comes_ends_the_wait(desk: Desk) -> None:
     assert done.called("storage rm gs://p-dicom-landing/dicom-smoke-test.*scan.dcm") == 1
 
 
-def test_an_outcome_that_is_not_the_right_one_is_said(desk: Desk) -> None:
+def test_a_wrong_outcome_is_reported(desk: Desk) -> None:
     (desk.cloud / "REJECT").touch()
     done = deploy(desk, "--yes")
     assert done.status == 1

@@ -19,7 +19,7 @@ def test_nothing_is_written_to_a_bucket_of_another_project(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("action", ["--apply", "--plan", "--destroy"])
-def test_a_bucket_that_cannot_be_seen_is_taken_for_somebody_elses(desk: Desk, action: str) -> None:
+def test_an_invisible_bucket_is_treated_as_somebody_elses(desk: Desk, action: str) -> None:
     done = deploy(desk, action, "--yes", say={"curl .*/storage/v1/b/": "\n403"})
     assert done.status == 2
     assert "not a bucket of" in done.text
@@ -66,7 +66,7 @@ def test_the_checksums_of_the_first_download_are_kept_and_used_from_then_on(desk
     assert again.called(f"storage cp .*{LOCK}") == 0, "nothing changed"
 
 
-def test_checksums_that_cannot_be_read_are_not_taken_for_none(desk: Desk) -> None:
+def test_unreadable_checksums_are_not_treated_as_missing(desk: Desk) -> None:
     deploy(desk, "--yes", "--skip-smoke-test")
     done = deploy(desk, "--yes", say={f"curl .*{LOCK}": "\n503"})
     assert done.status == 1

@@ -121,7 +121,7 @@ def test_sizes_can_be_turned_one_by_one() -> None:
     )
 
 
-def test_the_archive_holds_what_runs_and_nothing_else() -> None:
+def test_the_archive_contains_only_deployed_code() -> None:
     gcp = terraform.workspace()
     terraform.run(
         gcp, "plan", "-input=false", "-target=data.archive_file.source", f"-var=project={PROJECT}"

@@ -23,7 +23,7 @@ def test_every_bucket_is_uniform_and_never_public(plan: Plan) -> None:
         assert bucket["force_destroy"] is (name == f"{PROJECT}-dicom-source"), name
 
 
-def test_no_plan_destroys_what_holds_data() -> None:
+def test_no_plan_destroys_resources_with_data() -> None:
     """Neither in another region nor with a store that is named later: Google deletes a dataset with
     all its scans."""
     dataset, store = "google_healthcare_dataset.this", "google_healthcare_dicom_store.this"

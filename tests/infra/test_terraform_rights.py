@@ -154,7 +154,7 @@ def test_search_can_create_objects_in_the_folder_of_its_uploads_only() -> None:
     assert f'resource.name.startsWith("{place}")' in found["condition"][0]["expression"]
 
 
-def test_search_only_reads_what_became_of_requests() -> None:
+def test_search_may_only_read_the_state_of_requests() -> None:
     kept = [r for r in iam_table.rights(terraform.plan(**PAGE)) if r[2] == "dicom-state/requests/"]
     allowed = {account: permissions for account, _, _, permissions in kept}
     assert allowed["dicom-search"] == ("storage.objects.get", "storage.objects.list")
@@ -166,7 +166,7 @@ def test_nobody_uploads_through_a_public_search() -> None:
         terraform.plan(search_uploads=True, search_public=True)
 
 
-def test_every_function_may_publish_what_it_must() -> None:
+def test_every_function_may_publish_to_its_topics() -> None:
     granted = {
         (values["topic"], values["member"].split("@")[0].removeprefix("serviceAccount:"))
         for _, values in terraform.plan().resources("google_pubsub_topic_iam_member")

@@ -33,7 +33,7 @@ def order(**changed: object) -> dict[str, Any]:
     return {"name": "a", "export": {"destination": f"gs://{PROJECT}-dicom-export"}, **changed}
 
 
-def test_nothing_of_it_is_there_by_default() -> None:
+def test_nothing_optional_is_deployed_by_default() -> None:
     plan = terraform.plan()
     names = set(plan.by_name("google_cloudfunctions2_function"))
     assert names == {f"dicom-{name.replace('_', '-')}" for name in DEPLOYED}
@@ -52,7 +52,9 @@ def test_nothing_of_it_is_there_by_default() -> None:
     ],
     ids=["commands", "webhooks", "watch_studies", "search_exports", "search_uploads"],
 )
-def test_each_can_be_had_alone(variables: dict[str, Any], wanted: set[str]) -> None:
+def test_each_optional_function_can_be_deployed_alone(
+    variables: dict[str, Any], wanted: set[str]
+) -> None:
     alone = terraform.plan(**variables).by_name("google_cloudfunctions2_function")
     without = terraform.plan().by_name("google_cloudfunctions2_function")
     assert alone.keys() - without.keys() == wanted
@@ -66,7 +68,7 @@ def test_requests_are_kept_only_where_somebody_reads_them() -> None:
 
 
 @pytest.mark.parametrize("variable", ["search_exports", "search_uploads"])
-def test_the_page_learns_what_became_of_its_exports_and_uploads(variable: str) -> None:
+def test_the_page_may_read_the_state_of_its_exports_and_uploads(variable: str) -> None:
     plan = terraform.plan(**{variable: True})
     environment = service(plan, "dicom-search")["environment_variables"]
     assert Settings.load(SEARCH, environment).state_bucket == f"{PROJECT}-dicom-state"
@@ -81,7 +83,7 @@ def test_the_page_uploads_into_the_landing_bucket() -> None:
     assert settings.landing_bucket == f"{PROJECT}-dicom-landing"
 
 
-def test_no_secret_is_in_the_plan_and_each_has_a_variable_of_its_own() -> None:
+def test_no_secret_is_in_the_plan_and_each_has_its_own_variable() -> None:
     plan = terraform.plan(**WORKFLOWS)
     secrets = service(plan, "dicom-notify")["secret_environment_variables"]
     assert {one["key"]: one["secret"] for one in secrets} == {

@@ -152,7 +152,7 @@ def test_a_full_batch_does_not_wait(endpoint: Endpoint) -> None:
         assert endpoint.bodies()[0]["raw"].count(b"\n") >= 2
 
 
-def test_stopping_writes_what_is_gathered_and_keeps_what_cannot_be_written(
+def test_stopping_writes_the_batch_and_keeps_messages_that_cannot_be_written(
     tmp_path: Path, endpoint: Endpoint
 ) -> None:
     with running(tmp_path, storage=endpoint.url) as emulator:

@@ -114,7 +114,7 @@ def test_a_request_that_is_too_large_is_answered(emulator: Emulator) -> None:
     assert huge.status_code == 400
 
 
-def test_garbage_harms_nobody(emulator: Emulator) -> None:
+def test_garbage_does_no_harm(emulator: Emulator) -> None:
     host, port = emulator.address.split(":")
     for data in (
         b"PRI * HT",

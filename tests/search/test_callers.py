@@ -171,7 +171,9 @@ def test_any_other_token_is_not(
         f"Bearer {_encoded(b'[' * 1400)}.{_encoded(b'{}')}.c",
     ],
 )
-def test_without_a_token_nothing_is_told(guarded: Function, store: FakeStore, header: str) -> None:
+def test_without_a_token_nothing_is_answered(
+    guarded: Function, store: FakeStore, header: str
+) -> None:
     asked = store.answers(Answer())
     headers = {"Authorization": header} if header else {}
     for path in ("/studies", INSTANCE, f"{INSTANCE}/rendered", "/config.json"):
@@ -318,7 +320,7 @@ def test_a_caller_who_sees_only_some_data_may_not_upload(
     assert guarded.query("/uploads", {"size": 1}).reason == "unauthenticated"
 
 
-def test_the_page_offers_uploads_to_those_who_may_upload(
+def test_the_page_offers_uploads_to_callers_who_may_upload(
     guarded: Function, limited: dict[str, str], signer: Signer
 ) -> None:
     assert guarded.send("/config.json", headers=limited).json()["uploads"] is None
@@ -407,7 +409,7 @@ def test_a_filter_that_would_not_hold_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "{ }", ",", " , "])
-def test_a_list_without_a_caller_is_not_taken_for_everyone(text: str) -> None:
+def test_a_list_without_a_caller_does_not_mean_everyone(text: str) -> None:
     with pytest.raises(SettingsError, match="SEARCH_CALLERS lists nobody"):
         settings(SEARCH_CALLERS=text)
     assert settings(SEARCH_CALLERS="").search_callers == {}

@@ -103,9 +103,7 @@ def test_the_size_of_a_page_is_chosen(page: Page) -> None:
     expect(page.locator("#range")).to_have_text("1–30 of 30")
 
 
-def test_a_search_is_kept_as_a_url_without_what_may_name_a_patient(
-    page: Page, full: Function
-) -> None:
+def test_a_search_has_a_url_without_patient_data(page: Page, full: Function) -> None:
     page.get_by_label("Patient name").fill("ya")
     page.get_by_label("Patient ID").fill("P2")
     page.get_by_label("Study date from").fill("2025-01-01")
@@ -345,7 +343,9 @@ def test_a_narrow_screen_shows_studies_as_cards_that_stay_a_table(page: Page) ->
     assert found(page)[0] == "Crowd, 10"
 
 
-def test_the_policy_stops_what_is_not_the_pages_own(full: Function, buckets: StrictBuckets) -> None:
+def test_the_policy_blocks_code_that_is_not_the_pages_own(
+    full: Function, buckets: StrictBuckets
+) -> None:
     policy = full.send("/").headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy

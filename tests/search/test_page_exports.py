@@ -60,7 +60,7 @@ def test_an_export_is_asked_for(page: Page, topics: TopicServer) -> None:
     )
 
 
-def test_each_export_has_a_folder_of_its_own(page: Page, topics: TopicServer) -> None:
+def test_each_export_has_its_own_folder(page: Page, topics: TopicServer) -> None:
     first = asked_for(page, topics)["destination"]
     second = asked_for(page, topics)["destination"]
     for destination in (first, second):
@@ -97,9 +97,7 @@ def test_a_request_that_has_no_outcome_yet_is_open(full: Function) -> None:
     assert (answer.status, answer.json()["state"]) == (200, "open")
 
 
-def test_of_an_outcome_only_what_concerns_the_caller_is_told(
-    full: Function, buckets: StrictBuckets
-) -> None:
+def test_callers_see_only_some_fields_of_an_outcome(full: Function, buckets: StrictBuckets) -> None:
     request_id = str(uuid.uuid4())
     kept(buckets, STATE, request_id, **EXPORTED, name="object-name")
     assert set(full.send(f"/requests/{request_id}").json()["outcome"]) == {
@@ -109,14 +107,12 @@ def test_of_an_outcome_only_what_concerns_the_caller_is_told(
     }
 
 
-def test_a_request_with_a_name_that_others_can_guess_is_not_told(
-    full: Function, buckets: StrictBuckets
-) -> None:
+def test_a_request_with_a_guessable_id_is_not_shown(full: Function, buckets: StrictBuckets) -> None:
     kept(buckets, STATE, "nightly", **EXPORTED)
     assert full.send("/requests/nightly").status == 404
 
 
-def test_without_exports_no_request_is_told(search: Function) -> None:
+def test_without_exports_no_request_is_shown(search: Function) -> None:
     assert search.send(f"/requests/{uuid.uuid4()}").status == 404
 
 

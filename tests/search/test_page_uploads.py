@@ -215,7 +215,7 @@ def test_a_fault_that_passes_does_not_end_an_upload(
     assert buckets.read(LANDING, name) == SCAN
 
 
-def test_an_upload_goes_on_where_it_broke_off(
+def test_an_interrupted_upload_continues_where_it_stopped(
     shaken: Page, buckets: StrictBuckets, tmp_path: Path
 ) -> None:
     buckets.uploads.plan[:] = ["half"]

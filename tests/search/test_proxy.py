@@ -229,7 +229,7 @@ def test_a_retrieve_passes_through_as_it_is(search: Function, store: FakeStore) 
         (f"{INSTANCE}/bulkdata/7FE00010", "*/*", "application/octet-stream; transfer-syntax=*"),
     ],
 )
-def test_who_takes_anything_gets_what_was_stored(
+def test_callers_who_accept_anything_get_the_stored_bytes(
     search: Function, store: FakeStore, path: str, accept: str, sent: str | None
 ) -> None:
     asked = store.answers(Answer(body=b"x", headers={"Content-Type": "application/octet-stream"}))
@@ -474,7 +474,7 @@ def test_other_methods_are_refused_with_allow(search: Function) -> None:
         ("application/x-www-form-urlencoded", "ü=1".encode(), "invalid_body"),
     ],
 )
-def test_a_body_that_is_no_query_is_refused(
+def test_a_body_that_is_not_a_query_is_refused(
     search: Function, kind: str, body: bytes, reason: str
 ) -> None:
     reply = search.send("/studies/_query", "POST", {"Content-Type": kind}, body)
@@ -609,7 +609,7 @@ def test_retry_after_is_passed_on_as_seconds_or_not_at_all(
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "1e3", "5, 5", "\xb2"])
-def test_a_length_that_is_no_number_is_not_passed_on(
+def test_a_length_that_is_not_a_number_is_not_passed_on(
     search: Function, store: FakeStore, length: str
 ) -> None:
     octets = {"Content-Type": "application/octet-stream", "Connection": "close"}
@@ -665,7 +665,7 @@ def test_many_at_once_are_kept_apart(search: Function, store: FakeStore) -> None
     assert wrong == []
 
 
-def test_no_log_line_holds_what_was_asked(search: Function, store: FakeStore) -> None:
+def test_no_log_line_contains_the_query(search: Function, store: FakeStore) -> None:
     store.answers(Answer(500, SECRET.encode()))
     search.send(f"/studies?PatientName={SECRET}")
     search.query("/studies/_query", {"PatientName": SECRET})

@@ -37,5 +37,5 @@ def test_an_answer_that_breaks_is_cut_without_a_word_of_the_error(
     assert SECRET not in out + err
 
 
-def test_an_answer_that_does_not_break_is_what_it_was() -> None:
+def test_an_answer_without_an_error_is_unchanged() -> None:
     assert list(unbroken(iter([b"a", b"b"]))) == [b"a", b"b"]

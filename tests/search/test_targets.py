@@ -90,7 +90,7 @@ def test_a_path_that_could_lead_elsewhere_is_malformed(path: str) -> None:
         "/studies/" + "1" * 65,
     ],
 )
-def test_a_malformed_uid_is_told(path: str) -> None:
+def test_a_malformed_uid_is_named(path: str) -> None:
     with pytest.raises(RefusedError) as caught:
         parse(path)
     assert (caught.value.reason, caught.value.status) == ("invalid_uid", 400)

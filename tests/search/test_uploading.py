@@ -84,7 +84,7 @@ def test_a_program_is_no_page(uploads: Function, buckets: StrictBuckets) -> None
     assert last_session(buckets).origin == ""
 
 
-def test_every_upload_has_a_name_of_its_own(uploads: Function) -> None:
+def test_every_upload_has_a_new_name(uploads: Function) -> None:
     ids = {begin(uploads, {"size": 1}).json()["request_id"] for _ in range(5)}
     assert len(ids) == 5
 
@@ -184,7 +184,7 @@ def test_uploads_need_the_landing_bucket() -> None:
     assert done.stderr == "search: SEARCH_UPLOADS needs LANDING_BUCKET\n"
 
 
-def test_the_outcome_of_an_upload_is_told(uploads: Function, buckets: StrictBuckets) -> None:
+def test_the_outcome_of_an_upload_is_shown(uploads: Function, buckets: StrictBuckets) -> None:
     request_id = f"upload-{uuid.uuid4()}"
     assert uploads.send(f"/requests/{request_id}").json()["state"] == "open"
     record = {"outcome": "partial", "counts": {"stored": 2, "rejected": 1}, "name": "uploads/x"}

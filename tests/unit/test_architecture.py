@@ -103,14 +103,14 @@ def modules_after(code: str) -> str:
     return done.stdout
 
 
-def test_a_function_never_imports_another_and_what_they_share_imports_none() -> None:
+def test_functions_never_import_each_other_and_shared_code_imports_none() -> None:
     for path in FUNCTIONS:
         home = path.parent.name
         others = tuple(f"functions.{name}" for name in HANDLERS if name != home)
         assert not any(name.startswith(others) for name in imports(path)), path
 
 
-def test_the_common_module_does_not_know_what_is_asked_for() -> None:
+def test_the_common_package_does_not_know_requests() -> None:
     for path in (ROOT / "functions/common").rglob("*.py"):
         assert not any(name.startswith("functions.api") for name in imports(path)), path
 

@@ -53,7 +53,7 @@ def walk(
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @settings(max_examples=60)
 @given(FILES, KINDS, KINDS)
-def test_all_come_in_order_and_a_walk_goes_on_from_anywhere(
+def test_members_come_in_order_and_a_walk_continues_from_any_place(
     files: list[tuple[str, bytes]], kind: str, inner: str
 ) -> None:
     within = [("first", b"begin"), *files[:3]]
@@ -220,7 +220,7 @@ def test_links_devices_and_secrets_have_a_problem_each() -> None:
         assert not isinstance(problem, NothingToStoreError)  # it may be a scan
 
 
-def test_gzip_that_is_no_tar_is_bad_only_where_it_holds_a_scan() -> None:
+def test_gzip_that_is_not_a_tar_is_bad_only_if_it_contains_a_scan() -> None:
     texts = [
         ("scan.gz", gzip.compress(scans.dicom(("1", "2", "3")))),
         ("text.gz", gzip.compress(b"text")),

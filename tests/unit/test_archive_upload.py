@@ -379,7 +379,7 @@ def test_members_behind_a_half_that_waits_are_not_counted_again() -> None:
     assert run.progress.counts == {"skipped": 9}
 
 
-def test_bytes_of_an_inner_zip_that_is_gone_on_with_are_not_counted_again() -> None:
+def test_bytes_of_a_continued_inner_zip_are_not_counted_again() -> None:
     inner = packed("zip", [(f"{n}.txt", scans.noise(n, 1_000_000)) for n in range(8)])
     run = run_of("zip", [("inner.zip", inner)])
     run.limits = Limits(100, 10_000_000, 1 << 40, 10**9, 1, 1024)
@@ -419,7 +419,7 @@ def test_a_png_that_is_called_a_jpeg_is_no_half(kind: str) -> None:
 
 
 @KINDS
-def test_json_that_is_no_metadata_leaves_its_jpeg_alone(kind: str) -> None:
+def test_json_that_is_not_metadata_leaves_its_jpeg_alone(kind: str) -> None:
     run = run_of(kind, [("a.json", b"{}"), ("a.jpg", scans.jpeg(1))])
     run.finish()
     assert run.outcomes == {"a.json": ["skipped"], "a.jpg": ["skipped"]}

@@ -86,7 +86,7 @@ def test_a_time_has_an_offset() -> None:
     }
 
 
-def test_data_that_is_no_json_object_is_no_event() -> None:
+def test_data_that_is_not_a_json_object_is_not_an_event() -> None:
     with pytest.raises(PermanentError) as caught:
         commands.read(Message(b"[1]"), _KEYS)
     assert caught.value.reason == "invalid_event"

@@ -15,14 +15,14 @@ def test_a_spent_budget_raises() -> None:
         spent.timeout_s(10)
 
 
-def test_a_sleep_longer_than_what_is_left_is_not_begun() -> None:
+def test_a_sleep_longer_than_the_time_left_is_not_begun() -> None:
     deadline = Deadline(20)
     assert not deadline.sleep(30)
     assert deadline.elapsed_s() < 20
     assert deadline.sleep(0.001)
 
 
-def test_a_timeout_is_never_longer_than_what_is_left() -> None:
+def test_a_timeout_is_never_longer_than_the_time_left() -> None:
     assert Deadline(1000).timeout_s(10) == 10
     assert Deadline(5).timeout_s(10) <= 5
 

@@ -49,7 +49,7 @@ def test_an_array_is_read_wherever_the_pieces_are_cut(
     assert [json.loads(text) for text, _ in found] == expected
 
 
-def test_each_text_is_what_was_sent() -> None:
+def test_each_text_is_the_sent_one() -> None:
     first, second = '{"a" : "\\u00e9"}', '{"b":1.50}'
     found = data_sets([f" [ {first} ,{second}]\n".encode()], LIMIT)
     assert [text for text, _ in found] == [first, second]

@@ -63,7 +63,7 @@ def test_the_frame_is_read_from_the_markers(data: bytes, frame: Frame, cuts: lis
     assert is_whole(in_pieces(data, cuts))
 
 
-def test_a_frame_that_lies_far_behind_is_found() -> None:
+def test_a_frame_far_from_the_start_is_found() -> None:
     data = scans.jpeg(comment=b"x" * 65_000)
     assert frame_of(Source.of(data)).rows == 16
     assert frame_of(in_pieces(data, [70_000, 140_000])).rows == 16

@@ -65,7 +65,7 @@ def test_every_encoding_in_pieces_of_any_size(syntax: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
-def test_what_is_cut_is_more_needed_or_unreadable(syntax: str) -> None:
+def test_a_cut_file_needs_more_bytes_or_is_unreadable(syntax: str) -> None:
     data = scans.dicom(UIDS, syntax=syntax)
     for end in range(len(data) - 30):
         with pytest.raises((part10.MoreNeededError, PermanentError)):
@@ -140,7 +140,7 @@ TWICE = {"study": 0x0020000D, "series": 0x0020000E, "instance": 0x00080018}
 @pytest.mark.parametrize("syntax", SYNTAXES)
 @pytest.mark.parametrize("tag", TWICE.values(), ids=TWICE.keys())
 @pytest.mark.parametrize("size", [7, 1 << 20])
-def test_an_element_that_identifies_the_instance_and_is_there_twice_is_refused(
+def test_an_identifying_element_that_occurs_twice_is_refused(
     syntax: str, tag: int, size: int
 ) -> None:
     again = scans.element(tag, "UI", b"1.9", syntax)
@@ -162,7 +162,7 @@ def test_the_uids_of_other_instances_in_a_sequence_are_not_this_one_s() -> None:
 
 
 @pytest.mark.parametrize("inside_a_sequence", [False, True])
-def test_an_error_of_the_source_is_not_taken_for_one_of_the_file(inside_a_sequence: bool) -> None:
+def test_an_error_of_the_source_is_not_reported_as_one_of_the_file(inside_a_sequence: bool) -> None:
     def read() -> Iterator[bytes]:
         private = b"\x09\x00\x01\x10SQ\0\0\xff\xff\xff\xff" if inside_a_sequence else b""
         data = scans.dicom(UIDS, private=private)
@@ -228,7 +228,7 @@ def test_any_bytes_end_in_a_header_or_one_reason(data: bytes, syntax: str, size:
 
 @settings(max_examples=150)
 @given(st.data(), st.sampled_from(SYNTAXES))
-def test_damage_never_gives_other_uids_than_are_written(data: st.DataObject, syntax: str) -> None:
+def test_damage_never_returns_other_uids_than_written(data: st.DataObject, syntax: str) -> None:
     file = bytearray(scans.dicom(UIDS, syntax=syntax, private=nested(2, syntax)))
     at = data.draw(st.integers(132, len(file) - 1))
     file[at] = data.draw(st.integers(0, 255))

@@ -17,7 +17,7 @@ def test_secrets_are_not_shown_where_settings_are() -> None:
     assert "whsec" not in shown
 
 
-def test_every_default_can_be_read_and_every_setting_says_what_it_is() -> None:
+def test_every_default_is_valid_and_every_setting_has_a_help_text() -> None:
     for setting in SETTINGS:
         assert setting.help.endswith((".", "`")), setting.name
         if setting.default is not None:

@@ -164,7 +164,7 @@ UID = st.from_regex(r"[1-9](\.[1-9])?", fullmatch=True)
 
 
 @given(st.sets(UID, max_size=5), st.sets(UID, max_size=5))
-def test_exactly_what_is_named_as_stored_is_stored(done: set[str], failed: set[str]) -> None:
+def test_only_instances_named_as_stored_are_stored(done: set[str], failed: set[str]) -> None:
     done -= failed
     if not done and not failed:
         return

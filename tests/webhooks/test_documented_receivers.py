@@ -74,7 +74,7 @@ def statuses(port: int) -> list[int]:
     return [requests.post(url, data=b, headers=h, timeout=30).status_code for h, b in calls]
 
 
-def test_the_receiver_in_python_takes_what_is_signed_and_nothing_else(tmp_path: Path) -> None:
+def test_the_receiver_in_python_accepts_only_signed_calls(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(example("python"))
     with free_port() as port:
         command = [sys.executable, "-m", "flask", "run", "--port", str(port)]
@@ -83,7 +83,7 @@ def test_the_receiver_in_python_takes_what_is_signed_and_nothing_else(tmp_path: 
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no node")
-def test_the_receiver_in_javascript_takes_what_is_signed_and_nothing_else(tmp_path: Path) -> None:
+def test_the_receiver_in_javascript_accepts_only_signed_calls(tmp_path: Path) -> None:
     (tmp_path / "receiver.js").write_text(example("js"))
     with free_port() as port, running(["node", "receiver.js"], tmp_path, port):
         assert statuses(port) == [204, 401, 401]

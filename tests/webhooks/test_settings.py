@@ -98,7 +98,7 @@ def test_a_malformed_secret_stops_the_function_and_is_not_shown(secret: str) -> 
     assert not any(part in str(error.value) for part in secret.split())
 
 
-def test_no_secret_is_in_what_settings_and_webhooks_print() -> None:
+def test_settings_and_webhooks_print_no_secret() -> None:
     environ = {
         "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
         "STATE_BUCKET": "dicom-state",
