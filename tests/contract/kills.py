@@ -8,7 +8,7 @@ from typing import Any
 from functions.common.events.runtime import Services
 
 CALLS = {
-    "buckets": ("open", "stat", "create", "copy", "delete", "list"),
+    "buckets": ("open", "stat", "write_small", "copy", "delete", "list"),
     "dicom_store": ("store", "get", "search", "delete", "stored_at"),
     "topics": ("publish",),
 }
