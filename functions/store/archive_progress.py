@@ -7,21 +7,18 @@ again first.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from functions.common.clients.storage import StoredObject
-from functions.common.errors import NothingToStoreError, PermanentError
+from functions.common.errors import PermanentError
 from functions.common.events.messages import ANEW, Message
-from functions.common.events.outcomes import Outcome, Word
 from functions.store.archive import Place
 from functions.store.delivery import Delivery, object_of
-from functions.store.verdict import Verdict, of_word
+from functions.store.verdict import Verdict, of_archive
 
 ATTRIBUTES: Final = {"follow-up": "archive"}  # of a follow-up message
 
-# What an archive is called in which nothing failed: the first of these that one of its members is.
-_GOOD: Final[tuple[Word, ...]] = ("stored", "conflict", "duplicate")
 _FAILED_MAX: Final = 1000  # of those that are named in the quarantine's sidecar
 
 
@@ -77,25 +74,10 @@ class Progress:
         """The archive's own verdict once its members have theirs.
 
         Args:
-            error: what ended the walk too early.
+            error: why it could not be read to its end.
         """
         counts = {**self.counts, "members": self.mark.members}
-        if error is None and not self.failed:
-            for word in _GOOD:
-                if self.counts[word]:
-                    found = of_word(word, None)
-                    return Verdict(replace(found.outcome, counts=counts))
-            error = NothingToStoreError("nothing in it to store")
-        word = "rejected"
-        if self.counts["stored"] or self.counts["duplicate"]:
-            word = "partial"
-        if error is None:
-            _, reason = self.failed[0]
-            detail = "some members could not be stored"
-        else:
-            reason = error.reason
-            detail = error.detail
-        return Verdict(Outcome(word, reason, counts=counts, detail=detail), is_bad=True)
+        return of_archive(counts, self.failed, error)
 
 
 def publish(delivery: Delivery, progress: Progress) -> None:

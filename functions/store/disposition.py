@@ -1,5 +1,5 @@
-"""Where an object goes in the end: to quarantine with a sidecar that says why, if it can never be
-stored; else it is kept, deleted or moved, as SOURCE_DISPOSITION says."""
+"""Carries out where an object goes in the end, which verdict decides: to quarantine, with a sidecar
+that says why; or it is kept, deleted or moved, as SOURCE_DISPOSITION says."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -54,9 +54,8 @@ class Memory:
             with self._lock:
                 self._busy.discard(key)
 
-    def stored(self, resource: Resource, crc32c: str, by: Hashable) -> bool:
-        """Whether an input other than `by` stored these bytes lately; remembers `by` if none
-        did."""
+    def note_stored(self, resource: Resource, crc32c: str, by: Hashable) -> bool:
+        """Remember that an input stored these bytes; returns whether another input did lately."""
         if not crc32c:
             return False
         with self._lock:

@@ -41,13 +41,6 @@ class Finished:
     claim: str = ""
     other: str = ""
 
-    @property
-    def stored(self) -> Resource | None:
-        """The instance that the object is a part of, unless it is on its way to quarantine."""
-        if self.verdict.is_bad:
-            return None
-        return self.verdict.outcome.resource
-
 
 class PairState:
     """The state bucket, as a delivery of half a pair uses it.

@@ -35,8 +35,10 @@ _WHAT_TO_DO: Final = (
     " one folder; or make one multipart-request.file of the two"
 )
 _NO_OTHER: Final = {
-    "json": f"no JPEG of the same name came that is not part of another instance: {_WHAT_TO_DO}",
-    "jpeg": f"no metadata of the same name came: {_WHAT_TO_DO}",
+    "json": (
+        f"no JPEG of this name arrived, or it already belongs to another instance: {_WHAT_TO_DO}"
+    ),
+    "jpeg": f"no usable metadata of this name arrived: {_WHAT_TO_DO}",
 }
 
 
@@ -126,8 +128,9 @@ class HalfUpload:
         if theirs.claim == claim:
             # The two were stored; only what became of this one was not written down.
             return self._state.finish(theirs.verdict, claim)
-        if theirs.stored == instance.resource:
-            # This one was uploaded again. The other one has its outcome.
+        if not theirs.verdict.is_bad and theirs.verdict.outcome.resource == instance.resource:
+            # The other one is part of this very instance, and keeps its outcome. This one was
+            # uploaded again.
             found = self._store(other, instance, claim)
             return self._state.finish(found, claim)
         return None

@@ -1,10 +1,19 @@
-"""One instance into the DICOM store (STOW-RS), and what its answer means: stored, duplicate or
-conflict.
+"""One instance into the DICOM store (STOW-RS), and what its answer means: stored, duplicate,
+conflict or rejected.
 
-The meaning stands in one table, `_MEANINGS`: what the report says of the instance (stow_report),
-and whether what the store has is the same (`same_in` in instances). Besides, what this process has
-stored lately from another input (memory) is a duplicate without a question to the store, which
-answers identical bytes like new ones. For a conflict CONFLICT_POLICY decides.
+1. What the report says is stored is stored, and what it refuses is rejected.
+2. Where the report leaves that open, the store is asked for what it has under the same UIDs:
+   `_MEANINGS` says what follows. A refusal leaves it open if an earlier attempt may have been
+   stored and its answer was lost.
+3. What is stored by 1 or 2 is a duplicate if this process has stored the same bytes from another
+   input lately: the store answers identical bytes like new ones.
+4. For a conflict CONFLICT_POLICY decides.
+
+The other files only supply what this one decides by:
+
+    stow_report  `read`: what the report says of this very instance
+    instances    `same_in`: whether what the store has is the same
+    memory       `note_stored`, `has_stored`: what this process has stored lately
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,21 +41,21 @@ _CLASS_KEY: Final = "dicom-storage-class"  # of an object's metadata
 _OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
 _OTHER_UIDS: Final = "the DICOM store reads other UIDs in the file than stand first in it"
 
-Meaning = Literal["stored", "duplicate", "conflict", "rejected", "other"]
+# "misread": the store reads other UIDs in the file than we do. "gone": so it does, or the instance
+# was deleted in between.
+Meaning = Literal["stored", "duplicate", "conflict", "rejected", "misread", "gone"]
 
-# What the report says, and whether the store has the same. None: there was no reason to look, or
-# nothing is there. "other": the store means another instance than we do.
+# What the report says, and whether the store has the same; None where it has nothing.
 _MEANINGS: Final[dict[tuple[Kind, Same], Meaning]] = {
-    ("stored", None): "stored",
     ("exists", True): "duplicate",
     ("exists", False): "conflict",
-    ("exists", None): "other",
+    ("exists", None): "gone",
     ("refused", True): "duplicate",
     ("refused", False): "rejected",
     ("refused", None): "rejected",
     ("other", True): "stored",
-    ("other", False): "other",
-    ("other", None): "other",
+    ("other", False): "misread",
+    ("other", None): "misread",
 }
 
 
@@ -104,19 +113,16 @@ class Stow:
                 deleted.
         """
         self._forget_deleted()
-        answer, same = self._try()
-        if (answer.kind, same) == ("exists", None):
-            # It may have been deleted in between. When that is found twice, the store means
-            # another instance.
-            answer, same = self._try()
-        meaning = _MEANINGS[answer.kind, same]
+        answer, meaning = self._try()
+        if meaning == "gone":
+            answer, meaning = self._try()
         if meaning == "rejected":
             raise rejected(f"the DICOM store refused it, status or failure reason {answer.code}")
-        if meaning == "other":
+        if meaning == "misread" or meaning == "gone":
             raise OtherInstanceError(answer.named.resource)
         if meaning == "conflict":
             return self._conflict(answer)
-        if self._is_known():
+        if self._remember():
             return "duplicate"
         return meaning
 
@@ -127,11 +133,12 @@ class Stow:
         if not self._store.is_there(self._resource, self._deadline):
             self._memory.forget(self._resource)
 
-    def _is_known(self) -> bool:
-        """Whether another input with these UIDs and bytes was stored lately; remembers this one."""
-        return self._memory.stored(self._resource, self._instance.crc32c, self._by)
+    def _remember(self) -> bool:
+        """Remember that this input is stored; returns whether another one with these UIDs and bytes
+        was stored lately."""
+        return self._memory.note_stored(self._resource, self._instance.crc32c, self._by)
 
-    def _try(self) -> tuple[Answer, Same]:
+    def _try(self) -> tuple[Answer, Meaning]:
         """Send it, and look at what the store has where its answer leaves that open.
 
         Raises:
@@ -141,20 +148,21 @@ class Stow:
         if answer.kind == "busy":
             raise RetryableError("operation_pending")
         if answer.kind == "stored":
-            return answer, None
+            return answer, "stored"
         # Where an earlier attempt may have been stored before its answer was lost, a refusal says
         # little.
         is_first = attempts == 1 and self._attempt == 1
         if answer.kind == "refused" and is_first:
-            return answer, None
+            return answer, "rejected"
         try:
-            return answer, self._instance.same_in(self._store, self._deadline)
+            same = self._instance.same_in(self._store, self._deadline)
         except RetryableError as error:
             # By 403 the service also says that there is nothing (fact sheet section 5.8), and it
             # has just let us store.
-            if answer.kind == "refused" and error.reason == "unauthorized":
-                return answer, None
-            raise
+            if answer.kind != "refused" or error.reason != "unauthorized":
+                raise
+            same = None
+        return answer, _MEANINGS[answer.kind, same]
 
     def _conflict(self, answer: Answer) -> Word:
         policy = self._settings.conflict_policy.of(self._name)
@@ -167,7 +175,7 @@ class Stow:
         again, _ = self._send()
         if again.kind != "stored":
             raise RetryableError("unavailable")  # another input came between; look again
-        self._is_known()
+        self._remember()
         return "stored"
 
     def _check_overwrite(self, answer: Answer) -> None:

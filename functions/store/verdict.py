@@ -1,6 +1,19 @@
-"""What becomes of an input or of a member of an archive, before it is published."""
+"""What becomes of an input or of a member of an archive: its outcome, and whether the object goes
+to quarantine. That is decided here and nowhere else:
 
-from dataclasses import dataclass
+    cannot be stored (PermanentError)    rejected or conflict; the object goes to quarantine
+    a member that is nothing to store    skipped
+    an archive with a member that cannot be stored, that cannot be read to its end, or that holds
+        nothing to store                 rejected or partial; the archive goes to quarantine
+    conflict, where what is there stays  the object stays where it is
+    stored, duplicate                    SOURCE_DISPOSITION decides
+
+The sidecar of an object in quarantine has the outcome's reason and detail, and the members that
+could not be stored with their reasons (sidecar). disposition carries it out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from functions.common.errors import NothingToStoreError, PermanentError
@@ -9,6 +22,8 @@ from functions.common.resources import Resource
 from functions.store.stow import OtherInstanceError
 
 _KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
+# What an archive is called in which nothing failed: the first of these that one of its members is.
+_GOOD: Final[tuple[Word, ...]] = ("stored", "conflict", "duplicate")
 
 
 @dataclass(frozen=True)
@@ -31,8 +46,8 @@ class Verdict:
 
 
 def of_word(word: Word, resource: Resource | None) -> Verdict:
-    """The verdict on an instance that was stored, or that the store has other bytes of which are to
-    stay."""
+    """The verdict on an instance that was stored, or for which the store keeps its own, different
+    bytes."""
     if word == "conflict":
         return Verdict(Outcome(word, "conflict", resource=resource, detail=_KEPT))
     return Verdict(Outcome(word, resource=resource))
@@ -55,3 +70,31 @@ def of_member_error(error: PermanentError) -> Verdict:
     if isinstance(error, NothingToStoreError):
         return Verdict(Outcome("skipped", error.reason, detail=error.detail))
     return of_error(error)
+
+
+def of_archive(
+    counts: Mapping[str, int], failed: Sequence[tuple[str, str]], error: PermanentError | None
+) -> Verdict:
+    """The verdict on an archive once its members have theirs.
+
+    Args:
+        counts: how many ended in which word, and `members` in all.
+        failed: name and reason of those that could not be stored.
+        error: why it could not be read to its end.
+    """
+    if error is None and not failed:
+        for word in _GOOD:
+            if counts.get(word):
+                found = of_word(word, None)
+                return Verdict(replace(found.outcome, counts=counts))
+        error = NothingToStoreError("nothing in it to store")
+    word = "rejected"
+    if counts.get("stored") or counts.get("duplicate"):
+        word = "partial"
+    if error is not None:
+        reason = error.reason
+        detail = error.detail
+    else:
+        _, reason = failed[0]
+        detail = "some members could not be stored"
+    return Verdict(Outcome(word, reason, counts=counts, detail=detail), is_bad=True)

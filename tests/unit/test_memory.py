@@ -49,24 +49,24 @@ def test_a_second_thread_is_sent_away() -> None:
 
 def test_the_first_to_store_an_instance_stays_the_first() -> None:
     memory = Memory()
-    assert not memory.stored(ONE, "crc", "a")
-    assert not memory.stored(ONE, "crc", "a")
-    assert memory.stored(ONE, "crc", "b")
+    assert not memory.note_stored(ONE, "crc", "a")
+    assert not memory.note_stored(ONE, "crc", "a")
+    assert memory.note_stored(ONE, "crc", "b")
     assert memory.has_stored(ONE, "b")
     assert not memory.has_stored(ONE, "a")
 
 
 def test_other_bytes_of_an_instance_take_the_place_of_the_first() -> None:
     memory = Memory()
-    memory.stored(ONE, "crc", "a")
-    assert not memory.stored(ONE, "other", "b")
-    assert memory.stored(ONE, "other", "a")
+    memory.note_stored(ONE, "crc", "a")
+    assert not memory.note_stored(ONE, "other", "b")
+    assert memory.note_stored(ONE, "other", "a")
 
 
 def test_bytes_without_a_checksum_are_no_duplicate() -> None:
     memory = Memory()
-    assert not memory.stored(ONE, "", "c")
-    assert not memory.stored(ONE, "", "d")
+    assert not memory.note_stored(ONE, "", "c")
+    assert not memory.note_stored(ONE, "", "d")
 
 
 def test_it_forgets_the_oldest() -> None:
@@ -75,7 +75,7 @@ def test_it_forgets_the_oldest() -> None:
         assert not was_done(memory, key)
     assert [was_done(memory, key) for key in ("c", "b", "a")] == [True, True, False]
     for number in ("1", "2", "3"):
-        memory.stored(Resource("1", "2", number), "crc", "a")
+        memory.note_stored(Resource("1", "2", number), "crc", "a")
     assert [memory.has_stored(Resource("1", "2", n), "b") for n in ("3", "2", "1")] == [
         True,
         True,
