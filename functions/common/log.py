@@ -21,7 +21,7 @@ FIELDS: Final = frozenset(
         "id",  # the outcome's id: a hash of the input's identity
         "outcome",
         "reason",
-        "detail",  # from PermanentError.detail
+        "detail",  # from PermanentError.detail, or the message of a refusal
         "function",
         "request_id",
         "study",

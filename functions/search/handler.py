@@ -113,6 +113,8 @@ class _Service:
         except RefusedError as error:
             refusal = error
         except RetryableError:
+            # Only the DICOM store's answers are read here; errors of buckets and of Pub/Sub are
+            # refusals already.
             refusal = refused("unavailable")
         if refusal.status >= 500:
             log(
@@ -120,6 +122,7 @@ class _Service:
                 "answered",
                 function=SEARCH,
                 reason=refusal.reason,
+                detail=refusal.message,
                 status=refusal.status,
             )
         return Reply(refusal.status, refusal.headers(), refusal.body()).response(headers)

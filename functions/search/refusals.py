@@ -3,6 +3,7 @@
 from typing import Final
 
 from functions.api.refusals import RefusalError
+from functions.common.errors import PermanentError, RetryableError
 
 STATUS: Final = {
     # An encoded slash, `..`, a control character, an absolute URL, too long.
@@ -38,9 +39,9 @@ STATUS: Final = {
     "internal": 500,
     # The service's own credentials were refused.
     "unauthorized": 502,
-    # No answer from the DICOM store, or a malformed one.
+    # No answer from the DICOM store or a bucket, or a malformed one; a bucket is missing.
     "unavailable": 502,
-    # The DICOM store asks to come back later.
+    # The DICOM store, Cloud Storage or Pub/Sub asks to come back later.
     "overloaded": 503,
     # The DICOM store took too long.
     "deadline_exceeded": 504,
@@ -51,3 +52,22 @@ class RefusedError(RefusalError):
     """A refused request."""
 
     STATUS = STATUS
+
+
+def refused_by_bucket(kind: str, error: PermanentError | RetryableError) -> RefusedError:
+    """A refusal caused by one of the service's buckets.
+
+    Args:
+        kind: `landing` or `state`; the bucket's name is not shown.
+        error: of the client of Cloud Storage.
+    """
+    bucket = f"the {kind} bucket"
+    if isinstance(error, PermanentError):
+        message = f"{bucket} is missing or refuses the request; tell its operator"
+        return RefusedError("unavailable", message)
+    if error.reason == "unauthorized":
+        message = f"{bucket} refuses the service's own credentials; tell its operator"
+        return RefusedError("unauthorized", message)
+    if error.reason == "rate_limited":
+        return RefusedError("overloaded", f"{bucket} is busy; try again later")
+    return RefusedError("unavailable", f"{bucket} gave no answer; try again later")

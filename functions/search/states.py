@@ -4,7 +4,9 @@ from typing import Any, Final
 
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
+from functions.common.errors import RetryableError
 from functions.common.settings import Settings
+from functions.search.refusals import refused_by_bucket
 
 _STATE_S: Final = 10.0
 # The fields of an outcome record that callers see.
@@ -32,7 +34,7 @@ class States:
         """The state of a request: `done` with its outcome, or `open` if none is known.
 
         Raises:
-            RetryableError: the state bucket cannot be read.
+            RefusedError: as refused_by_bucket, when the state bucket cannot be read.
         """
         # Imported here: a search needs no client of Cloud Storage.
         from functions.api.request_state import Requests
@@ -42,7 +44,10 @@ class States:
         endpoint = settings.storage_emulator_host or settings.storage_endpoint
         buckets = Buckets(self._transport, endpoint)
         requests = Requests(buckets, settings.state_bucket, Deadline(_STATE_S))
-        request = requests.find(request_id)
+        try:
+            request = requests.find(request_id)
+        except RetryableError as error:
+            raise refused_by_bucket("state", error) from error
         # A request with a caller came by the function `commands`, which shows it only to that
         # caller.
         if request is None or request.state != "done" or request.caller_sha256:

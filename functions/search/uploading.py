@@ -11,7 +11,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SettingsError
 from functions.common.settings import Settings
 from functions.search.access import Fixed
-from functions.search.refusals import RefusedError
+from functions.search.refusals import RefusedError, refused_by_bucket
 
 if TYPE_CHECKING:
     from functions.common.clients.storage import Buckets
@@ -76,7 +76,8 @@ class Uploads:
 
         Raises:
             RefusedError: not_found, when there are no uploads; forbidden, for a caller who is
-                limited to some data; invalid_body; rate_limited; overloaded.
+                limited to some data; invalid_body; rate_limited; as
+                refused_by_bucket.
         """
         if not self._settings.search_uploads:
             raise RefusedError("not_found")
@@ -125,7 +126,7 @@ class Uploads:
                 deadline=Deadline(_BEGIN_S),
             )
         except (PermanentError, RetryableError) as error:
-            raise RefusedError("overloaded", "the upload cannot begin now; try again") from error
+            raise refused_by_bucket("landing", error) from error
 
     def _buckets(self) -> "Buckets":
         """The client of Cloud Storage, imported where an upload begins: a search needs none."""

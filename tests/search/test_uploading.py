@@ -144,10 +144,43 @@ def test_a_form_of_another_site_cannot_begin_one(uploads: Function) -> None:
     assert answer.status == 415
 
 
-def test_the_bucket_must_take_the_upload(uploads: Function, buckets: StrictBuckets) -> None:
-    buckets.failures = [403]
+@pytest.mark.parametrize(
+    ("failures", "status", "reason"),
+    [
+        ([403], 502, "unauthorized"),
+        ([503] * 4, 502, "unavailable"),
+        ([429] * 4, 503, "overloaded"),
+        ([400], 502, "unavailable"),
+    ],
+)
+def test_the_bucket_must_take_the_upload(
+    uploads: Function, buckets: StrictBuckets, failures: list[int], status: int, reason: str
+) -> None:
+    buckets.failures = failures
     answer = begin(uploads, {"size": 1})
-    assert (answer.status, answer.reason) == (503, "overloaded")
+    assert (answer.status, answer.reason) == (status, reason)
+
+
+def test_a_missing_landing_bucket_is_reported_as_a_mistake_of_the_operator(
+    store: FakeStore, settings: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {**settings, "LANDING_BUCKET": "no-such-bucket"}
+    with function(store.url, tmp_path, **settings) as running:
+        answer = begin(running, {"size": 1})
+        assert (answer.status, answer.reason) == (502, "unavailable")
+        message = answer.json()["error"]["message"]
+        assert message == "the landing bucket is missing or refuses the request; tell its operator"
+        assert message in running.log()
+        assert "no-such-bucket" not in running.log()
+
+
+def test_a_state_bucket_that_fails_is_not_reported_as_the_dicom_store(
+    uploads: Function, buckets: StrictBuckets
+) -> None:
+    buckets.failures = [403]
+    answer = uploads.send(f"/requests/upload-{uuid.uuid4()}")
+    assert (answer.status, answer.reason) == (502, "unauthorized")
+    assert answer.json()["error"]["message"].startswith("the state bucket ")
 
 
 def test_too_many_uploads_in_a_minute_are_refused(
