@@ -277,7 +277,7 @@ class _Service:
         return page.asset(
             target.asset,
             request.headers.get("If-None-Match", ""),
-            self._uploads.origin,
+            self._uploads.sessions,
         )
 
     def _base(self, request: flask.Request) -> str:

@@ -28,7 +28,8 @@ def asset(name: str, known: str, uploads: str) -> Reply:
     Args:
         name: one of targets.ASSETS.
         known: the ETag that the browser has, from If-None-Match.
-        uploads: the other origin to which the page sends files; empty: none.
+        uploads: the URL to which the page sends files; empty: none. A policy takes a URL without
+            its query (https://www.w3.org/TR/CSP3/#match-url-to-source-expression).
     """
     content, etag = _file(name)
     headers = {

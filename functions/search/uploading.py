@@ -3,7 +3,6 @@ this function gets for it. The function sees neither the bytes nor the name of a
 
 import threading
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from functions.api import page_uploads
 from functions.common.clients.transport import Transport
@@ -51,12 +50,11 @@ class Uploads:
         }
 
     @property
-    def origin(self) -> str:
-        """The origin to which the page sends files; empty: uploads are off."""
+    def sessions(self) -> str:
+        """The URL of every session, without its query; empty: there are none."""
         if not self._settings.search_uploads:
             return ""
-        url = urlsplit(self._endpoint)
-        return f"{url.scheme}://{url.netloc}"
+        return f"{self._endpoint}/upload/storage/v1/b/{self._settings.landing_bucket}/o"
 
     @property
     def _endpoint(self) -> str:

@@ -127,7 +127,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             upload = Upload(bucket, json.loads(body), query, origin, size)
             session = self.server.uploads.begin(upload)
             status = 200 if bucket in self.server.buckets else 404
-            location = f"{self.server.url}/session/{session}"
+            place = f"{self.server.url}{path}"
+            location = f"{place}?uploadType=resumable&upload_id={session}"
             return self._answer(status, b"", "begin", {"Location": location})
         boundary = self.headers["Content-Type"].split("boundary=")[1].strip('"').encode()
         _, head, data, _ = body.split(b"--" + boundary)
@@ -143,8 +144,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def end_headers(self) -> None:
         """The pages that may read the answer: of a session, those of the origin that began it."""
-        if self.path.startswith("/session/"):
-            upload = self.server.uploads.sessions[int(self.path.rpartition("/")[2])]
+        if "&upload_id=" in self.path:
+            upload = self.server.uploads.sessions[int(self.path.rpartition("=")[2])]
             if upload.origin:
                 self.send_header("Access-Control-Allow-Origin", upload.origin)
                 self.send_header("Access-Control-Expose-Headers", "Range")
@@ -153,7 +154,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """A chunk of a resumable upload."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        session = self.path.rpartition("/")[2]
+        session = self.path.rpartition("=")[2]
         reply = self.server.uploads.take(session, self.headers.get("Content-Range", ""), body)
         if reply.status == 0:
             self.server.requests["chunk"] += 1

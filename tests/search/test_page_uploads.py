@@ -79,6 +79,16 @@ def test_a_dropped_file_arrives_byte_for_byte_under_a_name_that_says_nothing(
     assert buckets.read(LANDING, name) == SCAN
 
 
+def test_the_page_cannot_send_to_another_bucket(shaken: Page, buckets: StrictBuckets) -> None:
+    before = buckets.requests.total()
+    refused = (
+        """(url) => fetch(url, {method: "POST", body: "{}"}).then(() => "sent", () => "refused")"""
+    )
+    other = f"{buckets.url}/upload/storage/v1/b/{STATE}/o?uploadType=resumable&name=x"
+    assert shaken.evaluate(refused, other) == "refused"
+    assert buckets.requests.total() == before
+
+
 @pytest.mark.parametrize(
     ("record", "text"),
     [

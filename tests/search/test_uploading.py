@@ -197,13 +197,13 @@ def test_without_the_setting_there_are_no_uploads(search: Function) -> None:
     assert search.send("/config.json").json()["uploads"] is None
 
 
-def test_the_page_may_send_to_the_bucket_only_where_there_are_uploads(
+def test_the_page_may_send_to_the_landing_bucket_only_where_there_are_uploads(
     uploads: Function, search: Function, buckets: StrictBuckets
 ) -> None:
     policy = "connect-src 'self'"
     assert search.send("/").headers["content-security-policy"].endswith(policy)
     allowed = uploads.send("/").headers["content-security-policy"]
-    assert allowed.endswith(f"{policy} {buckets.url}")
+    assert allowed.endswith(f"{policy} {buckets.url}/upload/storage/v1/b/{LANDING}/o")
 
 
 def test_uploads_need_the_landing_bucket() -> None:
