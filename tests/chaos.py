@@ -7,7 +7,7 @@ fault at random.
 A study of `--instances` is exported as DICOM files, one of `--joined` as a zip and as metadata,
 which are joined of parts.
 
-Ends with status 1 and says what is wrong, if anything is.
+Prints what is wrong, and ends with status 1 if anything is.
 """
 
 import argparse
@@ -56,14 +56,14 @@ STORE_FAULTS = [
     {"kind": "operation", "code": 14, "method": "DELETE", "probability": 0.05},
     {"kind": "operation", "failure": 1, "method": "DELETE", "probability": 0.05},
 ]
-SETTLING_S = 120.0  # for what is still on its way when all outcomes are there
+SETTLING_S = 120.0  # for messages that are still waiting after all outcomes
 STUDY, JOINED = "1.5", "1.7"
 EXPORTS = {"export": "dicom", "zip": "zip", "metadata": "metadata"}  # the format by request id
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much, and how hard."""
+    """The number of inputs, and of faults."""
 
     instances: int = 5000
     joined: int = 300
@@ -91,7 +91,7 @@ def run(options: Options, folder: Path) -> Report:
     """Fill the store, send the commands, kill until all outcomes are there, and compare."""
     report = Report()
     with faulty("", BUCKET_FAULTS, options.seed) as proxy:
-        # Every kill is one more delivery: nothing may be given up for that.
+        # Every kill is one more delivery, for which nothing may be given up.
         env = {"EXPORT_SLICE": str(options.slice_size), "EXPORT_GIVE_UP_ATTEMPT": "100"}
         env["STORAGE_EMULATOR_HOST"] = proxy.url
         slow = ["--operation-s", "0.5"]
@@ -210,8 +210,8 @@ def _kill_until(
         report.seconds = time.monotonic() - began
         stop.set()
         killer.join()
-    # What is still on its way: redeliveries of messages whose acknowledgement was lost. A command
-    # that comes again after its export was finished is gone through again, and found done.
+    # Messages that are still waiting: redeliveries after lost acknowledgements. A command that
+    # comes again after its export ended is processed again, and found to be done.
     end = time.monotonic() + SETTLING_S
     while time.monotonic() < end:
         late = watch.take(5.0)
@@ -317,15 +317,15 @@ def _check_objects(
 
 
 def _plans(stack: Stack) -> list[str]:
-    """The exports that are under way."""
+    """The running exports."""
     state = _list(stack, stack.topology.buckets["state"])
     return [name for name in state if name.endswith("/plan.json")]
 
 
 def _check_left_over(stack: Stack, objects: dict[str, dict[str, Any]], report: Report) -> None:
-    """A kill may leave slices of a planning that was begun anew, or the part that a late delivery
-    was writing. Lifecycle rules of both buckets take them away (infra/gcp/storage.tf); here they
-    are taken out of `objects`. A kill leaves those of one run at most, and no plan."""
+    """A kill may leave slices of a plan that was started again, or the part that a late delivery
+    was writing. Lifecycle rules of both buckets delete them (infra/gcp/storage.tf); here they are
+    removed from `objects`. A kill leaves at most those of one run, and no plan."""
     parts = [name for name in objects if name.endswith(PART_ENDING)]
     for name in parts:
         del objects[name]
@@ -370,7 +370,7 @@ def _crc32c(data: bytes) -> str:
 
 
 def main() -> int:
-    """Run it as the command line says."""
+    """Run it with the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--instances", type=int, default=5000)
     parser.add_argument("--joined", type=int, default=300)

@@ -1,12 +1,12 @@
-"""What holds for all tests."""
+"""Set-up for all tests."""
 
 import os
 import signal
 
 from hypothesis import HealthCheck, settings
 
-# A job that a shell runs in the background ignores these, and so would every process that a test
-# starts; but Ctrl-C and a closed terminal are among what is tested.
+# A background job of a shell ignores these signals, and so would every process that a test starts;
+# but Ctrl-C and a closed terminal are tested.
 for _signal, _usual in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
@@ -14,7 +14,7 @@ for _signal, _usual in (
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _usual)
 
-# All servers of the tests are on this machine; a proxy for the world outside does not reach them.
+# All servers of the tests are on this machine, and cannot be reached through a proxy.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 # The same examples in each run, so that a rare one fails the change that brought it

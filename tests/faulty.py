@@ -78,7 +78,7 @@ class FaultyProxy(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.seen.answers[method, path, status] += 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed: nothing to say."""
+        """Ignore clients that were killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def faulty(server: str, chances: Chances, seed: int = 1) -> Iterator[FaultyProxy]:
-    """A proxy for the length of a `with`."""
+    """A proxy within the `with` block."""
     proxy = FaultyProxy(server, chances, seed)
     threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
     try:

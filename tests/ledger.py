@@ -4,8 +4,8 @@
 
 Pairs of metadata and JPEG (either one first, both at once, and seconds apart), archives of pairs,
 and other inputs of every kind are uploaded to a local stack by google-cloud-storage. No fault is
-injected. Ends with the counts, and with a status other than 0 when an id has no record, more than
-one, or another word than it must have.
+injected. Prints the counts, and ends with a status other than 0 when an id has no record, more than
+one, or a wrong outcome.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Upload:
 
 @dataclass
 class Plan:
-    """What is uploaded, and the word that each record must have.
+    """The uploads, and the expected outcome of each record.
 
     Args:
         sequences: each is written in its order, several at the same time.
@@ -159,7 +159,7 @@ def plan_of(pairs: int, archives: int, others: int, seed: int = 1) -> Plan:
 
 @dataclass
 class Report:
-    """What the ledger holds in the end."""
+    """The ledger at the end."""
 
     inputs: int
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -184,7 +184,7 @@ class Run:
         )
 
     def run(self, timeout_s: float) -> Report:
-        """Upload, wait until nothing moves any more, and compare with the plan."""
+        """Upload, wait until nothing changes any more, and compare with the plan."""
         self._upload()
         report = Report(len(self._plan.words))
         end = time.monotonic() + timeout_s

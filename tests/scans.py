@@ -1,5 +1,5 @@
-"""Small inputs, made without a DICOM library: what a test knows of them does not come from what it
-tests."""
+"""Small inputs, made without a DICOM library, so that tests do not depend on the code that they
+test."""
 
 import io
 import json

@@ -33,7 +33,7 @@ def _functions(setting: Setting) -> str:
 
 
 def with_table(page: str) -> str:
-    """The page with the table as it should be.
+    """The page with the right table.
 
     Raises:
         ValueError: the page has no place marked for it.

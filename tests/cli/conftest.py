@@ -1,4 +1,4 @@
-"""What several files of tests use."""
+"""Shared by several files of tests."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[Emulator]:
-    """A Pub/Sub emulator in a process of its own."""
+    """A Pub/Sub emulator in a separate process."""
     with running() as process:
         yield process
 
@@ -37,7 +37,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def command(stack: Stack) -> Command:
-    """`dicom-functions NAME …` on that system, as a process of its own."""
+    """`dicom-functions NAME …` on that system, as a separate process."""
 
     def call(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return run(name, *arguments, system=stack.data)

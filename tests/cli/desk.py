@@ -1,5 +1,4 @@
-"""A system for commands to work on: its topics on the Pub/Sub emulator, its buckets wherever they
-are."""
+"""A system for commands: its topics are on the Pub/Sub emulator, its buckets on any server."""
 
 import itertools
 import json
@@ -16,7 +15,7 @@ _NUMBERS = itertools.count()
 
 
 def system_file(storage: str, pubsub: str) -> dict[str, Any]:
-    """What a deployment writes down, with servers of this machine behind it."""
+    """The file of a deployment, with servers on this machine."""
     return {
         "project": f"desk-{next(_NUMBERS)}",
         "region": "here",
@@ -65,7 +64,7 @@ class Desk:
         return name
 
     def came(self, role: str) -> list[Any]:
-        """What was published on a topic since the last look."""
+        """Messages published on a topic since the last call."""
         watch = self.watches[role]
         received = self.pubsub.pull(watch, wait=False)
         if received:

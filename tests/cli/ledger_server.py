@@ -1,4 +1,4 @@
-"""A bucket server that makes up a ledger of any length as it is read, in a process of its own:
+"""A bucket server that invents a ledger of any length while it is read, in a separate process:
 `python -m tests.cli.ledger_server RECORDS` prints its port.
 
 Of the landing bucket's objects all but LOST have an outcome, in the ledger's last file.

@@ -1,4 +1,4 @@
-"""Whose credentials are used, where they go, and what is said where there are none."""
+"""Which credentials are used, where they are sent, and the error without credentials."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def system_file(folder: Path, url: str = "") -> Path:
 
 @pytest.fixture
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine where nobody is logged in."""
+    """A machine without a login."""
     for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_QUOTA_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
@@ -50,7 +50,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def log_in(folder: Path, monkeypatch: pytest.MonkeyPatch, token_server: PlannedServer) -> None:
-    """As a service account, whose tokens that server gives."""
+    """A service account whose tokens come from that server."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(
         serialization.Encoding.PEM,

@@ -34,7 +34,7 @@ def records(done: Done) -> list[dict[str, Any]]:
 
 @contextmanager
 def started(stack: Stack, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """A command that goes on until it is told to stop."""
+    """A command that runs until it is stopped."""
     environment = {**os.environ, "DICOM_FUNCTIONS_SYSTEM": str(stack.data)}
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", *arguments],

@@ -1,5 +1,5 @@
-"""Dead letters on a real Pub/Sub emulator: what waits, what comes back, whose, and how old it is
-then."""
+"""Dead letters on a real Pub/Sub emulator: listing and replaying them, by function, with their
+age."""
 
 import json
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Iterator[World]:
 
 
 def delivered(store: World, message: Any, attempt: int = 1) -> list[dict[str, Any]]:
-    """What the delete says to a message."""
+    """The outcome of the delete for a message."""
     before = len(store.outcomes)
     published = message.publish_time.isoformat()
     store.deliver(

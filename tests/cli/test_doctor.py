@@ -1,5 +1,4 @@
-"""The doctor, on the local stack with everything in it, and on a cloud as Terraform would make
-it."""
+"""The doctor, on the whole local stack, and on a cloud as Terraform would make it."""
 
 import json
 import subprocess
@@ -114,7 +113,8 @@ def test_a_scan_that_never_arrives_is_noticed(
 def test_steps_that_the_settings_prevent_are_skipped_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The probe's scan is stored, and may be neither searched for nor deleted: that is no fault."""
+    """The probe's scan is stored, and may be neither searched for nor deleted; that is not a
+    fault."""
     with Stack(tmp_path, overrides=QUICK) as stack:
         state = json.loads((stack.data / "stack.json").read_text())
         state["env"] |= {"DELETE_MIN_AGE_HOURS": "24", "SEARCH_CALLERS": "a@example.org"}
@@ -202,8 +202,8 @@ def test_without_its_packages_it_says_how_to_install_them() -> None:
 
 
 def test_the_local_stack_has_every_name_and_deadline_of_the_topology(tmp_path: Path) -> None:
-    """What infra.local creates, asked over the API, beside infra/topology.json, which Terraform is
-    tested against."""
+    """What infra.local creates, read over the API, compared with infra/topology.json, which is also
+    compared with Terraform."""
     topology = json.loads((ROOT / "infra" / "topology.json").read_text())
     delivery, ledger = topology["delivery"], topology["ledger_subscription"]
     with Stack(tmp_path) as stack:

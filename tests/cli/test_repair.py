@@ -1,5 +1,5 @@
-"""Reconcile and replay against a strict bucket server and a Pub/Sub emulator: what is found, what
-is done, and what is left alone."""
+"""Reconcile and replay against a strict bucket server and a Pub/Sub emulator: what is found,
+published, and left alone."""
 
 import base64
 import json
@@ -98,7 +98,7 @@ def test_an_archive_whose_follow_up_was_lost_starts_again(
     lost.clear()
     assert place.instances() == 2
     assert reconcile(desk)["published"] == 1
-    deliver_published(desk, place)  # to the process that remembers having gone on with it
+    deliver_published(desk, place)  # to the process that remembers having continued it
     place.follow()
     assert place.instances() == 4
     assert words(place.world.outcomes)[-1:] == [("stored", "")]
@@ -166,7 +166,7 @@ def test_quarantine_is_replayed_under_the_old_names(place: Landing, desk: Desk) 
 
 def test_an_interrupted_replay_continues(place: Landing, desk: Desk) -> None:
     place.drop("a", b"junk")
-    place.upload("a", b"junk")  # copied back, and killed before it was taken out
+    place.upload("a", b"junk")  # copied back, and killed before it was deleted from quarantine
     assert replay_quarantine(desk.clients, "", dry_run=False).counts == {"replayed": 1}
     assert place.buckets.names(QUARANTINE) == []
 

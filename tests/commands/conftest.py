@@ -23,7 +23,7 @@ EXPORT = {"path": "studies/1.2.3", "destination": "gs://dicom-export/a"}
 
 @dataclass
 class Place:
-    """The function and what it talks to."""
+    """The function and its servers."""
 
     function: Function
     buckets: StrictBuckets
@@ -36,7 +36,7 @@ class Place:
         return requests.post(self.function.url + path, data=data, headers=given, timeout=60)
 
     def get(self, path: str, **headers: str) -> requests.Response:
-        """Ask for something."""
+        """Send a GET."""
         return requests.get(self.function.url + path, headers=headers, timeout=60)
 
     def published(self, topic: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Who may give which commands: ID tokens signed with a key of our own."""
+"""Who may send which commands: ID tokens signed with the tests' own key."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The description at /openapi.json is true of what runs."""
+"""The description at /openapi.json is true for the running function."""
 
 import json
 import shutil
@@ -45,8 +45,8 @@ def test_schemathesis_finds_no_5xx_and_nothing_undocumented(
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert program
     options = ["--url", commands.function.url, "--seed", "7", "--max-examples", "10"]
-    # What is described may still be refused: a store, a query or a destination that is not allowed.
-    # What is taken is more than what is described: attributes by tag, other destinations.
+    # Described requests may still be refused: a store, a query or a destination that is not
+    # allowed. More is accepted than described: attributes by tag, other destinations.
     lenient = ["--exclude-checks", "negative_data_rejection,positive_data_acceptance"]
     # Two workers that parse Python at once can break each other (CPython gh-106905).
     more = ["--workers", "1", "--no-color", "--phases", "examples,coverage,fuzzing"]

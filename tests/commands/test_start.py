@@ -1,4 +1,4 @@
-"""What `commands` loads before it is asked for anything: a cold start pays for all of it."""
+"""What `commands` imports before the first request, which makes a cold start longer."""
 
 import subprocess
 import sys

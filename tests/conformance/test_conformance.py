@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 DATASET = "projects/their-project/locations/there/datasets/their-data"
 OTHER = f"{DATASET}/dicomStores/theirs"
 TOKEN = "probe"
-# What the service has and the local store only when told so: callers with credentials, operations
-# that take a moment, buckets.
+# What the service always has and the local store only with options: callers with credentials,
+# operations that take a moment, buckets.
 AS_THE_SERVICE = ("--token", TOKEN, "--operation-s", "0.5", "--storage", "http://127.0.0.1:9")
-# What `choices.Options` holds besides what the service decides.
+# Values of `choices.Options` that do not depend on the service.
 NO_BEHAVIOUR = {"tokens", "read_tokens", "pubsub_host", "storage_url"}
 
 
@@ -36,7 +36,7 @@ def command(url: str, *more: str) -> list[str]:
 
 @dataclass
 class Done:
-    """A run of the probe: what it left and how it ended."""
+    """A run of the probe: what it left, and its end."""
 
     status: int
     output: str
@@ -62,7 +62,7 @@ def authorized(client: Client) -> Client:
 
 
 def asked(folder: Path, *flags: str, only: Sequence[str] = ()) -> Done:
-    """Run the probe beside a store of theirs with a study in it.
+    """Run the probe in a dataset that has another store with a study.
 
     flags are more of the local store's, only the names of the questions, all when empty.
     """

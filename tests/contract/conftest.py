@@ -1,4 +1,4 @@
-"""What tests of exports share."""
+"""Shared by tests of exports."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -17,7 +17,7 @@ TO = f"gs://{BUCKET}/out"
 def fill(
     store: World, studies: int = 1, series: int = 2, instances: int = 3, **options: Any
 ) -> dict[str, bytes]:
-    """What is stored, by the name it is exported under."""
+    """The stored files, by the names of their exports."""
     stored = {}
     for s in range(1, studies + 1):
         for e in range(1, series + 1):
@@ -58,8 +58,8 @@ def names(store: World) -> set[str]:
 
 
 def deliver(store: World, attempts: Iterable[int], **command: Any) -> list[str]:
-    """A command, and each of the messages that it leads to, so often or until it is acknowledged;
-    the last answers."""
+    """Deliver a command and its follow-up messages, each up to so often until it is acknowledged;
+    returns the last answers."""
     data = json.dumps(
         {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command}
     ).encode()

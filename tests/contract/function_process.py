@@ -1,5 +1,4 @@
-"""A function as it is deployed: a functions-framework process, what it is sent, and how much memory
-it has."""
+"""A function as deployed: a functions-framework process, its requests, and its memory."""
 
 import base64
 import contextlib
@@ -48,7 +47,7 @@ class FunctionProcess:
         return self.send(body, timeout_s, url)
 
     def send(self, body: bytes, timeout_s: float = 10, url: str = "") -> int:
-        """POST a body as it is; the status."""
+        """POST an unchanged body; returns the status."""
         request = urllib.request.Request(
             url or self.url, body, {"Content-Type": "application/json"}
         )
@@ -59,7 +58,7 @@ class FunctionProcess:
             return error.code
 
     def rss_bytes(self) -> int:
-        """Resident memory of the worker; the master, which only waits, is left out."""
+        """Resident memory of the worker, without the master, which only waits."""
         workers = psutil.Process(self._process.pid).children(recursive=True)
         return max(process.memory_info().rss for process in workers)
 
@@ -71,7 +70,7 @@ class FunctionProcess:
 
     @contextlib.contextmanager
     def peak(self) -> Iterator[list[int]]:
-        """Samples resident memory for the length of a `with`, in bytes."""
+        """Samples resident memory within the `with` block, in bytes."""
         samples, stop = [self.rss_bytes()], threading.Event()
 
         def sample() -> None:
@@ -91,7 +90,7 @@ class FunctionProcess:
 def function_process(
     target: str, environ: Mapping[str, str], log_file: Path = Path(os.devnull)
 ) -> Iterator[FunctionProcess]:
-    """The function for the length of a `with`; all that it writes goes to `log_file`."""
+    """The function within the `with` block; its output goes to `log_file`."""
     with free_port() as port, log_file.open("wb") as log:
         command = [
             sys.executable,

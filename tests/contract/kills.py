@@ -1,4 +1,4 @@
-"""A process that dies: everything it does to the outside stops before or after its n-th call."""
+"""A process that dies: its outside calls stop before or after the n-th one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ class Kill:
 
 @contextmanager
 def killing(services: Services, step: int, when: str) -> Iterator[Kill]:
-    """One process dies at its n-th call; those that come after it live."""
+    """One process dies at its n-th call; later ones do not."""
     kill = Kill(step, when)
     clients = [(getattr(services, client), name) for client in CALLS for name in CALLS[client]]
 

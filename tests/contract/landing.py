@@ -22,7 +22,7 @@ NEXT = "projects/local/topics/dicom-uploads-next"
 
 
 class Landing:
-    """Uploads, deliveries, and what came of them."""
+    """Uploads, deliveries, and their outcomes."""
 
     def __init__(self, made: World, buckets: StrictBuckets) -> None:
         self.world = made
@@ -30,7 +30,7 @@ class Landing:
         self.restart()
 
     def restart(self) -> None:
-        """A new process: the memory is gone."""
+        """A new process, without the memory of the old one."""
         self.handle = functools.partial(store.handle, memory=Memory())
 
     def upload(self, name: str, data: bytes, **more: Any) -> Blob:
@@ -55,8 +55,8 @@ class Landing:
         assert self.world.deliver(self.handle, data, attributes, follow_up=True) == ""
 
     def drop(self, name: str, data: bytes, **more: Any) -> list[dict[str, Any]]:
-        """Upload and deliver, follow-up messages too, until all is acknowledged: the outcomes of
-        it."""
+        """Upload and deliver, follow-up messages too, until all are acknowledged; returns the
+        outcomes."""
         before = len(self.world.outcomes)
         self.finish(self.upload(name, data, **more))
         return self.world.outcomes[before:]
@@ -71,8 +71,8 @@ class Landing:
         return 1 + self.follow(**options)
 
     def follow(self, **options: Any) -> int:
-        """Deliver what waits on the topics, and what that leads to; how many messages there
-        were."""
+        """Deliver the waiting messages of the topics, and those that follow; returns their
+        number."""
         delivered = 0
         while self._deliver_next(UPLOADS, **options) or self._deliver_next(NEXT, **options):
             delivered += 1
@@ -92,8 +92,8 @@ class Landing:
         return True
 
     def at_once(self, *blobs: Blob, processes: bool = False) -> list[str]:
-        """Deliver them at the same time, from several threads of one process or each in a process
-        of its own; the answers."""
+        """Deliver them at the same time, from several threads of one process or each in a new
+        process; returns the answers."""
         ready = threading.Barrier(len(blobs))
         answers = dict.fromkeys(range(len(blobs)), "")
 
@@ -137,11 +137,11 @@ class Landing:
             assert answer.status == 200
 
     def instances(self) -> int:
-        """How many instances the DICOM store holds."""
+        """The number of instances in the DICOM store."""
         return len(self.world.found("instances?limit=50000"))
 
     def sidecar(self, name: str) -> dict[str, Any]:
-        """The sidecar beside an object in quarantine."""
+        """The sidecar of an object in quarantine."""
         return dict(json.loads(self.buckets.read(QUARANTINE, f"{name}.reason.json")))
 
 

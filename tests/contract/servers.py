@@ -13,8 +13,8 @@ class Answer:
 
     Args:
         status: of the answer; 0: close the connection without one (a reset).
-        headers: beside Content-Length.
-        body: what is sent.
+        headers: besides Content-Length.
+        body: of the answer.
         announce: bytes announced by Content-Length; None: as many as are sent. More than that is a
             cut answer.
         delay_s: seconds before the answer.
@@ -67,7 +67,7 @@ class PlannedServer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        # A client may go away at any time: that is part of what is tested.
+        # A client may disconnect at any time; this is tested.
         with suppress(OSError), connection, connection.makefile("rwb") as stream:
             while line := stream.readline():
                 method, target, _ = line.decode("latin-1").split(" ", 2)

@@ -1,8 +1,8 @@
-"""A bucket server in memory that holds to every precondition, counts requests, and breaks off when
-told to.
+"""A bucket server in memory that checks every precondition, counts requests, and breaks off on
+demand.
 
-The emulator of the local stack ignores generations on reads, copies and deletes; what depends on
-them is tested here.
+The emulator of the local stack ignores generations on reads, copies and deletes; code that depends
+on them is tested with this server.
 """
 
 import base64
@@ -37,7 +37,7 @@ class Blob:
 
     @property
     def resource(self) -> dict[str, Any]:
-        """As the JSON API shows it."""
+        """In the form of the JSON API."""
         checksum = base64.b64encode(google_crc32c.value(self.data).to_bytes(4, "big")).decode()
         return {
             "bucket": self.bucket,
@@ -53,7 +53,7 @@ class Blob:
 
 
 class StrictBuckets(http.server.ThreadingHTTPServer):
-    """The server and what it holds."""
+    """The server and its objects."""
 
     daemon_threads = True
 
@@ -62,7 +62,7 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.buckets = {bucket: dict[str, Blob]() for bucket in buckets}
         self.requests: Counter[str] = Counter()
-        self.cuts: list[int] = []  # each breaks the next read off after so many bytes
+        self.cuts: list[int] = []  # each makes the next read break off after so many bytes
         self.extra: dict[str, str] = {}  # headers of every read
         self.ranges = True  # whether a read of a part is answered with the part
         self.failures: list[int] = []  # each is the status of the next request
@@ -73,7 +73,7 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self._generation = 1000
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no news here."""
+        """Ignore clients that disconnect."""
 
     def put(self, bucket: str, name: str, data: bytes, **more: Any) -> Blob:
         """Write an object; `more`: metadata, created."""
@@ -84,7 +84,7 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
             return blob
 
     def names(self, bucket: str) -> list[str]:
-        """What the bucket holds."""
+        """The objects of the bucket."""
         return sorted(self.buckets[bucket])
 
     def read(self, bucket: str, name: str) -> bytes:
@@ -137,7 +137,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._create(bucket, resource, content, query, "create")
 
     def do_OPTIONS(self) -> None:
-        """What a browser asks before it sends a chunk."""
+        """A browser's preflight before it sends a chunk."""
         methods = {"Access-Control-Allow-Methods": "PUT"}
         headers = {"Access-Control-Allow-Headers": "content-range"}
         self._answer(200, b"", "preflight", {**methods, **headers})
@@ -208,7 +208,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         there = self.server.buckets[bucket].get(name)
         if query.get("ifGenerationMatch") not in (None, str(there.generation if there else 0)):
             return self._answer(412, b"{}", "copy")
-        # What the request names is all of the copy's metadata; nothing else is taken over.
+        # The copy has only the metadata that the request names.
         metadata = resource.get("metadata", {})
         made = self.server.put(
             bucket, name, source.data, metadata=metadata, more=_editable(resource)

@@ -1,5 +1,4 @@
-"""Deletes against a real DICOM store: what goes, what stays, and what becomes of operations that do
-not end well."""
+"""Deletes against a real DICOM store: what is deleted, what stays, and operations that fail."""
 
 import base64
 import contextlib
@@ -537,7 +536,7 @@ def test_a_target_that_is_gone_before_its_second_try_was_deleted_by_this_request
     fill(store)
     store.fault(method="DELETE", kind="operation", failure=2)  # says so, but deletes all the same
     answer = json.dumps([{"00080018": {"vr": "UI", "Value": ["1.1.1.1"]}}])
-    # The first two searches count, before the delete; the next one still shows what is gone.
+    # The first two searches count, before the delete; the next one still shows deleted instances.
     store.fault(kind="status", status=200, body=answer, path="instances", skip=2, count=1)
     (record,) = store.run(handle, {"path": "studies/1.1"})
     assert (record["outcome"], record.get("reason", "")) == ("deleted", "")
@@ -636,6 +635,6 @@ def test_a_search_that_lags_is_asked_again(tmp_path: Path) -> None:
     with world("delete_resource", tmp_path) as store:
         fill(store)
         answer = json.dumps([{"00080018": {"vr": "UI", "Value": ["1.1.1.1"]}}])
-        # The first search, before the delete, is true; the next two show what is gone.
+        # The first search, before the delete, is right; the next two show deleted instances.
         store.fault(kind="status", status=200, body=answer, path="instances", skip=1, count=2)
         assert [r["outcome"] for r in store.run(handle, {"path": "studies/1.1"})] == ["deleted"]

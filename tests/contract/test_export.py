@@ -1,5 +1,5 @@
-"""Exports between a real DICOM store and a real bucket server: what is written, once, and what is
-said of it."""
+"""Exports between a real DICOM store and a real bucket server: what is written, once, and
+reported."""
 
 import io
 import json

@@ -1,5 +1,4 @@
-"""Exports when something breaks: what is tried again, what is given up, and what is written only
-once."""
+"""Exports with faults: what is retried, what is given up, and what is written only once."""
 
 import base64
 import io

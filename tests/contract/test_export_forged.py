@@ -1,4 +1,4 @@
-"""What others write or publish leads an export to nothing that was not asked for."""
+"""Forged objects and messages cannot make an export do what was not requested."""
 
 import base64
 import json

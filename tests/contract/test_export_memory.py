@@ -1,4 +1,4 @@
-"""What an export costs in memory, in the process that is deployed."""
+"""The memory of an export, in the process as deployed."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 def export(function: FunctionProcess, store: World, study: str) -> None:
-    """The command, and whatever it publishes."""
+    """Deliver the command, and the messages that it publishes."""
     command = {
         "path": f"studies/{study}",
         "destination": f"gs://{BUCKET}/{study}",

@@ -1,5 +1,5 @@
-"""Plans from a real DICOM store: every instance once, whatever the size of pages, in slices of
-bounded size."""
+"""Plans from a real DICOM store: every instance once, with any page size, in slices of bounded
+size."""
 
 import json
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""Requests that no sender of events makes, to a function as it is deployed: under
-functions-framework and gunicorn, over a socket."""
+"""Requests that no sender of events makes, to a function as deployed: under functions-framework and
+gunicorn, over a socket."""
 
 import base64
 import http.client
@@ -23,14 +23,14 @@ SECRET = b"Planted^Patient"
 
 @dataclass(frozen=True)
 class Running:
-    """A running function, the Pub/Sub that it publishes to, and what it wrote."""
+    """A running function, its Pub/Sub, and its output."""
 
     function: FunctionProcess
     pubsub: TopicServer
     log_file: Path
 
     def answer(self, request: bytes) -> tuple[int, bytes]:
-        """The status and the body that a request gets which is sent as it is."""
+        """The status and the body of the answer to a raw request."""
         port = int(self.function.url.rstrip("/").rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:
             raw.sendall(request)

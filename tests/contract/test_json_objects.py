@@ -1,4 +1,4 @@
-"""State objects, on a bucket server that keeps every precondition."""
+"""State objects, on a bucket server that checks every precondition."""
 
 from collections.abc import Iterator
 

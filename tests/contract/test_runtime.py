@@ -1,5 +1,5 @@
-"""The wrapper round a handler, as a push subscription meets it: statuses, outcomes, and what must
-not be seen."""
+"""The wrapper round a handler, called like by a push subscription: statuses, outcomes, and what
+must not be visible."""
 
 import base64
 import json

@@ -1,5 +1,4 @@
-"""Single instances: every way one can end, between a strict bucket server and a real DICOM
-store."""
+"""Single instances: all outcomes, between a strict bucket server and a real DICOM store."""
 
 import gzip
 import json
@@ -451,7 +450,7 @@ def test_a_quarantine_that_is_missing_loses_nothing(place: Landing) -> None:
     assert words(place.world.outcomes) == [("rejected", "unsupported_input")]
 
 
-# Files in which a UID stands twice: the DICOM store may read the one that we do not
+# Files in which a UID occurs twice: the DICOM store may read the other one
 
 TWICE = pytest.mark.parametrize(
     ("tag", "twin"),
@@ -534,7 +533,7 @@ def test_overwrite_deletes_nothing_where_the_failure_names_no_instance(tmp_path:
         assert "DELETE" not in [request.method for request in store.seen]
 
 
-# What becomes of the source
+# The source after the outcome
 
 
 def test_a_stored_source_is_kept_deleted_or_moved_by_prefix(tmp_path: Path) -> None:

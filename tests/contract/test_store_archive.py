@@ -1,5 +1,5 @@
-"""Archives between a strict bucket server and a real DICOM store: each member to its outcome, all
-of them to one."""
+"""Archives between a strict bucket server and a real DICOM store: each member has an outcome, and
+the archive has one."""
 
 import gzip
 import io

@@ -1,5 +1,5 @@
-"""Metadata and a JPEG as two objects: one instance, one outcome for each of the two, whatever
-comes first, comes again, or dies on the way."""
+"""Metadata and a JPEG as two objects: one instance, one outcome for each of the two, in any order,
+with repetitions and killed processes."""
 
 import contextlib
 import itertools
@@ -217,7 +217,7 @@ def test_other_metadata_under_the_same_uids_is_a_conflict(place: Landing) -> Non
     assert place.buckets.names(LANDING) == ["1.jpg", "1.json"]
 
 
-# What is no pair
+# Files that are not a pair
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_dicom_file_that_is_called_a_jpeg_is_a_dicom_file(place: Landing) -> N
     assert place.stored(others) == scan.data
 
 
-# What the JPEG says
+# The JPEG's own header
 
 
 def with_value(tag: str, vr: str, value: object) -> bytes:
@@ -411,5 +411,5 @@ def test_a_pair_costs_few_requests(place: Landing) -> None:
     place.deliver(blobs[0])
     place.restart()
     place.deliver(blobs[1])
-    # Once the owner of the pair, once the one that finds its outcome written down.
+    # Once the owner of the pair, once the delivery that finds its outcome already written.
     assert place.buckets.requests == Counter(read=3, missing=2, stat=1, list=1, create=3)

@@ -1,5 +1,5 @@
-"""The transport against a real server that misbehaves by plan (fact sheet section 10: what is worth
-another try)."""
+"""The transport against a real server with planned faults (fact sheet section 10: what to
+retry)."""
 
 import pytest
 

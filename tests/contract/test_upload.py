@@ -1,5 +1,5 @@
-"""Writing to Cloud Storage: against a strict server that loses chunks, answers and sessions when
-told to, and against the bucket server of the local stack."""
+"""Writing to Cloud Storage: against a strict server that loses chunks, answers and sessions on
+demand, and against the bucket server of the local stack."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The Pub/Sub emulator in this process: takes messages over gRPC, and remembers them by topic."""
+"""A Pub/Sub emulator in this process: accepts messages over gRPC, and keeps them by topic."""
 
 import asyncio
 import base64
@@ -17,8 +17,8 @@ from infra.local.pubsub.journal import Journal
 class TopicServer:
     """An emulator with these topics.
 
-    `messages` holds what was published, as a push has it: data in base64, attributes where there
-    are any. `refuse` names the gRPC status of the next publishes, in turn, such as UNAVAILABLE.
+    `messages` are the published ones in the form of a push: data in base64, attributes if there are
+    any. `refuse` names the gRPC status of the next publishes, in turn, such as UNAVAILABLE.
     """
 
     def __init__(self, topics: Sequence[str]) -> None:

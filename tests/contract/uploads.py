@@ -1,8 +1,8 @@
-"""Resumable uploads as Cloud Storage takes them, and as it loses them when told to.
+"""Resumable uploads like Cloud Storage's, with losses on demand.
 
-https://cloud.google.com/storage/docs/performing-resumable-uploads: a 308 tells in `Range` how much
-is there, without `Range` nothing is; bytes that are there already are ignored when they are sent
-again; a session that is gone answers 404 or 410.
+https://cloud.google.com/storage/docs/performing-resumable-uploads: a 308 has the received range in
+`Range`, without `Range` nothing was received; bytes that were already received are ignored when
+they are sent again; a lost session answers 404 or 410.
 """
 
 import re
@@ -14,7 +14,7 @@ KIB = 1024
 
 @dataclass
 class Upload:
-    """One session: `origin` whose pages may go on with it, `size` of the object if it is told."""
+    """One session: `origin`: whose pages may continue it; `size` of the object if it is known."""
 
     bucket: str
     resource: dict[str, Any]
@@ -36,7 +36,7 @@ class Reply:
 class Uploads:
     """The sessions. `plan` says what happens to each chunk, in turn; when it is spent all go well.
 
-    lose: it is taken, but the connection breaks instead of an answer
+    lose: it is accepted, but the connection breaks instead of an answer
     drop: the connection breaks and nothing is taken
     half: 256 KiB of it are taken
     none: nothing is taken, and the 308 has no Range

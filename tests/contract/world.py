@@ -67,7 +67,7 @@ class World:
         attempt: int = 1,
         **fields: Any,
     ) -> str:
-        """One delivery, answered as the runtime does."""
+        """One delivery, answered like by the runtime."""
         self.deliveries += 1
         published = fields.get("published") or utc_now()
         message_id = fields.get("message_id", f"m{self.deliveries}")
@@ -89,8 +89,8 @@ class World:
     def run(
         self, handle: Handler, command: dict[str, Any] | None = None, **options: Any
     ) -> list[dict[str, Any]]:
-        """Deliver a command and the follow-up messages that it leads to, each again and again until
-        it is acknowledged."""
+        """Deliver a command and its follow-up messages, each repeatedly until it is
+        acknowledged."""
         before = len(self.outcomes)
         limit = options.pop("limit", 200)
         if command is not None:
@@ -161,13 +161,13 @@ class World:
         urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).read()
 
     def write_object(self, name: str, data: bytes, bucket: str = BUCKET) -> None:
-        """Write an object that is none of ours."""
+        """Write an object of another program."""
         query = urllib.parse.urlencode({"uploadType": "media", "name": name})
         url = f"{self.buckets_url}/upload/storage/v1/b/{bucket}/o?{query}"
         urllib.request.urlopen(urllib.request.Request(url, data, method="POST")).read()
 
     def requests(self, method: str, kind: str) -> int:
-        """How many requests of that kind the DICOM store has had."""
+        """The number of requests of that kind to the DICOM store."""
         answer = json.loads(urllib.request.urlopen(f"{self.store_url}/_requests").read())
         return int(answer["counts"].get(f"{method} {kind}", 0))
 
@@ -195,7 +195,7 @@ class World:
         return bytes(urllib.request.urlopen(url).read())
 
     def left_over(self) -> list[str]:
-        """State, and parts of joined objects, that nobody cleared away."""
+        """State, and parts of joined objects, that were not deleted."""
         parts = [name for name in self.objects() if "/.export-parts/" in name]
         return [*self.objects(bucket=STATE), *parts]
 

@@ -1,5 +1,4 @@
-"""Fixtures: a fresh store behind a real socket for each test, a server of its own where that
-matters."""
+"""Fixtures: a new store behind a real socket for each test, a separate server if needed."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def store(shared: str) -> Client:
-    """A store in a dataset of its own on the shared server: nothing else is in it."""
+    """A store in a new dataset on the shared server, without other stores."""
     client = Client(
         shared, f"projects/local/locations/local/datasets/d{next(_numbers)}/dicomStores/local"
     )

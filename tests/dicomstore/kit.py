@@ -1,5 +1,5 @@
-"""What the tests of the DICOM store share: DICOM files from nothing, a client, a server in a
-process of its own."""
+"""Shared by the tests of the DICOM store: synthetic DICOM files, a client, a server in a separate
+process."""
 
 import contextlib
 import io
@@ -77,7 +77,7 @@ def image(array: Any, **attributes: Any) -> Dataset:
 
 
 def gradient(rows: int = 16, columns: int = 24, dtype: Any = np.uint8) -> Any:
-    """Every pixel another value, as far as the type goes."""
+    """Every pixel has another value, within the type's range."""
     return np.arange(rows * columns, dtype=np.int64).reshape(rows, columns).astype(dtype)
 
 

@@ -1,7 +1,7 @@
-"""No file makes the store large or slow to answer in another way than it says: section 9.
+"""No file makes the store use much memory or time beyond its documented limits: section 9.
 
-What a file of a few kilobytes claims to be is checked before it is decoded, and what it may cost is
-bounded: a request on any file of at most 10 MB keeps the whole process below 512 MiB.
+The headers of a small file are checked before it is decoded, and its memory is limited: a request
+on any file of at most 10 MB keeps the whole process below 512 MiB.
 """
 
 import io
@@ -50,7 +50,7 @@ READS: Reads = (
     ("/metadata", XML),
     ("/bulkdata/7FE00010", "*/*"),
 )
-# What costs most of each kind; a large file is scanned anew for each.
+# The most expensive of each kind; a large file is scanned again for each.
 SOME_READS: Reads = (
     ("", f"application/dicom; transfer-syntax={ELE}"),
     ("/frames/1", 'multipart/related; type="image/png"'),
@@ -61,7 +61,7 @@ SOME_READS: Reads = (
 
 
 class Watched:
-    """A store in a process of its own, whose memory is looked at."""
+    """A store in a separate process, whose memory is measured."""
 
     def __init__(self, client: Client, running: "subprocess.Popen[str]") -> None:
         self.client = client
@@ -73,7 +73,7 @@ class Watched:
         return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
     def forget(self) -> None:
-        """Start to look anew."""
+        """Start to measure again."""
         Path(f"/proc/{self._running.pid}/clear_refs").write_text("5")
 
     def statuses(self, file: bytes, reads: Reads) -> dict[tuple[str, str], int]:

@@ -1,6 +1,6 @@
 """Colours of frames, pictures and transcoded instances: sections 5.2, 5.3, 5.6 and 17.
 
-The judge is pydicom, which decodes each file by itself: on every file of its own test data whose
+The reference is pydicom, which decodes each file itself: on every file of its own test data whose
 colours are not RGB, as far as they come with the package. These are not in it, and are not fetched:
 `color3d_jpeg_baseline.dcm` and `SC_ybr_full_uncompressed.dcm`.
 """

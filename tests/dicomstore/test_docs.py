@@ -1,4 +1,4 @@
-"""docs/dicom-store.md says what the program does."""
+"""docs/dicom-store.md is true for the program."""
 
 import os
 import re

@@ -13,7 +13,7 @@ AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 @pytest.fixture
 def store(start: Callable[..., Client]) -> Client:
-    """A server of its own: faults and counters are a server's, not a store's."""
+    """A separate server: faults and counters belong to a server, not a store."""
     return start()
 
 

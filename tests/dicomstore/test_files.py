@@ -47,7 +47,7 @@ def nested() -> bytes:
     "file", [nested(), part10(image(gradient())), dicom()], ids=["nested", "image", "text"]
 )
 def test_a_file_cut_anywhere_is_refused_or_stored_as_sent(store: Client, file: bytes) -> None:
-    """A cut between two elements leaves a shorter data set that nothing tells from a whole one."""
+    """A cut between two elements leaves a shorter data set that looks complete."""
     for length in sorted(
         {*range(0, len(file), 211), *range(0, 400, 3), *range(len(file) - 40, len(file))}
     ):

@@ -1,7 +1,8 @@
-"""Beside Orthanc, an independent server: both find the same instances and return the same bytes.
+"""Compared with Orthanc, an independent server: both find the same instances and return the same
+bytes.
 
-Where they are known to differ, DIFFERENCES says why; a difference that goes away fails its test as
-well.
+DIFFERENCES lists the known differences with reasons; a difference that disappears fails its test
+too.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""datasets, dicomStores and what the API's URLs do besides: sections 1, 7 and 8."""
+"""datasets, dicomStores and the other URLs of the API: sections 1, 7 and 8."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ class Api:
 
 @pytest.fixture
 def api(start: Callable[..., Client]) -> Api:
-    """The methods on a server of its own: another test's datasets are not in it."""
+    """The methods on a separate server, without datasets of other tests."""
     return Api(start())
 
 

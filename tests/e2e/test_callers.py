@@ -1,4 +1,5 @@
-"""The local stack serves this machine's own programs and pages, and its owner alone."""
+"""The local stack serves only this machine's own programs and pages, and only its owner can read
+its files."""
 
 import os
 import stat

@@ -23,7 +23,7 @@ def upload(stack: Stack, name: str, data: bytes) -> int:
 
 
 def scan(path: Path, study: str) -> bytes:
-    """The scan with UIDs of its own, so that tests do not meet."""
+    """The scan with new UIDs, so that tests do not share instances."""
     instance = pydicom.dcmread(path)
     instance.StudyInstanceUID, instance.SeriesInstanceUID = study, f"{study}.1"
     instance.SOPInstanceUID = f"{study}.1.1"
@@ -64,7 +64,7 @@ def notification(
 
 @pytest.fixture
 def fault(stack: Stack) -> Iterator[Any]:
-    """Sets fault rules at the DICOM store, and takes them away at the end."""
+    """Sets fault rules at the DICOM store, and removes them at the end."""
     admin = f"http://{stack.addresses.dicomstore}/_faults"
 
     def set_rules(*rules: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def test_one_event_five_times_twice_at_once_stores_one_instance(
     upload(stack, "after.dcm", scan(scans["CT_small.dcm"], new_study()))
     seen.of("after.dcm")
     records = seen.of("again.dcm")
-    # A worker that has handled the event publishes nothing; another one repeats the word.
+    # A worker that has processed the event publishes nothing; another one repeats the outcome.
     assert {record["outcome"] for record in records} == {"stored"}
     assert len({record["id"] for record in records}) == 1
     assert len(search(stack, f"studies/{study}/instances")) == 1

@@ -1,4 +1,5 @@
-"""The supervisor: it starts all or says why not, stops all, leaves no orphan and loses nothing."""
+"""The supervisor: it starts all processes or says why not, stops all, leaves no orphan and loses
+nothing."""
 
 import contextlib
 import json
@@ -96,7 +97,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
 
 
 def gone(family: list[psutil.Process]) -> bool:
-    """Whether none of them runs; where nobody reaps orphans they may stay as zombies."""
+    """Whether none of them runs; without an init process they may remain as zombies."""
 
     def runs(process: psutil.Process) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""The store function in the whole system: dead letters replayed, and a short night of chaos."""
+"""The store function in the whole system: dead letters replayed, and a short test with faults."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the tests of infra/gcp choose: the topology, and sets of variables."""
+"""The topology, and sets of variables for the tests of infra/gcp."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def _webhook(name: str) -> dict[str, Any]:
 _WATCH = OPTIONAL["functions"]["watch_studies"]
 _NOTIFY = OPTIONAL["functions"]["notify"]
 OPTIONAL_BOUND = [_WATCH, _WATCH["follow_ups"], _NOTIFY, *map(_webhook, WEBHOOKS)]
-# Read by functions-framework and not by us.
+# Read by functions-framework, not by this project.
 PLATFORM_VARIABLES = {"THREADS", "LOG_EXECUTION_ID"}
 WORKFLOWS: dict[str, Any] = {
     "commands": True,

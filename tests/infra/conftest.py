@@ -1,4 +1,4 @@
-"""What several files of tests use."""
+"""Shared by several files of tests."""
 
 import pytest
 

@@ -1,5 +1,4 @@
-"""A desk to run deploy.sh at: a copy of what it reads, and stand-ins for gcloud, terraform and
-curl."""
+"""A place to run deploy.sh: a copy of its files, and stand-ins for gcloud, terraform and curl."""
 
 import json
 import re
@@ -14,7 +13,7 @@ from tests.infra.terraform import ROOT
 
 PROJECT = "demo-project"
 STATE = f"gs://{PROJECT}-dicom-functions-state"
-# The programs that deploy.sh uses, beside python3 and the stand-ins.
+# The programs that deploy.sh uses, besides python3 and the stand-ins.
 USED = (
     "bash cat cp cut date dirname env grep head mkdir mktemp printf rm sed sleep sort tee tr true"
 )

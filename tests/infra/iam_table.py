@@ -1,4 +1,4 @@
-"""The tables of rights in the documents, made from plans. Run it to write the tables anew."""
+"""The tables of grants in the documents, made from plans. Run it to write the tables again."""
 
 import re
 from collections import defaultdict
@@ -115,7 +115,7 @@ def rights(plan: Plan) -> list[Right]:
 
 
 def _convenience(plan: Plan) -> list[Right]:
-    """What is left of the bindings that Cloud Storage gives to a new bucket."""
+    """The rest of the bindings that Cloud Storage adds to a new bucket."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for _, values in plan.resources("google_storage_bucket_iam_binding"):
         for member in values["members"]:

@@ -1,4 +1,4 @@
-"""Runs the real terraform on infra/gcp: with the real providers where they can be had, else with
+"""Runs the real terraform on infra/gcp: with the real providers if they are available, else with
 schema-only ones."""
 
 import functools
@@ -81,7 +81,7 @@ def run(folder: Path, *arguments: str, **extra: str) -> str:
         timeout=TIME_LIMIT_S,
     )
     if done.returncode:
-        # Unwrapped, so that a sentence can be looked for.
+        # Unwrapped, so that a sentence can be searched for.
         unframed = re.sub(r"[│╷╵]", " ", done.stdout + done.stderr)
         raise TerraformError(re.sub(r"\s+", " ", unframed))
     return done.stdout
@@ -115,7 +115,7 @@ def applied(*targets: str, variables: dict[str, Any] | None = None) -> Iterator[
 
     Args:
         targets: only these resources and what they need; none: all.
-        variables: beside the project.
+        variables: besides the project.
 
     Yields:
         What plans them with other variables, and raises TerraformError when that is refused.

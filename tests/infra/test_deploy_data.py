@@ -1,5 +1,5 @@
-"""deploy.sh and what holds data: where it is, what is kept when the system goes, and how it is
-taken up again."""
+"""deploy.sh and resources with data: their region, what --destroy keeps, and how it is used
+again."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What first deployments fail on: deploy.sh recognises the message and says what to do."""
+"""Failures of first deployments: deploy.sh recognises the message and says what to do."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.infra.desk import Desk, Result, deploy
 
-# As Google's APIs word them, in the frame and with the line breaks of Terraform.
+# Messages of Google's APIs, in the frame and with the line breaks of Terraform.
 RESTRICTED = """\
 │ Error: Error waiting to create function: Error waiting for Creating function: Error code 9,
 │ message: Build failed: failed precondition: due to quota restrictions, cannot

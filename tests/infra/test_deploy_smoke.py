@@ -1,5 +1,5 @@
-"""The smoke test at the end of deploy.sh: what it proves, what it leaves out, and that it leaves
-nothing behind."""
+"""The smoke test at the end of deploy.sh: what it checks, what it skips, and that it removes
+everything."""
 
 import json
 from typing import Any

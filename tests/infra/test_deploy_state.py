@@ -1,4 +1,4 @@
-"""deploy.sh and the bucket with Terraform's state: whose it is, and what is kept beside it."""
+"""deploy.sh and the bucket with Terraform's state: its owner, and what else is kept in it."""
 
 import json
 

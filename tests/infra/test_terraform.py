@@ -136,7 +136,7 @@ def test_the_archive_contains_only_deployed_code() -> None:
     wanted = {"main.py", "requirements.txt", *(str(p.relative_to(ROOT)) for p in files)}
     assert set(names) == wanted
     assert all((ROOT / name).read_bytes() == data for name, data in contents.items())
-    # Named by what is in it: new code, new object, new revision.
+    # Named by its contents: new code, new object, new revision.
     uploaded = {
         values["name"] for _, values in terraform.plan().resources("google_storage_bucket_object")
     }

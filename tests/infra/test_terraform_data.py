@@ -1,4 +1,4 @@
-"""infra/gcp: what holds data, and the messages on their way."""
+"""infra/gcp: resources with data, and messages."""
 
 import re
 

@@ -51,8 +51,8 @@ def test_everybody_must_be_asked_for_twice() -> None:
 
 
 def test_only_additive_bindings(plan: Plan) -> None:
-    """A `_binding` or `_policy` would take away what others granted. Only the convenience bindings
-    of buckets are taken away, which nobody granted."""
+    """A `_binding` or `_policy` would remove grants of others. Only the default bindings of buckets
+    are removed, which nobody granted."""
     kinds = {kind for kind in plan.types() if re.search(r"_iam_(binding|policy)$", kind)}
     assert kinds == {"google_storage_bucket_iam_binding"}
 
@@ -122,7 +122,7 @@ def test_only_a_function_publishes_its_follow_ups(plan: Plan) -> None:
 
 
 def test_the_table_of_rights_is_the_one_in_the_documents() -> None:
-    """After a change of rights: `python -m tests.infra.iam_table` writes the tables anew."""
+    """After a change of grants: `python -m tests.infra.iam_table` writes the tables."""
     for table in iam_table.TABLES:
         assert table.in_document() == table.made(), table.document
 

@@ -1,4 +1,4 @@
-"""infra/gcp: commands by HTTP, webhooks, and complete studies, which are off unless asked for."""
+"""infra/gcp: commands by HTTP, webhooks, and complete studies, which are off by default."""
 
 import json
 from typing import Any, get_args

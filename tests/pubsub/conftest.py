@@ -1,4 +1,4 @@
-"""An emulator in a process of its own, stock clients on it, and an endpoint that records pushes."""
+"""An emulator in a separate process, stock clients, and an endpoint that records pushes."""
 
 import collections
 import contextlib

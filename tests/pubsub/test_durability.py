@@ -1,4 +1,4 @@
-"""What outlives the process, and what a Cloud Storage subscription writes."""
+"""What survives the process, and what a Cloud Storage subscription writes."""
 
 import contextlib
 import json

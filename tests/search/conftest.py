@@ -49,7 +49,7 @@ def topics() -> Iterator[TopicServer]:
 
 @pytest.fixture(scope="package")
 def buckets() -> Iterator[StrictBuckets]:
-    """The landing bucket, and the state bucket, where `notify` keeps what became of requests."""
+    """The landing bucket, and the state bucket, where `notify` keeps the outcomes of requests."""
     with strict_buckets(STATE, LANDING) as server:
         yield server
 

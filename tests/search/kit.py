@@ -1,4 +1,5 @@
-"""The search function as a process of its own, and a DICOM store that answers as a test wants."""
+"""The search function as a separate process, and a DICOM store that answers as planned by a
+test."""
 
 import contextlib
 import hashlib
@@ -67,7 +68,7 @@ class FakeStore(http.server.ThreadingHTTPServer):
         self.released = threading.Event()
 
     def answers(self, *answers: Answer) -> list[Asked]:
-        """Forget what was asked, give these answers one after the other, the last one for ever."""
+        """Forget earlier requests, and send these answers in order, the last one forever."""
         self.asked = []
         queue = list(answers)
         self.plan = lambda _: queue.pop(0) if len(queue) > 1 else queue[0]
@@ -116,7 +117,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
     def finish(self) -> None:
-        with contextlib.suppress(ConnectionError):  # who asked has read enough and is gone
+        with contextlib.suppress(ConnectionError):  # the client has read enough and disconnected
             super().finish()
 
     def log_message(self, *_: object) -> None:
@@ -180,7 +181,7 @@ class Function:
         return f"http://127.0.0.1:{self.port}"
 
     def log(self) -> str:
-        """All that it wrote."""
+        """Its output."""
         return self.log_file.read_text()
 
     def send(
@@ -190,7 +191,7 @@ class Function:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Reply:
-        """One request, its target sent as it is."""
+        """One request with a raw target."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             named = "Host" in (headers or {})
@@ -278,7 +279,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
 
 
 def kept(buckets: StrictBuckets, bucket: str, request_id: str, **record: Any) -> None:
-    """What `notify` keeps of a request that is done: its outcome record."""
+    """What `notify` keeps for a finished request: its outcome record."""
     value = {
         "request_id": request_id,
         "state": "done",

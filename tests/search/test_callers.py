@@ -1,5 +1,5 @@
-"""Who may ask: tokens signed with keys of our own, whose certificates the function fetches from a
-server here."""
+"""Who may call: tokens signed with the tests' own keys, whose certificates the function fetches
+from a local server."""
 
 import base64
 import datetime
@@ -47,7 +47,7 @@ class Signer:
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def token(self, algorithm: str = "RS256", **changes: object) -> str:
-        """A token as Google makes them, but for what is changed; None leaves a claim out."""
+        """A token like Google's, with some claims changed; None leaves a claim out."""
         now = int(time.time())
         claims: dict[str, object] = {
             "iss": "https://accounts.google.com",
@@ -338,7 +338,7 @@ def test_another_sites_page_cannot_ask_for_exports(
         guarded.send("/exports", "POST", {**headers, "Origin": "https://evil.example"}, body).status
         == 403
     )
-    # It may read answers (SEARCH_ORIGINS), which is no right to ask for anything.
+    # It may read answers (SEARCH_ORIGINS), but not change anything.
     assert guarded.send("/exports", "POST", {**headers, "Origin": VIEWER}, body).status == 403
     assert guarded.send("/exports", "POST", {**headers, "Origin": guarded.url}, body).status == 202
     assert (

@@ -1,5 +1,4 @@
-"""Answers that are put together from several of the store's: each thing once, page by page, and an
-end."""
+"""Answers that combine several of the store's: each row once, page by page, with an end."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The description at /openapi.json is true of what runs."""
+"""The description at /openapi.json is true for the running function."""
 
 import json
 import re

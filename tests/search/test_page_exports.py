@@ -1,4 +1,4 @@
-"""An export from the page: its place, and what became of it."""
+"""An export from the page: its destination, and its outcome."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The function over real sockets, in front of a store that answers as each test wants."""
+"""The function over real sockets, in front of a store that answers as planned by each test."""
 
 import gzip
 import json
@@ -641,7 +641,7 @@ def test_the_length_of_an_answer_that_cloud_run_would_refuse_is_not_announced(
     assert ("content-length" in reply.headers) == announced
 
 
-# What is left behind
+# Connections afterwards
 
 
 def test_many_at_once_are_kept_apart(search: Function, store: FakeStore) -> None:

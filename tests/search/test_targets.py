@@ -1,4 +1,4 @@
-"""What a raw path means, and what gets no further."""
+"""The meaning of raw paths, and refused paths."""
 
 import pytest
 from hypothesis import given

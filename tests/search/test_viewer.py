@@ -16,7 +16,7 @@ from cli.errors import CliError, NoSystemError
 from tests.search.browser import browser, needs_chromium
 from tests.search.kit import Function, function, real_store, study
 
-# Of each canvas how many different shades it has.
+# The number of different shades of each canvas.
 SHADES = """() => [...document.querySelectorAll('canvas')].map(canvas => {
   const copy = document.createElement('canvas');
   [copy.width, copy.height] = [canvas.width, canvas.height];

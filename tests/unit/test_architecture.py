@@ -79,7 +79,7 @@ def test_the_command_imports_the_local_stack_only_where_it_starts_or_shows_it() 
 
 @pytest.mark.parametrize("library", ["google.cloud", "google.pubsub_v1", "google.auth", "requests"])
 def test_the_command_makes_clients_of_a_library_in_one_place(library: str) -> None:
-    # conformance is a program of its own, which speaks to one store and nothing else.
+    # conformance is a separate program, which calls only one store.
     others = [path for path in CLI if path.parent.name != "conformance"]
     homes = {
         path.stem
