@@ -89,16 +89,18 @@ def _finish_when_quiet(
     waited = marker.is_quiet(services.settings.study_quiet_s)
     counted = utc_now()
     count = _count(services.dicom_store, study, deadline)
-    if not waited or count != marker.count:
-        if count != marker.count:
-            markers.keep_count(study, marker, count)
+    # The number of series does not count: with several pages, a search may miss instances.
+    has_moved = count.instances != marker.count.instances
+    if has_moved:
+        markers.keep_count(study, marker, count)
+    if has_moved or not waited:
         if message.attempt < _ATTEMPTS:
             raise RetryableError("operation_pending")
         _follow_up(study, marker, services, deadline)
         return
     if count.instances:  # else it was deleted meanwhile, and is not reported
         asked = orders.give(given, study, count.instances, services, deadline)
-        outcomes.publish(_complete(study, marker, asked))
+        outcomes.publish(_complete(study, marker, count, asked))
     markers.close(study, marker, counted)
 
 
@@ -113,14 +115,15 @@ def _count(store: DicomStore, study: Resource, deadline: Deadline) -> Count:
     return Count(instances, len(series))
 
 
-def _complete(study: Resource, marker: Marker, asked: int) -> Outcome:
+def _complete(study: Resource, marker: Marker, count: Count, asked: int) -> Outcome:
     return Outcome(
         "study_complete",
         resource=study,
         place=f"{study.study}#{marker.first}",  # its id: one for each time it became complete
         counts={
-            "series": marker.count.series,
-            "instances": marker.count.instances,
+            # A count may miss a series, as above.
+            "series": max(count.series, marker.count.series),
+            "instances": count.instances,
             "exports": asked,
         },
         first=marker.first,

@@ -40,7 +40,7 @@ class Marker:
         opened_by: the message id of the record that opened it.
         first: when the first record of this period was made.
         count: the last count.
-        moved: when that count was first seen.
+        moved: when that number of instances was first seen.
         counted: when the count began that made the study complete; empty while it is open.
         again: whether the study was complete before.
         generation: of the object; 0: not written yet.
@@ -60,7 +60,7 @@ class Marker:
         return not self.counted
 
     def is_quiet(self, quiet_s: float) -> bool:
-        """Whether the count was first seen at least so many seconds ago."""
+        """Whether its number of instances was first seen at least so many seconds ago."""
         moved = timestamp(self.moved)
         return moved is not None and age_s(moved) >= quiet_s
 
