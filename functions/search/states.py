@@ -5,7 +5,7 @@ from typing import Any, Final
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
-from functions.common.settings import Settings
+from functions.common.settings import DELETE, Settings
 from functions.search.refusals import refused_by_bucket
 
 _STATE_S: Final = 10.0
@@ -49,8 +49,13 @@ class States:
         except RetryableError as error:
             raise refused_by_bucket("state", error) from error
         # A request with a caller came by the function `commands`, which shows it only to that
-        # caller.
-        if request is None or request.state != "done" or request.caller_sha256:
+        # caller. Deletes are not asked for here.
+        if (
+            request is None
+            or request.state != "done"
+            or request.caller_sha256
+            or request.outcome.get("function") == DELETE
+        ):
             return {"request_id": request_id, "state": "open"}
         told = {name: request.outcome[name] for name in _TOLD if name in request.outcome}
         return {"request_id": request_id, "state": "done", "outcome": told}

@@ -229,6 +229,12 @@ def test_the_outcome_of_an_upload_is_shown(uploads: Function, buckets: StrictBuc
     }
 
 
+def test_the_outcome_of_a_delete_is_not_shown(uploads: Function, buckets: StrictBuckets) -> None:
+    request_id = str(uuid.uuid4())
+    kept(buckets, STATE, request_id, outcome="dry_run", function="delete_resource")
+    assert uploads.send(f"/requests/{request_id}").json()["state"] == "open"
+
+
 def test_neither_the_url_nor_the_name_of_an_upload_is_logged(uploads: Function) -> None:
     begun = begin(uploads, {"size": 1}).json()
     assert begun["url"] not in uploads.log()
