@@ -229,19 +229,21 @@ def retried(once: Callable[[], T], deadline: Deadline, method: str) -> T:
     The waits are at most 1, 2 and 4 s, each plus the server's Retry-After. With a Retry-After that
     makes a wait longer than 20 s the call fails at once, and Pub/Sub delivers the message later.
 
-    What else is repeated within an invocation, because one call cannot be repeated there:
+    It ends with the head of an answer: a body that breaks off is the caller's. What else is
+    repeated within an invocation, and why not by this loop:
 
-        Transport.send_once      once, with a new token after a 401
-        store/seekable.py        a broken reading goes on at its next byte; ends at the third
+        Transport.send_once      once, after a 401, because only a new token helps
+        store/seekable.py        a broken reading goes on at its next byte, and ends at the third
                                  failure without a byte in between
-        export/ndjson.py         3 readings of an object whose body breaks off: `send` ends before
-                                 the body
-        export/object_slice.py   3 passes over the instances that are still missing
-        export/plan.py           3 listings while the pages of a search overlap: no call has failed
-        delete/deletion.py       an operation that failed is started up to 3 times; a search that
-                                 lags behind a delete is asked again for 30 s
-        search/upstream.py       once, after a connection that broke before any answer: a person
-                                 waits, so longer waits are left to the caller
+        export/ndjson.py         3 readings of an object, because its body may break off
+        export/fetch.py          what is missing in a broken answer is retrieved by instance
+        export/object_slice.py   3 passes, each over the instances that are still missing
+        export/plan.py           3 listings, while the pages of a search overlap: no call has failed
+        delete/deletion.py       a failed operation is started up to 3 times, because its call did
+                                 not fail; one that cannot start while others run waits for the next
+                                 poll; a search that still finds deleted instances, up to 30 s
+        search/upstream.py       once, after a connection that broke before any answer, because a
+                                 person waits
 
     Args:
         once: the call; it raises RetryableError.
