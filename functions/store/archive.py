@@ -14,11 +14,10 @@ from typing import BinaryIO, Final
 
 from functions.common.errors import PermanentError
 from functions.store import filetype
-from functions.store.archive_limits import Budget
+from functions.store.archive_limits import Budget, check_inner_zip
 from functions.store.archive_readers import Entry, Zip, damage, gzip_entries, tar_entries
 from functions.store.filetype import Kind
-from functions.store.refusals import unsupported
-from functions.store.seekable import KEPT_BYTES, open_inner
+from functions.store.seekable import open_inner
 from functions.store.source import Source
 
 # A place at each level: in a zip the number of a member, in a tar the byte where its header begins.
@@ -109,9 +108,8 @@ class Walk:
             yield from self._members(self._file, self._kind, self._place, None)
 
     def directory_of(self, member: Member) -> Zip | None:
-        """Where the other members can be looked up: in a zip, but not in one inside another
-        archive, where going back means unpacking it again."""
-        if len(member.place) > 1:
+        """Where the other members can be looked up: in a zip whose members can be read again."""
+        if not member.source.can_reread:
             return None
         return self._directory
 
@@ -130,14 +128,15 @@ class Walk:
             place: where to begin: in this archive, then in the one that lies there, and so on.
             around: what it is in the archive around it; None for the outermost.
         """
-        start, *within = place or (0,)
+        # The first number is a place in this archive; the others, one in the archive there.
+        start, *inside = place or (0,)
         for entry in self._entries(file, kind, start, around):
             member = self._member_of(entry, around)
             if member.kind in filetype.ARCHIVES:
-                yield from self._inner(member, entry, tuple(within))
+                yield from self._inner(member, entry, tuple(inside))
             else:
                 yield member
-            within = []
+            inside = []  # later ones are gone through from their beginning
 
     def _inner(self, member: Member, entry: Entry, place: Place) -> Iterator[Member]:
         """The members of an archive inside an archive, and itself where it cannot be read on."""
@@ -168,9 +167,9 @@ class Walk:
             name = f"{around.name}/{name}"
             outer = around.place
         self._budget.check_file(name, entry.size)
-        # Reading a member of the outermost archive again costs no more than the first time.
-        can_go_back = around is None and self._kind != "gzip"
-        source = Source(entry.read, entry.size, again=can_go_back)
+        # Of an archive inside another one, or inside gzip, everything in front is unpacked again.
+        can_reread = around is None and self._kind != "gzip"
+        source = Source(entry.read, entry.size, can_reread=can_reread)
         member = Member(
             name=name,
             source=source,
@@ -188,7 +187,5 @@ class Walk:
         and again."""
         if member.kind != "zip":
             return entry.open()
-        if member.size > KEPT_BYTES and not member.source.again:
-            detail = f"a zip of more than {KEPT_BYTES} bytes inside a compressed archive"
-            raise unsupported(f"{detail}: upload it by itself")
+        check_inner_zip(member.size, can_reread=member.source.can_reread)
         return open_inner(member.source, member.size)

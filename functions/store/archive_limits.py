@@ -1,5 +1,5 @@
-"""The limits of an archive and their checks. Each raises PermanentError("unsafe_archive"), which
-ends the archive where it is.
+"""Every limit of an archive with its check. Each raises PermanentError("unsafe_archive"), which
+ends the archive where it is, except for the last two.
 
     Limits               the settings ARCHIVE_MAX_...
     Budget.count         members in all
@@ -9,9 +9,12 @@ ends the archive where it is.
       check_members      of a zip: number and bytes, before one is opened; no two share bytes
       check_rest         of a tar.gz: what follows its last member
     HeaderLimit          of a tar: the headers of one member
+    check_readings       of a zip inside an archive: how often it is read
 
-Two limits are no danger and end one member only: what waits for the other half of a pair
-(archive_pairs, 16 MiB), and a zip inside a compressed archive (seekable, 8 MiB).
+Two limits are no danger and end one member only:
+
+    check_inner_zip      a zip inside a compressed archive
+    WAITING_BYTES        what waits for the other half of a pair: archive_pairs makes room for it
 """
 
 import contextlib
@@ -23,7 +26,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from functions.store.refusals import unsafe
+from functions.store.refusals import unsafe, unsupported
+
+INNER_ZIP_BYTES: Final = 8 * 1024 * 1024  # inside a compressed archive
+WAITING_BYTES: Final = 16 * 1024 * 1024
 
 _HARMLESS_BYTES: Final = 16 * 1024 * 1024  # unpacked: no ratio is held against a small archive
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -32,6 +38,9 @@ _DIRECTORY_SIZE: Final = 5  # where zipfile gives it
 _LISTED_BYTES: Final = 300
 _HARMLESS_LIST_BYTES: Final = 64 * 1024
 _HEADERS_BYTES: Final = 64 * 1024  # of one member of a tar: its name and attributes
+# Each new attempt to send a large member is one more reading. A zip whose members lie across each
+# other would need one for each of them.
+_READINGS_MAX: Final = 10
 _TOO_MANY: Final = "more members than the limit"
 _TOO_LARGE: Final = "more bytes than the limit, unpacked"
 
@@ -160,3 +169,21 @@ class HeaderLimit:
         if size < 0 or self._left < 0:
             raise unsafe("headers larger than the limit")
         return self._read(size)
+
+
+def check_readings(size: int, read_bytes: int) -> None:
+    """Check how much of a zip inside an archive was read, again and again included."""
+    if read_bytes > _READINGS_MAX * max(size, INNER_ZIP_BYTES):
+        raise unsafe("an archive inside the archive that cannot be read in order")
+
+
+def check_inner_zip(size: int, *, can_reread: bool) -> None:
+    """Check a zip inside an archive: where the archive would have to be unpacked again for a second
+    reading, all of the zip has to fit into memory.
+
+    Raises:
+        PermanentError: unsupported_input.
+    """
+    if size > INNER_ZIP_BYTES and not can_reread:
+        detail = f"a zip of more than {INNER_ZIP_BYTES} bytes inside a compressed archive"
+        raise unsupported(f"{detail}: upload it by itself")

@@ -15,6 +15,7 @@ from typing import Final
 from functions.common.errors import NothingToStoreError, PermanentError
 from functions.store import metadata
 from functions.store.archive import Member, Place, Walk
+from functions.store.archive_limits import WAITING_BYTES
 from functions.store.archive_readers import Zip
 from functions.store.pair_names import ENDINGS, OTHER, stem_of
 from functions.store.refusals import unsupported
@@ -23,7 +24,6 @@ from functions.store.source import Source, whole
 # What has one outcome: one member, or metadata and its JPEG.
 Group = tuple[Member, ...]
 
-WAITING_BYTES: Final = 16 * 1024 * 1024
 _ENTRY_BYTES: Final = 1024  # what a half takes besides its data
 _NEAR: Final = f" within {WAITING_BYTES // 1024**2} MiB of it; put the two side by side"
 

@@ -134,13 +134,15 @@ def tar_entries(file: BinaryIO, start: int) -> Iterator[Entry]:
                 info = tar.next()
             if info is None:
                 break
-            # tarfile would keep all of them. What a header says for all members that follow (pax)
-            # does not matter here, and is not known to a reading that begins later.
+            # tarfile keeps every member it has read, which would fill the memory. What a header
+            # says for all members that follow (pax) is forgotten too, because a reading that begins
+            # behind that header does not know it.
             tar.members = []  # type: ignore[attr-defined]
             tar.pax_headers = {}
             if not info.isdir():
                 yield _tar_entry(tar, info)
-        # tarfile also stops, without an error, at a header that is damaged.
+        # tarfile gives None at the end, and also, without an error, at a damaged header. So the
+        # block where it stopped is read again: at the end it is zeros.
         file.seek(tar.offset)
         block = file.read(_BLOCK)
         if not block or any(block):

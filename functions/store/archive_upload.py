@@ -39,7 +39,7 @@ _RESERVE_PART: Final = 0.1
 _MEMBER_PART: Final = 0.2
 
 
-def go_through(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | None:
+def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | None:
     """Bring members to their outcomes until all are done or the time is up.
 
     Returns:
@@ -137,37 +137,38 @@ class ArchiveSlice:
         """
         begin = self.progress.mark
         try:
-            return self._run()
+            return self._store_members()
         except RetryableError:
             if self.progress.mark == begin:
                 raise
             return False
 
-    def _run(self) -> bool:
+    def _store_members(self) -> bool:
         try:
-            is_at_end = self._walk()
+            is_at_end = self._read_archive()
         except PermanentError:
-            self._give_up_waiting()
+            self._fail_waiting()
             raise
         if is_at_end:
-            self._give_up_waiting()
+            self._fail_waiting()
         return is_at_end
 
-    def _walk(self) -> bool:
-        """Go through the members; whether the end was reached."""
+    def _read_archive(self) -> bool:
+        """Open the archive and store what the walk comes to; whether it came to the end."""
         begin = self.progress.mark
         budget = Budget(self.limits, self.size)
-        # What waits for its other half is read once more, into the memory of this process.
-        first = min([*begin.waiting, begin.place])
+        # Halves that wait are read once more, into the memory of this process.
+        places = [begin.place, *begin.waiting]
         with ThreadPoolExecutor(_WORKERS) as pool, self.open_file() as file:
-            walk = Walk(file, self.kind, budget, first)
+            walk = Walk(file, self.kind, budget, min(places))
             uploads = _Uploads(pool, self._bring, self.progress)
             try:
-                return self._go_through(walk, budget, uploads)
+                return self._upload_members(walk, budget, uploads)
             finally:
                 uploads.finish()
 
-    def _go_through(self, walk: Walk, budget: Budget, uploads: "_Uploads") -> bool:
+    def _upload_members(self, walk: Walk, budget: Budget, uploads: "_Uploads") -> bool:
+        """Hand members over until all are or the time is up; whether all are."""
         for member in self._not_done(walk, budget):
             budget.count(member.size)
             groups = self._groups(member, walk)
@@ -212,8 +213,8 @@ class ArchiveSlice:
             return self.window.take(member)
         return look_up(member, directory, walk)
 
-    def _give_up_waiting(self) -> None:
-        """What waits when the archive ends stays alone."""
+    def _fail_waiting(self) -> None:
+        """Halves still waiting at the end of the archive have no partner and fail."""
         for _ in self.window.places:
             half = self.window.take_oldest()
             done = self._bring([(half,)])
@@ -287,7 +288,7 @@ class _Uploads:
             RetryableError: these or earlier ones cannot be stored now.
         """
         if any(_is_large(member) for group in groups for member in group):
-            # It is read from the archive meanwhile, which must not be read on.
+            # It streams straight from the archive, so the walk must wait until it is sent.
             self.finish()
             self._progress.reach(mark, self._bring(groups))
             return

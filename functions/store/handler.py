@@ -124,7 +124,7 @@ def _store(delivery: Delivery, progress: Progress) -> Verdict | None:
         return HalfUpload(delivery, kind, source).run()
     source.close()
     if kind in filetype.ARCHIVES:
-        return archive_upload.go_through(delivery, kind, progress)
+        return archive_upload.store_archive(delivery, kind, progress)
     raise NothingToStoreError("neither DICOM, nor metadata with a JPEG, nor an archive")
 
 

@@ -74,7 +74,7 @@ def _header_of(source: Source) -> Header:
             return read_header([head], whole=source.size == len(head))
         except MoreNeededError:
             pass  # it is longer
-    if not source.again:
+    if not source.can_reread:
         raise unsupported("its UIDs come too late to look for in a tar.gz")
     with contextlib.closing(source.chunks()) as data:
         return read_header(data)

@@ -12,19 +12,15 @@ from functions.common.clients.storage import Buckets, StoredObject
 from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
-from functions.store.refusals import unsafe, unsupported
+from functions.store.archive_limits import INNER_ZIP_BYTES, check_readings
+from functions.store.refusals import unsupported
 from functions.store.source import Source, is_unpacked
-
-KEPT_BYTES: Final = 8 * 1024 * 1024  # of the end of an inner zip
 
 _BUFFER_BYTES: Final = 256 * 1024
 # A gap up to this is read over; a larger one is worth a new request.
 _READ_ON_BYTES: Final = 1024 * 1024
 _TRIES: Final = 3  # without a byte in between
 _PARTIAL: Final = 206
-# Each new attempt to send a large member is one more reading. A zip whose members lie across each
-# other would need one for each of them.
-_READINGS_MAX: Final = 10
 
 
 def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> BinaryIO:
@@ -75,18 +71,17 @@ def open_inner(source: Source, size: int) -> BinaryIO:
     """
     end = _end_of(source)
     end_at = size - len(end)
-    left_bytes = _READINGS_MAX * max(size, KEPT_BYTES)
+    read_bytes = 0
 
     def read(at: int) -> Generator[bytes]:
-        nonlocal left_bytes
+        nonlocal read_bytes
         if at >= end_at:
             yield end[at - end_at :]
             return
         place = 0
         for chunk in source.chunks():
-            left_bytes -= len(chunk)
-            if left_bytes < 0:
-                raise unsafe("an archive inside the archive that cannot be read in order")
+            read_bytes += len(chunk)
+            check_readings(size, read_bytes)
             yield chunk[max(at - place, 0) :]
             place += len(chunk)
 
@@ -97,9 +92,9 @@ def _end_of(source: Source) -> bytes:
     end = bytearray()
     for chunk in source.chunks():
         end += chunk
-        if len(end) > 2 * KEPT_BYTES:
-            del end[:-KEPT_BYTES]
-    return bytes(end[-KEPT_BYTES:])
+        if len(end) > 2 * INNER_ZIP_BYTES:
+            del end[:-INNER_ZIP_BYTES]
+    return bytes(end[-INNER_ZIP_BYTES:])
 
 
 def _buffered(file: io.RawIOBase) -> BinaryIO:

@@ -24,8 +24,8 @@ class Source:
         open_: begins to read at the first byte.
         size: bytes in all; None when that is known only at the end.
         crc32c: base64, where it is known beforehand.
-        again: whether a second reading costs no more than the first. It does in a tar.gz, where
-            everything in front of a member is unpacked for it.
+        can_reread: whether a second reading costs no more than the first. It does cost more in a
+            tar.gz, where everything in front of a member is unpacked for it.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class Source:
         size: int | None,
         crc32c: str = "",
         *,
-        again: bool = True,
+        can_reread: bool = True,
     ) -> None:
         self._open = open_
         self._stream: Iterator[bytes] | None = None
         self._head = b""
         self.size = size
         self.crc32c = crc32c
-        self.again = again
+        self.can_reread = can_reread
 
     @classmethod
     def of(cls, data: bytes) -> "Source":

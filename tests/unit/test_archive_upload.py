@@ -20,8 +20,8 @@ from functions.common.events.messages import Message
 from functions.common.events.outcomes import Word
 from functions.store import archive_progress
 from functions.store.archive import Member
-from functions.store.archive_limits import Limits
-from functions.store.archive_pairs import WAITING_BYTES, Window
+from functions.store.archive_limits import WAITING_BYTES, Limits
+from functions.store.archive_pairs import Window
 from functions.store.archive_progress import Progress
 from functions.store.archive_upload import ArchiveSlice
 from functions.store.instances import Instance
