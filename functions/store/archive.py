@@ -113,10 +113,6 @@ class Walk:
             return None
         return self._directory
 
-    def look_into(self, entry: Entry) -> Member:
-        """A file that was looked up, as a member."""
-        return self._member_of(entry, None)
-
     def _members(
         self, file: BinaryIO, kind: Kind, place: Place, around: Member | None
     ) -> Iterator[Member]:
@@ -131,7 +127,7 @@ class Walk:
         # The first number is a place in this archive; the others, one in the archive there.
         start, *inside = place or (0,)
         for entry in self._entries(file, kind, start, around):
-            member = self._member_of(entry, around)
+            member = self.member_of(entry, around)
             if member.kind in filetype.ARCHIVES:
                 yield from self._inner(member, entry, tuple(inside))
             else:
@@ -160,7 +156,8 @@ class Walk:
             self._directory = directory
         return directory.entries(start)
 
-    def _member_of(self, entry: Entry, around: Member | None) -> Member:
+    def member_of(self, entry: Entry, around: Member | None = None) -> Member:
+        """A file as a member; `around` as in _members."""
         name = entry.name
         outer: Place = ()
         if around is not None:

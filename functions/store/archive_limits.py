@@ -42,7 +42,6 @@ _HEADERS_BYTES: Final = 64 * 1024  # of one member of a tar: its name and attrib
 # other would need one for each of them.
 _READINGS_MAX: Final = 10
 _TOO_MANY: Final = "more members than the limit"
-_TOO_LARGE: Final = "more bytes than the limit, unpacked"
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class Budget:
     def _check_bytes(self, size: int) -> None:
         """Check that so many more bytes are not too many."""
         if self.total_bytes + size > self._most_bytes:
-            raise unsafe(_TOO_LARGE)
+            raise unsafe("more bytes than the limit, unpacked")
 
 
 class HeaderLimit:

@@ -52,7 +52,7 @@ def _other(half: Member, directory: Zip, walk: Walk) -> Member | None:
     entry = directory.find(stem, ENDINGS[kind])
     if entry is None:
         return None
-    other = walk.look_into(entry)
+    other = walk.member_of(entry)
     if other.kind != kind:
         return None
     return other

@@ -28,7 +28,6 @@ _DAMAGED: Final = (
     struct.error,
     EOFError,
     OSError,
-    NotImplementedError,
     RuntimeError,
     ValueError,
 )

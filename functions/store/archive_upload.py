@@ -261,6 +261,7 @@ def _is_large(member: Member) -> bool:
     return member.problem is None and member.size > _SMALL_BYTES
 
 
+@dataclass
 class _Uploads:
     """The uploads under way, the oldest first.
 
@@ -273,13 +274,10 @@ class _Uploads:
         progress: is kept up to date.
     """
 
-    def __init__(
-        self, pool: Executor, bring: Callable[[list[Group]], list[Done]], progress: Progress
-    ) -> None:
-        self._pool = pool
-        self._bring = bring
-        self._progress = progress
-        self._under_way: deque[tuple[Future[list[Done]], Mark]] = deque()
+    pool: Executor
+    bring: Callable[[list[Group]], list[Done]]
+    progress: Progress
+    _under_way: deque[tuple[Future[list[Done]], Mark]] = field(default_factory=deque)
 
     def add(self, groups: list[Group], mark: Mark) -> None:
         """Bring groups to their outcomes: the mark is reached then.
@@ -290,12 +288,12 @@ class _Uploads:
         if any(_is_large(member) for group in groups for member in group):
             # It streams straight from the archive, so the walk must wait until it is sent.
             self.finish()
-            self._progress.reach(mark, self._bring(groups))
+            self.progress.reach(mark, self.bring(groups))
             return
         groups = [tuple(member.kept() for member in group) for group in groups]
         if len(self._under_way) == _WORKERS:
             self._wait_for_oldest()
-        self._under_way.append((self._pool.submit(self._bring, groups), mark))
+        self._under_way.append((self.pool.submit(self.bring, groups), mark))
 
     def finish(self) -> None:
         """Wait for all.
@@ -314,4 +312,4 @@ class _Uploads:
             # Later ones may be done, but are not counted: they are done again.
             self._under_way.clear()
             raise
-        self._progress.reach(mark, done)
+        self.progress.reach(mark, done)

@@ -6,11 +6,11 @@ DICOM store would take it (it derives none of these attributes, fact sheet secti
 could decode it.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from functions.common import jsonvalues
 from functions.common.dicom import dicomjson
 from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID, DataSet
 from functions.common.errors import NothingToStoreError, PermanentError
@@ -86,10 +86,9 @@ def parse(text: bytes) -> Metadata:
 
 
 def _data_set(text: bytes) -> DataSet:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise NothingToStoreError("neither DICOM nor readable JSON") from None
+    document = jsonvalues.parsed(text)
+    if document is None:
+        raise NothingToStoreError("neither DICOM nor readable JSON")
     if isinstance(document, list) and len(document) == 1:
         document = document[0]
     known = (STUDY_UID, SERIES_UID, INSTANCE_UID, _CLASS)

@@ -128,9 +128,8 @@ class Stow:
 
     def _forget_deleted(self) -> None:
         """What was stored lately may have been deleted since: then it is no duplicate."""
-        if not self._memory.has_stored(self._resource, self._by):
-            return
-        if not self._store.is_there(self._resource, self._deadline):
+        was_stored = self._memory.has_stored(self._resource, self._by)
+        if was_stored and not self._store.is_there(self._resource, self._deadline):
             self._memory.forget(self._resource)
 
     def _remember(self) -> bool:
@@ -219,17 +218,14 @@ class Stow:
                 raise RetryableError("unavailable")
             text = read_all(response, self._deadline, _REPORT_LIMIT_BYTES)
         answer = stow_report.read(text, self._resource)
+        if answer is None and status in _REFUSED:
+            answer = Answer("refused", status)
         if answer is None:
-            answer = self._unreadable(status)
+            # It should be stored, which can be seen.
+            if not self._instance.same_in(self._store, self._deadline):
+                raise RetryableError("unavailable")
+            answer = Answer("stored")
         return answer, attempts
-
-    def _unreadable(self, status: int) -> Answer:
-        """What an answer means that is no report: its status, if what it says can be seen."""
-        if status in _REFUSED:
-            return Answer("refused", status)
-        if self._instance.same_in(self._store, self._deadline):
-            return Answer("stored")
-        raise RetryableError("unavailable")
 
     def _storage_class(self) -> str:
         """That of the object's metadata goes before that of its prefix; empty: the store's

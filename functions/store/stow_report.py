@@ -6,11 +6,11 @@ a 409 stored instances. The texts of the failures are searched for two known mea
 forgotten: they may hold patient data.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from functions.common import jsonvalues
 from functions.common.dicom import dicomjson
 from functions.common.dicom.dicomjson import DataSet
 from functions.common.resources import Resource, is_uid
@@ -85,10 +85,7 @@ def read(body: bytes, resource: Resource) -> Answer | None:
         stored. A file may hold a UID twice, and the store may read the one that we do not. None
         where it is no report, or says neither what was stored nor what was not.
     """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    document = jsonvalues.parsed(body)
     if isinstance(document, list) and len(document) == 1:
         document = document[0]
     study = _named_by_url(document).study
