@@ -43,7 +43,7 @@ def test_every_file_dropped_on_the_page_gets_its_outcome(
     outcome(page, tmp_path / "first.dcm", "Stored")
     (tmp_path / "again.dcm").write_bytes(scan)
     outcome(
-        page, tmp_path / "again.dcm", "Duplicate: the DICOM store had it already, byte for byte"
+        page, tmp_path / "again.dcm", "Duplicate: the DICOM store already had it, byte for byte"
     )
     (tmp_path / "other.dcm").write_bytes(scan[:-4] + bytes(4))
     outcome(

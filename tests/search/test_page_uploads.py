@@ -93,7 +93,7 @@ def test_the_page_cannot_send_to_another_bucket(shaken: Page, buckets: StrictBuc
     ("record", "text"),
     [
         ({"outcome": "stored"}, "Stored"),
-        ({"outcome": "duplicate"}, "Duplicate: the DICOM store had it already, byte for byte"),
+        ({"outcome": "duplicate"}, "Duplicate: the DICOM store already had it, byte for byte"),
         (
             {"outcome": "conflict", "reason": "conflict", "detail": "other bytes"},
             "Conflict: other bytes",
@@ -146,7 +146,7 @@ def test_a_folder_without_a_scan_is_said_to_have_none(page: Page, tmp_path: Path
     (tmp_path / "night").mkdir()
     (tmp_path / "night" / "DICOMDIR").write_bytes(SCAN)
     drag(page, [tmp_path / "night"])
-    expect(page.get_by_role("alert")).to_have_text("There is no file in it to upload.")
+    expect(page.get_by_role("alert")).to_have_text("It contains no file to upload.")
 
 
 def test_metadata_and_its_jpeg_go_as_one_file(
@@ -268,7 +268,7 @@ def test_a_file_that_cannot_be_read_any_more_is_given_up_at_once(
     if change == "other bytes":
         path.write_bytes(SCAN[:-4])
     asked[0].continue_()
-    text = "Not sent. The file is gone, or has changed since it was chosen."
+    text = "Not sent. The file was deleted or changed since it was chosen."
     expect(entry(shaken, "Doe-a.dcm")).to_contain_text(text, timeout=10_000)
     assert not buckets.names(LANDING)
 

@@ -1,6 +1,6 @@
-// What of a search stands in the page's URL, so that it can be kept and Back works: dates, modality,
-// order and page. Values that may name a patient never do. They are remembered until the page is loaded
-// again, by a key in the entry of the tab's history.
+// The parts of a search in the page's URL, so that it can be saved and Back works: dates, modality,
+// order and page. Values that may name a patient are never in it. They are remembered until the page is
+// loaded again, by a key in the entry of the tab's history.
 
 export const SIZES = [25, 50, 100];
 export const ORDERS = ["patient", "date", "description", "accession"];
@@ -10,7 +10,7 @@ const MODALITY = /^[A-Z][A-Z0-9 _]{0,15}$/;
 const remembered = new Map();
 const loaded = Date.now(); // in the keys, since entries of before a reload are still there after it
 
-// The search that the URL and this tab's memory stand for. A malformed part is left out.
+// The search in the URL and this tab's memory. A malformed part is left out.
 export function current() {
   const given = new URLSearchParams(location.hash.slice(1));
   const search = { ...START, patient: remembered.get(history.state?.search) ?? {} };

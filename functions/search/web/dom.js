@@ -1,4 +1,4 @@
-// Finding and making elements. Whatever comes from the store is put in as text, never as markup.
+// Finding and making elements. Data of the store is always inserted as text, never as markup.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -23,7 +23,7 @@ export function complain(node, error) {
   node.hidden = false;
 }
 
-// Opens or closes what a toggle stands for; it is filled when it is first opened.
+// Opens or closes the part of a toggle; it is filled when it is first opened.
 export async function unfold(toggle, part, place, fill) {
   const opening = toggle.getAttribute("aria-expanded") !== "true";
   toggle.setAttribute("aria-expanded", String(opening));
@@ -39,7 +39,7 @@ export async function unfold(toggle, part, place, fill) {
   }
 }
 
-// Copies a text and says so on the button.
+// Copies a text and shows that on the button.
 export function copyButton(label, content, properties = {}) {
   const node = button(label, async () => {
     try {

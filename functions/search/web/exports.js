@@ -1,4 +1,4 @@
-// Exports: the form for one, and what became of those of this page.
+// Exports: the form, and the outcomes of this page's exports.
 
 import { $, button, complain, copyButton, make } from "./dom.js";
 import { askJson } from "./service.js";
@@ -39,7 +39,7 @@ function openForm(path, what) {
   $("export").showModal();
 }
 
-// A folder that no other export has: each writes a manifest.json into its own.
+// A new folder for each export, because each writes a manifest.json.
 function ownFolder() {
   const letters = [...crypto.getRandomValues(new Uint8Array(6))]
     .map((byte) => ID_LETTERS[byte % ID_LETTERS.length]);
@@ -88,7 +88,7 @@ function list(id, what, format, destination) {
   $("exports-list").prepend(item);
   $("exports").hidden = false;
   if (hasStates) watch(id, destination, item, state);
-  else state.textContent = "Requested. Its outcome is reported on the outcomes topic.";
+  else state.textContent = "Requested. Its outcome will be published on the outcomes topic.";
 }
 
 async function watch(id, destination, item, state) {
@@ -102,10 +102,10 @@ async function watch(id, destination, item, state) {
       return;
     }
   }
-  state.textContent = "No outcome yet: it will be reported on the outcomes topic.";
+  state.textContent = "No outcome yet: it will be published on the outcomes topic.";
 }
 
-// The request's state; null where the service could not be asked just now.
+// The request's state; null if the service did not answer.
 async function request(id) {
   try {
     return await askJson(`requests/${id}`);

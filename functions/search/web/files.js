@@ -1,9 +1,9 @@
-// What was dropped or chosen, as files to upload: folders are walked through, and metadata and its
-// JPEG become one file.
+// Dropped or chosen files to upload: folders are searched, and metadata and its JPEG become one
+// file.
 
 export const MOST = 5000; // files at once
 
-// Of an event's DataTransfer; it can be read during the event only, so call it there.
+// The files of an event's DataTransfer, which can only be read during the event.
 export function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
   const plain = [...transfer.files];
@@ -23,7 +23,7 @@ async function walked(entries) {
   return joined(files);
 }
 
-// What a folder holds beside scans: the system's own files, and the index of a medium.
+// Files in a folder that are not scans: the system's own files, and the index of a medium.
 const isScan = (entry) => !entry.name.startsWith(".") && entry.name !== "DICOMDIR";
 
 const fileOf = (entry) => new Promise((done, failed) => { entry.file(done, failed); });
@@ -38,8 +38,8 @@ async function inside(folder) {
   }
 }
 
-// `x.json` and `x.jpg` belong together (docs/store.md). Their objects have names that say nothing,
-// so they go as one, in the form of a store request (PS3.18 section 10.5).
+// `x.json` and `x.jpg` are a pair (docs/store.md). Their objects would have random names, so they are
+// sent as one file, in the form of a store request (PS3.18 section 10.5).
 function joined(files) {
   const metadata = new Map();
   for (const file of files) if (stem(file, /\.json$/i)) metadata.set(stem(file, /\.json$/i), file);

@@ -1,10 +1,10 @@
-// The form: from what is typed to a search, and back.
+// The form: from its fields to a search, and back.
 
 import { $ } from "./dom.js";
 
 const PATIENT = { name: "PatientName", id: "PatientID", accession: "AccessionNumber" };
 
-// The search that is typed, from its first page on.
+// The search in the form, from its first page on.
 export function typed(before) {
   const patient = {};
   for (const field of Object.keys(PATIENT)) {
@@ -21,7 +21,7 @@ export function fill(search) {
   if ([...$("search").querySelectorAll(".extra input")].some((input) => input.value)) showFilters(true);
 }
 
-// As the service takes it.
+// In the form of the service.
 export function query(search) {
   const wanted = { includefield: ["StudyDescription"] };
   for (const [field, keyword] of Object.entries(PATIENT)) {
@@ -40,12 +40,12 @@ export function range(from, to) {
   return first === last ? first : `${first}-${last}`;
 }
 
-// On a narrow screen the other fields are folded away until they are asked for.
+// On a narrow screen the other fields are hidden until they are opened.
 export function showFilters(areShown) {
   $("search").classList.toggle("all", areShown);
   $("more-filters").setAttribute("aria-expanded", String(areShown));
   $("more-filters").textContent = areShown ? "Fewer filters" : "More filters";
 }
 $("more-filters").addEventListener("click", () => showFilters(!$("search").classList.contains("all")));
-// A field in which the browser finds a mistake has to be seen.
+// A field in which the browser finds a mistake must be visible.
 $("search").addEventListener("invalid", () => showFilters(true), true);

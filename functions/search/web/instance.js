@@ -1,4 +1,4 @@
-// One instance in a dialog: its picture, its metadata, and the way to its neighbours by buttons, arrow
+// One instance in a dialog: its image, its metadata, and moving to its neighbours by buttons, arrow
 // keys and wheel.
 
 import { $, complain, copyButton, make } from "./dom.js";
@@ -47,7 +47,7 @@ function goTo(list, index, frame, context) {
   if (isOther || !$("instance").open) about(one);
 }
 
-// The picture
+// The image
 
 function draw(one, frame) {
   const image = picture(picturePath(one, frame));
@@ -66,7 +66,7 @@ function draw(one, frame) {
   paths.forEach(picture);
 }
 
-// The service's pictures are not cached by the browser: those near are held as elements.
+// The browser does not cache the service's images: those nearby are kept as elements.
 function picture(path) {
   if (!pictures.has(path)) {
     const image = make("img", { alt: "", dataset: { path } });
@@ -85,13 +85,13 @@ function noteOn(image) {
   if (image.id !== "image") return;
   const failed = image.dataset.failed === "yes";
   image.hidden = failed;
-  $("image-note").textContent = failed ? "The DICOM store cannot draw this one." : "";
+  $("image-note").textContent = failed ? "The DICOM store cannot render this instance." : "";
   $("figure").classList.toggle("loading", !failed && !image.complete);
 }
 
 // Moving
 
-// Where one is after some slices: frames of one instance first, then the next instance.
+// The position after some slices: first the frames of one instance, then the next instance.
 function stepFrom(steps) {
   let { index, frame } = shown;
   for (let left = Math.abs(steps); left > 0; left -= 1) {
@@ -125,7 +125,7 @@ const KEYS = {
 
 $("instance").addEventListener("keydown", (event) => {
   const modified = event.ctrlKey || event.altKey || event.metaKey || event.shiftKey;
-  // A field, and the metadata that one scrolls, have these keys for themselves.
+  // Fields and the scrolled metadata use these keys themselves.
   if (modified || event.target.closest("input, .table") || !KEYS[event.key]) return;
   event.preventDefault();
   KEYS[event.key]();
@@ -147,7 +147,7 @@ $("instance").addEventListener("close", () => {
   pictures.clear();
 });
 
-// What belongs to it: actions and metadata
+// Actions and metadata
 
 async function about(one) {
   const mine = ++viewing;

@@ -1,10 +1,10 @@
-// "Show the request": the search as curl and as Python, for who goes on in a script.
+// "Show the request": the search as curl and as Python, for use in a script.
 
 import { $, copyButton } from "./dom.js";
 
 const IN_BODY = "# The values are in the body: URLs are logged by platforms and proxies.";
 const IN_URL = "# dicomweb-client puts the values into the URL, which platforms and proxies log:\n"
-  + "# for names and IDs of patients, take the POST of the curl command.";
+  + "# for names and IDs of patients, use the POST of the curl command.";
 
 export function showRequest(query) {
   $("curl").textContent = curl(query);
@@ -21,7 +21,7 @@ export function showRequest(query) {
 const base = () => new URL(".", location.href).href.replace(/\/$/, "");
 const isLocal = () => ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
 
-// In single quotes a shell reads everything as it is but the quote itself.
+// In single quotes a shell changes nothing; only the quote itself must be escaped.
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function curl(query) {
@@ -31,7 +31,7 @@ function curl(query) {
   return lines.join("\n");
 }
 
-// A text of JSON is one of Python too, once its lone surrogates are escaped, as JSON.stringify does.
+// A JSON string is a Python string too, if its lone surrogates are escaped, as by JSON.stringify.
 const literal = (text) => JSON.stringify(text);
 
 function python(query) {

@@ -73,7 +73,7 @@ function showOrder() {
   $("order").value = search.sort;
 }
 
-// Another order or page of what is there already.
+// Another order or page of the present results.
 function turnTo(change) {
   search = { ...search, ...change };
   push(search);
@@ -117,7 +117,7 @@ addEventListener("popstate", () => {
 for (const head of document.querySelectorAll("th[data-sort]")) {
   head.querySelector("button").addEventListener("click", () => {
     const key = head.dataset.sort;
-    // Dates begin with the newest, all else with A.
+    // Dates begin with the newest, everything else with A.
     const first = key === "date" ? "-date" : key;
     const second = key === "date" ? "date" : `-${key}`;
     turnTo({ sort: search.sort === first ? second : first, page: 1 });

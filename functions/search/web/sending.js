@@ -1,5 +1,5 @@
-// One file into the landing bucket. The service begins an upload there, and the file goes from here
-// to Cloud Storage: a resumable upload, which goes on where a fault of the network broke it off.
+// Sending one file to the landing bucket. The service begins an upload there, and the file goes from
+// here to Cloud Storage: a resumable upload, which continues after a fault of the network.
 
 import { askJson } from "./service.js";
 
@@ -11,7 +11,7 @@ const PASSING = [0, 308, 408, 429, 500, 502, 503, 504, ...LOST];
 
 export const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
-// Gives the id of the request that tells what became of it. Throws what a person can read.
+// Returns the request id for its outcome. Throws an error with a message for a person.
 export async function send(data, onProgress, signal) {
   let upload = null;
   let begun = false; // whether some of it may be there
@@ -45,11 +45,11 @@ async function checkReadable(data) {
   try {
     await data.slice(0, 1).arrayBuffer();
   } catch {
-    throw new Error("The file is gone, or has changed since it was chosen.");
+    throw new Error("The file was deleted or changed since it was chosen.");
   }
 }
 
-// How many bytes of the file are there.
+// The number of bytes that were received.
 async function state(url, size, signal) {
   const answer = await request(url, null, { "Content-Range": `bytes */${size}` }, signal);
   if (answer.status !== 308) return whole(answer, size);
@@ -65,21 +65,21 @@ async function put(url, data, from, onProgress, signal) {
   whole(answer, size);
 }
 
-// The size of an object that is complete; what is there must be what was sent.
+// The size of a complete object, which must be that of the file.
 function whole(answer, size) {
   const { status } = answer;
   if (status !== 200 && status !== 201) {
     throw fault(status, status ? `The bucket answered ${status}.` : "The file could not be sent.");
   }
   if (Number(JSON.parse(answer.responseText).size) !== size) {
-    throw fault(LOST[0], "The bucket has another size of it.");
+    throw fault(LOST[0], "The size in the bucket is wrong.");
   }
   return size;
 }
 
 const fault = (status, message) => Object.assign(new Error(message), { status });
 
-// Of what the page can ask with, XMLHttpRequest alone says how much of a body is sent.
+// Only XMLHttpRequest reports how much of a body was sent.
 function request(url, body, headers, signal, onProgress = () => {}) {
   return new Promise((resolve) => {
     const asked = new XMLHttpRequest();

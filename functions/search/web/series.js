@@ -1,4 +1,4 @@
-// A study's series, and the instances of a series: the whole series in order, drawn as one scrolls.
+// A study's series, and the instances of a series: the whole series in order, drawn while scrolling.
 
 import { button, make, unfold, whenSeen } from "./dom.js";
 import { exportButton } from "./exports.js";
@@ -75,7 +75,7 @@ async function instancesOf(path) {
   return { instances: inOrder(found), more: offset > 0 };
 }
 
-// The thumbnails. More are added when the end comes near, or by the button for who uses the keyboard.
+// The thumbnails. More are added near the end, or by a button for keyboard users.
 function grid(path, instances, context) {
   const shown = instances.map((instance) => described(path, instance, context.config));
   const list = make("ul", { className: "instances" });
@@ -93,7 +93,7 @@ function grid(path, instances, context) {
   return [shown.length ? list : make("p", { className: "soft" }, "No instances."), more];
 }
 
-// What is shown of an instance: { path, uid, label, size, frames }, frames 0 where it has no picture.
+// The shown values of an instance: { path, uid, label, size, frames }; 0 frames without an image.
 function described(path, instance, config) {
   const uid = text(instance, TAG.instance);
   const number = text(instance, TAG.number);

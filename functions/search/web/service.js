@@ -1,5 +1,5 @@
-// Asking the service. Everything a person types goes in the body of a POST: URLs are logged by the
-// platform, bodies are not.
+// Calling the service. Everything that a person types is sent in the body of a POST: the platform logs
+// URLs, but not bodies.
 
 const WORDS = {
   401: "You are not signed in to this service.",
@@ -37,7 +37,7 @@ async function problem(response) {
     const about = error.parameter ? `${error.parameter}: ` : "";
     message = `${about}${error.message ?? WORDS[status] ?? error.reason}`;
   } catch {
-    // It is not the service that answered.
+    // The answer is not from the service.
   }
   message = message[0].toUpperCase() + message.slice(1);
   if (wait) message += ` (try again in ${wait} s)`;
@@ -50,14 +50,14 @@ export function following(response) {
   return Number(/offset=(\d+)>; rel="next"/.exec(link)?.[1] ?? 0);
 }
 
-// What the service says about the answer, other than that there are more rows.
+// The service's warnings, except that there are more rows.
 export function remarks(response) {
   const warning = response.headers.get("Warning") ?? "";
   const texts = [...warning.matchAll(/"([^"]*)"/g)].map((found) => found[1]);
   return texts.filter((text) => !text.startsWith("There are more"));
 }
 
-// Work that can wait, a few at a time, so that what a person asks for comes first.
+// Work that can wait, a few at a time, so that a person's requests come first.
 const AT_ONCE = 4;
 const waiting = [];
 let running = 0;
@@ -67,7 +67,7 @@ export function later(work) {
   pump();
 }
 
-// What is still waiting is no longer needed.
+// Waiting work is no longer needed.
 export function dropWaiting() {
   waiting.length = 0;
 }
@@ -75,12 +75,12 @@ export function dropWaiting() {
 function pump() {
   while (running < AT_ONCE && waiting.length) {
     running += 1;
-    // A count that cannot be had stays empty; the list is complete without it.
+    // A count that cannot be read stays empty; the list is complete without it.
     waiting.shift()().catch(() => {}).finally(() => { running -= 1; pump(); });
   }
 }
 
-// Loads once, however often it is asked; after a failure, anew.
+// Loads once for all calls; after a failure, again.
 export function once(load) {
   let promise;
   return () => {

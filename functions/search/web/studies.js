@@ -1,5 +1,5 @@
-// The list of studies. The store gives studies in no order that is documented, so they are all
-// fetched, up to a bound, and sorted here.
+// The list of studies. The store returns studies in no documented order, so all are fetched, up to a
+// limit, and sorted here.
 
 import { $, copyButton, make, unfold, whenSeen } from "./dom.js";
 import { exportButton } from "./exports.js";
@@ -19,8 +19,8 @@ const KEYS = {
   accession: (study) => text(study, TAG.accession),
 };
 
-// The studies of a search: { studies, more, since, notes }. Where there are more than can be
-// fetched, those of the last days: of the last year, month, week or day, whichever is not too many.
+// The studies of a search: { studies, more, since, notes }. If there are too many to fetch, only those
+// of the last year, month, week or day.
 export async function find(query, search) {
   let found = await list(query);
   if (!found.more) return found;
@@ -46,7 +46,7 @@ function daysBefore(day, days) {
   return new Date(end.getTime() - days * 86_400_000).toISOString().slice(0, 10);
 }
 
-// What is to be said about studies that are not in the list.
+// The note about studies that are not in the list.
 export function aboutTheRest(found) {
   if (found.since && !found.more) {
     return `There are more than ${MOST.toLocaleString("en")} studies. `
@@ -63,7 +63,7 @@ export function sorted(studies, order) {
   const key = KEYS[order.replace("-", "")];
   const keyed = studies.map((study) => ({ study, key: key(study) }));
   const sign = order.startsWith("-") ? -1 : 1;
-  // What has no value goes last, in either direction.
+  // Studies without a value are last, in both directions.
   keyed.sort((a, b) => compare(!a.key, !b.key) || sign * compare(a.key, b.key));
   return keyed.map((one) => one.study);
 }
@@ -102,7 +102,7 @@ function rowsOf(study, config) {
     ]);
   };
   row.addEventListener("click", (event) => {
-    // Not where something else was clicked, or a text is being marked.
+    // Not if something else was clicked, or text is being selected.
     if (event.target.closest("a, button") && event.target !== toggle) return;
     if (String(getSelection()) && event.target !== toggle) return;
     open();

@@ -1,4 +1,4 @@
-// Uploads: files that are dropped on the page or chosen, and what became of each.
+// Uploads: files that are dropped on the page or chosen, and their outcomes.
 
 import { $, complain, make } from "./dom.js";
 import { MOST, chosen, dropped } from "./files.js";
@@ -14,18 +14,18 @@ const LONGEST_WAIT_MS = 5000;
 const WATCHED_MS = 12 * 3600_000;
 const TOLD_EACH_MS = 300;
 
-// By outcome: what is shown for a file.
+// By outcome: the text for a file.
 const WORDS = {
   stored: "Stored", duplicate: "Duplicate", conflict: "Conflict", rejected: "Rejected",
   partial: "Partly stored", skipped: "Skipped", superseded: "Superseded",
 };
 const GOOD = ["stored", "duplicate"];
-// How far the files are, as the summary tells it.
+// The progress of the files, for the summary.
 const SUMMARY = [
   ["waiting", "to send"], ["sending", "being sent"], ["sent", "sent, no outcome yet"],
   ...Object.keys(WORDS).map((word) => [word, word]), ["failed", "not sent"], ["stopped", "stopped"],
 ];
-const MEANING = { duplicate: "the DICOM store had it already, byte for byte" };
+const MEANING = { duplicate: "the DICOM store already had it, byte for byte" };
 
 let limits = { max_bytes: 0, states: false };
 const uploads = []; // of this page, the latest last
@@ -70,7 +70,7 @@ function takeDrops() {
     try {
       add(await files);
     } catch {
-      problem("What was dropped cannot be read.");
+      problem("The dropped files cannot be read.");
     }
   });
   addEventListener("beforeunload", (event) => { if (running || queue.length) event.preventDefault(); });
@@ -84,7 +84,7 @@ function problem(message) {
 function add(files) {
   $("uploads-problem").hidden = true;
   if (!files.length) {
-    problem("There is no file in it to upload.");
+    problem("It contains no file to upload.");
     return;
   }
   if (files.length > MOST) {
@@ -105,7 +105,7 @@ function add(files) {
   pump();
 }
 
-// The file's name is shown here and goes nowhere else.
+// The file's name is shown here and not sent.
 function listed({ name, data }) {
   const bar = make("progress", { max: data.size || 1, value: 0, aria: { "aria-label": `Sent of ${name}` } });
   const text = make("span", { className: "state" }, "Waiting");
@@ -143,7 +143,7 @@ async function sendOne(upload, signal) {
 function sent(upload, id) {
   upload.bar.hidden = true;
   if (!limits.states) {
-    end(upload, "sent", "Sent. Its outcome is reported on the outcomes topic.");
+    end(upload, "sent", "Sent. Its outcome will be published on the outcomes topic.");
     return;
   }
   step(upload, "sent", "Sent; waiting for its outcome");
@@ -158,7 +158,7 @@ function stop() {
   for (const upload of queue.splice(0)) end(upload, "stopped", "Stopped");
 }
 
-// What was not sent, or stopped, once more.
+// Send files again that were not sent, or stopped.
 const isLeft = ({ data, step: now }) => data && (now === "failed" || now === "stopped");
 
 function again() {
@@ -171,7 +171,7 @@ function again() {
   pump();
 }
 
-// What became of them
+// Outcomes
 
 async function watch() {
   if (isWatching) return;
@@ -180,7 +180,7 @@ async function watch() {
     if (wait) await pause(wait);
     const some = [...unknown].slice(0, ASKED_AT_ONCE);
     const known = await Promise.all(some.map(([id, upload]) => look(id, upload)));
-    // Where all have an outcome, the next ones probably have one too.
+    // If all of these have an outcome, the next ones probably have one too.
     if (!known.includes(false)) wait = 0;
     else if (known.includes(true)) wait = FIRST_WAIT_MS;
     else wait = Math.min(Math.max(wait, FIRST_WAIT_MS) * 1.5, LONGEST_WAIT_MS);
@@ -195,14 +195,14 @@ async function look(id, upload) {
   try {
     found = await askJson(`requests/${id}`);
   } catch {
-    // The service could not be asked just now.
+    // The service did not answer.
   }
   if (found?.state === "done") {
     show(upload, found.outcome);
     return true;
   }
   if (Date.now() < upload.until) unknown.set(id, upload); // behind the others
-  else end(upload, "sent", "No outcome yet: it will be reported on the outcomes topic.");
+  else end(upload, "sent", "No outcome yet: it will be published on the outcomes topic.");
   return false;
 }
 
