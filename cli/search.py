@@ -101,9 +101,10 @@ def search(
     With --format json, results are DICOM JSON. The fields of other formats are the columns of the
     table and DICOM keywords.
     """
-    query = Query(clients, level, _scope(scope, level), dict(map(_parameter, parameters)))
+    within = _scope(scope, level)
+    query = Query(clients, level, within, dict(map(_parameter, parameters)))
     found, more = query.rows(listing.read(_LIMIT, _SORTED_MAX))
-    items = [_item(level, one) for one in found]
+    items = [_with_uids_of(within, _item(level, one)) for one in found]
     if listing.format.kind not in ("json", "ndjson") or listing.sort_by:
         items = _with_counts(clients, level, items, _wanted(level, listing))
     if listing.format.fields or listing.sort_by:
@@ -222,6 +223,15 @@ def _included(level: str, parameters: Mapping[str, str]) -> str:
 def _item(level: str, data_set: Any) -> Item:
     fields = {field: _text(data_set, tag) for field, tag in _ATTRIBUTES[level].items()}
     return Item(data_set, fields)
+
+
+def _with_uids_of(scope: Resource | None, item: Item) -> Item:
+    """The item with the UIDs of `--in`, which the store leaves out of results within them."""
+    if scope is None:
+        return item
+    known = {"study": scope.study, "series": scope.series}
+    missing = {name: uid for name, uid in known.items() if item.fields.get(name) == ""}
+    return Item(item.full, {**item.fields, **missing})
 
 
 def _text(data_set: Any, tag: str) -> str:

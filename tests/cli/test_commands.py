@@ -97,6 +97,15 @@ def test_a_study_is_found_with_its_modality_and_counts(
     assert done.stdout == "RTPLAN\t1\t1\tid00001\n"
 
 
+def test_series_of_a_study_have_its_uid_and_counts(
+    command: Command, scans: dict[str, Path]
+) -> None:
+    (stored,) = records(command("upload", str(scans["rtplan.dcm"]), *NDJSON))
+    within = ("search", "--level", "series", "--in", f"studies/{stored['study']}")
+    done = command(*within, "--format", "value(study,instances)")
+    assert done.stdout == f"{stored['study']}\t1\n"
+
+
 def test_results_are_sorted_and_cut(command: Command, scans: dict[str, Path]) -> None:
     files = [str(scans[name]) for name in ("rtplan.dcm", "CT_small.dcm", "SC_rgb_rle.dcm")]
     assert command("upload", *files).returncode == 0
