@@ -344,7 +344,7 @@ def test_3_4_the_same_json_and_image_again_are_200_and_another_image_409(store: 
 
 
 def sof(data: bytes, marker: int) -> bytes:
-    """A JPEG with another frame header: what it would be is all that is looked at."""
+    """A JPEG with another frame header: only its kind is checked."""
     at = data.index(b"\xff\xc0")
     return data[: at + 1] + bytes([marker]) + data[at + 2 :]
 

@@ -61,7 +61,7 @@ class Table:
         return self.document.read_text().partition(_BEGIN)[2].partition(_END)[0]
 
     def write(self) -> None:
-        """Write it anew."""
+        """Write it again."""
         head, _, rest = self.document.read_text().partition(_BEGIN)
         tail = rest.partition(_END)[2]
         self.document.write_text(head + _BEGIN + self.made() + _END + tail)
@@ -158,7 +158,7 @@ def _account(member: str) -> str:
 
 
 def main() -> None:
-    """Write the tables anew."""
+    """Write the tables again."""
     for table in TABLES:
         table.write()
 

@@ -36,7 +36,7 @@ def receiving(answer: Answer) -> Iterator[str]:
 
 
 def trickle(data: bytes) -> Answer:
-    """A byte every tenth of a second, for ever: each is in time for its read."""
+    """A byte every tenth of a second, forever: each is in time for its read."""
 
     def answer(connection: socket.socket) -> None:
         connection.sendall(data)

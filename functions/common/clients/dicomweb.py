@@ -78,7 +78,7 @@ class DicomStore:
         """STOW-RS (PS3.18 section 10.5).
 
         Args:
-            body: makes the body anew for each attempt.
+            body: makes a new body for each attempt.
             storage_class: STANDARD, NEARLINE, COLDLINE or ARCHIVE; empty: the store's default.
 
         Returns:

@@ -204,7 +204,7 @@ class Buckets:
             origin: whose pages may go on with it, whatever CORS the bucket has; empty: no page.
 
         Returns:
-            The session's URL, good for a week: whoever has it can write the object.
+            The session's URL, valid for a week: with it, the object can be written.
 
         Raises:
             PermanentError: not_found, when there is no such bucket; rejected.

@@ -54,7 +54,7 @@ class Request:
         url: built from validated parts only.
         params: query parameters.
         headers: without credentials; those are added here.
-        body: bytes, or a function that makes the body anew for each attempt (a stream can be sent
+        body: bytes, or a function that makes a new body for each attempt (a stream can be sent
             only once).
         read_timeout_s: how long the server may pause, before the answer and in it.
     """

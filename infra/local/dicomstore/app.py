@@ -320,7 +320,7 @@ def answer_error(error: Exception) -> flask.Response:
 
 
 def _unknown_verb(error: Exception) -> bool:
-    """Whether a path such as `STORE:verb` was taken for that of a store."""
+    """Whether a path such as `STORE:verb` was read as that of a store."""
     last = flask.request.path.rpartition("/")[2]
     return isinstance(error, MethodNotAllowed) and ":" in last
 

@@ -28,7 +28,7 @@ class Stores:
             return db.execute(sql, (name, json.dumps(body))).rowcount > 0
 
     def update_dataset(self, name: str, body: Body) -> None:
-        """Set its body anew."""
+        """Replace its body."""
         with self._database.writing() as db:
             db.execute("INSERT OR REPLACE INTO datasets VALUES (?, ?)", (name, json.dumps(body)))
 
@@ -87,7 +87,7 @@ class Stores:
         return str(row[0]), json.loads(row[1])
 
     def update(self, store: int, body: Body) -> None:
-        """Set its body anew."""
+        """Replace its body."""
         with self._database.writing() as db:
             db.execute("UPDATE stores SET body = ? WHERE id = ?", (json.dumps(body), store))
 
