@@ -1,4 +1,4 @@
-"""Hands small objects to threads that write them."""
+"""Passes small objects to threads that write them."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from functions.common.deadline import Deadline
 from functions.export.content import Content
 from functions.export.slices import Piece
 
-# For one piece; a bucket in the cloud takes ten times that.
+# For one piece; a bucket in the cloud takes ten times as long.
 _FAST_S: Final = 0.003
 _BATCH_BYTES: Final = 1024 * 1024
 _BATCH_PIECES: Final = 8
@@ -19,10 +19,9 @@ Batch = list[tuple[Piece, Content]]
 
 
 class Batches:
-    """Hands pieces over a few at a time: each hand-over costs the reader time.
+    """Passes on a few pieces at a time, because each hand-over takes the reader time.
 
-    Threads pay only against latency: while writing takes hardly any time, the reader does it
-    itself.
+    Threads help only against latency: while writing is very fast, the reader writes itself.
 
     Args:
         put: writes one piece; called from any thread.
@@ -45,7 +44,7 @@ class Batches:
         self._waiting: list[Future[None]] = []
 
     def add(self, piece: Piece, content: Content) -> None:
-        """One piece that is in memory; waits while too much is on its way."""
+        """Write one piece that is in memory; waits while too many bytes are being written."""
         if self._cost_s < _FAST_S:
             self._write([(piece, content)])
             return
@@ -55,7 +54,7 @@ class Batches:
             self._hand_over()
 
     def finish(self) -> None:
-        """Wait until all is written, or was tried."""
+        """Wait until every piece was written or has failed."""
         self._hand_over()
         for future in self._waiting:
             future.result()
@@ -78,14 +77,14 @@ class Batches:
 
     def _write(self, batch: Batch) -> None:
         began_s, count = self._deadline.elapsed_s(), len(batch)
-        while batch:  # what is written is not kept
+        while batch:  # written pieces are not kept
             self._put(*batch.pop(0))
         cost_s = (self._deadline.elapsed_s() - began_s) / count
         self._cost_s += (cost_s - self._cost_s) / 8
 
 
 class _ByteBudget:
-    """Bounds the bytes that wait in memory; one piece of any size always goes through."""
+    """Limits the bytes that wait in memory; one piece of any size is always allowed."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes

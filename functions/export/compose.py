@@ -1,5 +1,5 @@
-"""Joins the parts of all slices to one object: the zip, or metadata.ndjson. Cloud Storage does it,
-so that nothing passes through memory or a temporary file again."""
+"""Joins the parts of all slices to one object: the zip, or metadata.ndjson. Cloud Storage does
+this, without memory or a temporary file here."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -36,7 +36,7 @@ def _joined_name(request: ExportRequest) -> str:
 
 
 def joined_before(job: Job) -> StoredObject | None:
-    """The object that an earlier export of this kind has joined, and this one replaces.
+    """The joined object of an earlier export of this kind, which this one replaces.
 
     Raises:
         PermanentError: conflict, when the object of that name is something else.
@@ -51,8 +51,8 @@ def joined_before(job: Job) -> StoredObject | None:
 
 
 def is_complete(job: Job, key: str, stored: StoredObject) -> bool:
-    """Whether what was joined before is a zip that this very request has made, of as many instances
-    as the DICOM store has now.
+    """Whether the earlier object is a zip of the same request, with as many instances as the DICOM
+    store has now.
 
     Args:
         key: the export's id, as State has it.
@@ -82,11 +82,11 @@ def join_parts(
     """Join the parts of all slices.
 
     Returns:
-        The object as the manifest names it; empty when there is none.
+        The object's entry for the manifest; empty when there is none.
 
     Raises:
         PermanentError: conflict, when somebody has changed a part.
-        RetryableError: unavailable, when a part is gone: another delivery is just cleaning up.
+        RetryableError: unavailable, when a part is gone because another delivery is cleaning up.
     """
     name = _joined_name(job.request)
     if not name:
@@ -105,7 +105,7 @@ def join_parts(
 
 
 class _Joining:
-    """The parts of one plan on their way to one object."""
+    """The parts of one plan that become one object."""
 
     def __init__(self, job: Job, state: State, plan: Plan) -> None:
         self._job = job
@@ -119,7 +119,7 @@ class _Joining:
                 yield part
 
     def sources(self) -> list[ObjectRef]:
-        """The parts that hold anything, in the order of the slices, each as it was written."""
+        """The parts that are not empty, in the order of the slices."""
         there = self._state.parts(self._plan.run)
         names = {ref.name for ref in there}
         found = []
@@ -149,7 +149,7 @@ class _Joining:
         sources: list[ObjectRef],
         metadata: dict[str, str],
     ) -> dict[str, Any]:
-        """Compose them, in several rounds where they are many."""
+        """Compose them, in several rounds if there are many."""
         content_type = _CONTENT_TYPES[self._job.request.format.joined]
         try:
             while len(sources) > _SOURCES_MAX:

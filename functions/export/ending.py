@@ -45,7 +45,7 @@ class Ending:
         self._state.clear(plan)
 
     def _finished(self, plan: Plan, done: Mapping[str, Done]) -> Outcome:
-        """Join what is to be joined, and write the manifest."""
+        """Join parts, if there are any, and write the manifest."""
         whole = replace(plan, slices=tuple(every_slice(plan, done)))
         totals = dict.fromkeys(TOTALS, 0)
         for name in whole.slices:
@@ -65,11 +65,11 @@ def finished(
     totals: Mapping[str, int],
     reason: str = "",
 ) -> Outcome:
-    """The outcome of an export that came to its end.
+    """The outcome of a finished export.
 
     Args:
         totals: the numbers of all slices.
-        reason: that most of the failures have; empty when there are none.
+        reason: of most failures; empty when there are none.
     """
     counts = dict(totals)
     size_bytes = counts.pop("bytes")

@@ -28,7 +28,7 @@ _CHUNK_BYTES: Final = 512 * 1024
 _METADATA_LIMIT: Final = 64 * 1024 * 1024
 # PS3.19 section A.1.6.
 _XML_ROOT: Final = b"<NativeDicomModel"
-# In which it must be seen what an answer is; XML begins with a declaration.
+# In which the type of an answer must be recognised; XML begins with a declaration.
 _HEAD_BYTES: Final = 1024
 Objects = Iterator[tuple[str, Iterator[bytes]]]
 
@@ -36,11 +36,11 @@ Objects = Iterator[tuple[str, Iterator[bytes]]]
 @dataclass(frozen=True)
 class Incoming:
     """An instance that came with others in one answer. Its content must be read before the next one
-    is asked for.
+    is requested.
 
     Args:
-        piece: which it is; None when it is not wanted, or cannot be read: then it is retrieved by
-            its UIDs afterwards.
+        piece: the wanted piece; None when it is not wanted, or cannot be read: then it is retrieved
+            by its UIDs later.
     """
 
     piece: Piece | None
@@ -48,10 +48,10 @@ class Incoming:
 
 
 class Fetcher:
-    """Retrieves what an export wants.
+    """Retrieves the instances of an export.
 
-    Everywhere: PermanentError not_found or rejected, when the store has not got it or refuses;
-    RetryableError as Transport.send, and when an answer breaks.
+    All methods raise PermanentError not_found or rejected, when the store does not have it or
+    refuses, and RetryableError as Transport.send, and when an answer breaks.
     """
 
     def __init__(self, job: Job) -> None:
@@ -64,12 +64,12 @@ class Fetcher:
 
     @contextlib.contextmanager
     def one_answer(self, resource: Resource) -> Iterator[None]:
-        """A `with` around the reading of `incoming`. An answer that is refused or breaks only ends
-        the block: what is missing is retrieved one by one.
+        """A `with` block for reading `incoming`. An answer that is refused or breaks only ends the
+        block: missing instances are retrieved one by one.
 
         Raises:
             RetryableError: deadline_exceeded; and at the first delivery, when nothing has arrived:
-                the store seems to be away.
+                the store seems to be down.
         """
         self._has_arrived = False
         try:
@@ -116,13 +116,13 @@ class Fetcher:
             yield Incoming(_described(data_set, wanted), content)
 
     def objects(self, piece: Piece) -> Objects:
-        """The objects that one piece becomes, by requests of its own: what tells them apart (empty
-        where there is one), and the bytes of each."""
+        """The objects of one piece, by separate requests: what distinguishes them (empty if there
+        is one), and the bytes of each."""
         return _RETRIEVE[self._format.retrieval](self, piece)
 
     def gives(self, piece: Piece) -> bool:
-        """Whether the store answers when it is asked for this: only the beginning of an answer is
-        read. A refusal is an answer."""
+        """Whether the store answers a request for this; only the beginning of the answer is read. A
+        refusal is an answer."""
         try:
             for _, stream in self.objects(piece):
                 next(stream, b"")
@@ -166,8 +166,7 @@ class Fetcher:
         """Each bulk data of an instance by its path, such as 7FE00010 or 00400100/0/00100010.
 
         Raises:
-            PermanentError: rejected, after the others, when it has one that is not named as
-                expected.
+            PermanentError: rejected, after the others, when one has an unexpected name.
         """
         for _, data_set in self._data_sets(piece.resource):
             paths = set(_bulkdata_paths(data_set))
@@ -178,7 +177,7 @@ class Fetcher:
                 raise PermanentError("rejected", "a BulkDataURI of a form that is not known")
 
     def _data_sets(self, resource: Resource) -> Iterator[tuple[str, DataSet]]:
-        """The DICOM JSON of each instance of a study, a series or one instance, as text and as its
+        """The DICOM JSON of each instance of a study, a series or one instance, as text and as
         value."""
         response = self._get(resource, ("metadata",), _JSON)
         with response:
@@ -191,7 +190,7 @@ class Fetcher:
         below: tuple[str, ...],
         accept: str,
     ) -> Iterator[bytes]:
-        """The first part's bytes; the rest is read so that a cut answer is noticed.
+        """The first part's bytes; the rest is read to notice a cut answer.
 
         Raises:
             RetryableError: unavailable, when there is no part.
@@ -259,7 +258,7 @@ def _log_end(event: str, error: DicomFunctionsError, resource: Resource) -> None
 
 
 def _identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
-    """Which of the wanted pieces a file is; None also where that cannot be read."""
+    """The wanted piece that a file is; None also if it cannot be read."""
     try:
         return wanted.get(part10.read_instance_uid(data, whole=False))
     except (PermanentError, part10.MoreNeededError):
@@ -267,7 +266,7 @@ def _identified(data: list[bytes], wanted: Mapping[str, Piece]) -> Piece | None:
 
 
 def _described(data_set: DataSet, wanted: Mapping[str, Piece]) -> Piece | None:
-    """Which of the wanted pieces a data set is of."""
+    """The wanted piece of a data set."""
     found = dicomjson.instance(data_set)
     if found is None:
         return None
@@ -282,7 +281,7 @@ def _checked(
     size: int,
     check: Callable[[bytes], None],
 ) -> Iterator[bytes]:
-    """The stream, after a look at its first bytes: at least `size` where there are so many."""
+    """The stream, and its first bytes: at least `size` if there are so many."""
     head = piece = b""
     for piece in stream:
         head += piece
@@ -295,7 +294,7 @@ def _checked(
 
 
 def _check_uids(head: bytes, piece: Piece) -> None:
-    """A file whose UIDs cannot be read is taken for what was asked for."""
+    """A file whose UIDs cannot be read counts as the requested one."""
     try:
         found = part10.read_header([head], whole=False).resource
     except (PermanentError, part10.MoreNeededError):
@@ -310,8 +309,8 @@ def _check_xml(head: bytes) -> None:
 
 
 def _bulkdata_paths(data_set: object) -> Iterator[str]:
-    """The paths of all BulkDataURI, however deep; empty where one is not as expected. Of the
-    server's URI only the checked path is used."""
+    """The paths of all BulkDataURI at any depth; empty if one is not as expected. Only the checked
+    path of the server's URI is used."""
     rest = [data_set]
     while rest:
         value = rest.pop()

@@ -1,4 +1,4 @@
-"""When an export goes on without something that it cannot retrieve."""
+"""When an export continues without something that it cannot retrieve."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -24,12 +24,12 @@ class GivingUp:
         self._known = known
 
     def is_due(self, done: Iterable[Piece]) -> bool:
-        """Whether to give up what has just failed. It is due when both are true:
+        """Whether to give up what has just failed. It is given up when both are true:
 
         - this is delivery EXPORT_GIVE_UP_ATTEMPT, or a later one;
-        - the store gives something that the export has already, so the store is not away.
+        - the store returns something that the export already has, so the store is not down.
 
-        Until then it is another delivery's work.
+        Until then another delivery tries again.
 
         Args:
             done: pieces that this slice has.

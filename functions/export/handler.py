@@ -1,8 +1,8 @@
 """Retrieve studies, series or instances and write them to a bucket: as DICOM, images, metadata,
 bulk data or a zip.
 
-A command leads to a plan of slices; each slice is one invocation's work and comes as a follow-up
-message; the delivery that sees the last one done joins what is to be joined, writes the manifest
+A command leads to a plan of slices; each slice is the work of one invocation and comes as a
+follow-up message; the delivery that finds the last one done joins the parts, writes the manifest
 and publishes the outcome. state.py draws the states.
 """
 
@@ -47,16 +47,16 @@ def _names(value: object) -> list[str]:
 _FOLLOW_UP: Final[dict[str, commands.Parse]] = {
     **EXPORT_KEYS,
     "run": _NAME,
-    # Either one slice is to be done,
+    # Either one slice,
     "slice": _NAME,
-    # or the planning goes on.
+    # or more planning.
     "slices": _names,
     "matched": commands.whole(0, 10**9),
 }
 
 
 def entry_point() -> View:
-    """The function that is deployed."""
+    """Make the deployed function."""
     return event_function(EXPORT, handle)
 
 
@@ -66,12 +66,12 @@ def handle(
     outcomes: Outcomes,
     deadline: Deadline,
 ) -> None:
-    """Export what the command names, or go on with an export.
+    """Export the command's target, or continue an export.
 
     Raises:
         PermanentError: invalid_event for a message that came by the wrong subscription;
             invalid_command, not_found, conflict or rejected.
-        RetryableError: the DICOM store or the bucket is busy or away.
+        RetryableError: the DICOM store or the bucket is busy or does not answer.
     """
     message.check_way(_is_follow_up(message))
     keys = _FOLLOW_UP if message.follow_up else EXPORT_KEYS
@@ -112,8 +112,8 @@ def _check_allowed(
 
 @dataclass
 class _Planning:
-    """How far the planning has come: the slices that are written, and how many of a query's matches
-    they cover."""
+    """The progress of planning: the written slices, and how many of a query's matches they
+    cover."""
 
     run: str
     slices: list[str] = field(default_factory=list)
@@ -152,11 +152,10 @@ class _Export:
     # Planned, sliced
 
     def start(self, planning: _Planning | None) -> None:
-        """Plan, unless an earlier delivery has, and get the slices done: one here, more by
-        messages.
+        """Plan, unless an earlier delivery has, and start the slices: one here, more by messages.
 
         Args:
-            planning: how far an earlier message has come with it; None for a command.
+            planning: the progress of an earlier message; None for a command.
         """
         plan = self._state.plan()
         if plan is None:
@@ -167,7 +166,7 @@ class _Export:
                 return
             plan = self._planned(planning)
         if plan is None:
-            return  # the planning goes on in another message
+            return  # the planning continues in another message
         if len(plan.slices) == 1:
             self._work(plan, plan.slices[0])
             return
@@ -176,11 +175,11 @@ class _Export:
         for name in left:
             self._send_slice(plan, name)
         if not left:
-            # Its own message may be gone already.
+            # Its own message may already be gone.
             self._work(plan, plan.slices[0])
 
     def _planned(self, begun: _Planning | None) -> Plan | None:
-        """The plan; None when the rest of the planning is another message's."""
+        """The plan; None when another message continues the planning."""
         planning = begun or _Planning(new_name())
         try:
             if not self._plan_all(planning):
@@ -195,8 +194,8 @@ class _Export:
         return self._state.decide(planning.run, planning.slices)
 
     def _plan_all(self, planning: _Planning) -> bool:
-        """Write the slices of what is not planned yet; False when the time is over before all of
-        a query's matches are."""
+        """Write the slices of the unplanned matches; False when the time is over before all of a
+        query's matches are planned."""
         planner = Planner(self._job, self._services.settings.export_slice)
         in_time = True
         for target in planner.targets(planning.matched):
@@ -220,12 +219,12 @@ class _Export:
         if plan is not None and plan.run == run:
             self._work(plan, name)
             return
-        # A delivery that was killed while it cleaned up may have left some of it.
+        # A delivery that was killed while cleaning up may have left some objects.
         self._state.clear_run(run)
         log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)
 
     def _work(self, plan: Plan, name: str) -> None:
-        """One slice, and the end of the export if it was the last, or if it can never be done."""
+        """One slice, and the end of the export if it was the last one, or can never be done."""
         try:
             if not self._state.is_done(plan.run, name):
                 self._do(plan, name)
@@ -238,7 +237,7 @@ class _Export:
             return
         now = self._state.plan()
         if now is None or now.run != plan.run:
-            # Another delivery finished it all, and cleaned up.
+            # Another delivery ended the export, and cleaned up.
             self._state.clear_run(plan.run)
             return
         rest = done[name].rest if name in done else ""
@@ -246,8 +245,8 @@ class _Export:
             self._send_slice(plan, rest)
 
     def _do(self, plan: Plan, name: str) -> None:
-        """Do a slice. Where the time is over, and some of it was done, it goes on by a new message,
-        with all its attempts."""
+        """Do a slice. If the time is over and some of it was done, a new message continues it, with
+        all attempts."""
         part = self._state.slice(plan.run, name)
         if part is None:
             raise RetryableError("unavailable")

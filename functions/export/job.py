@@ -1,4 +1,4 @@
-"""With what an export is done within one invocation."""
+"""What is needed for an export within one invocation."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Attempt:
 
     Args:
         number: from 1.
-        give_up_at: from this one on, what cannot be retrieved may be given up.
+        give_up_at: from this one on, failing instances may be given up.
     """
 
     number: int
@@ -33,11 +33,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Job:
-    """A request, the clients, and the time there is.
+    """A request, the clients, and the time limits.
 
     Args:
         working: for retrieving.
-        deadline: for recording what was retrieved; later than `working`.
+        deadline: for recording the results; later than `working`.
     """
 
     request: ExportRequest

@@ -1,5 +1,5 @@
-"""manifest.json: what was asked for, what there is now, and what is missing and why. Written as a
-stream, slice by slice, so that its size does not matter."""
+"""manifest.json: the request, the objects, and what is missing and why. Written as a stream, slice
+by slice, so that its size does not matter."""
 
 import json
 from collections import Counter
@@ -34,16 +34,16 @@ class Manifest:
         self._reasons: Counter[str] = Counter()
 
     def write(self, joined: Mapping[str, Any]) -> str:
-        """Write it, in the place of an earlier one.
+        """Write it, replacing an earlier one.
 
         Args:
             joined: the object made of all slices; empty when there is none.
 
         Returns:
-            The reason that most of the failures have; empty when there are none.
+            The reason of most failures; empty when there are none.
 
         Raises:
-            RetryableError: as Buckets.write; unavailable when another delivery is just cleaning up.
+            RetryableError: as Buckets.write; unavailable when another delivery is cleaning up.
         """
         self._job.buckets.write(
             self._job.bucket,

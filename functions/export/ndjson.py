@@ -1,4 +1,4 @@
-"""Writes a slice's part of metadata.ndjson, one line an instance, from the objects that are in the
+"""Writes a slice's part of metadata.ndjson, one line for each instance, from the objects in the
 bucket."""
 
 import contextlib
@@ -25,15 +25,15 @@ def write_lines(
     run: str,
     result: Result,
 ) -> Part | None:
-    """Write the part; None where there are no lines.
+    """Write the part; None if there are no lines.
 
     Args:
         run: of the plan.
         result: of the slice, whose objects are read again.
 
     Raises:
-        RetryableError: as Buckets.write; unavailable also when an object is no longer what was
-            written.
+        RetryableError: as Buckets.write; unavailable also when an object is no longer the written
+            one.
     """
     if not result.objects:
         return None
@@ -46,7 +46,7 @@ def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:
         data = _read(job, entry["name"])
         if crc32c_text([data]) != entry["crc32c"]:
             raise RetryableError("unavailable")
-        # BigQuery takes such a line for the columns study, series and instance, and metadata of
+        # BigQuery loads such a line into the columns study, series and instance, and metadata of
         # type JSON: a tag cannot be the name of a column.
         uids = {key: entry[key] for key in ("study", "series", "instance")}
         row = {**uids, "metadata": json.loads(data)}
@@ -63,8 +63,7 @@ def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:
 
 
 def _read(job: Job, name: str) -> bytes:
-    """The whole object. One answer that is cut, of thousands, must not mean that all are read
-    again."""
+    """The whole object. One cut answer of thousands must not lead to reading all again."""
     for _ in range(_READS - 1):
         with contextlib.suppress(RetryableError):
             return _read_once(job, name)

@@ -1,5 +1,5 @@
-"""Does one slice of an export of which each instance or frame becomes an object: retrieves what is
-not there yet, writes it, and reports what became of each."""
+"""Does one slice of an export in which each instance or frame becomes an object: retrieves missing
+ones, writes them, and reports the result of each."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -17,7 +17,7 @@ from functions.export.tally import Objects, Tally
 from functions.export.writer import ObjectWriter, Written
 
 THREADS: Final = 8
-# Passes over what is missing: an answer that is cut is asked for again.
+# Attempts for missing instances: a cut answer is requested again.
 _PASSES: Final = 3
 _FAILED_IN_A_ROW_MAX: Final = 2 * THREADS
 
@@ -38,7 +38,7 @@ class ObjectSlice:
         self._writer = ObjectWriter(job, run)
         self._giving_up = GivingUp(job, self._fetcher, known)
         self._store_is_away = False
-        # Bulk data that is in the bucket already, by name.
+        # Bulk data that is already in the bucket, by name.
         self._bulkdata: dict[str, Written] = {}
 
     @property
@@ -50,11 +50,11 @@ class ObjectSlice:
         """Do it all.
 
         Returns:
-            What became of it, in the slice's order.
+            The result, in the slice's order.
 
         Raises:
-            RetryableError: not all could be done; what was done is in the bucket, and `progress`
-                tells whether that is more than before.
+            RetryableError: not all could be done; finished objects are in the bucket, and
+                `progress` says whether there are more than before.
         """
         pieces = part.pieces
         self._find(pieces)
@@ -86,12 +86,12 @@ class ObjectSlice:
     def _name(self, piece: Piece, tag: str = "") -> str:
         return self._request.below(path_of(piece, tag)) + self._request.format.extension
 
-    # What is there already
+    # Existing objects
 
     def _find(self, pieces: list[Piece]) -> None:
         there = self._listed(pieces)
         if self._request.format.retrieval == "bulkdata":
-            # Only its metadata tells what belongs to an instance.
+            # Only its metadata says what belongs to an instance.
             self._bulkdata = there
             return
         found: dict[Piece, Written] = {}
@@ -105,7 +105,7 @@ class ObjectSlice:
                 self._tally.note(piece, [(written, "")])
 
     def _listed(self, pieces: list[Piece]) -> dict[str, Written]:
-        """What is there below the series of these pieces, by name."""
+        """The existing objects below the series of these pieces, by name."""
         uids = {(one.resource.study, one.resource.series) for one in pieces}
         found: dict[str, Written] = {}
         for study, series in sorted(uids):
@@ -113,7 +113,7 @@ class ObjectSlice:
         return found
 
     def _times(self, found: dict[Piece, Written]) -> dict[Resource, str]:
-        """When the instances were stored of which there are objects of an earlier export."""
+        """When the instances were stored that have objects of an earlier export."""
         older = {piece.resource for piece, one in found.items() if not one.new}
         with ThreadPoolExecutor(THREADS) as pool:
             times = pool.map(self._stored_at, older)
@@ -126,8 +126,8 @@ class ObjectSlice:
             return ""
 
     def _is_good(self, written: Written, stored_at: str) -> bool:
-        """Whether an object that is there holds what the store has now; if it may not, it is
-        retrieved and compared."""
+        """Whether an existing object contains what the store has now; if it may not, the instance
+        is retrieved and compared."""
         if written.new or written.newer_than(stored_at):
             return True
         self._writer.compared.add(written.stored.ref.name)
@@ -136,7 +136,7 @@ class ObjectSlice:
     # Many in one answer
 
     def _take_streams(self, part: Slice, pool: ThreadPoolExecutor) -> None:
-        """Retrieve in one answer each study or series of which nothing is there yet."""
+        """Retrieve each study or series without existing objects in one answer."""
         wanted = by_instance_uid(part.pieces)
         batches = Batches(self._put, pool, self._job.working)
         begun = begun_streams(piece.resource for piece in self._tally.done())
@@ -170,8 +170,8 @@ class ObjectSlice:
     # One by one
 
     def _fetch(self, piece: Piece) -> None:
-        """Retrieve and write one piece by requests of its own. Many that fail one after the other
-        are left to another delivery, as the store or the bucket seems to be away."""
+        """Retrieve and write one piece by separate requests. If many fail one after the other, they
+        are left to another delivery, because the store or the bucket seems to be down."""
         if self._store_is_away:
             return
         self._tally.attempt(piece, lambda: self._fetched(piece))
@@ -191,7 +191,7 @@ class ObjectSlice:
         return written
 
     def _found(self, name: str, piece: Piece) -> Written | None:
-        """A bulk data object that is there and good."""
+        """An existing and right bulk data object."""
         there = self._bulkdata.get(name)
         if there is None or there.new:
             return there

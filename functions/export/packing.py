@@ -1,4 +1,4 @@
-"""Packs the instances of an export into slices: whole studies or series while they fit."""
+"""Packs the instances of an export into slices: whole studies or series if they fit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ class Found:
     """Instances that a search found.
 
     Args:
-        items: what is exported of each.
-        skipped: those that have nothing of the wanted kind.
+        items: the exported frames of each, or the whole instance.
+        skipped: those without anything of the wanted kind.
         failed: those that cannot be exported.
     """
 
@@ -30,7 +30,7 @@ class Found:
 
     @property
     def weight(self) -> int:
-        """How many objects they become, where what is skipped counts as one."""
+        """The number of their objects; a skipped instance counts as one."""
         return sum(item.weight for item in self.items.values()) + len(self.skipped)
 
     def by_series(self) -> dict[Resource, "Found"]:
@@ -60,8 +60,8 @@ class Packer:
         self._slice = Slice()
 
     def add_whole(self, target: Resource, found: Found) -> Iterator[Slice]:
-        """A study or series; the slices that become full with it. One that does not fit a slice is
-        packed series by series."""
+        """Add a study or series; returns the slices that become full. One that does not fit in a
+        slice is packed series by series."""
         if found.weight <= self._size:
             yield from self._add(target, found)
             return
@@ -69,11 +69,11 @@ class Packer:
             yield from self._add(series, part)
 
     def add_instances(self, found: Found) -> Iterator[Slice]:
-        """Instances that are each retrieved for themselves."""
+        """Add instances that are each retrieved separately."""
         yield from self._add(None, found)
 
     def fail(self, failure: dict[str, Any]) -> None:
-        """What cannot be exported, as the manifest names it."""
+        """Add failures, as in the manifest."""
         self._slice.failures.append(failure)
 
     def flush(self) -> Iterator[Slice]:

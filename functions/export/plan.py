@@ -1,8 +1,8 @@
-"""The plan of an export: which instances there are, packed into slices of which each is one
-invocation's work.
+"""The plan of an export: its instances, packed into slices for one invocation each.
 
 The order of a search is not documented, so a listing of several pages is checked for instances that
-come twice, and repeated. The store's metrics would not do: they lag (fact sheet section 17).
+come twice, and repeated. The store's metrics cannot be used, because they lag (fact sheet section
+17).
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ from functions.export.packing import Found, Packer
 from functions.export.slices import Item, Piece, Slice
 
 PAGE: Final = 1000
-# Of one instance, where each becomes an object.
+# Of one instance, if each becomes an object.
 FRAMES_MAX: Final = 1_000_000
 _PASSES: Final = 3
 _UIDS: Final = (("includefield", STUDY_UID), ("includefield", SERIES_UID))
@@ -30,7 +30,7 @@ _ROWS: Final = "00280010"
 
 
 class Planner:
-    """Finds what an export consists of.
+    """Finds the instances of an export.
 
     Args:
         size: of a slice, in objects.
@@ -44,8 +44,8 @@ class Planner:
         self._packer = Packer(size, job.request.format.streamed)
 
     def targets(self, start: int) -> Iterator[Resource | None]:
-        """What was asked for: the one resource, or the query's matches from the one at `start` on;
-        None for a match that a page repeats."""
+        """The targets: the one resource, or the query's matches from the one at `start` on; None
+        for a match that a page repeats."""
         query = self._request.query
         if query is None:
             yield self._request.resource
@@ -61,7 +61,7 @@ class Planner:
             yield target
 
     def slices(self, target: Resource | None) -> Iterator[Slice]:
-        """The slices that become full with this target; `rest` gives the one that did not."""
+        """The slices that become full with this target; `rest` returns the one that did not."""
         if target is None:
             return
         rows = self._rows(target)
@@ -99,8 +99,8 @@ class Planner:
         return self._store.search_all(above, "instances", params, self._deadline)
 
     def _listed(self, target: Resource, rows: Iterable[DataSet]) -> Found:
-        """Every instance below a resource. Where pages overlap, an instance comes twice and another
-        is missing, and all is listed again.
+        """Every instance of a resource. If pages overlap, an instance comes twice and another one
+        is missing; then all are listed again.
 
         Raises:
             RetryableError: unavailable, when fewer instances than rows are found each time.
@@ -158,7 +158,7 @@ def _of_level(row: DataSet, level: str) -> Resource:
 
 
 def nothing_there(request: ExportRequest) -> PermanentError:
-    """What an export of nothing ends in."""
+    """The error of an empty export."""
     detail = "the DICOM store has no such resource"
     if request.query:
         detail = "the query matches nothing"

@@ -1,4 +1,4 @@
-"""What an export consists of: slices of items, and the pieces that become objects."""
+"""The slices of an export, their items, and the pieces that become objects."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from functions.common.resources import Resource
 
 @dataclass(frozen=True, order=True)
 class Piece:
-    """What becomes one object: an instance, or one frame of it (counted from 1; 0: the whole).
+    """A piece becomes one object: an instance, or one frame of it (counted from 1; 0: the whole).
 
     With the format bulkdata an instance becomes as many objects as it has bulk data.
     """
@@ -32,13 +32,13 @@ class Piece:
         return fields
 
     def failure(self, reason: str, detail: str) -> dict[str, Any]:
-        """As the manifest names it among the failures."""
+        """As in the failures of the manifest."""
         return {**self.fields, "reason": reason, "detail": detail}
 
 
 @dataclass(frozen=True)
 class Item:
-    """An instance, or its frames from `first` to `last`; both 0 where it is taken as a whole."""
+    """An instance, or its frames from `first` to `last`; both 0 for the whole instance."""
 
     resource: Resource
     first: int = 0
@@ -75,10 +75,11 @@ class Slice:
     """A part of an export that one invocation does.
 
     Args:
-        streams: studies or series that can be retrieved whole: all they hold is in this slice.
-        items: all that belongs to it.
-        skipped: instances that have nothing of the wanted kind, such as an image.
-        failures: what the planning could not find, as the manifest names it.
+        streams: studies or series that can be retrieved as a whole, because all their instances are
+            in this slice.
+        items: all its instances and frames.
+        skipped: instances without anything of the wanted kind, such as an image.
+        failures: failures of the planning, as in the manifest.
     """
 
     streams: list[Resource] = field(default_factory=list)
@@ -97,7 +98,7 @@ class Slice:
         return [piece for item in self.items for piece in item.pieces()]
 
     def resources(self) -> Iterator[Resource]:
-        """Everything that it names."""
+        """Every piece that it names."""
         yield from self.streams
         yield from self.skipped
         for item in self.items:
@@ -124,7 +125,7 @@ class Slice:
 
 
 def begun_streams(done: Iterable[Resource]) -> set[Resource]:
-    """The studies and series that instances are of."""
+    """The studies and series of instances."""
     found = set[Resource]()
     for one in done:
         found |= {Resource(one.study), Resource(one.study, one.series)}
@@ -132,7 +133,7 @@ def begun_streams(done: Iterable[Resource]) -> set[Resource]:
 
 
 def by_instance_uid(pieces: Iterable[Piece]) -> dict[str, Piece]:
-    """The pieces by their SOP Instance UID, but for those that share one: they are retrieved by all
+    """The pieces by their SOP Instance UID, except those that share one, which are retrieved by all
     three UIDs."""
     found = {piece.resource.instance: piece for piece in pieces}
     uses = Counter(piece.resource.instance for piece in pieces)

@@ -1,4 +1,4 @@
-"""Where an export stands: small objects in the state bucket, where nobody else writes.
+"""The state of an export: small objects in the state bucket, to which only the functions write.
 
     planned     the slices are written one by one            exports/<id>/<run>/slice-<n>.json
     sliced      the plan names them; the first delivery      exports/<id>/plan.json
@@ -11,13 +11,13 @@
     cleared     the plan is deleted first, then the rest: a message that finds no plan has come too
                 late and has nothing to do
 
-<id> is a hash of the request's id. <run> and <n> are random, so that what an abandoned attempt
-wrote is never taken for another's. What a delivery leaves that is killed while it plans expires by
+<id> is a hash of the request's id. <run> and <n> are random, so that objects of an abandoned
+attempt are never used by another one. Objects of a delivery that is killed while it plans expire by
 the bucket's lifecycle rule.
 
-The parts of a zip or of the NDJSON file are large, and can only be joined where the result is to
-be: they lie below <destination>/.export-parts/<id>/<run>/. Others may write there, so each is known
-by the generation and checksum that the state has of it.
+The parts of a zip or of the NDJSON file are large, and can only be joined in the bucket of the
+result: they are below <destination>/.export-parts/<id>/<run>/. Others may write there, so the state
+has the generation and checksum of each.
 """
 
 import contextlib
@@ -37,10 +37,10 @@ from functions.export.zip_format import Member
 
 _FOLDER: Final = "exports"
 _PARTS_FOLDER: Final = ".export-parts"
-# By which a lifecycle rule finds what was left.
+# By which a lifecycle rule finds leftovers.
 PART_ENDING: Final = ".export-part"
 _REST: Final = "rest"
-# Of parts that hold no images.
+# Of parts without images.
 SMALL_CHUNK_BYTES: Final = 8 * 1024 * 1024
 _LIMIT_BYTES: Final = 256 * 1024 * 1024
 TOTALS: Final = ("objects", "written", "bytes", "failures", "skipped")
@@ -51,7 +51,7 @@ class Plan:
     """The slices of an export, by name.
 
     Args:
-        generation: of the object it is kept in.
+        generation: of its state object.
     """
 
     run: str
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """A slice's share of a joined object: an object of its own in the destination's bucket.
+    """A slice's part of a joined object: a separate object in the destination's bucket.
 
     Args:
         members: of a zip.
@@ -74,7 +74,7 @@ class Part:
 
     @classmethod
     def of(cls, stored: StoredObject, members: Sequence[Member] = ()) -> "Part":
-        """What was just written."""
+        """The object that was just written."""
         return cls(stored.ref, stored.size, stored.crc32c, members)
 
     def to_json(self) -> dict[str, Any]:
@@ -106,9 +106,9 @@ class Result:
         objects: each with name, bytes, crc32c and UIDs.
         failures: each with UIDs, reason and detail.
         skipped: instances that have nothing of the wanted kind.
-        part: this slice's share of a joined object.
-        written: how many of the objects this export wrote; the others were there.
-        rest: what there was no time for: a slice of its own.
+        part: this slice's part of a joined object.
+        written: how many of the objects this export wrote; the others existed before.
+        rest: the rest for which there was no time: another slice.
     """
 
     objects: list[dict[str, Any]] = field(default_factory=list)
@@ -131,8 +131,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Done:
-    """What the listing says of a slice that is done: its totals, and the name of the slice that has
-    the rest of it."""
+    """A finished slice in the listing: its totals, and the name of the slice with its rest."""
 
     totals: dict[str, int]
     rest: str
@@ -143,8 +142,8 @@ class State:
 
     Args:
         bucket: the state bucket.
-        key: the export's id: a hash of the request's, so that each delivery of it finds the same.
-        job: of this delivery; what is kept is compared with its request and its DICOM store.
+        key: the export's id: a hash of the request's id, so that each delivery finds the same.
+        job: of this delivery; the state is compared with its request and its DICOM store.
     """
 
     def __init__(self, job: Job, bucket: str, key: str) -> None:
@@ -158,10 +157,11 @@ class State:
         self.key = key
 
     def plan(self) -> Plan | None:
-        """The plan that was decided on, if any.
+        """The chosen plan, if any.
 
         Raises:
-            PermanentError: invalid_command, when it is of another request or another DICOM store.
+            PermanentError: invalid_command, when it belongs to another request or another DICOM
+                store.
         """
         kept = self._read("plan.json")
         if kept is None:
@@ -175,11 +175,11 @@ class State:
         return Plan(value["run"], tuple(value["slices"]), generation)
 
     def decide(self, run: str, slices: Sequence[str]) -> Plan:
-        """Make this the plan, unless there is one already: then that is returned.
+        """Make this the plan, unless there is one: then that one is returned.
 
         Raises:
             PermanentError: as plan.
-            RetryableError: operation_pending, when that one was just cleared.
+            RetryableError: operation_pending, when that one was just deleted.
         """
         value = {
             "run": run,
@@ -207,7 +207,7 @@ class State:
         """A slice of the plan.
 
         Raises:
-            PermanentError: rejected, when it has what was not asked for.
+            PermanentError: rejected, when it has something that was not requested.
         """
         kept = self._read(f"{run}/slice-{name}.json")
         if kept is None:
@@ -219,7 +219,7 @@ class State:
         return part
 
     def finish_slice(self, run: str, name: str, result: Result) -> bool:
-        """Keep what became of a slice; False when another delivery was first."""
+        """Keep the result of a slice; False when another delivery was first."""
         part = result.part.to_json() if result.part else None
         value = {
             "objects": result.objects,
@@ -234,7 +234,7 @@ class State:
         try:
             self._write(f"{run}/done-{name}.json", value, metadata)
         except PreconditionFailedError:
-            # It may be this very result: its answer was lost, and it was sent again.
+            # It may be the same result, whose answer was lost, so that it was sent again.
             kept = self._read(f"{run}/done-{name}.json")
             return kept is not None and kept[1]["part"] == part
         return True
@@ -245,7 +245,7 @@ class State:
         return self._buckets.stat(place, self._deadline) is not None
 
     def done(self, run: str) -> dict[str, Done]:
-        """The slices that are done, by name: one listing, nothing is read."""
+        """The finished slices, by name: one listing, without reading objects."""
         start = f"{self._root}/{run}/done-"
         found: dict[str, Done] = {}
         for stored in self._list(self._bucket, start):
@@ -257,7 +257,7 @@ class State:
         """What became of a slice.
 
         Raises:
-            RetryableError: unavailable, when it is gone: another delivery is just cleaning up.
+            RetryableError: unavailable, when it is gone because another delivery is cleaning up.
         """
         kept = self._read(f"{run}/done-{name}.json")
         if kept is None:
@@ -273,8 +273,8 @@ class State:
         return result
 
     def claim_end(self, run: str, name: str) -> bool:
-        """Whether the delivery that did this slice ends the export. Of several that see the end,
-        the first that writes here does, and each of its redeliveries."""
+        """Whether the delivery of this slice ends the export. If several find the end, the first
+        one that writes here does, and each of its redeliveries."""
         with contextlib.suppress(PreconditionFailedError):
             self._write(f"{run}/finisher.json", {"slice": name})
         kept = self._read(f"{run}/finisher.json")
@@ -304,7 +304,7 @@ class State:
         )
 
     def parts(self, run: str) -> dict[ObjectRef, StoredObject]:
-        """The parts that lie in the destination."""
+        """The parts in the destination."""
         found = self._list(self._destination, self._parts_folder(run))
         return {one.ref: one for one in found}
 
@@ -319,15 +319,15 @@ class State:
     # The end
 
     def clear(self, plan: Plan) -> None:
-        """Delete the plan, if it is still this one, and then all that belongs to it."""
+        """Delete the plan, if it is still this one, and then everything that belongs to it."""
         name = f"{self._root}/plan.json"
         self._delete(ObjectRef(self._bucket, name, plan.generation))
         self.clear_run(plan.run)
 
     def clear_run(self, run: str) -> None:
-        """Delete what belongs to a plan that has ended, or that was never decided on."""
+        """Delete everything of a plan that has ended, or was never chosen."""
         self._clear_folder(self._bucket, f"{self._root}/{run}/")
-        # A destination that is not there, or refuses, ended the export.
+        # The export ended because the destination is missing or refuses.
         with contextlib.suppress(PermanentError):
             self._clear_folder(self._destination, self._parts_folder(run))
 
@@ -377,12 +377,12 @@ class State:
 
 
 def totals_of(stored: StoredObject) -> dict[str, int]:
-    """The totals that an object carries as its metadata."""
+    """The totals in an object's metadata."""
     return {key: int(stored.metadata.get(key, 0)) for key in TOTALS}
 
 
 def every_slice(plan: Plan, done: Mapping[str, Done]) -> Iterator[str]:
-    """The names of the plan's slices, each followed by those that have the rest of it."""
+    """The names of the plan's slices, each followed by those with its rest."""
     for name in plan.slices:
         while name:
             yield name

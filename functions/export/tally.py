@@ -1,4 +1,4 @@
-"""What became of the pieces of a slice so far, kept by several threads at once."""
+"""The results of a slice's pieces so far, used by several threads at once."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -11,14 +11,14 @@ from functions.export.slices import Piece
 from functions.export.state import Result
 from functions.export.writer import Written
 
-# Each with what tells it apart, as Fetcher.objects.
+# Each with what distinguishes it, as in Fetcher.objects.
 Objects = list[tuple[Written, str]]
 
 
 class Tally:
-    """Which pieces are done, which have failed for good, and which were tried in vain.
+    """Which pieces are done, which have failed permanently, and which were tried without success.
 
-    `failed_in_a_row` counts the attempts since the last that did not fail.
+    `failed_in_a_row` counts the failed attempts since the last success.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Tally:
         self._new: set[str] = set()
 
     def attempt(self, piece: Piece, write: Callable[[], Objects]) -> None:
-        """Try one piece, and keep what came of it."""
+        """Try one piece, and keep the result."""
         try:
             self.note(piece, write())
         except PermanentError as error:
@@ -52,7 +52,7 @@ class Tally:
     def _note_in_vain(self, piece: Piece, error: RetryableError) -> None:
         with self._lock:
             self.failed_in_a_row += 1
-            # When the time is over it was not tried in earnest.
+            # If the time is over, this was not a real attempt.
             if error.reason != "deadline_exceeded":
                 self._in_vain[piece] = error
 
@@ -67,7 +67,7 @@ class Tally:
             return list(self._done)
 
     def tried(self, pieces: Iterable[Piece]) -> bool:
-        """Whether each of these was tried in vain."""
+        """Whether each of these was tried without success."""
         return self._in_vain.keys() >= set(pieces)
 
     def why(self, pieces: Iterable[Piece]) -> RetryableError:
@@ -76,7 +76,7 @@ class Tally:
         return next(errors, RetryableError("unavailable"))
 
     def give_up(self, pieces: Iterable[Piece]) -> None:
-        """What was tried in vain becomes a failure."""
+        """Pieces that were tried without success become failures."""
         for piece in pieces:
             self._failures[piece] = piece.failure(self._in_vain[piece].reason, DETAIL)
 
@@ -85,7 +85,7 @@ class Tally:
         pieces: Iterable[Piece],
         skipped: Iterable[Resource],
     ) -> Result:
-        """What became of a slice, in the order of its pieces."""
+        """The result of a slice, in the order of its pieces."""
         result = Result(written=len(self._new))
         for piece in pieces:
             result.objects += self._done.get(piece, [])

@@ -1,4 +1,4 @@
-"""Writes the objects of an export: each once, whatever number of deliveries try."""
+"""Writes the objects of an export, each only once, even if several deliveries try."""
 
 import threading
 from collections.abc import Iterable
@@ -14,26 +14,26 @@ from functions.export.content import Content
 from functions.export.job import Job
 from functions.export.slices import Piece
 
-# The key of an object's metadata that says what it holds.
+# The key of an object's metadata with its kind.
 KIND: Final = "dicom-export"
 _RUN: Final = "dicom-export-run"
 _TIME: Final = "dicom-export-time"
 
 
 def another_object() -> PermanentError:
-    """The error of an object that is not this export's to replace."""
+    """The error for an object that this export must not replace."""
     return PermanentError("conflict", "the destination has another object of that name")
 
 
 @dataclass(frozen=True)
 class Written:
-    """An object that is there, and whether this export put it there."""
+    """An existing object, and whether this export wrote it."""
 
     stored: StoredObject
     new: bool
 
     def newer_than(self, stored_at: str) -> bool:
-        """Whether what it holds was retrieved after that time; False when it is not known."""
+        """Whether its content was retrieved after that time; False when it is not known."""
         since = timestamp(self.stored.metadata.get(_TIME, ""))
         other = timestamp(stored_at)
         return since is not None and other is not None and since > other
@@ -52,12 +52,12 @@ class Written:
 
 
 class ObjectWriter:
-    """Writes objects with the checksum of what was sent, never over another one. `has_written`
-    tells whether it wrote any.
+    """Writes objects and checks their checksums; never replaces another object. `has_written`:
+    whether it wrote any.
 
     Args:
-        run: of the plan; an object that carries it was written by an earlier delivery of the same
-            export.
+        run: of the plan; an object with it in its metadata was written by an earlier delivery of
+            the same export.
     """
 
     def __init__(self, job: Job, run: str) -> None:
@@ -67,15 +67,15 @@ class ObjectWriter:
         self._deadline = job.working
         self._run = run
         self.has_written = False
-        # The time is one before anything is retrieved.
+        # The time is before anything is retrieved.
         self._labels = {KIND: self._request.kind, _RUN: run, _TIME: utc_now()}
-        # Names of objects that are there and may hold something else.
+        # Names of existing objects that may have another content.
         self.compared: set[str] = set()
         self._large = threading.Lock()
 
     def there(self, folder: str) -> dict[str, Written]:
-        """The objects below a folder of the destination that hold what this export would write, by
-        name."""
+        """The objects below a folder of the destination with the content that this export would
+        write, by name."""
         prefix = self._request.below(folder)
         found = self._buckets.list(self._bucket, prefix, self._deadline)
         return {
@@ -85,13 +85,13 @@ class ObjectWriter:
         }
 
     def write(self, name: str, content: Content) -> Written:
-        """Write one object; large ones one at a time, as each takes a chunk of memory.
+        """Write one object; large ones one at a time, because each takes a chunk of memory.
 
-        One of `compared` is not written, but must hold the same.
+        An object in `compared` is not written, but must have the same content.
 
         Raises:
-            PermanentError: conflict, when the object of that name is another; not_found, when there
-                is no such bucket.
+            PermanentError: conflict, when the object of that name is another one; not_found, when
+                the bucket does not exist.
             RetryableError: as Buckets.write.
         """
         if name in self.compared:
@@ -106,7 +106,7 @@ class ObjectWriter:
                 with self._large:
                     stored = self._create(name, content.chunks())
         except PreconditionFailedError:
-            # What is left of a large one is unread, so that its checksum is not known.
+            # The rest of a large one is not read, so its checksum is not known.
             crc32c = crc32c_text(content.head) if content.is_small else ""
             return self._existing(name, crc32c)
         self.has_written = True
@@ -123,11 +123,11 @@ class ObjectWriter:
         )
 
     def _existing(self, name: str, crc32c: str) -> Written:
-        """What is there under the name. Two renderings of the same may differ in their bytes, but
-        not what is kept as stored, nor what was made of an instance that may be another now.
+        """The existing object of this name. Two renderings of the same instance may differ in their
+        bytes; stored bytes may not, nor may renderings of an instance that may have changed.
 
         Args:
-            crc32c: of what would be written; empty: not known.
+            crc32c: of the new object; empty: not known.
         """
         place = ObjectRef(self._bucket, name)
         stored = self._buckets.stat(place, self._deadline)

@@ -1,7 +1,7 @@
 """A zip (PKWARE APPNOTE 6.3.9) written as a stream, in parts that are joined later.
 
-Members are stored, not deflated: images are compressed already, or are wanted fast. ZIP64 fields
-appear where a size or an offset needs them.
+Members are stored, not deflated: images are already compressed, or speed is more important. ZIP64
+fields are used if a size or an offset needs them.
 """
 
 import struct
@@ -38,15 +38,15 @@ class Member:
 
 
 class ZipPart:
-    """Writes members one after the other; what it yields is one part of the zip."""
+    """Writes members one after the other; its output is one part of the zip."""
 
     def __init__(self) -> None:
         self.members: list[Member] = []
         self._offset = 0
 
     def add(self, name: str, content: Content) -> Iterator[bytes]:
-        """A member of any length. When a stream breaks, what was written of it is left between the
-        members, where no reader looks: the zip stays good, and the member can be added again."""
+        """A member of any length. When a stream breaks, its bytes remain between the members, where
+        no reader looks: the zip is still valid, and the member can be added again."""
         if content.is_small:
             yield from self._add_small(name, content)
         else:
@@ -82,7 +82,7 @@ def _local_header(member: Member) -> bytes:
     name, extra = member.name.encode(), b""
     version, flags = _PLAIN, 0
     crc, size = member.crc, member.size
-    # ZIP64, so that the sizes that follow have eight bytes.
+    # ZIP64, so that the following sizes have eight bytes.
     if member.streamed:
         version, flags = _ZIP64, _SIZES_FOLLOW
         crc, size = 0, _FIT

@@ -1,4 +1,4 @@
-"""Does one slice of a zip: the instances it consists of, as they arrive, in one part of the zip."""
+"""Does one slice of a zip: writes its instances, as they arrive, as one part of the zip."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -15,8 +15,8 @@ from functions.export.zip_format import Member, ZipPart
 
 
 class ZipSlice:
-    """The work on one slice of a zip; begun anew by each delivery, as a part is one object. When
-    the time is over the part ends with the members it has.
+    """The work on one slice of a zip; each delivery starts again, because a part is one object.
+    When the time is over, the part ends with the members so far.
 
     Args:
         run: of the plan.
@@ -62,8 +62,7 @@ class ZipSlice:
         )
 
     def _in_time(self, part: Slice) -> Iterator[bytes]:
-        """The part's bytes, until the time is over: begun anew, all of it would take as long
-        again."""
+        """The part's bytes, until the time is over: a new start would take as long again."""
         try:
             yield from self._members(part)
         except RetryableError as error:
@@ -72,8 +71,8 @@ class ZipSlice:
             self._rest = self._without_settled(part)
 
     def _without_settled(self, part: Slice) -> Slice:
-        """The slice, without what is in the zip or failed. Of a study or series that was begun, the
-        rest is retrieved by instance."""
+        """The slice, without pieces that are in the zip or have failed. The rest of a study or
+        series is retrieved by instance."""
         settled = {piece.resource for piece in (*self._written, *self._failures)}
         begun = begun_streams(settled)
         return Slice(
@@ -100,7 +99,7 @@ class ZipSlice:
                     yield from self._add(incoming.piece, incoming.content)
 
     def _single(self, piece: Piece) -> Iterator[bytes]:
-        """An instance by a request of its own."""
+        """An instance by a separate request."""
         try:
             for _, stream in self._fetcher.objects(piece):
                 yield from self._add(piece, Content.of(stream))

@@ -15,8 +15,7 @@ In the order in which a request passes:
     retrieving       WADO-RS, passed through
     upstream         the GET to the store, and its refusals (urls: its URLs replaced)
     pages            a page of rows as JSON or CSV, with the link to the next (spreadsheet: CSV)
-    exporting        an export that is asked for; uploading: an upload, which the browser goes on
-                     with
+    exporting        a requested export; uploading: an upload, which the browser continues
     states           the state of both; page: the search page's files
     replies          answers as HTTP; refusals: every refusal
 """

@@ -1,11 +1,10 @@
-"""Goes through a zip, a tar or a tar.gz member by member, and trusts none of it.
+"""Reads a zip, a tar or a tar.gz member by member, without trusting it.
 
 Nothing is unpacked to disk: a member is a source that reads from the archive while it is sent.
-Members come in the order in which they lie in the archive, so that a walk is one long read. Each
-says where a later walk can go on.
+Members come in their order in the archive, so that a walk is one long read. Each knows where a
+later walk can continue.
 
-Archives inside the archive are gone through in their place. Each archive is read by one of
-archive_readers.
+Archives inside the archive are read in their place. Each archive is read by one of archive_readers.
 """
 
 from collections.abc import Iterator
@@ -36,12 +35,12 @@ class Member:
     """One file of an archive.
 
     Args:
-        name: its path in the archive, those of inner archives in front of it.
+        name: its path in the archive, after the paths of inner archives.
         source: its bytes; raises PermanentError("unsupported_input") while it is read, when it is
-            damaged. Good until the next member is asked for.
-        kind: what it is; other also where that cannot be read.
+            damaged. Valid until the next member is requested.
+        kind: its kind; other also if it cannot be read.
         place: from where to walk again so that this member comes first.
-        following: from where to walk again so that what follows it does.
+        following: from where to walk again so that the next member comes first.
         problem: why it cannot be stored.
     """
 
@@ -54,23 +53,23 @@ class Member:
 
     @property
     def size(self) -> int:
-        """Its bytes, unpacked, as the archive states them."""
+        """Its unpacked size in bytes, as stated in the archive."""
         return self.source.size or 0
 
     def failed(self, error: PermanentError) -> "Member":
         """The same member, with why it cannot be stored.
 
         Raises:
-            PermanentError: unsafe_archive, where it is this: a limit ends the whole archive.
+            PermanentError: unsafe_archive, if this is the problem: a limit ends the whole archive.
         """
         if error.reason == "unsafe_archive":
             raise error
-        # A traceback would keep what was read in memory.
+        # A traceback would keep the bytes in memory.
         return replace(self, problem=error.with_traceback(None))
 
     def kept(self) -> "Member":
-        """The same member with its bytes in memory, so that the archive can be read on; failed
-        where it cannot be read."""
+        """The same member with its bytes in memory, so that reading can continue; failed if it
+        cannot be read."""
         if self.problem is not None:
             return self
         try:
@@ -84,9 +83,9 @@ class Walk:
     """One walk through an archive.
 
     Args:
-        file: the archive, in which seeking costs little.
+        file: the archive, with fast seeking.
         kind: what it is.
-        budget: what it may still hold. Members are counted by who goes through them.
+        budget: what it may still contain. The caller counts the members.
         place: where to begin.
     """
 
@@ -98,17 +97,18 @@ class Walk:
         self._directory: Zip | None = None
 
     def __iter__(self) -> Iterator[Member]:
-        """The files that are no archives, and archives inside the archive that cannot be read.
+        """The files that are not archives, and inner archives that cannot be read.
 
         Raises:
             PermanentError: unsafe_archive, at the first limit that is exceeded; unsupported_input,
-                where the archive is damaged.
+                if the archive is damaged.
         """
         with damage(_DAMAGED):
             yield from self._members(self._file, self._kind, self._place, None)
 
     def directory_of(self, member: Member) -> Zip | None:
-        """Where the other members can be looked up: in a zip whose members can be read again."""
+        """The reader for looking up other members, if this is a zip whose members can be read
+        again."""
         if not member.source.can_reread:
             return None
         return self._directory
@@ -121,10 +121,11 @@ class Walk:
         Args:
             file: its bytes.
             kind: what it is.
-            place: where to begin: in this archive, then in the one that lies there, and so on.
-            around: what it is in the archive around it; None for the outermost.
+            place: where to begin: in this archive, then in the inner archive at that place, and so
+                on.
+            around: the member that it is in the outer archive; None for the outermost.
         """
-        # The first number is a place in this archive; the others, one in the archive there.
+        # The first number is a place in this archive; the others are a place in the archive there.
         start, *inside = place or (0,)
         for entry in self._entries(file, kind, start, around):
             member = self.member_of(entry, around)
@@ -132,10 +133,10 @@ class Walk:
                 yield from self._inner(member, entry, tuple(inside))
             else:
                 yield member
-            inside = []  # later ones are gone through from their beginning
+            inside = []  # later ones are read from their beginning
 
     def _inner(self, member: Member, entry: Entry, place: Place) -> Iterator[Member]:
-        """The members of an archive inside an archive, and itself where it cannot be read on."""
+        """The members of an inner archive, or the archive itself if it cannot be read."""
         member.source.close()
         try:
             self._budget.check_nesting(len(member.place))
@@ -164,7 +165,7 @@ class Walk:
             name = f"{around.name}/{name}"
             outer = around.place
         self._budget.check_file(name, entry.size)
-        # Of an archive inside another one, or inside gzip, everything in front is unpacked again.
+        # For an archive inside another one, or inside gzip, everything before it is unpacked again.
         can_reread = around is None and self._kind != "gzip"
         source = Source(entry.read, entry.size, can_reread=can_reread)
         member = Member(
@@ -180,8 +181,8 @@ class Walk:
             return member.failed(error)
 
     def _inner_file(self, member: Member, entry: Entry) -> BinaryIO:
-        """A tar is only read forwards; for a zip one has to seek, without unpacking the whole again
-        and again."""
+        """A tar is only read forwards; a zip needs seeking, without unpacking everything again and
+        again."""
         if member.kind != "zip":
             return entry.open()
         check_inner_zip(member.size, can_reread=member.source.can_reread)

@@ -7,11 +7,11 @@ ends the archive where it is, except for the last two.
       check_nesting      archives inside archives
       check_directory    of a zip: its list of members, before that is read
       check_members      of a zip: number and bytes, before one is opened; no two share bytes
-      check_rest         of a tar.gz: what follows its last member
+      check_rest         of a tar.gz: the bytes after its last member
     HeaderLimit          of a tar: the headers of one member
     check_readings       of a zip inside an archive: how often it is read
 
-Two limits are no danger and end one member only:
+Two limits are not about danger, and end only one member:
 
     check_inner_zip      a zip inside a compressed archive
     WAITING_BYTES        what waits for the other half of a pair: archive_pairs makes room for it
@@ -31,30 +31,30 @@ from functions.store.refusals import unsafe, unsupported
 INNER_ZIP_BYTES: Final = 8 * 1024 * 1024  # inside a compressed archive
 WAITING_BYTES: Final = 16 * 1024 * 1024
 
-_HARMLESS_BYTES: Final = 16 * 1024 * 1024  # unpacked: no ratio is held against a small archive
+_HARMLESS_BYTES: Final = 16 * 1024 * 1024  # unpacked: the ratio is not checked below this
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_DIRECTORY_SIZE: Final = 5  # where zipfile gives it
+_DIRECTORY_SIZE: Final = 5  # if zipfile has it
 # In a zip's directory, for each member: 46 bytes, and its name with its folders.
 _LISTED_BYTES: Final = 300
 _HARMLESS_LIST_BYTES: Final = 64 * 1024
 _HEADERS_BYTES: Final = 64 * 1024  # of one member of a tar: its name and attributes
-# Each new attempt to send a large member is one more reading. A zip whose members lie across each
-# other would need one for each of them.
+# Each new attempt to send a large member is one more reading. A zip with overlapping members would
+# need one for each of them.
 _READINGS_MAX: Final = 10
 _TOO_MANY: Final = "more members than the limit"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold at most, archives inside it included.
+    """What an archive may contain at most, with archives inside it.
 
     Args:
         members: files in all.
         total_bytes: of all files, unpacked.
         member_bytes: of one file, unpacked.
-        ratio: how many times larger than the archive all files may be.
+        ratio: the size of all files, as a multiple of the archive's size.
         nesting: levels of archives inside the archive.
-        name_bytes: of one name, folders included.
+        name_bytes: of one name, with its folders.
     """
 
     members: int
@@ -66,10 +66,10 @@ class Limits:
 
 
 class Budget:
-    """What is used up of the limits of one archive.
+    """The use of the limits of one archive.
 
     Args:
-        limits: as the settings have them.
+        limits: from the settings.
         size: of the archive in bytes.
     """
 
@@ -81,7 +81,7 @@ class Budget:
         self._most_bytes = min(limits.total_bytes, by_ratio)
 
     def go_on(self, members: int, total_bytes: int) -> None:
-        """Go on behind files that an earlier invocation counted, and what those hold."""
+        """Continue after files that an earlier invocation counted, and their bytes."""
         self.members = members
         self.total_bytes = total_bytes
 
@@ -106,14 +106,14 @@ class Budget:
             raise unsafe("a name that leads out of the archive, or with control characters")
 
     def check_nesting(self, levels: int) -> None:
-        """Check an archive before it is opened that lies in so many others."""
+        """Check an archive that is inside so many others, before it is opened."""
         if levels > self._limits.nesting:
             raise unsafe("archives inside the archive lie too deep")
 
     def check_directory(self, file: BinaryIO) -> None:
         """Check a zip before zipfile reads its whole directory into memory.
 
-        With a limit of 20,000 members that takes 45 MiB at the worst (measured).
+        With a limit of 20,000 members, the directory takes at most 45 MiB (measured).
 
         Raises:
             zipfile.BadZipFile: it has no directory.
@@ -126,7 +126,7 @@ class Budget:
             raise unsafe("a list of members larger than the limit on their number allows for")
 
     def check_members(self, members: Sequence[zipfile.ZipInfo]) -> None:
-        """Check the members of a zip, in the order in which they lie, before one is opened."""
+        """Check the members of a zip, in their order in the file, before one is opened."""
         if self.members + len(members) > self._limits.members:
             raise unsafe(_TOO_MANY)
         self._check_bytes(sum(member.file_size for member in members))
@@ -135,18 +135,18 @@ class Budget:
                 raise unsafe("members that share bytes")
 
     def check_rest(self, size: int) -> None:
-        """Check how much follows the last file of a tar.gz, as far as it was unpacked."""
+        """Check how many bytes follow the last file of a tar.gz, as far as it was unpacked."""
         if size > _HARMLESS_BYTES:
             self._check_bytes(size)
 
     def _check_bytes(self, size: int) -> None:
-        """Check that so many more bytes are not too many."""
+        """Check that so many more bytes are allowed."""
         if self.total_bytes + size > self._most_bytes:
             raise unsafe("more bytes than the limit, unpacked")
 
 
 class HeaderLimit:
-    """A tar as tarfile reads it, which reads the headers of a member whole into memory."""
+    """A tar for tarfile, which reads all headers of a member into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek = file.seek
@@ -157,7 +157,7 @@ class HeaderLimit:
 
     @contextlib.contextmanager
     def in_headers(self) -> Iterator[None]:
-        """While the headers of one member are read, little is given."""
+        """Limits the bytes while the headers of one member are read."""
         self._left = _HEADERS_BYTES
         yield
         self._left = math.inf
@@ -171,14 +171,14 @@ class HeaderLimit:
 
 
 def check_readings(size: int, read_bytes: int) -> None:
-    """Check how much of a zip inside an archive was read, again and again included."""
+    """Check how much of a zip inside an archive was read, with repeated readings."""
     if read_bytes > _READINGS_MAX * max(size, INNER_ZIP_BYTES):
         raise unsafe("an archive inside the archive that cannot be read in order")
 
 
 def check_inner_zip(size: int, *, can_reread: bool) -> None:
-    """Check a zip inside an archive: where the archive would have to be unpacked again for a second
-    reading, all of the zip has to fit into memory.
+    """Check a zip inside an archive: if a second reading would unpack the archive again, the whole
+    zip must fit into memory.
 
     Raises:
         PermanentError: unsupported_input.

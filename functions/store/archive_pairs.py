@@ -1,12 +1,11 @@
-"""Metadata and a JPEG that lie in one archive: which belong together, without going through the
-archive again.
+"""Metadata and JPEGs in one archive: which are pairs, without reading the archive again.
 
 In a zip the other half is looked up in the directory. In a tar, and in archives inside an archive,
-going back would mean unpacking everything in front again: there the two have to lie close together,
-and what waits for its other half is kept in memory.
+going back would unpack everything before it again: there the two must be close together, and a half
+that waits for the other one is kept in memory.
 
-Both say what can be brought to its outcome now that the walk has come to a member: groups, each a
-half that has failed or a pair, its metadata first.
+Both return what is ready after the walk reached a member: groups, each a half that has failed or a
+pair, with the metadata first.
 """
 
 from dataclasses import replace
@@ -21,16 +20,16 @@ from functions.store.pair_names import ENDINGS, OTHER, stem_of
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 
-# What has one outcome: one member, or metadata and its JPEG.
+# Members that are stored together: one member, or metadata and its JPEG.
 Group = tuple[Member, ...]
 
-_ENTRY_BYTES: Final = 1024  # what a half takes besides its data
+_ENTRY_BYTES: Final = 1024  # memory of a half besides its data
 _NEAR: Final = f" within {WAITING_BYTES // 1024**2} MiB of it; put the two side by side"
 
 
 def look_up(half: Member, directory: Zip, walk: Walk) -> list[Group]:
-    """The groups of a half in a zip. A pair is stored when the walk comes to its metadata, wherever
-    its JPEG lies; when the walk comes to that JPEG, nothing is left to do."""
+    """The groups of a half in a zip. A pair is stored when the walk reaches its metadata, wherever
+    its JPEG is; when the walk reaches that JPEG, there is nothing left to do."""
     other = _other(half, directory, walk)
     if other is None:
         return [(_alone(half),)]
@@ -43,7 +42,7 @@ def look_up(half: Member, directory: Zip, walk: Walk) -> list[Group]:
 
 
 def _other(half: Member, directory: Zip, walk: Walk) -> Member | None:
-    """The other half. Of several files that could be this half, only the first has one."""
+    """The other half. If several files could be this half, only the first one has a partner."""
     stem = stem_of(half.name, half.kind)
     first = directory.find(stem, ENDINGS[half.kind])
     if first is None or (first.place,) != half.place:
@@ -64,16 +63,16 @@ class Window:
     def __init__(self, limit_bytes: int = WAITING_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._left_bytes = limit_bytes
-        # By kind and stem; the one that came first is first.
+        # By kind and stem, in the order in which they came.
         self._waiting: dict[tuple[str, str], Member] = {}
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Where the halves lie that wait."""
+        """The places of the waiting halves."""
         return tuple(half.place for half in self._waiting.values())
 
     def take(self, half: Member) -> list[Group]:
-        """The groups of a half, and of those that it leaves no room for."""
+        """The groups of a half, and of halves that must make room for it."""
         stem = stem_of(half.name, half.kind)
         if half.kind == "json":
             half = _read_metadata(half)
@@ -89,12 +88,12 @@ class Window:
         return self._keep(half, stem)
 
     def take_oldest(self) -> Member:
-        """The half that has waited longest, as failed: it stays alone."""
+        """The half that has waited longest, as failed: it has no partner."""
         kind, stem = next(iter(self._waiting))
         return _alone(self._remove(kind, stem), _NEAR)
 
     def _keep(self, half: Member, stem: str) -> list[Group]:
-        """Have a half wait; those that waited longest lose their room to it."""
+        """Let a half wait; halves that waited longest make room for it."""
         if half.size + _ENTRY_BYTES > self._limit_bytes:
             return [(_alone(half, _NEAR),)]
         lost: list[Group] = []
@@ -114,7 +113,7 @@ class Window:
 
 
 def _read_metadata(half: Member) -> Member:
-    """Metadata with its bytes in memory; failed where it is none."""
+    """Metadata with its bytes in memory; failed if it is not metadata."""
     try:
         text = whole(half.source, metadata.LIMIT_BYTES)
         metadata.parse(text)
@@ -124,7 +123,7 @@ def _read_metadata(half: Member) -> Member:
 
 
 def _alone(half: Member, where: str = "") -> Member:
-    """A half as failed: it has no other half there."""
+    """A half as failed: its other half is missing."""
     if half.kind == "json":
         return half.failed(unsupported(f"metadata without its JPEG{where}"))
     return half.failed(NothingToStoreError(f"a JPEG without metadata{where}"))

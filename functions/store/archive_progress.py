@@ -1,7 +1,7 @@
-"""How far an archive has come, and the follow-up message that carries it to the next invocation.
+"""The progress of an archive, and the follow-up message that passes it to the next invocation.
 
-The next walk goes on at the place of the mark. Halves of pairs that wait in front of it are read
-again first.
+The next walk continues at the place of the mark. Waiting halves of pairs before it are read again
+first.
 """
 
 import json
@@ -19,18 +19,18 @@ from functions.store.verdict import Verdict, of_archive
 
 ATTRIBUTES: Final = {"follow-up": "archive"}  # of a follow-up message
 
-_FAILED_MAX: Final = 1000  # of those that are named in the quarantine's sidecar
+_FAILED_MAX: Final = 1000  # of those that are listed in the sidecar in quarantine
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in an archive; everything in front of it is done, but for what waits.
+    """A place in an archive; everything before it is done, except waiting halves.
 
     Args:
         place: where to go on.
-        members: files in front of it.
+        members: files before it.
         total_bytes: of these, unpacked.
-        waiting: where halves of pairs lie that wait for their other half.
+        waiting: the places of halves that wait for their other half.
     """
 
     place: Place = ()
@@ -48,11 +48,11 @@ class Done(NamedTuple):
 
 @dataclass
 class Progress:
-    """The mark that was reached, and what became of the members in front of it.
+    """The mark that was reached, and the outcomes of the members before it.
 
     Args:
         mark: where to go on.
-        counts: how many ended in which word.
+        counts: the number of members by outcome.
         failed: name and reason of those that failed, the first thousand.
     """
 
@@ -61,7 +61,7 @@ class Progress:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def reach(self, mark: Mark, done: Iterable[Done]) -> None:
-        """Go on behind members that have their outcomes."""
+        """Continue after members that have their outcomes."""
         self.mark = mark
         for verdict, name in done:
             outcome = verdict.outcome
@@ -71,7 +71,7 @@ class Progress:
         del self.failed[_FAILED_MAX:]
 
     def verdict(self, error: PermanentError | None = None) -> Verdict:
-        """The archive's own verdict once its members have theirs.
+        """The archive's own verdict, after those of its members.
 
         Args:
             error: why it could not be read to its end.
@@ -81,7 +81,7 @@ class Progress:
 
 
 def publish(delivery: Delivery, progress: Progress) -> None:
-    """Publish the follow-up message with which the next invocation goes on."""
+    """Publish the follow-up message for the next invocation."""
     event = delivery.message.json()
     if delivery.message.follow_up:
         event = event["event"]
@@ -97,7 +97,7 @@ def publish(delivery: Delivery, progress: Progress) -> None:
 
 
 def dump(event: Mapping[str, Any], progress: Progress) -> bytes:
-    """The data of a follow-up message; `event` is the notification that the archive was written."""
+    """The data of a follow-up message; `event` is the notification of the archive."""
     state = {"event": event, **vars(progress), "mark": vars(progress.mark)}
     return json.dumps(state).encode()
 

@@ -1,7 +1,7 @@
-"""Reads one zip, tar or tar.gz file by file; archives inside it are not looked into.
+"""Reads one zip, tar or tar.gz file by file, without reading archives inside it.
 
-The places of files, from which a later reading can begin, are numbers: in a zip that of the file,
-in a tar the byte where its header begins.
+The places of files, where a later reading can begin, are numbers: in a zip the file's number, in a
+tar the byte where its header begins.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _DAMAGED: Final = (
     ValueError,
 )
 _BLOCK: Final = 512  # of a tar
-# The others unpack as much at once as they like, whatever size the zip states.
+# The others unpack any amount at once, whatever size the zip states.
 _UNPACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED: Final = 1  # a bit of a zip's flags
 
@@ -51,12 +51,12 @@ class Entry:
     """One file of an archive; folders are left out.
 
     Args:
-        name: as the archive has it, folders included.
-        size: unpacked, as the archive states it.
-        place: where it lies.
-        following: the place of what comes after it.
-        open: as a file that can be sought in, however long that takes; raises PermanentError where
-            it must not be opened.
+        name: as in the archive, with its folders.
+        size: unpacked, as stated in the archive.
+        place: where it is.
+        following: the place of the next file.
+        open: opens it as a seekable file, however slow; raises PermanentError if it must not be
+            opened.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Entry:
 
 
 class Zip:
-    """A zip; its files in the order in which they lie in it."""
+    """A zip; its files in their order in it."""
 
     def __init__(self, file: BinaryIO, budget: Budget) -> None:
         budget.check_directory(file)
@@ -94,7 +94,7 @@ class Zip:
             yield self._entry(number)
 
     def find(self, stem: str, endings: tuple[str, ...]) -> Entry | None:
-        """The first file whose name is this stem and one of these endings, in capitals or not."""
+        """The first file whose name is this stem and one of these endings, in any case."""
         if not self._numbers:
             for number, info in enumerate(self._files):
                 name, dot, ending = _shown(info.filename).rpartition(".")
@@ -133,14 +133,14 @@ def tar_entries(file: BinaryIO, start: int) -> Iterator[Entry]:
                 info = tar.next()
             if info is None:
                 break
-            # tarfile keeps every member it has read, which would fill the memory. What a header
-            # says for all members that follow (pax) is forgotten too, because a reading that begins
-            # behind that header does not know it.
+            # tarfile keeps every member it has read, which would fill the memory. A header for all
+            # following members (pax) is forgotten too, because a reading that begins after that
+            # header does not know it.
             tar.members = []  # type: ignore[attr-defined]
             tar.pax_headers = {}
             if not info.isdir():
                 yield _tar_entry(tar, info)
-        # tarfile gives None at the end, and also, without an error, at a damaged header. So the
+        # tarfile returns None at the end, and also, without an error, at a damaged header. So the
         # block where it stopped is read again: at the end it is zeros.
         file.seek(tar.offset)
         block = file.read(_BLOCK)
@@ -180,6 +180,5 @@ def gzip_entries(file: BinaryIO, start: int, budget: Budget) -> Iterator[Entry]:
 
 
 def _shown(name: str) -> str:
-    """The name without the bytes that no character set explains, so that it can be written as
-    JSON."""
+    """The name without bytes that cannot be decoded, so that it can be written as JSON."""
     return name.encode(errors="surrogateescape").decode(errors="replace")

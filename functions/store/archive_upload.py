@@ -1,10 +1,10 @@
-"""An archive in the landing bucket: each member to its outcome, and then the archive to its own.
+"""An archive in the landing bucket: each member gets an outcome, and then the archive.
 
-One invocation has time for a slice of it. Then a follow-up message carries the progress
+One invocation has time for a slice of it. Then a follow-up message passes the progress
 (archive_progress) to the next invocation, whose walk begins at its mark.
 
-Small members are read into memory and stored by several threads, since most of the time is the
-DICOM store's. Large ones are stored while they are read.
+Small members are read into memory and stored by several threads, because most of the time is spent
+waiting for the DICOM store. Large ones are stored while they are read.
 """
 
 from collections import deque
@@ -33,17 +33,17 @@ from functions.store.verdict import Verdict
 
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
-# Parts of an invocation's time: what is left for the follow-up message and what comes after, and
-# what must be left so that a further member is begun.
+# Parts of an invocation's time: the reserve for the follow-up message and the end, and the time
+# that must be left to begin another member.
 _RESERVE_PART: Final = 0.1
 _MEMBER_PART: Final = 0.2
 
 
 def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | None:
-    """Bring members to their outcomes until all are done or the time is up.
+    """Store members until all are done or the time is over.
 
     Returns:
-        The verdict on the archive; None when a follow-up message goes on with it.
+        The verdict on the archive; None when a follow-up message continues it.
 
     Raises:
         SupersededError: the archive is gone.
@@ -99,18 +99,18 @@ def _limits(settings: Settings) -> Limits:
 
 @dataclass
 class ArchiveSlice:
-    """The part of one archive that one invocation goes through.
+    """The part of one archive that one invocation processes.
 
     Args:
-        open_file: opens the archive as a file that can be sought in.
+        open_file: opens the archive as a seekable file.
         kind: what it is.
         size: in bytes.
         limits: as the settings have them.
-        store: stores an instance; the text tells its place in the archive.
+        store: stores an instance; the text is its place in the archive.
         publish: publishes the verdict on a member.
         time_left: whether another member can be begun.
-        progress: where to go on; is kept up to date.
-        window: where halves of pairs wait for the other one.
+        progress: where to continue; is kept up to date.
+        window: halves of pairs that wait for the other one.
     """
 
     open_file: Callable[[], BinaryIO]
@@ -124,14 +124,13 @@ class ArchiveSlice:
     window: Window = field(default_factory=Window)
 
     def run(self) -> bool:
-        """Go through the members until all are done, the time is up, or something does not work for
-        now.
+        """Process the members until all are done, the time is over, or a temporary failure.
 
         Returns:
-            Whether all are done; False: go on later from `progress`.
+            Whether all are done; False: continue later from `progress`.
 
         Raises:
-            PermanentError: as Walk; the members in front of that are done.
+            PermanentError: as Walk; the members before it are done.
             SupersededError: the archive is gone.
             RetryableError: not even the first member could be done.
         """
@@ -154,7 +153,7 @@ class ArchiveSlice:
         return is_at_end
 
     def _read_archive(self) -> bool:
-        """Open the archive and store what the walk comes to; whether it came to the end."""
+        """Open the archive and store its members; returns whether it came to the end."""
         begin = self.progress.mark
         budget = Budget(self.limits, self.size)
         # Halves that wait are read once more, into the memory of this process.
@@ -168,7 +167,8 @@ class ArchiveSlice:
                 uploads.finish()
 
     def _upload_members(self, walk: Walk, budget: Budget, uploads: "_Uploads") -> bool:
-        """Hand members over until all are or the time is up; whether all are."""
+        """Pass members on until the end or until the time is over; returns whether all are passed
+        on."""
         for member in self._not_done(walk, budget):
             budget.count(member.size)
             groups = self._groups(member, walk)
@@ -184,13 +184,13 @@ class ArchiveSlice:
         return True
 
     def _not_done(self, walk: Walk, budget: Budget) -> Iterator[Member]:
-        """The members behind the mark."""
+        """The members after the mark."""
         begin = self.progress.mark
         members = iter(walk)
         for member in members:
             if member.place >= begin.place:
-                # Not earlier: the archives in which the mark lies were opened again, and what is in
-                # front of it must not be counted twice.
+                # Not earlier: the archives that contain the mark were opened again, and members
+                # before it must not be counted twice.
                 budget.go_on(begin.members, begin.total_bytes)
                 yield member
                 break
@@ -199,7 +199,7 @@ class ArchiveSlice:
         yield from members
 
     def _groups(self, member: Member, walk: Walk) -> list[Group]:
-        """What can be brought to its outcome now that the walk has come to this member."""
+        """The groups that are ready after the walk reached this member."""
         if member.problem is not None or member.kind in ("dicom", "multipart"):
             return [(member,)]
         if member.kind not in ("json", "jpeg"):
@@ -246,7 +246,7 @@ class ArchiveSlice:
 
 
 def _instance(group: Group) -> Instance:
-    """Raises PermanentError: it cannot be read, or is none."""
+    """Raises PermanentError: it cannot be read, or is not an instance."""
     first = group[0]
     if first.kind == "json":
         text = whole(first.source, metadata.LIMIT_BYTES)
@@ -257,16 +257,16 @@ def _instance(group: Group) -> Instance:
 
 
 def _is_large(member: Member) -> bool:
-    """Whether it is stored, and too large to be kept in memory meanwhile."""
+    """Whether it is to be stored, and too large to be kept in memory."""
     return member.problem is None and member.size > _SMALL_BYTES
 
 
 @dataclass
 class _Uploads:
-    """The uploads under way, the oldest first.
+    """The running uploads, the oldest first.
 
     Progress is counted in the order of the archive, whichever upload ends first: a follow-up
-    message can go on only behind members in front of which none is left.
+    message can only continue after members before which none is left.
 
     Args:
         pool: of threads.
@@ -280,13 +280,13 @@ class _Uploads:
     _under_way: deque[tuple[Future[list[Done]], Mark]] = field(default_factory=deque)
 
     def add(self, groups: list[Group], mark: Mark) -> None:
-        """Bring groups to their outcomes: the mark is reached then.
+        """Store groups; the mark is reached then.
 
         Raises:
             RetryableError: these or earlier ones cannot be stored now.
         """
         if any(_is_large(member) for group in groups for member in group):
-            # It streams straight from the archive, so the walk must wait until it is sent.
+            # It is streamed directly from the archive, so the walk must wait until it is sent.
             self.finish()
             self.progress.reach(mark, self.bring(groups))
             return
@@ -309,7 +309,7 @@ class _Uploads:
         try:
             done = upload.result()
         except RetryableError:
-            # Later ones may be done, but are not counted: they are done again.
+            # Later ones may be done, but are not counted: they are repeated.
             self._under_way.clear()
             raise
         self.progress.reach(mark, done)

@@ -1,4 +1,4 @@
-"""One delivery of one object's event: what is known of it, and what it is handled with."""
+"""One delivery of one object's event: what is known about it, and what is needed to process it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from functions.store.source import Source, is_unpacked
 
 @dataclass(frozen=True)
 class Delivery:
-    """An object that was written, and what it is handled with.
+    """An object that was written, and what is needed to process it.
 
     Args:
-        object: as its event has it.
-        message: that the event, or a step of its work, came with.
+        object: from its event.
+        message: of the event, or of a later step of its work.
         services: settings and clients.
-        outcomes: where records go.
+        outcomes: publishes records.
         deadline: of the invocation.
         memory: of the process.
     """
@@ -66,7 +66,7 @@ class Delivery:
 
 
 def object_of(message: Message) -> StoredObject:
-    """The object that a notification is about.
+    """The object of a notification.
 
     Raises:
         PermanentError: invalid_event.

@@ -1,5 +1,5 @@
-"""Carries out where an object goes in the end, which verdict decides: to quarantine, with a sidecar
-that says why; or it is kept, deleted or moved, as SOURCE_DISPOSITION says."""
+"""Carries out the decision of verdict about the object: it goes to quarantine, with a sidecar that
+says why, or is kept, deleted or moved (SOURCE_DISPOSITION)."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -16,11 +16,11 @@ _OUTCOME_KEY: Final = "dicom-outcome"  # of a sidecar's metadata
 
 
 def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str, str]]) -> None:
-    """Copy an object that can never be stored, and write its sidecar; the source stays. Doing it
-    again changes nothing.
+    """Copy an object that cannot be stored to quarantine, and write its sidecar; the source stays.
+    Repeating this changes nothing.
 
-    Another upload of the same name that waits there is not replaced: the later one gets its
-    generation as an ending.
+    An earlier upload of the same name there is not replaced: the generation is added to the later
+    one's name.
 
     Args:
         delivery: of its event.
@@ -29,9 +29,8 @@ def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str
 
     Raises:
         SupersededError: the object is gone or was overwritten.
-        RetryableError: as Transport.send; unavailable also where the quarantine itself is wrong,
-            such as a bucket that does not exist: an operator can fix it, and the object must not be
-            lost to it.
+        RetryableError: as Transport.send; unavailable also if the quarantine itself is wrong, such
+            as a missing bucket: an operator can fix it, and the object must not be lost until then.
     """
     sidecar = Sidecar(
         reason=outcome.reason,
@@ -49,7 +48,7 @@ def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str
 
 
 def _put_as(name: str, sidecar: Sidecar, delivery: Delivery) -> bool:
-    """Put both under this name; False where another object has it."""
+    """Write both under this name; False if another object has it."""
     bucket = delivery.settings.quarantine_bucket
     buckets = delivery.buckets
     deadline = delivery.deadline
@@ -79,11 +78,11 @@ def _put_as(name: str, sidecar: Sidecar, delivery: Delivery) -> bool:
 
 
 def dispose(delivery: Delivery) -> None:
-    """Do with a stored object as its prefix says. Doing it again changes nothing.
+    """Keep, delete or move a stored object, by its prefix. Repeating this changes nothing.
 
     Raises:
-        RetryableError: as Transport.send; unavailable also where the place to move to is wrong: an
-            operator can fix it.
+        RetryableError: as Transport.send; unavailable also if the destination of a move is wrong:
+            an operator can fix it.
     """
     disposition = delivery.settings.source_disposition.of(delivery.ref.name)
     if disposition == "keep":
@@ -100,8 +99,8 @@ def dispose(delivery: Delivery) -> None:
 
 
 def _copy(delivery: Delivery, place: GcsPrefix) -> None:
-    """Copy, unless the same bytes are there already: another attempt may have copied them. Where
-    the name belongs to other bytes, the copy gets its generation as an ending."""
+    """Copy, unless the same bytes are already there: another attempt may have copied them. If the
+    name has other bytes, the generation is added to the copy's name."""
     ref = delivery.ref
     buckets = delivery.buckets
     deadline = delivery.deadline

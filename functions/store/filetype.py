@@ -1,4 +1,4 @@
-"""What a file is: its first bytes decide, never its name."""
+"""The kind of a file, by its first bytes, never by its name."""
 
 import re
 from typing import Final, Literal
@@ -29,8 +29,8 @@ _MULTIPART: Final = re.compile(
 def sniff(head: bytes) -> Kind:
     """The kind of a file that begins with these bytes.
 
-    A file that has lost its preamble, or a bare data set, counts as DICOM: the DICOM store decides
-    whether it takes it. DICM is looked for first, because a preamble may look like the beginning of
+    A file without its preamble, or a bare data set, counts as DICOM: the DICOM store decides
+    whether to accept it. DICM is checked first, because a preamble may look like the beginning of
     another format (PS3.10 section 7.1).
     """
     if part10.is_part10(head):

@@ -1,9 +1,9 @@
-"""Store each object of the landing bucket in the DICOM store, and report what became of it.
+"""Store each object of the landing bucket in the DICOM store, and report its outcome.
 
-The order is: do the work, publish the outcome, move or delete the source, acknowledge. A process
-that is killed anywhere in between leaves a message that is delivered again, and every step may be
-done twice: the DICOM store takes identical bytes as one instance, outcomes have the same id, and an
-object that is gone needs nothing more.
+The order is: do the work, publish the outcome, move or delete the source, acknowledge. If a process
+is killed in between, its message is delivered again, and every step can be repeated: the DICOM
+store keeps identical bytes as one instance, outcomes have the same id, and an object that is gone
+needs no more work.
 """
 
 import functools
@@ -36,20 +36,20 @@ from functions.store.verdict import Verdict
 
 
 def entry_point() -> View:
-    """The function that is deployed."""
+    """Make the deployed function."""
     return event_function(STORE, functools.partial(handle, memory=Memory()))
 
 
 def handle(
     message: Message, services: Services, outcomes: Outcomes, deadline: Deadline, memory: Memory
 ) -> None:
-    """Store the object that the event is about, or go on with an archive.
+    """Store the event's object, or continue an archive.
 
     Raises:
         PermanentError: invalid_event.
-        RetryableError: the DICOM store or the bucket is busy or away; operation_pending while
-            metadata or a JPEG waits for its other half, or another invocation works on the same
-            object.
+        RetryableError: the DICOM store or the bucket is busy or does not answer; operation_pending
+            while metadata or a JPEG waits for its other half, or another invocation works on the
+            same object.
     """
     message.check_way(archive_progress.is_follow_up(message))
     progress = Progress()
@@ -63,7 +63,7 @@ def handle(
         raise PermanentError("invalid_event", "not the landing bucket")
     with memory.working_on((written.ref, progress.mark)) as was_done:
         if was_done and ANEW not in message.attributes:
-            return  # by this very process, which has published the outcome or a follow-up message
+            return  # by this process, which has published the outcome or a follow-up message
         delivery = Delivery(
             object=written,
             message=message,
@@ -76,7 +76,7 @@ def handle(
 
 
 def _bring(delivery: Delivery, progress: Progress) -> None:
-    """Bring an object to its outcome, and then away.
+    """Process an object until its outcome, and then keep, move or delete it.
 
     Args:
         delivery: of its event.
@@ -89,7 +89,7 @@ def _bring(delivery: Delivery, progress: Progress) -> None:
     except SupersededError:
         found = _superseded(delivery, progress)
     if found is None:
-        return  # an archive, with which a follow-up message goes on
+        return  # an archive that a follow-up message continues
     outcome = replace(
         found.outcome,
         source=delivery.ref,
@@ -104,7 +104,7 @@ def _bring(delivery: Delivery, progress: Progress) -> None:
 
 
 def _verdict(delivery: Delivery, progress: Progress) -> Verdict | None:
-    """What becomes of it; None when that is known only later."""
+    """The verdict on it; None if that is known only later."""
     try:
         return _store(delivery, progress)
     except PermanentError as error:
@@ -134,8 +134,8 @@ def _store_instance(delivery: Delivery, instance: Instance) -> Verdict:
 
 
 def _superseded(delivery: Delivery, progress: Progress) -> Verdict:
-    """The object is gone. Where an earlier delivery of half a pair deleted it or moved it, its
-    outcome is repeated."""
+    """The object is gone. If an earlier delivery of half a pair deleted or moved it, its outcome is
+    repeated."""
     if may_be_half(delivery.ref.name):
         finished = PairState(delivery).verdict()
         if finished is not None:

@@ -1,4 +1,4 @@
-"""The two forms in which an instance is sent to the DICOM store: a DICOM file as it is, and
+"""The two forms in which an instance is sent to the DICOM store: an unchanged DICOM file, or
 metadata with a JPEG, of which the store makes the file (fact sheet section 3.1)."""
 
 import contextlib
@@ -23,12 +23,12 @@ from functions.store.source import Source, body_of
 _GONE: Final = (204, 404, 410)
 _STORED_METADATA_LIMIT: Final = 4 * metadata.LIMIT_BYTES  # characters
 
-# Whether the store holds the same under the instance's UIDs; None when it holds nothing there.
+# Whether the store has the same under the instance's UIDs; None if it has nothing there.
 Same = bool | None
 
 
 class DicomFile:
-    """A Part 10 file, sent as it is.
+    """A Part 10 file, sent unchanged.
 
     Raises:
         PermanentError: as read_header; unsupported_input also when the header is too large and the
@@ -45,7 +45,7 @@ class DicomFile:
 
     @property
     def crc32c(self) -> str:
-        """Of the file; empty as long as it is not known."""
+        """The checksum of the file; empty while it is not known."""
         if self._source.crc32c or self._body.checksum is None:
             return self._source.crc32c
         return self._body.checksum.text
@@ -56,7 +56,7 @@ class DicomFile:
         return self._body
 
     def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
-        """Compare with the file that the store gives back as it was stored."""
+        """Compare with the stored file."""
         with store.get(self.resource, (), AS_STORED, deadline) as answer:
             if not _is_there(answer):
                 return None
@@ -68,7 +68,7 @@ class DicomFile:
 
 
 def _header_of(source: Source) -> Header:
-    """What a file says it is. A header larger than 4 MiB costs one more reading."""
+    """The header of the file. A header larger than 4 MiB takes one more reading."""
     for head in source.heads():
         try:
             return read_header([head], whole=source.size == len(head))
@@ -102,8 +102,8 @@ class JpegInstance:
         """The request's body.
 
         Raises:
-            PermanentError: rejected, where metadata and JPEG contradict each other; while it is
-                read also when the JPEG is cut.
+            PermanentError: rejected, if metadata and JPEG contradict each other, and while it is
+                read if the JPEG is cut off.
         """
         self._body = picture = body_of(self._picture)
         first = self._first()
@@ -128,7 +128,7 @@ class JpegInstance:
         text = json.dumps([self._attributes])
         kind = "application/dicom+json"
         if '"InlineBinary"' in text:
-            # The service asks for it then; inline values are little endian.
+            # The service requires it then; inline values are little endian.
             kind += "; transfer-syntax=1.2.840.10008.1.2.1"
         syntax = dicomjson.text(self._attributes, SYNTAX)
         return (
@@ -147,7 +147,7 @@ class JpegInstance:
         return metadata.with_jpeg(self._metadata, jpeg.frame_of(self._picture))
 
     def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
-        """Compare with the attributes and the frame that the store gives back."""
+        """Compare with the attributes and the frame from the store."""
         stored = self._stored_attributes(store, deadline)
         if stored is None:
             return None
@@ -187,7 +187,7 @@ Instance = DicomFile | JpegInstance
 
 
 def _is_there(answer: Response) -> bool:
-    """Whether it is an answer with what was asked for; False where that is not there."""
+    """Whether the answer has the resource; False if it does not exist."""
     if answer.status_code in _GONE:
         drain(answer)
         return False
@@ -204,7 +204,7 @@ def _checksum(pieces: Iterable[bytes]) -> Checksum:
 
 
 def _part(answer: Response, deadline: Deadline) -> Iterator[bytes]:
-    """The one part of an answer, or its body where the store sends it without multipart."""
+    """The only part of an answer, or its body if it is not multipart."""
     content_type = answer.headers.get("Content-Type", "")
     body = chunks(answer, deadline)
     if not content_type.lower().startswith("multipart/"):
@@ -215,7 +215,7 @@ def _part(answer: Response, deadline: Deadline) -> Iterator[bytes]:
 
 
 def _plain(attribute: Any) -> Any:
-    """An attribute as text, without what may differ between two ways to write the same."""
+    """An attribute as text, without differences between equivalent spellings."""
     if isinstance(attribute, dict):
         kept = {key: _plain(value) for key, value in attribute.items()}
         return {key: value for key, value in kept.items() if value not in ("", [], {})}

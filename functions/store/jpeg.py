@@ -1,4 +1,4 @@
-"""What a JPEG says of itself, and whether it is whole (ITU-T T.81 annex B).
+"""The header of a JPEG, and whether it is complete (ITU-T T.81 annex B).
 
 Only the markers are read; nothing is decoded.
 """
@@ -22,10 +22,11 @@ _JFIF: Final = 0xE0
 _SOF_BASELINE: Final = 0xC0
 _SOF_EXTENDED: Final = 0xC1
 _SOF_LOSSLESS: Final = 0xC3
-# SOF0 to SOF15, but for the three that are tables; and SOF55 of JPEG-LS.
+# SOF0 to SOF15, except the three that are tables; and SOF55 of JPEG-LS.
 _FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
-# In a scan FF is followed by 00 (a byte of the image) or by a restart marker; all else ends it.
+# In a scan FF is followed by 00 (a byte of the image) or by a restart marker; anything else ends
+# it.
 _AFTER_SCAN: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _DAMAGED: Final = "the JPEG is damaged"
 
@@ -39,11 +40,11 @@ class Frame:
     Args:
         process: the number of its start-of-frame marker, 0xC0 for baseline.
         precision: bits of a sample.
-        rows: 0 where the number follows only after the scan.
+        rows: 0 if the number comes only after the scan.
         columns: of the image.
         samples: of a pixel.
         predictor: of a lossless JPEG, 1 to 7.
-        colour: how three samples are meant, where a marker says so.
+        colour: the meaning of three samples, if a marker says it.
     """
 
     process: int
@@ -61,8 +62,8 @@ class Frame:
 
     @property
     def transfer_syntaxes(self) -> tuple[str, ...]:
-        """Those that describe it, the best first, of the four that the DICOM store takes (fact
-        sheet section 3.1); none for a progressive one and other kinds."""
+        """The transfer syntaxes that describe it, the best first, of the four that the DICOM store
+        accepts (fact sheet section 3.1); none for progressive and other kinds."""
         if self.process == _SOF_BASELINE:
             return (BASELINE, EXTENDED)
         if self.process == _SOF_EXTENDED:
@@ -79,7 +80,7 @@ class Markers:
 
     def __init__(self) -> None:
         self.frame: Frame | None = None
-        self._rest = b""  # what came last and is not understood yet, at most one segment
+        self._rest = b""  # the last bytes that are not parsed yet, at most one segment
         self._in_scan = False
         self._ended = False
         self._start = b""  # the segment that starts the frame
@@ -88,7 +89,7 @@ class Markers:
         self._is_jfif = False
 
     def add(self, chunk: bytes) -> None:
-        """Take in the next bytes.
+        """Read the next bytes.
 
         Raises:
             PermanentError: rejected, when the JPEG is damaged.
@@ -105,13 +106,13 @@ class Markers:
         self._rest = data[at:]
 
     def end(self) -> None:
-        """Raises PermanentError: rejected, when the end of the image did not come."""
+        """Raises PermanentError: rejected, when the end of the image is missing."""
         if not self._ended:
             raise rejected("the JPEG is cut: its image does not end")
 
     def _following(self, data: bytes, at: int) -> int:
-        """Where what follows the scan or the marker at this place begins; the same place when more
-        bytes are needed."""
+        """The place after the scan or the marker at this place; the same place when more bytes are
+        needed."""
         if self._in_scan:
             found = _AFTER_SCAN.search(data, at)
             if found is None:
@@ -169,8 +170,8 @@ class Markers:
         )
 
     def _colour(self) -> Colour:
-        """JFIF means YCbCr; Adobe's marker says it in its last byte; else the components' names
-        may."""
+        """JFIF means YCbCr; Adobe's marker says it in its last byte; else the components' names may
+        say it."""
         components = self._start[6::3]
         adobe = self._adobe[11:12]
         if len(components) != 3:
@@ -185,10 +186,10 @@ class Markers:
 
 
 def frame_of(source: Source) -> Frame:
-    """The image of a JPEG, which begins within its first 4 MiB.
+    """The image of a JPEG, which must begin within its first 4 MiB.
 
     Raises:
-        PermanentError: rejected, when there is none: the file is cut or damaged in front of it.
+        PermanentError: rejected, when there is none: the file is cut off or damaged before it.
     """
     for head in source.heads():
         markers = Markers()

@@ -1,7 +1,7 @@
-"""What this process has done lately, and is doing: it saves work and recognises duplicates.
+"""What this process has done lately and is doing, to save work and to recognise duplicates.
 
-Nothing depends on it. A process may forget or die at any time: then an input is handled once more,
-and its outcome is published again.
+Correctness does not depend on it. A process may forget or die at any time: then an input is
+processed once more, and its outcome is published again.
 """
 
 import threading
@@ -27,13 +27,12 @@ class Memory:
         self._lock = threading.Lock()
         self._busy: set[Hashable] = set()
         self._done = _Latest[Hashable, bool](inputs)
-        # The checksum of each instance, and the input that it came in.
+        # The checksum of each instance, and its input.
         self._stored = _Latest[Resource, tuple[str, Hashable]](instances)
 
     @contextmanager
     def working_on(self, key: Hashable) -> Iterator[bool]:
-        """Claim an input for the length of a `with`; leaving it without an error makes the input
-        done.
+        """Claim an input within the `with` block; leaving it without an error makes the input done.
 
         Yields:
             Whether it was done before.
@@ -66,19 +65,19 @@ class Memory:
         return first != by
 
     def has_stored(self, resource: Resource, by: Hashable) -> bool:
-        """Whether an input other than `by` stored this instance lately, with whatever bytes."""
+        """Whether an input other than `by` stored this instance lately, with any bytes."""
         with self._lock:
             _, first = self._stored.get(resource, ("", by))
         return first != by
 
     def forget(self, resource: Resource) -> None:
-        """The instance is not in the DICOM store any more."""
+        """The instance is no longer in the DICOM store."""
         with self._lock:
             self._stored.pop(resource, None)
 
 
 class _Latest(OrderedDict[_Key, _Value]):
-    """The entries that were kept last, so many of them."""
+    """The latest entries, up to a number."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()

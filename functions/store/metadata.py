@@ -1,8 +1,8 @@
 """DICOM JSON metadata of one instance (PS3.18 annex F) whose pixel data is a JPEG.
 
-What a person need not write is filled in: the character set, the transfer syntax, the reference to
-the JPEG, and the attributes that the JPEG itself states. What contradicts the JPEG is refused: the
-DICOM store would take it (it derives none of these attributes, fact sheet section 3.1), and nobody
+Missing attributes are filled in: the character set, the transfer syntax, the reference to the JPEG,
+and attributes from the JPEG's own header. Metadata that contradicts the JPEG is refused: the DICOM
+store would accept it (it derives none of these attributes, fact sheet section 3.1), but nobody
 could decode it.
 """
 
@@ -25,7 +25,7 @@ SYNTAX: Final = "00020010"
 _DEPTH_MAX: Final = 64
 _CHARACTER_SET: Final = "00080005"
 _CLASS: Final = "00080016"
-_UTF8: Final = "ISO_IR 192"  # the only one that the service takes
+_UTF8: Final = "ISO_IR 192"  # the only one that the service accepts
 _URI: Final = "jpeg-image"
 _SAMPLES: Final = "00280002"
 _COLOURS: Final = "00280004"
@@ -46,7 +46,7 @@ _NAMES: Final = {
     _ALLOCATED: "BitsAllocated",
     _STORED: "BitsStored",
 }
-# What three samples may be called, by what the JPEG says of them; the usual word first.
+# The possible names of three samples, by the JPEG's header; the usual one first.
 _THREE_SAMPLES: Final = {
     "RGB": ("RGB",),
     "YBR": ("YBR_FULL_422", "YBR_FULL"),
@@ -57,7 +57,7 @@ _ONE_SAMPLE: Final[tuple[str, ...]] = ("MONOCHROME2", "MONOCHROME1", "PALETTE CO
 
 @dataclass(frozen=True)
 class Metadata:
-    """One data set, complete but for what its JPEG states."""
+    """One data set, complete except for attributes from its JPEG."""
 
     resource: Resource
     attributes: DataSet
@@ -68,8 +68,8 @@ def parse(text: bytes) -> Metadata:
     """Read metadata.
 
     Raises:
-        PermanentError: unsupported_input, where something is missing or the service would not take
-            it; as NothingToStoreError when it is other JSON.
+        PermanentError: unsupported_input, if something is missing or the service would not accept
+            it; NothingToStoreError when it is other JSON.
     """
     data_set = _data_set(text)
     if is_deep(data_set):
@@ -98,7 +98,7 @@ def _data_set(text: bytes) -> DataSet:
 
 
 def _uri(data_set: DataSet) -> str:
-    """What the metadata calls its pixel data."""
+    """The metadata's URI of its pixel data."""
     refused = unsupported("bulk data that is not the JPEG")
     for tag, attribute in data_set.items():
         if tag != PIXELS and isinstance(attribute, dict) and "BulkDataURI" in attribute:
@@ -109,14 +109,14 @@ def _uri(data_set: DataSet) -> str:
     if not isinstance(pixels, dict) or "InlineBinary" in pixels:
         raise refused
     uri = pixels.get("BulkDataURI", _URI)
-    # It goes into a header of the request.
+    # It is sent in a header of the request.
     if not isinstance(uri, str) or not uri.isascii() or not uri.isprintable():
         raise refused
     return uri
 
 
 def is_deep(value: object) -> bool:
-    """Whether JSON is nested deeper than any data set is; told without recursion."""
+    """Whether JSON is nested deeper than any data set; checked without recursion."""
     level = [value]
     for _ in range(_DEPTH_MAX):
         if not level:
@@ -133,10 +133,11 @@ def _children(value: object) -> Iterator[Any]:
 
 
 def with_jpeg(metadata: Metadata, frame: Frame) -> DataSet:
-    """The attributes, compared with the JPEG (PS3.5 section 8.2.1), and with what it adds to them.
+    """The attributes, compared with the JPEG (PS3.5 section 8.2.1), with those from the JPEG added.
 
     Raises:
-        PermanentError: rejected, where the two contradict each other; the detail says in what.
+        PermanentError: rejected, if the two contradict each other; the detail names the
+            contradiction.
     """
     attributes = dict(metadata.attributes)
     if not frame.transfer_syntaxes:
@@ -162,7 +163,7 @@ def with_jpeg(metadata: Metadata, frame: Frame) -> DataSet:
 
 
 def _numbers_of(frame: Frame) -> dict[str, list[int]]:
-    """What each attribute may be; the usual number first."""
+    """The possible values of each attribute; the usual one first."""
     allocated = 8
     if frame.precision > 8:
         allocated = 16

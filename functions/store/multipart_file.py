@@ -1,7 +1,7 @@
 """The how-to's multipart-request.file: the whole body of a store request as a file.
 
-Its first part is the metadata of one instance, its second part the JPEG. What is sent is made anew
-from the two, so that they are checked and completed like a pair of files.
+Its first part is the metadata of one instance, its second part the JPEG. A new request is made of
+the two, so that they are checked and completed like a pair of files.
 """
 
 import re
@@ -26,8 +26,8 @@ def instance_of(source: Source) -> JpegInstance:
     """The instance in a file that sniff() calls `multipart`.
 
     Raises:
-        PermanentError: unsupported_input, where it does not consist of the metadata of one instance
-            and a JPEG; rejected, where the two contradict each other.
+        PermanentError: unsupported_input, if it does not consist of the metadata of one instance
+            and a JPEG; rejected, if the two contradict each other.
         RetryableError: the source could not be read.
     """
     parts = _parts([source.read_head(_BEGINNING_BYTES)], source)
@@ -52,8 +52,8 @@ def _parts(data: Iterable[bytes], source: Source) -> Iterator[Part]:
 
 
 def _check(described: Metadata, headers: Mapping[str, str]) -> None:
-    """The headers of the second part have to be those that the metadata speaks of (fact sheet
-    section 3.1); a transfer syntax may stand in either."""
+    """Check that the headers of the second part match the metadata (fact sheet section 3.1); a
+    transfer syntax may be in either."""
     if headers.get("content-location", described.uri) != described.uri:
         raise unsupported("metadata that names another part than the one that follows")
     kind, parameters = multipart.media_type(headers.get("content-type", ""))
@@ -70,7 +70,7 @@ def _check(described: Metadata, headers: Mapping[str, str]) -> None:
 def _jpeg(source: Source) -> Iterator[bytes]:
     """The bytes of the second part."""
     try:
-        # A body comes to its end only with the right length and checksum.
+        # A body only ends with the right length and checksum.
         for number, part in enumerate(_parts(body_of(source), source)):
             if number == 1:
                 yield from part.chunks()

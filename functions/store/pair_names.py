@@ -1,4 +1,4 @@
-"""Metadata and a JPEG belong together by their names: `x.json` and `x.jpg` or `x.jpeg`."""
+"""Metadata and a JPEG are a pair by their names: `x.json` and `x.jpg` or `x.jpeg`."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ OTHER: Final = {"json": "jpeg", "jpeg": "json"}
 
 def stem_of(name: str, kind: str) -> str:
     """The name without its ending, which both halves share; empty when it has no ending of this
-    kind (json or jpeg), in capitals or not."""
+    kind (json or jpeg), in any case."""
     for ending in ENDINGS[kind]:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
@@ -16,5 +16,5 @@ def stem_of(name: str, kind: str) -> str:
 
 
 def may_be_half(name: str) -> bool:
-    """Whether an object of this name can be one half of a pair."""
+    """Whether an object of this name can be half of a pair."""
     return any(stem_of(name, kind) for kind in ENDINGS)

@@ -1,11 +1,11 @@
-"""What the store function keeps in the state bucket about pairs of metadata and JPEG.
+"""The state of pairs of metadata and JPEG, in the state bucket.
 
     pairs/<id of an object>      its verdict: whoever finds it does no work any more
     pairs/<id of both>.claim     who works on the two: the other waits, and is delivered again
 
-Each is an empty object whose metadata says the rest. It is created only where there is none yet, so
+Each is an empty object whose metadata has the values. It is created only if there is none yet, so
 that of two invocations one wins, and expires by a rule of the bucket. A claim is void when the
-invocation that made it cannot be alive any more.
+invocation that made it can no longer be running.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from functions.store.delivery import Delivery
 from functions.store.verdict import Verdict
 
 _FOLDER: Final = "pairs"
-_MARGIN_S: Final = 60.0  # an invocation may live so much longer than its budget
+_MARGIN_S: Final = 60.0  # an invocation may run this much longer than its budget
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of one object that is or was half of a pair.
+    """The verdict on one object that is or was half of a pair.
 
     Args:
         verdict: on it.
-        claim: under which claim that was decided; empty where the object was judged alone.
-        other: id of the other half, of which the same is to be written down next.
+        claim: the claim of the decision; empty if the object was judged alone.
+        other: id of the other half, for which the same must be written next.
     """
 
     verdict: Verdict
@@ -43,10 +43,10 @@ class Finished:
 
 
 class PairState:
-    """The state bucket, as a delivery of half a pair uses it.
+    """The state bucket, for a delivery of half a pair.
 
-    All raise RetryableError as Transport.send does, and unavailable where the bucket is missing or
-    what is in it cannot be read: an operator can fix it.
+    All raise RetryableError as Transport.send, and unavailable if the bucket is missing or its
+    objects cannot be read: an operator can fix it.
     """
 
     def __init__(self, delivery: Delivery) -> None:
@@ -58,7 +58,7 @@ class PairState:
         self._lifetime_s = delivery.settings.budget_s + _MARGIN_S
 
     def verdict(self) -> Verdict | None:
-        """What became of the object of this delivery; None while that is open."""
+        """The verdict on the object of this delivery; None while it is open."""
         finished = self.finished(self._mine)
         if finished is None:
             return None
@@ -66,19 +66,19 @@ class PairState:
         return finished.verdict
 
     def finished(self, ref: ObjectRef) -> Finished | None:
-        """What became of an object; None while that is open."""
+        """The verdict on an object; None while it is open."""
         return self._read(_id(ref))
 
     def finish(self, verdict: Verdict, claim: str = "", other: ObjectRef | None = None) -> Verdict:
-        """Write down what becomes of the object of this delivery.
+        """Write the verdict on the object of this delivery.
 
         Args:
             verdict: on it.
-            claim: under which it was decided.
-            other: the other half, if the same becomes of it.
+            claim: the claim of the decision.
+            other: the other half, if it gets the same verdict.
 
         Returns:
-            What counts: this, or what was written down before.
+            The valid verdict: this one, or the one written before.
         """
         finished = Finished(verdict, claim)
         if other is not None:
@@ -88,23 +88,23 @@ class PairState:
         return finished.verdict
 
     def _complete(self, finished: Finished) -> None:
-        """Write down for the other half what is to be written down for it.
+        """Write the verdict for the other half.
 
-        A process may have been killed in between. Nothing may be done with the first object before
-        this: the other half would not be found any more.
+        A process may have been killed in between. The first object must not be moved or deleted
+        before this: the other half would no longer be found.
         """
         if finished.other:
             self._write(finished.other, replace(finished, other=""))
 
     def claim(self, name: str) -> ObjectRef:
-        """Claim the work on two objects. A later delivery of the same event goes on with what an
-        earlier one claimed.
+        """Claim the work on two objects. A later delivery of the same event continues with an
+        earlier claim.
 
         Args:
             name: claim_name of the two.
 
         Returns:
-            The claim, to be given back when the work cannot be done now.
+            The claim, to be released if the work cannot be done now.
 
         Raises:
             RetryableError: operation_pending, while another invocation works on the two.
@@ -129,7 +129,7 @@ class PairState:
         return made is not None and age_s(made) > self._lifetime_s
 
     def give_back(self, claim: ObjectRef) -> None:
-        """Let another delivery do the work. A claim that cannot be deleted now becomes void
+        """Release the claim for another delivery. If it cannot be deleted now, it becomes void
         later."""
         with contextlib.suppress(RetryableError, PermanentError):
             self._buckets.delete(claim, self._deadline)
@@ -141,12 +141,12 @@ class PairState:
         return _load(marker.metadata)
 
     def _write(self, name: str, finished: Finished) -> Finished:
-        """What is written down then: this, or what was there before."""
+        """Write a verdict; returns the valid one: this, or an earlier one."""
         if self._create(name, _dump(finished)) is not None:
             return finished
         there = self._read(name)
         if there is None:
-            raise RetryableError("unavailable")  # expired this moment
+            raise RetryableError("unavailable")  # it has just expired
         return there
 
     def _stat(self, name: str) -> StoredObject | None:
@@ -159,7 +159,7 @@ class PairState:
     def _create(
         self, name: str, metadata: Mapping[str, str], generation: int = 0
     ) -> ObjectRef | None:
-        """Write a marker; None where there is not this generation of it."""
+        """Write a marker; None if its generation is another one."""
         try:
             made = self._buckets.write_small(
                 self._bucket,
@@ -181,7 +181,7 @@ def _id(ref: ObjectRef) -> str:
 
 
 def claim_name(one: ObjectRef, other: ObjectRef) -> str:
-    """What the claim on two objects is called."""
+    """The name of the claim on two objects."""
     both = "".join(sorted((_id(one), _id(other))))
     return hashlib.sha256(both.encode()).hexdigest()[:32] + ".claim"
 

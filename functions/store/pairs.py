@@ -1,10 +1,10 @@
-"""Metadata and a JPEG that lie in the landing bucket as two objects, each with an event of its own.
+"""Metadata and a JPEG in the landing bucket as two objects, each with its own event.
 
-Each event publishes the outcome of its own object and of no other, so that an outcome has one
-owner. Both events may be handled at the same time: the one that claims the pair stores it and
-writes down the outcome of both (pair_state); the other one waits, finds its outcome, and publishes
-it. An object whose outcome is written down is finished. A new upload of its other half has an
-outcome of its own, and changes nothing about it.
+Each event publishes only the outcome of its own object, so that an outcome has one owner. Both
+events may be processed at the same time: the one that claims the pair stores it and writes the
+outcomes of both (pair_state); the other one waits, finds its outcome, and publishes it. An object
+with a written outcome is finished. A new upload of its other half has its own outcome, and does not
+change it.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class HalfUpload:
 
     Args:
         delivery: of its event.
-        kind: what it is, by its content: json or jpeg.
+        kind: its kind, by its content: json or jpeg.
         source: its bytes, of which the head was read.
     """
 
@@ -59,13 +59,13 @@ class HalfUpload:
         self._state = PairState(delivery)
 
     def run(self) -> Verdict:
-        """Store the pair, unless the other event does or did.
+        """Store the pair, unless the other event does or did so.
 
         Raises:
-            PermanentError: its name cannot be that of a half.
+            PermanentError: its name is not that of a half.
             SupersededError: the object is gone.
-            RetryableError: operation_pending, while its other half did not come or the other event
-                works on the pair; whatever storing raises.
+            RetryableError: operation_pending, while its other half is missing or the other event
+                works on the pair; all errors of storing.
         """
         stem = stem_of(self._mine.ref.name, self._kind)
         if not stem:
@@ -91,7 +91,7 @@ class HalfUpload:
         return self._alone()
 
     def _named_alike(self, stem: str) -> Iterator[StoredObject]:
-        """The objects that can be the other half by their names."""
+        """The objects that can be the other half, by their names."""
         buckets = self._delivery.buckets
         bucket = self._mine.ref.bucket
         for one in buckets.list(bucket, f"{stem}.", self._delivery.deadline):
@@ -99,7 +99,7 @@ class HalfUpload:
                 yield one
 
     def _instance(self, described: Metadata | None, other: Source) -> JpegInstance | None:
-        """The instance of the two; None where the other one is no other half, by its content.
+        """The instance of the two; None if the other one is not the other half, by its content.
 
         Args:
             described: this half, if it is the metadata.
@@ -112,31 +112,31 @@ class HalfUpload:
                 return JpegInstance(described, other)
             return JpegInstance(_metadata_in(other), self._source)
         except PermanentError:
-            return None  # its own event tells why
+            return None  # its own event reports why
         except SupersededError:
-            raise RetryableError("unavailable") from None  # it was replaced: look again
+            raise RetryableError("unavailable") from None  # it was replaced: check again
 
     def _with(self, other: StoredObject, instance: JpegInstance) -> Verdict | None:
-        """What becomes of this half with that other one; None where that belongs to another
+        """The verdict on this half with that other one; None if that one belongs to another
         instance."""
         claim = claim_name(self._mine.ref, other.ref)
         theirs = self._state.finished(other.ref)
         if theirs is None:
-            # Both are open. Whoever has the claim stores them, and writes the same down for both.
+            # Both are open. The delivery with the claim stores them, and writes the same for both.
             found = self._store(other, instance, claim)
             return self._state.finish(found, claim, other.ref)
         if theirs.claim == claim:
-            # The two were stored; only what became of this one was not written down.
+            # The two were stored; only the verdict on this one was not written.
             return self._state.finish(theirs.verdict, claim)
         if not theirs.verdict.is_bad and theirs.verdict.outcome.resource == instance.resource:
-            # The other one is part of this very instance, and keeps its outcome. This one was
-            # uploaded again.
+            # The other one is part of this instance, and keeps its outcome. This one was uploaded
+            # again.
             found = self._store(other, instance, claim)
             return self._state.finish(found, claim)
         return None
 
     def _store(self, other: StoredObject, instance: JpegInstance, claim: str) -> Verdict:
-        """Store the two, as the only invocation that does."""
+        """Store the two; only this invocation does so."""
         claimed = self._state.claim(claim)
         try:
             word = Stow(self._delivery, instance, [self._mine, other]).run()
@@ -144,14 +144,14 @@ class HalfUpload:
             return verdict.of_error(error)
         except SupersededError:
             self._state.give_back(claimed)
-            raise RetryableError("unavailable") from None  # one of the two changed: look again
+            raise RetryableError("unavailable") from None  # one of the two changed: check again
         except RetryableError:
             self._state.give_back(claimed)
             raise
         return verdict.of_word(word, instance.resource)
 
     def _alone(self) -> Verdict:
-        """The other half did not come, or not yet."""
+        """The other half is missing, at least until now."""
         written = timestamp(self._mine.updated)
         wait_s = self._delivery.settings.pair_wait_s
         if written is not None and age_s(written) < wait_s:

@@ -1,15 +1,15 @@
-"""The errors that end an input for good; the detail is one line of our own words for a person."""
+"""The errors that end an input permanently; the detail is one line for a person."""
 
 from functions.common.errors import PermanentError
 
 
 def unsupported(detail: str) -> PermanentError:
-    """It is nothing that is known here, or cannot be read."""
+    """It is of an unknown kind, or cannot be read."""
     return PermanentError("unsupported_input", detail)
 
 
 def rejected(detail: str) -> PermanentError:
-    """It can be read, and must not be stored."""
+    """It can be read, but must not be stored."""
     return PermanentError("rejected", detail)
 
 
@@ -19,5 +19,5 @@ def conflict(detail: str) -> PermanentError:
 
 
 def unsafe(detail: str) -> PermanentError:
-    """An archive exceeds a limit, which ends it where it is."""
+    """An archive exceeds a limit, and ends there."""
     return PermanentError("unsafe_archive", detail)

@@ -1,7 +1,7 @@
-"""Files that can be sought in, as zipfile and tarfile want them, of which little is kept in memory.
+"""Seekable files for zipfile and tarfile, with little kept in memory.
 
-An object of a bucket is read in ranges. A zip inside an archive is unpacked twice, however many
-members it has.
+An object of a bucket is read in ranges. A zip inside an archive is unpacked twice, whatever its
+number of members.
 """
 
 import io
@@ -17,7 +17,7 @@ from functions.store.refusals import unsupported
 from functions.store.source import Source, is_unpacked
 
 _BUFFER_BYTES: Final = 256 * 1024
-# A gap up to this is read over; a larger one is worth a new request.
+# A gap up to this size is skipped by reading; a larger one by a new request.
 _READ_ON_BYTES: Final = 1024 * 1024
 _TRIES: Final = 3  # without a byte in between
 _PARTIAL: Final = 206
@@ -27,7 +27,7 @@ def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> Bina
     """One generation of an object.
 
     Reading it raises SupersededError and RetryableError as Buckets.open, and PermanentError
-    (unsupported_input) where the object cannot be read in ranges.
+    (unsupported_input) if the object cannot be read in ranges.
     """
 
     def read(at: int) -> Generator[bytes]:
@@ -39,7 +39,7 @@ def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> Bina
                     at += len(chunk)
                     tries_left = _TRIES
             except RetryableError as error:
-                # A reading that breaks off is begun again.
+                # A reading that breaks off is started again.
                 tries_left -= 1
                 if error.reason != "unavailable" or not tries_left:
                     raise
@@ -48,10 +48,10 @@ def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> Bina
 
 
 def _range(one: StoredObject, at: int, buckets: Buckets, deadline: Deadline) -> Generator[bytes]:
-    """One reading, from a place on. It does not come to its end: behind that nothing is read."""
+    """One reading, from a place on. It is never read to its end."""
     with buckets.open(one.ref, deadline, at) as response:
         if is_unpacked(response.headers):
-            # From its first byte on, whatever range was asked for.
+            # The whole object, whatever range was requested.
             raise unsupported("an archive with a Content-Encoding: upload it without")
         if at and response.status_code != _PARTIAL:
             raise RetryableError("unavailable")
@@ -62,8 +62,8 @@ def _range(one: StoredObject, at: int, buckets: Buckets, deadline: Deadline) -> 
 def open_inner(source: Source, size: int) -> BinaryIO:
     """A zip that is a member of an archive, which is unpacked from its beginning.
 
-    A zip is read from its end, where its directory is. So its end is kept from a first reading, and
-    a second reading goes through the rest in order.
+    A zip is read from its end, where its directory is. So the end is kept from a first reading, and
+    a second reading reads the rest in order.
 
     Args:
         source: the member.
@@ -103,13 +103,13 @@ def _buffered(file: io.RawIOBase) -> BinaryIO:
 
 
 class _Seekable(io.RawIOBase):
-    """A file whose bytes come in chunks from any place on. Going back begins a new reading, and so
-    does going too far ahead.
+    """A file whose bytes come in chunks from any place on. Going back, or too far ahead, begins a
+    new reading.
 
     Args:
         size: in bytes.
         read: the chunks from a place on; some may be empty.
-        read_on_bytes: how far ahead a place may lie so that the chunks up to there are read.
+        read_on_bytes: how far ahead a place may be so that the chunks before it are read.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class _Seekable(io.RawIOBase):
         self._read = read
         self._read_on_bytes = read_on_bytes
         self._at = 0
-        # Every place lies in front of the end, so the first read begins a reading.
+        # Every place is before the end, so the first read begins a reading.
         self._chunks = read(size)
         self._chunk = b""
         self._chunk_at = size
@@ -134,11 +134,11 @@ class _Seekable(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The place of the next read."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Only notes the place; the next read goes there."""
+        """Only remembers the place; the next read goes there."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise ValueError("a place before the beginning")
@@ -157,7 +157,7 @@ class _Seekable(io.RawIOBase):
         return len(piece)
 
     def _go_to_place(self) -> None:
-        """Have the chunk in which the next byte lies."""
+        """Load the chunk with the next byte."""
         ahead = self._at - self._chunk_at - len(self._chunk)
         if self._at < self._chunk_at or ahead > self._read_on_bytes:
             self._chunks.close()
@@ -172,6 +172,6 @@ class _Seekable(io.RawIOBase):
                 raise EOFError from None
 
     def close(self) -> None:
-        """Give up the reading."""
+        """End the reading."""
         self._chunks.close()
         super().close()

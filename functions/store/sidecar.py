@@ -1,5 +1,5 @@
-"""The sidecar beside an object in quarantine, `gs://QUARANTINE/<reason>/<name>.reason.json`: why it
-is there. The command dicom-functions reads it too."""
+"""The sidecar of an object in quarantine, `gs://QUARANTINE/<reason>/<name>.reason.json`, which says
+why it is there. The command dicom-functions reads it too."""
 
 import json
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ class Sidecar:
 
     Args:
         reason: one of the reasons in errors.py.
-        detail: one line of our own words.
-        source: the object it was.
+        detail: one line for a person.
+        source: the uploaded object.
         outcome_id: of its outcome record.
         members: of an archive, those that could not be stored, with their reasons (the first
             thousand).
@@ -39,10 +39,10 @@ class Sidecar:
 
     @property
     def name(self) -> str:
-        """What the object is called in quarantine: as before, below its reason.
+        """The object's name in quarantine: its old name, below the reason.
 
-        A name too long for that is cut, and one that could be a sidecar's gets its generation as an
-        ending.
+        A name that is too long is cut, and the generation is added to one that could be a
+        sidecar's.
         """
         name = self.source.name
         most = _NAME_BYTES - _ADDED_BYTES
@@ -70,10 +70,10 @@ class Sidecar:
 
     @classmethod
     def load(cls, text: bytes) -> "Sidecar":
-        """Read a sidecar again, members left out.
+        """Read a sidecar, without its members.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not a sidecar.
         """
         try:
             document: Mapping[str, Any] = json.loads(text)

@@ -1,5 +1,5 @@
-"""Where bytes come from: an object or a member of an archive, read as a stream, and read again for
-each new attempt."""
+"""The source of bytes: an object or a member of an archive, read as a stream, and read again for
+each attempt."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Final
@@ -10,22 +10,21 @@ from functions.common.errors import RetryableError
 from functions.store.refusals import unsupported
 
 READ_BYTES: Final = 256 * 1024
-# What does not stand in the head is looked for up to here, so that the file is read only once.
+# What is not in the head is searched for up to here, so that the file is read only once.
 _LONG_HEAD_BYTES: Final = 4 * 1024 * 1024
 
 
 class Source:
     """Bytes that can be read again.
 
-    The first reading goes on where `head` stopped, so that looking at the head costs no reading of
-    its own.
+    The first reading continues where `head` stopped, so that the head takes no extra reading.
 
     Args:
         open_: begins to read at the first byte.
-        size: bytes in all; None when that is known only at the end.
-        crc32c: base64, where it is known beforehand.
-        can_reread: whether a second reading costs no more than the first. It does cost more in a
-            tar.gz, where everything in front of a member is unpacked for it.
+        size: total bytes; None if that is known only at the end.
+        crc32c: base64, if it is known before.
+        can_reread: whether a second reading takes no longer than the first. It takes longer in a
+            tar.gz, where everything before a member must be unpacked again.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Source:
 
     @property
     def head(self) -> bytes:
-        """The first 64 KiB or more; everything when that is less."""
+        """The first 64 KiB or more; everything if there is less."""
         if not self._head:
             self.read_head(HEAD_BYTES)
         return self._head
@@ -72,7 +71,7 @@ class Source:
         return self._head
 
     def heads(self) -> Iterator[bytes]:
-        """The head, and then one of up to 4 MiB, without a second reading."""
+        """The head, and then a head of up to 4 MiB, without a second reading."""
         yield self.head
         yield self.read_head(_LONG_HEAD_BYTES)
 
@@ -86,7 +85,7 @@ class Source:
         yield from stream
 
     def close(self) -> None:
-        """Give up a reading that was begun; the next one begins at the first byte."""
+        """End a reading; the next one begins at the first byte."""
         stream, self._stream = self._stream, None
         if isinstance(stream, Generator):
             stream.close()
@@ -95,13 +94,14 @@ class Source:
 class Body:
     """A source as a request body: nothing incomplete is stored.
 
-    The last chunk is held back until length and checksum are known to be right. A source that
-    changed, was cut or was damaged on the way so breaks the request off and leaves nothing behind.
+    The last chunk is held back until length and checksum are known to be right. So a source that
+    changed, was cut off or was damaged during the transfer breaks the request off, and nothing is
+    stored.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        # Of all that was sent, once it was.
+        # Of all sent bytes, after they were sent.
         self.checksum: Checksum | None = None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -135,14 +135,15 @@ class SizedBody(Body):
 
 
 def body_of(source: Source) -> Body:
-    """A body with Content-Length where the size is known, else in HTTP chunks."""
+    """A body with Content-Length if the size is known, else in HTTP chunks."""
     if source.size is None:
         return Body(source)
     return SizedBody(source, source.size)
 
 
 def is_unpacked(headers: Mapping[str, str]) -> bool:
-    """Whether Cloud Storage unpacks an object on the way, since it has a Content-Encoding."""
+    """Whether Cloud Storage unpacks an object during the download, because it has a
+    Content-Encoding."""
     return headers.get("x-goog-stored-content-encoding", "identity") != "identity"
 
 

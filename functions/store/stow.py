@@ -1,15 +1,15 @@
-"""One instance into the DICOM store (STOW-RS), and what its answer means: stored, duplicate,
+"""Storing one instance in the DICOM store (STOW-RS), and what the answer means: stored, duplicate,
 conflict or rejected.
 
-1. What the report says is stored is stored, and what it refuses is rejected.
-2. Where the report leaves that open, the store is asked for what it has under the same UIDs:
-   `_MEANINGS` says what follows. A refusal leaves it open if an earlier attempt may have been
-   stored and its answer was lost.
-3. What is stored by 1 or 2 is a duplicate if this process has stored the same bytes from another
-   input lately: the store answers identical bytes like new ones.
-4. For a conflict CONFLICT_POLICY decides.
+1. An instance that the report names as stored is stored, and one that it refuses is rejected.
+2. If the report leaves it open, the store's instance with the same UIDs is read: `_MEANINGS` says
+   what follows. A refusal leaves it open if an earlier attempt may have been stored and its answer
+   was lost.
+3. An instance that is stored by 1 or 2 is a duplicate if this process has lately stored the same
+   bytes from another input: the store answers identical bytes like new ones.
+4. CONFLICT_POLICY decides about conflicts.
 
-The other files only supply what this one decides by:
+The other files only supply the facts for these decisions:
 
     stow_report  `read`: what the report says of this very instance
     instances    `same_in`: whether what the store has is the same
@@ -35,17 +35,17 @@ from functions.store.stow_report import Answer, Kind
 
 _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _ANSWERED: Final = (200, 202)
-# Statuses that say that the instance is wrong; others are about the service.
+# Statuses that mean that the instance is wrong; others are about the service.
 _REFUSED: Final = (400, 409, 413, 415, 422)
 _CLASS_KEY: Final = "dicom-storage-class"  # of an object's metadata
 _OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
 _OTHER_UIDS: Final = "the DICOM store reads other UIDs in the file than stand first in it"
 
-# "misread": the store reads other UIDs in the file than we do. "gone": so it does, or the instance
-# was deleted in between.
+# "misread": the store reads other UIDs in the file than this function. "gone": the same, or the
+# instance was deleted in between.
 Meaning = Literal["stored", "duplicate", "conflict", "rejected", "misread", "gone"]
 
-# What the report says, and whether the store has the same; None where it has nothing.
+# The result of the report, and whether the store has the same; None if it has nothing.
 _MEANINGS: Final[dict[tuple[Kind, Same], Meaning]] = {
     ("exists", True): "duplicate",
     ("exists", False): "conflict",
@@ -60,11 +60,10 @@ _MEANINGS: Final[dict[tuple[Kind, Same], Meaning]] = {
 
 
 class OtherInstanceError(PermanentError):
-    """The DICOM store answers for another instance than the one that was sent, as far as we read
-    its UIDs.
+    """The DICOM store's report is about another instance than this function reads in the file.
 
     Args:
-        resource: the instance that the store names; None where it names none in full.
+        resource: the instance that the store names; None if it does not name one in full.
     """
 
     def __init__(self, resource: Resource | None) -> None:
@@ -77,7 +76,7 @@ class Stow:
 
     Args:
         delivery: of the event.
-        instance: what these objects hold.
+        instance: of these objects.
         inputs: one object, or both halves of a pair.
         place: of the instance in an archive.
     """
@@ -104,11 +103,11 @@ class Stow:
         """Store it.
 
         Returns:
-            stored; duplicate; or conflict, where the policy is to keep what is there.
+            stored; duplicate; or conflict, if the policy is to keep the stored instance.
 
         Raises:
-            PermanentError: rejected, as OtherInstanceError where the store answers for another
-                instance; conflict, where the policy is to reject; whatever the source finds wrong.
+            PermanentError: rejected (OtherInstanceError if the report is about another instance);
+                conflict, if the policy is to reject; errors of the source.
             RetryableError: as Transport.send; operation_pending while its study or series is being
                 deleted.
         """
@@ -127,18 +126,19 @@ class Stow:
         return meaning
 
     def _forget_deleted(self) -> None:
-        """What was stored lately may have been deleted since: then it is no duplicate."""
+        """An instance that was stored lately may have been deleted since: then it is not a
+        duplicate."""
         was_stored = self._memory.has_stored(self._resource, self._by)
         if was_stored and not self._store.is_there(self._resource, self._deadline):
             self._memory.forget(self._resource)
 
     def _remember(self) -> bool:
-        """Remember that this input is stored; returns whether another one with these UIDs and bytes
-        was stored lately."""
+        """Remember that this input is stored; returns whether another one with the same UIDs and
+        bytes was stored lately."""
         return self._memory.note_stored(self._resource, self._instance.crc32c, self._by)
 
     def _try(self) -> tuple[Answer, Meaning]:
-        """Send it, and look at what the store has where its answer leaves that open.
+        """Send it; if the answer leaves the result open, compare with the store's instance.
 
         Raises:
             RetryableError: operation_pending, when a delete runs.
@@ -148,16 +148,16 @@ class Stow:
             raise RetryableError("operation_pending")
         if answer.kind == "stored":
             return answer, "stored"
-        # Where an earlier attempt may have been stored before its answer was lost, a refusal says
-        # little.
+        # If an earlier attempt may have been stored before its answer was lost, a refusal does not
+        # decide.
         is_first = attempts == 1 and self._attempt == 1
         if answer.kind == "refused" and is_first:
             return answer, "rejected"
         try:
             same = self._instance.same_in(self._store, self._deadline)
         except RetryableError as error:
-            # By 403 the service also says that there is nothing (fact sheet section 5.8), and it
-            # has just let us store.
+            # The service also answers 403 for a missing resource (fact sheet section 5.8), and it
+            # has just accepted a store request.
             if answer.kind != "refused" or error.reason != "unauthorized":
                 raise
             same = None
@@ -173,15 +173,15 @@ class Stow:
         self._store.delete(self._resource, self._deadline)
         again, _ = self._send()
         if again.kind != "stored":
-            raise RetryableError("unavailable")  # another input came between; look again
+            raise RetryableError("unavailable")  # another input came between; check again
         self._remember()
         return "stored"
 
     def _check_overwrite(self, answer: Answer) -> None:
-        """Nothing is deleted unless it is certain that the store means this very instance.
+        """Delete only if it is certain that the store's report means this instance.
 
-        A failure names the SOP Instance UID at most, and other series may have an instance of the
-        same one (fact sheet section 3.4): ours has to be the only one.
+        A failure names at most the SOP Instance UID, and other series may have an instance with the
+        same one (fact sheet section 3.4): there must be only this one.
 
         Raises:
             PermanentError: conflict.
@@ -192,8 +192,7 @@ class Stow:
         found = self._store.search(None, "instances", query, self._deadline)
         if [dicomjson.instance(match) for match in found] != [self._resource]:
             raise conflict(f"{_OTHER_BYTES}, or under a part of them")
-        # Messages come late, twice and in any order: bytes that are older than those there never
-        # replace them.
+        # Messages come late, twice and in any order: older bytes never replace newer ones.
         stored = timestamp(self._store.stored_at(self._resource, self._deadline))
         times = [timestamp(one.updated) for one in self._inputs]
         written = [time for time in times if time is not None]
@@ -201,7 +200,7 @@ class Stow:
             raise conflict(f"{_OTHER_BYTES}, stored after this was written")
 
     def _send(self) -> tuple[Answer, int]:
-        """The store's answer, and how often it was sent."""
+        """The store's answer, and the number of attempts."""
         attempts = 0
 
         def body() -> Iterable[bytes]:
@@ -221,14 +220,14 @@ class Stow:
         if answer is None and status in _REFUSED:
             answer = Answer("refused", status)
         if answer is None:
-            # It should be stored, which can be seen.
+            # It should be stored, which can be checked.
             if not self._instance.same_in(self._store, self._deadline):
                 raise RetryableError("unavailable")
             answer = Answer("stored")
         return answer, attempts
 
     def _storage_class(self) -> str:
-        """That of the object's metadata goes before that of its prefix; empty: the store's
+        """The storage class: from the object's metadata, else for its prefix; empty: the store's
         default."""
         asked = [one.metadata[_CLASS_KEY] for one in self._inputs if _CLASS_KEY in one.metadata]
         if not asked:

@@ -1,9 +1,9 @@
-"""The DICOM store's answer to a store request (PS3.18 section 10.5.3), read and not guessed from
-the status.
+"""The DICOM store's report on a store request (PS3.18 section 10.5.3), instead of a guess from the
+status.
 
-It is DICOM JSON, since that is asked for: an object or an array of one. A 200 may hold failures and
-a 409 stored instances. The texts of the failures are searched for two known meanings and then
-forgotten: they may hold patient data.
+It is DICOM JSON, as requested: an object or an array of one. A 200 may contain failures, and a 409
+stored instances. The texts of failures are searched for two known meanings and then dropped: they
+may contain patient data.
 """
 
 import re
@@ -32,21 +32,21 @@ _RETRIEVE_URL: Final = re.compile(
     r"/studies/([0-9.]+)(?:/series/([0-9.]+)(?:/instances/([0-9.]+))?)?/?$", re.ASCII
 )
 
-# Of one instance: it was stored; one of its UIDs is there already; a delete runs on its study or
-# series; it was refused for another reason; the report is about another instance.
+# For one instance: it was stored; one of its UIDs already exists; a delete of its study or series
+# is running; it was refused for another reason; the report is about another instance.
 Kind = Literal["stored", "exists", "busy", "refused", "other"]
 
 
 @dataclass(frozen=True)
 class Named:
-    """An instance as a report names it; a UID that the report does not give is empty."""
+    """An instance as named in a report; missing UIDs are empty."""
 
     study: str = ""
     series: str = ""
     instance: str = ""
 
     def may_be(self, resource: Resource) -> bool:
-        """Whether no UID that is named is another one."""
+        """Whether no named UID differs."""
         return (
             self.study in ("", resource.study)
             and self.series in ("", resource.series)
@@ -55,7 +55,7 @@ class Named:
 
     @property
     def resource(self) -> Resource | None:
-        """The instance, where all three UIDs are named."""
+        """The instance, if all three UIDs are named."""
         uids = (self.study, self.series, self.instance)
         if not all(is_uid(uid) for uid in uids):
             return None
@@ -64,11 +64,11 @@ class Named:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a report says of one instance.
+    """The result of one instance in a report.
 
     Args:
-        kind: what became of it.
-        code: the failure reason of PS3.18, such as 272; 0 where the report gives none.
+        kind: of the result.
+        code: the failure reason of PS3.18, such as 272; 0 if the report has none.
         named: which instance.
     """
 
@@ -78,12 +78,12 @@ class Answer:
 
 
 def read(body: bytes, resource: Resource) -> Answer | None:
-    """What a report says of this instance, in answer to a request that held it and no other.
+    """The result of this instance, in the report on a request that contained only this instance.
 
     Returns:
-        `stored` only when the report names this very instance, study and series included, as
-        stored. A file may hold a UID twice, and the store may read the one that we do not. None
-        where it is no report, or says neither what was stored nor what was not.
+        `stored` only when the report names exactly this instance, with its study and series, as
+        stored. A file may contain a UID twice, and the store may read the other one. None if it is
+        not a report, or names neither stored nor failed instances.
     """
     document = jsonvalues.parsed(body)
     if isinstance(document, list) and len(document) == 1:
@@ -107,7 +107,7 @@ def read(body: bytes, resource: Resource) -> Answer | None:
 
 
 def _named(item: DataSet, study: str) -> Named:
-    """The instance of an item; `study` is what the report says above its items."""
+    """The instance of an item; `study` is named above the items."""
     instance = dicomjson.text(item, _INSTANCE)
     by_url = _named_by_url(item)
     if instance and by_url.instance == instance:
@@ -116,7 +116,7 @@ def _named(item: DataSet, study: str) -> Named:
 
 
 def _named_by_url(data_set: object) -> Named:
-    """What the RetrieveURL names, which ends in the path of a study or an instance."""
+    """The resource of the RetrieveURL, which ends in the path of a study or an instance."""
     found = _RETRIEVE_URL.search(dicomjson.text(data_set, _URL))
     if found is None:
         return Named()

@@ -1,5 +1,5 @@
-"""What becomes of an input or of a member of an archive: its outcome, and whether the object goes
-to quarantine. That is decided here and nowhere else:
+"""The outcome of an input or of a member of an archive, and whether the object goes to quarantine.
+Only this file decides that:
 
     cannot be stored (PermanentError)    rejected or conflict; the object goes to quarantine
     a member that is nothing to store    skipped
@@ -8,8 +8,8 @@ to quarantine. That is decided here and nowhere else:
     conflict, where what is there stays  the object stays where it is
     stored, duplicate                    SOURCE_DISPOSITION decides
 
-The sidecar of an object in quarantine has the outcome's reason and detail, and the members that
-could not be stored with their reasons (sidecar). disposition carries it out.
+The sidecar of an object in quarantine has the outcome's reason and detail, and the failed members
+with their reasons (sidecar). disposition carries the verdict out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from functions.common.resources import Resource
 from functions.store.stow import OtherInstanceError
 
 _KEPT: Final = "the DICOM store keeps other bytes under the same UIDs"
-# What an archive is called in which nothing failed: the first of these that one of its members is.
+# The outcome of an archive without failures: the first of these that one of its members has.
 _GOOD: Final[tuple[Word, ...]] = ("stored", "conflict", "duplicate")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome, and what follows from it for the object.
+    """An outcome, and its consequence for the object.
 
     Args:
-        outcome: without the object that it is about.
+        outcome: without its object.
         is_bad: whether the object goes to quarantine.
     """
 
@@ -54,7 +54,7 @@ def of_word(word: Word, resource: Resource | None) -> Verdict:
 
 
 def of_error(error: PermanentError) -> Verdict:
-    """The verdict on what cannot be stored."""
+    """The verdict on an input that cannot be stored."""
     word: Word = "rejected"
     if error.reason == "conflict":
         word = "conflict"
@@ -66,7 +66,7 @@ def of_error(error: PermanentError) -> Verdict:
 
 
 def of_member_error(error: PermanentError) -> Verdict:
-    """The same for a member of an archive, which is not the worse for holding other files too."""
+    """The same for a member of an archive, which may also contain other files."""
     if isinstance(error, NothingToStoreError):
         return Verdict(Outcome("skipped", error.reason, detail=error.detail))
     return of_error(error)
@@ -75,11 +75,11 @@ def of_member_error(error: PermanentError) -> Verdict:
 def of_archive(
     counts: Mapping[str, int], failed: Sequence[tuple[str, str]], error: PermanentError | None
 ) -> Verdict:
-    """The verdict on an archive once its members have theirs.
+    """The verdict on an archive, after those of its members.
 
     Args:
-        counts: how many ended in which word, and `members` in all.
-        failed: name and reason of those that could not be stored.
+        counts: the number of members by outcome, and `members` in all.
+        failed: names and reasons of the failed members.
         error: why it could not be read to its end.
     """
     if error is None and not failed:

@@ -7,14 +7,14 @@ In the order in which a request passes:
 - `server`: HTTP over sockets; `cors`: pages of other origins; `faults`: faults on demand.
 - `app`: authentication, errors, and the transactions store, search and delete; `urls`: the paths;
   `media`: Accept headers and the shapes of errors.
-- Store: `stow` takes bodies, `stow_json` those of DICOM JSON and bulk parts; `scan` finds a file's
-  elements, `model` makes DICOM JSON of them, `attributes` picks what searches know.
+- Store: `stow` reads bodies, `stow_json` those of DICOM JSON and bulk parts; `scan` finds a file's
+  elements, `model` makes DICOM JSON of them, `attributes` selects those for searches.
 - Search: `search`.
 - Retrieve: `retrieve` has the views, `wado` instances, metadata and bulk data, `nativexml` the XML.
-- Pixels: `frames` says where each lies, `codestream` what it claims, `decode` and `encode` call
-  the codecs; `pixels` gives frames, `rendered` pictures, `transcode` whole instances, written anew
-  by `rewrite`; `slices` reads large values piece by piece.
+- Pixels: `frames` finds each frame, `codestream` reads its header, `decode` and `encode` call the
+  codecs; `pixels` returns frames, `rendered` images, `transcode` whole instances, written by
+  `rewrite`; `slices` reads large values piece by piece.
 - The rest of the API: `resources` (datasets, stores, operations), `storage` (metrics, classes);
-  `rest` is what they share, `operations` what runs for long, `notify` what is published.
-- What is kept: `database` (SQLite and files), `rows`, `index` (instances), `stores`.
+  `rest` is shared by them, `operations` are long-running, `notify` publishes notifications.
+- Storage: `database` (SQLite and files), `rows`, `index` (instances), `stores`.
 """
