@@ -45,7 +45,7 @@ def check_store(name: DicomStoreName, settings: Settings) -> None:
         PermanentError: rejected.
     """
     if name not in (settings.delete_stores or (settings.dicom_store,)):
-        raise _refused("DELETE_STORES does not have this DICOM store")
+        raise _refused("this DICOM store is not in DELETE_STORES")
 
 
 def check_number(studies: Sized, max_studies: int) -> None:

@@ -174,7 +174,7 @@ class Fetcher:
                 below = ("bulkdata", *path.split("/"))
                 yield path, self._body(piece.resource, below, self._accept)
             if "" in paths:
-                raise PermanentError("rejected", "a BulkDataURI of a form that is not known")
+                raise PermanentError("rejected", "a BulkDataURI of an unknown form")
 
     def _data_sets(self, resource: Resource) -> Iterator[tuple[str, DataSet]]:
         """The DICOM JSON of each instance of a study, a series or one instance, as text and as

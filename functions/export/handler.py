@@ -104,7 +104,7 @@ def _check_allowed(
 ) -> None:
     settings = services.settings
     if not settings.may_export_to(request.destination):
-        raise PermanentError("rejected", "EXPORT_DESTINATIONS does not have this destination")
+        raise PermanentError("rejected", "this destination is not in EXPORT_DESTINATIONS")
     store, _ = values.get("path", (None, None))
     if store not in (None, settings.dicom_store):
         raise PermanentError("rejected", "the path names another DICOM store than DICOM_STORE")

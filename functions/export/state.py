@@ -215,7 +215,7 @@ class State:
         part = Slice.parse(kept[1])
         asked = self._request.resource
         if asked and not all(asked.contains(one) for one in part.resources()):
-            raise PermanentError("rejected", "a part of the export is not what was asked for")
+            raise PermanentError("rejected", "a part of the export was not requested")
         return part
 
     def finish_slice(self, run: str, name: str, result: Result) -> bool:

@@ -170,7 +170,7 @@ def gzip_entries(file: BinaryIO, start: int, budget: Budget) -> Iterator[Entry]:
         if kind == "dicom":
             raise unsupported("a scan inside gzip: upload it unpacked")
         if kind != "tar":
-            raise NothingToStoreError("gzip, and no tar inside it")
+            raise NothingToStoreError("gzip without a tar inside")
         yield from tar_entries(cast("BinaryIO", unpacked), start)
         # At the end gzip compares the checksum.
         rest = 0

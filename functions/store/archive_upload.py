@@ -206,7 +206,7 @@ class ArchiveSlice:
             error = NothingToStoreError("neither DICOM, nor metadata with a JPEG")
             return [(member.failed(error),)]
         if not stem_of(member.name, member.kind):
-            error = NothingToStoreError("metadata or a JPEG whose name does not say so")
+            error = NothingToStoreError("metadata not named .json, or a JPEG not named .jpg")
             return [(member.failed(error),)]
         directory = walk.directory_of(member)
         if directory is None:

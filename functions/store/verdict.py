@@ -87,7 +87,7 @@ def of_archive(
             if counts.get(word):
                 found = of_word(word, None)
                 return Verdict(replace(found.outcome, counts=counts))
-        error = NothingToStoreError("nothing in it to store")
+        error = NothingToStoreError("it contains nothing to store")
     word = "rejected"
     if counts.get("stored") or counts.get("duplicate"):
         word = "partial"

@@ -337,7 +337,7 @@ def test_a_store_that_is_not_allowed_is_left(tmp_path: Path, message: dict[str, 
         fill(store)
         send = followed if "continue" in message else lambda at, it: at.run(handle, it)
         assert details(send(store, message)) == [
-            ("rejected", "DELETE_STORES does not have this DICOM store")
+            ("rejected", "this DICOM store is not in DELETE_STORES")
         ]
         assert len(store.found("instances")) == 4
 

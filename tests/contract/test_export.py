@@ -317,7 +317,7 @@ def test_bulk_data_of_an_unknown_address_is_a_failure(
     store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=64))
     assert run(store, expect="rejected", format="bulkdata")["counts"]["failures"] == 1
     (failure,) = manifest(store)["failures"]
-    assert failure["detail"] == "a BulkDataURI of a form that is not known"
+    assert failure["detail"] == "a BulkDataURI of an unknown form"
 
 
 @pytest.mark.parametrize("fixture", ["store", "small_slices"])

@@ -97,7 +97,7 @@ def test_a_slice_that_holds_another_study_is_refused(small_slices: World) -> Non
     change_state(small_slices, f"slice-{message['slice']}.json", {"items": items})
     ((outcome, reason, detail),) = follow(small_slices, message)
     assert (outcome, reason) == ("rejected", "rejected")
-    assert detail == "a part of the export is not what was asked for"
+    assert detail == "a part of the export was not requested"
     assert not small_slices.objects()
 
 
