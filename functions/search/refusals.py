@@ -54,20 +54,19 @@ class RefusedError(RefusalError):
     STATUS = STATUS
 
 
-def refused_by_bucket(kind: str, error: PermanentError | RetryableError) -> RefusedError:
-    """A refusal caused by one of the service's buckets.
+def refused_by(part: str, error: PermanentError | RetryableError) -> RefusedError:
+    """A refusal caused by a bucket or a topic of the service.
 
     Args:
-        kind: `landing` or `state`; the bucket's name is not shown.
-        error: of the client of Cloud Storage.
+        part: which it is, such as `the landing bucket`; its name is not shown.
+        error: of its client.
     """
-    bucket = f"the {kind} bucket"
     if isinstance(error, PermanentError):
-        message = f"{bucket} is missing or refuses the request; tell its operator"
+        message = f"{part} is missing or refuses the request; tell its operator"
         return RefusedError("unavailable", message)
     if error.reason == "unauthorized":
-        message = f"{bucket} refuses the service's own credentials; tell its operator"
+        message = f"{part} refuses the service's own credentials; tell its operator"
         return RefusedError("unauthorized", message)
     if error.reason == "rate_limited":
-        return RefusedError("overloaded", f"{bucket} is busy; try again later")
-    return RefusedError("unavailable", f"{bucket} gave no answer; try again later")
+        return RefusedError("overloaded", f"{part} is busy; try again later")
+    return RefusedError("unavailable", f"{part} gave no answer; try again later")

@@ -10,7 +10,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SettingsError
 from functions.common.settings import Settings
 from functions.search.access import Fixed
-from functions.search.refusals import RefusedError, refused_by_bucket
+from functions.search.refusals import RefusedError, refused_by
 
 if TYPE_CHECKING:
     from functions.common.clients.storage import Buckets
@@ -74,8 +74,7 @@ class Uploads:
 
         Raises:
             RefusedError: not_found, when there are no uploads; forbidden, for a caller who is
-                limited to some data; invalid_body; rate_limited; as
-                refused_by_bucket.
+                limited to some data; invalid_body; rate_limited; as refused_by.
         """
         if not self._settings.search_uploads:
             raise RefusedError("not_found")
@@ -124,7 +123,7 @@ class Uploads:
                 deadline=Deadline(_BEGIN_S),
             )
         except (PermanentError, RetryableError) as error:
-            raise refused_by_bucket("landing", error) from error
+            raise refused_by("the landing bucket", error) from error
 
     def _buckets(self) -> "Buckets":
         """The client of Cloud Storage, imported where an upload begins: a search needs none."""

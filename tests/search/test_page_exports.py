@@ -116,6 +116,18 @@ def test_without_exports_no_request_is_shown(search: Function) -> None:
     assert search.send(f"/requests/{uuid.uuid4()}").status == 404
 
 
+def test_missing_rights_on_the_exports_topic_are_reported_to_the_operator(
+    full: Function, topics: TopicServer
+) -> None:
+    topics.refuse = ["PERMISSION_DENIED"]
+    command = {"path": "studies/1.2.1", "destination": "gs://exports/ct/x", "format": "png"}
+    answer = full.query("/exports", command)
+    assert (answer.status, answer.reason) == (502, "unauthorized")
+    message = "the exports topic refuses the service's own credentials; tell its operator"
+    assert answer.json()["error"]["message"] == message
+    assert message in full.log()
+
+
 def test_a_state_bucket_that_is_away_is_unavailable(full: Function, buckets: StrictBuckets) -> None:
     buckets.failures = [503] * 4
     try:
