@@ -22,7 +22,7 @@ _JSON: Final = "application/dicom+json"
 _BULKDATA_PATH: Final = re.compile(
     r"/bulkdata/([0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*)(?:[?#]|$)", re.ASCII
 )
-# Read at once; half of it takes 5 % more CPU.
+# Read at once; half of it takes about 5 % more CPU.
 _CHUNK_BYTES: Final = 512 * 1024
 # Characters of one instance.
 _METADATA_LIMIT: Final = 64 * 1024 * 1024
