@@ -1,8 +1,8 @@
 """Every limit of an archive with its check. Each raises PermanentError("unsafe_archive"), which
 ends the archive where it is, except for the last two.
 
-    Limits               the settings ARCHIVE_MAX_...
-    Budget.count         members in all
+    Budget               what is used up of the settings ARCHIVE_MAX_...
+      count              members in all
       check_file         of one file: size, name; and all bytes so far, also by the ratio
       check_nesting      archives inside archives
       check_directory    of a zip: its list of members, before that is read
@@ -23,9 +23,9 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from functions.common.settings import Settings
 from functions.store.refusals import unsafe, unsupported
 
 INNER_ZIP_BYTES: Final = 8 * 1024 * 1024  # inside a compressed archive
@@ -33,7 +33,7 @@ WAITING_BYTES: Final = 16 * 1024 * 1024
 
 _HARMLESS_BYTES: Final = 16 * 1024 * 1024  # unpacked: the ratio is not checked below this
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_DIRECTORY_SIZE: Final = 5  # if zipfile has it
+_DIRECTORY_SIZE: Final = 5  # its index in what zipfile reads of the end of a zip
 # In a zip's directory, for each member: 46 bytes, and its name with its folders.
 _LISTED_BYTES: Final = 300
 _HARMLESS_LIST_BYTES: Final = 64 * 1024
@@ -44,41 +44,20 @@ _READINGS_MAX: Final = 10
 _TOO_MANY: Final = "more members than the limit"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What an archive may contain at most, with archives inside it.
-
-    Args:
-        members: files in all.
-        total_bytes: of all files, unpacked.
-        member_bytes: of one file, unpacked.
-        ratio: the size of all files, as a multiple of the archive's size.
-        nesting: levels of archives inside the archive.
-        name_bytes: of one name, with its folders.
-    """
-
-    members: int
-    total_bytes: int
-    member_bytes: int
-    ratio: int
-    nesting: int
-    name_bytes: int
-
-
 class Budget:
     """The use of the limits of one archive.
 
     Args:
-        limits: from the settings.
+        settings: ARCHIVE_MAX_..., which include archives inside the archive.
         size: of the archive in bytes.
     """
 
-    def __init__(self, limits: Limits, size: int) -> None:
-        self._limits = limits
+    def __init__(self, settings: Settings, size: int) -> None:
+        self._settings = settings
         self.members = 0
         self.total_bytes = 0
-        by_ratio = max(size * limits.ratio, _HARMLESS_BYTES)
-        self._most_bytes = min(limits.total_bytes, by_ratio)
+        by_ratio = max(size * settings.archive_max_ratio, _HARMLESS_BYTES)
+        self._most_bytes = min(settings.archive_max_bytes, by_ratio)
 
     def go_on(self, members: int, total_bytes: int) -> None:
         """Continue after files that an earlier invocation counted, and their bytes."""
@@ -90,15 +69,15 @@ class Budget:
         self._check_bytes(size)
         self.members += 1
         self.total_bytes += size
-        if self.members > self._limits.members:
+        if self.members > self._settings.archive_max_members:
             raise unsafe(_TOO_MANY)
 
     def check_file(self, name: str, size: int) -> None:
         """Check a file before it is opened."""
-        if size > self._limits.member_bytes:
+        if size > self._settings.archive_max_member_bytes:
             raise unsafe("a member larger than the limit, unpacked")
         self._check_bytes(size)
-        if len(name.encode()) > self._limits.name_bytes:
+        if len(name.encode()) > self._settings.archive_max_name_bytes:
             raise unsafe("a name longer than the limit")
         parts = name.replace("\\", "/").split("/")
         is_absolute = not parts[0] or parts[0].endswith(":")
@@ -107,7 +86,7 @@ class Budget:
 
     def check_nesting(self, levels: int) -> None:
         """Check an archive that is inside so many others, before it is opened."""
-        if levels > self._limits.nesting:
+        if levels > self._settings.archive_max_nesting:
             raise unsafe("archives inside the archive lie too deep")
 
     def check_directory(self, file: BinaryIO) -> None:
@@ -121,13 +100,13 @@ class Budget:
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
         if not end:
             raise zipfile.BadZipFile
-        most = max(self._limits.members * _LISTED_BYTES, _HARMLESS_LIST_BYTES)
+        most = max(self._settings.archive_max_members * _LISTED_BYTES, _HARMLESS_LIST_BYTES)
         if end[_DIRECTORY_SIZE] > most:
             raise unsafe("a list of members larger than the limit on their number allows for")
 
     def check_members(self, members: Sequence[zipfile.ZipInfo]) -> None:
         """Check the members of a zip, in their order in the file, before one is opened."""
-        if self.members + len(members) > self._limits.members:
+        if self.members + len(members) > self._settings.archive_max_members:
             raise unsafe(_TOO_MANY)
         self._check_bytes(sum(member.file_size for member in members))
         for member, following in itertools.pairwise(members):

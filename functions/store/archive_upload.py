@@ -19,7 +19,7 @@ from functions.common.events.outcomes import Word
 from functions.common.settings import Settings
 from functions.store import archive_progress, metadata, multipart_file, verdict
 from functions.store.archive import Member, Walk, text_of
-from functions.store.archive_limits import Budget, Limits
+from functions.store.archive_limits import Budget
 from functions.store.archive_pairs import Group, Window, look_up
 from functions.store.archive_progress import Done, Mark, Progress
 from functions.store.delivery import Delivery
@@ -71,7 +71,7 @@ def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict
         open_file=lambda: open_ranged(archive, delivery.buckets, deadline),
         kind=kind,
         size=archive.size,
-        limits=_limits(delivery.settings),
+        settings=delivery.settings,
         store=store,
         publish=publish,
         time_left=lambda: deadline.remaining_s() > _MEMBER_PART * budget_s,
@@ -86,17 +86,6 @@ def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict
     return None
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        members=settings.archive_max_members,
-        total_bytes=settings.archive_max_bytes,
-        member_bytes=settings.archive_max_member_bytes,
-        ratio=settings.archive_max_ratio,
-        nesting=settings.archive_max_nesting,
-        name_bytes=settings.archive_max_name_bytes,
-    )
-
-
 @dataclass
 class ArchiveSlice:
     """The part of one archive that one invocation processes.
@@ -105,7 +94,7 @@ class ArchiveSlice:
         open_file: opens the archive as a seekable file.
         kind: what it is.
         size: in bytes.
-        limits: as the settings have them.
+        settings: of the function.
         store: stores an instance; the text is its place in the archive.
         publish: publishes the verdict on a member.
         time_left: whether another member can be begun.
@@ -116,7 +105,7 @@ class ArchiveSlice:
     open_file: Callable[[], BinaryIO]
     kind: Kind
     size: int
-    limits: Limits
+    settings: Settings
     store: Callable[[Instance, str], Word]
     publish: Callable[[Verdict, Member], None]
     time_left: Callable[[], bool]
@@ -155,7 +144,7 @@ class ArchiveSlice:
     def _read_archive(self) -> bool:
         """Open the archive and store its members; returns whether it came to the end."""
         begin = self.progress.mark
-        budget = Budget(self.limits, self.size)
+        budget = Budget(self.settings, self.size)
         # Halves that wait are read once more, into the memory of this process.
         places = [begin.place, *begin.waiting]
         with ThreadPoolExecutor(_WORKERS) as pool, self.open_file() as file:

@@ -15,11 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.common.errors import NothingToStoreError, PermanentError
+from functions.common.settings import Settings
 from functions.store.archive import Member, Place, Walk
-from functions.store.archive_limits import Budget, Limits
+from functions.store.archive_limits import Budget
 from tests import scans
 
-LIMITS = Limits(1000, 1 << 30, 1 << 28, 500, 2, 1024)
+SETTINGS = replace(
+    Settings.load("", {}),  # each setting's default
+    archive_max_members=1000,
+    archive_max_bytes=1 << 30,
+    archive_max_member_bytes=1 << 28,
+    archive_max_ratio=500,
+    archive_max_nesting=2,
+)
 NAMES = st.text("abc/._- ü", min_size=1, max_size=12).filter(
     lambda n: ".." not in n.split("/") and not n.startswith("/") and not n.endswith("/")
 )
@@ -37,7 +45,7 @@ def pack(kind: str, files: list[tuple[str, bytes]]) -> bytes:
 
 
 def walk(
-    data: bytes, kind: Any, place: Place = (), limits: Limits = LIMITS
+    data: bytes, kind: Any, place: Place = (), limits: Settings = SETTINGS
 ) -> list[tuple[Member, bytes]]:
     found = []
     budget = Budget(limits, len(data))
@@ -99,9 +107,9 @@ def test_any_bytes_end_in_one_reason_or_nothing(data: bytes, kind: str) -> None:
         walk(data, kind)
 
 
-def refused(data: bytes, kind: str, **limits: int) -> str:
+def refused(data: bytes, kind: str, members: int = 1000) -> str:
     with pytest.raises(PermanentError) as caught:
-        walk(data, kind, limits=Limits(**{**LIMITS.__dict__, **limits}))
+        walk(data, kind, limits=replace(SETTINGS, archive_max_members=members))
     assert caught.value.reason == "unsafe_archive"
     return caught.value.detail
 
@@ -133,7 +141,7 @@ def listed(count: int, name: str, comment: bytes) -> bytes:
 
 def test_the_list_of_a_zip_is_measured_before_it_is_read() -> None:
     fair = listed(3000, "/" + "1.2.840.99" * 20 + ".dcm", b"")
-    assert len(walk(fair, "zip", limits=replace(LIMITS, members=3000))) == 3000
+    assert len(walk(fair, "zip", limits=replace(SETTINGS, archive_max_members=3000))) == 3000
     for harmful in (
         listed(200, "", bytes(20_000)),
         listed(2500, "\N{GRINNING FACE}" + "a" * 300, b""),
@@ -141,7 +149,7 @@ def test_the_list_of_a_zip_is_measured_before_it_is_read() -> None:
         assert "list" in refused(harmful, "zip", members=2500)
     inner, outer = listed(900, "b" * 200, b""), [(f"{n}{'a' * 200}", b"") for n in range(900)]
     within = scans.zipped([("in.zip", inner), *outer])
-    assert len(walk(within, "zip", limits=replace(LIMITS, members=1900))) == 1800
+    assert len(walk(within, "zip", limits=replace(SETTINGS, archive_max_members=1900))) == 1800
     assert "members" in refused(within, "zip", members=1200)
 
 
@@ -180,7 +188,7 @@ def test_headers_do_not_gather_in_memory() -> None:
 
     file = tarfile.TarInfo("a").tobuf()
     for_all = b"".join(pax(tarfile.XGLTYPE, f"key{n:03}", 50_000) + file for n in range(400))
-    members = Walk(io.BytesIO(for_all + bytes(1024)), "tar", Budget(LIMITS, len(for_all)))
+    members = Walk(io.BytesIO(for_all + bytes(1024)), "tar", Budget(SETTINGS, len(for_all)))
     tracemalloc.start()
     try:
         assert sum(1 for _ in members) == 400

@@ -8,6 +8,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Word
+from functions.common.settings import Settings
 from functions.store import archive_progress
 from functions.store.archive import Member
-from functions.store.archive_limits import WAITING_BYTES, Limits
+from functions.store.archive_limits import WAITING_BYTES
 from functions.store.archive_pairs import Window
 from functions.store.archive_progress import Progress
 from functions.store.archive_upload import ArchiveSlice
@@ -28,7 +30,8 @@ from functions.store.instances import Instance
 from functions.store.verdict import Verdict
 from tests import scans
 
-LIMITS = Limits(20_000, 1 << 40, 1 << 40, 500, 1, 1024)
+# Each setting's default, and an archive may be unpacked to 500 times its size.
+SETTINGS = replace(Settings.load("", {}), archive_max_ratio=500)
 EVENT = {"bucket": "landing", "name": "x", "generation": "1", "size": "1"}
 KINDS = pytest.mark.parametrize("kind", ["zip", "tar", "gzip"])
 
@@ -54,7 +57,7 @@ class Run:
         self.sent: dict[str, bytes] = {}  # the request's first bytes, by SOP Instance UID
         self.progress = Progress()
         self.slices = 0
-        self.limits = LIMITS
+        self.settings = SETTINGS
         self.window_bytes = WAITING_BYTES
         self.publish: Callable[..., None] = self.note
 
@@ -69,7 +72,7 @@ class Run:
             open_file=self._opened,
             kind=kind,
             size=self.size,
-            limits=self.limits,
+            settings=self.settings,
             store=self._store,
             publish=lambda *told: self.publish(*told),
             time_left=lambda: next(left) > 0,
@@ -364,7 +367,7 @@ def test_a_half_that_is_reported_is_counted_once_though_the_next_is_not() -> Non
 @KINDS
 def test_members_that_an_earlier_slice_counted_are_not_counted_again(kind: str) -> None:
     run = run_of(kind, [(f"{n}.txt", b"text") for n in range(8)])
-    run.limits = Limits(10, 1 << 40, 1 << 40, 500, 1, 1024)
+    run.settings = replace(SETTINGS, archive_max_members=10)
     run.finish(3)
     assert run.slices == 3
     assert run.progress.counts == {"skipped": 8}
@@ -373,7 +376,7 @@ def test_members_that_an_earlier_slice_counted_are_not_counted_again(kind: str) 
 def test_members_behind_a_half_that_waits_are_not_counted_again() -> None:
     inner = packed("zip", [("alone.jpg", scans.jpeg())])
     run = run_of("zip", [("inner.zip", inner), *((f"{n}.txt", b"text") for n in range(8))])
-    run.limits = Limits(10, 1 << 40, 1 << 40, 500, 1, 1024)
+    run.settings = replace(SETTINGS, archive_max_members=10)
     run.finish(7)
     assert run.slices == 2
     assert run.progress.counts == {"skipped": 9}
@@ -382,7 +385,7 @@ def test_members_behind_a_half_that_waits_are_not_counted_again() -> None:
 def test_bytes_of_a_continued_inner_zip_are_not_counted_again() -> None:
     inner = packed("zip", [(f"{n}.txt", scans.noise(n, 1_000_000)) for n in range(8)])
     run = run_of("zip", [("inner.zip", inner)])
-    run.limits = Limits(100, 10_000_000, 1 << 40, 10**9, 1, 1024)
+    run.settings = replace(SETTINGS, archive_max_bytes=10_000_000, archive_max_ratio=10**9)
     run.finish(6)
     assert run.slices == 2
     assert run.progress.counts == {"skipped": 8}
@@ -392,7 +395,7 @@ def test_a_limit_that_is_exceeded_behind_the_mark_ends_an_archive() -> None:
     inner = packed("zip", [("alone.jpg", scans.jpeg())])
     files = [("inner.zip", inner), *((f"{n}.txt", b"text") for n in range(8))]
     run = run_of("tar", files)
-    run.limits = Limits(8, 1 << 40, 1 << 40, 500, 1, 1024)
+    run.settings = replace(SETTINGS, archive_max_members=8)
     run.slice(7)
     with pytest.raises(PermanentError, match="unsafe_archive"):
         run.finish(7)
@@ -436,7 +439,7 @@ def test_a_multipart_request_file_in_an_archive_is_one_instance(kind: str) -> No
 
 def test_an_archive_that_exceeds_a_limit_ends_there() -> None:
     run = run_of("tar", [(f"{n}.txt", b"text") for n in range(20)])
-    run.limits = Limits(10, 1 << 40, 1 << 40, 500, 1, 1024)
+    run.settings = replace(SETTINGS, archive_max_members=10)
     with pytest.raises(PermanentError) as caught:
         run.finish()
     assert caught.value.reason == "unsafe_archive"
