@@ -16,7 +16,6 @@ from typing import BinaryIO, Final
 from functions.common.deadline import Deadline
 from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
 from functions.common.events.outcomes import Word
-from functions.common.settings import Settings
 from functions.store import archive_progress, metadata, multipart_file, verdict
 from functions.store.archive import Member, Walk, text_of
 from functions.store.archive_limits import Budget
@@ -70,8 +69,7 @@ def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict
     one = ArchiveSlice(
         open_file=lambda: open_ranged(archive, delivery.buckets, deadline),
         kind=kind,
-        size=archive.size,
-        settings=delivery.settings,
+        budget=Budget(delivery.settings, archive.size),
         store=store,
         publish=publish,
         time_left=lambda: deadline.remaining_s() > _MEMBER_PART * budget_s,
@@ -93,8 +91,7 @@ class ArchiveSlice:
     Args:
         open_file: opens the archive as a seekable file.
         kind: what it is.
-        size: in bytes.
-        settings: of the function.
+        budget: what it may still hold.
         store: stores an instance; the text is its place in the archive.
         publish: publishes the verdict on a member.
         time_left: whether another member can be begun.
@@ -104,8 +101,7 @@ class ArchiveSlice:
 
     open_file: Callable[[], BinaryIO]
     kind: Kind
-    size: int
-    settings: Settings
+    budget: Budget
     store: Callable[[Instance, str], Word]
     publish: Callable[[Verdict, Member], None]
     time_left: Callable[[], bool]
@@ -144,27 +140,26 @@ class ArchiveSlice:
     def _read_archive(self) -> bool:
         """Open the archive and store its members; returns whether it came to the end."""
         begin = self.progress.mark
-        budget = Budget(self.settings, self.size)
         # Halves that wait are read once more, into the memory of this process.
         places = [begin.place, *begin.waiting]
         with ThreadPoolExecutor(_WORKERS) as pool, self.open_file() as file:
-            walk = Walk(file, self.kind, budget, min(places))
+            walk = Walk(file, self.kind, self.budget, min(places))
             uploads = _Uploads(pool, self._bring, self.progress)
             try:
-                return self._upload_members(walk, budget, uploads)
+                return self._upload_members(walk, uploads)
             finally:
                 uploads.finish()
 
-    def _upload_members(self, walk: Walk, budget: Budget, uploads: "_Uploads") -> bool:
+    def _upload_members(self, walk: Walk, uploads: "_Uploads") -> bool:
         """Pass members on until the end or until the time is over; returns whether all are passed
         on."""
-        for member in self._not_done(walk, budget):
-            budget.count(member.size)
+        for member in self._not_done(walk):
+            self.budget.count(member.size)
             groups = self._groups(member, walk)
             mark = Mark(
                 place=member.following,
-                members=budget.members,
-                total_bytes=budget.total_bytes,
+                members=self.budget.members,
+                total_bytes=self.budget.total_bytes,
                 waiting=self.window.places,
             )
             uploads.add(groups, mark)
@@ -172,7 +167,7 @@ class ArchiveSlice:
                 return False
         return True
 
-    def _not_done(self, walk: Walk, budget: Budget) -> Iterator[Member]:
+    def _not_done(self, walk: Walk) -> Iterator[Member]:
         """The members after the mark."""
         begin = self.progress.mark
         members = iter(walk)
@@ -180,7 +175,7 @@ class ArchiveSlice:
             if member.place >= begin.place:
                 # Not earlier: the archives that contain the mark were opened again, and members
                 # before it must not be counted twice.
-                budget.go_on(begin.members, begin.total_bytes)
+                self.budget.go_on(begin.members, begin.total_bytes)
                 yield member
                 break
             if member.place in begin.waiting:

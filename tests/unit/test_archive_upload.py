@@ -22,7 +22,7 @@ from functions.common.events.outcomes import Word
 from functions.common.settings import Settings
 from functions.store import archive_progress
 from functions.store.archive import Member
-from functions.store.archive_limits import WAITING_BYTES
+from functions.store.archive_limits import WAITING_BYTES, Budget
 from functions.store.archive_pairs import Window
 from functions.store.archive_progress import Progress
 from functions.store.archive_upload import ArchiveSlice
@@ -71,8 +71,7 @@ class Run:
         one = ArchiveSlice(
             open_file=self._opened,
             kind=kind,
-            size=self.size,
-            settings=self.settings,
+            budget=Budget(self.settings, self.size),
             store=self._store,
             publish=lambda *told: self.publish(*told),
             time_left=lambda: next(left) > 0,
