@@ -16,19 +16,22 @@ from functions.common.resources import Resource
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-_INPUTS: Final = 20_000
-_INSTANCES: Final = 20_000
+_KEPT: Final = 20_000
 
 
 class Memory:
-    """Inputs and instances of this process, the latest of each; safe to share between threads."""
+    """Inputs and instances of this process, the latest of each; safe to share between threads.
 
-    def __init__(self, inputs: int = _INPUTS, instances: int = _INSTANCES) -> None:
+    Args:
+        limit: of each.
+    """
+
+    def __init__(self, limit: int = _KEPT) -> None:
         self._lock = threading.Lock()
         self._busy: set[Hashable] = set()
-        self._done = _Latest[Hashable, bool](inputs)
+        self._done = _Latest[Hashable, bool](limit)
         # The checksum of each instance, and its input.
-        self._stored = _Latest[Resource, tuple[str, Hashable]](instances)
+        self._stored = _Latest[Resource, tuple[str, Hashable]](limit)
 
     @contextmanager
     def working_on(self, key: Hashable) -> Iterator[bool]:

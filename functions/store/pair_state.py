@@ -53,13 +53,13 @@ class PairState:
         self._bucket = delivery.settings.state_bucket
         self._buckets = delivery.buckets
         self._deadline = delivery.deadline
-        self._mine = delivery.ref
+        self._mine = id_of(delivery.ref)
         self._attempt = delivery.message.attempt
         self._lifetime_s = delivery.settings.budget_s + _MARGIN_S
 
     def verdict(self) -> Verdict | None:
         """The verdict on the object of this delivery; None while it is open."""
-        finished = self.finished(self._mine)
+        finished = self._read(self._mine)
         if finished is None:
             return None
         self._complete(finished)
@@ -67,23 +67,20 @@ class PairState:
 
     def finished(self, ref: ObjectRef) -> Finished | None:
         """The verdict on an object; None while it is open."""
-        return self._read(_id(ref))
+        return self._read(id_of(ref))
 
-    def finish(self, verdict: Verdict, claim: str = "", other: ObjectRef | None = None) -> Verdict:
+    def finish(self, verdict: Verdict, claim: str = "", other: str = "") -> Verdict:
         """Write the verdict on the object of this delivery.
 
         Args:
             verdict: on it.
             claim: the claim of the decision.
-            other: the other half, if it gets the same verdict.
+            other: id_of the other half, if it gets the same verdict.
 
         Returns:
             The valid verdict: this one, or the one written before.
         """
-        finished = Finished(verdict, claim)
-        if other is not None:
-            finished = replace(finished, other=_id(other))
-        finished = self._write(_id(self._mine), finished)
+        finished = self._write(self._mine, Finished(verdict, claim, other))
         self._complete(finished)
         return finished.verdict
 
@@ -109,7 +106,7 @@ class PairState:
         Raises:
             RetryableError: operation_pending, while another invocation works on the two.
         """
-        claimed = {"by": _id(self._mine), "attempt": str(self._attempt)}
+        claimed = {"by": self._mine, "attempt": str(self._attempt)}
         made = self._create(name, claimed)
         if made is None:
             there = self._stat(name)
@@ -122,7 +119,7 @@ class PairState:
     def _is_void(self, claim: StoredObject) -> bool:
         """Whether the invocation that made a claim has certainly ended."""
         attempt = claim.metadata.get("attempt", "")
-        is_own = claim.metadata.get("by") == _id(self._mine)
+        is_own = claim.metadata.get("by") == self._mine
         if is_own and attempt.isdigit() and int(attempt) < self._attempt:
             return True
         made = timestamp(claim.updated)
@@ -176,13 +173,14 @@ class PairState:
         return made.ref
 
 
-def _id(ref: ObjectRef) -> str:
+def id_of(ref: ObjectRef) -> str:
+    """What an object is called here."""
     return outcome_id(STORE, ref)
 
 
 def claim_name(one: ObjectRef, other: ObjectRef) -> str:
     """The name of the claim on two objects."""
-    both = "".join(sorted((_id(one), _id(other))))
+    both = "".join(sorted((id_of(one), id_of(other))))
     return hashlib.sha256(both.encode()).hexdigest()[:32] + ".claim"
 
 

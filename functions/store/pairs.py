@@ -24,7 +24,7 @@ from functions.store.delivery import Delivery
 from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
 from functions.store.pair_names import OTHER, stem_of
-from functions.store.pair_state import PairState, claim_name
+from functions.store.pair_state import PairState, claim_name, id_of
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 from functions.store.stow import Stow
@@ -124,7 +124,7 @@ class HalfUpload:
         if theirs is None:
             # Both are open. The delivery with the claim stores them, and writes the same for both.
             found = self._store(other, instance, claim)
-            return self._state.finish(found, claim, other.ref)
+            return self._state.finish(found, claim, id_of(other.ref))
         if theirs.claim == claim:
             # The two were stored; only the verdict on this one was not written.
             return self._state.finish(theirs.verdict, claim)

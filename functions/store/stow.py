@@ -128,8 +128,8 @@ class Stow:
     def _forget_deleted(self) -> None:
         """An instance that was stored lately may have been deleted since: then it is not a
         duplicate."""
-        was_stored = self._memory.has_stored(self._resource, self._by)
-        if was_stored and not self._store.is_there(self._resource, self._deadline):
+        known = self._memory.has_stored(self._resource, self._by)
+        if known and not self._store.is_there(self._resource, self._deadline):
             self._memory.forget(self._resource)
 
     def _remember(self) -> bool:

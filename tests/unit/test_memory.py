@@ -70,7 +70,7 @@ def test_bytes_without_a_checksum_are_no_duplicate() -> None:
 
 
 def test_it_forgets_the_oldest() -> None:
-    memory = Memory(inputs=2, instances=2)
+    memory = Memory(limit=2)
     for key in ("a", "b", "c"):
         assert not was_done(memory, key)
     assert [was_done(memory, key) for key in ("c", "b", "a")] == [True, True, False]
