@@ -5,6 +5,10 @@ tries to claim the end (State.claim_end), and one gets it: that one joins the pa
 manifest, publishes the outcome and deletes the plan. If it is killed on the way, its message is
 delivered again, and the claim is still its own. The others have nothing to do; nor has a message
 that comes when there is no plan any more.
+
+Without a plan there is nothing to claim. A command that is refused, that finds nothing, or whose
+zip is complete already (handler.start) ends in its own delivery; delivered twice, it has the same
+record twice, under one id.
 """
 
 from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ class GivingUp:
     """Decides when, for one slice.
 
     Args:
-        known: finds a piece that another slice has.
+        known: finds a piece that a finished slice has exported: the store is asked for it.
     """
 
     def __init__(self, job: Job, fetcher: Fetcher, known: Known) -> None:
@@ -29,12 +29,14 @@ class GivingUp:
         - this is delivery EXPORT_GIVE_UP_ATTEMPT, or a later one;
         - the store returns something that the export already has, so the store is not down.
 
-        Until then another delivery tries again.
+        Until then another delivery tries again. Before that, each must have been tried
+        (object_slice, zip_slice). What a search of the store left out while planning is given up
+        by the number of the delivery alone (plan.py).
 
         Args:
             done: pieces that this slice has.
         """
-        if not self._attempt.is_last:
+        if not self._attempt.may_give_up:
             return False
         known = next(iter(done), None) or self._known()
         return known is not None and self._fetcher.gives(known)

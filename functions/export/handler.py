@@ -168,15 +168,16 @@ class _Export:
         if plan is None:
             return  # the planning continues in another message
         if len(plan.slices) == 1:
-            self._work(plan, plan.slices[0])
+            self._do_and_go_on(plan, plan.slices[0])
             return
         done = self._state.done(plan.run)
         left = [name for name in every_slice(plan, done) if name not in done]
         for name in left:
             self._send_slice(plan, name)
         if not left:
-            # Its own message may already be gone.
-            self._work(plan, plan.slices[0])
+            # All are done, yet the export has not ended: whoever did the last one was killed, and
+            # its message may be gone. Any slice leads to the end.
+            self._do_and_go_on(plan, plan.slices[0])
 
     def _planned(self, begun: _Planning | None) -> Plan | None:
         """The plan; None when another message continues the planning."""
@@ -217,17 +218,18 @@ class _Export:
         """Do one slice."""
         plan = self._state.plan()
         if plan is not None and plan.run == run:
-            self._work(plan, name)
+            self._do_and_go_on(plan, name)
             return
         # A delivery that was killed while cleaning up may have left some objects.
         self._state.clear_run(run)
         log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)
 
-    def _work(self, plan: Plan, name: str) -> None:
-        """One slice, and the end of the export if it was the last one, or can never be done."""
+    def _do_and_go_on(self, plan: Plan, name: str) -> None:
+        """Do a slice unless it is done, and then what follows: the end of the export after the last
+        slice or after one that can never be done, or the slice that holds its rest."""
         try:
             if not self._state.is_done(plan.run, name):
-                self._do(plan, name)
+                self._do_one(plan, name)
         except PermanentError as error:
             self._ending.refuse(plan, name, error)
             return
@@ -237,14 +239,15 @@ class _Export:
             return
         now = self._state.plan()
         if now is None or now.run != plan.run:
-            # Another delivery ended the export, and cleaned up.
+            # Another delivery has ended the export since then and cleaned up. What this one wrote
+            # meanwhile goes too.
             self._state.clear_run(plan.run)
             return
         rest = done[name].rest if name in done else ""
         if rest and rest not in done:
             self._send_slice(plan, rest)
 
-    def _do(self, plan: Plan, name: str) -> None:
+    def _do_one(self, plan: Plan, name: str) -> None:
         """Do a slice. If the time is over and some of it was done, a new message continues it, with
         all attempts."""
         part = self._state.slice(plan.run, name)

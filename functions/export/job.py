@@ -26,7 +26,7 @@ class Attempt:
         return self.number == 1
 
     @property
-    def is_last(self) -> bool:
+    def may_give_up(self) -> bool:
         """Whether what fails now may be given up."""
         return self.number >= self.give_up_at
 

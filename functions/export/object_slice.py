@@ -27,7 +27,7 @@ class ObjectSlice:
 
     Args:
         run: of the plan.
-        known: finds a piece that another slice has.
+        known: finds a piece that a finished slice has exported.
     """
 
     def __init__(self, job: Job, run: str, known: Known) -> None:
@@ -74,6 +74,8 @@ class ObjectSlice:
         return [one for one in pieces if not self._tally.is_settled(one)]
 
     def _give_up_or_raise(self, missing: list[Piece]) -> None:
+        """Give up all that is missing, or leave it to another delivery. One that was not tried,
+        because the time was over, is reason enough not to give up."""
         if self._tally.tried(missing) and self._may_give_up():
             self._tally.give_up(missing)
             return
@@ -101,8 +103,10 @@ class ObjectSlice:
                 found[piece] = written
         times = self._times(found)
         for piece, written in found.items():
-            if self._is_good(written, times.get(piece.resource, "")):
+            if _is_current(written, times.get(piece.resource, "")):
                 self._tally.note(piece, [(written, "")])
+            else:
+                self._compare(written)
 
     def _listed(self, pieces: list[Piece]) -> dict[str, Written]:
         """The existing objects below the series of these pieces, by name."""
@@ -125,13 +129,9 @@ class ObjectSlice:
         except PermanentError:
             return ""
 
-    def _is_good(self, written: Written, stored_at: str) -> bool:
-        """Whether an existing object contains what the store has now; if it may not, the instance
-        is retrieved and compared."""
-        if written.new or written.newer_than(stored_at):
-            return True
+    def _compare(self, written: Written) -> None:
+        """Have an existing object compared with the instance when that is retrieved."""
         self._writer.compared.add(written.stored.ref.name)
-        return False
 
     # Many in one answer
 
@@ -170,14 +170,18 @@ class ObjectSlice:
     # One by one
 
     def _fetch(self, piece: Piece) -> None:
-        """Retrieve and write one piece by separate requests. If many fail one after the other, they
-        are left to another delivery, because the store or the bucket seems to be down."""
+        """Retrieve and write one piece by separate requests, unless the store or the bucket seems
+        to be down: then the rest is left to another delivery."""
         if self._store_is_away:
             return
         self._tally.attempt(piece, lambda: self._fetched(piece))
-        if self._tally.failed_in_a_row >= _FAILED_IN_A_ROW_MAX:
-            self._tally.failed_in_a_row = 0
-            self._store_is_away = not self._may_give_up()
+        if self._tally.failed_in_a_row < _FAILED_IN_A_ROW_MAX:
+            return
+        # So many may fail because they are bad, each for itself. Then they may be given up, the
+        # store works, and the count begins again.
+        self._tally.failed_in_a_row = 0
+        if not self._may_give_up():
+            self._store_is_away = True
 
     def _fetched(self, piece: Piece) -> Objects:
         self._job.working.check()
@@ -195,6 +199,12 @@ class ObjectSlice:
         there = self._bulkdata.get(name)
         if there is None or there.new:
             return there
-        if self._is_good(there, self._stored_at(piece.resource)):
+        if _is_current(there, self._stored_at(piece.resource)):
             return there
+        self._compare(there)
         return None
+
+
+def _is_current(written: Written, stored_at: str) -> bool:
+    """Whether an existing object is known to contain what the store has now."""
+    return written.new or written.newer_than(stored_at)

@@ -139,7 +139,7 @@ class Planner:
             found.items[instance] = Item(instance)
 
     def _short(self, target: Resource, detail: str) -> None:
-        if not self._attempt.is_last:
+        if not self._attempt.may_give_up:
             raise RetryableError("unavailable")
         self._fail(target, "unavailable", detail)
 

@@ -20,9 +20,10 @@ class ZipSlice:
 
     Args:
         run: of the plan.
-        known: finds a piece that another slice has.
+        known: finds a piece that a finished slice has exported.
     """
 
+    # A part that is not whole is not kept, so a delivery that fails leaves nothing to go on from.
     progress: Final = False
 
     def __init__(self, job: Job, state: State, run: str, known: Known) -> None:
@@ -62,7 +63,8 @@ class ZipSlice:
         )
 
     def _in_time(self, part: Slice) -> Iterator[bytes]:
-        """The part's bytes, until the time is over: a new start would take as long again."""
+        """The part's bytes. When the time is over the part ends, and the members that it has not
+        become a slice of their own."""
         try:
             yield from self._members(part)
         except RetryableError as error:
