@@ -1,11 +1,11 @@
 """The state of pairs of metadata and JPEG, in the state bucket.
 
-    pairs/<id of an object>      its verdict: whoever finds it does no work any more
-    pairs/<id of both>.claim     who works on the two: the other waits, and is delivered again
+    pairs/<id of an object>      its verdict: once it exists, nothing is left to do
+    pairs/<id of both>.claim     which of the two is at work: the other waits, and is delivered again
 
-Each is an empty object whose metadata has the values. It is created only if there is none yet, so
-that of two invocations one wins, and expires by a rule of the bucket. A claim is void when the
-invocation that made it can no longer be running.
+Each is an empty object whose metadata holds the values. It is created only if it does not exist
+yet, so that one of two invocations wins, and a rule of the bucket deletes it later. A claim no longer
+counts when the invocation that made it can no longer be running.
 """
 
 import contextlib
