@@ -142,7 +142,12 @@ def test_retrieving_can_be_switched_off(
         for path in (f"/{INSTANCE}", f"/{INSTANCE}/metadata", f"/{INSTANCE}/rendered"):
             assert (off.send(path).status, off.send(path).reason) == (403, "retrieve_disabled")
         assert off.send("/").status == 404
-        assert off.send("/config.json").json() == {"retrieve": False, "exports": None, "viewer": ""}
+        assert off.send("/config.json").json() == {
+            "retrieve": False,
+            "exports": None,
+            "uploads": None,
+            "viewer": "",
+        }
         assert (
             off.send("/exports", "POST", {"Content-Type": "application/json"}, b"{}").status == 404
         )
