@@ -1,11 +1,11 @@
 """The state of pairs of metadata and JPEG, in the state bucket.
 
     pairs/<id of an object>      its verdict: once it exists, nothing is left to do
-    pairs/<id of both>.claim     which of the two is at work: the other waits, and is delivered again
+    pairs/<id of both>.claim     which of the two is at work: the other waits for redelivery
 
 Each is an empty object whose metadata holds the values. It is created only if it does not exist
-yet, so that one of two invocations wins, and a rule of the bucket deletes it later. A claim no longer
-counts when the invocation that made it can no longer be running.
+yet, so that one of two invocations wins, and a rule of the bucket deletes it later. A claim no
+longer counts when the invocation that made it can no longer be running.
 """
 
 import contextlib
