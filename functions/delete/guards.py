@@ -1,4 +1,5 @@
-"""The guard rails of a delete, all of them. What they refuse is `rejected`.
+"""The guard rails of a delete: all that depend on the settings or on what the store holds. (The
+command's form is checked in api/requests.py.) What they refuse is `rejected`.
 
     when                           what is refused
     a command or follow-up comes   check_store: a store that is not in DELETE_STORES

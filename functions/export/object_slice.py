@@ -1,5 +1,17 @@
 """Does one slice of an export in which each instance or frame becomes an object: retrieves missing
-ones, writes them, and reports the result of each."""
+ones, writes them, and reports the result of each.
+
+An export that is run again writes only what is missing. An object that is there already is left as
+it is if it was written
+
+    for the same kind of export, by this run, or
+    for the same kind of export, later than the DICOM store got the instance.
+
+Any other is compared with the instance, which is retrieved for that: the same bytes are left as
+they are, and others are a `conflict` (writer.py). An object of another kind is a `conflict` too. A
+zip is left as it is if it is complete and of the same request (compose.is_complete), and otherwise
+made anew; metadata.ndjson is always made anew.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final

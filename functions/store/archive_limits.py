@@ -1,5 +1,5 @@
 """Every limit of an archive with its check. Each raises PermanentError("unsafe_archive"), which
-ends the archive where it is, except for the last two.
+ends the archive where it is, except for the two at the end of this list.
 
     Budget               what is used up of the settings ARCHIVE_MAX_...
       count              members in all
@@ -15,6 +15,9 @@ Two limits are not about danger, and end only one member:
 
     check_inner_zip      a zip inside a compressed archive
     WAITING_BYTES        what waits for the other half of a pair: archive_pairs makes room for it
+
+The numbers are in settings.py. What cannot be read at all (an encrypted member, an unknown
+compression) is refused in archive_readers.
 """
 
 import contextlib

@@ -41,8 +41,8 @@ _CLASS_KEY: Final = "dicom-storage-class"  # of an object's metadata
 _OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
 _OTHER_UIDS: Final = "the DICOM store reads other UIDs in the file than stand first in it"
 
-# "misread": the store reads other UIDs in the file than this function. "gone": the same, or the
-# instance was deleted in between.
+# "misread": the store reads other UIDs in the file than this function. "gone": the store reports
+# that the instance exists, but has none with these UIDs: it was deleted since, or misread.
 Meaning = Literal["stored", "duplicate", "conflict", "rejected", "misread", "gone"]
 
 # The result of the report, and whether the store has the same; None if it has nothing.

@@ -1,11 +1,13 @@
 """The outcome of an input or of a member of an archive, and whether the object goes to quarantine.
-Only this file decides that:
+Only this file decides that, but for an object that is gone (superseded) and a folder's placeholder
+(skipped), which handler sees:
 
     cannot be stored (PermanentError)    rejected or conflict; the object goes to quarantine
     a member that is nothing to store    skipped
     an archive with a member that cannot be stored, that cannot be read to its end, or that holds
         nothing to store                 rejected or partial; the archive goes to quarantine
-    conflict, where what is there stays  the object stays where it is
+    conflict, if CONFLICT_POLICY keeps   the object stays where it is
+        the stored instance
     stored, duplicate                    SOURCE_DISPOSITION decides
 
 The sidecar of an object in quarantine has the outcome's reason and detail, and the failed members

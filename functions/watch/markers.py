@@ -1,6 +1,6 @@
 """The marker of a study: one small object in the state bucket, `studies/<study>.json`.
 
-    (none) ──first record──▶ open ──two equal counts──▶ complete ──later record──▶ open again
+    (none) ──first record──▶ open ──quiet for STUDY_QUIET_S──▶ complete ──later record──▶ open
 
 An open marker names the record that opened it: the delivery of that record publishes the follow-up
 message, which waits until the study is complete. Every change is made on the condition that the

@@ -242,6 +242,8 @@ def retried(once: Callable[[], T], deadline: Deadline, method: str) -> T:
         delete/deletion.py       a failed operation is started up to 3 times, because its call did
                                  not fail; one that cannot start while others run waits for the next
                                  poll; a search that still finds deleted instances, up to 30 s
+        store/stow.py            once, when what the store reported to exist is gone
+        search/asking.py         once, without the attributes that the store has refused
         search/upstream.py       once, after a connection that broke before any answer, because a
                                  person waits
 
