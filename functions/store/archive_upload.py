@@ -179,6 +179,8 @@ class ArchiveSlice:
                 yield member
                 break
             if member.place in begin.waiting:
+                # It still waits: its other half, if there is one, lies after the mark. There is
+                # room, since all of these waited at once before.
                 self.window.take(member)
         yield from members
 

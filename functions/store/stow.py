@@ -148,8 +148,8 @@ class Stow:
             raise RetryableError("operation_pending")
         if answer.kind == "stored":
             return answer, "stored"
-        # If an earlier attempt may have been stored before its answer was lost, a refusal does not
-        # decide.
+        # An earlier attempt, of this delivery or of another, may have stored the instance before
+        # its answer was lost. Then a refusal does not decide.
         is_first = attempts == 1 and self._attempt == 1
         if answer.kind == "refused" and is_first:
             return answer, "rejected"
