@@ -16,7 +16,7 @@ made anew; metadata.ndjson is always made anew.
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from functions.common.errors import PermanentError
+from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import Resource
 from functions.export.batches import Batches
 from functions.export.content import Content
@@ -136,9 +136,16 @@ class ObjectSlice:
             return dict(zip(older, times, strict=True))
 
     def _stored_at(self, instance: Resource) -> str:
+        """Empty when the store does not say: then the object is compared with the instance. Early
+        deliveries leave a failure that may pass to a later one."""
         try:
             return self._job.store.stored_at(instance, self._job.working)
         except PermanentError:
+            return ""
+        except RetryableError as error:
+            is_late = error.reason == "deadline_exceeded"
+            if is_late or not self._job.attempt.may_give_up:
+                raise
             return ""
 
     def _compare(self, written: Written) -> None:

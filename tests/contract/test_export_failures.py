@@ -64,6 +64,19 @@ def test_what_keeps_failing_is_given_up_after_some_deliveries(store: World) -> N
     )
 
 
+def test_an_instance_whose_storage_time_is_never_said_is_compared_after_some_deliveries(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.001)
+    fill(store)
+    run(store)
+    store.fault(kind="status", status=503, path="instances/1.1.1.2:getStorageInfo")
+    store.answers.clear()
+    record = run(store, request_id="r2")
+    assert store.answers == ["unavailable"] * 7 + [""]
+    assert (record["counts"]["objects"], record["counts"]["written"]) == (6, 0)
+
+
 def test_many_that_keep_failing_do_not_hide_the_others(
     store: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
