@@ -6,6 +6,10 @@ manifest, publishes the outcome and deletes the plan. If it is killed on the way
 delivered again, and the claim is still its own. The others have nothing to do; nor has a message
 that comes when there is no plan any more.
 
+If the message of the slice with the claim has become a dead letter, somebody sends the command
+again: its delivery takes the claim over. The slice may still be at work, so each reads the claim
+again before it publishes.
+
 Without a plan there is nothing to claim. A command that is refused, that finds nothing, or whose
 zip is complete already (handler.start) ends in its own delivery; delivered twice, it has the same
 record twice, under one id.
@@ -17,6 +21,8 @@ from dataclasses import replace
 from functions.api.requests import ExportRequest
 from functions.common.errors import PermanentError
 from functions.common.events.outcomes import Outcome, Outcomes, Word
+from functions.common.log import log
+from functions.common.settings import EXPORT
 from functions.export.compose import join_parts
 from functions.export.job import Job
 from functions.export.manifest import Manifest
@@ -26,7 +32,7 @@ from functions.export.state import TOTALS, Done, Plan, State, every_slice
 class Ending:
     """Ends one export.
 
-    Everywhere `name` is that of the slice whose message this is.
+    Everywhere `claimant` is the name of the slice whose message this is, or COMMAND.
     """
 
     def __init__(self, job: Job, state: State, outcomes: Outcomes) -> None:
@@ -34,19 +40,28 @@ class Ending:
         self._state = state
         self._outcomes = outcomes
 
-    def finish(self, plan: Plan, name: str, done: Mapping[str, Done]) -> None:
+    def finish(self, plan: Plan, claimant: str, done: Mapping[str, Done]) -> None:
         """All slices are done."""
-        self._end(plan, name, lambda: self._finished(plan, done))
+        self._end(plan, claimant, lambda: self._finished(plan, done))
 
-    def refuse(self, plan: Plan, name: str, error: PermanentError) -> None:
+    def refuse(self, plan: Plan, claimant: str, error: PermanentError) -> None:
         """The export can never be done."""
-        self._end(plan, name, lambda: _refused(self._job.request, error))
+        self._end(plan, claimant, lambda: _refused(self._job.request, error))
 
-    def _end(self, plan: Plan, name: str, outcome: Callable[[], Outcome]) -> None:
-        if not self._state.claim_end(plan.run, name):
+    def _end(self, plan: Plan, claimant: str, outcome: Callable[[], Outcome]) -> None:
+        if not self._state.claim_end(plan.run, claimant):
+            self._log_superseded()
             return
-        self._outcomes.publish(outcome())
+        made = outcome()
+        # Meanwhile the command may have taken the claim over.
+        if not self._state.has_claim(plan.run, claimant):
+            self._log_superseded()
+            return
+        self._outcomes.publish(made)
         self._state.clear(plan)
+
+    def _log_superseded(self) -> None:
+        log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)
 
     def _finished(self, plan: Plan, done: Mapping[str, Done]) -> Outcome:
         """Join parts, if there are any, and write the manifest."""

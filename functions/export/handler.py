@@ -29,7 +29,7 @@ from functions.export.ndjson import write_lines
 from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner, nothing_there
 from functions.export.slices import Piece, Slice
-from functions.export.state import Plan, State, every_slice, new_name, totals_of
+from functions.export.state import COMMAND, Plan, State, every_slice, new_name, totals_of
 from functions.export.zip_slice import ZipSlice
 
 # Kept of the budget for writing results, the manifest and the outcome.
@@ -168,7 +168,7 @@ class _Export:
         if plan is None:
             return  # the planning continues in another message
         if len(plan.slices) == 1:
-            self._do_and_go_on(plan, plan.slices[0])
+            self._do_and_go_on(plan, plan.slices[0], COMMAND)
             return
         done = self._state.done(plan.run)
         left = [name for name in every_slice(plan, done) if name not in done]
@@ -177,7 +177,7 @@ class _Export:
         if not left:
             # All are done, yet the export has not ended: whoever did the last one was killed, and
             # its message may be gone. Any slice leads to the end.
-            self._do_and_go_on(plan, plan.slices[0])
+            self._do_and_go_on(plan, plan.slices[0], COMMAND)
 
     def _planned(self, begun: _Planning | None) -> Plan | None:
         """The plan; None when another message continues the planning."""
@@ -218,24 +218,28 @@ class _Export:
         """Do one slice."""
         plan = self._state.plan()
         if plan is not None and plan.run == run:
-            self._do_and_go_on(plan, name)
+            self._do_and_go_on(plan, name, name)
             return
         # A delivery that was killed while cleaning up may have left some objects.
         self._state.clear_run(run)
         log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)
 
-    def _do_and_go_on(self, plan: Plan, name: str) -> None:
+    def _do_and_go_on(self, plan: Plan, name: str, claimant: str) -> None:
         """Do a slice unless it is done, and then what follows: the end of the export after the last
-        slice or after one that can never be done, or the slice that holds its rest."""
+        slice or after one that can never be done, or the slice that holds its rest.
+
+        Args:
+            claimant: of the end, as in State.claim_end.
+        """
         try:
             if not self._state.is_done(plan.run, name):
                 self._do_one(plan, name)
         except PermanentError as error:
-            self._ending.refuse(plan, name, error)
+            self._ending.refuse(plan, claimant, error)
             return
         done = self._state.done(plan.run)
         if done.keys() >= set(every_slice(plan, done)):
-            self._ending.finish(plan, name, done)
+            self._ending.finish(plan, claimant, done)
             return
         now = self._state.plan()
         if now is None or now.run != plan.run:

@@ -7,7 +7,8 @@
                 first delivery that writes it decides
     finished    all slices are done: the delivery that       exports/<id>/<run>/finisher.json
                 claims the end joins, writes the manifest
-                and publishes the outcome
+                and publishes the outcome. The command,
+                sent again, takes the claim over
     cleared     the plan is deleted first, then the rest: a message that finds no plan has come too
                 late and has nothing to do
 
@@ -43,6 +44,8 @@ _REST: Final = "rest"
 # Of parts without images.
 SMALL_CHUNK_BYTES: Final = 8 * 1024 * 1024
 _LIMIT_BYTES: Final = 256 * 1024 * 1024
+# Claims the end of an export by the command's delivery; no slice has this name.
+COMMAND: Final = "command"
 TOTALS: Final = ("objects", "written", "bytes", "failures", "skipped")
 
 
@@ -272,13 +275,28 @@ class State:
             result.part = Part.parse(value["part"], self._destination)
         return result
 
-    def claim_end(self, run: str, name: str) -> bool:
-        """Whether the delivery of this slice ends the export. If several find the end, the first
-        one that writes here does, and each of its redeliveries."""
+    def claim_end(self, run: str, claimant: str) -> bool:
+        """Whether this claimant ends the export. If several slices find the end, the first one that
+        writes here does, and each of its redeliveries. The command takes the claim over from a
+        slice, whose message may be gone.
+
+        Args:
+            claimant: the name of a slice, or COMMAND.
+        """
+        place = f"{run}/finisher.json"
+        value = {"claimant": claimant}
         with contextlib.suppress(PreconditionFailedError):
-            self._write(f"{run}/finisher.json", {"slice": name})
+            self._write(place, value)
+        kept = self._read(place)
+        if kept and claimant == COMMAND:
+            with contextlib.suppress(PreconditionFailedError):
+                self._write(place, value, if_generation_match=kept[0])
+        return self.has_claim(run, claimant)
+
+    def has_claim(self, run: str, claimant: str) -> bool:
+        """Whether the end is this claimant's."""
         kept = self._read(f"{run}/finisher.json")
-        return kept is not None and kept[1]["slice"] == name
+        return kept is not None and kept[1]["claimant"] == claimant
 
     # Parts, in the destination's bucket
 

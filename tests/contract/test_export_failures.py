@@ -209,6 +209,49 @@ def test_the_manifest_is_written_by_a_later_delivery_after_a_crash(small_slices:
     assert len(manifest(store)["objects"]) == 12
 
 
+def test_the_command_sent_again_ends_an_export_whose_claimed_end_became_a_dead_letter(
+    small_slices: World,
+) -> None:
+    store = small_slices
+    fill(store, series=4)
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    # The last slice claims the end, cannot publish the outcome, and its message is gone.
+    first, *others = [base64.b64decode(one["data"]) for one in store.follow_ups]
+    store.follow_ups.clear()
+    for data in (first, *others[:-1]):
+        assert store.deliver(handle, data, {}, follow_up=True) == ""
+    store.topics.refuse = ["UNAVAILABLE"] * 4
+    assert store.deliver(handle, others[-1], {}, follow_up=True) == "unavailable"
+    store.topics.refuse = []
+    assert store.deliver(handle, command, {}) == ""
+    assert [record["outcome"] for record in store.outcomes] == ["exported"]
+    assert not store.left_over()
+
+
+def test_a_slice_whose_claimed_end_was_taken_over_publishes_nothing(
+    small_slices: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = small_slices
+    fill(store, series=4)
+    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    slices = [base64.b64decode(one["data"]) for one in store.follow_ups]
+    store.follow_ups.clear()
+    store.topics.refuse = ["UNAVAILABLE"] * 8
+    answers = [store.deliver(handle, data, {}, follow_up=True) for data in slices]
+    # The command takes over, and cannot publish either.
+    answers.append(store.deliver(handle, command, {}))
+    assert answers[-2:] == ["unavailable"] * 2
+    store.topics.refuse = []
+    capfd.readouterr()
+    assert store.deliver(handle, slices[-1], {}, 2, follow_up=True) == ""
+    assert not store.outcomes
+    assert "superseded" in "".join(capfd.readouterr())
+    assert store.deliver(handle, command, {}, 2) == ""
+    assert [record["outcome"] for record in store.outcomes] == ["exported"]
+
+
 @pytest.mark.parametrize("format_", ["dicom", "metadata", "zip"])
 def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(
     tmp_path: Path, buckets: str, format_: str
