@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from functions.api.requests import ExportRequest
-from functions.common.clients.storage import StoredObject
+from functions.common.clients.storage import PreconditionFailedError, StoredObject
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef
 from functions.export.job import Job
 from functions.export.state import SMALL_CHUNK_BYTES, Part, Plan, State, totals_of
-from functions.export.writer import KIND, another_object
+from functions.export.writer import KIND, RUN, another_object
 from functions.export.zip_format import Member, directory
 
 _SOURCES_MAX: Final = 32  # of one compose call
@@ -85,14 +85,16 @@ def join_parts(
         The object's entry for the manifest; empty when there is none.
 
     Raises:
-        PermanentError: conflict, when somebody has changed a part.
-        RetryableError: unavailable, when a part is gone because another delivery is cleaning up.
+        PermanentError: conflict, when somebody has changed a part, or when the object of that name
+            is something else.
+        RetryableError: unavailable, when a part is gone because another delivery is cleaning up, or
+            when another export wrote the object at the same time.
     """
     name = _joined_name(job.request)
     if not name:
         return {}
     joining = _Joining(job, state, plan)
-    metadata = {KIND: job.request.kind}
+    metadata = {KIND: job.request.kind, RUN: plan.run}
     sources = joining.sources()
     if job.request.format.joined == "zip":
         sources.append(joining.write_directory())
@@ -150,19 +152,37 @@ class _Joining:
         metadata: dict[str, str],
     ) -> dict[str, Any]:
         """Compose them, in several rounds if there are many."""
-        content_type = _CONTENT_TYPES[self._job.request.format.joined]
         try:
             while len(sources) > _SOURCES_MAX:
                 sources = [self._joined(group) for group in _groups(sources)]
-            stored = self._compose(
-                name,
-                sources,
-                content_type=content_type,
-                metadata=metadata,
-            )
+            stored = self._last(name, sources, metadata)
         except SupersededError:
             raise RetryableError("unavailable") from None
         return {"name": name, "bytes": stored.size, "crc32c": stored.crc32c}
+
+    def _last(
+        self,
+        name: str,
+        sources: list[ObjectRef],
+        metadata: dict[str, str],
+    ) -> StoredObject:
+        """Compose the object itself. It replaces only an object of its kind, as it was found here:
+        somebody may have written another one since the planning."""
+        earlier = joined_before(self._job)
+        try:
+            return self._compose(
+                name,
+                sources,
+                content_type=_CONTENT_TYPES[self._job.request.format.joined],
+                metadata=metadata,
+                if_generation_match=earlier.ref.generation if earlier else 0,
+            )
+        except PreconditionFailedError:
+            # It may be this one, whose answer was lost, or that another delivery has joined.
+            now = joined_before(self._job)
+            if now and now.metadata.get(RUN) == self._plan.run:
+                return now
+            raise RetryableError("unavailable") from None
 
     def _joined(self, group: list[ObjectRef]) -> ObjectRef:
         return self._compose(self._state.part_name(self._plan.run), group).ref

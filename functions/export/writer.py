@@ -16,7 +16,8 @@ from functions.export.slices import Piece
 
 # The key of an object's metadata with its kind.
 KIND: Final = "dicom-export"
-_RUN: Final = "dicom-export-run"
+# And with the run of the plan that wrote it.
+RUN: Final = "dicom-export-run"
 _TIME: Final = "dicom-export-time"
 
 
@@ -68,7 +69,7 @@ class ObjectWriter:
         self._run = run
         self.has_written = False
         # The time is before anything is retrieved.
-        self._labels = {KIND: self._request.kind, _RUN: run, _TIME: utc_now()}
+        self._labels = {KIND: self._request.kind, RUN: run, _TIME: utc_now()}
         # Names of existing objects that may have another content.
         self.compared: set[str] = set()
         self._large = threading.Lock()
@@ -140,4 +141,4 @@ class ObjectWriter:
         return self._known(stored)
 
     def _known(self, stored: StoredObject) -> Written:
-        return Written(stored, new=stored.metadata.get(_RUN) == self._run)
+        return Written(stored, new=stored.metadata.get(RUN) == self._run)

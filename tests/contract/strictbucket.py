@@ -119,7 +119,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if "/rewriteTo/" in path:
             return self._rewrite(path, query, json.loads(body))
         if path.endswith("/compose"):
-            return self._compose(path, json.loads(body))
+            return self._compose(path, query, json.loads(body))
         bucket = path.split("/")[-2]
         if query["uploadType"] == "resumable":
             origin = self.headers.get("Origin", "")
@@ -218,12 +218,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         answer["resource"] = made.resource
         return self._answer(200, json.dumps(answer).encode(), "copy")
 
-    def _compose(self, path: str, request: dict[str, Any]) -> None:
+    def _compose(self, path: str, query: dict[str, str], request: dict[str, Any]) -> None:
         _, _, _, _, bucket, _, name, _ = path.split("/")
+        there = self.server.buckets[bucket].get(urllib.parse.unquote(name))
+        if query.get("ifGenerationMatch") not in (None, str(there.generation if there else 0)):
+            return self._answer(412, b"{}", "compose")
         data = b""
         for source in request["sourceObjects"]:
             blob = self.server.buckets[bucket].get(source["name"])
-            if blob is None or source.get("generation") not in (None, str(blob.generation)):
+            wanted = source.get("generation")
+            if blob is None or wanted not in (None, blob.generation):
                 return self._answer(404, b"{}", "compose")
             data += blob.data
         resource = request["destination"]

@@ -15,7 +15,8 @@ from functions.common.clients import transport
 from functions.export import plan
 from functions.export.handler import handle
 from tests.contract.exporting import TO, deliver, fill, manifest, names, run
-from tests.contract.world import STATE, World, instance, world
+from tests.contract.strictbucket import strict_buckets
+from tests.contract.world import BUCKET, STATE, World, instance, world
 from tests.faulty import Chances, faulty
 
 
@@ -266,6 +267,20 @@ def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(
         record = run(store, format=format_)
         assert (record["counts"]["objects"], store.answers, proxy.lose) == (6, [""], [])
         assert not store.left_over()
+
+
+@pytest.mark.parametrize("format_", ["metadata", "zip"])
+def test_an_object_that_was_joined_and_its_answer_lost_is_the_exports_own(
+    tmp_path: Path, format_: str
+) -> None:
+    with (
+        strict_buckets(BUCKET, STATE) as server,
+        world("export_resource", tmp_path, buckets_url=server.url) as store,
+    ):
+        fill(store)
+        server.lost.append("compose")
+        record = run(store, format=format_)
+        assert (record["counts"]["objects"], store.answers, server.lost) == (6, [""], [])
 
 
 def test_answers_of_the_bucket_that_are_cut_are_asked_for_again(

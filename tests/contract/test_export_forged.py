@@ -135,6 +135,38 @@ def test_a_part_that_somebody_changed_is_not_joined(small_slices: World, format_
     assert not {"out/1.1.zip", "out/metadata.ndjson", "out/manifest.json"} & names(store)
 
 
+@pytest.mark.parametrize(
+    ("format_", "name"), [("zip", "out/1.1.zip"), ("metadata", "out/metadata.ndjson")]
+)
+def test_an_object_that_somebody_wrote_after_the_planning_is_a_conflict_and_is_left(
+    small_slices: World, format_: str, name: str
+) -> None:
+    store = small_slices
+    start(store, format=format_)
+    store.write_object(name, b"something else")
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["reason"]) == ("rejected", "conflict")
+    assert store.read(name) == b"something else"
+    assert not store.left_over()
+
+
+def test_of_two_zips_of_one_name_and_other_transfer_syntaxes_the_first_is_left(
+    small_slices: World,
+) -> None:
+    store = small_slices
+    start(store, format="zip")
+    slices = list(store.follow_ups)
+    store.follow_ups.clear()
+    start(store, format="zip", request_id="r2", transfer_syntax="1.2.840.10008.1.2.1")
+    (record,) = store.run(handle)
+    assert record["outcome"] == "exported"
+    before = store.objects()["out/1.1.zip"]
+    store.follow_ups.extend(slices)
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["reason"]) == ("rejected", "conflict")
+    assert store.objects()["out/1.1.zip"] == before
+
+
 def test_metadata_that_somebody_changed_is_not_joined(store: World) -> None:
     name = "out/1.1/1.1.1/1.1.1.1.json"
     written = crc32c_text([b'{"true": 1}'])

@@ -171,6 +171,15 @@ def test_no_request_is_sent_that_was_not_asked_for(server: StrictBuckets) -> Non
     assert server.requests == {"create": 1, "stat": 1, "list": 1}
 
 
+def test_what_was_joined_and_its_answer_lost_is_not_joined_again(server: StrictBuckets) -> None:
+    source = ObjectRef(BUCKET, "a", server.put(BUCKET, "a", b"part").generation)
+    server.lost.append("compose")
+    buckets = Buckets(Transport(), server.url)
+    with pytest.raises(PreconditionFailedError):
+        buckets.compose(BUCKET, "b", [source], Deadline(60), if_generation_match=0)
+    assert server.read(BUCKET, "b") == b"part"
+
+
 @pytest.fixture(scope="module")
 def buckets() -> Iterator[Buckets]:
     with bucket_server() as url:
@@ -209,6 +218,17 @@ def test_joining(buckets: Buckets) -> None:
     assert (joined.size, joined.metadata) == (sum(range(33)), {"k": "v"})
     with pytest.raises(ValueError, match="1 to 32"):
         buckets.compose(BUCKET, "joined", [*parts, parts[0]], Deadline(60))
+
+
+def test_joining_replaces_only_the_generation_that_is_expected(buckets: Buckets) -> None:
+    part = buckets.write_small(BUCKET, "one-part", b"part", Deadline(60)).ref
+    made = buckets.compose(BUCKET, "whole", [part], Deadline(60), if_generation_match=0)
+    for other in (0, made.ref.generation + 1):
+        with pytest.raises(PreconditionFailedError):
+            buckets.compose(BUCKET, "whole", [part], Deadline(60), if_generation_match=other)
+    live = made.ref.generation
+    again = buckets.compose(BUCKET, "whole", [part], Deadline(60), if_generation_match=live)
+    assert again.size == 4
 
 
 def test_a_bucket_that_is_not_there(buckets: Buckets) -> None:

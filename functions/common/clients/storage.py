@@ -314,25 +314,46 @@ class Buckets:
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        if_generation_match: int | None = None,
     ) -> StoredObject:
-        """Join up to 32 objects of a bucket, each at its generation, into one; replaces an existing
-        object.
+        """Join up to 32 objects of a bucket, each at its generation, into one.
+
+        Args:
+            if_generation_match: of an existing object, which is replaced; 0: only when there is
+                none; None: whatever is there.
 
         Raises:
             ValueError: more than 32 sources.
+            PreconditionFailedError: the existing object is not at that generation.
             SupersededError: a source is gone.
             PermanentError: rejected, when Cloud Storage refuses the request.
             RetryableError: as Transport.send.
         """
         if not 0 < len(sources) <= _COMPOSE_MAX:
             raise ValueError(f"composing takes 1 to {_COMPOSE_MAX} objects")
+        if self._emulated and if_generation_match is not None:
+            # Emulators ignore it on a compose.
+            self._check_generation(bucket, name, if_generation_match, deadline)
         blob = self._new_blob(bucket, name, content_type, metadata)
         parts = [self._blob(source) for source in sources]
         try:
-            call(blob.compose, parts, deadline=deadline)
+            call(
+                blob.compose,
+                parts,
+                if_generation_match=if_generation_match,
+                deadline=deadline,
+            )
         except MissingError:
             raise SupersededError from None
         return _stored(blob)
+
+    def _check_generation(
+        self, bucket: str, name: str, generation: int, deadline: Deadline
+    ) -> None:
+        there = self.stat(ObjectRef(bucket, name), deadline)
+        live = there.ref.generation if there else 0
+        if live != generation:
+            raise PreconditionFailedError
 
     def _found(self, ref: ObjectRef, deadline: Deadline) -> Any:
         """The library's blob with the service's properties; None if there is none."""
