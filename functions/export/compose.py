@@ -101,7 +101,7 @@ def join_parts(
         metadata |= {key: str(number) for key, number in totals.items()}
         if not totals["failures"]:
             metadata[_COMPLETE] = _mark(job.request, state.key)
-    if not sources:
+    if not sources and joined_before(job) is None:
         return {}
     return joining.join(name, sources, metadata)
 
@@ -193,13 +193,11 @@ class _Joining:
         sources: list[ObjectRef],
         **options: Any,
     ) -> StoredObject:
-        return self._job.buckets.compose(
-            self._job.bucket,
-            name,
-            sources,
-            self._job.deadline,
-            **options,
-        )
+        job = self._job
+        if not sources:
+            # Nothing was exported, and an earlier object must not seem to be of this export.
+            return job.buckets.write_small(job.bucket, name, b"", job.deadline, **options)
+        return job.buckets.compose(job.bucket, name, sources, job.deadline, **options)
 
 
 def _groups(sources: list[ObjectRef]) -> Iterator[list[ObjectRef]]:

@@ -298,6 +298,17 @@ def test_metadata(fixture: str, request: pytest.FixtureRequest) -> None:
     assert len(store.read("out/metadata.ndjson").splitlines()) == 12
 
 
+def test_metadata_of_an_earlier_export_does_not_stay_when_all_instances_fail(store: World) -> None:
+    fill(store)
+    run(store, format="metadata")
+    for name in store.objects("out/1.1/"):
+        store.write_object(name, b"something else")
+    record = run(store, expect="rejected", format="metadata", request_id="r2")
+    assert (record["reason"], record["counts"]["failures"]) == ("conflict", 6)
+    assert store.read("out/metadata.ndjson") == b""
+    assert manifest(store)["joined"]["name"] == "out/metadata.ndjson"
+
+
 def test_bulk_data(store: World) -> None:
     store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=64))
     record = run(store, format="bulkdata")
