@@ -209,8 +209,8 @@ class _Export:
         return in_time
 
     def _keep(self, planning: _Planning, slices: Iterator[Slice]) -> None:
-        for part in slices:
-            planning.slices.append(self._state.add_slice(planning.run, part))
+        for task in slices:
+            planning.slices.append(self._state.add_slice(planning.run, task))
 
     # Done
 
@@ -247,6 +247,7 @@ class _Export:
             # meanwhile goes too.
             self._state.clear_run(plan.run)
             return
+        # What a zip's part had no time for is a slice of its own.
         rest = done[name].rest if name in done else ""
         if rest and rest not in done:
             self._send_slice(plan, rest)
@@ -254,13 +255,13 @@ class _Export:
     def _do_one(self, plan: Plan, name: str) -> None:
         """Do a slice. If the time is over and some of it was done, a new message continues it, with
         all attempts."""
-        part = self._state.slice(plan.run, name)
-        if part is None:
+        task = self._state.slice(plan.run, name)
+        if task is None:
             raise RetryableError("unavailable")
         work = self._worker(plan)
         try:
-            result = work.run(part)
-            result.failures += part.failures
+            result = work.run(task)
+            result.failures += task.failures
             if self._job.request.format.joined == "ndjson":
                 result.part = write_lines(self._job, self._state, plan.run, result)
         except RetryableError as error:

@@ -58,7 +58,7 @@ class ObjectSlice:
         """Whether this invocation wrote anything."""
         return self._writer.has_written
 
-    def run(self, part: Slice) -> Result:
+    def run(self, task: Slice) -> Result:
         """Do it all.
 
         Returns:
@@ -68,11 +68,11 @@ class ObjectSlice:
             RetryableError: not all could be done; finished objects are in the bucket, and
                 `progress` says whether there are more than before.
         """
-        pieces = part.pieces
+        pieces = task.pieces
         self._find(pieces)
         with ThreadPoolExecutor(THREADS) as pool:
             if self._request.format.streamed:
-                self._take_streams(part, pool)
+                self._take_streams(task, pool)
             missing = self._missing(pieces)
             for _ in range(_PASSES):
                 if missing:
@@ -80,7 +80,7 @@ class ObjectSlice:
                     missing = self._missing(missing)
         if missing:
             self._give_up_or_raise(missing)
-        return self._tally.result(pieces, part.skipped)
+        return self._tally.result(pieces, task.skipped)
 
     def _missing(self, pieces: list[Piece]) -> list[Piece]:
         return [one for one in pieces if not self._tally.is_settled(one)]
@@ -154,13 +154,13 @@ class ObjectSlice:
 
     # Many in one answer
 
-    def _take_streams(self, part: Slice, pool: ThreadPoolExecutor) -> None:
+    def _take_streams(self, task: Slice, pool: ThreadPoolExecutor) -> None:
         """Retrieve each study or series without existing objects in one answer."""
-        wanted = by_instance_uid(part.pieces)
+        wanted = by_instance_uid(task.pieces)
         batches = Batches(self._put, pool, self._job.working)
         begun = begun_streams(piece.resource for piece in self._tally.done())
         try:
-            for resource in part.streams:
+            for resource in task.streams:
                 if resource in begun:
                     continue
                 with self._fetcher.one_answer(resource):

@@ -37,14 +37,15 @@ class ZipSlice:
         self._failures: dict[Piece, dict[str, Any]] = {}
         self._rest: Slice | None = None
 
-    def run(self, part: Slice) -> Result:
+    def run(self, task: Slice) -> Result:
         """Write the part.
 
         Raises:
             PermanentError, RetryableError: as Buckets.write, and when an instance cannot be
                 retrieved now.
         """
-        stored = self._state.write_part(self._run, self._in_time(part))
+        # To write the part is to retrieve its members: this fills _written, _failures and _rest.
+        stored = self._state.write_part(self._run, self._in_time(task))
         objects = [
             {
                 "name": member.name,
@@ -62,31 +63,31 @@ class ZipSlice:
             rest=self._rest,
         )
 
-    def _in_time(self, part: Slice) -> Iterator[bytes]:
+    def _in_time(self, task: Slice) -> Iterator[bytes]:
         """The part's bytes. When the time is over the part ends, and the members that it has not
         become a slice of their own."""
         try:
-            yield from self._members(part)
+            yield from self._members(task)
         except RetryableError as error:
             if error.reason != "deadline_exceeded" or not self._written:
                 raise
-            self._rest = self._without_settled(part)
+            self._rest = self._without_settled(task)
 
-    def _without_settled(self, part: Slice) -> Slice:
+    def _without_settled(self, task: Slice) -> Slice:
         """The slice, without pieces that are in the zip or have failed. The rest of a study or
         series is retrieved by instance."""
         settled = {piece.resource for piece in (*self._written, *self._failures)}
         begun = begun_streams(settled)
         return Slice(
-            streams=[resource for resource in part.streams if resource not in begun],
-            items=[item for item in part.items if item.resource not in settled],
+            streams=[resource for resource in task.streams if resource not in begun],
+            items=[item for item in task.items if item.resource not in settled],
         )
 
-    def _members(self, part: Slice) -> Iterator[bytes]:
-        wanted = by_instance_uid(part.pieces)
-        for resource in part.streams:
+    def _members(self, task: Slice) -> Iterator[bytes]:
+        wanted = by_instance_uid(task.pieces)
+        for resource in task.streams:
             yield from self._stream(resource, wanted)
-        for piece in part.pieces:
+        for piece in task.pieces:
             if piece not in self._written:
                 yield from self._single(piece)
 
