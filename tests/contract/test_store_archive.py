@@ -69,6 +69,8 @@ def test_every_member_is_stored_byte_for_byte(place: Landing, kind: str) -> None
 def test_members_that_fail_stand_beside_members_that_store(place: Landing, kind: str) -> None:
     content = files(4)
     place.drop("first.dcm", content[0][1])
+    # Members are stored at the same time: of two with the same UIDs either could be the first.
+    place.drop("third.dcm", content[2][1])
     content += [
         ("DICOMDIR", scans.meta(sop_class="1.2.840.10008.1.3.10")),
         ("viewer/README.TXT", b"a CD"),
@@ -81,8 +83,8 @@ def test_members_that_fail_stand_beside_members_that_store(place: Landing, kind:
     assert own["outcome"] == "partial"
     assert own["counts"] == {
         "members": 10,
-        "stored": 3,
-        "duplicate": 1,
+        "stored": 2,
+        "duplicate": 2,
         "skipped": 3,
         "rejected": 2,
         "conflict": 1,
