@@ -103,7 +103,7 @@ def test_members_that_fail_stand_beside_members_that_store(place: Landing, kind:
         "bad-uid": "unsupported_input",
         "other": "conflict",
     }
-    assert place.buckets.names(LANDING) == ["first.dcm"]
+    assert place.buckets.names(LANDING) == ["first.dcm", "third.dcm"]
 
 
 @KINDS
