@@ -28,7 +28,7 @@ from google.cloud import pubsub_v1
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 
 from infra.local.stack import Stack
-from tests.commands.conftest import DELETES, EXPORT, EXPORTS, STATE
+from tests.commands.conftest import DELETES, EXPORT, EXPORTS, STATE, environment
 from tests.contract.strictbucket import strict_buckets
 from tests.contract.topics import topic_server
 from tests.ports import free_port
@@ -151,15 +151,7 @@ def cold_starts(folder: Path, python: str, rounds: int) -> None:
     source.write_text(BARE)
     bare, refused, published = list[float](), list[float](), list[float]()
     with strict_buckets(STATE) as buckets, topic_server(EXPORTS, DELETES) as topics:
-        environ = {
-            "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
-            "STATE_BUCKET": STATE,
-            "STORAGE_EMULATOR_HOST": buckets.url,
-            "PUBSUB_EMULATOR_HOST": topics.address,
-            "EXPORTS_TOPIC": EXPORTS,
-            "DELETES_TOPIC": DELETES,
-            "EXPORT_DESTINATIONS": "gs://dicom-export",
-        }
+        environ = environment(buckets, topics)
         main_file = ROOT / "main.py"
         for _ in range(rounds + 1):
             bare.append(cold_start_s(python, source, "bare", environ, {}))

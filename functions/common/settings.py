@@ -435,6 +435,11 @@ class Settings:
             settings._check_destinations()
         return settings
 
+    @property
+    def storage_url(self) -> str:
+        """The URL of Cloud Storage, or of its emulator; empty: the library's own."""
+        return self.storage_emulator_host or self.storage_endpoint
+
     def may_export_to(self, destination: GcsPrefix) -> bool:
         """Whether EXPORT_DESTINATIONS allows this folder."""
         return any(place.contains(destination) for place in self.export_destinations)

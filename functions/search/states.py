@@ -41,8 +41,7 @@ class States:
         from functions.common.clients.storage import Buckets
 
         settings = self._settings
-        endpoint = settings.storage_emulator_host or settings.storage_endpoint
-        buckets = Buckets(self._transport, endpoint)
+        buckets = Buckets(self._transport, settings.storage_url)
         requests = Requests(buckets, settings.state_bucket, Deadline(_STATE_S))
         try:
             request = requests.find(request_id)

@@ -54,11 +54,8 @@ class Uploads:
         """The URL of every session, without its query; empty: there are none."""
         if not self._settings.search_uploads:
             return ""
-        return f"{self._endpoint}/upload/storage/v1/b/{self._settings.landing_bucket}/o"
-
-    @property
-    def _endpoint(self) -> str:
-        return self._settings.storage_emulator_host or self._settings.storage_endpoint
+        settings = self._settings
+        return f"{settings.storage_url}/upload/storage/v1/b/{settings.landing_bucket}/o"
 
     def begin(self, wanted: dict[str, Any], fixed: Fixed, origin: str) -> dict[str, str]:
         """Begin an upload.
@@ -130,5 +127,5 @@ class Uploads:
         if self._client is None:
             from functions.common.clients.storage import Buckets
 
-            self._client = Buckets(self._transport, self._endpoint)
+            self._client = Buckets(self._transport, self._settings.storage_url)
         return self._client

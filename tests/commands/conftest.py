@@ -45,20 +45,24 @@ class Place:
         return [json.loads(base64.b64decode(message["data"])) for message in messages]
 
 
+def environment(buckets: StrictBuckets, topics: TopicServer) -> dict[str, str]:
+    """The environment of the function in front of these servers."""
+    return {
+        "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
+        "STATE_BUCKET": STATE,
+        "STORAGE_EMULATOR_HOST": buckets.url,
+        "PUBSUB_EMULATOR_HOST": topics.address,
+        "EXPORTS_TOPIC": EXPORTS,
+        "DELETES_TOPIC": DELETES,
+        "EXPORT_DESTINATIONS": "gs://dicom-export",
+    }
+
+
 @contextmanager
 def commands_place(folder: Path, **changes: str) -> Iterator[Place]:
     """The function, with changed settings."""
     with strict_buckets(STATE) as buckets, topic_server(EXPORTS, DELETES) as topics:
-        environ = {
-            "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
-            "STATE_BUCKET": STATE,
-            "STORAGE_EMULATOR_HOST": buckets.url,
-            "PUBSUB_EMULATOR_HOST": topics.address,
-            "EXPORTS_TOPIC": EXPORTS,
-            "DELETES_TOPIC": DELETES,
-            "EXPORT_DESTINATIONS": "gs://dicom-export",
-            **changes,
-        }
+        environ = {**environment(buckets, topics), **changes}
         with running_function("commands", folder, environ) as function:
             yield Place(function, buckets, topics)
 

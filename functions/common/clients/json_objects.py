@@ -1,7 +1,7 @@
 """Small JSON objects in the state bucket, to which only the functions write.
 
 A change is made on the condition that the generation is the one that was read: of two processes one
-    succeeds, and the other gets an error.
+succeeds, and the other gets an error.
 """
 
 import json

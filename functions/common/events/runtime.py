@@ -44,7 +44,7 @@ class Services:
         return cls(
             settings,
             DicomStore(transport, settings.healthcare_endpoint, settings.dicom_store),
-            Buckets(transport, settings.storage_emulator_host or settings.storage_endpoint),
+            Buckets(transport, settings.storage_url),
             Topics(transport, settings.pubsub_emulator_host, settings.pubsub_endpoint),
         )
 
