@@ -58,7 +58,7 @@ class Fetcher:
         self._store = job.store
         self._format = job.request.format
         self._accept = job.request.accept
-        self._deadline = job.working
+        self._deadline = job.work_deadline
         self._is_first = job.attempt.is_first
         self._has_arrived = False  # anything of the last answer
 

@@ -127,13 +127,13 @@ def _job(
     attempt: int,
 ) -> Job:
     left_s = deadline.remaining_s()
-    working = Deadline(max(1.0, left_s - min(_RECORDING_S, left_s / 4)))
+    recording_s = min(_RECORDING_S, left_s / 4)
     return Job(
         request=request,
         store=services.dicom_store,
         buckets=services.buckets,
         attempt=Attempt(attempt, services.settings.export_give_up_attempt),
-        working=working,
+        work_deadline=Deadline(max(1.0, left_s - recording_s)),
         deadline=deadline,
     )
 
@@ -202,7 +202,7 @@ class _Export:
         for target in planner.targets(planning.matched):
             self._keep(planning, planner.slices(target))
             planning.matched += 1
-            if self._job.request.query and self._job.working.remaining_s() <= 0:
+            if self._job.request.query and self._job.work_deadline.remaining_s() <= 0:
                 in_time = False
                 break
         self._keep(planning, planner.rest())
@@ -253,22 +253,13 @@ class _Export:
             self._send_slice(plan, rest)
 
     def _do_one(self, plan: Plan, name: str) -> None:
-        """Do a slice. If the time is over and some of it was done, a new message continues it, with
-        all attempts."""
         task = self._state.slice(plan.run, name)
         if task is None:
             raise RetryableError("unavailable")
-        work = self._worker(plan)
-        try:
-            result = work.run(task)
-            result.failures += task.failures
-            if self._job.request.format.joined == "ndjson":
-                result.part = write_lines(self._job, self._state, plan.run, result)
-        except RetryableError as error:
-            if error.reason != "deadline_exceeded" or not work.progress:
-                raise
-            self._send_slice(plan, name)
-            return
+        result = self._worker(plan).run(task)
+        result.failures += task.failures
+        if self._job.request.format.joined == "ndjson":
+            result.part = write_lines(self._job, self._state, plan.run, result)
         if not self._state.finish_slice(plan.run, name, result):
             self._state.drop_part(result.part)
 

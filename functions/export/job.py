@@ -36,15 +36,16 @@ class Job:
     """A request, the clients, and the time limits.
 
     Args:
-        working: for retrieving.
-        deadline: for recording the results; later than `working`.
+        work_deadline: for retrieving; earlier than `deadline`, so that time is left to record the
+            results.
+        deadline: of the invocation.
     """
 
     request: ExportRequest
     store: DicomStore
     buckets: Buckets
     attempt: Attempt
-    working: Deadline
+    work_deadline: Deadline
     deadline: Deadline
 
     @property

@@ -1,7 +1,6 @@
 """Writes a slice's part of metadata.ndjson, one line for each instance, from the objects in the
 bucket."""
 
-import contextlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,6 @@ from functions.export.job import Job
 from functions.export.state import SMALL_CHUNK_BYTES, Part, Result, State
 
 _THREADS: Final = 8
-_READS: Final = 3
 _OBJECT_LIMIT_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -64,14 +62,10 @@ def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:
 
 def _read(job: Job, name: str) -> bytes:
     """The whole object. One cut answer of thousands must not lead to reading all again."""
-    for _ in range(_READS - 1):
-        with contextlib.suppress(RetryableError):
-            return _read_once(job, name)
-        job.working.check()
-    return _read_once(job, name)
-
-
-def _read_once(job: Job, name: str) -> bytes:
     place = ObjectRef(job.bucket, name)
-    with job.buckets.open(place, job.working) as response:
-        return transport.read_all(response, job.working, _OBJECT_LIMIT_BYTES)
+
+    def read() -> bytes:
+        with job.buckets.open(place, job.deadline) as response:
+            return transport.read_all(response, job.deadline, _OBJECT_LIMIT_BYTES)
+
+    return transport.retried(read, job.deadline, "GET")

@@ -50,37 +50,40 @@ class ObjectSlice:
         self._writer = ObjectWriter(job, run)
         self._giving_up = GivingUp(job, self._fetcher, known)
         self._store_is_away = False
-        # Bulk data that is already in the bucket, by name.
-        self._bulkdata: dict[str, Written] = {}
-
-    @property
-    def progress(self) -> bool:
-        """Whether this invocation wrote anything."""
-        return self._writer.has_written
+        # The objects that are in the destination already, by name.
+        self._existing: dict[str, Written] = {}
+        self._times: dict[Resource, str] = {}
 
     def run(self, task: Slice) -> Result:
-        """Do it all.
+        """Do it all, or what there is time for: the rest becomes another slice.
 
         Returns:
             The result, in the slice's order.
 
         Raises:
-            RetryableError: not all could be done; finished objects are in the bucket, and
-                `progress` says whether there are more than before.
+            RetryableError: something failed that another delivery may do, or there was time for
+                nothing; finished objects are in the bucket.
         """
-        pieces = task.pieces
-        self._find(pieces)
+        try:
+            self._settle(task)
+        except RetryableError as error:
+            if error.reason != "deadline_exceeded" or not self._tally.settled():
+                raise
+        return self._tally.result(task)
+
+    def _settle(self, task: Slice) -> None:
+        self._existing = self._listed(task.pieces)
+        existing = [one for one in task.pieces if self._name(one) in self._existing]
         with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(self._settle_existing, existing))
             if self._request.format.streamed:
                 self._take_streams(task, pool)
-            missing = self._missing(pieces)
+            missing = self._missing(task.pieces)
             for _ in range(_PASSES):
-                if missing:
-                    list(pool.map(self._fetch, missing))
-                    missing = self._missing(missing)
+                list(pool.map(self._fetch, missing))
+                missing = self._missing(missing)
         if missing:
             self._give_up_or_raise(missing)
-        return self._tally.result(pieces, task.skipped)
 
     def _missing(self, pieces: list[Piece]) -> list[Piece]:
         return [one for one in pieces if not self._tally.is_settled(one)]
@@ -91,7 +94,7 @@ class ObjectSlice:
         if self._tally.tried(missing) and self._may_give_up():
             self._tally.give_up(missing)
             return
-        self._job.working.check()
+        self._job.work_deadline.check()
         raise self._tally.why(missing)
 
     def _may_give_up(self) -> bool:
@@ -102,24 +105,6 @@ class ObjectSlice:
 
     # Existing objects
 
-    def _find(self, pieces: list[Piece]) -> None:
-        there = self._listed(pieces)
-        if self._request.format.retrieval == "bulkdata":
-            # Only its metadata says what belongs to an instance.
-            self._bulkdata = there
-            return
-        found: dict[Piece, Written] = {}
-        for piece in pieces:
-            written = there.get(self._name(piece))
-            if written:
-                found[piece] = written
-        times = self._times(found)
-        for piece, written in found.items():
-            if _is_current(written, times.get(piece.resource, "")):
-                self._tally.note(piece, [(written, "")])
-            else:
-                self._compare(written)
-
     def _listed(self, pieces: list[Piece]) -> dict[str, Written]:
         """The existing objects below the series of these pieces, by name."""
         uids = {(one.resource.study, one.resource.series) for one in pieces}
@@ -128,18 +113,35 @@ class ObjectSlice:
             found |= self._writer.there(f"{study}/{series}/")
         return found
 
-    def _times(self, found: dict[Piece, Written]) -> dict[Resource, str]:
-        """When the instances were stored that have objects of an earlier export."""
-        older = {piece.resource for piece, one in found.items() if not one.new}
-        with ThreadPoolExecutor(THREADS) as pool:
-            times = pool.map(self._stored_at, older)
-            return dict(zip(older, times, strict=True))
+    def _settle_existing(self, piece: Piece) -> None:
+        current = self._current(self._name(piece), piece.resource)
+        if current:
+            self._tally.note(piece, [(current, "")])
+
+    def _current(self, name: str, instance: Resource) -> Written | None:
+        """The existing object of this name if it is known to contain what the store has now. Any
+        other is compared with the instance when that is retrieved."""
+        existing = self._existing.get(name)
+        if existing is None or existing.new:
+            return existing
+        if existing.newer_than(self._stored_at(instance)):
+            return existing
+        self._writer.compared.add(name)
+        return None
 
     def _stored_at(self, instance: Resource) -> str:
+        """When the store got an instance; asked once for all its frames or bulk data."""
+        time = self._times.get(instance)
+        if time is None:
+            time = self._asked_time(instance)
+            self._times[instance] = time
+        return time
+
+    def _asked_time(self, instance: Resource) -> str:
         """Empty when the store does not say: then the object is compared with the instance. Early
         deliveries leave a failure that may pass to a later one."""
         try:
-            return self._job.store.stored_at(instance, self._job.working)
+            return self._job.store.stored_at(instance, self._job.work_deadline)
         except PermanentError:
             return ""
         except RetryableError as error:
@@ -148,16 +150,12 @@ class ObjectSlice:
                 raise
             return ""
 
-    def _compare(self, written: Written) -> None:
-        """Have an existing object compared with the instance when that is retrieved."""
-        self._writer.compared.add(written.stored.ref.name)
-
     # Many in one answer
 
     def _take_streams(self, task: Slice, pool: ThreadPoolExecutor) -> None:
         """Retrieve each study or series without existing objects in one answer."""
         wanted = by_instance_uid(task.pieces)
-        batches = Batches(self._put, pool, self._job.working)
+        batches = Batches(self._put, pool, self._job.work_deadline)
         begun = begun_streams(piece.resource for piece in self._tally.done())
         try:
             for resource in task.streams:
@@ -203,27 +201,12 @@ class ObjectSlice:
             self._store_is_away = True
 
     def _fetched(self, piece: Piece) -> Objects:
-        self._job.working.check()
+        self._job.work_deadline.check()
         written: Objects = []
         for tag, stream in self._fetcher.objects(piece):
             name = self._name(piece, tag)
-            one = self._found(name, piece)
+            one = self._current(name, piece.resource)
             if one is None:
                 one = self._writer.write(name, Content.of(stream))
             written.append((one, tag))
         return written
-
-    def _found(self, name: str, piece: Piece) -> Written | None:
-        """An existing and right bulk data object."""
-        there = self._bulkdata.get(name)
-        if there is None or there.new:
-            return there
-        if _is_current(there, self._stored_at(piece.resource)):
-            return there
-        self._compare(there)
-        return None
-
-
-def _is_current(written: Written, stored_at: str) -> bool:
-    """Whether an existing object is known to contain what the store has now."""
-    return written.new or written.newer_than(stored_at)

@@ -1,7 +1,7 @@
 """The slices of an export, their items, and the pieces that become objects."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,18 @@ class Slice:
     def pieces(self) -> list[Piece]:
         """What it becomes, in its order."""
         return [piece for item in self.items for piece in item.pieces()]
+
+    def without(self, settled: Collection[Piece]) -> "Slice | None":
+        """What is left when these pieces are settled; None if nothing is. The rest of a study or
+        series is retrieved by instance."""
+        left = [piece for piece in self.pieces if piece not in settled]
+        if not left:
+            return None
+        begun = begun_streams(piece.resource for piece in settled)
+        return Slice(
+            streams=[resource for resource in self.streams if resource not in begun],
+            items=[Item(piece.resource, piece.frame, piece.frame) for piece in left],
+        )
 
     def resources(self) -> Iterator[Resource]:
         """Every piece that it names."""

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from functions.common.errors import PermanentError, RetryableError
-from functions.common.resources import Resource
 from functions.export.giving_up import DETAIL
-from functions.export.slices import Piece
+from functions.export.slices import Piece, Slice
 from functions.export.state import Result
 from functions.export.writer import Written
 
@@ -61,6 +60,11 @@ class Tally:
         with self._lock:
             return piece in self._done or piece in self._failures
 
+    def settled(self) -> set[Piece]:
+        """The pieces for which nothing is left to do."""
+        with self._lock:
+            return {*self._done, *self._failures}
+
     def done(self) -> list[Piece]:
         """The pieces that are done."""
         with self._lock:
@@ -80,18 +84,14 @@ class Tally:
         for piece in pieces:
             self._failures[piece] = piece.failure(self._in_vain[piece].reason, DETAIL)
 
-    def result(
-        self,
-        pieces: Iterable[Piece],
-        skipped: Iterable[Resource],
-    ) -> Result:
-        """The result of a slice, in the order of its pieces."""
-        result = Result(written=len(self._new))
-        for piece in pieces:
+    def result(self, task: Slice) -> Result:
+        """The result of a slice, in the order of its pieces; the rest is what is not settled."""
+        result = Result(written=len(self._new), rest=task.without(self.settled()))
+        for piece in task.pieces:
             result.objects += self._done.get(piece, [])
             if piece in self._failures:
                 result.failures.append(self._failures[piece])
-        for instance in skipped:
+        for instance in task.skipped:
             fields = Piece(instance).fields
             result.skipped.append({**fields, "reason": "unsupported_input"})
         return result

@@ -53,8 +53,7 @@ class Written:
 
 
 class ObjectWriter:
-    """Writes objects and checks their checksums; never replaces another object. `has_written`:
-    whether it wrote any.
+    """Writes objects and checks their checksums; never replaces another object.
 
     Args:
         run: of the plan; an object with it in its metadata was written by an earlier delivery of
@@ -65,9 +64,8 @@ class ObjectWriter:
         self._buckets = job.buckets
         self._bucket = job.bucket
         self._request = job.request
-        self._deadline = job.working
+        self._deadline = job.work_deadline
         self._run = run
-        self.has_written = False
         # The time is before anything is retrieved.
         self._labels = {KIND: self._request.kind, RUN: run, _TIME: utc_now()}
         # Names of existing objects that may have another content.
@@ -110,7 +108,6 @@ class ObjectWriter:
             # The rest of a large one is not read, so its checksum is not known.
             crc32c = crc32c_text(content.head) if content.is_small else ""
             return self._existing(name, crc32c)
-        self.has_written = True
         return Written(stored, new=True)
 
     def _create(self, name: str, data: Iterable[bytes]) -> StoredObject:

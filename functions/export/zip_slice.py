@@ -1,7 +1,7 @@
 """Does one slice of a zip: writes its instances, as they arrive, as one part of the zip."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import Resource
@@ -9,22 +9,18 @@ from functions.export.content import Content
 from functions.export.fetch import Fetcher
 from functions.export.giving_up import DETAIL, GivingUp, Known
 from functions.export.job import Job
-from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid, path_of
+from functions.export.slices import Piece, Slice, by_instance_uid, path_of
 from functions.export.state import Part, Result, State
 from functions.export.zip_format import Member, ZipPart
 
 
 class ZipSlice:
     """The work on one slice of a zip; each delivery starts again, because a part is one object.
-    When the time is over, the part ends with the members so far.
 
     Args:
         run: of the plan.
         known: finds a piece that a finished slice has exported.
     """
-
-    # A part that is not whole is not kept, so a delivery that fails leaves nothing to go on from.
-    progress: Final = False
 
     def __init__(self, job: Job, state: State, run: str, known: Known) -> None:
         self._job = job
@@ -35,16 +31,17 @@ class ZipSlice:
         self._zip = ZipPart()
         self._written: dict[Piece, Member] = {}
         self._failures: dict[Piece, dict[str, Any]] = {}
-        self._rest: Slice | None = None
 
     def run(self, task: Slice) -> Result:
-        """Write the part.
+        """Write the part. When the time is over, it ends with the members so far, and the rest of
+        the slice becomes another slice.
 
         Raises:
             PermanentError, RetryableError: as Buckets.write, and when an instance cannot be
                 retrieved now.
         """
-        # To write the part is to retrieve its members: this fills _written, _failures and _rest.
+        # Writing pulls the part's bytes, and each instance is retrieved when its bytes are pulled:
+        # only then _written and _failures tell what became of it.
         stored = self._state.write_part(self._run, self._in_time(task))
         objects = [
             {
@@ -60,28 +57,19 @@ class ZipSlice:
             failures=list(self._failures.values()),
             part=Part.of(stored, self._zip.members),
             written=len(objects),
-            rest=self._rest,
+            rest=task.without(self._settled()),
         )
 
+    def _settled(self) -> set[Piece]:
+        return {*self._written, *self._failures}
+
     def _in_time(self, task: Slice) -> Iterator[bytes]:
-        """The part's bytes. When the time is over the part ends, and the members that it has not
-        become a slice of their own."""
+        """The part's bytes, as far as the time allows."""
         try:
             yield from self._members(task)
         except RetryableError as error:
-            if error.reason != "deadline_exceeded" or not self._written:
+            if error.reason != "deadline_exceeded" or not self._settled():
                 raise
-            self._rest = self._without_settled(task)
-
-    def _without_settled(self, task: Slice) -> Slice:
-        """The slice, without pieces that are in the zip or have failed. The rest of a study or
-        series is retrieved by instance."""
-        settled = {piece.resource for piece in (*self._written, *self._failures)}
-        begun = begun_streams(settled)
-        return Slice(
-            streams=[resource for resource in task.streams if resource not in begun],
-            items=[item for item in task.items if item.resource not in settled],
-        )
 
     def _members(self, task: Slice) -> Iterator[bytes]:
         wanted = by_instance_uid(task.pieces)
@@ -109,7 +97,7 @@ class ZipSlice:
         except PermanentError as error:
             self._failures[piece] = piece.failure(error.reason, error.detail)
         except RetryableError as error:
-            self._job.working.check()
+            self._job.work_deadline.check()
             if not self._giving_up.is_due(self._written):
                 raise
             self._failures[piece] = piece.failure(error.reason, DETAIL)

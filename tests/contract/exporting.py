@@ -44,7 +44,7 @@ def job_of(store: World, request: ExportRequest) -> Job:
         store=services.dicom_store,
         buckets=services.buckets,
         attempt=Attempt(1, 5),
-        working=deadline,
+        work_deadline=deadline,
         deadline=deadline,
     )
 

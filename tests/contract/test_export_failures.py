@@ -314,6 +314,24 @@ def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -
     assert {name: store.read(name) for name in names(store)} == stored
 
 
+def test_comparing_with_older_objects_for_longer_than_the_budget_continues_where_it_stopped(
+    store: World,
+) -> None:
+    fill(store, series=1, instances=40)
+    run(store)
+    # Stored anew, with the same bytes: nothing is written, and each is retrieved to know that.
+    for n in range(1, 41):
+        store.remove(f"studies/1.1/series/1.1.1/instances/1.1.1.{n}")
+    fill(store, series=1, instances=40)
+    store.fault(kind="status", status=400, path="studies/1.1$")
+    store.fault(kind="slow", delay_s=0.6, path="instances/1.1.1.[0-9]+$")
+    command = {"path": "studies/1.1", "destination": TO, "request_id": "r2"}
+    (record,) = store.run(handle, command, budget_s=3)
+    assert (record["counts"]["objects"], record["counts"]["written"]) == (40, 0)
+    assert len(manifest(store)["objects"]) == 40
+    assert not store.left_over()
+
+
 def test_a_zip_that_takes_longer_than_the_budget_continues_where_it_stopped(store: World) -> None:
     stored = fill(store, series=2, instances=4, pixels=512)
     store.fault(

@@ -235,7 +235,6 @@ def retried(once: Callable[[], T], deadline: Deadline, method: str) -> T:
         Transport.send_once      once, after a 401, because only a new token helps
         store/seekable.py        a broken reading goes on at its next byte, and ends at the third
                                  failure without a byte in between
-        export/ndjson.py         3 readings of an object, because its body may break off
         export/fetch.py          what is missing in a broken answer is retrieved by instance
         export/object_slice.py   3 passes, each over the instances that are still missing
         export/plan.py           3 listings, while the pages of a search overlap: no call has failed
