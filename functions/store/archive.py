@@ -19,8 +19,11 @@ from functions.store.filetype import Kind
 from functions.store.seekable import open_inner
 from functions.store.source import Source
 
-# A place at each level: in a zip the number of a member, in a tar the byte where its header begins.
+# Where a member is: its place in the archive (archive_readers); if that is an archive too, then its
+# place in there, and so on.
 Place = tuple[int, ...]
+
+BEGINNING: Final[Place] = (0,)  # of any archive
 
 _DAMAGED: Final = "the archive is damaged or cut"
 
@@ -80,31 +83,43 @@ class Member:
 
 
 class Walk:
-    """One walk through an archive.
+    """A walk through one archive: the object in the bucket, or one inside another.
 
     Args:
         file: the archive, with fast seeking.
         kind: what it is.
         budget: what it may still contain. The caller counts the members.
-        place: where to begin.
+        around: what it is in the archive around it; None for the object in the bucket.
     """
 
-    def __init__(self, file: BinaryIO, kind: Kind, budget: Budget, place: Place = ()) -> None:
+    def __init__(
+        self, file: BinaryIO, kind: Kind, budget: Budget, around: Member | None = None
+    ) -> None:
         self._file = file
         self._kind = kind
         self._budget = budget
-        self._place = place
+        self._around = around
+        # In gzip, or in another archive, everything before a member is unpacked again.
+        self._can_reread = around is None and kind != "gzip"
         self._directory: Zip | None = None
 
-    def __iter__(self) -> Iterator[Member]:
+    def members(self, begin: Place = BEGINNING) -> Iterator[Member]:
         """The files that are not archives, and inner archives that cannot be read.
+
+        Args:
+            begin: the place in this archive where to begin; it may be inside inner archives.
 
         Raises:
             PermanentError: unsafe_archive, at the first limit that is exceeded; unsupported_input,
                 if the archive is damaged.
         """
         with damage(_DAMAGED):
-            yield from self._members(self._file, self._kind, self._place, None)
+            for entry in self._entries(begin[0]):
+                member = self.member_of(entry)
+                if member.kind in filetype.ARCHIVES:
+                    yield from self._inner(member, entry, _inside(entry, begin))
+                else:
+                    yield member
 
     def directory_of(self, member: Member) -> Zip | None:
         """The reader for looking up other members, if this is a zip whose members can be read
@@ -113,61 +128,15 @@ class Walk:
             return None
         return self._directory
 
-    def _members(
-        self, file: BinaryIO, kind: Kind, place: Place, around: Member | None
-    ) -> Iterator[Member]:
-        """The members of one archive, from a place on.
-
-        Args:
-            file: its bytes.
-            kind: what it is.
-            place: where to begin: in this archive, then in the inner archive at that place, and so
-                on.
-            around: the member that it is in the outer archive; None for the outermost.
-        """
-        # The first number is a place in this archive; the others are a place in the archive there.
-        start, *inside = place or (0,)
-        for entry in self._entries(file, kind, start, around):
-            member = self.member_of(entry, around)
-            if member.kind in filetype.ARCHIVES:
-                yield from self._inner(member, entry, tuple(inside))
-            else:
-                yield member
-            inside = []  # later ones are read from their beginning
-
-    def _inner(self, member: Member, entry: Entry, place: Place) -> Iterator[Member]:
-        """The members of an inner archive, or the archive itself if it cannot be read."""
-        member.source.close()
-        try:
-            self._budget.check_nesting(len(member.place))
-            with damage(_DAMAGED), self._inner_file(member, entry) as file:
-                yield from self._members(file, member.kind, place, member)
-        except PermanentError as error:
-            yield member.failed(error)
-
-    def _entries(
-        self, file: BinaryIO, kind: Kind, start: int, around: Member | None
-    ) -> Iterator[Entry]:
-        if kind == "tar":
-            return tar_entries(file, start)
-        if kind == "gzip":
-            return gzip_entries(file, start, self._budget)
-        directory = Zip(file, self._budget)
-        if around is None:
-            self._directory = directory
-        return directory.entries(start)
-
-    def member_of(self, entry: Entry, around: Member | None = None) -> Member:
-        """A file as a member; `around` as in _members."""
+    def member_of(self, entry: Entry) -> Member:
+        """A file of this archive."""
         name = entry.name
         outer: Place = ()
-        if around is not None:
-            name = f"{around.name}/{name}"
-            outer = around.place
+        if self._around is not None:
+            name = f"{self._around.name}/{name}"
+            outer = self._around.place
         self._budget.check_file(name, entry.size)
-        # For an archive inside another one, or inside gzip, everything before it is unpacked again.
-        can_reread = around is None and self._kind != "gzip"
-        source = Source(entry.read, entry.size, can_reread=can_reread)
+        source = Source(entry.read, entry.size, can_reread=self._can_reread)
         member = Member(
             name=name,
             source=source,
@@ -180,10 +149,36 @@ class Walk:
         except PermanentError as error:
             return member.failed(error)
 
+    def _entries(self, begin: int) -> Iterator[Entry]:
+        if self._kind == "tar":
+            return tar_entries(self._file, begin)
+        if self._kind == "gzip":
+            return gzip_entries(self._file, begin, self._budget)
+        self._directory = Zip(self._file, self._budget)
+        return self._directory.entries(begin)
+
+    def _inner(self, member: Member, entry: Entry, begin: Place) -> Iterator[Member]:
+        """The members of an inner archive, or the archive itself if it cannot be read."""
+        member.source.close()
+        try:
+            self._budget.check_nesting(len(member.place))
+            with damage(_DAMAGED), self._inner_file(member, entry) as file:
+                yield from Walk(file, member.kind, self._budget, member).members(begin)
+        except PermanentError as error:
+            yield member.failed(error)
+
     def _inner_file(self, member: Member, entry: Entry) -> BinaryIO:
         """A tar is only read forwards; a zip needs seeking, without unpacking everything again and
         again."""
         if member.kind != "zip":
             return entry.open()
-        check_inner_zip(member.size, can_reread=member.source.can_reread)
+        check_inner_zip(member.size, can_reread=self._can_reread)
         return open_inner(member.source, member.size)
+
+
+def _inside(entry: Entry, place: Place) -> Place:
+    """The part of a place that leads on inside this file; if it does not lead there, the file's
+    beginning."""
+    if place[0] == entry.place and len(place) > 1:
+        return place[1:]
+    return BEGINNING

@@ -1,7 +1,7 @@
 """The progress of an archive, and the follow-up message that passes it to the next invocation.
 
-The next walk continues at the place of the mark. Waiting halves of pairs before it are read again
-first.
+The next walk continues at the mark. Halves of pairs that wait before it are read again first, into
+the memory of that process.
 """
 
 import json
@@ -12,13 +12,14 @@ from typing import Any, Final, NamedTuple
 
 from functions.common.clients.storage import StoredObject
 from functions.common.errors import PermanentError
-from functions.common.events.messages import ANEW, Message
-from functions.store.archive import Place
-from functions.store.delivery import Delivery, object_of
+from functions.common.events.messages import ANEW, Message, written_object
+from functions.store.archive import BEGINNING, Place
+from functions.store.delivery import Delivery
 from functions.store.verdict import Verdict, of_archive
 
-ATTRIBUTES: Final = {"follow-up": "archive"}  # of a follow-up message
-
+_FOLLOW_UP: Final = "follow-up"  # an attribute of a follow-up message
+_OF_ARCHIVE: Final = "archive"  # its value
+_KEYS: Final = {"event", "mark", "counts", "failed"}
 _FAILED_MAX: Final = 1000  # of those that are listed in the sidecar in quarantine
 
 
@@ -30,13 +31,18 @@ class Mark:
         place: where to go on.
         members: files before it.
         total_bytes: of these, unpacked.
-        waiting: the places of halves that wait for their other half.
+        waiting: the places of halves before it that wait for their other half.
     """
 
-    place: Place = ()
+    place: Place = BEGINNING
     members: int = 0
     total_bytes: int = 0
     waiting: tuple[Place, ...] = ()
+
+    @property
+    def begin(self) -> Place:
+        """Where the next walk begins: halves that wait are read once more."""
+        return min([self.place, *self.waiting])
 
 
 class Done(NamedTuple):
@@ -82,64 +88,75 @@ class Progress:
 
 def publish(delivery: Delivery, progress: Progress) -> None:
     """Publish the follow-up message for the next invocation."""
-    event = delivery.message.json()
-    if delivery.message.follow_up:
-        event = event["event"]
-    attributes = dict(ATTRIBUTES)
-    if ANEW in delivery.message.attributes:
+    message = delivery.message
+    notification = message.json()
+    if message.follow_up:
+        notification = notification["event"]
+    attributes = {_FOLLOW_UP: _OF_ARCHIVE}
+    if ANEW in message.attributes:
         attributes[ANEW] = "yes"
     delivery.services.topics.publish(
         delivery.settings.uploads_next_topic,
-        dump(event, progress),
+        dump(notification, progress),
         attributes,
         delivery.deadline,
     )
 
 
-def dump(event: Mapping[str, Any], progress: Progress) -> bytes:
-    """The data of a follow-up message; `event` is the notification of the archive."""
-    state = {"event": event, **vars(progress), "mark": vars(progress.mark)}
+def dump(notification: Mapping[str, Any], progress: Progress) -> bytes:
+    """The data of a follow-up message."""
+    state = {
+        "event": notification,
+        "mark": vars(progress.mark),
+        "counts": progress.counts,
+        "failed": progress.failed,
+    }
     return json.dumps(state).encode()
 
 
 def is_follow_up(message: Message) -> bool:
     """Whether the message is the next step of an archive."""
-    return message.attributes.items() >= ATTRIBUTES.items()
+    return message.attributes.get(_FOLLOW_UP) == _OF_ARCHIVE
 
 
 def load(message: Message) -> tuple[StoredObject, Progress]:
     """Read a follow-up message, as strictly as any event.
 
+    Returns:
+        The archive, and what was reached in it.
+
     Raises:
         PermanentError: invalid_event.
     """
-    state = message.json()
     try:
-        archive = object_of(Message(json.dumps(state.pop("event")).encode()))
-        progress = _progress(**state)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, PermanentError):
+        return _load(message.json())
+    except (KeyError, TypeError, ValueError, AttributeError, PermanentError):
         raise PermanentError("invalid_event", "a malformed follow-up message") from None
-    return archive, progress
 
 
-def _progress(*, mark: Any, counts: Any, failed: Any) -> Progress:
-    return Progress(
-        mark=_mark(**mark),
-        counts=Counter({word: _whole(count) for word, count in counts.items()}),
-        failed=[(_text(name), _text(why)) for name, why in failed],
+def _load(state: Mapping[str, Any]) -> tuple[StoredObject, Progress]:
+    if state.keys() != _KEYS:
+        raise ValueError
+    progress = Progress(
+        mark=_mark(state["mark"]),
+        counts=Counter({word: _whole(count) for word, count in state["counts"].items()}),
+        failed=[(_text(name), _text(reason)) for name, reason in state["failed"]],
     )
+    return written_object(state["event"]), progress
 
 
-def _mark(*, place: Any, members: Any, total_bytes: Any, waiting: Any) -> Mark:
+def _mark(state: Mapping[str, Any]) -> Mark:
     return Mark(
-        place=_place(place),
-        members=_whole(members),
-        total_bytes=_whole(total_bytes),
-        waiting=tuple(_place(one) for one in waiting),
+        place=_place(state["place"]),
+        members=_whole(state["members"]),
+        total_bytes=_whole(state["total_bytes"]),
+        waiting=tuple(_place(place) for place in state["waiting"]),
     )
 
 
 def _place(value: Any) -> Place:
+    if not value:
+        raise ValueError
     return tuple(_whole(number) for number in value)
 
 

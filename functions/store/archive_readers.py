@@ -87,10 +87,10 @@ class Zip:
         self._files = sorted(files, key=lambda info: info.header_offset)
         self._numbers: dict[str, int] = {}  # by name, its ending in small letters
 
-    def entries(self, start: int) -> Iterator[Entry]:
+    def entries(self, begin: int) -> Iterator[Entry]:
         """The files from this one on."""
-        self._budget.check_members(self._files[start:])
-        for number in range(start, len(self._files)):
+        self._budget.check_members(self._files[begin:])
+        for number in range(begin, len(self._files)):
             yield self._entry(number)
 
     def find(self, stem: str, endings: tuple[str, ...]) -> Entry | None:
@@ -123,29 +123,35 @@ class Zip:
         return cast("BinaryIO", self._zip.open(info))
 
 
-def tar_entries(file: BinaryIO, start: int) -> Iterator[Entry]:
-    """The files of a tar, from the header at byte `start` on."""
-    file.seek(start)
-    limit = HeaderLimit(file)
-    with tarfile.TarFile(fileobj=cast("BinaryIO", limit), mode="r") as tar:
-        while True:
-            with limit.in_headers():
-                info = tar.next()
-            if info is None:
-                break
-            # tarfile keeps every member it has read, which would fill the memory. A header for all
-            # following members (pax) is forgotten too, because a reading that begins after that
-            # header does not know it.
-            tar.members = []  # type: ignore[attr-defined]
-            tar.pax_headers = {}
+def tar_entries(file: BinaryIO, begin: int) -> Iterator[Entry]:
+    """The files of a tar, from the header at this byte on."""
+    file.seek(begin)
+    limited = HeaderLimit(file)
+    with tarfile.TarFile(fileobj=cast("BinaryIO", limited), mode="r") as tar:
+        while info := _next_header(tar, limited):
             if not info.isdir():
                 yield _tar_entry(tar, info)
-        # tarfile returns None at the end, and also, without an error, at a damaged header. So the
-        # block where it stopped is read again: at the end it is zeros.
-        file.seek(tar.offset)
-        block = file.read(_BLOCK)
-        if not block or any(block):
-            raise tarfile.ReadError
+        _check_end(file, tar.offset)
+
+
+def _next_header(tar: tarfile.TarFile, limited: HeaderLimit) -> tarfile.TarInfo | None:
+    """The header of the next file or folder; None where tarfile finds no other."""
+    with limited.in_headers():
+        info = tar.next()
+    # tarfile keeps every header, which would fill the memory. A header for all following files
+    # (pax) is forgotten too: a walk that begins after it does not know it either.
+    tar.members = []  # type: ignore[attr-defined]
+    tar.pax_headers = {}
+    return info
+
+
+def _check_end(file: BinaryIO, stopped_at: int) -> None:
+    """Check that the tar ends where tarfile stopped. It also stops, without an error, at a damaged
+    header; at the end there are zeros."""
+    file.seek(stopped_at)
+    block = file.read(_BLOCK)
+    if not block or any(block):
+        raise tarfile.ReadError
 
 
 def _tar_entry(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
@@ -163,20 +169,29 @@ def _tar_entry(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
     )
 
 
-def gzip_entries(file: BinaryIO, start: int, budget: Budget) -> Iterator[Entry]:
-    """The files of a tar.gz."""
-    with gzip.GzipFile(fileobj=file) as unpacked:
-        kind = filetype.sniff(unpacked.read(_BLOCK))
-        if kind == "dicom":
-            raise unsupported("a scan inside gzip: upload it unpacked")
-        if kind != "tar":
-            raise NothingToStoreError("gzip without a tar inside")
-        yield from tar_entries(cast("BinaryIO", unpacked), start)
-        # At the end gzip compares the checksum.
-        rest = 0
-        while piece := unpacked.read(READ_BYTES):
-            rest += len(piece)
-            budget.check_rest(rest)
+def gzip_entries(file: BinaryIO, begin: int, budget: Budget) -> Iterator[Entry]:
+    """The files of a tar.gz, from the header at this byte of the tar on."""
+    with gzip.GzipFile(fileobj=file) as opened:
+        unpacked = cast("BinaryIO", opened)
+        _check_tar(unpacked.read(_BLOCK))
+        yield from tar_entries(unpacked, begin)
+        _read_to_end(unpacked, budget)
+
+
+def _check_tar(head: bytes) -> None:
+    kind = filetype.sniff(head)
+    if kind == "dicom":
+        raise unsupported("a scan inside gzip: upload it unpacked")
+    if kind != "tar":
+        raise NothingToStoreError("gzip without a tar inside")
+
+
+def _read_to_end(unpacked: BinaryIO, budget: Budget) -> None:
+    """Read what follows the tar: only at the end, gzip compares its checksum."""
+    size = 0
+    while piece := unpacked.read(READ_BYTES):
+        size += len(piece)
+        budget.check_rest(size)
 
 
 def _shown(name: str) -> str:

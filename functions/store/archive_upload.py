@@ -129,7 +129,7 @@ class ArchiveSlice:
 
     def _store_members(self) -> bool:
         try:
-            is_at_end = self._read_archive()
+            is_at_end = self._store_found()
         except PermanentError:
             self._fail_waiting()
             raise
@@ -137,52 +137,49 @@ class ArchiveSlice:
             self._fail_waiting()
         return is_at_end
 
-    def _read_archive(self) -> bool:
-        """Open the archive and store its members; returns whether it came to the end."""
-        begin = self.progress.mark
-        # Halves that wait are read once more, into the memory of this process.
-        places = [begin.place, *begin.waiting]
+    def _store_found(self) -> bool:
+        """Store each member that is ready; returns whether the walk came to the end."""
         with ThreadPoolExecutor(_WORKERS) as pool, self.open_file() as file:
-            walk = Walk(file, self.kind, self.budget, min(places))
-            uploads = _Uploads(pool, self._bring, self.progress)
+            walk = Walk(file, self.kind, self.budget)
+            uploads = _Uploads(pool, self._store_groups, self.progress)
             try:
-                return self._upload_members(walk, uploads)
+                for member in self._new_members(walk):
+                    groups = self._groups(member, walk)
+                    uploads.add(groups, self._mark_after(member))
+                    if not self.time_left():
+                        return False
+                return True
             finally:
                 uploads.finish()
 
-    def _upload_members(self, walk: Walk, uploads: "_Uploads") -> bool:
-        """Pass members on until the end or until the time is over; returns whether all are passed
-        on."""
-        for member in self._not_done(walk):
-            self.budget.count(member.size)
-            groups = self._groups(member, walk)
-            mark = Mark(
-                place=member.following,
-                members=self.budget.members,
-                total_bytes=self.budget.total_bytes,
-                waiting=self.window.places,
-            )
-            uploads.add(groups, mark)
-            if not self.time_left():
-                return False
-        return True
-
-    def _not_done(self, walk: Walk) -> Iterator[Member]:
-        """The members after the mark."""
-        begin = self.progress.mark
-        members = iter(walk)
-        for member in members:
-            if member.place >= begin.place:
-                # Not earlier: the archives that contain the mark were opened again, and members
-                # before it must not be counted twice.
-                self.budget.go_on(begin.members, begin.total_bytes)
+    def _new_members(self, walk: Walk) -> Iterator[Member]:
+        """The members that no earlier invocation counted. On the way to them, halves that wait are
+        kept in memory again."""
+        reached = self.progress.mark
+        for member in walk.members(reached.begin):
+            if member.place >= reached.place:
+                self._count(member)
                 yield member
-                break
-            if member.place in begin.waiting:
-                # It still waits: its other half, if there is one, lies after the mark. There is
-                # room, since all of these waited at once before.
+            elif member.place in reached.waiting:
+                # It waits on: its other half lies after the mark, if anywhere. There is room,
+                # because all of these waited at once before.
                 self.window.take(member)
-        yield from members
+
+    def _count(self, member: Member) -> None:
+        if self.budget.members == 0:
+            # Only now: the walk has just opened the archives that contain the mark, and so has
+            # checked the limits for their members before it, which are counted already.
+            mark = self.progress.mark
+            self.budget.go_on(mark.members, mark.total_bytes)
+        self.budget.count(member.size)
+
+    def _mark_after(self, member: Member) -> Mark:
+        return Mark(
+            place=member.following,
+            members=self.budget.members,
+            total_bytes=self.budget.total_bytes,
+            waiting=self.window.places,
+        )
 
     def _groups(self, member: Member, walk: Walk) -> list[Group]:
         """The groups that are ready after the walk reached this member."""
@@ -203,11 +200,11 @@ class ArchiveSlice:
         """Halves still waiting at the end of the archive have no partner and fail."""
         for _ in self.window.places:
             half = self.window.take_oldest()
-            done = self._bring([(half,)])
+            done = self._store_groups([(half,)])
             mark = replace(self.progress.mark, waiting=self.window.places)
             self.progress.reach(mark, done)
 
-    def _bring(self, groups: list[Group]) -> list[Done]:
+    def _store_groups(self, groups: list[Group]) -> list[Done]:
         """Store each group, and publish the verdict on each of its members."""
         done = []
         for group in groups:
@@ -256,12 +253,12 @@ class _Uploads:
 
     Args:
         pool: of threads.
-        bring: stores groups and publishes their outcomes.
+        store: stores groups and publishes their outcomes.
         progress: is kept up to date.
     """
 
     pool: Executor
-    bring: Callable[[list[Group]], list[Done]]
+    store: Callable[[list[Group]], list[Done]]
     progress: Progress
     _under_way: deque[tuple[Future[list[Done]], Mark]] = field(default_factory=deque)
 
@@ -274,12 +271,12 @@ class _Uploads:
         if any(_is_large(member) for group in groups for member in group):
             # It is streamed directly from the archive, so the walk must wait until it is sent.
             self.finish()
-            self.progress.reach(mark, self.bring(groups))
+            self.progress.reach(mark, self.store(groups))
             return
         groups = [tuple(member.kept() for member in group) for group in groups]
         if len(self._under_way) == _WORKERS:
             self._wait_for_oldest()
-        self._under_way.append((self.pool.submit(self.bring, groups), mark))
+        self._under_way.append((self.pool.submit(self.store, groups), mark))
 
     def finish(self) -> None:
         """Wait for all.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functions.common.clients.storage import Buckets, StoredObject
 from functions.common.clients.transport import chunks
 from functions.common.deadline import Deadline
-from functions.common.events.messages import Message, ObjectFinalized
+from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services
 from functions.common.resources import ObjectRef
@@ -63,19 +63,3 @@ class Delivery:
 
         source = Source(read, one.size, one.crc32c)
         return source
-
-
-def object_of(message: Message) -> StoredObject:
-    """The object of a notification.
-
-    Raises:
-        PermanentError: invalid_event.
-    """
-    event = ObjectFinalized.of(message)
-    return StoredObject(
-        ref=event.ref,
-        size=event.size,
-        crc32c=event.crc32c,
-        updated=event.created,
-        metadata=event.metadata,
-    )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functions.api import page_uploads
 from functions.common.deadline import Deadline
 from functions.common.errors import NothingToStoreError, PermanentError, SupersededError
-from functions.common.events.messages import ANEW, Message, is_finalize
+from functions.common.events.messages import ANEW, Message, is_finalize, written_object
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.settings import STORE
@@ -24,7 +24,7 @@ from functions.store import (
     verdict,
 )
 from functions.store.archive_progress import Progress
-from functions.store.delivery import Delivery, object_of
+from functions.store.delivery import Delivery
 from functions.store.disposition import dispose, quarantine
 from functions.store.instances import DicomFile, Instance
 from functions.store.memory import Memory
@@ -56,7 +56,7 @@ def handle(
     if message.follow_up:
         written, progress = archive_progress.load(message)
     elif is_finalize(message):
-        written = object_of(message)
+        written = written_object(message.json())
     else:
         raise PermanentError("invalid_event", "not a notification that an object was written")
     if written.ref.bucket != services.settings.landing_bucket:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from functions.common.errors import NothingToStoreError, PermanentError
 from functions.common.settings import Settings
-from functions.store.archive import Member, Place, Walk
+from functions.store.archive import BEGINNING, Member, Place, Walk
 from functions.store.archive_limits import Budget
 from tests import scans
 
@@ -45,11 +45,11 @@ def pack(kind: str, files: list[tuple[str, bytes]]) -> bytes:
 
 
 def walk(
-    data: bytes, kind: Any, place: Place = (), limits: Settings = SETTINGS
+    data: bytes, kind: Any, place: Place = BEGINNING, limits: Settings = SETTINGS
 ) -> list[tuple[Member, bytes]]:
     found = []
     budget = Budget(limits, len(data))
-    for member in Walk(io.BytesIO(data), kind, budget, place):
+    for member in Walk(io.BytesIO(data), kind, budget).members(place):
         budget.count(member.size)
         text = b""
         if member.problem is None:
@@ -188,10 +188,10 @@ def test_headers_do_not_gather_in_memory() -> None:
 
     file = tarfile.TarInfo("a").tobuf()
     for_all = b"".join(pax(tarfile.XGLTYPE, f"key{n:03}", 50_000) + file for n in range(400))
-    members = Walk(io.BytesIO(for_all + bytes(1024)), "tar", Budget(SETTINGS, len(for_all)))
+    tar = Walk(io.BytesIO(for_all + bytes(1024)), "tar", Budget(SETTINGS, len(for_all)))
     tracemalloc.start()
     try:
-        assert sum(1 for _ in members) == 400
+        assert sum(1 for _ in tar.members()) == 400
         assert tracemalloc.get_traced_memory()[1] < 2 * 1024 * 1024
     finally:
         tracemalloc.stop()

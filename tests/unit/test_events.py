@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from functions.common.clients.storage import StoredObject
 from functions.common.errors import PermanentError
-from functions.common.events.messages import Message, ObjectFinalized, is_finalize, parse
+from functions.common.events.messages import Message, is_finalize, parse, written_object
 from functions.common.resources import ObjectRef
 
 OBJECT = {
@@ -75,7 +76,7 @@ FORMS = {
 def test_an_upload_is_the_same_event_in_every_form(headers: dict[str, str], body: bytes) -> None:
     message = parse(headers, body)
     assert is_finalize(message)
-    event = ObjectFinalized.of(message)
+    event = written_object(message.json())
     assert (event.ref, event.size, event.content_type) == (REF, 526370, "application/dicom")
     assert event.metadata == {"dicom-storage-class": "NEARLINE"}
 
@@ -98,10 +99,8 @@ def test_a_message_of_attributes_alone_is_one() -> None:
 
 
 def test_a_notification_needs_no_more_than_bucket_name_and_generation() -> None:
-    event = ObjectFinalized.of(
-        Message(encoded({"bucket": "landing", "name": "x", "generation": 5}))
-    )
-    assert event == ObjectFinalized(ObjectRef("landing", "x", 5), 0, "", "", {})
+    event = written_object({"bucket": "landing", "name": "x", "generation": 5})
+    assert event == StoredObject(ObjectRef("landing", "x", 5), 0, "")
 
 
 REFUSED = {
@@ -152,4 +151,4 @@ def test_anything_else_is_an_invalid_event(headers: dict[str, str], body: bytes)
 )
 def test_a_notification_that_lacks_its_identity_is_an_invalid_event(change: dict[str, Any]) -> None:
     with pytest.raises(PermanentError, match="invalid_event"):
-        ObjectFinalized.of(Message(encoded({**OBJECT, **change})))
+        written_object({**OBJECT, **change})

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from functions.common.clients.storage import StoredObject
 from functions.common.deadline import timestamp
 from functions.common.errors import PermanentError
 from functions.common.jsonvalues import int64, parsed, text
@@ -121,43 +122,28 @@ class UnreadableMessageError(PermanentError):
         self.message = message
 
 
-@dataclass(frozen=True)
-class ObjectFinalized:
-    """An object was written: a notification's payload (JSON_API_V1), or the data of the
-    CloudEvent."""
+def written_object(notification: Mapping[str, Any]) -> StoredObject:
+    """The object that was written.
 
-    ref: ObjectRef
-    size: int
-    content_type: str
-    crc32c: str
-    metadata: Mapping[str, str]
-    created: str = ""
+    Args:
+        notification: of its bucket: the payload (JSON_API_V1), or the data of the CloudEvent.
 
-    @classmethod
-    def of(cls, message: Message) -> "ObjectFinalized":
-        """From a message.
-
-        Raises:
-            PermanentError: invalid_event, when bucket, name, generation or size is missing or
-                malformed.
-        """
-        resource = message.json()
-        bucket, name = resource.get("bucket"), resource.get("name")
-        metadata = resource.get("metadata") or {}
-        if (
-            not isinstance(bucket, str)
-            or not isinstance(name, str)
-            or not isinstance(metadata, dict)
-        ):
-            raise PermanentError("invalid_event", "a notification needs bucket and name")
-        return cls(
-            ref=ObjectRef(bucket, name, _int64(resource.get("generation"))),
-            size=_int64(resource.get("size", "0")),
-            content_type=text(resource.get("contentType")),
-            crc32c=text(resource.get("crc32c")),
-            metadata=_texts(metadata),
-            created=text(resource.get("timeCreated")),
-        )
+    Raises:
+        PermanentError: invalid_event, when bucket, name, generation or size is missing or
+            malformed.
+    """
+    bucket, name = notification.get("bucket"), notification.get("name")
+    metadata = notification.get("metadata") or {}
+    if not isinstance(bucket, str) or not isinstance(name, str) or not isinstance(metadata, dict):
+        raise PermanentError("invalid_event", "a notification needs bucket and name")
+    return StoredObject(
+        ref=ObjectRef(bucket, name, _int64(notification.get("generation"))),
+        size=_int64(notification.get("size", "0")),
+        crc32c=text(notification.get("crc32c")),
+        updated=text(notification.get("timeCreated")),
+        content_type=text(notification.get("contentType")),
+        metadata=_texts(metadata),
+    )
 
 
 def request_id(value: object) -> str:

@@ -18,7 +18,7 @@ from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, UnpublishableError
 from functions.common.events import messages
-from functions.common.events.messages import Message, ObjectFinalized
+from functions.common.events.messages import Message, written_object
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.log import log, log_bug
 from functions.common.settings import Settings
@@ -158,7 +158,7 @@ def _rejected(error: PermanentError, message: Message) -> Outcome:
     identity = message.message_id
     if error.reason != "invalid_event":
         if messages.is_finalize(message):
-            source = ObjectFinalized.of(message).ref
+            source = written_object(message.json()).ref
             return Outcome("rejected", error.reason, source=source, detail=error.detail)
         with contextlib.suppress(PermanentError):
             identity = message.request_id()
