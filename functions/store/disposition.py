@@ -4,7 +4,7 @@ says why, or is kept, deleted or moved (SOURCE_DISPOSITION)."""
 from collections.abc import Sequence
 from typing import Final
 
-from functions.common.clients.storage import PreconditionFailedError, StoredObject
+from functions.common.clients.storage import PreconditionFailedError
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.events.outcomes import Outcome, outcome_id
 from functions.common.resources import GcsPrefix, ObjectRef
@@ -48,32 +48,30 @@ def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str
 
 
 def _put_as(name: str, sidecar: Sidecar, delivery: Delivery) -> bool:
-    """Write both under this name; False if another object has it."""
+    """Copy the object under this name, and then write its sidecar; False if the name is another
+    object's.
+
+    In this order no sidecar is left alone if the source is deleted before the next delivery.
+    """
     bucket = delivery.settings.quarantine_bucket
-    buckets = delivery.buckets
-    deadline = delivery.deadline
-    beside = name + SIDECAR_ENDING
-    written = None
+    beside = ObjectRef(bucket, name + SIDECAR_ENDING)
+    there = delivery.buckets.stat(beside, delivery.deadline)
+    if there is not None:
+        # If it is this sidecar, an earlier delivery has written both.
+        return there.metadata.get(_OUTCOME_KEY) == sidecar.outcome_id
+    if not _copy_as(name, bucket, delivery):
+        return False
     try:
-        written = buckets.write_small(
+        delivery.buckets.write_small(
             bucket,
-            beside,
+            beside.name,
             sidecar.dump(),
-            deadline,
+            delivery.deadline,
             content_type="application/json",
             metadata={_OUTCOME_KEY: sidecar.outcome_id},
         )
     except PreconditionFailedError:
-        there = buckets.stat(ObjectRef(bucket, beside), deadline)
-        if there is None or there.metadata.get(_OUTCOME_KEY) != sidecar.outcome_id:
-            return False
-        # An earlier delivery has written it.
-    try:
-        buckets.copy(delivery.ref, bucket, name, deadline)
-    except SupersededError:
-        if written is not None:
-            buckets.delete(written.ref, deadline)
-        raise
+        return _put_as(name, sidecar, delivery)  # another delivery has just written one
     return True
 
 
@@ -90,7 +88,7 @@ def dispose(delivery: Delivery) -> None:
     place = delivery.settings.move_destination
     if disposition == "move" and place is not None:
         try:
-            _copy(delivery, place)
+            _copy_to(delivery, place)
         except SupersededError:
             return  # an earlier delivery moved it
         except PermanentError as error:
@@ -98,20 +96,21 @@ def dispose(delivery: Delivery) -> None:
     delivery.buckets.delete(delivery.ref, delivery.deadline)
 
 
-def _copy(delivery: Delivery, place: GcsPrefix) -> None:
-    """Copy, unless the same bytes are already there: another attempt may have copied them. If the
-    name has other bytes, the generation is added to the copy's name."""
-    ref = delivery.ref
-    buckets = delivery.buckets
-    deadline = delivery.deadline
-    name = f"{place.prefix}/{ref.name}".lstrip("/")
+def _copy_to(delivery: Delivery, place: GcsPrefix) -> None:
+    """Copy; if the name has other bytes, the generation is added to the copy's name."""
+    name = f"{place.prefix}/{delivery.ref.name}".lstrip("/")
+    if not _copy_as(name, place.bucket, delivery):
+        name = f"{name}~{delivery.ref.generation}"
+        delivery.buckets.copy(delivery.ref, place.bucket, name, delivery.deadline)
+
+
+def _copy_as(name: str, bucket: str, delivery: Delivery) -> bool:
+    """Copy under this name, unless the same bytes are already there: an earlier delivery may have
+    copied them. False if there are other bytes."""
     try:
-        buckets.copy(ref, place.bucket, name, deadline, if_generation_match=0)
+        delivery.buckets.copy(delivery.ref, bucket, name, delivery.deadline, if_generation_match=0)
     except PreconditionFailedError:
-        there = buckets.stat(ObjectRef(place.bucket, name), deadline)
-        if there is None or not _is_same(there, delivery.object):
-            buckets.copy(ref, place.bucket, f"{name}~{ref.generation}", deadline)
-
-
-def _is_same(one: StoredObject, other: StoredObject) -> bool:
-    return (one.size, one.crc32c) == (other.size, other.crc32c)
+        there = delivery.buckets.stat(ObjectRef(bucket, name), delivery.deadline)
+        source = delivery.object
+        return there is not None and (there.size, there.crc32c) == (source.size, source.crc32c)
+    return True

@@ -10,13 +10,13 @@ longer counts when the invocation that made it can no longer be running.
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, cast, get_args
 
 from functions.common.clients.storage import PreconditionFailedError, StoredObject
 from functions.common.deadline import age_s, timestamp
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.events.outcomes import Outcome, Word, outcome_id
 from functions.common.resources import ObjectRef, Resource
 from functions.common.settings import STORE
@@ -93,19 +93,28 @@ class PairState:
         if finished.other:
             self._write(finished.other, replace(finished, other=""))
 
-    def claim(self, name: str) -> ObjectRef:
-        """Claim the work on two objects. A later delivery of the same event continues with an
-        earlier claim.
+    @contextlib.contextmanager
+    def claimed(self, name: str) -> Iterator[None]:
+        """Claim the work on two objects within the `with` block. If it cannot be done now, the
+        claim is released for another delivery.
 
         Args:
             name: claim_name of the two.
 
-        Returns:
-            The claim, to be released if the work cannot be done now.
-
         Raises:
             RetryableError: operation_pending, while another invocation works on the two.
         """
+        claim = self._claim(name)
+        try:
+            yield
+        except (RetryableError, SupersededError):
+            # If it cannot be deleted now, it becomes void later.
+            with contextlib.suppress(RetryableError, PermanentError):
+                self._buckets.delete(claim, self._deadline)
+            raise
+
+    def _claim(self, name: str) -> ObjectRef:
+        """A new claim, or a void one taken over."""
         claimed = {"by": self._mine, "attempt": str(self._attempt)}
         made = self._create(name, claimed)
         if made is None:
@@ -117,19 +126,14 @@ class PairState:
         return made
 
     def _is_void(self, claim: StoredObject) -> bool:
-        """Whether the invocation that made a claim has certainly ended."""
+        """Whether the invocation that made a claim has certainly ended: the same event was
+        delivered again since, or its time is over."""
         attempt = claim.metadata.get("attempt", "")
         is_own = claim.metadata.get("by") == self._mine
         if is_own and attempt.isdigit() and int(attempt) < self._attempt:
             return True
         made = timestamp(claim.updated)
         return made is not None and age_s(made) > self._lifetime_s
-
-    def give_back(self, claim: ObjectRef) -> None:
-        """Release the claim for another delivery. If it cannot be deleted now, it becomes void
-        later."""
-        with contextlib.suppress(RetryableError, PermanentError):
-            self._buckets.delete(claim, self._deadline)
 
     def _read(self, name: str) -> Finished | None:
         marker = self._stat(name)

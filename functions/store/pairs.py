@@ -81,11 +81,7 @@ class HalfUpload:
                 return self._state.finish(verdict.of_error(error))
         self._source.close()
         for other in self._named_alike(stem):
-            with contextlib.closing(self._delivery.source_of(other)) as source:
-                instance = self._instance(described, source)
-                if instance is None:
-                    continue
-                found = self._with(other, instance)
+            found = self._with(other, described)
             if found is not None:
                 return found
         return self._alone()
@@ -98,13 +94,21 @@ class HalfUpload:
             if stem_of(one.ref.name, OTHER[self._kind]) == stem:
                 yield one
 
-    def _instance(self, described: Metadata | None, other: Source) -> JpegInstance | None:
-        """The instance of the two; None if the other one is not the other half, by its content.
+    def _with(self, other: StoredObject, described: Metadata | None) -> Verdict | None:
+        """The verdict on this half with that object; None if that is not its other half.
 
         Args:
+            other: the object.
             described: this half, if it is the metadata.
-            other: the other one.
         """
+        with contextlib.closing(self._delivery.source_of(other)) as source:
+            instance = self._instance(described, source)
+            if instance is None:
+                return None
+            return self._decide(other, instance)
+
+    def _instance(self, described: Metadata | None, other: Source) -> JpegInstance | None:
+        """The instance of the two; None if the other one is not the other half, by its content."""
         try:
             if filetype.sniff(other.head) != OTHER[self._kind]:
                 return None
@@ -116,38 +120,34 @@ class HalfUpload:
         except SupersededError:
             raise RetryableError("unavailable") from None  # it was replaced: check again
 
-    def _with(self, other: StoredObject, instance: JpegInstance) -> Verdict | None:
-        """The verdict on this half with that other one; None if that one belongs to another
-        instance."""
+    def _decide(self, other: StoredObject, instance: JpegInstance) -> Verdict | None:
+        """The verdict on this half of an instance; None if the other half belongs to another
+        one."""
         claim = claim_name(self._mine.ref, other.ref)
         theirs = self._state.finished(other.ref)
         if theirs is None:
-            # Both are open. The delivery with the claim stores them, and writes the same for both.
+            # Both halves are open. They are stored, and get the same verdict.
             found = self._store(other, instance, claim)
             return self._state.finish(found, claim, id_of(other.ref))
         if theirs.claim == claim:
-            # The two were stored; only the verdict on this one was not written.
+            # These two were stored; only the verdict on this one was not written.
             return self._state.finish(theirs.verdict, claim)
-        if not theirs.verdict.is_bad and theirs.verdict.outcome.resource == instance.resource:
-            # The other one is part of this instance, and keeps its outcome. This one was uploaded
-            # again.
-            found = self._store(other, instance, claim)
-            return self._state.finish(found, claim)
-        return None
+        if theirs.verdict.is_bad or theirs.verdict.outcome.resource != instance.resource:
+            return None
+        # The other half was stored in this instance, with an earlier upload of this one. It keeps
+        # its verdict; only this one gets a new verdict.
+        found = self._store(other, instance, claim)
+        return self._state.finish(found, claim)
 
     def _store(self, other: StoredObject, instance: JpegInstance, claim: str) -> Verdict:
         """Store the two; only this invocation does so."""
-        claimed = self._state.claim(claim)
         try:
-            word = Stow(self._delivery, instance, [self._mine, other]).run()
+            with self._state.claimed(claim):
+                word = Stow(self._delivery, instance, [self._mine, other]).run()
         except PermanentError as error:
             return verdict.of_error(error)
         except SupersededError:
-            self._state.give_back(claimed)
             raise RetryableError("unavailable") from None  # one of the two changed: check again
-        except RetryableError:
-            self._state.give_back(claimed)
-            raise
         return verdict.of_word(word, instance.resource)
 
     def _alone(self) -> Verdict:

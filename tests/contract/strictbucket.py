@@ -68,6 +68,7 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self.failures: list[int] = []  # each is the status of the next request
         self.retry_after = ""  # header of those answers
         self.lost: list[str] = []  # kinds of requests: the next one is done and not answered
+        self.busy_copies = 0  # so many of the next copies are not done, and answered 503
         self.uploads = Uploads()
         self.lock = threading.RLock()
         self._generation = 1000
@@ -196,6 +197,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._answer(200, json.dumps(made.resource).encode(), kind)
 
     def _rewrite(self, path: str, query: dict[str, str], resource: dict[str, Any]) -> None:
+        if self.server.busy_copies:
+            self.server.busy_copies -= 1
+            return self._answer(503, b"{}", "copy")
         pattern = r"(/storage/v1/b/[^/]+/o/[^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)"
         found = re.fullmatch(pattern, path)
         assert found

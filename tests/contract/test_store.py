@@ -450,6 +450,16 @@ def test_a_quarantine_that_is_missing_loses_nothing(place: Landing) -> None:
     assert words(place.world.outcomes) == [("rejected", "unsupported_input")]
 
 
+def test_a_source_that_is_deleted_before_it_is_copied_leaves_no_sidecar(place: Landing) -> None:
+    blob = place.upload("a", b"junk")
+    place.buckets.busy_copies = 4
+    assert place.deliver(blob) == "unavailable"
+    del place.buckets.buckets[LANDING]["a"]
+    assert place.deliver(blob, attempt=2) == ""
+    assert words(place.world.outcomes) == [("superseded", "")]
+    assert place.buckets.names(QUARANTINE) == []
+
+
 # Files in which a UID occurs twice: the DICOM store may read the other one
 
 TWICE = pytest.mark.parametrize(
