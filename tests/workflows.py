@@ -365,8 +365,10 @@ class _Run:
         return self._sent.counts.items() <= found
 
     def _all_exported(self) -> bool:
-        found = {r.get("request_id") for r in self._records if r["outcome"] == "exported"}
-        return {*self._sent.requests, *self._orders()} <= found
+        exports = [r for r in self._records if r["outcome"] == "exported"]
+        requested = {r["request_id"] for r in exports}
+        ordered = {(r["study"], r["counts"]["objects"]) for r in exports}
+        return requested.issuperset(self._sent.requests) and ordered >= self._ordered()
 
     def _all_called(self) -> bool:
         wanted = {r["id"] for r in self._records if r["outcome"] in EVENTS}
@@ -376,11 +378,10 @@ class _Run:
     def _completes(self) -> list[Record]:
         return [r for r in self._records if r["outcome"] == "study_complete"]
 
-    def _orders(self) -> set[str]:
-        """The request ids that the workflow's order is given under."""
-        studies = [f"1.3.{number}" for number in range(1, self._options.studies + 1)][::MR_EVERY]
-        counts = {study: self._sent.counts[study] for study in studies}
-        return {f"mr:{study}:{count}" for study, count in counts.items()}
+    def _ordered(self) -> set[tuple[str, int]]:
+        """The studies that the workflow's order is given for, and their instances."""
+        studies = [f"1.3.{number}" for number in range(1, self._options.studies + 1)]
+        return {(study, self._sent.counts[study]) for study in studies[::MR_EVERY]}
 
     # What is right
 

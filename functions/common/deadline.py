@@ -49,9 +49,14 @@ class Deadline:
         return min(at_most_s, self.remaining_s())
 
 
+def now() -> datetime:
+    """The time now, in UTC."""
+    return datetime.now(UTC)
+
+
 def utc_now() -> str:
     """The time now, RFC 3339 in UTC with microseconds, which sorts as text."""
-    return written(datetime.now(UTC))
+    return written(now())
 
 
 def written(time: datetime) -> str:
@@ -70,7 +75,7 @@ def timestamp(text: str) -> datetime | None:
 
 def age_s(time: datetime) -> float:
     """How many seconds ago a time was."""
-    return (datetime.now(UTC) - time).total_seconds()
+    return (now() - time).total_seconds()
 
 
 def epoch_s() -> float:

@@ -5,6 +5,6 @@ In the order in which data passes:
     handler.py   begin here: a stored record comes in, a `study_complete` record is published
     stored.py    reading a stored record
     memory.py    the studies that this process knows to be open, so that most records need no work
-    markers.py   the study's marker in the state bucket: the last count, and when
+    markers.py   the study's marker in the state bucket: the last count, and the last change
     orders.py    ON_STUDY_COMPLETE: which exports a complete study starts
 """

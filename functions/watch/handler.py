@@ -2,18 +2,19 @@
 begin.
 
 There is no timer and no database. The first stored record of a study creates its marker and
-publishes a follow-up message; the other records are acknowledged. Pub/Sub delivers the follow-up
-again and again until the DICOM store's count has not changed for `STUDY_QUIET_S`. Then the exports
-are requested, the record is published and the marker is closed, in this order: if the process is
-killed in between, this is repeated with the same ids.
+publishes a follow-up message; most other records are only acknowledged. Pub/Sub delivers the
+follow-up again and again until nothing has changed for `STUDY_QUIET_S`. Then the exports are
+requested, the record is published and the marker is closed, in this order: if the process is killed
+in between, this is repeated with the same ids.
 """
 
 import functools
 import json
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from functions.common.clients.dicomweb import DicomStore
-from functions.common.deadline import Deadline, utc_now
+from functions.common.deadline import Deadline, now, written
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes
@@ -37,8 +38,13 @@ def entry_point() -> View:
     Raises:
         SettingsError: a setting, or an order of ON_STUDY_COMPLETE, is missing or malformed.
     """
-    given = orders.read(Settings.load(WATCH))
-    return event_function(WATCH, functools.partial(handle, open_studies=OpenStudies(), given=given))
+    known_orders = orders.read(Settings.load(WATCH))
+    bound = functools.partial(
+        handle,
+        open_studies=OpenStudies(),
+        known_orders=known_orders,
+    )
+    return event_function(WATCH, bound)
 
 
 def handle(
@@ -47,7 +53,7 @@ def handle(
     outcomes: Outcomes,
     deadline: Deadline,
     open_studies: OpenStudies,
-    given: tuple[Order, ...] = (),
+    known_orders: tuple[Order, ...] = (),
 ) -> None:
     """Process a stored record, or check whether a study is complete.
 
@@ -58,50 +64,116 @@ def handle(
     """
     is_follow_up = message.json().keys() == _KEYS
     message.check_way(is_follow_up)
-    markers = Markers(services.buckets, services.settings.state_bucket, deadline)
+    delivery = _Delivery(
+        services=services,
+        outcomes=outcomes,
+        deadline=deadline,
+        markers=Markers(
+            buckets=services.buckets,
+            bucket=services.settings.state_bucket,
+            quiet_s=services.settings.study_quiet_s,
+            deadline=deadline,
+        ),
+    )
     if is_follow_up:
-        _finish_when_quiet(message, markers, services, outcomes, deadline, given)
-        return
-    stored = Stored.of(message)
-    if open_studies.covers(stored, services.settings.study_quiet_s):
-        return
-    marker = markers.open_for(stored)
-    if not marker.is_open:
-        return
-    if marker.opened_by == stored.message_id:
-        _follow_up(stored.study, marker, services, deadline)
-    open_studies.seen_open(stored, marker.opened_by)
+        study, first = _read(message)
+        delivery.check(study, first, message.attempt, known_orders)
+    else:
+        delivery.watch(Stored.of(message), open_studies)
 
 
-def _finish_when_quiet(
-    message: Message,
-    markers: Markers,
-    services: Services,
-    outcomes: Outcomes,
-    deadline: Deadline,
-    given: tuple[Order, ...],
-) -> None:
-    study, first = _read(message)
-    marker = markers.find(study)
-    if marker is None or not marker.is_open or marker.first != first:
-        return  # another delivery finished it
-    # The time before the count, which may take long: instances stored meanwhile may not be in it.
-    waited = marker.is_quiet(services.settings.study_quiet_s)
-    counted = utc_now()
-    count = _count(services.dicom_store, study, deadline)
-    # The number of series does not count: with several pages, a search may miss instances.
-    has_moved = count.instances != marker.count.instances
-    if has_moved:
-        markers.keep_count(study, marker, count)
-    if has_moved or not waited:
-        if message.attempt < _ATTEMPTS:
+@dataclass(frozen=True)
+class _Delivery:
+    """One message, and what is needed to process it."""
+
+    services: Services
+    outcomes: Outcomes
+    deadline: Deadline
+    markers: Markers
+
+    def watch(self, stored: Stored, open_studies: OpenStudies) -> None:
+        """An instance was stored: its study is open."""
+        if open_studies.covers(stored, self.services.settings.study_quiet_s):
+            return
+        marker = self.markers.after(stored)
+        if not marker.is_open:
+            return
+        if marker.opened_by == stored.message_id:
+            self._follow_up(stored.study, marker)
+        open_studies.seen_open(stored.study, marker)
+
+    def check(
+        self,
+        study: Resource,
+        first: str,
+        attempt: int,
+        known_orders: tuple[Order, ...],
+    ) -> None:
+        """A follow-up message: report the study if it is complete.
+
+        Args:
+            first: of the marker that the message belongs to.
+            attempt: of the delivery, from 1.
+        """
+        marker = self.markers.find(study)
+        if marker is None or not marker.is_open or written(marker.first) != first:
+            return  # another delivery finished it
+        # The time before the count, which may take long: instances stored meanwhile may not be in
+        # it.
+        counted = now()
+        was_quiet = marker.is_quiet(self.services.settings.study_quiet_s)
+        count = _count(self.services.dicom_store, study, self.deadline)
+        # The number of series does not count: with several pages, a search may miss instances.
+        is_same = count.instances == marker.count.instances
+        if is_same and was_quiet:
+            self._complete(study, marker, count, known_orders)
+            self.markers.close(study, marker, counted)
+            return
+        if not is_same:
+            self.markers.keep_count(study, marker, count)
+        if attempt < _ATTEMPTS:
             raise RetryableError("operation_pending")
-        _follow_up(study, marker, services, deadline)
-        return
-    if count.instances:  # else it was deleted meanwhile, and is not reported
-        asked = orders.give(given, study, count.instances, services, deadline)
-        outcomes.publish(_complete(study, marker, count, asked))
-    markers.close(study, marker, counted)
+        self._follow_up(study, marker)
+
+    def _complete(
+        self,
+        study: Resource,
+        marker: Marker,
+        count: Count,
+        known_orders: tuple[Order, ...],
+    ) -> None:
+        """Start the exports and report the study; not if it was deleted meanwhile."""
+        if not count.instances:
+            return
+        exports = orders.give(
+            orders=known_orders,
+            study=study,
+            completion=marker.generation,
+            services=self.services,
+            deadline=self.deadline,
+        )
+        counts = {
+            # With several pages, this count may miss a series.
+            "series": max(count.series, marker.count.series),
+            "instances": count.instances,
+            "exports": exports,
+        }
+        complete = Outcome(
+            "study_complete",
+            resource=study,
+            place=f"{study.study}#{marker.generation}",  # its id: one for each completion
+            counts=counts,
+            first=written(marker.first),
+            last=written(marker.changed),
+            again=marker.again,
+        )
+        self.outcomes.publish(complete)
+
+    def _follow_up(self, study: Resource, marker: Marker) -> None:
+        content = {"study": study.study, "first": written(marker.first)}
+        data = json.dumps(content).encode()
+        topic = self.services.settings.studies_next_topic
+        self.services.topics.publish(topic, data, {}, self.deadline)
 
 
 def _count(store: DicomStore, study: Resource, deadline: Deadline) -> Count:
@@ -113,29 +185,6 @@ def _count(store: DicomStore, study: Resource, deadline: Deadline) -> Count:
         instances += 1
         series.add(instance.series)
     return Count(instances, len(series))
-
-
-def _complete(study: Resource, marker: Marker, count: Count, asked: int) -> Outcome:
-    return Outcome(
-        "study_complete",
-        resource=study,
-        place=f"{study.study}#{marker.first}",  # its id: one for each time it became complete
-        counts={
-            # A count may miss a series, as above.
-            "series": max(count.series, marker.count.series),
-            "instances": count.instances,
-            "exports": asked,
-        },
-        first=marker.first,
-        last=marker.moved,
-        again=marker.again,
-    )
-
-
-def _follow_up(study: Resource, marker: Marker, services: Services, deadline: Deadline) -> None:
-    data: dict[str, Any] = {"study": study.study, "first": marker.first}
-    topic = services.settings.studies_next_topic
-    services.topics.publish(topic, json.dumps(data).encode(), {}, deadline)
 
 
 def _read(message: Message) -> tuple[Resource, str]:

@@ -6,22 +6,28 @@ An open marker names the record that opened it: the delivery of that record publ
 message, which waits until the study is complete. Every change is made on the condition that the
 generation is the one that was read, so of two processes one succeeds, and the other's message is
 delivered again.
+
+The quiet time of an open marker begins again when the number of instances is another one, and when
+a record comes. The number alone is not enough: one instance may be replaced by another. Records
+that come in quick succession do not all write the marker: only one does that is newer than the last
+change by more than a quarter of the quiet time. So at least three quarters of the quiet time lie
+between the last record and the count that closes the marker.
 """
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from functions.common.clients.json_objects import JsonObjects, Kept
 from functions.common.clients.storage import Buckets, PreconditionFailedError
-from functions.common.deadline import Deadline, age_s, timestamp, utc_now, written
+from functions.common.deadline import Deadline, age_s, now, timestamp, written
 from functions.common.errors import RetryableError
 from functions.common.resources import Resource
 from functions.watch.stored import Stored
 
 _FOLDER: Final = "studies"
 _LIMIT_BYTES: Final = 4096
-_CLOCKS_S: Final = 1.0  # the greatest difference between two machines' clocks
+_CLOCKS: Final = timedelta(seconds=1)  # the greatest difference between two machines' clocks
 
 
 @dataclass(frozen=True)
@@ -34,40 +40,60 @@ class Count:
 
 @dataclass(frozen=True)
 class Marker:
-    """The state of a study. Times are RFC 3339 in UTC.
+    """The state of a study.
 
     Args:
         opened_by: the message id of the record that opened it.
         first: when the first record of this period was made.
+        changed: when the quiet time began: with a record, or with another number of instances.
         count: the last count.
-        moved: when that number of instances was first seen.
-        counted: when the count began that made the study complete; empty while it is open.
+        counted: when the count began that made the study complete; None while it is open.
         again: whether the study was complete before.
-        generation: of the object; 0: not written yet.
+        generation: of the object; 0: not written yet. The generation that is closed identifies a
+            completion: as long as nothing changes, a repeated attempt finds the same one.
     """
 
     opened_by: str
-    first: str
+    first: datetime
+    changed: datetime
     count: Count = Count()
-    moved: str = ""
-    counted: str = ""
+    counted: datetime | None = None
     again: bool = False
     generation: int = 0
+
+    @classmethod
+    def opened(cls, stored: Stored) -> "Marker":
+        """A new one, which this record opens."""
+        return cls(
+            opened_by=stored.message_id,
+            first=stored.time,
+            changed=stored.time,
+        )
 
     @property
     def is_open(self) -> bool:
         """Whether its follow-up message still waits."""
-        return not self.counted
+        return self.counted is None
 
     def is_quiet(self, quiet_s: float) -> bool:
-        """Whether its number of instances was first seen at least so many seconds ago."""
-        moved = timestamp(self.moved)
-        return moved is not None and age_s(moved) >= quiet_s
+        """Whether its quiet time is over."""
+        return age_s(self.changed) >= quiet_s
 
     def holds(self, stored: Stored) -> bool:
         """Whether the instance is certain to be in the count that made the study complete."""
-        counted = timestamp(self.counted)
-        return counted is not None and stored.before <= counted - timedelta(seconds=_CLOCKS_S)
+        if self.counted is None:
+            return False
+        return stored.time <= self.counted - _CLOCKS
+
+
+def needs_no_write(stored: Stored, changed: datetime, quiet_s: float) -> bool:
+    """Whether an open marker stays as it is after this record.
+
+    Args:
+        changed: of the marker.
+    """
+    quarter = timedelta(seconds=quiet_s / 4)
+    return stored.time <= changed + quarter
 
 
 class Markers:
@@ -76,26 +102,29 @@ class Markers:
     Args:
         buckets: the client.
         bucket: the state bucket.
+        quiet_s: seconds after which a study is complete.
         deadline: of the invocation.
     """
 
-    def __init__(self, buckets: Buckets, bucket: str, deadline: Deadline) -> None:
+    def __init__(self, buckets: Buckets, bucket: str, quiet_s: float, deadline: Deadline) -> None:
         self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
+        self._quiet_s = quiet_s
 
-    def open_for(self, stored: Stored) -> Marker:
-        """The study's marker after this record, which opens it unless a marker already counts it.
+    def after(self, stored: Stored) -> Marker:
+        """The study's marker after this record, which opens it or lets its quiet time begin again.
 
         Raises:
             RetryableError: operation_pending, when another process changed it meanwhile.
         """
         marker = self.find(stored.study)
         if marker is None:
-            return self._write(stored.study, Marker(stored.message_id, written(stored.before)))
-        if marker.is_open or marker.holds(stored):
+            return self._write(stored.study, Marker.opened(stored))
+        if marker.is_open:
+            return self._kept_open(stored, marker)
+        if marker.holds(stored):
             return marker
-        reopened = Marker(
-            opened_by=stored.message_id,
-            first=written(stored.before),
+        reopened = replace(
+            Marker.opened(stored),
             again=True,
             generation=marker.generation,
         )
@@ -114,15 +143,22 @@ class Markers:
 
     def keep_count(self, study: Resource, marker: Marker, count: Count) -> None:
         """Keep a count that differs from the last one."""
-        self._write(study, replace(marker, count=count, moved=utc_now()))
+        self._write(study, replace(marker, count=count, changed=now()))
 
-    def close(self, study: Resource, marker: Marker, counted: str) -> None:
+    def close(self, study: Resource, marker: Marker, counted: datetime) -> None:
         """The study is complete; `counted` is when the last count began."""
         self._write(study, replace(marker, counted=counted))
 
+    def _kept_open(self, stored: Stored, marker: Marker) -> Marker:
+        if needs_no_write(stored, marker.changed, self._quiet_s):
+            return marker
+        return self._write(stored.study, replace(marker, changed=stored.time))
+
     def _write(self, study: Resource, marker: Marker) -> Marker:
+        name = _name(study)
+        value = _value(marker)
         try:
-            generation = self._objects.write(_name(study), _value(marker), marker.generation)
+            generation = self._objects.write(name, value, marker.generation)
         except PreconditionFailedError:
             raise RetryableError("operation_pending") from None
         return replace(marker, generation=generation)
@@ -132,22 +168,39 @@ def _name(study: Resource) -> str:
     return f"{_FOLDER}/{study.study}.json"
 
 
+def _value(marker: Marker) -> dict[str, Any]:
+    counted = ""
+    if marker.counted:
+        counted = written(marker.counted)
+    return {
+        "opened_by": marker.opened_by,
+        "first": written(marker.first),
+        "changed": written(marker.changed),
+        "count": [marker.count.instances, marker.count.series],
+        "counted": counted,
+        "again": marker.again,
+    }
+
+
 def _marker(kept: Kept) -> Marker:
     """Read a marker; only this function writes to the folder."""
-    value = dict(kept.value)
+    value = kept.value
     try:
-        count = Count(*value.pop("count"))
-        return Marker(**value, count=count, generation=kept.generation)
-    except (TypeError, KeyError):
+        return Marker(
+            opened_by=value["opened_by"],
+            first=_time(value["first"]),
+            changed=_time(value["changed"]),
+            count=Count(*value["count"]),
+            counted=timestamp(value["counted"]),
+            again=value["again"],
+            generation=kept.generation,
+        )
+    except (TypeError, KeyError, ValueError):
         raise RetryableError("unavailable") from None
 
 
-def _value(marker: Marker) -> dict[str, Any]:
-    return {
-        "opened_by": marker.opened_by,
-        "first": marker.first,
-        "count": [marker.count.instances, marker.count.series],
-        "moved": marker.moved,
-        "counted": marker.counted,
-        "again": marker.again,
-    }
+def _time(text: str) -> datetime:
+    time = timestamp(text)
+    if time is None:
+        raise ValueError
+    return time

@@ -2,58 +2,40 @@
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Final
 
+from functions.common.resources import Resource
+from functions.watch.markers import Marker, needs_no_write
 from functions.watch.stored import Stored
 
 _STUDIES: Final = 10_000
 
 
-@dataclass
-class _Open:
-    """Which record opened a marker, and when the latest known instance was stored."""
-
-    opened_by: str
-    latest: datetime
-
-
 class OpenStudies:
-    """Studies whose marker was seen open; safe to share between threads; entries may be forgotten.
+    """Open markers as they were last seen; safe to share between threads; entries may be forgotten.
 
-    A study is complete when two counts, `quiet_s` apart, are the same. So while its marker is
-    open, it cannot become complete before the latest instance is `quiet_s` old: an instance that
-    was stored earlier than that is in the count, and its record needs no work. Half of the time is
-    left for differences between clocks. The record that opened the marker is never skipped: its
-    follow-up message may be missing.
+    A marker that was seen open is closed at the earliest when the quiet time after its last change
+    is over. An instance whose record does not need to change the marker was stored before that, so
+    it is certain to be counted, and its record needs no work. The record that opened the marker is
+    never skipped: its follow-up message may be missing.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: OrderedDict[str, Marker] = OrderedDict()
 
     def covers(self, stored: Stored, quiet_s: float) -> bool:
         """Whether the open marker is certain to count this instance."""
-        certain = timedelta(seconds=quiet_s / 2)
         with self._lock:
-            known = self._open.get(stored.study.study)
-            if known is None or known.opened_by == stored.message_id:
-                return False
-            if stored.before > known.latest + certain:
-                return False
-            known.latest = max(known.latest, stored.after)
-            return True
+            marker = self._open.get(stored.study.study)
+        if marker is None or marker.opened_by == stored.message_id:
+            return False
+        return needs_no_write(stored, marker.changed, quiet_s)
 
-    def seen_open(self, stored: Stored, opened_by: str) -> None:
-        """Remember that the marker was open after this instance was stored."""
+    def seen_open(self, study: Resource, marker: Marker) -> None:
+        """Remember an open marker."""
         with self._lock:
-            study = stored.study.study
-            known = self._open.get(study)
-            latest = stored.after
-            if known is not None and known.opened_by == opened_by:
-                latest = max(latest, known.latest)
-            self._open[study] = _Open(opened_by, latest)
-            self._open.move_to_end(study)
+            self._open[study.study] = marker
+            self._open.move_to_end(study.study)
             if len(self._open) > _STUDIES:
                 self._open.popitem(last=False)

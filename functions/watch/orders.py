@@ -6,8 +6,11 @@
 
 `match` has attributes that the DICOM store can search instances by; without it every study matches.
 `export` has the keys of an export command except `path`, `query` (the study is exported) and
-`request_id`, which is made of the order's name, the study and its count of instances: so an order
-that is published twice is one request. The export's destination is a folder for each study.
+`request_id`. The export's destination is a folder for each study.
+
+The request id is made of the order's name, the study and a number that identifies the completion:
+an order that is published twice is one request, and a study that is complete again, perhaps with
+the same number of instances, is another one.
 """
 
 import json
@@ -38,6 +41,7 @@ _DATES: Final = re.compile(r"\d{8}(-(\d{8})?)?|-\d{8}", re.ASCII)
 _MATCHES_ALL: Final = "*? \\"  # values of only these characters are wildcards or empty lists
 _KEYS: Final = frozenset({"name", "match", "export"})
 _OWN_KEYS: Final = frozenset({"path", "query", "request_id"})  # set by this function
+_ORDER_KEYS: Final = "an order has name, export and perhaps match"
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,19 @@ class Order:
     match: tuple[tuple[str, str], ...]
     export: dict[str, Any]
 
-    def command(self, study: Resource, instances: int) -> dict[str, Any]:
-        """The export command for a study."""
+    def command(self, study: Resource, completion: int) -> dict[str, Any]:
+        """The export command for a study.
+
+        Args:
+            completion: the generation of the study's marker that is closed.
+        """
         folder = GcsPrefix.parse(self.export["destination"])
         return {
             **self.export,
             "path": str(study),
             "destination": f"{folder}/{study.study}",
-            "request_id": f"{self.name}:{study.study}:{instances}",
+            # At most 40 + 64 + 19 characters and two colons, of 128.
+            "request_id": f"{self.name}:{study.study}:{completion}",
         }
 
     @classmethod
@@ -71,23 +80,56 @@ class Order:
         Raises:
             SettingsError: it is not an order; the message says what is wrong.
         """
-        if not isinstance(value, dict) or not {"name", "export"} <= value.keys() <= _KEYS:
-            raise _wrong("an order has name, export and perhaps match")
-        name, match, export = value["name"], value.get("match", {}), value["export"]
+        if not isinstance(value, dict):
+            raise _wrong(_ORDER_KEYS)
+        if not {"name", "export"} <= value.keys() <= _KEYS:
+            raise _wrong(_ORDER_KEYS)
+        name = value["name"]
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise _wrong("a name is up to 40 small letters, digits and -")
-        if not isinstance(match, dict) or not all(map(_is_match, match.items())):
-            raise _wrong(
-                f"the match of {name} takes {', '.join(MATCH_KEYS)}, each with a text that does"
-                " not match everything; StudyDate takes YYYYMMDD or a range of such"
-            )
-        if "match" in value and not match:
-            raise _wrong(f"the match of {name} is empty: leave it out for every study")
-        if not isinstance(export, dict) or not isinstance(export.get("destination"), str):
-            raise _wrong(f"the export of {name} is an object with a destination")
-        for key in export.keys() - EXPORT_KEYS.keys() | export.keys() & _OWN_KEYS:
+        match = {}
+        if "match" in value:
+            match = _match(name, value["match"])
+        return cls(
+            name=name,
+            match=tuple(match.items()),
+            export=_export(name, value["export"]),
+        )
+
+
+def _match(name: str, value: object) -> dict[str, str]:
+    """What an order takes under `match`."""
+    if not isinstance(value, dict):
+        raise _wrong_match(name)
+    if not value:
+        raise _wrong(f"the match of {name} is empty: leave it out for every study")
+    for key, text in value.items():
+        if not _is_match(key, text):
+            raise _wrong_match(name)
+    return value
+
+
+def _is_match(key: object, text: object) -> bool:
+    """Whether this attribute can be searched by, and the text does not match everything."""
+    if key not in MATCH_KEYS:
+        return False
+    if not isinstance(text, str) or not text.isprintable():
+        return False
+    if key == "StudyDate":
+        return _DATES.fullmatch(text) is not None
+    return text.strip(_MATCHES_ALL) != ""
+
+
+def _export(name: str, value: object) -> dict[str, Any]:
+    """What an order takes under `export`; the values are checked with a whole command."""
+    if not isinstance(value, dict):
+        raise _wrong_export(name)
+    if not isinstance(value.get("destination"), str):
+        raise _wrong_export(name)
+    for key in value:
+        if key not in EXPORT_KEYS or key in _OWN_KEYS:
             raise _wrong(f"the export of {name} does not take {key}")
-        return cls(name, tuple(match.items()), export)
+    return value
 
 
 def read(settings: Settings) -> tuple[Order, ...]:
@@ -100,7 +142,8 @@ def read(settings: Settings) -> tuple[Order, ...]:
     orders = tuple(Order.parse(value) for value in settings.on_study_complete)
     if not orders:
         return ()
-    if len({order.name for order in orders}) < len(orders):
+    names = {order.name for order in orders}
+    if len(names) < len(orders):
         raise _wrong("two orders have the same name")
     if not settings.exports_topic or not settings.export_destinations:
         raise _wrong("orders need EXPORTS_TOPIC and EXPORT_DESTINATIONS")
@@ -109,54 +152,69 @@ def read(settings: Settings) -> tuple[Order, ...]:
     return orders
 
 
-def give(
-    orders: tuple[Order, ...],
-    study: Resource,
-    instances: int,
-    services: Services,
-    deadline: Deadline,
-) -> int:
-    """Publish the exports whose order matches the study; returns their number.
-
-    Raises:
-        RetryableError: the DICOM store or Pub/Sub is busy or does not answer.
-    """
-    matching = [order for order in orders if _matches(order, study, services, deadline)]
-    for order in matching:
-        data = json.dumps(order.command(study, instances)).encode()
-        services.topics.publish(services.settings.exports_topic, data, {}, deadline)
-    return len(matching)
-
-
-def _matches(order: Order, study: Resource, services: Services, deadline: Deadline) -> bool:
-    if not order.match:
-        return True
-    params = [*order.match, ("limit", "1")]
-    try:
-        return bool(services.dicom_store.search(study, "instances", params, deadline))
-    except PermanentError as error:
-        # An order that the store refuses must not prevent the report of the study.
-        log("ERROR", "order_refused", detail=order.name, reason=error.reason)
-        return False
-
-
-def _is_match(item: tuple[object, object]) -> bool:
-    key, value = item
-    if key not in MATCH_KEYS or not isinstance(value, str) or not value.isprintable():
-        return False
-    if key == "StudyDate":
-        return bool(_DATES.fullmatch(value))
-    return bool(value.strip(_MATCHES_ALL))
-
-
 def _check(order: Order, settings: Settings) -> None:
     try:
-        command = order.command(Resource("2.25.1"), 1)
+        command = order.command(Resource("2.25.1"), completion=1)
         request = ExportRequest.read(Message(json.dumps(command).encode()))
     except PermanentError as error:
         raise _wrong(f"the export of {order.name}: {error.detail}") from None
     if not settings.may_export_to(request.destination):
         raise _wrong(f"the destination of {order.name} is not in EXPORT_DESTINATIONS")
+
+
+def give(
+    orders: tuple[Order, ...],
+    study: Resource,
+    completion: int,
+    services: Services,
+    deadline: Deadline,
+) -> int:
+    """Publish the exports whose order matches the study; returns their number.
+
+    Args:
+        completion: as in Order.command.
+
+    Raises:
+        RetryableError: the DICOM store or Pub/Sub is busy or does not answer.
+    """
+    # All are matched before the first is published.
+    matching = [order for order in orders if _matches(order, study, services, deadline)]
+    topic = services.settings.exports_topic
+    for order in matching:
+        command = order.command(study, completion)
+        data = json.dumps(command).encode()
+        services.topics.publish(topic, data, {}, deadline)
+    return len(matching)
+
+
+def _matches(
+    order: Order,
+    study: Resource,
+    services: Services,
+    deadline: Deadline,
+) -> bool:
+    if not order.match:
+        return True
+    params = [*order.match, ("limit", "1")]
+    try:
+        found = services.dicom_store.search(study, "instances", params, deadline)
+    except PermanentError as error:
+        # An order that the store refuses must not prevent the report of the study.
+        log("ERROR", "order_refused", detail=order.name, reason=error.reason)
+        return False
+    return bool(found)
+
+
+def _wrong_match(name: str) -> SettingsError:
+    keys = ", ".join(MATCH_KEYS)
+    return _wrong(
+        f"the match of {name} takes {keys}, each with a text that does not match everything;"
+        " StudyDate takes YYYYMMDD or a range of such"
+    )
+
+
+def _wrong_export(name: str) -> SettingsError:
+    return _wrong(f"the export of {name} is an object with a destination")
 
 
 def _wrong(what: str) -> SettingsError:

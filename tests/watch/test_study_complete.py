@@ -1,7 +1,9 @@
 """When a study is said to be complete, on the whole system."""
 
+import io
 import json
 import time
+import zipfile
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -30,6 +32,11 @@ ORDERS = [
         "match": {"Modality": "MR"},
         "export": {"destination": "gs://dicom-export/mr"},
     },
+    {
+        "name": "us-as-zip",
+        "match": {"Modality": "US"},
+        "export": {"destination": "gs://dicom-export/us", "format": "zip"},
+    },
 ]
 
 
@@ -39,7 +46,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(
         tmp_path_factory.mktemp("watch"),
         overrides=QUICK,
-        env={"STUDY_QUIET_S": str(QUIET_S), "ON_STUDY_COMPLETE": json.dumps(ORDERS)},
+        env={
+            "STUDY_QUIET_S": str(QUIET_S),
+            "ON_STUDY_COMPLETE": json.dumps(ORDERS),
+            "CONFLICT_POLICY": "overwrite",
+        },
         functions=["store_upload", "export_resource", "watch_studies"],
     ) as running:
         yield running
@@ -52,15 +63,32 @@ def seen(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Seen]:
         yield Seen(watch)
 
 
-def upload(stack: Stack, study: str, *numbers: int, modality: str = "CT") -> None:
+def upload(
+    stack: Stack,
+    study: str,
+    *numbers: int,
+    modality: str = "CT",
+    label: str = "",
+) -> None:
     for number in numbers:
         uids = (study, f"{study}.{number % 2}", f"{study}.{number % 2}.{number}")
-        data = instance(*uids, Modality=modality)
+        data = instance(*uids, Modality=modality, SeriesDescription=label)
         stack.buckets.upload("dicom-landing", f"{study}/{number}.dcm", data)
 
 
 def complete(records: list[dict[str, Any]], study: str) -> list[dict[str, Any]]:
     return [r for r in records if r["outcome"] == "study_complete" and r["study"] == study]
+
+
+def exported(records: list[dict[str, Any]], study: str) -> list[dict[str, Any]]:
+    return [r for r in records if r["outcome"] == "exported" and r["study"] == study]
+
+
+def members(stack: Stack, name: str) -> bytes:
+    """The content of all members of a zip."""
+    data = stack.buckets.download("dicom-export", name)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return b"".join(archive.read(member) for member in archive.namelist())
 
 
 def stored_times(records: list[dict[str, Any]], study: str) -> list[datetime]:
@@ -101,8 +129,9 @@ def test_an_instance_that_comes_later_completes_the_study_again(stack: Stack, se
 def test_a_complete_study_is_exported_where_an_order_matches_it(stack: Stack, seen: Seen) -> None:
     study = "1.2.3.3"
     upload(stack, study, 1, 2)
-    record = seen.answer(f"ct-to-training:{study}:2")
-    assert record["outcome"] == "exported"
+    records = seen.until(lambda records: bool(exported(records, study)))
+    (record,) = exported(records, study)
+    assert record["request_id"].startswith(f"ct-to-training:{study}:")
     names = {o["name"] for o in stack.buckets.objects("dicom-export")}
     assert f"ct/{study}/manifest.json" in names
     assert not any(name.startswith("mr/") for name in names)
@@ -152,3 +181,12 @@ def test_what_the_store_has_already_completes_nothing_again(stack: Stack, seen: 
     time.sleep(QUIET_S * 2)
     records = seen.until(lambda records: [r["outcome"] for r in records].count("duplicate") >= 2)
     assert len(complete(records, study)) == 1
+
+
+def test_a_zip_is_made_again_when_an_instance_was_replaced(stack: Stack, seen: Seen) -> None:
+    study = "1.2.3.8"
+    upload(stack, study, 1, modality="US", label="before")
+    seen.until(lambda records: len(exported(records, study)) == 1)
+    upload(stack, study, 1, modality="US", label="after")
+    seen.until(lambda records: len(exported(records, study)) == 2)
+    assert b"after" in members(stack, f"us/{study}/{study}.zip")

@@ -47,8 +47,8 @@ class Outcome:
         size_bytes: of the input, or of everything that was written.
         counts: counts by kind, for inputs of several parts.
         detail: one line of our own words.
-        first, last: of study_complete: when its first instance was stored, and when its count was
-            last seen to change; RFC 3339.
+        first, last: of study_complete: when its first instance was stored, and when its quiet time
+            began; RFC 3339.
         again: of study_complete: whether it was complete before.
     """
 

@@ -1,0 +1,43 @@
+"""Which request an order of ON_STUDY_COMPLETE makes of each completion of a study."""
+
+from tests.watch.place import EXPORTS, OUTCOMES, ROWS, Place, ago, finds
+
+
+def begin(place: Place) -> None:
+    """A study of two instances that has been quiet for a while."""
+    place.store.plan = finds(ROWS)
+    place.mark(count=[2, 1], changed=ago(60))
+
+
+def test_a_study_that_is_complete_again_with_as_many_instances_is_another_request(
+    place: Place,
+) -> None:
+    begin(place)
+    place.follow_up()
+    place.store_record(ago(0))  # an instance was replaced
+    place.mark(count=[2, 1], changed=ago(60))
+    place.follow_up()
+    first, second = place.published(EXPORTS)
+    assert first["path"] == second["path"]
+    assert first["request_id"] != second["request_id"]
+
+
+def test_a_completion_that_is_delivered_again_is_the_same_request(place: Place) -> None:
+    begin(place)
+    quiet = place.marker_blob
+    place.follow_up()
+    # The process was killed before it closed the marker.
+    place.put_back(quiet)
+    place.follow_up()
+    first, again = place.published(EXPORTS)
+    assert first["request_id"] == again["request_id"]
+
+
+def test_a_completion_that_is_delivered_again_has_the_same_outcome(place: Place) -> None:
+    begin(place)
+    quiet = place.marker_blob
+    place.follow_up()
+    place.put_back(quiet)
+    place.follow_up()
+    first, again = place.published(OUTCOMES)
+    assert first["id"] == again["id"]

@@ -1,0 +1,64 @@
+"""What a record of a stored instance does to the quiet time of its study."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from functions.common.deadline import written
+from functions.common.errors import RetryableError
+from functions.watch.memory import OpenStudies
+from tests.watch.place import OUTCOMES, QUIET_S, ROWS, Place, ago, finds
+
+
+def test_a_replaced_instance_begins_a_new_quiet_time_although_the_number_is_the_same(
+    place: Place,
+) -> None:
+    place.mark(count=[2, 1], changed=ago(60))
+    place.store.plan = finds(ROWS)
+    place.store_record(ago(0))
+    with pytest.raises(RetryableError):
+        place.follow_up()
+    assert not place.published(OUTCOMES)
+
+
+def test_a_record_that_is_delivered_late_begins_no_new_quiet_time(place: Place) -> None:
+    place.mark(count=[2, 1], changed=ago(60))
+    place.store.plan = finds(ROWS)
+    place.store_record(ago(100))
+    place.follow_up()
+    assert len(place.published(OUTCOMES)) == 1
+
+
+def test_records_in_quick_succession_write_the_marker_once(place: Place) -> None:
+    time = datetime.now(UTC)
+    place.mark(count=[2, 1], changed=ago(60))
+    for number in range(20):
+        # Each is the first one of its process.
+        place.open_studies = OpenStudies()
+        place.store_record(written(time), f"record-{number}")
+    assert place.buckets.requests["create"] == 1
+
+
+def test_a_process_that_saw_the_marker_does_not_read_it_for_the_next_record(
+    place: Place,
+) -> None:
+    time = ago(0)
+    place.mark(count=[2, 1], changed=time)
+    for number in range(20):
+        place.store_record(time, f"record-{number}")
+    assert place.buckets.requests["read"] == 1
+
+
+def test_a_process_that_saw_the_marker_lets_a_later_record_begin_a_new_quiet_time(
+    place: Place,
+) -> None:
+    later = ago(0)
+    place.mark(count=[2, 1], changed=ago(60))
+    place.store_record(ago(QUIET_S), "earlier")
+    place.store_record(later, "later")
+    assert place.marker["changed"] == later
+
+
+def test_a_record_whose_clock_is_ahead_does_not_keep_the_study_open(place: Place) -> None:
+    place.store_record("9999-01-01T00:00:00.000000Z")
+    assert place.marker["changed"] <= ago(0)
