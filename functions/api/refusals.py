@@ -5,9 +5,12 @@ commands/refusals.py.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from functions.common.errors import PermanentError, RetryableError
 
 
 @dataclass
@@ -29,6 +32,27 @@ class RefusalError(Exception):
     parameter: str = ""
     retry_after_s: int | None = None
     allow: tuple[str, ...] = ()
+
+    @classmethod
+    def caused_by(cls, part: str, error: PermanentError | RetryableError) -> Self:
+        """A refusal that is not the caller's fault, but that of a bucket or a topic of the service.
+
+        Args:
+            part: which it is, such as `the landing bucket`; its name is not shown.
+            error: of its client.
+        """
+        if isinstance(error, PermanentError):
+            message = f"{part} is missing or refuses the request; tell its operator"
+            return cls("unavailable", message)
+        if error.reason == "unauthorized":
+            message = f"{part} refuses the service's own credentials; tell its operator"
+            return cls("unauthorized", message)
+        if error.reason == "rate_limited":
+            wait_s = None
+            if error.retry_after_s is not None:
+                wait_s = math.ceil(error.retry_after_s)
+            return cls("overloaded", f"{part} is busy; try again later", retry_after_s=wait_s)
+        return cls("unavailable", f"{part} is missing or gave no answer; try again later")
 
     @property
     def status(self) -> int:

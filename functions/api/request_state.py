@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from functions.common.clients.json_objects import JsonObjects
 from functions.common.clients.storage import Buckets, PreconditionFailedError
 from functions.common.deadline import Deadline, age_s, timestamp, utc_now
-from functions.common.errors import RetryableError
+from functions.common.errors import PermanentError, RetryableError
 
 _FOLDER: Final = "requests"
 _LIMIT_BYTES: Final = 1024 * 1024
@@ -49,7 +49,9 @@ class Request:
     def age_s(self) -> float:
         """Seconds since it was accepted; infinite for a released one."""
         accepted = timestamp(self.time)
-        return age_s(accepted) if accepted else math.inf
+        if accepted is None:
+            return math.inf
+        return age_s(accepted)
 
 
 class Requests:
@@ -62,21 +64,22 @@ class Requests:
     """
 
     def __init__(self, buckets: Buckets, bucket: str, deadline: Deadline) -> None:
+        self._buckets = buckets
+        self._bucket = bucket
+        self._deadline = deadline
         self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
 
     def find(self, request_id: str) -> Request | None:
-        """The known state of a request.
+        """The state of a request, as it is shown to callers; None if none is known.
 
         Raises:
-            RetryableError: the state bucket does not answer.
+            RetryableError: the state bucket does not answer; unavailable also when it is missing,
+                which an operator can correct.
         """
-        kept = self._objects.read(_name(request_id))
-        if kept is None:
-            return None
-        try:
-            return Request(**kept.value, generation=kept.generation)
-        except TypeError:
-            raise RetryableError("unavailable") from None
+        request = self._read(request_id)
+        if request is None:
+            self._check_bucket(_name(request_id))
+        return request
 
     def accept(self, request: Request) -> Request | None:
         """Keep a new request, or one that was not published; None if another process did.
@@ -107,7 +110,9 @@ class Requests:
                 state bucket does not answer.
         """
         request_id = record["request_id"]
-        known = self.find(request_id) or Request(request_id, time=record["time"])
+        known = self._read(request_id)
+        if known is None:
+            known = Request(request_id, time=record["time"])
         if known.state == "done" and known.outcome["time"] <= record["time"]:
             # If there are several records, the first by time counts (outcomes.py).
             return
@@ -116,12 +121,31 @@ class Requests:
         except PreconditionFailedError:
             raise RetryableError("operation_pending") from None
 
+    def _read(self, request_id: str) -> Request | None:
+        kept = self._objects.read(_name(request_id))
+        if kept is None:
+            return None
+        try:
+            return Request(**kept.value, generation=kept.generation)
+        except TypeError:
+            raise RetryableError("unavailable") from None
+
+    def _check_bucket(self, name: str) -> None:
+        """An object of a missing bucket is answered 404, like a missing object; a listing shows
+        which it is."""
+        listing = self._buckets.list(self._bucket, name, self._deadline)
+        try:
+            next(listing, None)
+        except PermanentError:
+            raise RetryableError("unavailable") from None
+
     def _write(self, request: Request) -> Request:
+        name = _name(request.request_id)
         value = asdict(request)
         # The object has its own generation.
         del value["generation"]
-        name = _name(request.request_id)
-        return replace(request, generation=self._objects.write(name, value, request.generation))
+        generation = self._objects.write(name, value, request.generation)
+        return replace(request, generation=generation)
 
 
 def _name(request_id: str) -> str:

@@ -1,6 +1,5 @@
 """Which commands a caller may send, and how many in a minute."""
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -27,25 +26,30 @@ class Limits:
         self._lock = threading.Lock()
         self._minutes: OrderedDict[str, _Minute] = OrderedDict()
 
-    def check(self, caller: str, command: str) -> None:
-        """Check that the caller may send this command now.
+    def check(self, caller: str, kind: str) -> None:
+        """Check that the caller may send a command of this kind now.
 
         Raises:
             RefusedError: forbidden; rate_limited.
         """
-        if self._allowed and command not in self._allowed[caller]:
-            raise RefusedError("forbidden", f"this caller may not send {command}")
+        if self._allowed and kind not in self._allowed[caller]:
+            raise RefusedError("forbidden", f"this caller may not send {kind}")
+        minute = self._counted(caller)
+        if minute.commands > self._per_minute:
+            wait_s = round(minute.left.remaining_s()) + 1
+            raise RefusedError("rate_limited", "too many commands", retry_after_s=wait_s)
+
+    def _counted(self, caller: str) -> "_Minute":
+        """The caller's minute, with one command more."""
         with self._lock:
             minute = self._minutes.pop(caller, None)
-            if minute is None or not minute.left.remaining_s():
+            if minute is None or minute.is_over:
                 minute = _Minute()
             minute.commands += 1
             self._minutes[caller] = minute
             if len(self._minutes) > _CALLERS:
                 self._minutes.popitem(last=False)
-        if minute.commands > self._per_minute:
-            wait_s = round(minute.left.remaining_s()) + 1
-            raise RefusedError("rate_limited", "too many commands", retry_after_s=wait_s)
+            return minute
 
 
 class _Minute:
@@ -55,7 +59,6 @@ class _Minute:
         self.left = Deadline(_MINUTE_S)
         self.commands = 0
 
-
-def digest(caller: str) -> str:
-    """The caller as kept in the state of a request; empty if callers are not distinguished."""
-    return hashlib.sha256(caller.encode()).hexdigest() if caller else ""
+    @property
+    def is_over(self) -> bool:
+        return not self.left.remaining_s()

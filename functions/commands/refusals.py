@@ -1,20 +1,34 @@
-"""Every way in which `commands` refuses a request (the shape of it: api/refusals.py)."""
+"""Every way in which `commands` refuses a request (the form: api/refusals.py)."""
 
 from typing import Final
 
 from functions.api.refusals import RefusalError
 
 STATUS: Final = {
-    "invalid_command": 400,  # a missing, malformed or unknown key; the message names it
-    "unauthenticated": 401,  # no ID token, or an invalid one
-    "forbidden": 403,  # a caller, a command or a destination that is not on its list
-    "not_found": 404,  # no such path, or no such request
+    # A missing, malformed or unknown key; the message names it.
+    "invalid_command": 400,
+    # No ID token, or an invalid one.
+    "unauthenticated": 401,
+    # A caller, a command or a destination that is not on its list.
+    "forbidden": 403,
+    # No such path, or no such request.
+    "not_found": 404,
     "method_not_allowed": 405,
-    "conflict": 409,  # the same id with another command, or while the first is being published
-    "unsupported_media_type": 415,  # the body is not application/json
+    # The same id with another command, or while the first is being published.
+    "conflict": 409,
+    # The body is not application/json.
+    "unsupported_media_type": 415,
+    # This caller sends too many commands.
     "rate_limited": 429,
-    "internal": 500,  # a bug
-    "unavailable": 503,  # Pub/Sub or the state bucket does not answer; nothing was published
+    # A bug.
+    "internal": 500,
+    # After the following, the same request can be sent again.
+    # The service's own credentials were refused: an operator has to grant a permission.
+    "unauthorized": 503,
+    # The topic or the state bucket is missing or does not answer.
+    "unavailable": 503,
+    # Pub/Sub or Cloud Storage asks to come back later.
+    "overloaded": 503,
 }
 
 

@@ -10,7 +10,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SettingsError
 from functions.common.resources import GcsPrefix, Resource
 from functions.common.settings import Settings
-from functions.search.refusals import RefusedError, refused_by
+from functions.search.refusals import RefusedError
 
 if TYPE_CHECKING:
     from functions.common.clients.pubsub import Topics
@@ -85,7 +85,7 @@ class Exports:
         """Publish a command; returns its request id.
 
         Raises:
-            RefusedError: as refused_by, when Pub/Sub did not accept it.
+            RefusedError: as RefusedError.caused_by, when Pub/Sub did not accept it.
         """
         import uuid
 
@@ -95,7 +95,7 @@ class Exports:
         try:
             self._topics().publish(topic, data, {}, Deadline(_PUBLISH_S))
         except RetryableError as error:
-            raise refused_by("the exports topic", error) from error
+            raise RefusedError.caused_by("the exports topic", error) from error
         return request_id
 
     def _topics(self) -> "Topics":

@@ -3,7 +3,6 @@
 from typing import Final
 
 from functions.api.refusals import RefusalError
-from functions.common.errors import PermanentError, RetryableError
 
 STATUS: Final = {
     # An encoded slash, `..`, a control character, an absolute URL, too long.
@@ -52,21 +51,3 @@ class RefusedError(RefusalError):
     """A refused request."""
 
     STATUS = STATUS
-
-
-def refused_by(part: str, error: PermanentError | RetryableError) -> RefusedError:
-    """A refusal caused by a bucket or a topic of the service.
-
-    Args:
-        part: which it is, such as `the landing bucket`; its name is not shown.
-        error: of its client.
-    """
-    if isinstance(error, PermanentError):
-        message = f"{part} is missing or refuses the request; tell its operator"
-        return RefusedError("unavailable", message)
-    if error.reason == "unauthorized":
-        message = f"{part} refuses the service's own credentials; tell its operator"
-        return RefusedError("unauthorized", message)
-    if error.reason == "rate_limited":
-        return RefusedError("overloaded", f"{part} is busy; try again later")
-    return RefusedError("unavailable", f"{part} gave no answer; try again later")

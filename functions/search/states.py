@@ -6,7 +6,7 @@ from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.common.settings import DELETE, Settings
-from functions.search.refusals import refused_by
+from functions.search.refusals import RefusedError
 
 _STATE_S: Final = 10.0
 # The fields of an outcome record that callers see.
@@ -34,7 +34,7 @@ class States:
         """The state of a request: `done` with its outcome, or `open` if none is known.
 
         Raises:
-            RefusedError: as refused_by, when the state bucket cannot be read.
+            RefusedError: as RefusedError.caused_by, when the state bucket cannot be read.
         """
         # Imported here: a search needs no client of Cloud Storage.
         from functions.api.request_state import Requests
@@ -46,7 +46,7 @@ class States:
         try:
             request = requests.find(request_id)
         except RetryableError as error:
-            raise refused_by("the state bucket", error) from error
+            raise RefusedError.caused_by("the state bucket", error) from error
         # A request with a caller came by the function `commands`, which shows it only to that
         # caller. Deletes are not asked for here.
         if (

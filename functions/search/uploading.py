@@ -10,7 +10,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SettingsError
 from functions.common.settings import Settings
 from functions.search.access import Fixed
-from functions.search.refusals import RefusedError, refused_by
+from functions.search.refusals import RefusedError
 
 if TYPE_CHECKING:
     from functions.common.clients.storage import Buckets
@@ -71,7 +71,7 @@ class Uploads:
 
         Raises:
             RefusedError: not_found, when there are no uploads; forbidden, for a caller who is
-                limited to some data; invalid_body; rate_limited; as refused_by.
+                limited to some data; invalid_body; rate_limited; as RefusedError.caused_by.
         """
         if not self._settings.search_uploads:
             raise RefusedError("not_found")
@@ -120,7 +120,7 @@ class Uploads:
                 deadline=Deadline(_BEGIN_S),
             )
         except (PermanentError, RetryableError) as error:
-            raise refused_by("the landing bucket", error) from error
+            raise RefusedError.caused_by("the landing bucket", error) from error
 
     def _buckets(self) -> "Buckets":
         """The client of Cloud Storage, imported where an upload begins: a search needs none."""

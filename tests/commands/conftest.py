@@ -77,4 +77,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def commands(running: Place) -> Place:
     running.topics.messages.clear()
     running.topics.refuse.clear()
+    running.buckets.failures.clear()
+    running.buckets.retry_after = ""
     return running

@@ -2,8 +2,8 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,9 +169,66 @@ def test_an_unknown_request_is_not_found(commands: Place, path: str) -> None:
     assert commands.get(path).status_code in (400, 404)
 
 
-def test_a_state_bucket_that_is_missing_is_no_fault_of_the_command(tmp_path: Path) -> None:
-    with commands_place(tmp_path, STATE_BUCKET="dicom-nowhere") as place:
-        assert place.post("/exports", EXPORT).status_code == 503
+@pytest.fixture(scope="module")
+def without_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The function with a state bucket that does not exist."""
+    folder = tmp_path_factory.mktemp("without-state")
+    with commands_place(folder, STATE_BUCKET="dicom-nowhere") as place:
+        yield place
+
+
+def test_a_command_is_unavailable_without_the_state_bucket(without_state: Place) -> None:
+    answer = without_state.post("/exports", EXPORT)
+    assert answer.status_code == 503
+    assert answer.json()["error"]["reason"] == "unavailable"
+
+
+def test_the_state_of_a_request_is_unavailable_without_the_state_bucket(
+    without_state: Place,
+) -> None:
+    answer = without_state.get("/requests/unknown")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["reason"] == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        ("PERMISSION_DENIED", "unauthorized"),
+        ("RESOURCE_EXHAUSTED", "overloaded"),
+        ("UNAVAILABLE", "unavailable"),
+    ],
+)
+def test_a_topic_that_fails_is_named_with_its_reason(
+    commands: Place, refused: str, reason: str
+) -> None:
+    commands.topics.refuse = [refused] * 8
+    answer = commands.post("/exports", EXPORT)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["reason"]) == (503, reason)
+    assert error["message"].startswith("the exports topic ")
+
+
+def test_a_state_bucket_without_permission_is_named(commands: Place) -> None:
+    commands.buckets.failures = [403]
+    answer = commands.get("/requests/unknown")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["reason"]) == (503, "unauthorized")
+    assert error["message"].startswith("the state bucket ")
+
+
+def test_a_busy_state_bucket_says_when_to_send_the_command_again(commands: Place) -> None:
+    commands.buckets.retry_after = "100"  # more than the function waits itself
+    commands.buckets.failures = [429]
+    answer = commands.post("/exports", EXPORT)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "100")
+    assert answer.json()["error"]["reason"] == "overloaded"
+
+
+def test_an_operator_sees_in_the_log_what_failed(commands: Place) -> None:
+    commands.topics.refuse = ["PERMISSION_DENIED"] * 8
+    commands.post("/deletes", {"path": "studies/1.2.3"})
+    assert "the deletes topic refuses the service's own credentials" in commands.function.log()
 
 
 def test_no_part_of_a_command_is_logged(commands: Place) -> None:

@@ -261,11 +261,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.server.buckets.get(bucket, {}).get(urllib.parse.unquote(name))
 
     def _list(self, bucket: str, query: dict[str, str]) -> None:
+        if bucket not in self.server.buckets:
+            return self._answer(404, b"{}", "list")
         names = [
             name for name in self.server.names(bucket) if name.startswith(query.get("prefix", ""))
         ]
         items = [self.server.buckets[bucket][name].resource for name in names]
-        self._answer(200, json.dumps({"items": items}).encode(), "list")
+        return self._answer(200, json.dumps({"items": items}).encode(), "list")
 
     def _media(self, blob: Blob) -> None:
         data, status = blob.data, 200

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.contract.strictbucket import StrictBuckets
 from tests.contract.topics import TopicServer
 from tests.search.browser import needs_chromium
 from tests.search.conftest import EXPORTS, STATE
-from tests.search.kit import Function, kept
+from tests.search.kit import Function, fake_store, function, kept
 
 pytestmark = needs_chromium
 EXPORTED: dict[str, Any] = {
@@ -134,6 +135,21 @@ def test_a_state_bucket_that_is_away_is_unavailable(full: Function, buckets: Str
         assert full.send(f"/requests/{uuid.uuid4()}").status == 502
     finally:
         buckets.failures = []
+
+
+def test_a_state_bucket_that_is_missing_is_unavailable(
+    buckets: StrictBuckets, tmp_path: Path
+) -> None:
+    settings = {
+        "SEARCH_EXPORTS": "true",
+        "EXPORTS_TOPIC": EXPORTS,
+        "EXPORT_DESTINATIONS": "gs://exports/ct",
+        "STATE_BUCKET": "dicom-nowhere",
+        "STORAGE_EMULATOR_HOST": buckets.url,
+    }
+    with fake_store() as store, function(store.url, tmp_path, **settings) as running:
+        answer = running.send(f"/requests/{uuid.uuid4()}")
+    assert (answer.status, answer.reason) == (502, "unavailable")
 
 
 def test_a_study_is_opened_in_the_viewer_that_the_operator_has(page: Page) -> None:

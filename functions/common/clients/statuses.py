@@ -10,7 +10,8 @@
 401 and 403 are mistakes of the operator (credentials, IAM) that can be corrected, so they never put
 an input into quarantine. After a 401, a new token is tried once. Then Pub/Sub delivers the message
 again, until it becomes a dead letter. `Transport.send` does the retries, `events/runtime.py` the
-answers; the reasons of search are in `search/upstream.py`. One 403 means something else: that of a
+answers; the reasons of search are in `search/upstream.py`, and what `search` and `commands` answer
+when a bucket or a topic fails is in `api/refusals.py`. One 403 means something else: that of a
 comparison after the DICOM store has refused an instance (`store/stow.py`, fact sheet section 5.8).
 """
 

@@ -1,0 +1,123 @@
+"""A checked command becomes a request: kept in the state bucket, published once, and shown later.
+
+The state of a request is in api/request_state.py. The same request sent twice is published once.
+The outcome comes from `notify`.
+"""
+
+import hashlib
+from typing import Any, Final
+
+from functions.api.request_state import Request, Requests
+from functions.commands.command import Command
+from functions.commands.refusals import RefusedError
+from functions.common.deadline import Deadline
+from functions.common.errors import RetryableError
+from functions.common.events import messages
+from functions.common.events.runtime import Services
+
+_BUDGET_S: Final = 20.0
+_PUBLISHING_S: Final = 30.0  # after which a request that is not published is published again
+
+
+class Accepting:
+    """The requests of one caller, within one invocation.
+
+    Args:
+        caller: its address; empty if callers are not distinguished.
+    """
+
+    def __init__(self, services: Services, caller: str) -> None:
+        self._services = services
+        self._caller_sha256 = _digest(caller)
+        self._requests = Requests(
+            buckets=services.buckets,
+            bucket=services.settings.state_bucket,
+            deadline=Deadline(_BUDGET_S),
+        )
+
+    def accept(self, command: Command) -> None:
+        """Keep and publish a command, unless an earlier request has published it.
+
+        Raises:
+            RefusedError: conflict, when another command has this id, or when it is being published
+                now; as RefusedError.caused_by.
+        """
+        request = Request(
+            request_id=command.request_id,
+            command_sha256=command.sha256,
+            caller_sha256=self._caller_sha256,
+        )
+        try:
+            accepted = self._requests.accept(request)
+            if accepted is None:
+                accepted = self._earlier(request)
+            if accepted.state == "accepted":
+                self._publish(command, accepted)
+        except RetryableError as error:
+            raise _state_bucket_failed(error) from None
+
+    def find(self, request_id: str) -> dict[str, Any]:
+        """The state of a request of this caller, with its outcome if there is one.
+
+        Raises:
+            PermanentError: invalid_command, when the id is malformed.
+            RefusedError: not_found; as RefusedError.caused_by.
+        """
+        name = messages.request_id(request_id)
+        try:
+            request = self._requests.find(name)
+        except RetryableError as error:
+            raise _state_bucket_failed(error) from None
+        if request is None or request.caller_sha256 != self._caller_sha256:
+            raise RefusedError("not_found", "no such request")
+        if request.state == "done":
+            return {"request_id": name, "state": "done", "outcome": request.outcome}
+        return {"request_id": name, "state": "accepted"}
+
+    def _earlier(self, request: Request) -> Request:
+        """The earlier request with this id, which may have to be published again.
+
+        Raises:
+            RefusedError: conflict; unavailable, when it has just expired.
+            RetryableError: the state bucket does not answer.
+        """
+        earlier = self._requests.find(request.request_id)
+        if earlier is None:
+            raise RefusedError("unavailable", "try again", retry_after_s=1)
+        if earlier.command_sha256 != request.command_sha256:
+            raise RefusedError("conflict", "another request has this id")
+        if earlier.caller_sha256 != request.caller_sha256:
+            raise RefusedError("conflict", "another request has this id")
+        if earlier.state != "accepted":
+            return earlier
+        if earlier.age_s() >= _PUBLISHING_S:
+            again = self._requests.accept(earlier)
+            if again:
+                return again
+        raise RefusedError("conflict", "this request is being published", retry_after_s=5)
+
+    def _publish(self, command: Command, request: Request) -> None:
+        settings = self._services.settings
+        topics = {
+            "exports": settings.exports_topic,
+            "deletes": settings.deletes_topic,
+        }
+        topic = topics[command.kind]
+        try:
+            self._services.topics.publish(topic, command.data, {}, Deadline(_BUDGET_S))
+        except RetryableError as error:
+            # The same request can be sent again at once.
+            self._requests.release(request)
+            raise RefusedError.caused_by(f"the {command.kind} topic", error) from None
+        self._requests.published(request)
+
+
+def _state_bucket_failed(error: RetryableError) -> RefusedError:
+    return RefusedError.caused_by("the state bucket", error)
+
+
+def _digest(caller: str) -> str:
+    """The caller as kept in the state of a request; empty if callers are not distinguished."""
+    if not caller:
+        return ""
+    return hashlib.sha256(caller.encode()).hexdigest()
