@@ -89,15 +89,16 @@ class Stow:
         place: str = "",
     ) -> None:
         self._memory = delivery.memory
-        self._attempt = delivery.message.attempt
         self._deadline = delivery.deadline
         self._store = delivery.services.dicom_store
+        self._settings = delivery.settings
+        self._name = delivery.ref.name
         self._instance = instance
         self._resource = instance.resource
         self._inputs = inputs
-        self._settings = delivery.settings
-        self._name = delivery.ref.name
         self._by = (delivery.ref, place)
+        # How often it was sent, with earlier deliveries.
+        self._sent = delivery.message.attempt - 1
 
     def run(self) -> Word:
         """Store it.
@@ -143,25 +144,27 @@ class Stow:
         Raises:
             RetryableError: operation_pending, when a delete runs.
         """
-        answer, attempts = self._send()
+        answer = self._send()
         if answer.kind == "busy":
             raise RetryableError("operation_pending")
         if answer.kind == "stored":
             return answer, "stored"
-        # An earlier attempt, of this delivery or of another, may have stored the instance before
-        # its answer was lost. Then a refusal does not decide.
-        is_first = attempts == 1 and self._attempt == 1
-        if answer.kind == "refused" and is_first:
+        # If it was sent before, it may have been stored and the answer lost: then a refusal does
+        # not decide.
+        if answer.kind == "refused" and self._sent == 1:
             return answer, "rejected"
+        return answer, _MEANINGS[answer.kind, self._is_same(answer)]
+
+    def _is_same(self, answer: Answer) -> Same:
+        """Whether the store has the same, after it gave this answer."""
         try:
-            same = self._instance.same_in(self._store, self._deadline)
+            return self._instance.same_in(self._store, self._deadline)
         except RetryableError as error:
-            # The service also answers 403 for a missing resource (fact sheet section 5.8), and it
-            # has just accepted a store request.
-            if answer.kind != "refused" or error.reason != "unauthorized":
-                raise
-            same = None
-        return answer, _MEANINGS[answer.kind, same]
+            # 403 also means that there is no such instance (fact sheet section 5.8). It does so
+            # here: the service has just read the request that it refused.
+            if answer.kind == "refused" and error.reason == "unauthorized":
+                return None
+            raise
 
     def _conflict(self, answer: Answer) -> Word:
         policy = self._settings.conflict_policy.of(self._name)
@@ -171,8 +174,7 @@ class Stow:
             raise conflict(_OTHER_BYTES)
         self._check_overwrite(answer)
         self._store.delete(self._resource, self._deadline)
-        again, _ = self._send()
-        if again.kind != "stored":
+        if self._send().kind != "stored":
             raise RetryableError("unavailable")  # another input came between; check again
         self._remember()
         return "stored"
@@ -199,40 +201,41 @@ class Stow:
         if stored and written and stored > max(written):
             raise conflict(f"{_OTHER_BYTES}, stored after this was written")
 
-    def _send(self) -> tuple[Answer, int]:
-        """The store's answer, and the number of attempts."""
-        attempts = 0
-
-        def body() -> Iterable[bytes]:
-            nonlocal attempts
-            attempts += 1
-            return self._instance.body()
-
+    def _send(self) -> Answer:
+        """Send it once more; returns what the store answers about it."""
         with self._store.store(
-            body, self._instance.content_type, self._deadline, self._storage_class()
+            self._new_body, self._instance.content_type, self._deadline, self._storage_class()
         ) as response:
             status = response.status_code
             if status not in _ANSWERED and status not in _REFUSED:
                 drain(response)
                 raise RetryableError("unavailable")
-            text = read_all(response, self._deadline, _REPORT_LIMIT_BYTES)
-        answer = stow_report.read(text, self._resource)
-        if answer is None and status in _REFUSED:
-            answer = Answer("refused", status)
-        if answer is None:
-            # It should be stored, which can be checked.
-            if not self._instance.same_in(self._store, self._deadline):
-                raise RetryableError("unavailable")
-            answer = Answer("stored")
-        return answer, attempts
+            report = read_all(response, self._deadline, _REPORT_LIMIT_BYTES)
+        answer = stow_report.read(report, self._resource)
+        if answer is not None:
+            return answer
+        if status in _REFUSED:
+            return Answer("refused", status)
+        # It should be stored, which can be checked.
+        if self._instance.same_in(self._store, self._deadline):
+            return Answer("stored")
+        raise RetryableError("unavailable")
+
+    def _new_body(self) -> Iterable[bytes]:
+        self._sent += 1
+        return self._instance.body()
 
     def _storage_class(self) -> str:
         """The storage class: from the object's metadata, else for its prefix; empty: the store's
         default."""
-        asked = [one.metadata[_CLASS_KEY] for one in self._inputs if _CLASS_KEY in one.metadata]
-        if not asked:
-            return self._settings.storage_class.of(self._name)
-        storage_class = asked[0].upper()
-        if storage_class not in STORAGE_CLASSES:
-            raise rejected(f"{_CLASS_KEY} is no storage class")
-        return storage_class
+        for one in self._inputs:
+            storage_class = one.metadata.get(_CLASS_KEY)
+            if storage_class is not None:
+                return _checked(storage_class.upper())
+        return self._settings.storage_class.of(self._name)
+
+
+def _checked(storage_class: str) -> str:
+    if storage_class not in STORAGE_CLASSES:
+        raise rejected(f"{_CLASS_KEY} is no storage class")
+    return storage_class
