@@ -4,8 +4,7 @@ In a zip the other half is looked up in the directory. In a tar, and in archives
 going back would unpack everything before it again: there the two must be close together, and a half
 that waits for the other one is kept in memory.
 
-Both return what is ready after the walk reached a member: groups, each a half that has failed or a
-pair, with the metadata first.
+A group is what is stored together: one member, or a pair, with the metadata first.
 """
 
 from dataclasses import replace
@@ -20,16 +19,31 @@ from functions.store.pair_names import ENDINGS, OTHER, stem_of
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 
-# Members that are stored together: one member, or metadata and its JPEG.
 Group = tuple[Member, ...]
 
 _ENTRY_BYTES: Final = 1024  # memory of a half besides its data
 _NEAR: Final = f" within {WAITING_BYTES // 1024**2} MiB of it; put the two side by side"
 
 
-def look_up(half: Member, directory: Zip, walk: Walk) -> list[Group]:
-    """The groups of a half in a zip. A pair is stored when the walk reaches its metadata, wherever
-    its JPEG is; when the walk reaches that JPEG, there is nothing left to do."""
+def ready_groups(member: Member, walk: Walk, window: "Window") -> list[Group]:
+    """What is ready to be stored, or has failed, after the walk reached this member."""
+    if member.problem is not None or member.kind in ("dicom", "multipart"):
+        return [(member,)]
+    if member.kind not in ("json", "jpeg"):
+        error = NothingToStoreError("neither DICOM, nor metadata with a JPEG")
+        return [(member.failed(error),)]
+    if not stem_of(member.name, member.kind):
+        error = NothingToStoreError("metadata not named .json, or a JPEG not named .jpg")
+        return [(member.failed(error),)]
+    directory = walk.directory_of(member)
+    if directory is None:
+        return window.take(member)
+    return _look_up(member, directory, walk)
+
+
+def _look_up(half: Member, directory: Zip, walk: Walk) -> list[Group]:
+    """A pair is ready when the walk reaches its metadata, wherever its JPEG is; when the walk
+    reaches that JPEG, there is nothing left to do."""
     other = _other(half, directory, walk)
     if other is None:
         return [(_alone(half),)]

@@ -14,17 +14,16 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final
 
 from functions.common.deadline import Deadline
-from functions.common.errors import NothingToStoreError, PermanentError, RetryableError
+from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.outcomes import Word
 from functions.store import archive_progress, metadata, multipart_file, verdict
 from functions.store.archive import Member, Walk, text_of
 from functions.store.archive_limits import Budget
-from functions.store.archive_pairs import Group, Window, look_up
+from functions.store.archive_pairs import Group, Window, ready_groups
 from functions.store.archive_progress import Done, Mark, Progress
 from functions.store.delivery import Delivery
 from functions.store.filetype import Kind
 from functions.store.instances import DicomFile, Instance, JpegInstance
-from functions.store.pair_names import stem_of
 from functions.store.seekable import open_ranged
 from functions.store.source import whole
 from functions.store.stow import Stow
@@ -144,7 +143,7 @@ class ArchiveSlice:
             uploads = _Uploads(pool, self._store_groups, self.progress)
             try:
                 for member in self._new_members(walk):
-                    groups = self._groups(member, walk)
+                    groups = ready_groups(member, walk, self.window)
                     uploads.add(groups, self._mark_after(member))
                     if not self.time_left():
                         return False
@@ -181,24 +180,9 @@ class ArchiveSlice:
             waiting=self.window.places,
         )
 
-    def _groups(self, member: Member, walk: Walk) -> list[Group]:
-        """The groups that are ready after the walk reached this member."""
-        if member.problem is not None or member.kind in ("dicom", "multipart"):
-            return [(member,)]
-        if member.kind not in ("json", "jpeg"):
-            error = NothingToStoreError("neither DICOM, nor metadata with a JPEG")
-            return [(member.failed(error),)]
-        if not stem_of(member.name, member.kind):
-            error = NothingToStoreError("metadata not named .json, or a JPEG not named .jpg")
-            return [(member.failed(error),)]
-        directory = walk.directory_of(member)
-        if directory is None:
-            return self.window.take(member)
-        return look_up(member, directory, walk)
-
     def _fail_waiting(self) -> None:
         """Halves still waiting at the end of the archive have no partner and fail."""
-        for _ in self.window.places:
+        while self.window.places:
             half = self.window.take_oldest()
             done = self._store_groups([(half,)])
             mark = replace(self.progress.mark, waiting=self.window.places)

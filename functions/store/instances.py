@@ -2,6 +2,7 @@
 metadata with a JPEG, of which the store makes the file (fact sheet section 3.1)."""
 
 import contextlib
+import copy
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -41,19 +42,18 @@ class DicomFile:
     def __init__(self, source: Source) -> None:
         self.resource = _header_of(source).resource
         self._source = source
-        self._body = body_of(source)
 
     @property
     def crc32c(self) -> str:
         """The checksum of the file; empty while it is not known."""
-        if self._source.crc32c or self._body.checksum is None:
+        checksum = self._source.checksum
+        if self._source.crc32c or checksum is None:
             return self._source.crc32c
-        return self._body.checksum.text
+        return checksum.text
 
     def body(self) -> Iterable[bytes]:
         """The request's body."""
-        self._body = body_of(self._source)
-        return self._body
+        return body_of(self._source.checked_chunks(), self._source.size)
 
     def same_in(self, store: DicomStore, deadline: Deadline) -> Same:
         """Compare with the stored file."""
@@ -62,7 +62,7 @@ class DicomFile:
                 return None
             stored = _checksum(_part(answer, deadline))
         if not self.crc32c:
-            for _ in self.body():
+            for _ in self._source.checked_chunks():
                 pass  # it is read for its checksum
         return stored.text == self.crc32c
 
@@ -89,7 +89,6 @@ class JpegInstance:
         self.resource = described.resource
         self._metadata = described
         self._picture = picture
-        self._body = body_of(picture)
         self._boundary = multipart.new_boundary()
 
     @property
@@ -105,14 +104,13 @@ class JpegInstance:
             PermanentError: rejected, if metadata and JPEG contradict each other, and while it is
                 read if the JPEG is cut off.
         """
-        self._body = picture = body_of(self._picture)
         first = self._first()
         last = f"\r\n--{self._boundary}--\r\n".encode()
 
         def read() -> Iterator[bytes]:
             yield first
             markers = jpeg.Markers()
-            for chunk in picture:
+            for chunk in self._picture.checked_chunks():
                 markers.add(chunk)
                 yield chunk
             markers.end()
@@ -121,7 +119,7 @@ class JpegInstance:
         size = self._picture.size
         if size is not None:
             size += len(first) + len(last)
-        return body_of(Source(read, size))
+        return body_of(read(), size)
 
     def _first(self) -> bytes:
         """The body up to the JPEG."""
@@ -176,11 +174,10 @@ class JpegInstance:
                 drain(answer)
                 return False
             stored = _checksum(_part(answer, deadline))
-        ours = self._body.checksum or _checksum(self._picture.chunks())
-        if stored.text == ours.text:
-            return True
-        ours.add(b"\0")  # an odd length is padded (PS3.5 annex A.4)
-        return stored.text == ours.text
+        ours = self._picture.checksum or _checksum(self._picture.chunks())
+        padded = copy.copy(ours)
+        padded.add(b"\0")  # an odd length is padded (PS3.5 annex A.4)
+        return stored.text in (ours.text, padded.text)
 
 
 Instance = DicomFile | JpegInstance

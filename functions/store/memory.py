@@ -8,13 +8,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Any, Final
 
 from functions.common.errors import RetryableError
 from functions.common.resources import Resource
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 _KEPT: Final = 20_000
 
@@ -28,10 +25,11 @@ class Memory:
 
     def __init__(self, limit: int = _KEPT) -> None:
         self._lock = threading.Lock()
+        self._limit = limit
         self._busy: set[Hashable] = set()
-        self._done = _Latest[Hashable, bool](limit)
-        # The checksum of each instance, and its input.
-        self._stored = _Latest[Resource, tuple[str, Hashable]](limit)
+        self._done = OrderedDict[Hashable, bool]()
+        # The checksum of each instance, and the first input that stored it.
+        self._stored = OrderedDict[Resource, tuple[str, Hashable]]()
 
     @contextmanager
     def working_on(self, key: Hashable) -> Iterator[bool]:
@@ -51,7 +49,7 @@ class Memory:
         try:
             yield was_done
             with self._lock:
-                self._done.keep(key, True)
+                self._keep(self._done, key, True)
         finally:
             with self._lock:
                 self._busy.discard(key)
@@ -64,7 +62,7 @@ class Memory:
             known_crc32c, first = self._stored.get(resource, ("", by))
             if known_crc32c != crc32c:
                 first = by
-            self._stored.keep(resource, (crc32c, first))
+            self._keep(self._stored, resource, (crc32c, first))
         return first != by
 
     def has_stored(self, resource: Resource, by: Hashable) -> bool:
@@ -78,16 +76,9 @@ class Memory:
         with self._lock:
             self._stored.pop(resource, None)
 
-
-class _Latest(OrderedDict[_Key, _Value]):
-    """The latest entries, up to a number."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-
-    def keep(self, key: _Key, value: _Value) -> None:
-        self[key] = value
-        self.move_to_end(key)
-        if len(self) > self._limit:
-            self.popitem(last=False)
+    def _keep(self, entries: OrderedDict[Any, Any], key: Hashable, value: object) -> None:
+        """As the latest entry; the oldest one makes room."""
+        entries[key] = value
+        entries.move_to_end(key)
+        if len(entries) > self._limit:
+            entries.popitem(last=False)

@@ -14,7 +14,7 @@ from functions.store import metadata
 from functions.store.instances import JpegInstance
 from functions.store.metadata import SYNTAX, Metadata
 from functions.store.refusals import rejected, unsupported
-from functions.store.source import Source, body_of
+from functions.store.source import Source
 
 _BOUNDARY: Final = re.compile(rb"(?:\r\n)?--([^\r\n]{1,70})\r\n")
 _DAMAGED: Final = "a multipart file that is damaged or cut"
@@ -70,8 +70,7 @@ def _check(described: Metadata, headers: Mapping[str, str]) -> None:
 def _jpeg(source: Source) -> Iterator[bytes]:
     """The bytes of the second part."""
     try:
-        # A body only ends with the right length and checksum.
-        for number, part in enumerate(_parts(body_of(source), source)):
+        for number, part in enumerate(_parts(source.checked_chunks(), source)):
             if number == 1:
                 yield from part.chunks()
             elif number > 1:

@@ -59,15 +59,18 @@ class PairState:
 
     def verdict(self) -> Verdict | None:
         """The verdict on the object of this delivery; None while it is open."""
-        finished = self._read(self._mine)
+        finished = self.finished(self._mine)
         if finished is None:
             return None
         self._complete(finished)
         return finished.verdict
 
-    def finished(self, ref: ObjectRef) -> Finished | None:
-        """The verdict on an object; None while it is open."""
-        return self._read(id_of(ref))
+    def finished(self, name: str) -> Finished | None:
+        """The verdict on the object with this id; None while it is open."""
+        marker = self._stat(name)
+        if marker is None:
+            return None
+        return _load(marker.metadata)
 
     def finish(self, verdict: Verdict, claim: str = "", other: str = "") -> Verdict:
         """Write the verdict on the object of this delivery.
@@ -135,17 +138,11 @@ class PairState:
         made = timestamp(claim.updated)
         return made is not None and age_s(made) > self._lifetime_s
 
-    def _read(self, name: str) -> Finished | None:
-        marker = self._stat(name)
-        if marker is None:
-            return None
-        return _load(marker.metadata)
-
     def _write(self, name: str, finished: Finished) -> Finished:
         """Write a verdict; returns the valid one: this, or an earlier one."""
         if self._create(name, _dump(finished)) is not None:
             return finished
-        there = self._read(name)
+        there = self.finished(name)
         if there is None:
             raise RetryableError("unavailable")  # it has just expired
         return there

@@ -124,11 +124,12 @@ class HalfUpload:
         """The verdict on this half of an instance; None if the other half belongs to another
         one."""
         claim = claim_name(self._mine.ref, other.ref)
-        theirs = self._state.finished(other.ref)
+        other_id = id_of(other.ref)
+        theirs = self._state.finished(other_id)
         if theirs is None:
             # Both halves are open. They are stored, and get the same verdict.
             found = self._store(other, instance, claim)
-            return self._state.finish(found, claim, id_of(other.ref))
+            return self._state.finish(found, claim, other_id)
         if theirs.claim == claim:
             # These two were stored; only the verdict on this one was not written.
             return self._state.finish(theirs.verdict, claim)

@@ -2,10 +2,10 @@
 why it is there. The command dicom-functions reads it too."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from functions.common import jsonvalues
 from functions.common.deadline import utc_now
 from functions.common.errors import PermanentError
 from functions.common.resources import ObjectRef
@@ -75,10 +75,10 @@ class Sidecar:
         Raises:
             ValueError: it is not a sidecar.
         """
+        document = jsonvalues.parsed(text)
         try:
-            document: Mapping[str, Any] = json.loads(text)
             generation = int(document["generation"])
             source = ObjectRef(document["bucket"], document["name"], generation)
             return cls(str(document["reason"]), str(document.get("detail", "")), source)
-        except (KeyError, TypeError, AttributeError, RecursionError, PermanentError) as error:
+        except (KeyError, TypeError, AttributeError, PermanentError) as error:
             raise ValueError("not a sidecar of the quarantine") from error

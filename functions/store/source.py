@@ -1,7 +1,7 @@
 """The source of bytes: an object or a member of an archive, read as a stream, and read again for
 each attempt."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Final
 
 from functions.common.checksum import Checksum
@@ -41,6 +41,8 @@ class Source:
         self.size = size
         self.crc32c = crc32c
         self.can_reread = can_reread
+        # Of all bytes, once checked_chunks has read them.
+        self.checksum: Checksum | None = None
 
     @classmethod
     def of(cls, data: bytes) -> "Source":
@@ -84,6 +86,30 @@ class Source:
             yield self._head
         yield from stream
 
+    def checked_chunks(self) -> Iterator[bytes]:
+        """All bytes, for a request: nothing incomplete is stored.
+
+        The last chunk is held back until length and checksum are known to be right. So a source
+        that changed, was cut off or was damaged during the transfer breaks the request off.
+
+        Raises:
+            RetryableError: unavailable, if they are not right.
+        """
+        checksum = Checksum()
+        length = 0
+        held = b""
+        for chunk in self.chunks():
+            if held:
+                yield held
+            checksum.add(chunk)
+            length += len(chunk)
+            held = chunk
+        if self.size not in (None, length) or self.crc32c not in ("", checksum.text):
+            raise RetryableError("unavailable")
+        self.checksum = checksum
+        if held:
+            yield held
+
     def close(self) -> None:
         """End a reading; the next one begins at the first byte."""
         stream, self._stream = self._stream, None
@@ -91,54 +117,25 @@ class Source:
             stream.close()
 
 
-class Body:
-    """A source as a request body: nothing incomplete is stored.
+class _SizedBody:
+    """A request body that is sent with Content-Length."""
 
-    The last chunk is held back until length and checksum are known to be right. So a source that
-    changed, was cut off or was damaged during the transfer breaks the request off, and nothing is
-    stored.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        # Of all sent bytes, after they were sent.
-        self.checksum: Checksum | None = None
+    def __init__(self, chunks: Iterator[bytes], size: int) -> None:
+        self._chunks = chunks
+        self._size = size
 
     def __iter__(self) -> Iterator[bytes]:
-        checksum = Checksum()
-        length = 0
-        held = b""
-        for chunk in self._source.chunks():
-            if held:
-                yield held
-            checksum.add(chunk)
-            length += len(chunk)
-            held = chunk
-        if self._source.size not in (None, length):
-            raise RetryableError("unavailable")
-        if self._source.crc32c not in ("", checksum.text):
-            raise RetryableError("unavailable")
-        self.checksum = checksum
-        if held:
-            yield held
-
-
-class SizedBody(Body):
-    """A body that is sent with Content-Length."""
-
-    def __init__(self, source: Source, size: int) -> None:
-        super().__init__(source)
-        self._size = size
+        return self._chunks
 
     def __len__(self) -> int:
         return self._size
 
 
-def body_of(source: Source) -> Body:
-    """A body with Content-Length if the size is known, else in HTTP chunks."""
-    if source.size is None:
-        return Body(source)
-    return SizedBody(source, source.size)
+def body_of(chunks: Iterator[bytes], size: int | None) -> Iterable[bytes]:
+    """A request body: with Content-Length if the size is known, else in HTTP chunks."""
+    if size is None:
+        return chunks
+    return _SizedBody(chunks, size)
 
 
 def is_unpacked(headers: Mapping[str, str]) -> bool:
