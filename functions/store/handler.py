@@ -16,13 +16,7 @@ from functions.common.events.messages import ANEW, Message, is_finalize, written
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.settings import STORE
-from functions.store import (
-    archive_progress,
-    archive_upload,
-    filetype,
-    multipart_file,
-    verdict,
-)
+from functions.store import archive_progress, archive_upload, filetype, multipart_file, verdict
 from functions.store.archive_progress import Progress
 from functions.store.delivery import Delivery
 from functions.store.disposition import dispose, quarantine
@@ -72,10 +66,10 @@ def handle(
             deadline=deadline,
             memory=memory,
         )
-        _bring(delivery, progress)
+        _process(delivery, progress)
 
 
-def _bring(delivery: Delivery, progress: Progress) -> None:
+def _process(delivery: Delivery, progress: Progress) -> None:
     """Process an object until its outcome, and then keep, move or delete it.
 
     Args:

@@ -25,9 +25,9 @@ _SOF_LOSSLESS: Final = 0xC3
 # SOF0 to SOF15, except the three that are tables; and SOF55 of JPEG-LS.
 _FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
-# In a scan FF is followed by 00 (a byte of the image) or by a restart marker; anything else ends
-# it.
-_AFTER_SCAN: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+# The marker after a scan. In a scan FF is followed by 00 (a byte of the image), by a restart marker
+# or by another FF.
+_AFTER_SCAN: Final = re.compile(rb"\xff(?=[^\x00\xd0-\xd7\xff])")
 _DAMAGED: Final = "the JPEG is damaged"
 
 Colour = Literal["", "RGB", "YBR"]
@@ -116,12 +116,15 @@ class Markers:
         if self._in_scan:
             found = _AFTER_SCAN.search(data, at)
             if found is None:
-                return max(at, len(data) - 1)  # a marker may begin with the last byte
+                # A marker may begin with the last byte.
+                return max(at, len(data) - 1)
             self._in_scan = False
-            at = found.end() - 2
+            at = found.start()
         return self._after_marker(data, at)
 
     def _after_marker(self, data: bytes, at: int) -> int:
+        """The place after the marker and its segment; a place before them when more bytes are
+        needed."""
         while data[at : at + 2] == b"\xff\xff":
             at += 1  # fill bytes
         if len(data) < at + 2:

@@ -27,6 +27,7 @@ _CHARACTER_SET: Final = "00080005"
 _CLASS: Final = "00080016"
 _UTF8: Final = "ISO_IR 192"  # the only one that the service accepts
 _URI: Final = "jpeg-image"
+_OTHER_BULK_DATA: Final = "bulk data that is not the JPEG"
 _SAMPLES: Final = "00280002"
 _COLOURS: Final = "00280004"
 _PLANAR: Final = "00280006"
@@ -99,19 +100,18 @@ def _data_set(text: bytes) -> DataSet:
 
 def _uri(data_set: DataSet) -> str:
     """The metadata's URI of its pixel data."""
-    refused = unsupported("bulk data that is not the JPEG")
     for tag, attribute in data_set.items():
         if tag != PIXELS and isinstance(attribute, dict) and "BulkDataURI" in attribute:
-            raise refused
+            raise unsupported(_OTHER_BULK_DATA)
     pixels = data_set.get(PIXELS)
     if not pixels:
         return _URI
     if not isinstance(pixels, dict) or "InlineBinary" in pixels:
-        raise refused
+        raise unsupported(_OTHER_BULK_DATA)
     uri = pixels.get("BulkDataURI", _URI)
     # It is sent in a header of the request.
     if not isinstance(uri, str) or not uri.isascii() or not uri.isprintable():
-        raise refused
+        raise unsupported(_OTHER_BULK_DATA)
     return uri
 
 

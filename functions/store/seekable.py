@@ -120,7 +120,7 @@ class _Seekable(io.RawIOBase):
         self._read = read
         self._read_on_bytes = read_on_bytes
         self._at = 0
-        # Every place is before the end, so the first read begins a reading.
+        # At the end, with nothing read: the first read is before it, and begins a new reading.
         self._chunks = read(size)
         self._chunk = b""
         self._chunk_at = size
@@ -132,10 +132,6 @@ class _Seekable(io.RawIOBase):
     def seekable(self) -> bool:
         """It is."""
         return True
-
-    def tell(self) -> int:
-        """The place of the next read."""
-        return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Only remembers the place; the next read goes there."""

@@ -91,6 +91,7 @@ def read(body: bytes, resource: Resource) -> Answer | None:
     study = _named_by_url(document).study
     stored = [_named(item, study) for item in dicomjson.items(document, _REFERENCED)]
     failures = [_failure(item, study) for item in dicomjson.items(document, _FAILED)]
+    # A failure that names this instance decides; one that names none only if it is not stored.
     ours = [failure for failure in failures if failure.named.may_be(resource)]
     for failure in ours:
         if failure.named.instance:

@@ -90,13 +90,13 @@ def of_archive(
                 found = of_word(word, None)
                 return Verdict(replace(found.outcome, counts=counts))
         error = NothingToStoreError("it contains nothing to store")
-    word = "rejected"
-    if counts.get("stored") or counts.get("duplicate"):
-        word = "partial"
     if error is not None:
         reason = error.reason
         detail = error.detail
     else:
         _, reason = failed[0]
         detail = "some members could not be stored"
+    word = "rejected"
+    if counts.get("stored") or counts.get("duplicate"):
+        word = "partial"
     return Verdict(Outcome(word, reason, counts=counts, detail=detail), is_bad=True)
