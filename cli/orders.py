@@ -162,8 +162,8 @@ class Order:
         if output.for_people:
             say(f"published as {self._id}; the outcome will be in dicom-functions outcomes")
         else:
-            asked = Item.of({"request_id": self._id})
-            Listing(output).print([asked], ("request_id",))
+            request = Item.of({"request_id": self._id})
+            Listing(output).print([request], ("request_id",))
         return 0
 
     def wait(self, timeout_s: float, output: Format) -> Outcome:

@@ -111,8 +111,8 @@ class Probe:
         url = f"{system.search_url}/studies"
         try:
             headers = self.clients.identity_header(system.search_url)
-            asked = {"StudyInstanceUID": study}
-            answer = self.clients.call("GET", url, params=asked, headers=headers)
+            params = {"StudyInstanceUID": study}
+            answer = self.clients.call("GET", url, params=params, headers=headers)
         except CliError as error:
             return self._look.failed("search", "no answer", str(error))
         if answer.status in (401, 403):

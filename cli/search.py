@@ -283,8 +283,8 @@ def _with_modalities(clients: Clients, items: Sequence[Item]) -> list[Item]:
     uids = [item.fields["study"] for item in items if item.fields["study"]]
     modalities: dict[str, set[str]] = {}
     for start in range(0, len(uids), _STUDIES_AT_ONCE):
-        asked = {"StudyInstanceUID": ",".join(uids[start : start + _STUDIES_AT_ONCE])}
-        for series in Query(clients, "series", None, asked).rows(_SORTED_MAX)[0]:
+        params = {"StudyInstanceUID": ",".join(uids[start : start + _STUDIES_AT_ONCE])}
+        for series in Query(clients, "series", None, params).rows(_SORTED_MAX)[0]:
             study = dicomjson.uid(series, "0020000D")
             modalities.setdefault(study, set()).add(_text(series, "00080060"))
     return [

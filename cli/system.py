@@ -153,7 +153,7 @@ class System:
         `FUNCTION/follow-ups`, `notify/webhooks/NAME`, or LEDGER."""
         path = self.topology["follow_ups_path"]
         found: dict[str, Mapping[str, Any]] = {}
-        for function, item in {**self.topology["functions"], **self._asked_for()}.items():
+        for function, item in {**self.topology["functions"], **self._optional_functions()}.items():
             found[function] = item
             if "follow_ups" in item:
                 found[function + path] = item["follow_ups"]
@@ -163,7 +163,7 @@ class System:
         found[LEDGER] = self.topology["ledger_subscription"]
         return found
 
-    def _asked_for(self) -> dict[str, Mapping[str, Any]]:
+    def _optional_functions(self) -> dict[str, Mapping[str, Any]]:
         """The optional functions that are deployed, with what calls each."""
         optional: Mapping[str, Any] = self.topology["optional"]["functions"]
         found = {name: item for name, item in optional.items() if name in self.environments}

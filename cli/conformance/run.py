@@ -161,13 +161,13 @@ def _answered(
     for number, question in enumerate(questions, 1):
         if is_stopped():
             raise KeyboardInterrupt
-        verdict, found = _asked(probe, question)
+        verdict, found = _answer_to(probe, question)
         found = report.scrubbed(found, {**secrets, f"projects/{project}/": "projects/PROJECT/"})
         _say(f"{number}/{len(questions)}  {question.name}: {verdict}")
         yield Row(question, verdict, found)
 
 
-def _asked(probe: Probe, question: Question) -> tuple[str, object]:
+def _answer_to(probe: Probe, question: Question) -> tuple[str, object]:
     """The verdict and the answer."""
     try:
         found = question.ask(probe)

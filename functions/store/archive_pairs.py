@@ -108,22 +108,27 @@ class Window:
 
     def _keep(self, half: Member, stem: str) -> list[Group]:
         """Let a half wait; halves that waited longest make room for it."""
-        if half.size + _ENTRY_BYTES > self._limit_bytes:
+        if _memory_of(half) > self._limit_bytes:
             return [(_alone(half, _NEAR),)]
         lost: list[Group] = []
-        while self._left_bytes < half.size + _ENTRY_BYTES:
+        while self._left_bytes < _memory_of(half):
             lost.append((self.take_oldest(),))
         kept = half.kept()
         if kept.problem is not None:
             return [*lost, (kept,)]
         self._waiting[half.kind, stem] = kept
-        self._left_bytes -= kept.size + _ENTRY_BYTES
+        self._left_bytes -= _memory_of(kept)
         return lost
 
     def _remove(self, kind: str, stem: str) -> Member:
         half = self._waiting.pop((kind, stem))
-        self._left_bytes += half.size + _ENTRY_BYTES
+        self._left_bytes += _memory_of(half)
         return half
+
+
+def _memory_of(half: Member) -> int:
+    """The bytes that it takes while it waits."""
+    return half.size + _ENTRY_BYTES
 
 
 def _read_metadata(half: Member) -> Member:

@@ -79,6 +79,7 @@ class Source:
 
     def chunks(self) -> Generator[bytes]:
         """All bytes, from the first on."""
+        # The reading that was begun for the head goes on behind it; a later one begins anew.
         stream, self._stream = self._stream, None
         if stream is None:
             stream = self._open()

@@ -38,8 +38,8 @@ class Cors:
         origin = environ.get("HTTP_ORIGIN", "")
         if not origin:
             return self._application(environ, start_response)
-        asked = environ.get("HTTP_ACCESS_CONTROL_REQUEST_METHOD", "")
-        if environ["REQUEST_METHOD"] == "OPTIONS" and asked:
+        method = environ.get("HTTP_ACCESS_CONTROL_REQUEST_METHOD", "")
+        if environ["REQUEST_METHOD"] == "OPTIONS" and method:
             start_response("200 OK", _preflight(environ, origin))
             return []
 

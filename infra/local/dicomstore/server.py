@@ -54,7 +54,7 @@ class Body:
         self.done = not self._chunked and self._left == 0
 
     @property
-    def unasked(self) -> bool:
+    def awaits_continue(self) -> bool:
         """Whether the client still waits for `100 Continue` before it sends the body."""
         return self._on_first_read is not None
 
@@ -230,7 +230,7 @@ class Connection(socketserver.StreamRequestHandler):
         return environ
 
     def _drain(self, body: Body) -> bool:
-        if body.unasked:
+        if body.awaits_continue:
             return False  # without a 100, the client may send its body or not
         left = DRAIN_BYTES
         while not body.done and left > 0:
