@@ -88,7 +88,7 @@ class Deletion:
             yield from self._step(target, self._follow)
 
     def _start(self) -> Iterator[Settled]:
-        waiting = [one for one in self.work.targets if not one.operation]
+        waiting = [target for target in self.work.targets if not target.operation]
         for target in waiting:
             if len(self._running()) >= RUNNING_MAX:
                 return
@@ -124,17 +124,15 @@ class Deletion:
         return self._judge(target, operation)
 
     def _begin(self, target: Target) -> Settled | None:
-        going = sum(one.instances for one in self._running())
-        taken = self.work.counts["instances"] + going
-        there = self.guards.count(target.resource, taken)
-        if not there and not target.tries:
-            return Settled(target, "deleted", "not_found")
-        if not there:
-            # An earlier try has deleted it.
-            return Settled(target, "deleted")
+        in_progress = sum(one.instances for one in self._running())
+        finished = self.work.counts["instances"]
+        found = self.guards.count(target.resource, others=finished + in_progress)
+        if not found:
+            return _nothing_found(target)
         self.guards.check_age(target.resource)
-        if not target.tries:
-            target.instances = there
+        is_first_try = target.tries == 0
+        if is_first_try:
+            target.instances = found
             target.size_bytes = self.store.size_bytes(target.resource, self.deadline)
         target.tries += 1
         operation = self.store.delete(target.resource, self.deadline)
@@ -155,23 +153,42 @@ class Deletion:
             lag_s = 0.0
         if self._is_gone(target.resource, lag_s):
             return Settled(target, "deleted")
-        may_be_better = operation.failures or operation.error_code in _WORTH_ANOTHER_TRY
-        if may_be_better and target.tries < _TRIES:
+        if target.tries < _TRIES and _is_worth_another_try(operation):
             target.operation = ""
             return None
         left = self.store.count(target.resource, target.instances, self.deadline)
         word: Word = "rejected"
         if left < target.instances:
             word = "partial"
-        return Settled(target, word, "operation_failed", _what_is_wrong(operation))
+        return Settled(
+            target=target,
+            word=word,
+            reason="operation_failed",
+            detail=_what_is_wrong(operation),
+        )
 
     def _is_gone(self, resource: Resource, lag_s: float) -> bool:
-        lag, wait_s = Deadline(lag_s), _POLL_S
+        """Whether a search finds nothing of it any more, within `lag_s` seconds."""
+        lag = Deadline(lag_s)
+        wait_s = _POLL_S
         while self.store.is_there(resource, self.deadline):
             if not lag.sleep(wait_s):
                 return False
             wait_s *= 1.5
         return True
+
+
+def _nothing_found(target: Target) -> Settled:
+    if target.tries:
+        # An earlier try has deleted it.
+        return Settled(target, "deleted")
+    return Settled(target, "deleted", "not_found")
+
+
+def _is_worth_another_try(operation: Operation) -> bool:
+    if operation.failures:
+        return True
+    return operation.error_code in _WORTH_ANOTHER_TRY
 
 
 def _what_is_wrong(operation: Operation) -> str:

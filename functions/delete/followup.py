@@ -13,6 +13,10 @@ _COUNTS: Final = ("deleted", "not_found", "failed", "instances", "bytes")
 _NUMBER: Final = commands.whole(0, 10**15)
 
 
+def _no_counts() -> dict[str, int]:
+    return dict.fromkeys(_COUNTS, 0)
+
+
 @dataclass
 class Target:
     """One resource to delete.
@@ -30,13 +34,43 @@ class Target:
     tries: int = 0
     operation: str = ""
 
+    def to_json(self) -> list[Any]:
+        """In a follow-up message."""
+        return [
+            str(self.resource),
+            self.instances,
+            self.size_bytes,
+            self.tries,
+            self.operation,
+        ]
+
+    @classmethod
+    def parse(cls, value: object) -> "Target":
+        """From a follow-up message.
+
+        Raises:
+            PermanentError: invalid_command, for anything that `to_json` does not write.
+        """
+        if not isinstance(value, list) or len(value) != 5:
+            raise _malformed()
+        path, instances, size_bytes, tries, operation = value
+        if not isinstance(operation, str):
+            raise _malformed()
+        return cls(
+            resource=Resource.parse(commands.text(path)),
+            instances=_NUMBER(instances),
+            size_bytes=_NUMBER(size_bytes),
+            tries=_NUMBER(tries),
+            operation=operation,
+        )
+
 
 @dataclass
 class Work:
     """A whole request: one target by path, or the studies that a query matched.
 
     Args:
-        asked: when the command was published, RFC 3339; empty if unknown.
+        published: when the command was published, RFC 3339; empty if unknown.
         store: the full name of the DICOM store.
         by_query: whether the command was a query.
         targets: those that have not ended.
@@ -45,25 +79,21 @@ class Work:
         counts: of the targets that have ended.
     """
 
-    asked: str
+    published: str
     store: str
     by_query: bool
     targets: list[Target]
     stored_before: str = ""
     late: bool = False
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
+    counts: dict[str, int] = field(default_factory=_no_counts)
 
     def to_json(self) -> dict[str, Any]:
         """The content of a follow-up message."""
-        targets = [
-            [str(one.resource), one.instances, one.size_bytes, one.tries, one.operation]
-            for one in self.targets
-        ]
         return {
-            "asked": self.asked,
+            "published": self.published,
             "store": self.store,
             "by_query": self.by_query,
-            "targets": targets,
+            "targets": [target.to_json() for target in self.targets],
             "stored_before": self.stored_before,
             "late": self.late,
             "counts": self.counts,
@@ -84,38 +114,34 @@ class Work:
         if not isinstance(counts, dict) or counts.keys() != set(_COUNTS):
             raise _malformed()
         return cls(
-            asked=_time(value["asked"]),
+            published=_time(value["published"]),
             store=commands.text(value["store"]),
             by_query=commands.flag(value["by_query"]),
-            targets=[_target(item) for item in targets],
+            targets=[Target.parse(item) for item in targets],
             stored_before=_time(value["stored_before"]),
             late=commands.flag(value["late"]),
             counts={name: _NUMBER(count) for name, count in counts.items()},
         )
 
 
-_KEYS: Final = {"asked", "store", "by_query", "targets", "stored_before", "late", "counts"}
-KEYS: Final[dict[str, commands.Parse]] = {"continue": Work.parse, "request_id": commands.text}
+_KEYS: Final = {
+    "published",
+    "store",
+    "by_query",
+    "targets",
+    "stored_before",
+    "late",
+    "counts",
+}
+KEYS: Final[dict[str, commands.Parse]] = {
+    "continue": Work.parse,
+    "request_id": commands.text,
+}
 
 
 def is_follow_up(message: Message) -> bool:
     """Whether a message has the content of a follow-up message."""
     return bool(message.data.strip()) and "continue" in message.json()
-
-
-def _target(item: object) -> Target:
-    if not isinstance(item, list) or len(item) != 5:
-        raise _malformed()
-    path, instances, size_bytes, tries, operation = item
-    if not isinstance(operation, str):
-        raise _malformed()
-    return Target(
-        resource=Resource.parse(commands.text(path)),
-        instances=_NUMBER(instances),
-        size_bytes=_NUMBER(size_bytes),
-        tries=_NUMBER(tries),
-        operation=operation,
-    )
 
 
 def _time(value: object) -> str:

@@ -28,7 +28,7 @@ from itertools import islice
 from typing import Final, Self
 
 from functions.common.clients.dicomweb import DicomStore
-from functions.common.deadline import Deadline, age_s, timestamp, utc_now
+from functions.common.deadline import Deadline, age_s, now, timestamp
 from functions.common.errors import PermanentError
 from functions.common.resources import DicomStoreName, Resource
 from functions.common.settings import Settings
@@ -45,7 +45,10 @@ def check_store(name: DicomStoreName, settings: Settings) -> None:
     Raises:
         PermanentError: rejected.
     """
-    if name not in (settings.delete_stores or (settings.dicom_store,)):
+    allowed = settings.delete_stores
+    if not allowed:
+        allowed = (settings.dicom_store,)
+    if name not in allowed:
         raise _refused("this DICOM store is not in DELETE_STORES")
 
 
@@ -66,26 +69,32 @@ class GuardRails:
     Args:
         store: to delete from.
         max_instances: of the whole request.
-        before: only what was stored before this time may be deleted; None: anything.
-        asked: when the command was sent, if its target may have been stored again since; None: it
-            is fresh.
+        stored_before: only what was stored before this time may be deleted; None: anything.
+        published: when the command was published, if its target may have been stored again since;
+            None: it is fresh.
         deadline: of the checks.
     """
 
     store: DicomStore
     max_instances: int
-    before: datetime | None
-    asked: datetime | None
+    stored_before: datetime | None
+    published: datetime | None
     deadline: Deadline
 
     @classmethod
-    def of(cls, work: Work, store: DicomStore, settings: Settings, deadline: Deadline) -> Self:
+    def of(
+        cls,
+        work: Work,
+        store: DicomStore,
+        settings: Settings,
+        deadline: Deadline,
+    ) -> Self:
         """Those of a request that may have been going on for a while."""
         return cls(
             store=store,
             max_instances=settings.delete_max_instances,
-            before=_before(work, settings.delete_min_age_hours),
-            asked=_asked(work),
+            stored_before=_stored_before(work, settings.delete_min_age_hours),
+            published=_published(work),
             deadline=deadline,
         )
 
@@ -96,23 +105,24 @@ class GuardRails:
             PermanentError: rejected, as count and check_age.
             RetryableError: as DicomStore.search.
         """
-        taken = 0
+        instances = 0
         for resource in resources:
-            taken += self.count(resource, taken)
+            instances += self.count(resource, others=instances)
             self.check_age(resource)
 
-    def count(self, resource: Resource, taken: int) -> int:
+    def count(self, resource: Resource, others: int) -> int:
         """The number of instances of a resource, by a search, because the store's metrics lag.
 
         Args:
-            taken: how many others the request has deleted or will delete.
+            others: how many other instances the request has deleted or will delete.
 
         Raises:
             PermanentError: rejected, when there are more than the request may delete.
             RetryableError: as DicomStore.search.
         """
-        allowed = max(0, self.max_instances - taken)
-        found = self.store.count(resource, allowed + 1, self.deadline)
+        allowed = max(0, self.max_instances - others)
+        one_too_many = allowed + 1
+        found = self.store.count(resource, one_too_many, self.deadline)
         if found > allowed:
             limit = f"more than {self.max_instances} instances"
             raise _refused(f"{limit}, which DELETE_MAX_INSTANCES forbids")
@@ -126,13 +136,21 @@ class GuardRails:
             PermanentError: rejected.
             RetryableError: as DicomStore.search.
         """
-        before, asked = self.before, self.asked
-        if before and self._any_since(resource, before, when_unknown=True):
-            raise _refused("something in it was stored too recently")
-        if asked and self._any_since(resource, asked, when_unknown=False):
-            raise _refused("stored again after the command was given")
+        if self.stored_before:
+            limit = self.stored_before
+            if self._any_since(resource, limit, when_unknown=True):
+                raise _refused("something in it was stored too recently")
+        if self.published:
+            limit = self.published
+            if self._any_since(resource, limit, when_unknown=False):
+                raise _refused("stored again after the command was given")
 
-    def _any_since(self, resource: Resource, limit: datetime, when_unknown: bool) -> bool:
+    def _any_since(
+        self,
+        resource: Resource,
+        limit: datetime,
+        when_unknown: bool,
+    ) -> bool:
         """Whether any instance was stored at that time or later.
 
         Args:
@@ -156,22 +174,34 @@ class GuardRails:
                     return True
 
 
-def _before(work: Work, min_age_hours: int) -> datetime | None:
-    """Only what was stored before this time may be deleted. The hours are counted from when the
-    command was sent, also in late follow-up messages."""
-    limits = [timestamp(work.stored_before)]
-    if min_age_hours:
-        moments = [timestamp(work.asked), timestamp(utc_now())]
-        began = min(moment for moment in moments if moment)
-        limits.append(began - timedelta(hours=min_age_hours))
-    return min((limit for limit in limits if limit), default=None)
+def _stored_before(work: Work, min_age_hours: int) -> datetime | None:
+    """Only what was stored before this time may be deleted: the earlier one of the command's and of
+    the settings' limit."""
+    of_command = timestamp(work.stored_before)
+    if not min_age_hours:
+        return of_command
+    of_settings = _began(work) - timedelta(hours=min_age_hours)
+    if of_command is None:
+        return of_settings
+    return min(of_command, of_settings)
 
 
-def _asked(work: Work) -> datetime | None:
-    """When the command was sent, if it is old or was delivered before."""
-    asked = timestamp(work.asked)
-    if asked and (work.late or age_s(asked) > _LATE_S):
-        return asked
+def _began(work: Work) -> datetime:
+    """When the command was published, also in late follow-up messages; now, if it is unknown or
+    lies in the future."""
+    published = timestamp(work.published)
+    if published is None:
+        return now()
+    return min(published, now())
+
+
+def _published(work: Work) -> datetime | None:
+    """When the command was published, if it is old or was delivered before."""
+    published = timestamp(work.published)
+    if published is None:
+        return None
+    if work.late or age_s(published) > _LATE_S:
+        return published
     return None
 
 

@@ -73,13 +73,14 @@ class _Delivery:
 
     def start(self, wanted: DeleteRequest) -> None:
         """Find the command's targets, and begin."""
-        store = self._allowed(wanted.store or self.services.settings.dicom_store)
         resource = wanted.resource
+        name = wanted.store or self.services.settings.dicom_store
+        store = self._allowed(name)
         if wanted.dry_run:
             self._dry_run(store, wanted)
             return
         work = Work(
-            asked=self.message.first_published,
+            published=self.message.first_published,
             store=store.name.name,
             by_query=resource is None,
             targets=self._targets(store, wanted),
@@ -89,7 +90,8 @@ class _Delivery:
             self.go_on(work)
             return
         # All or nothing.
-        self._guards(store, work).check_all(target.resource for target in work.targets)
+        guard_rails = self._guard_rails(store, work)
+        guard_rails.check_all(target.resource for target in work.targets)
         # The plan is published before anything is deleted: a redelivery of this command would find
         # fewer studies.
         work.late = self._is_repeated
@@ -100,7 +102,12 @@ class _Delivery:
         store = self._allowed(_store_name(work.store))
         # A follow-up is always fresh: the age of the command counts, over all its messages.
         work.late = work.late or self._is_repeated
-        deletion = Deletion(store, work, self._guards(store, work), self.working)
+        deletion = Deletion(
+            store=store,
+            work=work,
+            guards=self._guard_rails(store, work),
+            deadline=self.working,
+        )
         for settled in deletion.advance():
             try:
                 self._report(work, settled)
@@ -117,8 +124,12 @@ class _Delivery:
             self.outcomes.publish(report.of_query(self.name, work))
 
     def _report(self, work: Work, settled: Settled) -> None:
-        attempt = self.message.attempt
-        outcome = report.of_target(self.name, settled, work.by_query, attempt)
+        outcome = report.of_target(
+            name=self.name,
+            settled=settled,
+            by_query=work.by_query,
+            attempt=self.message.attempt,
+        )
         self.outcomes.publish(outcome)
         report.count(work, settled)
 
@@ -130,15 +141,17 @@ class _Delivery:
         guards.check_store(name, self.services.settings)
         return self.services.dicom_store.of(name)
 
-    def _guards(self, store: DicomStore, work: Work) -> GuardRails:
-        return GuardRails.of(work, store, self.services.settings, self.working)
+    def _guard_rails(self, store: DicomStore, work: Work) -> GuardRails:
+        settings = self.services.settings
+        return GuardRails.of(work, store, settings, self.working)
 
     def _targets(self, store: DicomStore, wanted: DeleteRequest) -> list[Target]:
         """The resource, or the studies of a query."""
         if wanted.resource:
             return [Target(wanted.resource)]
         assert wanted.query
-        params = [*wanted.query.params, ("limit", str(wanted.max_studies + 1))]
+        one_too_many = str(wanted.max_studies + 1)
+        params = [*wanted.query.params, ("limit", one_too_many)]
         found = store.search(None, "studies", params, self.working)
         studies = {uid(item, STUDY_UID) for item in found}
         guards.check_number(studies, wanted.max_studies)
@@ -147,18 +160,23 @@ class _Delivery:
     def _dry_run(self, store: DicomStore, wanted: DeleteRequest) -> None:
         found = Found()
         for target in self._targets(store, wanted):
-            series = set[str]()
-            instances = 0
-            for one in store.instances(target.resource, self.working):
-                series.add(one.series)
-                instances += 1
-            if instances:
-                found.studies += 1
-                found.series += len(series)
-                found.instances += instances
-                found.size_bytes += store.size_bytes(target.resource, self.working)
+            self._count(store, target.resource, found)
         outcome = report.of_dry_run(self.name, wanted.resource, found)
         self.outcomes.publish(outcome)
+
+    def _count(self, store: DicomStore, resource: Resource, found: Found) -> None:
+        """Add what a resource contains."""
+        series: set[str] = set()
+        instances = 0
+        for instance in store.instances(resource, self.working):
+            series.add(instance.series)
+            instances += 1
+        if not instances:
+            return
+        found.studies += 1
+        found.series += len(series)
+        found.instances += instances
+        found.size_bytes += store.size_bytes(resource, self.working)
 
     def _follow_up(self, work: Work) -> None:
         content = {"continue": work.to_json(), "request_id": self.name}

@@ -33,8 +33,10 @@ class Gone:
             if webhook.name in self._called:
                 return False
         kept = objects.read(_name(webhook))
-        if kept is not None and kept.value.get("url_sha256") == _url_hash(webhook):
-            return True
+        if kept is not None:
+            gone_url = kept.value.get("url_sha256")
+            if gone_url == _url_hash(webhook):
+                return True
         with self._lock:
             self._called.add(webhook.name)
         return False
@@ -45,7 +47,11 @@ class Gone:
         Raises:
             RetryableError: the state bucket does not answer.
         """
-        state = {"state": "gone", "time": utc_now(), "url_sha256": _url_hash(webhook)}
+        state = {
+            "state": "gone",
+            "time": utc_now(),
+            "url_sha256": _url_hash(webhook),
+        }
         objects.write(_name(webhook), state, if_generation_match=None)
         with self._lock:
             self._called.discard(webhook.name)

@@ -20,7 +20,7 @@ outcome of a webhook would cause further webhook calls.
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from functions.api.request_state import Requests
@@ -30,7 +30,7 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message, request_id
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services, View, event_function
-from functions.common.log import log
+from functions.common.log import Severity, log
 from functions.common.settings import NOTIFY, Settings
 from functions.notify import payload, webhooks
 from functions.notify.gone import LIMIT_BYTES, Gone
@@ -41,23 +41,22 @@ _REQUESTS: Final = "/requests"
 _WEBHOOKS: Final = "/webhooks/"
 _GONE: Final = 410
 _KEPT_BYTES: Final = 1_000_000  # of a record; the state of a request has 1 MiB in all
-_ESSENTIAL: Final = ("id", "time", "outcome", "function", "request_id")
+_NEEDED: Final = ("id", "time", "outcome", "function")
+_ESSENTIAL: Final = (*_NEEDED, "request_id")
 _ESSENTIAL_LENGTH: Final = 256
 
 
 def entry_point() -> View:
     """Make the deployed function."""
     settings = Settings.load(NOTIFY)
-    return event_function(
-        NOTIFY,
-        functools.partial(
-            handle,
-            known=webhooks.read(settings),
-            sender=Sender(private=settings.webhook_private_addresses),
-            gone=Gone(),
-        ),
-        reports=False,  # an outcome would come back here
+    bound = functools.partial(
+        handle,
+        known=webhooks.read(settings),
+        sender=Sender(private=settings.webhook_private_addresses),
+        gone=Gone(),
     )
+    # It reports no outcomes: one would come back here.
+    return event_function(NOTIFY, bound, reports=False)
 
 
 def handle(
@@ -76,20 +75,22 @@ def handle(
         RetryableError: the receiver did not answer 2xx, or the state bucket does not answer; also
             for a webhook that is missing in the settings, which an operator can correct.
     """
-    record = _record(message)
     if message.path == _REQUESTS:
-        if "member" in record:
-            return  # of one study of a query; the outcome of the query comes last
-        state = Requests(services.buckets, services.settings.state_bucket, deadline)
-        state.finish(_bounded(record))
+        _keep_outcome(message, services, deadline)
         return
-    webhook = known.get(message.path.removeprefix(_WEBHOOKS))
+    record = _record(message, _NEEDED)
+    name = message.path.removeprefix(_WEBHOOKS)
+    webhook = known.get(name)
     if webhook is None:
         raise RetryableError("unavailable")
     if not webhook.wants(record["outcome"]):
         return
-    state_bucket = services.settings.state_bucket
-    objects = JsonObjects(services.buckets, state_bucket, deadline, LIMIT_BYTES)
+    objects = JsonObjects(
+        buckets=services.buckets,
+        bucket=services.settings.state_bucket,
+        deadline=deadline,
+        limit_bytes=LIMIT_BYTES,
+    )
     if gone.is_gone(webhook, objects):
         log("WARNING", "webhook_gone", webhook=webhook.name, id=record["id"])
         return
@@ -107,42 +108,60 @@ def _call(
 ) -> int:
     """Call it once; returns the status, if it is final."""
     data = payload.body(record, webhook)
-    headers = payload.headers(webhook, record["id"], int(epoch_s()), data)
+    now_s = int(epoch_s())
+    headers = payload.headers(webhook, record["id"], now_s, data)
     status = sender.post(webhook.url, headers, data, deadline)
-    good = 200 <= status < 300 or status == _GONE
+    is_final = 200 <= status < 300 or status == _GONE
+    severity: Severity = "INFO"
+    if not is_final:
+        severity = "WARNING"
     log(
-        "INFO" if good else "WARNING",
+        severity,
         "webhook",
         webhook=webhook.name,
         id=record["id"],
         status=status,
         attempt=message.attempt,
     )
-    if not good:
+    if not is_final:
         raise RetryableError("unavailable")
     return status
 
 
+def _keep_outcome(message: Message, services: Services, deadline: Deadline) -> None:
+    """Keep the record of a request for `GET /requests/ID`."""
+    record = _record(message, (*_NEEDED, "request_id"))
+    request_id(record["request_id"])  # checked, because it is kept and sent to callers
+    if "member" in record:
+        return  # of one study of a query; the outcome of the query comes last
+    requests = Requests(
+        buckets=services.buckets,
+        bucket=services.settings.state_bucket,
+        deadline=deadline,
+    )
+    requests.finish(_bounded(record))
+
+
 def _bounded(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """The record; if it is too large to keep, only the fields that say how the request ended."""
-    if len(json.dumps(record)) <= _KEPT_BYTES:
+    size = len(json.dumps(record))
+    if size <= _KEPT_BYTES:
         return record
     return {key: str(record[key])[:_ESSENTIAL_LENGTH] for key in _ESSENTIAL}
 
 
-def _record(message: Message) -> dict[str, Any]:
+def _record(message: Message, needed: Sequence[str]) -> dict[str, Any]:
     """The outcome record in a message.
 
+    Args:
+        needed: the keys that must have a text.
+
     Raises:
-        PermanentError: invalid_event, when it is not one; invalid_command, when its request id is
-            malformed.
+        PermanentError: invalid_event, when it is not one.
     """
     record = message.json()
-    needed = ["id", "time", "outcome", "function"]
-    if message.path == _REQUESTS:
-        needed.append("request_id")
-    if not all(isinstance(record.get(key), str) and record[key] for key in needed):
-        raise PermanentError("invalid_event", "not an outcome record")
-    if message.path == _REQUESTS:
-        request_id(record["request_id"])  # it is kept, and sent to callers
+    for key in needed:
+        value = record.get(key)
+        if not isinstance(value, str) or not value:
+            raise PermanentError("invalid_event", "not an outcome record")
     return record

@@ -25,8 +25,9 @@ _CONNECTIONS: Final = 64
 _BOTH_WAYS: Final = 2  # SHUT_RDWR of POSIX
 _FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 # Instance metadata, which returns credentials; never a webhook, whatever the settings allow.
-_METADATA: Final = frozenset(
-    {ipaddress.ip_address("169.254.169.254"), ipaddress.ip_address("fd20:ce::254")}
+_METADATA: Final = (
+    ipaddress.ip_address("169.254.169.254"),
+    ipaddress.ip_address("fd20:ce::254"),
 )
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last four bytes are IPv4
 
@@ -46,30 +47,48 @@ class Sender:
 
     def __init__(self, *, private: bool) -> None:
         self._adapter = _Adapter(private)
-        environment = requests.Session().merge_environment_settings("", {}, True, None, None)
+        environment = requests.Session().merge_environment_settings(
+            url="",
+            proxies={},
+            stream=True,
+            verify=None,
+            cert=None,
+        )
         self._verify = environment["verify"] or True  # REQUESTS_CA_BUNDLE, if it is set
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes, deadline: Deadline) -> int:
+    def post(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        deadline: Deadline,
+    ) -> int:
         """Send once; returns the status of the answer.
 
         Raises:
             RetryableError: unavailable, when there is no answer; deadline_exceeded.
         """
-        prepared = requests.Request("POST", url, dict(headers), data=body).prepare()
+        request = requests.Request("POST", url, dict(headers), data=body)
         timeout_s = deadline.timeout_s(_TIMEOUT_S)
-        limit: Any = urllib3.Timeout(total=timeout_s)
         try:
             with _ending(timeout_s):
-                response = self._adapter.send(
-                    prepared, stream=True, timeout=limit, verify=self._verify
-                )
-                with response, contextlib.suppress(*_FAILURES):
-                    # After a short answer, the connection can be used again. A body that breaks off
-                    # does not matter: the receiver has answered.
-                    response.raw.read(_ANSWER_BYTES, decode_content=False)
-                return response.status_code
+                return self._send(request.prepare(), timeout_s)
         except _FAILURES:
             raise RetryableError("unavailable") from None
+
+    def _send(self, request: requests.PreparedRequest, timeout_s: float) -> int:
+        timeout: Any = urllib3.Timeout(total=timeout_s)
+        response = self._adapter.send(
+            request,
+            stream=True,
+            timeout=timeout,
+            verify=self._verify,
+        )
+        with response, contextlib.suppress(*_FAILURES):
+            # After a short answer, the connection can be used again. A body that breaks off does
+            # not matter: the receiver has answered.
+            response.raw.read(_ANSWER_BYTES, decode_content=False)
+        return response.status_code
 
 
 class _Socket(Protocol):
@@ -118,7 +137,8 @@ _under_way = threading.local()  # `call`: this thread's
 @contextlib.contextmanager
 def _ending(seconds: float) -> Iterator[None]:
     """Requests of this thread in the `with` block end after so many seconds."""
-    call = _under_way.call = _Call()
+    call = _Call()
+    _under_way.call = call
     timer = threading.Timer(seconds, call.end)
     timer.daemon = True
     timer.start()
@@ -137,7 +157,11 @@ def _shut(connection: _Socket) -> None:
 class _Adapter(requests.adapters.HTTPAdapter):
     def __init__(self, private: bool) -> None:
         self._private = private
-        super().__init__(pool_connections=16, pool_maxsize=_CONNECTIONS, max_retries=0)
+        super().__init__(
+            pool_connections=16,
+            pool_maxsize=_CONNECTIONS,
+            max_retries=0,
+        )
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -177,11 +201,13 @@ def _pools(private: bool) -> dict[str, type[HTTPConnectionPool]]:
 
     class Plain(_Watched, HTTPConnection):
         def _new_conn(self) -> Any:
-            return self.watch(_checked(super()._new_conn(), private))
+            connection = super()._new_conn()
+            return self.watch(_checked(connection, private))
 
     class Secure(_Watched, HTTPSConnection):
         def _new_conn(self) -> Any:
-            return self.watch(_checked(super()._new_conn(), private))
+            connection = super()._new_conn()
+            return self.watch(_checked(connection, private))
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -193,7 +219,8 @@ def _pools(private: bool) -> dict[str, type[HTTPConnectionPool]]:
 
 
 def _checked(connection: Any, private: bool) -> Any:
-    address = real_address(connection.getpeername()[0])
+    peer = connection.getpeername()
+    address = real_address(peer[0])
     if not is_allowed(address, private=private):
         connection.close()
         raise AddressRefusedError

@@ -52,71 +52,88 @@ def read(settings: Settings) -> dict[str, Webhook]:
     Raises:
         SettingsError: one is malformed or has no secret; the message never contains the secret.
     """
-    local = bool(settings.pubsub_emulator_host)
-    secrets = settings.webhook_secrets
-    return {
-        name: _webhook(name, value, secrets, local) for name, value in settings.webhooks.items()
-    }
+    found = {}
+    for name, value in settings.webhooks.items():
+        found[name] = _webhook(name, value, settings)
+    return found
 
 
-def _webhook(name: str, value: object, secrets: Mapping[str, str], local: bool) -> Webhook:
+def _webhook(name: str, value: object, settings: Settings) -> Webhook:
     if not _NAME.fullmatch(name):
         raise _wrong("a name is up to 40 small letters, digits and -")
-    if not isinstance(value, dict) or not {"url"} <= value.keys() <= _KEYS:
-        raise _wrong(f"{name} takes url, events and include_names")
+    if not isinstance(value, dict):
+        raise _wrong_keys(name)
+    if not {"url"} <= value.keys() <= _KEYS:
+        raise _wrong_keys(name)
     include_names = value.get("include_names", False)
     if not isinstance(include_names, bool):
         raise _wrong(f"include_names of {name} takes true or false")
     return Webhook(
         name=name,
-        url=_url(name, value["url"], local),
-        secrets=_secrets(name, secrets),
+        url=_url(name, value["url"], local=bool(settings.pubsub_emulator_host)),
+        secrets=_secrets(name, settings.webhook_secrets),
         events=_events(name, value.get("events", [])),
         include_names=include_names,
     )
 
 
 def _url(name: str, value: object, local: bool) -> str:
-    if not isinstance(value, str) or len(value) > _URL_LENGTH or not _URL.fullmatch(value):
-        raise _wrong(f"the URL of {name} is no https URL")
+    if not isinstance(value, str) or len(value) > _URL_LENGTH:
+        raise _wrong_url(name)
+    if not _URL.fullmatch(value):
+        raise _wrong_url(name)
+    no_such_host = _wrong(f"the URL of {name} has no such host or port")
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError:  # not an IPv6 address, or not a port
-        raise _wrong(f"the URL of {name} has no such host or port") from None
+        raise no_such_host from None
     if port == 0:
-        raise _wrong(f"the URL of {name} has no such host or port")
+        raise no_such_host
     to_this_machine = local and parts.hostname in _LOOPBACK
     if parts.scheme != "https" and not to_this_machine:
-        raise _wrong(f"the URL of {name} is no https URL")
+        raise _wrong_url(name)
     return value
 
 
 def _events(name: str, value: object) -> frozenset[str]:
     words = get_args(Word)
-    if not isinstance(value, list) or not all(word in words for word in value):
-        raise _wrong(f"events of {name} are some of {', '.join(words)}")
+    wrong = _wrong(f"events of {name} are some of {', '.join(words)}")
+    if not isinstance(value, list):
+        raise wrong
+    for word in value:
+        if word not in words:
+            raise wrong
     return frozenset(value)
 
 
 def _secrets(name: str, secrets: Mapping[str, str]) -> tuple[bytes, ...]:
-    variable = "WEBHOOK_SECRET_" + name.upper().replace("-", "_")
+    upper = name.upper().replace("-", "_")
+    variable = f"WEBHOOK_SECRET_{upper}"
     texts = secrets.get(variable, "").split()
-    keys = tuple(_key(variable, text) for text in texts)
-    if not keys:
+    if not texts:
         raise SettingsError(f"{variable} is not set: {name} needs a secret")
-    return keys
+    return tuple(_key(variable, text) for text in texts)
 
 
 def _key(variable: str, text: str) -> bytes:
+    encoded = text.removeprefix(_SECRET_PREFIX)
     try:
-        key = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
+        key = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         key = b""
     least, most = _SECRET_BYTES
     if not least <= len(key) <= most:
         raise SettingsError(f"{variable} takes whsec_ and {least} to {most} bytes as base64")
     return key
+
+
+def _wrong_keys(name: str) -> SettingsError:
+    return _wrong(f"{name} takes url, events and include_names")
+
+
+def _wrong_url(name: str) -> SettingsError:
+    return _wrong(f"the URL of {name} is no https URL")
 
 
 def _wrong(what: str) -> SettingsError:

@@ -183,7 +183,7 @@ COUNTS = dict.fromkeys(("deleted", "not_found", "failed", "instances", "bytes"),
 
 def follow_up(**changed: Any) -> dict[str, Any]:
     work = {
-        "asked": "",
+        "published": "",
         "store": STORE_NAME,
         "by_query": False,
         "targets": [["studies/1.1", 4, 100, 1, ""]],
@@ -197,8 +197,8 @@ def follow_up(**changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"asked": "yesterday"},
-        {"asked": 7},
+        {"published": "yesterday"},
+        {"published": 7},
         {"store": "elsewhere"},
         {"store": STORE_NAME + "2"},
         {"by_query": "perhaps"},
@@ -316,9 +316,9 @@ def test_what_was_stored_too_recently_is_left(
     assert len(store.found("instances")) == 4
 
 
-@pytest.mark.parametrize("asked", ["", "2999-01-01T00:00:00Z"])
-def test_a_follow_up_is_held_to_the_age(at_least_an_hour_old: World, asked: str) -> None:
-    message = follow_up(asked=asked)
+@pytest.mark.parametrize("published", ["", "2999-01-01T00:00:00Z"])
+def test_a_follow_up_is_held_to_the_age(at_least_an_hour_old: World, published: str) -> None:
+    message = follow_up(published=published)
     assert details(followed(at_least_an_hour_old, message)) == [("rejected", TOO_YOUNG)]
     assert len(at_least_an_hour_old.found("instances")) == 4
 
@@ -452,7 +452,7 @@ def test_the_follow_ups_of_a_repeated_command_do_not_delete_what_was_stored_agai
 
 def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(store: World) -> None:
     fill(store)
-    (record,) = followed(store, follow_up(asked="2020-01-01T00:00:00Z"))
+    (record,) = followed(store, follow_up(published="2020-01-01T00:00:00Z"))
     assert (record["outcome"], record["detail"]) == (
         "rejected",
         "stored again after the command was given",
