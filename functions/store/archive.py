@@ -98,7 +98,11 @@ class Walk:
         self._file = file
         self._kind = kind
         self._budget = budget
-        self._around = around
+        self._prefix = ""
+        self._outer: Place = ()
+        if around is not None:
+            self._prefix = f"{around.name}/"
+            self._outer = around.place
         # In gzip, or in another archive, everything before a member is unpacked again.
         self._can_reread = around is None and kind != "gzip"
         self._directory: Zip | None = None
@@ -130,19 +134,15 @@ class Walk:
 
     def member_of(self, entry: Entry) -> Member:
         """A file of this archive."""
-        name = entry.name
-        outer: Place = ()
-        if self._around is not None:
-            name = f"{self._around.name}/{name}"
-            outer = self._around.place
+        name = self._prefix + entry.name
         self._budget.check_file(name, entry.size)
         source = Source(entry.read, entry.size, can_reread=self._can_reread)
         member = Member(
             name=name,
             source=source,
             kind="other",
-            place=(*outer, entry.place),
-            following=(*outer, entry.following),
+            place=(*self._outer, entry.place),
+            following=(*self._outer, entry.following),
         )
         try:
             return replace(member, kind=filetype.sniff(source.head))

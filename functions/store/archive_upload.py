@@ -128,7 +128,7 @@ class ArchiveSlice:
 
     def _store_members(self) -> bool:
         try:
-            is_at_end = self._store_found()
+            is_at_end = self._walk()
         except PermanentError:
             self._fail_waiting()
             raise
@@ -136,7 +136,7 @@ class ArchiveSlice:
             self._fail_waiting()
         return is_at_end
 
-    def _store_found(self) -> bool:
+    def _walk(self) -> bool:
         """Store each member that is ready; returns whether the walk came to the end."""
         with ThreadPoolExecutor(_WORKERS) as pool, self.open_file() as file:
             walk = Walk(file, self.kind, self.budget)
