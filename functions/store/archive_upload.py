@@ -31,14 +31,19 @@ from functions.store.verdict import Verdict
 
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
-# Parts of an invocation's time: the reserve for the follow-up message and the end, and the time
-# that must be left to begin another member.
+# Parts of an invocation's time: the reserve for the follow-up message and the end, and what must be
+# left to begin another member.
 _RESERVE_PART: Final = 0.1
 _MEMBER_PART: Final = 0.2
 
 
 def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict | None:
     """Store members until all are done or the time is over.
+
+    Args:
+        delivery: of its event, or of a follow-up message.
+        kind: what it is.
+        progress: where to begin; is kept up to date.
 
     Returns:
         The verdict on the archive; None when a follow-up message continues it.
@@ -47,10 +52,21 @@ def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict
         SupersededError: the archive is gone.
         RetryableError: not even the first member could be done.
     """
+    try:
+        if _slice_of(delivery, kind, progress).run():
+            return progress.verdict()
+    except PermanentError as error:
+        return progress.verdict(error)
+    archive_progress.publish(delivery, progress)
+    return None
+
+
+def _slice_of(delivery: Delivery, kind: Kind, progress: Progress) -> "ArchiveSlice":
+    """The slice for which this invocation has time. Its deadline leaves the reserve."""
+    archive = delivery.object
     budget_s = delivery.deadline.budget_s
     deadline = Deadline((1 - _RESERVE_PART) * budget_s, delivery.deadline.started_s)
     within = replace(delivery, deadline=deadline)
-    archive = delivery.object
 
     def store(instance: Instance, place: str) -> Word:
         return Stow(within, instance, [archive], place).run()
@@ -65,7 +81,7 @@ def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict
         )
         delivery.outcomes.publish(outcome)
 
-    one = ArchiveSlice(
+    return ArchiveSlice(
         open_file=lambda: open_ranged(archive, delivery.buckets, deadline),
         kind=kind,
         budget=Budget(delivery.settings, archive.size),
@@ -74,13 +90,6 @@ def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict
         time_left=lambda: deadline.remaining_s() > _MEMBER_PART * budget_s,
         progress=progress,
     )
-    try:
-        if one.run():
-            return progress.verdict()
-    except PermanentError as error:
-        return progress.verdict(error)
-    archive_progress.publish(delivery, progress)
-    return None
 
 
 @dataclass

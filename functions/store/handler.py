@@ -74,7 +74,7 @@ def _process(delivery: Delivery, progress: Progress) -> None:
 
     Args:
         delivery: of its event.
-        progress: of an archive.
+        progress: of an archive; is kept up to date.
     """
     try:
         found = _verdict(delivery, progress)

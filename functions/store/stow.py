@@ -115,6 +115,7 @@ class Stow:
         self._forget_deleted()
         answer, meaning = self._try()
         if meaning == "gone":
+            # If it was deleted since, it can be stored now.
             answer, meaning = self._try()
         if meaning == "rejected":
             raise rejected(f"the DICOM store refused it, status or failure reason {answer.code}")
