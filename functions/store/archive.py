@@ -23,7 +23,8 @@ from functions.store.source import Source
 # place in there, and so on.
 Place = tuple[int, ...]
 
-BEGINNING: Final[Place] = (0,)  # of any archive
+# Where every archive begins.
+BEGINNING: Final[Place] = (0,)
 
 _DAMAGED: Final = "the archive is damaged or cut"
 

@@ -31,16 +31,20 @@ from typing import BinaryIO, Final
 from functions.common.settings import Settings
 from functions.store.refusals import unsafe, unsupported
 
-INNER_ZIP_BYTES: Final = 8 * 1024 * 1024  # inside a compressed archive
+# Of a zip inside a compressed archive.
+INNER_ZIP_BYTES: Final = 8 * 1024 * 1024
 WAITING_BYTES: Final = 16 * 1024 * 1024
 
-_HARMLESS_BYTES: Final = 16 * 1024 * 1024  # unpacked: the ratio is not checked below this
+# Unpacked bytes up to which the ratio is not checked.
+_HARMLESS_BYTES: Final = 16 * 1024 * 1024
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_DIRECTORY_SIZE: Final = 5  # its index in what zipfile reads of the end of a zip
+# The index of the directory's size in what zipfile reads of the end of a zip.
+_DIRECTORY_SIZE: Final = 5
 # In a zip's directory, for each member: 46 bytes, and its name with its folders.
 _LISTED_BYTES: Final = 300
 _HARMLESS_LIST_BYTES: Final = 64 * 1024
-_HEADERS_BYTES: Final = 64 * 1024  # of one member of a tar: its name and attributes
+# The headers of one member of a tar: its name and attributes.
+_HEADERS_BYTES: Final = 64 * 1024
 # Each new attempt to send a large member is one more reading. A zip with overlapping members would
 # need one for each of them.
 _READINGS_MAX: Final = 10
@@ -135,7 +139,8 @@ class HeaderLimit:
         self.tell = file.tell
         self.seekable = file.seekable
         self._read = file.read
-        self._left: float = _HEADERS_BYTES  # for the first header, which is read at once
+        # TarFile reads the first header at once.
+        self._left: float = _HEADERS_BYTES
 
     @contextlib.contextmanager
     def in_headers(self) -> Iterator[None]:

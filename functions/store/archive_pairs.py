@@ -21,7 +21,8 @@ from functions.store.source import Source, whole
 
 Group = tuple[Member, ...]
 
-_ENTRY_BYTES: Final = 1024  # memory of a half besides its data
+# What a half takes in memory besides its data.
+_ENTRY_BYTES: Final = 1024
 _NEAR: Final = f" within {WAITING_BYTES // 1024**2} MiB of it; put the two side by side"
 
 

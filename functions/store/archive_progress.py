@@ -17,10 +17,12 @@ from functions.store.archive import BEGINNING, Place
 from functions.store.delivery import Delivery
 from functions.store.verdict import Verdict, of_archive
 
-_FOLLOW_UP: Final = "follow-up"  # an attribute of a follow-up message
-_OF_ARCHIVE: Final = "archive"  # its value
+# The attribute of a follow-up message, and its value.
+_FOLLOW_UP: Final = "follow-up"
+_OF_ARCHIVE: Final = "archive"
 _KEYS: Final = {"event", "mark", "counts", "failed"}
-_FAILED_MAX: Final = 1000  # of those that are listed in the sidecar in quarantine
+# So many failed members are listed in the sidecar in quarantine.
+_FAILED_MAX: Final = 1000
 
 
 @dataclass(frozen=True)

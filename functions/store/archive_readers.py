@@ -31,10 +31,10 @@ _DAMAGED: Final = (
     RuntimeError,
     ValueError,
 )
-_BLOCK: Final = 512  # of a tar
+_TAR_BLOCK: Final = 512
 # The others unpack any amount at once, whatever size the zip states.
 _UNPACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ENCRYPTED: Final = 1  # a bit of a zip's flags
+_ENCRYPTED_FLAG: Final = 1
 
 
 @contextlib.contextmanager
@@ -85,7 +85,8 @@ class Zip:
         self._zip = zipfile.ZipFile(file)
         files = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         self._files = sorted(files, key=lambda info: info.header_offset)
-        self._numbers: dict[str, int] = {}  # by name, its ending in small letters
+        # The place of each file by its name, whose ending is in small letters.
+        self._numbers: dict[str, int] = {}
 
     def entries(self, begin: int) -> Iterator[Entry]:
         """The files from this one on."""
@@ -116,7 +117,7 @@ class Zip:
         )
 
     def _open(self, info: zipfile.ZipInfo) -> BinaryIO:
-        if info.flag_bits & _ENCRYPTED:
+        if info.flag_bits & _ENCRYPTED_FLAG:
             raise unsupported("an encrypted file")
         if info.compress_type not in _UNPACKED:
             raise unsupported("compressed in another way than deflate")
@@ -149,7 +150,7 @@ def _check_end(file: BinaryIO, stopped_at: int) -> None:
     """Check that the tar ends where tarfile stopped. It also stops, without an error, at a damaged
     header; at the end there are zeros."""
     file.seek(stopped_at)
-    block = file.read(_BLOCK)
+    block = file.read(_TAR_BLOCK)
     if not block or any(block):
         raise tarfile.ReadError
 
@@ -173,7 +174,7 @@ def gzip_entries(file: BinaryIO, begin: int, budget: Budget) -> Iterator[Entry]:
     """The files of a tar.gz, from the header at this byte of the tar on."""
     with gzip.GzipFile(fileobj=file) as opened:
         unpacked = cast("BinaryIO", opened)
-        _check_tar(unpacked.read(_BLOCK))
+        _check_tar(unpacked.read(_TAR_BLOCK))
         yield from tar_entries(unpacked, begin)
         _read_to_end(unpacked, budget)
 

@@ -12,7 +12,8 @@ from functions.common.settings import STORE
 from functions.store.delivery import Delivery
 from functions.store.sidecar import SIDECAR_ENDING, Sidecar
 
-_OUTCOME_KEY: Final = "dicom-outcome"  # of a sidecar's metadata
+# In a sidecar's metadata: the id of the outcome that it belongs to.
+_OUTCOME_KEY: Final = "dicom-outcome"
 
 
 def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str, str]]) -> None:
@@ -71,7 +72,8 @@ def _put_as(name: str, sidecar: Sidecar, delivery: Delivery) -> bool:
             metadata={_OUTCOME_KEY: sidecar.outcome_id},
         )
     except PreconditionFailedError:
-        return _put_as(name, sidecar, delivery)  # another delivery has just written one
+        # Another delivery has just written a sidecar.
+        return _put_as(name, sidecar, delivery)
     return True
 
 
@@ -90,7 +92,8 @@ def dispose(delivery: Delivery) -> None:
         try:
             _copy_to(delivery, place)
         except SupersededError:
-            return  # an earlier delivery moved it
+            # An earlier delivery moved it.
+            return
         except PermanentError as error:
             raise RetryableError("unavailable") from error
     delivery.buckets.delete(delivery.ref, delivery.deadline)

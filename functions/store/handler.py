@@ -57,7 +57,8 @@ def handle(
         raise PermanentError("invalid_event", "not the landing bucket")
     with memory.working_on((written.ref, progress.mark)) as was_done:
         if was_done and ANEW not in message.attributes:
-            return  # by this process, which has published the outcome or a follow-up message
+            # This process has published the outcome or a follow-up message.
+            return
         delivery = Delivery(
             object=written,
             message=message,
@@ -83,7 +84,8 @@ def _process(delivery: Delivery, progress: Progress) -> None:
     except SupersededError:
         found = _superseded(delivery, progress)
     if found is None:
-        return  # an archive that a follow-up message continues
+        # A follow-up message continues the archive.
+        return
     outcome = replace(
         found.outcome,
         source=delivery.ref,
@@ -92,7 +94,8 @@ def _process(delivery: Delivery, progress: Progress) -> None:
     )
     delivery.outcomes.publish(outcome)
     if found.is_bad:
-        delivery.buckets.delete(delivery.ref, delivery.deadline)  # it is in quarantine
+        # It is in quarantine.
+        delivery.buckets.delete(delivery.ref, delivery.deadline)
     elif found.is_safe:
         dispose(delivery)
 

@@ -22,7 +22,7 @@ from functions.store.refusals import unsupported
 from functions.store.source import Source, body_of
 
 _GONE: Final = (204, 404, 410)
-_STORED_METADATA_LIMIT: Final = 4 * metadata.LIMIT_BYTES  # characters
+_STORED_METADATA_CHARACTERS: Final = 4 * metadata.LIMIT_BYTES
 
 # Whether the store has the same under the instance's UIDs; None if it has nothing there.
 Same = bool | None
@@ -63,7 +63,8 @@ class DicomFile:
             stored = _checksum(_part(answer, deadline))
         if not self.crc32c:
             for _ in self._source.checked_chunks():
-                pass  # it is read for its checksum
+                # Only its checksum is needed.
+                pass
         return stored.text == self.crc32c
 
 
@@ -73,7 +74,8 @@ def _header_of(source: Source) -> Header:
         try:
             return read_header([head], whole=source.size == len(head))
         except MoreNeededError:
-            pass  # it is longer
+            # The header is longer.
+            pass
     if not source.can_reread:
         raise unsupported("its UIDs come too late to look for in a tar.gz")
     with contextlib.closing(source.chunks()) as data:
@@ -83,7 +85,8 @@ def _header_of(source: Source) -> Header:
 class JpegInstance:
     """Metadata and a JPEG."""
 
-    crc32c: Final = ""  # the file is made by the store
+    # Unknown: the store makes the file.
+    crc32c: Final = ""
 
     def __init__(self, described: Metadata, picture: Source) -> None:
         self.resource = described.resource
@@ -160,7 +163,7 @@ class JpegInstance:
         with store.get(self.resource, ("metadata",), "application/dicom+json", deadline) as answer:
             if not _is_there(answer):
                 return None
-            found = dicomjson.data_sets(chunks(answer, deadline), _STORED_METADATA_LIMIT)
+            found = dicomjson.data_sets(chunks(answer, deadline), _STORED_METADATA_CHARACTERS)
             for _, data_set in found:
                 if not metadata.is_deep(data_set):
                     return data_set
@@ -176,7 +179,8 @@ class JpegInstance:
             stored = _checksum(_part(answer, deadline))
         ours = self._picture.checksum or _checksum(self._picture.chunks())
         padded = copy.copy(ours)
-        padded.add(b"\0")  # an odd length is padded (PS3.5 annex A.4)
+        # An odd length is padded (PS3.5 annex A.4).
+        padded.add(b"\0")
         return stored.text in (ours.text, padded.text)
 
 

@@ -24,7 +24,8 @@ _SOF_EXTENDED: Final = 0xC1
 _SOF_LOSSLESS: Final = 0xC3
 # SOF0 to SOF15, except the three that are tables; and SOF55 of JPEG-LS.
 _FRAMES: Final = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-_ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
+# Markers without a segment.
+_ALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 # The marker after a scan. In a scan FF is followed by 00 (a byte of the image), by a restart marker
 # or by another FF.
 _AFTER_SCAN: Final = re.compile(rb"\xff(?=[^\x00\xd0-\xd7\xff])")
@@ -80,10 +81,12 @@ class Markers:
 
     def __init__(self) -> None:
         self.frame: Frame | None = None
-        self._rest = b""  # the last bytes that are not parsed yet, at most one segment
+        # The last bytes that are not parsed yet, at most one segment.
+        self._rest = b""
         self._in_scan = False
         self._ended = False
-        self._start = b""  # the segment that starts the frame
+        # The segment that starts the frame.
+        self._start = b""
         self._process = 0
         self._adobe = b""
         self._is_jfif = False
@@ -101,7 +104,8 @@ class Markers:
         while not self._ended:
             following = self._following(data, at)
             if following == at:
-                break  # more bytes are needed
+                # More bytes are needed.
+                break
             at = following
         self._rest = data[at:]
 
@@ -126,7 +130,8 @@ class Markers:
         """The place after the marker and its segment; a place before them when more bytes are
         needed."""
         while data[at : at + 2] == b"\xff\xff":
-            at += 1  # fill bytes
+            # Fill bytes may come before a marker.
+            at += 1
         if len(data) < at + 2:
             return at
         if data[at] != 0xFF:
@@ -180,7 +185,8 @@ class Markers:
         if len(components) != 3:
             return ""
         if self._is_jfif and adobe == b"\0":
-            return ""  # they contradict each other
+            # They contradict each other.
+            return ""
         if self._is_jfif or adobe == b"\1":
             return "YBR"
         if adobe == b"\0" or components == b"RGB":

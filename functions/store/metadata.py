@@ -18,14 +18,16 @@ from functions.common.resources import Resource
 from functions.store.jpeg import Frame
 from functions.store.refusals import rejected, unsupported
 
-LIMIT_BYTES: Final = 1024 * 1024  # parsed, it takes up to 25 times as much memory
+# Parsed, metadata takes up to 25 times as much memory.
+LIMIT_BYTES: Final = 1024 * 1024
 PIXELS: Final = "7FE00010"
 SYNTAX: Final = "00020010"
 
 _DEPTH_MAX: Final = 64
 _CHARACTER_SET: Final = "00080005"
 _CLASS: Final = "00080016"
-_UTF8: Final = "ISO_IR 192"  # the only one that the service accepts
+# The only character set that the service accepts.
+_UTF8: Final = "ISO_IR 192"
 _URI: Final = "jpeg-image"
 _OTHER_BULK_DATA: Final = "bulk data that is not the JPEG"
 _SAMPLES: Final = "00280002"
@@ -62,7 +64,8 @@ class Metadata:
 
     resource: Resource
     attributes: DataSet
-    uri: str  # names the JPEG in the store request
+    # Names the JPEG in the store request.
+    uri: str
 
 
 def parse(text: bytes) -> Metadata:

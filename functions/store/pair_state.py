@@ -24,7 +24,8 @@ from functions.store.delivery import Delivery
 from functions.store.verdict import Verdict
 
 _FOLDER: Final = "pairs"
-_MARGIN_S: Final = 60.0  # an invocation may run this much longer than its budget
+# An invocation may run this much longer than its budget.
+_MARGIN_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class PairState:
             return finished
         there = self.finished(name)
         if there is None:
-            raise RetryableError("unavailable")  # it has just expired
+            # It has just expired.
+            raise RetryableError("unavailable")
         return there
 
     def _stat(self, name: str) -> StoredObject | None:

@@ -116,9 +116,11 @@ class HalfUpload:
                 return JpegInstance(described, other)
             return JpegInstance(_metadata_in(other), self._source)
         except PermanentError:
-            return None  # its own event reports why
+            # Its own event reports why.
+            return None
         except SupersededError:
-            raise RetryableError("unavailable") from None  # it was replaced: check again
+            # It was replaced: check again.
+            raise RetryableError("unavailable") from None
 
     def _decide(self, other: StoredObject, instance: JpegInstance) -> Verdict | None:
         """The verdict on this half of an instance; None if the other half belongs to another
@@ -148,7 +150,8 @@ class HalfUpload:
         except PermanentError as error:
             return verdict.of_error(error)
         except SupersededError:
-            raise RetryableError("unavailable") from None  # one of the two changed: check again
+            # One of the two changed: check again.
+            raise RetryableError("unavailable") from None
         return verdict.of_word(word, instance.resource)
 
     def _alone(self) -> Verdict:

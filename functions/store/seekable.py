@@ -19,7 +19,8 @@ from functions.store.source import Source, is_unpacked
 _BUFFER_BYTES: Final = 256 * 1024
 # A gap up to this size is skipped by reading; a larger one by a new request.
 _READ_ON_BYTES: Final = 1024 * 1024
-_TRIES: Final = 3  # without a byte in between
+# After so many readings in a row without a byte, the message is delivered again.
+_TRIES: Final = 3
 _PARTIAL: Final = 206
 
 

@@ -13,8 +13,10 @@ from functions.common.resources import ObjectRef
 SIDECAR_ENDING: Final = ".reason.json"
 SIDECAR_LIMIT_BYTES: Final = 16 * 1024 * 1024
 
-_NAME_BYTES: Final = 1024  # of an object, at most
-_GENERATION_BYTES: Final = 20  # with the mark in front
+# Cloud Storage allows so many.
+_NAME_BYTES: Final = 1024
+# Of a generation, with the mark in front.
+_GENERATION_BYTES: Final = 20
 _ADDED_BYTES: Final = len("unsupported_input/") + len(SIDECAR_ENDING) + _GENERATION_BYTES
 
 

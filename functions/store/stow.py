@@ -37,7 +37,8 @@ _REPORT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _ANSWERED: Final = (200, 202)
 # Statuses that mean that the instance is wrong; others are about the service.
 _REFUSED: Final = (400, 409, 413, 415, 422)
-_CLASS_KEY: Final = "dicom-storage-class"  # of an object's metadata
+# In an object's metadata.
+_CLASS_KEY: Final = "dicom-storage-class"
 _OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
 _OTHER_UIDS: Final = "the DICOM store reads other UIDs in the file than stand first in it"
 
@@ -176,7 +177,8 @@ class Stow:
         self._check_overwrite(answer)
         self._store.delete(self._resource, self._deadline)
         if self._send().kind != "stored":
-            raise RetryableError("unavailable")  # another input came between; check again
+            # Another input came between; check again.
+            raise RetryableError("unavailable")
         self._remember()
         return "stored"
 

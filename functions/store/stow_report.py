@@ -22,7 +22,8 @@ _INSTANCE: Final = "00081155"
 _REASON: Final = "00081197"
 # FailureDetail and FailureDetailJSON (fact sheet section 3.2).
 _DETAILS: Final = ("00090097", "00091097")
-_DUPLICATE_REASON: Final = 0x0111  # PS3.18 annex I: duplicate SOP instance; other servers use it
+# Duplicate SOP instance (PS3.18 annex I): other servers than Google's use it.
+_DUPLICATE_REASON: Final = 0x0111
 _EXISTS: Final = re.compile(r"already\s+exist", re.IGNORECASE)
 _BUSY: Final = re.compile(
     r"\bdelet\w*\b.*\b(operation|progress|running)\b|\boperation\b.*\bdelet",

@@ -84,19 +84,19 @@ def of_archive(
         failed: names and reasons of the failed members.
         error: why it could not be read to its end.
     """
-    if error is None and not failed:
+    if error is None and failed:
+        _, reason = failed[0]
+        return _of_bad_archive(counts, reason, "some members could not be stored")
+    if error is None:
         for word in _GOOD:
             if counts.get(word):
-                found = of_word(word, None)
-                return Verdict(replace(found.outcome, counts=counts))
+                return Verdict(replace(of_word(word, None).outcome, counts=counts))
         error = NothingToStoreError("it contains nothing to store")
-    if error is not None:
-        reason = error.reason
-        detail = error.detail
-    else:
-        _, reason = failed[0]
-        detail = "some members could not be stored"
-    word = "rejected"
+    return _of_bad_archive(counts, error.reason, error.detail)
+
+
+def _of_bad_archive(counts: Mapping[str, int], reason: str, detail: str) -> Verdict:
+    word: Word = "rejected"
     if counts.get("stored") or counts.get("duplicate"):
         word = "partial"
     return Verdict(Outcome(word, reason, counts=counts, detail=detail), is_bad=True)
