@@ -28,7 +28,7 @@ from typing import Any
 import google_crc32c
 import requests
 
-from functions.export.state import PART_ENDING
+from functions.export.parts import PART_ENDING
 from infra.local.clients import Watch
 from infra.local.stack import Stack
 from infra.local.topology import Overrides

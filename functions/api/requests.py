@@ -159,15 +159,15 @@ class ExportRequest:
         return self.format.accept.format(transfer_syntax=self.transfer_syntax)
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The original request, for the manifest and for follow-up messages."""
-        asked: dict[str, Any] = {"request_id": self.name}
+    def as_command(self) -> dict[str, Any]:
+        """The values of its command, for the manifest and for follow-up messages."""
+        command: dict[str, Any] = {"request_id": self.name}
         if self.resource:
-            asked["path"] = str(self.resource)
+            command["path"] = str(self.resource)
         if self.query:
-            asked["query"] = self.query.text
+            command["query"] = self.query.text
         return {
-            **asked,
+            **command,
             "destination": str(self.destination),
             "format": self.format.name,
             "transfer_syntax": self.transfer_syntax,

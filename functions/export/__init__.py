@@ -7,12 +7,13 @@ api/requests.py, api/formats.py):
     plan.py           finds the instances; packing.py packs them into slices (slices.py)
     state.py          the state of an export in the state bucket, with its state machine
     object_slice.py   does a slice in which each instance or frame becomes an object; job.py: what
-                      is needed for it; tally.py: the result of each
+                      is needed for it; tally.py: what became of each; result.py: of the slice
     zip_slice.py      does a slice of a zip: one part of it; zip_format.py: the bytes of a zip
     giving_up.py      when a slice continues without failed instances
     fetch.py          retrieves from the DICOM store; content.py: the bytes of one object
     writer.py         writes each object once; batches.py passes small ones to threads
     ndjson.py         writes a slice's part of metadata.ndjson
+    parts.py          the parts of a zip or of metadata.ndjson, in the bucket of the destination
     ending.py         ends the export: decides which delivery does, so that exactly one outcome is
                       published; compose.py joins the parts, manifest.py writes manifest.json
 """

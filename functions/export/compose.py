@@ -1,7 +1,7 @@
 """Joins the parts of all slices to one object: the zip, or metadata.ndjson. Cloud Storage does
 this, without memory or a temporary file here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from functions.api.requests import ExportRequest
@@ -9,12 +9,15 @@ from functions.common.clients.storage import PreconditionFailedError, StoredObje
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.resources import ObjectRef
 from functions.export.job import Job
-from functions.export.state import SMALL_CHUNK_BYTES, Part, Plan, State, totals_of
+from functions.export.parts import SMALL_CHUNK_BYTES, Part
+from functions.export.result import totals_of
+from functions.export.state import Plan, State
 from functions.export.writer import KIND, RUN, another_object
-from functions.export.zip_format import Member, directory
+from functions.export.zip_format import directory
 
 _SOURCES_MAX: Final = 32  # of one compose call
-_COMPLETE: Final = "dicom-export-complete"
+# The key of a zip's metadata with its command, if nothing failed.
+_COMPLETE_FOR: Final = "dicom-export-complete-for"
 _CONTENT_TYPES: Final = {
     "zip": "application/zip",
     "ndjson": "application/x-ndjson",
@@ -32,11 +35,11 @@ def _joined_name(request: ExportRequest) -> str:
     return ""
 
 
-# What an earlier export has joined
+# The object that is there already
 
 
-def joined_before(job: Job) -> StoredObject | None:
-    """The joined object of an earlier export of this kind, which this one replaces.
+def find_joined(job: Job) -> StoredObject | None:
+    """The joined object in the destination, which this export replaces: of the same kind.
 
     Raises:
         PermanentError: conflict, when the object of that name is something else.
@@ -50,24 +53,28 @@ def joined_before(job: Job) -> StoredObject | None:
     return stored
 
 
-def is_complete(job: Job, key: str, stored: StoredObject) -> bool:
-    """Whether the earlier object is a zip of the same request, with as many instances as the DICOM
-    store has now.
+def completed_before(job: Job) -> dict[str, int] | None:
+    """The totals of the zip that this request has completed before. None when there is none, or
+    when the DICOM store has another number of instances now.
 
-    Args:
-        key: the export's id, as State has it.
+    Raises:
+        PermanentError: as find_joined.
     """
-    request = job.request
-    is_of_request = stored.metadata.get(_COMPLETE) == _mark(request, key)
-    if not is_of_request or request.resource is None:
-        return False
-    objects = totals_of(stored)["objects"]
-    count = job.store.count(request.resource, objects + 1, job.deadline)
-    return count == objects
+    stored = find_joined(job)
+    resource = job.request.resource
+    if stored is None or resource is None:
+        return None
+    if stored.metadata.get(_COMPLETE_FOR) != _command_of(job):
+        return None
+    totals = totals_of(stored)
+    count = job.store.count(resource, totals["objects"] + 1, job.deadline)
+    if count != totals["objects"]:
+        return None
+    return {**totals, "written": 0}
 
 
-def _mark(request: ExportRequest, key: str) -> str:
-    return f"{key} {request.resource} {request.kind}"
+def _command_of(job: Job) -> str:
+    return f"{job.key} {job.request.resource}"
 
 
 # Joining
@@ -100,8 +107,8 @@ def join_parts(
         sources.append(joining.write_directory())
         metadata |= {key: str(number) for key, number in totals.items()}
         if not totals["failures"]:
-            metadata[_COMPLETE] = _mark(job.request, state.key)
-    if not sources and joined_before(job) is None:
+            metadata[_COMPLETE_FOR] = _command_of(job)
+    if not sources and find_joined(job) is None:
         return {}
     return joining.join(name, sources, metadata)
 
@@ -113,23 +120,24 @@ class _Joining:
         self._job = job
         self._state = state
         self._plan = plan
+        self._parts = state.parts(plan.run)
 
-    def _parts(self) -> Iterator[Part]:
+    def _written(self) -> Iterator[Part]:
+        """The parts as the slices have written them, in their order."""
         for name in self._plan.slices:
             part = self._state.result(self._plan.run, name).part
             if part:
                 yield part
 
     def sources(self) -> list[ObjectRef]:
-        """The parts that are not empty, in the order of the slices."""
-        there = self._state.parts(self._plan.run)
-        names = {ref.name for ref in there}
+        """The parts that are not empty, each as it was written."""
+        generations = self._parts.generations()
         found = []
-        for part in self._parts():
-            stored = there.get(part.ref)
-            if part.ref.name not in names:
+        for part in self._written():
+            generation = generations.get(part.ref.name)
+            if generation is None:
                 raise RetryableError("unavailable")
-            if stored is None or stored.crc32c != part.crc32c:
+            if generation != part.ref.generation:
                 raise PermanentError("conflict", "a part of the export was changed by somebody")
             if part.size:
                 found.append(part.ref)
@@ -137,38 +145,34 @@ class _Joining:
 
     def write_directory(self) -> ObjectRef:
         """Write the end of the zip, which names the members of all parts."""
-
-        def members() -> Iterator[tuple[int, list[Member]]]:
-            for part in self._parts():
-                yield part.size, list(part.members)
-
-        data = directory(members())
-        return self._state.write_part(self._plan.run, data, SMALL_CHUNK_BYTES).ref
+        data = directory((part.size, part.members) for part in self._written())
+        return self._parts.write(data, SMALL_CHUNK_BYTES).ref
 
     def join(
         self,
         name: str,
-        sources: list[ObjectRef],
+        sources: Sequence[ObjectRef],
         metadata: dict[str, str],
     ) -> dict[str, Any]:
         """Compose them, in several rounds if there are many."""
         try:
             while len(sources) > _SOURCES_MAX:
                 sources = [self._joined(group) for group in _groups(sources)]
-            stored = self._last(name, sources, metadata)
+            stored = self._write_joined(name, sources, metadata)
         except SupersededError:
+            # A part is gone: another delivery is cleaning up.
             raise RetryableError("unavailable") from None
         return {"name": name, "bytes": stored.size, "crc32c": stored.crc32c}
 
-    def _last(
+    def _write_joined(
         self,
         name: str,
-        sources: list[ObjectRef],
+        sources: Sequence[ObjectRef],
         metadata: dict[str, str],
     ) -> StoredObject:
         """Compose the object itself. It replaces only an object of its kind, as it was found here:
         somebody may have written another one since the planning."""
-        earlier = joined_before(self._job)
+        earlier = find_joined(self._job)
         try:
             return self._compose(
                 name,
@@ -179,18 +183,18 @@ class _Joining:
             )
         except PreconditionFailedError:
             # It may be this one, whose answer was lost, or that another delivery has joined.
-            now = joined_before(self._job)
+            now = find_joined(self._job)
             if now and now.metadata.get(RUN) == self._plan.run:
                 return now
             raise RetryableError("unavailable") from None
 
-    def _joined(self, group: list[ObjectRef]) -> ObjectRef:
-        return self._compose(self._state.part_name(self._plan.run), group).ref
+    def _joined(self, group: Sequence[ObjectRef]) -> ObjectRef:
+        return self._compose(self._parts.new_name(), group).ref
 
     def _compose(
         self,
         name: str,
-        sources: list[ObjectRef],
+        sources: Sequence[ObjectRef],
         **options: Any,
     ) -> StoredObject:
         job = self._job
@@ -200,6 +204,6 @@ class _Joining:
         return job.buckets.compose(job.bucket, name, sources, job.deadline, **options)
 
 
-def _groups(sources: list[ObjectRef]) -> Iterator[list[ObjectRef]]:
+def _groups(sources: Sequence[ObjectRef]) -> Iterator[Sequence[ObjectRef]]:
     for at in range(0, len(sources), _SOURCES_MAX):
         yield sources[at : at + _SOURCES_MAX]

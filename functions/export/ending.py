@@ -26,7 +26,8 @@ from functions.common.settings import EXPORT
 from functions.export.compose import join_parts
 from functions.export.job import Job
 from functions.export.manifest import Manifest
-from functions.export.state import TOTALS, Done, Plan, State, every_slice
+from functions.export.result import TOTALS
+from functions.export.state import Done, Plan, State, every_slice
 
 
 class Ending:
@@ -49,12 +50,12 @@ class Ending:
         self._end(plan, claimant, lambda: _refused(self._job.request, error))
 
     def _end(self, plan: Plan, claimant: str, outcome: Callable[[], Outcome]) -> None:
-        if not self._state.claim_end(plan.run, claimant):
+        if not self._state.claim_end(plan, claimant):
             self._log_superseded()
             return
         made = outcome()
         # Meanwhile the command may have taken the claim over.
-        if not self._state.has_claim(plan.run, claimant):
+        if not self._state.has_claim(plan, claimant):
             self._log_superseded()
             return
         self._outcomes.publish(made)

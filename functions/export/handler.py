@@ -17,19 +17,18 @@ from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
-from functions.common.events.outcomes import Outcomes, outcome_id
+from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.log import log
-from functions.common.resources import Resource
 from functions.common.settings import EXPORT
-from functions.export.compose import is_complete, joined_before
+from functions.export.compose import completed_before
 from functions.export.ending import Ending, finished
 from functions.export.job import Attempt, Job
 from functions.export.ndjson import write_lines
 from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner, nothing_there
-from functions.export.slices import Piece, Slice
-from functions.export.state import COMMAND, Plan, State, every_slice, new_name, totals_of
+from functions.export.slices import Slice, new_name
+from functions.export.state import COMMAND, Plan, State, unfinished
 from functions.export.zip_slice import ZipSlice
 
 # Kept of the budget for writing results, the manifest and the outcome.
@@ -88,9 +87,9 @@ def handle(
             values.get("slices", []),
             values.get("matched", 0),
         )
-        export.start(planning)
+        export.plan_more(planning)
     else:
-        export.start(None)
+        export.start()
 
 
 def _is_follow_up(message: Message) -> bool:
@@ -145,54 +144,59 @@ class _Export:
         self._job = job
         self._services = services
         self._outcomes = outcomes
-        key = outcome_id(EXPORT, job.request.name)
-        self._state = State(job, services.settings.state_bucket, key)
+        self._state = State(job, services.settings.state_bucket)
         self._ending = Ending(job, self._state, outcomes)
 
     # Planned, sliced
 
-    def start(self, planning: _Planning | None) -> None:
-        """Plan, unless an earlier delivery has, and start the slices: one here, more by messages.
-
-        Args:
-            planning: the progress of an earlier message; None for a command.
-        """
+    def start(self) -> None:
+        """A command: plan, unless an earlier delivery has, and start the slices."""
         plan = self._state.plan()
-        if plan is None:
-            earlier = joined_before(self._job)
-            if earlier and is_complete(self._job, self._state.key, earlier):
-                totals = {**totals_of(earlier), "written": 0}
-                self._outcomes.publish(finished(self._job.request, totals))
-                return
-            plan = self._planned(planning)
-        if plan is None:
-            return  # the planning continues in another message
-        if len(plan.slices) == 1:
-            self._do_and_go_on(plan, plan.slices[0], COMMAND)
+        if plan:
+            self._start_slices(plan)
             return
-        done = self._state.done(plan.run)
-        left = [name for name in every_slice(plan, done) if name not in done]
+        totals = completed_before(self._job)
+        if totals:
+            self._outcomes.publish(finished(self._job.request, totals))
+            return
+        planning = _Planning(new_name())
+        try:
+            is_complete = self._plan_all(planning)
+        except RetryableError:
+            # The next delivery begins with another run.
+            self._state.clear_run(planning.run)
+            raise
+        self._use(planning, is_complete)
+
+    def plan_more(self, planning: _Planning) -> None:
+        """A follow-up message: go on with the planning."""
+        plan = self._state.plan()
+        if plan:
+            self._start_slices(plan)
+        else:
+            self._use(planning, self._plan_all(planning))
+
+    def _use(self, planning: _Planning, is_complete: bool) -> None:
+        """Start the slices, or continue the planning in another message."""
+        if not is_complete:
+            self._send(asdict(planning))
+            return
+        if not planning.slices:
+            raise nothing_there(self._job.request)
+        self._start_slices(self._state.decide(planning.run, planning.slices))
+
+    def _start_slices(self, plan: Plan) -> None:
+        """Start those that are left: the only one here, several by messages."""
+        if len(plan.slices) == 1:
+            self._run_slice(plan, plan.slices[0], COMMAND)
+            return
+        left = unfinished(plan, self._state.done(plan.run))
         for name in left:
             self._send_slice(plan, name)
         if not left:
             # All are done, yet the export has not ended: whoever did the last one was killed, and
             # its message may be gone. Any slice leads to the end.
-            self._do_and_go_on(plan, plan.slices[0], COMMAND)
-
-    def _planned(self, begun: _Planning | None) -> Plan | None:
-        """The plan; None when another message continues the planning."""
-        planning = begun or _Planning(new_name())
-        try:
-            if not self._plan_all(planning):
-                self._send(asdict(planning))
-                return None
-        except RetryableError:
-            if begun is None:  # the next delivery begins with another run
-                self._state.clear_run(planning.run)
-            raise
-        if not planning.slices:
-            raise nothing_there(self._job.request)
-        return self._state.decide(planning.run, planning.slices)
+            self._run_slice(plan, plan.slices[0], COMMAND)
 
     def _plan_all(self, planning: _Planning) -> bool:
         """Write the slices of the unplanned matches; False when the time is over before all of a
@@ -215,18 +219,17 @@ class _Export:
     # Done
 
     def do_slice(self, run: str, name: str) -> None:
-        """Do one slice."""
+        """A follow-up message: do one slice."""
         plan = self._state.plan()
         if plan is not None and plan.run == run:
-            self._do_and_go_on(plan, name, name)
+            self._run_slice(plan, name, name)
             return
         # A delivery that was killed while cleaning up may have left some objects.
         self._state.clear_run(run)
         log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)
 
-    def _do_and_go_on(self, plan: Plan, name: str, claimant: str) -> None:
-        """Do a slice unless it is done, and then what follows: the end of the export after the last
-        slice or after one that can never be done, or the slice that holds its rest.
+    def _run_slice(self, plan: Plan, name: str, claimant: str) -> None:
+        """Do a slice unless it is done, and then what follows.
 
         Args:
             claimant: of the end, as in State.claim_end.
@@ -235,48 +238,36 @@ class _Export:
             if not self._state.is_done(plan.run, name):
                 self._do_one(plan, name)
         except PermanentError as error:
+            # Neither this slice nor any other can be done: there is no such bucket, for example.
             self._ending.refuse(plan, claimant, error)
             return
-        done = self._state.done(plan.run)
-        if done.keys() >= set(every_slice(plan, done)):
-            self._ending.finish(plan, claimant, done)
-            return
-        now = self._state.plan()
-        if now is None or now.run != plan.run:
-            # Another delivery has ended the export since then and cleaned up. What this one wrote
-            # meanwhile goes too.
-            self._state.clear_run(plan.run)
-            return
-        # What a zip's part had no time for is a slice of its own.
-        rest = done[name].rest if name in done else ""
-        if rest and rest not in done:
-            self._send_slice(plan, rest)
+        self._go_on(plan, name, claimant)
 
     def _do_one(self, plan: Plan, name: str) -> None:
         task = self._state.slice(plan.run, name)
-        if task is None:
-            raise RetryableError("unavailable")
         result = self._worker(plan).run(task)
         result.failures += task.failures
         if self._job.request.format.joined == "ndjson":
-            result.part = write_lines(self._job, self._state, plan.run, result)
-        if not self._state.finish_slice(plan.run, name, result):
-            self._state.drop_part(result.part)
+            result.part = write_lines(self._job, self._state.parts(plan.run), result)
+        self._state.finish_slice(plan.run, name, result)
 
     def _worker(self, plan: Plan) -> ObjectSlice | ZipSlice:
-        known = partial(self._known, plan)
+        known = partial(self._state.exported_piece, plan.run)
         if self._job.request.format.joined == "zip":
-            return ZipSlice(self._job, self._state, plan.run, known)
+            return ZipSlice(self._job, self._state.parts(plan.run), known)
         return ObjectSlice(self._job, plan.run, known)
 
-    def _known(self, plan: Plan) -> Piece | None:
-        """Something that a finished slice has."""
-        for name, done in self._state.done(plan.run).items():
-            if done.totals["objects"]:
-                entry = self._state.result(plan.run, name).objects[0]
-                instance = Resource(entry["study"], entry["series"], entry["instance"])
-                return Piece(instance, entry.get("frame", 0))
-        return None
+    def _go_on(self, plan: Plan, name: str, claimant: str) -> None:
+        """After a slice: the slice with its rest, or the end of the export when all are done."""
+        done = self._state.done(plan.run)
+        if not unfinished(plan, done):
+            self._ending.finish(plan, claimant, done)
+            return
+        if self._state.was_cleared(plan):
+            return
+        rest = done[name].rest
+        if rest and rest not in done:
+            self._send_slice(plan, rest)
 
     # Follow-up messages
 
@@ -284,7 +275,7 @@ class _Export:
         self._send({"run": plan.run, "slice": name})
 
     def _send(self, step: dict[str, Any]) -> None:
-        content = {**self._job.request.asked, **step}
+        content = {**self._job.request.as_command, **step}
         data = json.dumps(content, separators=(",", ":")).encode()
         topic = self._services.settings.exports_next_topic
         self._services.topics.publish(topic, data, {}, self._job.deadline)

@@ -6,6 +6,8 @@ from functions.api.requests import ExportRequest
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.clients.storage import Buckets
 from functions.common.deadline import Deadline
+from functions.common.events.outcomes import outcome_id
+from functions.common.settings import EXPORT
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Job:
     attempt: Attempt
     work_deadline: Deadline
     deadline: Deadline
+
+    @property
+    def key(self) -> str:
+        """The export's id: a hash of the request's id, so that each delivery finds the same."""
+        return outcome_id(EXPORT, self.request.name)
 
     @property
     def bucket(self) -> str:

@@ -59,7 +59,7 @@ class Manifest:
     def _text(self, joined: Mapping[str, Any]) -> Iterator[bytes]:
         head: dict[str, Any] = {
             "version": 1,
-            **self._job.request.asked,
+            **self._job.request.as_command,
             "complete": not self._totals["failures"],
             "counts": self._totals,
         }

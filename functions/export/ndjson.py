@@ -11,22 +11,18 @@ from functions.common.clients import transport
 from functions.common.errors import RetryableError, SupersededError
 from functions.common.resources import ObjectRef
 from functions.export.job import Job
-from functions.export.state import SMALL_CHUNK_BYTES, Part, Result, State
+from functions.export.parts import SMALL_CHUNK_BYTES, Part, Parts
+from functions.export.result import Result
 
 _THREADS: Final = 8
 _OBJECT_LIMIT_BYTES: Final = 256 * 1024 * 1024
 
 
-def write_lines(
-    job: Job,
-    state: State,
-    run: str,
-    result: Result,
-) -> Part | None:
+def write_lines(job: Job, parts: Parts, result: Result) -> Part | None:
     """Write the part; None if there are no lines.
 
     Args:
-        run: of the plan.
+        parts: of the plan.
         result: of the slice, whose objects are read again.
 
     Raises:
@@ -36,7 +32,8 @@ def write_lines(
     if not result.objects:
         return None
     lines = _lines(job, result.objects)
-    return Part.of(state.write_part(run, lines, SMALL_CHUNK_BYTES))
+    stored = parts.write(lines, SMALL_CHUNK_BYTES)
+    return Part(stored.ref, stored.size)
 
 
 def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:

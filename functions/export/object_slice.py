@@ -23,8 +23,8 @@ from functions.export.content import Content
 from functions.export.fetch import Fetcher, Incoming
 from functions.export.giving_up import GivingUp, Known
 from functions.export.job import Job
+from functions.export.result import Result
 from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid, path_of
-from functions.export.state import Result
 from functions.export.tally import Objects, Tally
 from functions.export.writer import ObjectWriter, Written
 

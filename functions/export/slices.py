@@ -1,5 +1,6 @@
 """The slices of an export, their items, and the pieces that become objects."""
 
+import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ class Piece:
         if self.frame:
             fields["frame"] = self.frame
         return fields
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> "Piece":
+        """From `fields`."""
+        resource = Resource(fields["study"], fields["series"], fields["instance"])
+        return cls(resource, fields.get("frame", 0))
 
     def failure(self, reason: str, detail: str) -> dict[str, Any]:
         """As in the failures of the manifest."""
@@ -161,3 +168,8 @@ def path_of(piece: Piece, tag: str = "") -> str:
     elif piece.frame:
         path.append(str(piece.frame))
     return "/".join(path)
+
+
+def new_name() -> str:
+    """A name that no other slice, plan or part has."""
+    return secrets.token_hex(8)

@@ -6,8 +6,8 @@ from typing import Any
 
 from functions.common.errors import PermanentError, RetryableError
 from functions.export.giving_up import DETAIL
+from functions.export.result import Result
 from functions.export.slices import Piece, Slice
-from functions.export.state import Result
 from functions.export.writer import Written
 
 # Each with what distinguishes it, as in Fetcher.objects.

@@ -9,8 +9,9 @@ from functions.export.content import Content
 from functions.export.fetch import Fetcher
 from functions.export.giving_up import DETAIL, GivingUp, Known
 from functions.export.job import Job
+from functions.export.parts import Part, Parts
+from functions.export.result import Result
 from functions.export.slices import Piece, Slice, by_instance_uid, path_of
-from functions.export.state import Part, Result, State
 from functions.export.zip_format import Member, ZipPart
 
 
@@ -18,14 +19,13 @@ class ZipSlice:
     """The work on one slice of a zip; each delivery starts again, because a part is one object.
 
     Args:
-        run: of the plan.
+        parts: of the plan.
         known: finds a piece that a finished slice has exported.
     """
 
-    def __init__(self, job: Job, state: State, run: str, known: Known) -> None:
+    def __init__(self, job: Job, parts: Parts, known: Known) -> None:
         self._job = job
-        self._state = state
-        self._run = run
+        self._parts = parts
         self._fetcher = Fetcher(job)
         self._giving_up = GivingUp(job, self._fetcher, known)
         self._zip = ZipPart()
@@ -42,7 +42,7 @@ class ZipSlice:
         """
         # Writing pulls the part's bytes, and each instance is retrieved when its bytes are pulled:
         # only then _written and _failures tell what became of it.
-        stored = self._state.write_part(self._run, self._in_time(task))
+        stored = self._parts.write(self._in_time(task))
         objects = [
             {
                 "name": member.name,
@@ -55,7 +55,7 @@ class ZipSlice:
         return Result(
             objects=objects,
             failures=list(self._failures.values()),
-            part=Part.of(stored, self._zip.members),
+            part=Part(stored.ref, stored.size, self._zip.members),
             written=len(objects),
             rest=task.without(self._settled()),
         )

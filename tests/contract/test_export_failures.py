@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from functions.api.requests import ExportRequest
 from functions.common.clients import transport
+from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan
 from functions.export.handler import handle
-from tests.contract.exporting import TO, deliver, fill, manifest, names, run
+from functions.export.state import COMMAND, Plan, State
+from tests.contract.exporting import TO, deliver, fill, job_of, manifest, names, run
 from tests.contract.strictbucket import strict_buckets
 from tests.contract.world import BUCKET, STATE, World, instance, world
 from tests.faulty import Chances, faulty
@@ -253,6 +256,13 @@ def test_a_slice_whose_claimed_end_was_taken_over_publishes_nothing(
     assert [record["outcome"] for record in store.outcomes] == ["exported"]
 
 
+def test_the_end_of_an_export_that_was_ended_meanwhile_is_not_claimed(store: World) -> None:
+    request = ExportRequest("r1", Resource("1.1"), None, GcsPrefix(BUCKET, "out"))
+    ended = Plan("0123456789abcdef", ("fedcba9876543210",))
+    assert not State(job_of(store, request), STATE).claim_end(ended, COMMAND)
+    assert not store.left_over()
+
+
 @pytest.mark.parametrize("format_", ["dicom", "metadata", "zip"])
 def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(
     tmp_path: Path, buckets: str, format_: str
@@ -432,3 +442,34 @@ def test_a_planning_that_fails_leaves_no_state(
     assert deliver(store, [1]) == ["in vain"]
     assert not store.objects()
     assert not store.left_over()
+
+
+def test_a_planning_goes_on_from_a_message_although_its_publishing_seemed_to_fail(
+    store: World,
+) -> None:
+    fill(store, studies=2, instances=2)
+    store.fault(kind="slow", delay_s=2.5, path="studies/1.[12]/instances", count=1)
+    command = {"query": "PatientName=Doe^Jane", "destination": TO, "request_id": "r1"}
+    store.topics.refuse = ["UNAVAILABLE"] * 4
+    assert store.deliver(handle, json.dumps(command).encode(), {}, budget_s=3.2) != ""
+    store.topics.refuse = []
+    store.clear_faults()
+    (name,) = store.objects(bucket=STATE)
+    _, _, plan_run, slice_name = name.split("/")
+    slices = [slice_name.removeprefix("slice-").removesuffix(".json")]
+    store.forge({**command, "run": plan_run, "slices": slices, "matched": 1})
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 8)
+
+
+def test_a_state_bucket_that_is_missing_is_waited_for(tmp_path: Path) -> None:
+    with (
+        strict_buckets(BUCKET) as server,
+        world("export_resource", tmp_path, buckets_url=server.url) as store,
+    ):
+        fill(store)
+        assert deliver(store, [1]) == ["in vain"]
+        assert (store.answers, store.outcomes) == (["unavailable"], [])
+        server.buckets[STATE] = {}
+        assert deliver(store, [2]) == [""]
+        assert [record["outcome"] for record in store.outcomes] == ["exported"]

@@ -15,7 +15,8 @@ from functions.common.resources import GcsPrefix, Resource
 from functions.common.settings import Settings
 from functions.export.handler import handle
 from functions.export.ndjson import write_lines
-from functions.export.state import Result, State
+from functions.export.parts import Parts
+from functions.export.result import Result
 from tests.contract.exporting import TO, fill, job_of, names
 from tests.contract.world import BUCKET, STATE, STORE_NAME, World
 
@@ -175,7 +176,7 @@ def test_metadata_that_somebody_changed_is_not_joined(store: World) -> None:
     request = ExportRequest("r1", Resource("1.1"), None, GcsPrefix(BUCKET, "out"))
     job = job_of(store, request)
     with pytest.raises(RetryableError):
-        write_lines(job, State(job, STATE, "key"), RUN, Result(objects=[entry]))
+        write_lines(job, Parts(job, RUN), Result(objects=[entry]))
     assert set(store.objects()) == {name}
 
 

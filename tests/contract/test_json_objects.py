@@ -57,3 +57,33 @@ def test_an_object_over_the_limit_is_not_read(server: StrictBuckets) -> None:
 def test_a_bucket_that_is_missing_is_a_mistake_that_heals(server: StrictBuckets) -> None:
     with pytest.raises(RetryableError, match="unavailable"):
         objects(server, "dicom-nowhere").write("a", {}, if_generation_match=0)
+
+
+def test_a_listing_of_a_bucket_that_is_missing_is_a_mistake_that_heals(
+    server: StrictBuckets,
+) -> None:
+    with pytest.raises(RetryableError, match="unavailable"):
+        list(objects(server, "dicom-nowhere").list(""))
+
+
+def test_a_listing_shows_the_metadata_of_objects_whose_names_begin_so(
+    server: StrictBuckets,
+) -> None:
+    for name in ("a/1", "a/2", "b"):
+        objects(server).write(name, {}, if_generation_match=0, metadata={"of": name})
+    assert [one.metadata["of"] for one in objects(server).list("a/")] == ["a/1", "a/2"]
+
+
+def test_an_object_that_was_changed_is_not_deleted_at_its_old_generation(
+    server: StrictBuckets,
+) -> None:
+    old = objects(server).write("a", {"b": 1}, if_generation_match=0)
+    new = objects(server).write("a", {"b": 2}, old)
+    objects(server).delete("a", old)
+    assert objects(server).read("a") == Kept({"b": 2}, new)
+
+
+def test_an_object_is_deleted_at_any_generation(server: StrictBuckets) -> None:
+    objects(server).write("a", {}, if_generation_match=0)
+    objects(server).delete("a")
+    assert objects(server).read("a") is None

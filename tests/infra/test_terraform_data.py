@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from functions.export.state import PART_ENDING
+from functions.export.parts import PART_ENDING
 from tests.infra import terraform
 from tests.infra.chosen import DELIVERY, EVERYTHING, TOPOLOGY, bound
 from tests.infra.terraform import PROJECT, Plan, TerraformError

@@ -1,16 +1,17 @@
-"""Small JSON objects in the state bucket, to which only the functions write.
+"""JSON objects in the state bucket, to which only the functions write.
 
 A change is made on the condition that the generation is the one that was read: of two processes one
 succeeds, and the other gets an error.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from functions.common import jsonvalues
-from functions.common.clients.storage import Buckets
+from functions.common.clients.storage import Buckets, StoredObject
 from functions.common.clients.transport import read_all
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SupersededError
@@ -49,11 +50,10 @@ class JsonObjects:
                 bucket refuses, which an operator can correct.
         """
         try:
-            response = self.buckets.open(ObjectRef(self.bucket, name), self.deadline)
+            with _retryable():
+                response = self.buckets.open(ObjectRef(self.bucket, name), self.deadline)
         except SupersededError:
             return None
-        except PermanentError as error:
-            raise RetryableError("unavailable") from error
         with response:
             data = read_all(response, self.deadline, self.limit_bytes)
             generation = response.headers.get("x-goog-generation", "")
@@ -62,25 +62,58 @@ class JsonObjects:
             raise RetryableError("unavailable")
         return Kept(value, number)
 
-    def write(self, name: str, value: Mapping[str, Any], if_generation_match: int | None) -> int:
+    def write(
+        self,
+        name: str,
+        value: Mapping[str, Any],
+        if_generation_match: int | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
         """Write an object; its new generation.
 
         Args:
             if_generation_match: 0: only if there is none; None: always.
+            metadata: that a listing shows.
 
         Raises:
             PreconditionFailedError: the object is not at that generation.
-            RetryableError: as read.
+            RetryableError: as read; unavailable also when there is no such bucket.
         """
-        try:
-            written = self.buckets.write_small(
+        with _retryable():
+            written = self.buckets.write(
                 self.bucket,
                 name,
-                json.dumps(value).encode(),
+                [json.dumps(value).encode()],
                 self.deadline,
                 content_type="application/json",
+                metadata=metadata,
                 if_generation_match=if_generation_match,
             )
-        except PermanentError as error:
-            raise RetryableError("unavailable") from error
         return written.ref.generation
+
+    def list(self, start: str) -> Iterator[StoredObject]:
+        """Every object whose name begins with `start`.
+
+        Raises:
+            RetryableError: as write.
+        """
+        with _retryable():
+            yield from self.buckets.list(self.bucket, start, self.deadline)
+
+    def delete(self, name: str, generation: int = 0) -> None:
+        """Delete the object if it is still at this generation; 0: at any.
+
+        Raises:
+            RetryableError: as read.
+        """
+        with _retryable():
+            self.buckets.delete(ObjectRef(self.bucket, name, generation), self.deadline)
+
+
+@contextlib.contextmanager
+def _retryable() -> Iterator[None]:
+    """For a bucket that is missing or refuses: an operator can correct that."""
+    try:
+        yield
+    except PermanentError as error:
+        raise RetryableError("unavailable") from error
