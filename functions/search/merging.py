@@ -111,7 +111,7 @@ class MergedSearch:
         )
         try:
             urls = self._asker.upstream.urls
-            for row in rows_of(urls.replaced(answer.chunks(), self._base)):
+            for row in rows_of(urls.replaced_in_chunks(answer.chunks(), self._base)):
                 self._rows_read += 1
                 yield row
         finally:

@@ -107,7 +107,7 @@ def retrieve(
     chunks: Iterator[bytes] = answer.chunks()
     if target.media == "metadata" and "Content-Encoding" not in passed:
         passed.pop("Content-Length", None)
-        chunks = upstream.urls.replaced(chunks, base.encode())
+        chunks = upstream.urls.replaced_in_chunks(chunks, base.encode())
     return Reply(answer.status, passed, chunks, answer.close)
 
 

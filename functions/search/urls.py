@@ -25,15 +25,17 @@ class StoreUrls:
         longest = len("https://") + _HOST_LENGTH + max(map(len, roots)) + len(path)
         self._held_back = longest - 1
 
-    def replaced(self, chunks: Iterable[bytes], base: bytes) -> Iterator[bytes]:
-        """The chunks with `base` in place of the beginning of each of these URLs, also across
-        chunks."""
-        template = base.replace(b"\\", rb"\\")
+    def replaced(self, text: bytes, base: bytes) -> bytes:
+        """The text with `base` in place of the beginning of each of these URLs."""
+        if self._path not in text:
+            return text
+        return self._beginning.sub(base.replace(b"\\", rb"\\"), text)
+
+    def replaced_in_chunks(self, chunks: Iterable[bytes], base: bytes) -> Iterator[bytes]:
+        """The same for a text in chunks, also where a URL is cut between two of them."""
         rest = b""
         for chunk in chunks:
-            piece = rest + chunk
-            if self._path in piece:
-                piece = self._beginning.sub(template, piece)
+            piece = self.replaced(rest + chunk, base)
             # A URL may continue in the next chunk.
             cut = max(0, len(piece) - self._held_back)
             rest = piece[cut:]
