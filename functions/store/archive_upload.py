@@ -175,8 +175,8 @@ class ArchiveSlice:
 
     def _count(self, member: Member) -> None:
         if self.budget.members == 0:
-            # Only now: the walk has just opened the archives that contain the mark, and so has
-            # checked the limits for their members before it, which are counted already.
+            # Not earlier: on its way to the mark, the walk checks the limits also for members that
+            # are counted already.
             mark = self.progress.mark
             self.budget.go_on(mark.members, mark.total_bytes)
         self.budget.count(member.size)
