@@ -60,45 +60,46 @@ class Fetcher:
         self._accept = job.request.accept
         self._deadline = job.work_deadline
         self._is_first = job.attempt.is_first
-        self._has_arrived = False  # anything of the last answer
 
     @contextlib.contextmanager
-    def one_answer(self, resource: Resource) -> Iterator[None]:
-        """A `with` block for reading `incoming`. An answer that is refused or breaks only ends the
-        block: missing instances are retrieved one by one.
+    def one_answer(
+        self,
+        resource: Resource,
+        wanted: Mapping[str, Piece],
+    ) -> Iterator[Iterator[Incoming]]:
+        """The instances of a study or series in one answer, for a format that is streamed. They are
+        read within the `with` block; an answer that is refused or breaks only ends the block:
+        missing instances are retrieved one by one.
+
+        Args:
+            wanted: pieces by their SOP Instance UID.
 
         Raises:
             RetryableError: deadline_exceeded; and at the first delivery, when nothing has arrived:
                 the store seems to be down.
         """
-        self._has_arrived = False
+        has_arrived = False
+
+        def incoming() -> Iterator[Incoming]:
+            nonlocal has_arrived
+            for one in self._incoming(resource, wanted):
+                has_arrived = True
+                yield one
+
         try:
-            yield
+            yield incoming()
         except PermanentError as error:
             _log_end("stream_refused", error, resource)
         except RetryableError as error:
             _log_end("stream_broken", error, resource)
             self._deadline.check()
-            if self._is_first and not self._has_arrived:
+            if self._is_first and not has_arrived:
                 raise
 
-    def incoming(
-        self,
-        resource: Resource,
-        wanted: Mapping[str, Piece],
-    ) -> Iterator[Incoming]:
-        """The instances of a study or series in one answer, for a format that is streamed.
-
-        Args:
-            wanted: pieces by their SOP Instance UID.
-        """
+    def _incoming(self, resource: Resource, wanted: Mapping[str, Piece]) -> Iterator[Incoming]:
         if self._format.retrieval == "metadata":
-            found = self._incoming_metadata(resource, wanted)
-        else:
-            found = self._incoming_files(resource, wanted)
-        for incoming in found:
-            self._has_arrived = True
-            yield incoming
+            return self._incoming_metadata(resource, wanted)
+        return self._incoming_files(resource, wanted)
 
     def _incoming_files(
         self, resource: Resource, wanted: Mapping[str, Piece]
@@ -190,18 +191,18 @@ class Fetcher:
         below: tuple[str, ...],
         accept: str,
     ) -> Iterator[bytes]:
-        """The first part's bytes; the rest is read to notice a cut answer.
+        """The first part's bytes.
 
         Raises:
             RetryableError: unavailable, when there is no part.
         """
-        number = 0
-        for part in self._parts(resource, below, accept):
-            number += 1
-            if number == 1:
-                yield from part.chunks()
-        if not number:
+        parts = self._parts(resource, below, accept)
+        first = next(parts, None)
+        if first is None:
             raise RetryableError("unavailable")
+        yield from first.chunks()
+        for _ in parts:
+            pass  # the rest is read to notice a cut answer
 
     def _parts(
         self, resource: Resource, below: tuple[str, ...], accept: str
@@ -281,7 +282,7 @@ def _checked(
     size: int,
     check: Callable[[bytes], None],
 ) -> Iterator[bytes]:
-    """The stream, and its first bytes: at least `size` if there are so many."""
+    """The stream, whose first bytes are checked: at least `size` if there are so many."""
     head = piece = b""
     for piece in stream:
         head += piece

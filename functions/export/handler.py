@@ -166,7 +166,7 @@ class _Export:
             # The next delivery begins with another run.
             self._state.clear_run(planning.run)
             raise
-        self._use(planning, is_complete)
+        self._after_planning(planning, is_complete)
 
     def plan_more(self, planning: _Planning) -> None:
         """A follow-up message: go on with the planning."""
@@ -174,9 +174,9 @@ class _Export:
         if plan:
             self._start_slices(plan)
         else:
-            self._use(planning, self._plan_all(planning))
+            self._after_planning(planning, self._plan_all(planning))
 
-    def _use(self, planning: _Planning, is_complete: bool) -> None:
+    def _after_planning(self, planning: _Planning, is_complete: bool) -> None:
         """Start the slices, or continue the planning in another message."""
         if not is_complete:
             self._send(asdict(planning))

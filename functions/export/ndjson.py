@@ -4,6 +4,7 @@ bucket."""
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from functions.common.checksum import crc32c_text
@@ -37,24 +38,25 @@ def write_lines(job: Job, parts: Parts, result: Result) -> Part | None:
 
 
 def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:
-    def line(entry: dict[str, Any]) -> bytes:
-        data = _read(job, entry["name"])
-        if crc32c_text([data]) != entry["crc32c"]:
-            raise RetryableError("unavailable")
-        # BigQuery loads such a line into the columns study, series and instance, and metadata of
-        # type JSON: a tag cannot be the name of a column.
-        uids = {key: entry[key] for key in ("study", "series", "instance")}
-        row = {**uids, "metadata": json.loads(data)}
-        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
-        return text.encode() + b"\n"
-
-    at_once = 4 * _THREADS
+    at_once = 4 * _THREADS  # so many are in memory
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(objects), at_once):
-                yield from pool.map(line, objects[start : start + at_once])
+                yield from pool.map(partial(_line, job), objects[start : start + at_once])
     except SupersededError:
         raise RetryableError("unavailable") from None
+
+
+def _line(job: Job, entry: dict[str, Any]) -> bytes:
+    """BigQuery loads a line into the columns study, series and instance, and metadata of type JSON:
+    a tag cannot be the name of a column."""
+    data = _read(job, entry["name"])
+    if crc32c_text([data]) != entry["crc32c"]:
+        raise RetryableError("unavailable")
+    uids = {key: entry[key] for key in ("study", "series", "instance")}
+    row = {**uids, "metadata": json.loads(data)}
+    text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    return text.encode() + b"\n"
 
 
 def _read(job: Job, name: str) -> bytes:

@@ -9,8 +9,8 @@ it is if it was written
 
 Any other is compared with the instance, which is retrieved for that: the same bytes are left as
 they are, and others are a `conflict` (writer.py). An object of another kind is a `conflict` too. A
-zip is left as it is if it is complete and of the same request (compose.is_complete), and otherwise
-made anew; metadata.ndjson is always made anew.
+zip is left as it is if the same request has completed it (compose.completed_before), and otherwise
+made again; metadata.ndjson is always made again.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +52,7 @@ class ObjectSlice:
         self._store_is_away = False
         # The objects that are in the destination already, by name.
         self._existing: dict[str, Written] = {}
+        # When the store got an instance.
         self._times: dict[Resource, str] = {}
 
     def run(self, task: Slice) -> Result:
@@ -72,6 +73,7 @@ class ObjectSlice:
         return self._tally.result(task)
 
     def _settle(self, task: Slice) -> None:
+        """First existing objects, then whole studies and series, then what is missing."""
         self._existing = self._listed(task.pieces)
         existing = [one for one in task.pieces if self._name(one) in self._existing]
         with ThreadPoolExecutor(THREADS) as pool:
@@ -110,10 +112,11 @@ class ObjectSlice:
         uids = {(one.resource.study, one.resource.series) for one in pieces}
         found: dict[str, Written] = {}
         for study, series in sorted(uids):
-            found |= self._writer.there(f"{study}/{series}/")
+            found |= self._writer.existing(f"{study}/{series}/")
         return found
 
     def _settle_existing(self, piece: Piece) -> None:
+        """A piece whose existing object is current is done."""
         current = self._current(self._name(piece), piece.resource)
         if current:
             self._tally.note(piece, [(current, "")])
@@ -130,7 +133,7 @@ class ObjectSlice:
         return None
 
     def _stored_at(self, instance: Resource) -> str:
-        """When the store got an instance; asked once for all its frames or bulk data."""
+        """Asked once for all frames or bulk data of an instance."""
         time = self._times.get(instance)
         if time is None:
             time = self._asked_time(instance)
@@ -161,8 +164,8 @@ class ObjectSlice:
             for resource in task.streams:
                 if resource in begun:
                     continue
-                with self._fetcher.one_answer(resource):
-                    for incoming in self._fetcher.incoming(resource, wanted):
+                with self._fetcher.one_answer(resource, wanted) as answer:
+                    for incoming in answer:
                         self._take(incoming, batches)
         finally:
             batches.finish()

@@ -83,20 +83,21 @@ class Packer:
         self._slice = Slice()
 
     def _add(self, stream: Resource | None, found: Found) -> Iterator[Slice]:
+        if not self._streamed:
+            stream = None
+        limit = self._size
+        if stream:
+            limit *= _STREAM_SLICES
         items = [found.items[instance] for instance in sorted(found.items)]
         weight = sum(item.weight for item in items)
         self._slice.skipped += sorted(found.skipped)
-        is_stream = self._streamed and stream is not None
-        limit = self._size
-        if is_stream:
-            limit *= _STREAM_SLICES
         if weight > limit:
             yield from self._add_cut(items)
             return
         if self._slice.weight + weight > self._size:
             yield from self.flush()
         self._slice.items += items
-        if is_stream and stream:
+        if stream:
             self._slice.streams.append(stream)
 
     def _add_cut(self, items: list[Item]) -> Iterator[Slice]:

@@ -88,7 +88,7 @@ class Planner:
             series = Resource(study.study, one)
             found = self._listed(series, self._rows(series))
             if not found:
-                self._short(series, "the search finds no instance of this series")
+                self._give_up_listing(series, "the search finds no instance of this series")
             yield from self._packer.add_whole(series, found)
 
     def _rows(self, target: Resource) -> Iterator[DataSet]:
@@ -106,7 +106,6 @@ class Planner:
             RetryableError: unavailable, when fewer instances than rows are found each time.
         """
         found = Found()
-        count = 0
         for _ in range(_PASSES):
             count = 0
             for row in rows:
@@ -117,7 +116,7 @@ class Planner:
             counts = {"found": len(found), "listed": count}
             log("WARNING", "listing_short", study=target.study, counts=counts)
             rows = self._rows(target)
-        self._short(target, f"the search finds {len(found)} of {count} instances")
+        self._give_up_listing(target, f"the search finds {len(found)} of {count} instances")
         return found
 
     def _note(self, found: Found, target: Resource, row: DataSet) -> None:
@@ -138,7 +137,7 @@ class Planner:
         else:
             found.items[instance] = Item(instance)
 
-    def _short(self, target: Resource, detail: str) -> None:
+    def _give_up_listing(self, target: Resource, detail: str) -> None:
         if not self._attempt.may_give_up:
             raise RetryableError("unavailable")
         self._fail(target, "unavailable", detail)

@@ -72,13 +72,13 @@ class ObjectWriter:
         self.compared: set[str] = set()
         self._large = threading.Lock()
 
-    def there(self, folder: str) -> dict[str, Written]:
+    def existing(self, folder: str) -> dict[str, Written]:
         """The objects below a folder of the destination with the content that this export would
         write, by name."""
         prefix = self._request.below(folder)
         found = self._buckets.list(self._bucket, prefix, self._deadline)
         return {
-            stored.ref.name: self._known(stored)
+            stored.ref.name: self._as_written(stored)
             for stored in found
             if stored.metadata.get(KIND) == self._request.kind
         }
@@ -97,7 +97,7 @@ class ObjectWriter:
             checksum = Checksum()
             for data in content.chunks():
                 checksum.add(data)
-            return self._existing(name, checksum.text)
+            return self._there(name, checksum.text)
         try:
             if content.is_small:
                 stored = self._create(name, content.head)
@@ -107,7 +107,7 @@ class ObjectWriter:
         except PreconditionFailedError:
             # The rest of a large one is not read, so its checksum is not known.
             crc32c = crc32c_text(content.head) if content.is_small else ""
-            return self._existing(name, crc32c)
+            return self._there(name, crc32c)
         return Written(stored, new=True)
 
     def _create(self, name: str, data: Iterable[bytes]) -> StoredObject:
@@ -120,7 +120,7 @@ class ObjectWriter:
             metadata=self._labels,
         )
 
-    def _existing(self, name: str, crc32c: str) -> Written:
+    def _there(self, name: str, crc32c: str) -> Written:
         """The existing object of this name. Two renderings of the same instance may differ in their
         bytes; stored bytes may not, nor may renderings of an instance that may have changed.
 
@@ -135,7 +135,7 @@ class ObjectWriter:
         differs = must_be_equal and crc32c not in ("", stored.crc32c)
         if differs or stored.metadata.get(KIND) != self._request.kind:
             raise another_object()
-        return self._known(stored)
+        return self._as_written(stored)
 
-    def _known(self, stored: StoredObject) -> Written:
+    def _as_written(self, stored: StoredObject) -> Written:
         return Written(stored, new=stored.metadata.get(RUN) == self._run)

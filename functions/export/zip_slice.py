@@ -84,8 +84,8 @@ class ZipSlice:
         resource: Resource,
         wanted: Mapping[str, Piece],
     ) -> Iterator[bytes]:
-        with self._fetcher.one_answer(resource):
-            for incoming in self._fetcher.incoming(resource, wanted):
+        with self._fetcher.one_answer(resource, wanted) as answer:
+            for incoming in answer:
                 if incoming.piece and incoming.piece not in self._written:
                     yield from self._add(incoming.piece, incoming.content)
 
