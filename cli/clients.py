@@ -238,16 +238,27 @@ def _unreachable(url: str) -> str:
 
 def explained(error: BaseException) -> CliError | None:
     """What to tell a person about an error of a library; None for errors of other kinds."""
-    if "google.auth.exceptions" in sys.modules and (found := _of_credentials(error)):
-        return found
-    if "google.api_core.exceptions" in sys.modules and (found := _of_service(error)):
-        return found
-    if "requests" in sys.modules:
-        import requests
-
-        if isinstance(error, requests.RequestException):
-            return CliError(_unreachable(str(getattr(error.request, "url", ""))))
+    # An error of a library that was not imported cannot occur; importing it would take time.
+    explanations = {
+        "google.auth.exceptions": _of_credentials,
+        "google.api_core.exceptions": _of_service,
+        "requests": _of_connection,
+    }
+    for library, explanation in explanations.items():
+        if library in sys.modules:
+            found = explanation(error)
+            if found is not None:
+                return found
     return None
+
+
+def _of_connection(error: BaseException) -> CliError | None:
+    import requests
+
+    if not isinstance(error, requests.RequestException):
+        return None
+    url = str(getattr(error.request, "url", ""))
+    return CliError(_unreachable(url))
 
 
 def _of_credentials(error: BaseException) -> CliError | None:
@@ -266,14 +277,16 @@ def _of_service(error: BaseException) -> CliError | None:
     from google.api_core import exceptions
 
     if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
+        subject = _subject(error)
         return CliError(
-            f"you may not do this ({_subject(error)}); "
+            f"you may not do this ({subject}); "
             "dicom-functions doctor names the role that is missing"
         )
     if isinstance(error, exceptions.NotFound):
         return CliError(f"not found: {_subject(error)}")
     if isinstance(error, exceptions.GoogleAPICallError):
-        return CliError(f"the service answered {error.code} ({_subject(error)}): try again")
+        subject = _subject(error)
+        return CliError(f"the service answered {error.code} ({subject}): try again")
     if isinstance(error, exceptions.RetryError):
         return CliError("the service did not answer in time: try again")
     return None

@@ -1,6 +1,5 @@
 """The demo: store, search, export and delete real scans, and check the result of each step."""
 
-import contextlib
 import json
 import queue
 import time
@@ -193,39 +192,54 @@ class Demo:
         else:
             _title("2. Search: what the DICOM store has now")
         found = studies(self._clients)
-        ours = list(dict.fromkeys(scan.study for scan in self._scans if not scan.broken))
+        ours = self._stored_studies()
         expected = [study for study in ours if study != without]
         missing = [study for study in expected if study not in found]
         if missing:
-            raise DemoError(
-                f"{len(missing)} of {len(expected)} stored studies are not found, such as "
-                f"{missing[0]}"
-            )
+            count = f"{len(missing)} of {len(expected)}"
+            raise DemoError(f"{count} stored studies are not found, such as {missing[0]}")
         if without in found:
             raise DemoError(f"{without} is still found")
         if not without:
-            print_studies(self._clients, [found[study] for study in expected])
+            rows = [found[study] for study in expected]
+            print_studies(self._clients, rows)
         url = self._clients.system.search_url
         say(f"{len(expected)} of {len(ours)} studies, also at {url}/studies")
         return expected
 
+    def _stored_studies(self) -> list[str]:
+        """The studies of all files that can be stored, each once, in the order of the upload."""
+        studies: list[str] = []
+        for scan in self._scans:
+            if not scan.broken and scan.study not in studies:
+                studies.append(scan.study)
+        return studies
+
     def _export(self, watch: Watch, study: str) -> None:
         scans = self._of(study)
-        prefix = f"demo/{uuid.uuid4().hex[:8]}"
         bucket = self._bucket("export")
+        prefix = f"demo/{uuid.uuid4().hex[:8]}"
         place = f"gs://{bucket.name}/{prefix}"
         _title(f"3. Export one study of {len(scans)} instances to {place}, then delete it")
         command = {"path": f"studies/{study}", "destination": place}
-        self._expect("export", self._ask(watch, "exports", command), "exported")
+        outcome = self._ask(watch, "exports", command)
+        self._expect("export", outcome, "exported")
+        self._check_export(scans, bucket, prefix)
+        say(f"exported: {len(scans)} instances, identical to the uploaded files")
+
+    def _check_export(self, scans: list[Scan], bucket: Any, prefix: str) -> None:
+        """Each exported file is the uploaded one, and there is a manifest and nothing else."""
+        wanted = {f"{prefix}/manifest.json"}
         for scan in scans:
             name = f"{prefix}/{scan.study}/{scan.series}/{scan.instance}.dcm"
-            if bucket.blob(name).download_as_bytes(timeout=CALL_S) != scan.content:
+            wanted.add(name)
+            exported = bucket.blob(name).download_as_bytes(timeout=CALL_S)
+            if exported != scan.content:
                 raise DemoError(f"gs://{bucket.name}/{name} is not the uploaded file")
         blobs = bucket.list_blobs(prefix=f"{prefix}/", timeout=CALL_S)
-        names = {blob.name.removeprefix(f"{prefix}/") for blob in blobs}
-        if len(names) != len(scans) + 1 or "manifest.json" not in names:
-            raise DemoError(f"the export wrote {sorted(names)}")
-        say(f"exported: {len(scans)} instances, identical to the uploaded files")
+        found = {blob.name for blob in blobs}
+        if found != wanted:
+            raise DemoError(f"the export wrote {sorted(found)}")
 
     def _delete(self, watch: Watch, study: str) -> None:
         outcome = self._ask(watch, "deletes", {"path": f"studies/{study}"})
@@ -240,18 +254,22 @@ class Demo:
         )
         wanted = {"outcome.study_complete", "outcome.exported"}
         with receiver(self._clients) as received:
+            landing = self._bucket("landing")
             for scan in scans:
-                blob = self._bucket("landing").blob(scan.name)
+                blob = landing.blob(scan.name)
                 blob.upload_from_string(scan.content, "application/dicom", timeout=CALL_S)
             end = time.monotonic() + TIMEOUT_S
             while wanted and time.monotonic() < end:
                 self._check()
-                with contextlib.suppress(queue.Empty):
+                try:
                     message = received.get(timeout=1.0)
-                    if message["data"].get("study") == study:
-                        self._show(message, wanted)
+                except queue.Empty:
+                    continue
+                if message["data"].get("study") == study:
+                    self._show(message, wanted)
         if wanted:
-            raise DemoError(f"no webhook was received for {', '.join(sorted(wanted))}")
+            missing = ", ".join(sorted(wanted))
+            raise DemoError(f"no webhook was received for {missing}")
 
     def _show(self, message: dict[str, Any], wanted: set[str]) -> None:
         if message["type"] in wanted:

@@ -26,24 +26,31 @@ class Limits:
     @classmethod
     def of(cls, environments: Mapping[str, Mapping[str, str]], search_ingress: str) -> Self:
         """From the functions' environment variables, by function."""
+        of_store = environments.get("store_upload", {})
+        of_delete = environments.get("delete_resource", {})
+        of_search = environments.get("search", {})
         search = ""
         if search_ingress != "ALLOW_ALL":
             search = f"search_ingress is {search_ingress}: it cannot be called from here"
-        elif environments.get("search", {}).get("SEARCH_CALLERS"):
+        elif of_search.get("SEARCH_CALLERS"):
             search = "it accepts only callers in SEARCH_CALLERS, with tokens for SEARCH_AUDIENCE"
         delete = ""
-        hours = environments.get("delete_resource", {}).get("DELETE_MIN_AGE_HOURS", "")
+        hours = of_delete.get("DELETE_MIN_AGE_HOURS", "")
         if hours.strip("0"):
             delete = f"DELETE_MIN_AGE_HOURS is {hours}"
-        moved = environments.get("store_upload", {}).get("MOVE_DESTINATION", "")
-        return cls(search, delete, moved)
+        return cls(
+            search=search,
+            delete=delete,
+            moved=of_store.get("MOVE_DESTINATION", ""),
+        )
 
 
 def main() -> None:
     """`python3 -m cli.limits FILE`: print a line `NAME REASON` for each limit of the system in
     deploy.sh's file."""
     system: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
-    for name, text in asdict(Limits.of(system["environments"], system["search_ingress"])).items():
+    limits = Limits.of(system["environments"], system["search_ingress"])
+    for name, text in asdict(limits).items():
         if text:
             print(name, text)
 

@@ -1,12 +1,11 @@
 """`listen`: receive webhooks on this machine and print those whose signature verifies."""
 
-import contextlib
 import http.server
 import os
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import click
@@ -53,6 +52,9 @@ def receiver(clients: Clients, port: int | None = None) -> Iterator["queue.Queue
     """
     system = clients.system
     secret = os.environ.get("WEBHOOK_SECRET", "")
+    calls: AbstractContextManager[None] = nullcontext()
+    if system.local:
+        calls = _called(clients)
     if system.local and port is None:
         port = system.webhook_port
         secret = system.environments["notify"]["WEBHOOK_SECRET_LISTEN"]
@@ -67,7 +69,7 @@ def receiver(clients: Clients, port: int | None = None) -> Iterator["queue.Queue
     thread.start()
     note(f"listening on http://127.0.0.1:{port}/")
     try:
-        with _called(clients) if system.local else contextlib.nullcontext():
+        with calls:
             yield received
     finally:
         server.shutdown()
@@ -82,12 +84,16 @@ def _called(clients: Clients) -> Iterator[None]:
     webhooks = system.topology["optional"]["webhooks"]
     name = system.subscription(webhooks["prefix"] + LISTENER)
     url = f"{system.function_urls['notify']}{webhooks['path']}{LISTENER}"
+    backoff = {
+        "minimum_backoff": {"seconds": 1},
+        "maximum_backoff": {"seconds": 10},
+    }
     subscription = {
         "name": name,
         "topic": system.topic("outcomes"),
         "push_config": {"push_endpoint": url},
         "ack_deadline_seconds": _ACK_DEADLINE_S,
-        "retry_policy": {"minimum_backoff": {"seconds": 1}, "maximum_backoff": {"seconds": 10}},
+        "retry_policy": backoff,
     }
     clients.subscriber.create_subscription(request=subscription, timeout=CALL_S)
     try:

@@ -48,22 +48,13 @@ def of(system: System) -> Iterator[Need]:
         yield _publishing(system, function, follow_ups)
         yield _publishing(system, function, "outcomes")
     # Each only in its own folder, by a condition in Terraform.
-    for function in (STORE, EXPORT):
-        state = system.buckets["state"]
-        yield Need(function, "bucket", state, _OBJECTS_KEPT)
+    state = system.buckets["state"]
+    yield Need(STORE, "bucket", state, _OBJECTS_KEPT)
+    yield Need(EXPORT, "bucket", state, _OBJECTS_KEPT)
     yield from _store(system)
     yield from _delete(system)
-    yield Need(EXPORT, "store", system.store.name, (_READ,))
-    places = _destinations(system, EXPORT)
-    for bucket in sorted({place.bucket for place in places}):
-        yield Need(EXPORT, "bucket", bucket, _OBJECTS_KEPT)
-    yield Need(SEARCH, "store", system.store.name, (_READ,))
-    if system.environments[SEARCH].get("SEARCH_EXPORTS") == "true":
-        yield _publishing(system, SEARCH, "exports")
-    if "STATE_BUCKET" in system.environments[SEARCH]:
-        yield Need(SEARCH, "bucket", system.buckets["state"], _OBJECTS_READ)
-    if system.environments[SEARCH].get("SEARCH_UPLOADS") == "true":
-        yield Need(SEARCH, "bucket", system.buckets["landing"], ("storage.objects.create",))
+    yield from _export(system)
+    yield from _search(system)
     yield from _optional(system)
 
 
@@ -113,15 +104,32 @@ def _delete(system: System) -> Iterator[Need]:
     text = system.environments[DELETE].get("DELETE_STORES", "")
     stores = {DicomStoreName(name) for name in _listed(text)}
     stores.add(system.store)
-    for name in sorted(store.name for store in stores):
+    names = sorted(store.name for store in stores)
+    for name in names:
         yield Need(DELETE, "store", name, (_READ, _DELETE, _GET_STORE))
-    for dataset in sorted({store.dataset for store in stores}):
+    datasets = {store.dataset for store in stores}
+    for dataset in sorted(datasets):
         yield Need(DELETE, "dataset", dataset, ("healthcare.operations.get",))
 
 
-def _destinations(system: System, function: str) -> list[GcsPrefix]:
-    text = system.environments[function].get("EXPORT_DESTINATIONS", "")
-    return [GcsPrefix.parse(item) for item in _listed(text)]
+def _export(system: System) -> Iterator[Need]:
+    yield Need(EXPORT, "store", system.store.name, (_READ,))
+    text = system.environments[EXPORT].get("EXPORT_DESTINATIONS", "")
+    places = [GcsPrefix.parse(item) for item in _listed(text)]
+    for bucket in sorted({place.bucket for place in places}):
+        yield Need(EXPORT, "bucket", bucket, _OBJECTS_KEPT)
+
+
+def _search(system: System) -> Iterator[Need]:
+    environment = system.environments[SEARCH]
+    yield Need(SEARCH, "store", system.store.name, (_READ,))
+    if environment.get("SEARCH_EXPORTS") == "true":
+        yield _publishing(system, SEARCH, "exports")
+    if "STATE_BUCKET" in environment:
+        yield Need(SEARCH, "bucket", system.buckets["state"], _OBJECTS_READ)
+    if environment.get("SEARCH_UPLOADS") == "true":
+        landing = system.buckets["landing"]
+        yield Need(SEARCH, "bucket", landing, ("storage.objects.create",))
 
 
 def _listed(text: str) -> list[str]:

@@ -72,7 +72,10 @@ class FormatType(click.ParamType[Format]):
     name = "FORMAT"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> Format:
         """The format that a text names."""
         if isinstance(value, Format):
@@ -80,12 +83,14 @@ class FormatType(click.ParamType[Format]):
         match = _FORMAT.fullmatch(str(value))
         if match is None or match[1] not in KINDS:
             self.fail(f"{shown(value)} is not one of {_choices()}", param, ctx)
-        fields = tuple(field.strip() for field in (match[2] or "").split(",") if field.strip())
-        if match[1] == "value" and not fields:
+        kind = match[1]
+        names = [name.strip() for name in (match[2] or "").split(",")]
+        fields = tuple(name for name in names if name)
+        if kind == "value" and not fields:
             self.fail("value needs fields: value(FIELD) or value(FIELD,FIELD)", param, ctx)
-        if match[1] in ("json", "ndjson") and fields:
-            self.fail(f"{match[1]} takes no fields: it always prints all", param, ctx)
-        return Format(match[1], fields)
+        if kind in ("json", "ndjson") and fields:
+            self.fail(f"{kind} takes no fields: it always prints all", param, ctx)
+        return Format(kind, fields)
 
 
 def _choices() -> str:
@@ -250,16 +255,29 @@ def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_table(items: Sequence[Item], fields: Sequence[str]) -> None:
     """Print aligned columns; no value is folded or cut."""
-    rows = [[Text(field.replace("_", " "), style="bold") for field in fields]]
-    rows += [[_cell(field, item.fields.get(field)) for field in fields] for item in items]
-    widths = [max((cell_len(row[n].plain) for row in rows), default=0) for n in range(len(fields))]
+    rows = [[_heading(field) for field in fields]]
+    for item in items:
+        row = [_cell(field, item.fields.get(field)) for field in fields]
+        rows.append(row)
+    columns = zip(*rows, strict=True)
+    widths = [max(map(_width, column)) for column in columns]
     for row in rows:
         line = Text()
         for cell, width in zip(row, widths, strict=True):
+            padding = width - _width(cell)
             line.append_text(cell)
-            line.append(" " * (width - cell_len(cell.plain)) + _GAP)
+            line.append(" " * padding + _GAP)
         line.rstrip()
         say(line)
+
+
+def _width(cell: Text) -> int:
+    """In columns of the terminal: some characters take two."""
+    return cell_len(cell.plain)
+
+
+def _heading(field: str) -> Text:
+    return Text(field.replace("_", " "), style="bold")
 
 
 def _cell(field: str, value: Any) -> Text:

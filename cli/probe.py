@@ -79,7 +79,8 @@ class Probe:
         if self.limits.moved:
             place = GcsPrefix.parse(self.limits.moved)
             name = f"{place.prefix}/{blob.name}".lstrip("/")
-            _delete(self.clients.storage.bucket(place.bucket).blob(name))
+            bucket = self.clients.storage.bucket(place.bucket)
+            _delete(bucket.blob(name))
 
     def _steps(self, made: scan.Scan, name: str, watch: Watch) -> Iterator[Finding]:
         stored = self._outcome(watch, "name", f"{name}/scan.dcm")
@@ -87,13 +88,16 @@ class Probe:
         if stored is None or stored["outcome"] not in _STORED:
             return
         yield self._search(made.study)
-        if self.limits.delete:
+        reason = self.limits.delete
+        if reason:
             stays = f"the synthetic scan stays in the DICOM store: studies/{made.study}"
-            yield self._look.skipped("delete", f"{self.limits.delete}; {stays}")
+            yield self._look.skipped("delete", f"{reason}; {stays}")
             return
-        command = json.dumps({"path": made.path, "request_id": name}).encode()
-        self.clients.publish(self.clients.system.topic("deletes"), command, {})
-        yield self._judged("delete", self._outcome(watch, "request_id", name), ("deleted",))
+        command = {"path": made.path, "request_id": name}
+        topic = self.clients.system.topic("deletes")
+        self.clients.publish(topic, json.dumps(command).encode(), {})
+        deleted = self._outcome(watch, "request_id", name)
+        yield self._judged("delete", deleted, ("deleted",))
 
     def _outcome(self, watch: Watch, key: str, value: str) -> Outcome | None:
         """The first outcome with this value; None if there is none in time."""
@@ -108,33 +112,40 @@ class Probe:
             return self._look.skipped("search", "this system runs without search")
         if self.limits.search:
             return self._look.skipped("search", self.limits.search)
-        url = f"{system.search_url}/studies"
         try:
-            headers = self.clients.identity_header(system.search_url)
-            params = {"StudyInstanceUID": study}
-            answer = self.clients.call("GET", url, params=params, headers=headers)
+            answer = self.clients.call(
+                method="GET",
+                url=f"{system.search_url}/studies",
+                params={"StudyInstanceUID": study},
+                headers=self.clients.identity_header(system.search_url),
+            )
         except CliError as error:
             return self._look.failed("search", "no answer", str(error))
         if answer.status in (401, 403):
             fix = "add yourself to search_callers in infra/gcp/terraform.tfvars; run ./deploy.sh"
             return self._look.failed("search", "you may not call it", fix)
         if answer.status != 200 or study not in json.dumps(answer.json):
-            return self._look.failed(
-                "search", f"answered {answer.status} without the scan", _SEE_CHECKS
-            )
+            detail = f"answered {answer.status} without the scan"
+            return self._look.failed("search", detail, _SEE_CHECKS)
         return self._look.ok("search", "finds the scan")
 
-    def _judged(self, subject: str, record: Outcome | None, wanted: tuple[str, ...]) -> Finding:
+    def _judged(
+        self,
+        subject: str,
+        record: Outcome | None,
+        wanted: tuple[str, ...],
+    ) -> Finding:
         if record is None:
-            return self._look.failed(
-                subject, f"no outcome within {self.limit_s:.0f} s", _SEE_CHECKS
-            )
-        parts = (record["outcome"], record.get("reason"), record.get("detail"))
+            detail = f"no outcome within {self.limit_s:.0f} s"
+            return self._look.failed(subject, detail, _SEE_CHECKS)
+        outcome = record["outcome"]
+        parts = [outcome, record.get("reason"), record.get("detail")]
         words = " ".join(str(part) for part in parts if part)
-        if record["outcome"] not in wanted:
+        if outcome not in wanted:
             return self._look.failed(subject, words, "docs/outcomes.md explains the reason")
-        attempt, duration = record.get("attempt", 1), record.get("duration_ms", 0)
-        return self._look.ok(subject, f"{words}, attempt {attempt}, {duration} ms")
+        attempt = record.get("attempt", 1)
+        duration_ms = record.get("duration_ms", 0)
+        return self._look.ok(subject, f"{words}, attempt {attempt}, {duration_ms} ms")
 
 
 def _delete(blob: Any) -> None:

@@ -7,6 +7,7 @@ acknowledged; so is an outcome that could not be written to the ledger.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -89,31 +90,66 @@ def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
     """
     progress = Progress("to replay" if dry_run else "replayed")
     landing = clients.storage.bucket(clients.system.buckets["landing"])
-    for listed, found in _readable(clients, prefix, progress):
-        kept = listed.bucket.get_blob(listed.name.removesuffix(SIDECAR_ENDING), timeout=CALL_S)
-        now = landing.get_blob(found.source.name, timeout=CALL_S)
+    for blob, sidecar in _readable(clients, prefix, progress):
+        name = blob.name.removesuffix(SIDECAR_ENDING)
+        kept = blob.bucket.get_blob(name, timeout=CALL_S)
         if kept is None:
             progress.count("without its object")
-        elif now is not None and now.crc32c != kept.crc32c:
+            continue
+        returning = _Returning(
+            landing=landing,
+            name=sidecar.source.name,
+            kept=kept,
+            sidecar=blob,
+            now=landing.get_blob(sidecar.source.name, timeout=CALL_S),
+        )
+        if returning.is_name_taken:
             progress.count("name taken")
-        else:
-            if not dry_run:
-                _bring_back(landing, kept, listed, found, now)
-            progress.count(progress.done)
+            continue
+        if not dry_run:
+            returning.bring_back()
+        progress.count(progress.done)
     return progress
 
 
-def _bring_back(landing: Any, kept: Any, sidecar: Any, found: Sidecar, now: Any) -> None:
-    """Copy, then delete the object and its sidecar, each in the generation that was read."""
-    from google.api_core.exceptions import NotFound, PreconditionFailed
+@dataclass(frozen=True)
+class _Returning:
+    """An object on its way from quarantine to the landing bucket.
 
-    try:
-        if now is None:  # else an earlier run was interrupted after the copy
-            _copy(kept, landing.blob(found.source.name))
-        kept.delete(if_generation_match=kept.generation, timeout=CALL_S)
-        sidecar.delete(if_generation_match=sidecar.generation, timeout=CALL_S)
-    except (NotFound, PreconditionFailed):
-        return  # quarantined again at this moment: left for the next run
+    Args:
+        name: its old name there.
+        kept: the quarantined object.
+        sidecar: the object with its sidecar.
+        now: what the landing bucket has under the old name; None: nothing.
+    """
+
+    landing: Any
+    name: str
+    kept: Any
+    sidecar: Any
+    now: Any
+
+    @property
+    def is_name_taken(self) -> bool:
+        """Whether the old name has other bytes now."""
+        return self.now is not None and self.now.crc32c != self.kept.crc32c
+
+    def bring_back(self) -> None:
+        """Copy, then delete the object and its sidecar, each in the generation that was read."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        try:
+            if self.now is None:  # else an earlier run was interrupted after the copy
+                _copy(self.kept, self.landing.blob(self.name))
+            _delete(self.kept)
+            _delete(self.sidecar)
+        except (NotFound, PreconditionFailed):
+            return  # quarantined again at this moment: left for the next run
+
+
+def _delete(blob: Any) -> None:
+    """Delete an object in the generation that was read."""
+    blob.delete(if_generation_match=blob.generation, timeout=CALL_S)
 
 
 def _copy(source: Any, target: Any) -> None:

@@ -217,27 +217,31 @@ RIGHTS: Final[tuple[Check, ...]] = (permissions, delivery, encryption, build)
 
 
 def _acting_as(look: Look, function: str) -> Clients | Finding:
+    """The clients with the rights of a function's account, or why there are none."""
     system = look.clients.system
     account = system.accounts[function]
-    base = f"{system.endpoints.credentials}/v1/projects/-/serviceAccounts/{account}"
+    accounts = f"{system.endpoints.credentials}/v1/projects/-/serviceAccounts"
+    url = f"{accounts}/{account}:generateAccessToken"
     body = {"scope": [_SCOPE], "lifetime": "300s"}
     try:
-        answer = look.clients.call("POST", f"{base}:generateAccessToken", body)
+        answer = look.clients.call("POST", url, body)
     except CliError as error:
         return look.failed(function, "no answer", str(error))
     if answer.status == 200:
         return Clients(system, answer.json["accessToken"])
     if answer.status == 404:
         return look.failed(function, f"the account {account} does not exist")
-    fix = (
-        f"you need {_TOKEN_CREATOR} on it: gcloud iam service-accounts add-iam-policy-binding "
-        f"{account} --project={system.project} --member=user:YOU --role={_TOKEN_CREATOR}"
+    command = (
+        f"gcloud iam service-accounts add-iam-policy-binding {account}"
+        f" --project={system.project} --member=user:YOU --role={_TOKEN_CREATOR}"
     )
+    fix = f"you need {_TOKEN_CREATOR} on it: {command}"
     return look.skipped(function, "you may not act as its account", fix)
 
 
 def _tested(look: Look, account: Clients, need: Need) -> Finding:
-    subject = f"{need.function} on {need.kind} {need.resource.rpartition('/')[2]}"
+    _, _, name = need.resource.rpartition("/")
+    subject = f"{need.function} on {need.kind} {name}"
     try:
         answer = _permissions_of(account, need)
     except CliError as error:
@@ -245,7 +249,7 @@ def _tested(look: Look, account: Clients, need: Need) -> Finding:
     if answer.status not in (200, 401, 403):
         return look.failed(subject, f"the service answered {answer.status}")
     allowed = answer.object.get("permissions", [])
-    lacking = [one for one in need.permissions if one not in allowed]
+    lacking = [permission for permission in need.permissions if permission not in allowed]
     if lacking:
         return look.failed(subject, f"missing: {', '.join(lacking)}")
     return look.ok(subject, ", ".join(need.permissions))
@@ -256,11 +260,15 @@ def _permissions_of(account: Clients, need: Need) -> Answer:
     endpoints = account.system.endpoints
     wanted = {"permissions": list(need.permissions)}
     if need.kind == "bucket":
-        url = f"{endpoints.storage}/storage/v1/b/{need.resource}/iam/testPermissions"
-        return account.call("GET", url, params=wanted)
-    bases = {"topic": f"{endpoints.pubsub}/v1", "secret": f"{endpoints.secrets}/v1"}
-    base = bases.get(need.kind, endpoints.healthcare)
-    return account.call("POST", f"{base}/{need.resource}:testIamPermissions", wanted)
+        bucket = f"{endpoints.storage}/storage/v1/b/{need.resource}"
+        return account.call("GET", f"{bucket}/iam/testPermissions", params=wanted)
+    base = endpoints.healthcare
+    if need.kind == "topic":
+        base = f"{endpoints.pubsub}/v1"
+    if need.kind == "secret":
+        base = f"{endpoints.secrets}/v1"
+    url = f"{base}/{need.resource}:testIamPermissions"
+    return account.call("POST", url, wanted)
 
 
 def _granted(look: Look, grant: Grant) -> Finding:

@@ -11,6 +11,7 @@ from typing import Final
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 _EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 _LONG: Final = {"OB", "OW", "UN"}  # PS3.5 section 7.1.2: two reserved bytes, then a length of four
+_PADDING: Final = {"UI": b"\x00", "OB": b"\x00"}  # of the others a space
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,15 @@ def make(patient: str = "SYNTHETIC^PROBE") -> Scan:
 def _element(group: int, element: int, vr: str, value: str | bytes) -> bytes:
     """One data element, explicit VR, little endian (PS3.5 section 7.1.2), padded to an even length
     (section 6.2)."""
-    data = value.encode("ascii") if isinstance(value, str) else value
-    if len(data) % 2:
-        data += b"\x00" if vr in ("UI", "OB") else b" "
-    length = struct.pack("<HI", 0, len(data)) if vr in _LONG else struct.pack("<H", len(data))
-    return struct.pack("<HH", group, element) + vr.encode() + length + data
+    if isinstance(value, str):
+        value = value.encode("ascii")
+    if len(value) % 2:
+        value += _PADDING.get(vr, b" ")
+    tag = struct.pack("<HH", group, element)
+    length = struct.pack("<H", len(value))
+    if vr in _LONG:
+        length = struct.pack("<HI", 0, len(value))
+    return tag + vr.encode() + length + value
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ Parameters are sent in the body of a POST: a patient's name in a URL would be lo
 
 import concurrent.futures
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -93,7 +93,11 @@ _WARNING: Final = re.compile(r'299 \S+ "(.*)"')
 @listing_options(limit=_LIMIT)
 @system_option
 def search(
-    clients: Clients, parameters: tuple[str, ...], level: str, scope: str | None, listing: Listing
+    clients: Clients,
+    parameters: tuple[str, ...],
+    level: str,
+    scope: str | None,
+    listing: Listing,
 ) -> int:
     """Search the DICOM store through the search function.
 
@@ -102,11 +106,13 @@ def search(
     table and DICOM keywords.
     """
     within = _scope(scope, level)
-    query = Query(clients, level, within, dict(map(_parameter, parameters)))
-    found, more = query.rows(listing.read(_LIMIT, _SORTED_MAX))
-    items = [_with_uids_of(within, _item(level, one)) for one in found]
+    wanted = dict(_parameter(text) for text in parameters)
+    query = Query(clients, level, within, wanted)
+    rows, more = query.rows(listing.read(_LIMIT, _SORTED_MAX))
+    items = [_with_uids_of(within, _item(level, row)) for row in rows]
     if listing.format.kind not in ("json", "ndjson") or listing.sort_by:
-        items = _with_counts(clients, level, items, _wanted(level, listing))
+        fields = _wanted(level, listing)
+        items = _with_counts(clients, level, items, fields)
     if listing.format.fields or listing.sort_by:
         items = [_with_keywords(item) for item in items]
     chosen = listing.chosen(items)
@@ -129,7 +135,11 @@ class Query:
     """
 
     def __init__(
-        self, clients: Clients, level: str, scope: Resource | None, parameters: Mapping[str, str]
+        self,
+        clients: Clients,
+        level: str,
+        scope: Resource | None,
+        parameters: Mapping[str, str],
     ) -> None:
         self._clients = clients
         self._body = {**parameters, "includefield": _included(level, parameters)}
@@ -144,20 +154,30 @@ class Query:
             CliError: the search was refused, or there is no answer.
         """
         found: list[Any] = []
-        page: dict[str, str] | None = {"limit": str(min(_PAGE, most))}
+        limit = min(_PAGE, most)
+        page: dict[str, str] | None = {"limit": str(limit)}
         while page and len(found) < most:
             answer = self._page(page)
             found += answer.json
             page = _next_page(answer)
-        return found[:most], bool(page) or len(found) > most
+        has_more = bool(page) or len(found) > most
+        return found[:most], has_more
 
     def _page(self, page: Mapping[str, str]) -> Answer:
-        headers = self._clients.identity_header(_url(self._clients))
-        answer = self._clients.call("POST", self._url, self._body, page, headers)
+        function_url = _url(self._clients)
+        answer = self._clients.call(
+            method="POST",
+            url=self._url,
+            body=self._body,
+            params=page,
+            headers=self._clients.identity_header(function_url),
+        )
         if answer.status != 200 or not isinstance(answer.json, list):
             raise CliError(_refusal(answer))
         warning = _WARNING.match(answer.headers.get("Warning", ""))
-        if warning and not _NEXT.search(answer.headers.get("Link", "")):
+        link = _NEXT.search(answer.headers.get("Link", ""))
+        # With a link, the rest is read from the next page.
+        if warning and not link:
             note(f"warning: {warning[1]}")
         return answer
 
@@ -199,9 +219,11 @@ def _scope(text: str | None, level: str) -> Resource | None:
         raise CliError(f"--in must be studies/UID[/series/UID], not {text}") from error
     if scope.instance:
         raise CliError(f"--in must be studies/UID[/series/UID], not {text}")
-    within = ("instances",) if scope.series else ("series", "instances")
-    if level not in within:
-        options = " or ".join(f"--level {name}" for name in within)
+    contents = ["series", "instances"]
+    if scope.series:
+        contents = ["instances"]
+    if level not in contents:
+        options = " or ".join(f"--level {name}" for name in contents)
         raise CliError(f"--in {text} does not contain {level}: use {options}")
     return scope
 
@@ -264,7 +286,10 @@ def _wanted(level: str, listing: Listing) -> set[str]:
 
 
 def _with_counts(
-    clients: Clients, level: str, items: Sequence[Item], wanted: set[str]
+    clients: Clients,
+    level: str,
+    items: Sequence[Item],
+    wanted: set[str],
 ) -> list[Item]:
     """The items with modalities and counts, which the service's searches lack (fact sheet section
     4)."""
@@ -272,29 +297,46 @@ def _with_counts(
     if level == "studies" and "modality" in wanted:
         found = _with_modalities(clients, found)
     if level in _METRICS and wanted & {"instances", "series"}:
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            metrics = list(pool.map(lambda item: _metrics(clients, level, item), found))
-        found = [Item(i.full, {**i.fields, **m}) for i, m in zip(found, metrics, strict=True)]
+        found = _with_metrics(clients, level, found)
     return found
+
+
+def _with_metrics(clients: Clients, level: str, items: list[Item]) -> list[Item]:
+    """Studies or series with the numbers of what they contain."""
+
+    def with_metrics(item: Item) -> Item:
+        metrics = _metrics(clients, level, item)
+        return Item(item.full, {**item.fields, **metrics})
+
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(with_metrics, items))
 
 
 def _with_modalities(clients: Clients, items: Sequence[Item]) -> list[Item]:
     """Studies with the modalities of their series."""
+    modalities = _modalities(clients, items)
+    found = []
+    for item in items:
+        of_study = modalities.get(item.fields["study"], set())
+        fields = {**item.fields, "modality": "/".join(sorted(of_study))}
+        found.append(Item(item.full, fields))
+    return found
+
+
+def _modalities(clients: Clients, items: Sequence[Item]) -> dict[str, set[str]]:
+    """The modalities of each study's series."""
     uids = [item.fields["study"] for item in items if item.fields["study"]]
-    modalities: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     for start in range(0, len(uids), _STUDIES_AT_ONCE):
-        params = {"StudyInstanceUID": ",".join(uids[start : start + _STUDIES_AT_ONCE])}
-        for series in Query(clients, "series", None, params).rows(_SORTED_MAX)[0]:
+        some = uids[start : start + _STUDIES_AT_ONCE]
+        query = Query(clients, "series", None, {"StudyInstanceUID": ",".join(some)})
+        rows, _ = query.rows(_SORTED_MAX)
+        for series in rows:
             study = dicomjson.uid(series, "0020000D")
-            modalities.setdefault(study, set()).add(_text(series, "00080060"))
-    return [
-        Item(i.full, {**i.fields, "modality": "/".join(_names(modalities, i.fields["study"]))})
-        for i in items
-    ]
-
-
-def _names(modalities: Mapping[str, Iterable[str]], study: str) -> list[str]:
-    return sorted(filter(None, modalities.get(study, ())))
+            modality = _text(series, "00080060")
+            if modality:
+                found.setdefault(study, set()).add(modality)
+    return found
 
 
 def _metrics(clients: Clients, level: str, item: Item) -> dict[str, int | None]:

@@ -25,17 +25,25 @@ def fill(studies: list[Row], search: Callable[[str], list[Row]]) -> None:
     Args:
         search: the rows of a search, by its path and query.
     """
+
+    def fill_one(study: Row) -> None:
+        _fill_one(study, search)
+
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda study: _fill_one(study, search), studies[:_STUDIES_MAX]))
+        # An error in a thread is raised here.
+        list(pool.map(fill_one, studies[:_STUDIES_MAX]))
 
 
 def _fill_one(study: Row, search: Callable[[str], list[Row]]) -> None:
-    path = f"/studies/{study[_STUDY]['Value'][0]}"
-    series = search(f"{path}/series?limit={_ROWS_MAX}")
-    instances = search(f"{path}/instances?limit={_ROWS_MAX}")
+    uid = study[_STUDY]["Value"][0]
+    series = search(f"/studies/{uid}/series?limit={_ROWS_MAX}")
+    instances = search(f"/studies/{uid}/instances?limit={_ROWS_MAX}")
     if not series or not instances:
         return
-    modalities = {value for one in series for value in one.get(_MODALITY, {}).get("Value", [])}
+    modalities: set[str] = set()
+    for row in series:
+        attribute = row.get(_MODALITY, {})
+        modalities.update(attribute.get("Value", []))
     study[_MODALITIES] = {"vr": "CS", "Value": sorted(modalities)}
     study[_SERIES_COUNT] = {"vr": "IS", "Value": [len(series)]}
     study[_INSTANCE_COUNT] = {"vr": "IS", "Value": [len(instances)]}

@@ -113,33 +113,57 @@ def upload(
     sources = list(_sources(paths, prefix, clients.system.local))
     if not sources:
         raise CliError(f"there are no files in {', '.join(map(str, paths))}")
-    alone = _alone(sources)
-    if alone:
-        note(
-            f"warning: {amount(len(alone), 'files')} without the other half of a pair, such as "
-            f"{shown(alone[0])}: metadata and its JPEG need one name in one folder (NAME.json, "
-            "NAME.jpg)"
-        )
+    _warn_of_halves(sources)
     if no_wait:
-        batch = Batch()
-        uploader.send(sources, batch, output)
-        if output.for_people:
-            say(f"{amount(batch.uploaded, 'files')} uploaded to gs://{uploader.bucket.name}")
-        return 0
+        return _sent(uploader, sources, output)
     batch = _uploaded(uploader, sources, timeout, output)
-    return _report(batch, uploader.bucket.name, verbose, timeout, output)
+    return _report(
+        batch=batch,
+        bucket=uploader.bucket.name,
+        verbose=verbose,
+        timeout_s=timeout,
+        output=output,
+    )
+
+
+def _sent(uploader: "Uploader", sources: list[Source], output: Format) -> int:
+    """Upload without waiting for the outcomes."""
+    batch = Batch()
+    uploader.send(sources, batch, output)
+    if output.for_people:
+        files = amount(batch.uploaded, "files")
+        say(f"{files} uploaded to gs://{uploader.bucket.name}")
+    return 0
+
+
+def _warn_of_halves(sources: Sequence[Source]) -> None:
+    """Warn of metadata and JPEG files whose other half is not uploaded too."""
+    alone = _alone(sources)
+    if not alone:
+        return
+    files = amount(len(alone), "files")
+    example = shown(alone[0])
+    note(
+        f"warning: {files} without the other half of a pair, such as {example}: metadata and its"
+        " JPEG need one name in one folder (NAME.json, NAME.jpg)"
+    )
 
 
 def _alone(sources: Sequence[Source]) -> list[str]:
     """The names of metadata and JPEG files whose other half is not uploaded too."""
-    halves: dict[str, dict[str, str]] = {"json": {}, "jpeg": {}}
+    # The names by stem, which the two halves of a pair have in common.
+    metadata: dict[str, str] = {}
+    jpegs: dict[str, str] = {}
+    halves = {"json": metadata, "jpeg": jpegs}
     for source in sources:
         path = PurePosixPath(source.name)
         kind = _HALVES.get(path.suffix.lower())
         if kind:
-            halves[kind][str(path.with_suffix(""))] = source.name
-    unpaired = halves["json"].keys() ^ halves["jpeg"].keys()
-    return sorted(one[stem] for one in halves.values() for stem in one.keys() & unpaired)
+            stem = str(path.with_suffix(""))
+            halves[kind][stem] = source.name
+    alone = [name for stem, name in metadata.items() if stem not in jpegs]
+    alone += [name for stem, name in jpegs.items() if stem not in metadata]
+    return sorted(alone)
 
 
 class Uploader:
@@ -182,35 +206,48 @@ def _uploaded(uploader: Uploader, sources: list[Source], timeout_s: float, outpu
     try:
         with Watch(uploader.clients, _FILTER) as watch:
             uploader.send(sources, batch, output)
-            with progress(output) as bar:
-                task = bar.add_task("outcomes", total=len(sources))
-                for outcome in watch.until(timeout_s):
-                    if batch.take(outcome):
-                        bar.advance(task)
-                    if not batch.waiting:
-                        break
+            _wait(batch, watch.until(timeout_s), output)
     except KeyboardInterrupt:
+        files = amount(len(sources), "files")
         raise StoppedError(
-            f"stopped: {batch.uploaded} of {amount(len(sources), 'files')} were uploaded and will "
-            "still be processed; see dicom-functions outcomes"
+            f"stopped: {batch.uploaded} of {files} were uploaded and will still be processed;"
+            " see dicom-functions outcomes"
         ) from None
     return batch
 
 
-def _report(batch: Batch, bucket: str, verbose: bool, timeout_s: float, output: Format) -> int:
+def _wait(batch: Batch, outcomes: Iterable[Outcome], output: Format) -> None:
+    """Take outcomes until every file of the batch has one."""
+    with progress(output) as bar:
+        task = bar.add_task("outcomes", total=batch.uploaded)
+        for outcome in outcomes:
+            if batch.take(outcome):
+                bar.advance(task)
+            if not batch.waiting:
+                return
+
+
+def _report(
+    batch: Batch,
+    bucket: str,
+    verbose: bool,
+    timeout_s: float,
+    output: Format,
+) -> int:
     bad = [outcome for outcome in batch.outcomes if not is_good(outcome)]
-    shown_ones = bad
+    listed = bad
     if verbose or not output.for_people:
-        shown_ones = batch.outcomes
-    listed = [outcome_item(one) for one in shown_ones]
+        listed = batch.outcomes
     if listed or not output.for_people:
-        Listing(output).print(listed, OUTCOME_COLUMNS)
+        items = [outcome_item(outcome) for outcome in listed]
+        Listing(output).print(items, OUTCOME_COLUMNS)
     if output.for_people:
         say(f"{batch.summary}, in gs://{bucket}")
     if batch.waiting:
+        files = amount(len(batch.waiting), "files")
         note(
-            f"{amount(len(batch.waiting), 'files')} had no outcome within {timeout_s:.0f} s but "
-            "will still be processed; see dicom-functions outcomes"
+            f"{files} had no outcome within {timeout_s:.0f} s but will still be processed;"
+            " see dicom-functions outcomes"
         )
     return exit_status(not bad and not batch.waiting)
 
@@ -258,13 +295,16 @@ def _follow(uploader: Uploader, folder: Path, prefix: str, output: Format) -> in
     stream = Stream(output, OUTCOME_COLUMNS)
     if output.for_people:
         say(f"watching {shown(folder.resolve().as_posix())}; Ctrl-C stops")
+    local = uploader.clients.system.local
     try:
         with Watch(uploader.clients, _FILTER) as watch:
             while True:
-                for source in _appeared(folder, prefix, seen, uploader.clients.system.local):
-                    batch.waiting.add(uploader.write(source))
+                for source in _appeared(folder, prefix, seen, local):
+                    key = uploader.write(source)
+                    batch.waiting.add(key)
                     batch.uploaded += 1
-                _take_new(watch.take(wait_s=_LOOK_S), batch, stream)
+                outcomes = watch.take(wait_s=_LOOK_S)
+                _take_new(outcomes, batch, stream)
     except KeyboardInterrupt:
         raise StoppedError(
             f"stopped: {batch.summary}; uploaded files will still be processed"
@@ -281,7 +321,10 @@ def _appeared(
         except FileNotFoundError:
             continue
         state = (found.st_size, found.st_mtime_ns)
-        if seen.get(source.path) == state or time.time() - found.st_mtime < _SETTLED_S:
+        if seen.get(source.path) == state:
+            continue
+        unchanged_s = time.time() - found.st_mtime
+        if unchanged_s < _SETTLED_S:
             continue
         seen[source.path] = state
         yield source

@@ -101,9 +101,11 @@ def installed(folder: Path) -> Path:
     if not dist.exists():
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _unpack(_fetched(Path(scratch)), Path(scratch))
-            (Path(scratch) / "package" / "dist").rename(dist)
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            scratch = Path(name)
+            archive = _fetched(scratch)
+            _unpack(archive, scratch)
+            (scratch / "package" / "dist").rename(dist)
     (dist / "app-config.js").write_text(CONFIG)
     return dist
 
@@ -115,24 +117,37 @@ def _fetched(scratch: Path) -> Path:
             "npm is needed to download the viewer: install Node.js (Debian: apt-get install npm)"
         )
     say(f"Downloading {PACKAGE} {VERSION} (48 MiB, once)")
-    command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", str(scratch)]
+    package = f"{PACKAGE}@{VERSION}"
+    command = [npm, "pack", package, "--silent", "--pack-destination", str(scratch)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_FETCH_S, cwd=scratch, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_FETCH_S,
+            cwd=scratch,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise CliError(f"npm did not download the viewer within {_FETCH_S} s") from error
     archives = list(scratch.glob("*.tgz"))
     if done.returncode or len(archives) != 1:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
-        raise CliError(f"npm could not download {PACKAGE}: {last[0]}")
+        message = _last_line(done.stderr or done.stdout)
+        raise CliError(f"npm could not download {PACKAGE}: {message}")
     return archives[0]
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    if not lines:
+        return "no message"
+    return lines[-1]
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     with archive.open("rb") as file:
-        digest = base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
-    if digest != SHA512:
+        digest = hashlib.file_digest(file, "sha512").digest()
+    if base64.b64encode(digest).decode() != SHA512:
         raise CliError(
             f"the checksum of {PACKAGE} {VERSION} is wrong: it is not the tested archive"
         )

@@ -102,15 +102,16 @@ def ledger(clients: Clients, limit: int) -> list[Outcome]:
     missing."""
     system = clients.system
     prefix = system.topology["ledger_subscription"]["filename_prefix"]
-    blobs = clients.storage.list_blobs(system.buckets["ledger"], prefix=prefix, timeout=CALL_S)
-    # Their names begin with the time.
-    names = sorted((blob.name for blob in blobs), reverse=True)
     bucket = clients.storage.bucket(system.buckets["ledger"])
+    names = [blob.name for blob in bucket.list_blobs(prefix=prefix, timeout=CALL_S)]
+    # Their names begin with the time.
+    names.sort(reverse=True)
     found: list[Outcome] = []
     for name in names:
         if len(found) >= limit:
             break
-        data = bucket.blob(name).download_as_bytes(end=_LEDGER_OBJECT_BYTES, timeout=CALL_S)
+        blob = bucket.blob(name)
+        data = blob.download_as_bytes(end=_LEDGER_OBJECT_BYTES, timeout=CALL_S)
         found += _records(data.splitlines())
     found.sort(key=lambda record: str(record.get("time")))
     return found[-limit:]

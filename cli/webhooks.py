@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from cli.clients import Clients
+from cli.clients import Answer, Clients
 from cli.errors import CliError
 from cli.findings import RETRY, Finding, Look
 from functions.common.settings import NOTIFY
@@ -27,21 +27,35 @@ def webhooks(clients: Clients) -> Iterator[Finding]:
 
 
 def _looked_at(look: Look, name: str, webhook: Mapping[str, Any]) -> Finding:
-    system = look.clients.system
     place = f"webhooks/{name}.json"
-    bucket = system.buckets["state"]
-    url = f"{system.endpoints.storage}/storage/v1/b/{bucket}/o/{quote(place, safe='')}"
     try:
-        answer = look.clients.call("GET", url, params={"alt": "media"})
+        answer = _state(look.clients, place)
     except CliError as error:
         return look.failed(name, "no answer", str(error))
+    if answer.status == 404:
+        return look.ok(name, "active")
     if answer.status in (401, 403):
         return look.refused(name)
-    if answer.status not in (200, 404):
+    if answer.status != 200:
         return look.failed(name, f"the service answered {answer.status}", RETRY)
-    ended = answer.object.get("url_sha256") if answer.status == 200 else None
-    if ended != hashlib.sha256(str(webhook.get("url", "")).encode()).hexdigest():
+    # The object is valid for one URL: with another one, the webhook is called again.
+    url = str(webhook.get("url", ""))
+    url_sha256 = hashlib.sha256(url.encode()).hexdigest()
+    if answer.object.get("url_sha256") != url_sha256:
         return look.ok(name, "active")
     since = answer.object.get("time", "")
-    fix = f"give it another URL, or: gcloud storage rm gs://{bucket}/{place}"
-    return look.failed(name, f"has ended: its receiver answered 410 Gone at {since}", fix)
+    bucket = look.clients.system.buckets["state"]
+    return look.failed(
+        name,
+        f"has ended: its receiver answered 410 Gone at {since}",
+        f"give it another URL, or: gcloud storage rm gs://{bucket}/{place}",
+    )
+
+
+def _state(clients: Clients, place: str) -> Answer:
+    """The object of this name in the state bucket."""
+    system = clients.system
+    bucket = system.buckets["state"]
+    objects = f"{system.endpoints.storage}/storage/v1/b/{bucket}/o"
+    url = f"{objects}/{quote(place, safe='')}"
+    return clients.call("GET", url, params={"alt": "media"})
