@@ -74,6 +74,7 @@ def completed_before(job: Job) -> dict[str, int] | None:
 
 
 def _command_of(job: Job) -> str:
+    """The request, and what it is for: another one with the same id may have another path."""
     return f"{job.key} {job.request.resource}"
 
 

@@ -221,7 +221,7 @@ class _Export:
     def do_slice(self, run: str, name: str) -> None:
         """A follow-up message: do one slice."""
         plan = self._state.plan()
-        if plan is not None and plan.run == run:
+        if plan and plan.run == run:
             self._run_slice(plan, name, name)
             return
         # A delivery that was killed while cleaning up may have left some objects.

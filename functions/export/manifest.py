@@ -54,6 +54,7 @@ class Manifest:
             if_generation_match=None,
             chunk_bytes=_CHUNK_BYTES,
         )
+        # The text was made while it was written, and the reasons were counted with it.
         return max(self._reasons, key=self._reasons.__getitem__, default="")
 
     def _text(self, joined: Mapping[str, Any]) -> Iterator[bytes]:
@@ -72,11 +73,11 @@ class Manifest:
         yield b"\n}\n"
 
     def _list(self, key: str) -> Iterator[bytes]:
-        before, end = "\n  ", b"]"
+        separator = "\n  "
         for entry in self._entries(key):
-            yield (before + json.dumps(entry)).encode()
-            before, end = ",\n  ", b"\n ]"
-        yield end
+            yield (separator + json.dumps(entry)).encode()
+            separator = ",\n  "
+        yield b"\n ]"
 
     def _entries(self, key: str) -> Iterator[dict[str, Any]]:
         if not self._totals[key]:

@@ -129,7 +129,7 @@ class ObjectSlice:
             return existing
         if existing.newer_than(self._stored_at(instance)):
             return existing
-        self._writer.compared.add(name)
+        self._writer.to_compare.add(name)
         return None
 
     def _stored_at(self, instance: Resource) -> str:

@@ -66,8 +66,8 @@ class Planner:
             return
         rows = self._rows(target)
         first = list(islice(rows, PAGE + 1))
-        is_large = len(first) > PAGE and not target.series
-        if is_large:
+        # A large study is listed series by series, so that never all of it is in memory.
+        if len(first) > PAGE and not target.series:
             first.clear()  # a page takes some MiB
             yield from self._by_series(target)
             return

@@ -69,7 +69,7 @@ class ObjectWriter:
         # The time is before anything is retrieved.
         self._labels = {KIND: self._request.kind, RUN: run, _TIME: utc_now()}
         # Names of existing objects that may have another content.
-        self.compared: set[str] = set()
+        self.to_compare: set[str] = set()
         self._large = threading.Lock()
 
     def existing(self, folder: str) -> dict[str, Written]:
@@ -86,18 +86,18 @@ class ObjectWriter:
     def write(self, name: str, content: Content) -> Written:
         """Write one object; large ones one at a time, because each takes a chunk of memory.
 
-        An object in `compared` is not written, but must have the same content.
+        An object in `to_compare` is not written, but must have the same content.
 
         Raises:
             PermanentError: conflict, when the object of that name is another one; not_found, when
                 the bucket does not exist.
             RetryableError: as Buckets.write.
         """
-        if name in self.compared:
+        if name in self.to_compare:
             checksum = Checksum()
             for data in content.chunks():
                 checksum.add(data)
-            return self._there(name, checksum.text)
+            return self._same(name, checksum.text)
         try:
             if content.is_small:
                 stored = self._create(name, content.head)
@@ -105,9 +105,11 @@ class ObjectWriter:
                 with self._large:
                     stored = self._create(name, content.chunks())
         except PreconditionFailedError:
-            # The rest of a large one is not read, so its checksum is not known.
-            crc32c = crc32c_text(content.head) if content.is_small else ""
-            return self._there(name, crc32c)
+            # Written since the listing. Two renderings of the same instance may differ in their
+            # bytes; stored bytes may not, but a large one would have to be read to its end.
+            if self._request.keeps_bytes and content.is_small:
+                return self._same(name, crc32c_text(content.head))
+            return self._same(name)
         return Written(stored, new=True)
 
     def _create(self, name: str, data: Iterable[bytes]) -> StoredObject:
@@ -120,19 +122,17 @@ class ObjectWriter:
             metadata=self._labels,
         )
 
-    def _there(self, name: str, crc32c: str) -> Written:
-        """The existing object of this name. Two renderings of the same instance may differ in their
-        bytes; stored bytes may not, nor may renderings of an instance that may have changed.
+    def _same(self, name: str, crc32c: str = "") -> Written:
+        """The existing object of this name, which must be of this kind, and have this checksum.
 
         Args:
-            crc32c: of the new object; empty: not known.
+            crc32c: empty: any.
         """
         place = ObjectRef(self._bucket, name)
         stored = self._buckets.stat(place, self._deadline)
         if stored is None:
             raise RetryableError("unavailable")
-        must_be_equal = self._request.keeps_bytes or name in self.compared
-        differs = must_be_equal and crc32c not in ("", stored.crc32c)
+        differs = crc32c not in ("", stored.crc32c)
         if differs or stored.metadata.get(KIND) != self._request.kind:
             raise another_object()
         return self._as_written(stored)
