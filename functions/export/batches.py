@@ -60,9 +60,10 @@ class Batches:
             future.result()
 
     def _hand_over(self) -> None:
-        batch, size = self._batch, self._size
-        if not batch:
+        if not self._batch:
             return
+        batch = self._batch
+        size = self._size
         self._batch = []
         self._size = 0
         self._budget.take(size)
@@ -76,7 +77,8 @@ class Batches:
         self._waiting.append(self._pool.submit(write))
 
     def _write(self, batch: Batch) -> None:
-        began_s, count = self._deadline.elapsed_s(), len(batch)
+        count = len(batch)
+        began_s = self._deadline.elapsed_s()
         while batch:  # written pieces are not kept
             self._put(*batch.pop(0))
         cost_s = (self._deadline.elapsed_s() - began_s) / count

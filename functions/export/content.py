@@ -19,13 +19,15 @@ class Content:
         head: list[bytes],
         rest: Iterator[bytes] | None = None,
     ) -> None:
-        self.head, self._rest = head, rest
+        self.head = head
+        self._rest = rest
 
     @classmethod
     def of(cls, stream: Iterable[bytes]) -> "Content":
         """Read up to SMALL_BYTES of a stream."""
         pieces = iter(stream)
-        head, size = list[bytes](), 0
+        head: list[bytes] = []
+        size = 0
         for piece in pieces:
             head.append(piece)
             size += len(piece)

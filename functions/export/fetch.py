@@ -283,7 +283,8 @@ def _checked(
     check: Callable[[bytes], None],
 ) -> Iterator[bytes]:
     """The stream, whose first bytes are checked: at least `size` if there are so many."""
-    head = piece = b""
+    head = b""
+    piece = b""
     for piece in stream:
         head += piece
         if len(head) >= size:

@@ -171,7 +171,8 @@ class ObjectSlice:
             batches.finish()
 
     def _take(self, incoming: Incoming, batches: Batches) -> None:
-        piece, content = incoming.piece, incoming.content
+        piece = incoming.piece
+        content = incoming.content
         if piece is None or self._tally.is_settled(piece):
             return
         if content.is_small:

@@ -36,6 +36,16 @@ class Member:
     offset: int
     streamed: bool
 
+    @property
+    def version(self) -> int:
+        """Of the zip format, that a reader needs."""
+        return _ZIP64 if self.streamed else _PLAIN
+
+    @property
+    def flags(self) -> int:
+        """The general purpose bits."""
+        return _SIZES_FOLLOW if self.streamed else 0
+
 
 class ZipPart:
     """Writes members one after the other; its output is one part of the zip."""
@@ -64,7 +74,9 @@ class ZipPart:
         self.members.append(member)
 
     def _add_stream(self, name: str, content: Content) -> Iterator[bytes]:
-        offset, size, crc = self._offset, 0, 0
+        offset = self._offset
+        size = 0
+        crc = 0
         yield self._counted(_local_header(Member(name, 0, 0, offset, streamed=True)))
         for data in content.chunks():
             crc = zlib.crc32(data, crc)
@@ -79,19 +91,18 @@ class ZipPart:
 
 
 def _local_header(member: Member) -> bytes:
-    name, extra = member.name.encode(), b""
-    version, flags = _PLAIN, 0
-    crc, size = member.crc, member.size
-    # ZIP64, so that the following sizes have eight bytes.
+    name = member.name.encode()
+    sums = (member.crc, member.size, member.size)
+    extra = b""
     if member.streamed:
-        version, flags = _ZIP64, _SIZES_FOLLOW
-        crc, size = 0, _FIT
+        # ZIP64, so that the sizes that follow the data have eight bytes.
+        sums = (0, _FIT, _FIT)
         extra = struct.pack("<HHQQ", 1, 16, 0, 0)
     head = struct.pack(
         "<4s5H3L2H",
-        *(b"PK\x03\x04", version, flags),
+        *(b"PK\x03\x04", member.version, member.flags),
         *(0, 0, _DATE),  # method, time, date
-        *(crc, size, size),
+        *sums,
         *(len(name), len(extra)),
     )
     return head + name + extra
@@ -103,7 +114,9 @@ def directory(parts: Iterable[tuple[int, Iterable[Member]]]) -> Iterator[bytes]:
     Args:
         parts: each part's size in bytes and its members, in the order in which they are joined.
     """
-    base = count = length = 0
+    base = 0  # bytes of the parts so far
+    count = 0
+    length = 0  # of the directory
     for size, members in parts:
         for member in members:
             entry = _directory_entry(member, base + member.offset)
@@ -116,23 +129,29 @@ def directory(parts: Iterable[tuple[int, Iterable[Member]]]) -> Iterator[bytes]:
         yield struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", *record)
         yield struct.pack("<4sLQL", b"PK\x06\x07", 0, base + length, 1)
     short = min(count, _MEMBERS_FIT)
-    end = (0, 0, short, short, min(length, _FIT), min(base, _FIT), 0)
-    yield struct.pack("<4s4H2LH", b"PK\x05\x06", *end)
+    yield struct.pack(
+        "<4s4H2LH",
+        *(b"PK\x05\x06", 0, 0),  # disks
+        *(short, short),
+        *(min(length, _FIT), min(base, _FIT)),
+        0,  # comment
+    )
 
 
 def _directory_entry(member: Member, offset: int) -> bytes:
-    name, extra = member.name.encode(), b""
-    version, flags = _PLAIN, 0
-    size, shown_offset = member.size, offset
-    if member.streamed:
-        version, flags = _ZIP64, _SIZES_FOLLOW
-    if member.size >= _FIT or offset >= _FIT:
+    name = member.name.encode()
+    version = member.version
+    size = member.size
+    shown_offset = offset
+    extra = b""
+    if size >= _FIT or offset >= _FIT:
         version = _ZIP64
-        size = shown_offset = _FIT
-        extra = struct.pack("<HHQQQ", 1, 24, member.size, member.size, offset)
+        extra = struct.pack("<HHQQQ", 1, 24, size, size, offset)
+        size = _FIT
+        shown_offset = _FIT
     head = struct.pack(
         "<4s6H3L5H2L",
-        *(b"PK\x01\x02", version, version, flags),
+        *(b"PK\x01\x02", version, version, member.flags),
         *(0, 0, _DATE),  # method, time, date
         *(member.crc, size, size),
         *(len(name), len(extra)),
