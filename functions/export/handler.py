@@ -176,6 +176,24 @@ class _Export:
         else:
             self._after_planning(planning, self._plan_all(planning))
 
+    def _plan_all(self, planning: _Planning) -> bool:
+        """Write the slices of the unplanned matches; False when the time is over before all of a
+        query's matches are planned."""
+        planner = Planner(self._job, self._services.settings.export_slice)
+        is_complete = True
+        for target in planner.targets(planning.matched):
+            self._keep(planning, planner.slices(target))
+            planning.matched += 1
+            if self._job.request.query and self._job.work_deadline.remaining_s() <= 0:
+                is_complete = False
+                break
+        self._keep(planning, planner.rest())
+        return is_complete
+
+    def _keep(self, planning: _Planning, slices: Iterator[Slice]) -> None:
+        for task in slices:
+            planning.slices.append(self._state.add_slice(planning.run, task))
+
     def _after_planning(self, planning: _Planning, is_complete: bool) -> None:
         """Start the slices, or continue the planning in another message."""
         if not is_complete:
@@ -197,24 +215,6 @@ class _Export:
             # All are done, yet the export has not ended: whoever did the last one was killed, and
             # its message may be gone. Any slice leads to the end.
             self._run_slice(plan, plan.slices[0], COMMAND)
-
-    def _plan_all(self, planning: _Planning) -> bool:
-        """Write the slices of the unplanned matches; False when the time is over before all of a
-        query's matches are planned."""
-        planner = Planner(self._job, self._services.settings.export_slice)
-        in_time = True
-        for target in planner.targets(planning.matched):
-            self._keep(planning, planner.slices(target))
-            planning.matched += 1
-            if self._job.request.query and self._job.work_deadline.remaining_s() <= 0:
-                in_time = False
-                break
-        self._keep(planning, planner.rest())
-        return in_time
-
-    def _keep(self, planning: _Planning, slices: Iterator[Slice]) -> None:
-        for task in slices:
-            planning.slices.append(self._state.add_slice(planning.run, task))
 
     # Done
 
