@@ -80,19 +80,31 @@ class Buckets(Http):
             ClientError: the local bucket server cannot keep the name, or it refused.
         """
         check_object_name(name)
-        head = {"name": name, "contentType": content_type, "metadata": dict(metadata or {})}
+        resource = {
+            "name": name,
+            "contentType": content_type,
+            "metadata": dict(metadata or {}),
+        }
         boundary = f"local-{uuid.uuid4().hex}"
-        before = f"--{boundary}\r\ncontent-type: application/json\r\n\r\n{json.dumps(head)}\r\n"
-        before += f"--{boundary}\r\ncontent-type: {content_type}\r\n\r\n"
-        body = _Body(before.encode(), data, f"\r\n--{boundary}--".encode())
-        kind = {"content-type": f"multipart/related; boundary={boundary}"}
-        path = f"/upload/storage/v1/b/{bucket}/o?uploadType=multipart"
-        return int(self.send("POST", path, data=body, headers=kind).json()["generation"])
+        before = (
+            f"--{boundary}\r\ncontent-type: application/json\r\n\r\n"
+            f"{json.dumps(resource)}\r\n"
+            f"--{boundary}\r\ncontent-type: {content_type}\r\n\r\n"
+        )
+        after = f"\r\n--{boundary}--"
+        answer = self.send(
+            "POST",
+            f"/upload/storage/v1/b/{bucket}/o?uploadType=multipart",
+            data=_Body(before.encode(), data, after.encode()),
+            headers={"content-type": f"multipart/related; boundary={boundary}"},
+        )
+        return int(answer.json()["generation"])
 
     def objects(self, bucket: str, prefix: str = "") -> list[dict[str, Any]]:
         """The metadata of the objects whose name begins with prefix."""
         query = urllib.parse.urlencode({"prefix": prefix})
-        return list(self.send("GET", f"/storage/v1/b/{bucket}/o?{query}").json().get("items") or [])
+        answer = self.send("GET", f"/storage/v1/b/{bucket}/o?{query}")
+        return list(answer.json().get("items") or [])
 
     def download(self, bucket: str, name: str) -> bytes:
         """An object's bytes."""
@@ -114,8 +126,12 @@ class _Body:
         self._before, self._data, self._after = before, data, after
 
     def __len__(self) -> int:
-        size = self._data.stat().st_size if isinstance(self._data, Path) else len(self._data)
-        return len(self._before) + size + len(self._after)
+        return len(self._before) + self._size() + len(self._after)
+
+    def _size(self) -> int:
+        if isinstance(self._data, Path):
+            return self._data.stat().st_size
+        return len(self._data)
 
     def __iter__(self) -> Iterator[bytes]:
         yield self._before
@@ -186,18 +202,17 @@ class PubSub(Http):
         """Pull and acknowledge up to limit messages, with decoded data; may wait and return
         none."""
         body = {"maxMessages": limit, "returnImmediately": not wait}
-        received = (
-            self.send("POST", f"/v1/{subscription}:pull", json=body)
-            .json()
-            .get("receivedMessages", [])
-        )
+        answer = self.send("POST", f"/v1/{subscription}:pull", json=body)
+        received = answer.json().get("receivedMessages", [])
         if received:
             ids = [item["ackId"] for item in received]
             self.send("POST", f"/v1/{subscription}:acknowledge", json={"ackIds": ids})
-        messages = [item["message"] for item in received]
-        return [
-            message | {"data": base64.b64decode(message.get("data", ""))} for message in messages
-        ]
+        messages = []
+        for item in received:
+            message = item["message"]
+            data = base64.b64decode(message.get("data", ""))
+            messages.append({**message, "data": data})
+        return messages
 
 
 class Watch:

@@ -141,10 +141,9 @@ async def run(host: str, port: int, command: Sequence[str]) -> int:
         OSError: the server cannot be started, or the port is in use.
     """
     upstream = hidden_address()
-    names = {"host": upstream[0], "port": str(upstream[1])}
-    server = subprocess.Popen(
-        [word.format(**names) for word in command], preexec_fn=die_with_parent
-    )
+    hidden_host, hidden_port = upstream
+    words = [word.format(host=hidden_host, port=hidden_port) for word in command]
+    server = subprocess.Popen(words, preexec_fn=die_with_parent)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.terminate)
@@ -153,7 +152,8 @@ async def run(host: str, port: int, command: Sequence[str]) -> int:
     if ended.done():
         return ended.result()
     gate = Gate(Callers(host), upstream)
-    async with await asyncio.start_server(gate.serve, host, port, limit=HEAD_BYTES):
+    listener = await asyncio.start_server(gate.serve, host, port, limit=HEAD_BYTES)
+    async with listener:
         return await ended
 
 
@@ -171,12 +171,24 @@ async def _until_ready(upstream: tuple[str, int], ended: "asyncio.Future[int]") 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m infra.local.gate", description=__doc__)
-    parser.add_argument("--host", default=LOOPBACK, help="address to listen on (%(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.local.gate",
+        description=__doc__,
+    )
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help="address to listen on (%(default)s)",
+    )
     parser.add_argument("--port", type=int, required=True, help="port")
-    parser.add_argument("command", nargs="+", help="the server, with {host} and {port}")
+    parser.add_argument(
+        "command",
+        nargs="+",
+        help="the server, with {host} and {port}",
+    )
     options = parser.parse_args(argv)
-    status = asyncio.run(run(options.host, options.port, options.command))
+    serving = run(options.host, options.port, options.command)
+    status = asyncio.run(serving)
     if status < 0:
         print(f"the server was ended by signal {-status}", file=sys.stderr)
     return abs(status)

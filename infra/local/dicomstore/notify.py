@@ -23,16 +23,24 @@ class Notifier:
         if host:
             threading.Thread(target=self._run, daemon=True).start()
 
-    def tell(self, store: dict[str, Any], action: str, name: str, uids: Uids, **more: str) -> None:
+    def tell(
+        self,
+        store: dict[str, Any],
+        action: str,
+        name: str,
+        uids: Uids,
+        **more: str,
+    ) -> None:
         """Queue the messages of one instance. `store` is its DicomStore resource, `more` further
         attributes."""
         if not self._host:
             return
-        data = base64.b64encode(f"{name}/dicomWeb/{uids.path}".encode()).decode()
-        version = base64.b64encode(str(time.time_ns()).encode()).decode().rstrip("=")
+        data = _base64(f"{name}/dicomWeb/{uids.path}")
+        version = _base64(str(time.time_ns())).rstrip("=")
+        updated = formatdate(time.time(), usegmt=True)
         attributes = {
             "action": action,
-            "lastUpdatedTime": formatdate(time.time(), usegmt=True).replace("GMT", "UTC"),
+            "lastUpdatedTime": updated.replace("GMT", "UTC"),
             "storeName": name,
             "studyInstanceUID": uids.study,
             "seriesInstanceUID": uids.series,
@@ -41,18 +49,20 @@ class Notifier:
             **more,
         }
         for config in store.get("notificationConfigs", ()):
-            self._queue.put((config["pubsubTopic"], {"data": data, "attributes": attributes}))
-        if legacy := store.get("notificationConfig", {}).get("pubsubTopic"):
-            self._queue.put((legacy, {"data": data}))
+            message = {"data": data, "attributes": attributes}
+            self._queue.put((config["pubsubTopic"], message))
+        # The older field, whose messages have no attributes.
+        legacy = store.get("notificationConfig", {})
+        if legacy.get("pubsubTopic"):
+            self._queue.put((legacy["pubsubTopic"], {"data": data}))
 
     def _run(self) -> None:
         while True:
             topic, message = self._queue.get()
             connection = http.client.HTTPConnection(self._host, timeout=10)
+            body = json.dumps({"messages": [message]})
             try:
-                connection.request(
-                    "POST", f"/v1/{topic}:publish", json.dumps({"messages": [message]})
-                )
+                connection.request("POST", f"/v1/{topic}:publish", body)
                 status = connection.getresponse().status
                 if status != 200:
                     print(f"notification to {topic}: status {status}", file=sys.stderr)
@@ -60,3 +70,7 @@ class Notifier:
                 print(f"notification to {topic}: {type(error).__name__}", file=sys.stderr)
             finally:
                 connection.close()
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

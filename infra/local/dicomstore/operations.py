@@ -152,13 +152,21 @@ class Operations:
         return len(gone), 0
 
     def _set_class(self, store: int, targets: list[Uids], storage_class: str) -> tuple[int, int]:
-        found = [self._index.instances(store, uids) for uids in targets]
-        changed = {one.id: one for instances in found for one in instances}
+        # By id, because several targets may have an instance in common.
+        changed = {}
+        without_instances = 0
+        for uids in targets:
+            instances = self._index.instances(store, uids)
+            if not instances:
+                without_instances += 1
+            for instance in instances:
+                changed[instance.id] = instance
+        now = time.time()
+        sql = "UPDATE instances SET storage_class = ?, class_time = ? WHERE id = ?"
         with self._index.writing() as db:
-            sql = "UPDATE instances SET storage_class = ?, class_time = ? WHERE id = ?"
-            db.executemany(sql, [(storage_class, time.time(), number) for number in changed])
-        self._tell("SetBlobSettings", store, [*changed.values()], storage_class)
-        return len(changed), found.count([])
+            db.executemany(sql, [(storage_class, now, number) for number in changed])
+        self._tell("SetBlobSettings", store, list(changed.values()), storage_class)
+        return len(changed), without_instances
 
     def get(self, dataset: str, number: str) -> dict[str, Any]:
         """One operation as JSON. Raises ApiError 404."""

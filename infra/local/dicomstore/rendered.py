@@ -130,24 +130,35 @@ class _Window(NamedTuple):
 def _grey(file: File, array: Any, number: int) -> Grey:
     """8 bit values after rescale and window; without a window from darkest to brightest."""
     values = _values(file, number)
+    fractions = _fractions(file, array, number, values)
+
+    def grey(rows: Any) -> Any:
+        return _scaled(fractions(values(rows)))
+
+    return grey
+
+
+def _fractions(file: File, array: Any, number: int, values: Grey) -> Grey:
+    """From a value to a number of 0 (black) to 1 (white); what is outside is cut off later."""
     if VOI_TABLE in file.elements:
         table = _tables(file, (VOI_TABLE, *ABOUT_PIXELS))
-        most = (1 << table.VOILUTSequence[0].LUTDescriptor[2]) - 1
-        return lambda rows: _scaled(apply_voi(values(rows).astype(np.int64), table) / most)
+        bits = table.VOILUTSequence[0].LUTDescriptor[2]
+        most = (1 << bits) - 1
+        return lambda found: apply_voi(found.astype(np.int64), table) / most
     window = _window(file, number)
-    if not window:
+    if window is None:
         low, high = _range(file, array, values)
         span = high - low or 1
-        return lambda rows: _scaled((values(rows) - low) / span)
+        return lambda found: (found - low) / span
+    center = window.center
+    width = window.width
     if window.function == "SIGMOID":
-        return lambda rows: _scaled(
-            1 / (1 + np.exp(-4 * (values(rows) - window.center) / window.width))
-        )
+        return lambda found: 1 / (1 + np.exp(-4 * (found - center) / width))
     if window.function == "LINEAR_EXACT":
-        return lambda rows: _scaled((values(rows) - window.center) / window.width + 0.5)
+        return lambda found: (found - center) / width + 0.5
     # PS3.3 C.11.2.1.2.1
-    width = max(window.width - 1, 1e-6)
-    return lambda rows: _scaled((values(rows) - (window.center - 0.5)) / width + 0.5)
+    inner = max(width - 1, 1e-6)
+    return lambda found: (found - (center - 0.5)) / inner + 0.5
 
 
 def _scaled(fractions: Any) -> Any:
@@ -227,31 +238,40 @@ def _functional(file: File, number: int, name: int) -> Elements:
 
 # --- viewport ---
 
+_VIEWPORT = "viewport is width,height or width,height,x,y,width,height"
+
 
 def _viewport(image: Picture.Image, text: str) -> Picture.Image:
     """`width,height[,x,y,w,h]`: the region, scaled to fit the size with its proportions kept
     (PS3.18 8.3.5.1.3)."""
     parts = _numbers(text)
-    if len(parts) not in (2, 6) or not parts[0] or not parts[1]:
-        raise refuse("viewport is width,height or width,height,x,y,width,height")
-    width, height = parts[0], parts[1]
-    if min(width, height) < 1 or max(width, height) > MAX_SIDE:
+    if len(parts) not in (2, 6):
+        raise refuse(_VIEWPORT)
+    most_wide, most_high, *region = parts
+    if not most_wide or not most_high:
+        raise refuse(_VIEWPORT)
+    if min(most_wide, most_high) < 1 or max(most_wide, most_high) > MAX_SIDE:
         raise refuse(f"a viewport has 1 to {MAX_SIDE} pixels a side")
-    if len(parts) == 6:
-        image = _region(image, parts[2:])
-    scale = min(width / image.width, height / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    if size[0] * size[1] > choices.MAX_VIEWPORT_PIXELS:
+    if region:
+        image = _region(image, region)
+    scale = min(most_wide / image.width, most_high / image.height)
+    width = max(1, round(image.width * scale))
+    height = max(1, round(image.height * scale))
+    if width * height > choices.MAX_VIEWPORT_PIXELS:
         raise refuse(f"a viewport has at most {choices.MAX_VIEWPORT_PIXELS} pixels")
-    return image.resize(size, Picture.Resampling.BILINEAR)
+    return image.resize((width, height), Picture.Resampling.BILINEAR)
 
 
 def _numbers(text: str) -> list[float | None]:
     """The numbers of a viewport; an empty place is None. Empty when one is not a number."""
-    found = [_decimal(part) if part else None for part in text.split(",")]
-    for part, number in zip(text.split(","), found, strict=True):
-        if part and number is None:
-            return []
+    found: list[float | None] = []
+    for part in text.split(","):
+        number = None
+        if part:
+            number = _decimal(part)
+            if number is None:
+                return []
+        found.append(number)
     return found
 
 
@@ -260,8 +280,9 @@ def _region(image: Picture.Image, parts: list[float | None]) -> Picture.Image:
     x, y = parts[0] or 0, parts[1] or 0
     width = parts[2] or image.width - x
     height = parts[3] or image.height - y
-    inside = 0 <= x < image.width and 0 <= y < image.height
-    if not inside or abs(width) < 1 or abs(height) < 1:
+    is_inside = 0 <= x < image.width and 0 <= y < image.height
+    is_empty = abs(width) < 1 or abs(height) < 1
+    if is_empty or not is_inside:
         raise refuse("the viewport's region lies outside the image")
     right = min(image.width, int(x + abs(width)))
     bottom = min(image.height, int(y + abs(height)))

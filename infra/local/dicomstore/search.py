@@ -223,16 +223,29 @@ def _condition(tag: str, value: str, fuzzy: bool) -> tuple[str, list[object]]:
         return f"{UID_COLUMNS[tag]} = ?", [value]
     if tag == attributes.MODALITY:
         return "se.modality = ?", [value]
-    start = "st.id IN (SELECT study FROM keys WHERE store = ? AND tag = "
     if tag == attributes.NAME and fuzzy:
-        found = sorted(attributes.tokens(value))
-        either = " OR ".join("(value >= ? AND value < ?)" for _ in found) or "0"
-        bounds = [bound for token in found for bound in (token, token + LAST_CHARACTER)]
-        return f"{start}'{attributes.FUZZY}' AND ({either}))", list(bounds)
+        return _fuzzy_condition(value)
     if tag == STUDY_DATE and "-" in value:
         first, _, last = value.partition("-")
-        return f"{start}'{tag}' AND value BETWEEN ? AND ?)", [first, last or LAST_DATE]
-    return f"{start}'{tag}' AND value = ?)", [value]
+        return _key_condition(tag, "value BETWEEN ? AND ?"), [first, last or LAST_DATE]
+    return _key_condition(tag, "value = ?"), [value]
+
+
+def _fuzzy_condition(name: str) -> tuple[str, list[object]]:
+    """A name whose words begin with one of these."""
+    conditions = []
+    bounds: list[object] = []
+    for token in sorted(attributes.tokens(name)):
+        conditions.append("(value >= ? AND value < ?)")
+        bounds += [token, token + LAST_CHARACTER]
+    either = " OR ".join(conditions) or "0"
+    return _key_condition(attributes.FUZZY, f"({either})"), bounds
+
+
+def _key_condition(tag: str, condition: str) -> str:
+    """The studies with a key that fulfils a condition."""
+    keys = f"SELECT study FROM keys WHERE store = ? AND tag = '{tag}' AND {condition}"  # noqa: S608
+    return f"st.id IN ({keys})"
 
 
 # --- what is shown ---

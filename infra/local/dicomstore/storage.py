@@ -100,21 +100,37 @@ class Storage:
         Raises:
             ApiError: 400, it cannot be read; 501, no bucket server is known.
         """
-        url = self._store.options.storage_url
-        if not url:
+        server = self._store.options.storage_url
+        if not server:
             message = "filterConfig: STORAGE_EMULATOR_HOST (--storage) names no bucket server"
             raise ApiError(501, message + " to read it from")
-        bucket, _, name = uri.removeprefix("gs://").partition("/")
-        quoted = [urllib.parse.quote(part, safe="") for part in (bucket, name)]
-        path = "/storage/v1/b/{}/o/{}?alt=media".format(*quoted)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(url + path, timeout=FETCH_S) as answer:
-                lines = answer.read(MAX_LIST).decode("latin-1").split()
+            lines = _fetched(server, uri).split()
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ApiError(choices.BAD_FILTER, "filterConfig: the file cannot be read") from error
-        found = [LISTED.fullmatch(line) for line in lines]
-        if not found or None in found:
-            message = "filterConfig: every line is /studies/S[/series/R[/instances/I]]"
-            raise ApiError(choices.BAD_FILTER, message)
-        return [Uids.parse(match[1]) for match in found if match]
+        if not lines:
+            raise _bad_lines()
+        found = []
+        for line in lines:
+            match = LISTED.fullmatch(line)
+            if match is None:
+                raise _bad_lines()
+            found.append(Uids.parse(match[1]))
+        return found
+
+
+def _fetched(server: str, uri: str) -> str:
+    """The beginning of an object, from the bucket server; without a proxy."""
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    quoted_bucket = urllib.parse.quote(bucket, safe="")
+    quoted_name = urllib.parse.quote(name, safe="")
+    url = f"{server}/storage/v1/b/{quoted_bucket}/o/{quoted_name}?alt=media"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=FETCH_S) as answer:
+        data: bytes = answer.read(MAX_LIST)
+    return data.decode("latin-1")
+
+
+def _bad_lines() -> ApiError:
+    message = "filterConfig: every line is /studies/S[/series/R[/instances/I]]"
+    return ApiError(choices.BAD_FILTER, message)

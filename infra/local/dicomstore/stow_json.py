@@ -152,14 +152,19 @@ class JsonRequest:
         return list(datasets)
 
     def _store(self, dataset: dict[str, Any]) -> None:
-        uids = Uids(*(_first(dataset, tag) for tag in ("0020000D", "0020000E", "00080018")))
+        uids = Uids(
+            _first(dataset, "0020000D"),
+            _first(dataset, "0020000E"),
+            _first(dataset, "00080018"),
+        )
         try:
             self._claim(dataset)
             with self._receiver.new_file() as (name, path, file):
                 _write(file, dataset, self._bulk)
                 self._receiver.take(name, path, file)
         except RejectedError as error:
-            self._receiver.outcomes.append(Outcome(uids, _first(dataset, "00080016"), str(error)))
+            outcome = Outcome(uids, _first(dataset, "00080016"), str(error))
+            self._receiver.outcomes.append(outcome)
 
     def _claim(self, dataset: dict[str, Any]) -> None:
         named = {uri for _, uri in _uris(dataset)}
@@ -172,10 +177,13 @@ def _are_datasets(found: Any) -> bool:
     """Whether JSON is an array of objects of objects."""
     if not isinstance(found, list):
         return False
-    return all(
-        isinstance(one, dict) and all(isinstance(element, dict) for element in one.values())
-        for one in found
-    )
+    return all(map(_is_dataset, found))
+
+
+def _is_dataset(found: Any) -> bool:
+    if not isinstance(found, dict):
+        return False
+    return all(isinstance(element, dict) for element in found.values())
 
 
 def _uris(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -206,7 +214,11 @@ def _first(dataset: dict[str, Any], tag: str) -> str:
 
 
 def _check(dataset: dict[str, Any]) -> None:
-    """Raises RejectedError: the rule of the service that a data set breaks (fact sheet 3.1)."""
+    """Check the service's rules for a data set (fact sheet section 3.1).
+
+    Raises:
+        RejectedError: the first rule that it breaks.
+    """
     syntax = _first(dataset, SYNTAX)
     if not syntax or syntax in (EXPLICIT_BE, DEFLATED_LE):
         raise RejectedError(f"TransferSyntaxUID (0002,0010) is missing or not supported: {syntax}")
@@ -215,19 +227,34 @@ def _check(dataset: dict[str, Any]) -> None:
     for tag in REQUIRED:
         if not _first(dataset, tag):
             raise RejectedError(f"The required attribute {tag} is missing.")
-    if not all(TAG.fullmatch(tag) for tag in dataset):
-        raise RejectedError(
-            "An attribute's name is not a tag of eight hexadecimal digits in upper case."
-        )
-    bulk = dict(_uris(dataset))
-    if len(bulk) > 1 or any("/" in tag for tag in bulk):
+    for tag in dataset:
+        if not TAG.fullmatch(tag):
+            raise RejectedError(
+                "An attribute's name is not a tag of eight hexadecimal digits in upper case."
+            )
+    _check_bulk(dataset)
+
+
+def _check_bulk(dataset: dict[str, Any]) -> None:
+    """At most one bulk data part, not inside a sequence, and PixelData only as such.
+
+    Raises:
+        RejectedError: as _check.
+    """
+    uris = dict(_uris(dataset))
+    is_in_sequence = any("/" in tag for tag in uris)
+    if len(uris) > 1 or is_in_sequence:
         raise RejectedError("More than one BulkDataURI in an instance, or one inside a sequence.")
-    if PIXEL_DATA in dataset and PIXEL_DATA not in bulk:
+    if PIXEL_DATA in dataset and PIXEL_DATA not in uris:
         raise RejectedError("PixelData (7FE0,0010) must be a bulk data part.")
 
 
 def _write(file: BinaryIO, dataset: dict[str, Any], parts: dict[str, Bulk]) -> None:
-    """Write the Part 10 file a data set describes. Raises RejectedError: what it breaks."""
+    """Write the Part 10 file that a data set describes.
+
+    Raises:
+        RejectedError: as _check.
+    """
     _check(dataset)
     syntax = _first(dataset, SYNTAX)
     tag, uri = next(_uris(dataset), ("", ""))
@@ -251,10 +278,11 @@ def _part10(before: dict[str, Any], dataset: dict[str, Any], syntax: str) -> byt
     meta.TransferSyntaxUID = UID(syntax)
     meta.MediaStorageSOPClassUID = UID(_first(dataset, "00080016"))
     meta.MediaStorageSOPInstanceUID = UID(_first(dataset, "00080018"))
-    out = DicomBytesIO()
-    write_file_meta_info(out, meta, enforce_standard=True)
-    own = {key: value for key, value in before.items() if key[:4] != "0002"}
-    return bytes(128) + b"DICM" + out.getvalue() + _encoded(own, syntax)
+    group_2 = DicomBytesIO()
+    write_file_meta_info(group_2, meta, enforce_standard=True)
+    others = {tag: value for tag, value in before.items() if not tag.startswith("0002")}
+    preamble = bytes(128) + b"DICM"
+    return preamble + group_2.getvalue() + _encoded(others, syntax)
 
 
 def _encoded(dataset: dict[str, Any], syntax: str) -> bytes:

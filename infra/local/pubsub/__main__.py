@@ -20,7 +20,11 @@ COMMIT_AFTER_S = 0.02
 
 
 async def serve(
-    host: str, port: int, journal_path: str, storage_endpoint: str, allowed_hosts: Sequence[str]
+    host: str,
+    port: int,
+    journal_path: str,
+    storage_endpoint: str,
+    allowed_hosts: Sequence[str],
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
@@ -36,11 +40,13 @@ async def serve(
     broker = Broker(journal, storage_endpoint)
     api = Api(broker)
     grpc_server, grpc_port = make_server(api)
-    door = FrontDoor(api, grpc_port, Callers(host, allowed_hosts))
+    callers = Callers(host, allowed_hosts)
+    door = FrontDoor(api, grpc_port, callers)
     listener = await door.listen(host, port)
     await grpc_server.start()
     broker.start()
-    print(f"Pub/Sub emulator on {host}:{listener.sockets[0].getsockname()[1]}", flush=True)
+    _, real_port = listener.sockets[0].getsockname()[:2]
+    print(f"Pub/Sub emulator on {host}:{real_port}", flush=True)
     waiting = asyncio.ensure_future(stopped.wait())
     await asyncio.wait((waiting, broker.failed), return_when=asyncio.FIRST_COMPLETED)
     listener.close()
@@ -52,14 +58,27 @@ async def serve(
         broker.failed.result()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m infra.local.pubsub", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=8085, help="port, 0 for a free one (%(default)s)"
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.local.pubsub",
+        description=__doc__,
     )
-    parser.add_argument("--data", type=Path, help="folder for topics, subscriptions and messages")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (%(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8085,
+        help="port, 0 for a free one (%(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder for topics, subscriptions and messages",
+    )
     storage = os.environ.get("STORAGE_EMULATOR_HOST", "http://127.0.0.1:8086")
     parser.add_argument(
         "--storage",
@@ -73,17 +92,30 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME",
         help="another name for this machine in Host headers; may be repeated",
     )
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and serve."""
+    options = _options(argv)
     # Messages contain names of scans: only the owner may read them.
     os.umask(0o077)
     path = ""
     if options.data:
         options.data.mkdir(parents=True, exist_ok=True)
         path = str(options.data / "pubsub.sqlite")
+    serving = serve(
+        host=options.host,
+        port=options.port,
+        journal_path=path,
+        storage_endpoint=options.storage,
+        allowed_hosts=options.allow_host,
+    )
     try:
-        asyncio.run(serve(options.host, options.port, path, options.storage, options.allow_host))
+        asyncio.run(serving)
     except OSError as error:
-        print(f"cannot listen on {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
+        place = f"{options.host}:{options.port}"
+        print(f"cannot listen on {place}: {error.strerror}", file=sys.stderr)
         return 1
     except sqlite3.Error as error:
         print(f"cannot use {path}: {error}", file=sys.stderr)
