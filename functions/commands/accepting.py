@@ -14,6 +14,8 @@ from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.common.events import messages
 from functions.common.events.runtime import Services
+from functions.common.log import log
+from functions.common.settings import COMMANDS
 
 _BUDGET_S: Final = 20.0
 _PUBLISHING_S: Final = 30.0  # after which a request that is not published is published again
@@ -109,7 +111,12 @@ class Accepting:
             # The same request can be sent again at once.
             self._requests.release(request)
             raise RefusedError.caused_by(f"the {command.kind} topic", error) from None
-        self._requests.published(request)
+        try:
+            self._requests.published(request)
+        except RetryableError as error:
+            # The command is published, so it is accepted. If it is sent again later, it is
+            # published again, under the same id.
+            log("WARNING", "state_not_written", function=COMMANDS, reason=error.reason)
 
 
 def _state_bucket_failed(error: RetryableError) -> RefusedError:

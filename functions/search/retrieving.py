@@ -93,9 +93,11 @@ def retrieve(
     accept, query = _parameters(target, pairs)
     if not accept:
         accept = _checked("Accept", headers.get("Accept") or "*/*")
-    asked = {name: _checked(name, headers[name]) for name in _PASSED_ON if name in headers}
-    asked["Accept"] = _accept(target, accept)
-    answer = upstream.get(target.path, query, asked)
+    sent = {"Accept": _accept(target, accept)}
+    for name in _PASSED_ON:
+        if name in headers:
+            sent[name] = _checked(name, headers[name])
+    answer = upstream.get(target.path, query, sent)
     if answer.status == 204:
         answer.close()
         raise refused("not_found")

@@ -225,6 +225,15 @@ def test_a_busy_state_bucket_says_when_to_send_the_command_again(commands: Place
     assert answer.json()["error"]["reason"] == "overloaded"
 
 
+def test_a_command_is_accepted_once_it_is_published_although_its_state_cannot_be_written(
+    commands: Place,
+) -> None:
+    commands.buckets.failures = [None, *[503] * 8]  # the request is kept, then nothing is written
+    answer = commands.post("/exports", EXPORT)
+    assert len(commands.published(EXPORTS)) == 1
+    assert answer.status_code == 202
+
+
 def test_an_operator_sees_in_the_log_what_failed(commands: Place) -> None:
     commands.topics.refuse = ["PERMISSION_DENIED"] * 8
     commands.post("/deletes", {"path": "studies/1.2.3"})

@@ -65,7 +65,8 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self.cuts: list[int] = []  # each makes the next read break off after so many bytes
         self.extra: dict[str, str] = {}  # headers of every read
         self.ranges = True  # whether a read of a part is answered with the part
-        self.failures: list[int] = []  # each is the status of the next request
+        # Each is the status of the next request; None: it is answered as usual.
+        self.failures: list[int | None] = []
         self.retry_after = ""  # header of those answers
         self.lost: list[str] = []  # kinds of requests: the next one is done and not answered
         self.busy_copies = 0  # so many of the next copies are not done, and answered 503
@@ -296,8 +297,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.lost.remove(kind)
             self.close_connection = True
             return
-        if self.server.failures:
-            status, body = self.server.failures.pop(0), b"{}"
+        failure = self.server.failures.pop(0) if self.server.failures else None
+        if failure is not None:
+            status, body = failure, b"{}"
             headers = {"Retry-After": self.server.retry_after} if self.server.retry_after else {}
         self.send_response(status)
         for name, value in (headers or {}).items():

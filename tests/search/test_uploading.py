@@ -156,7 +156,7 @@ def test_a_form_of_another_site_cannot_begin_one(uploads: Function) -> None:
 def test_the_bucket_must_take_the_upload(
     uploads: Function, buckets: StrictBuckets, failures: list[int], status: int, reason: str
 ) -> None:
-    buckets.failures = failures
+    buckets.failures = [*failures]
     answer = begin(uploads, {"size": 1})
     assert (answer.status, answer.reason) == (status, reason)
 
