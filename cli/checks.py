@@ -62,7 +62,9 @@ def notification(clients: Clients) -> Iterator[Finding]:
     found = look.fetch(url, bucket)
     if isinstance(found, Finding):
         yield found
-    elif any(_notifies(item, topic) for item in found.get("items", [])):
+        return
+    notifies = [item for item in found.get("items", []) if _notifies(item, topic)]
+    if notifies:
         yield look.ok(bucket, f"to {topic}")
     else:
         yield look.failed(bucket, f"does not notify {topic}: uploads are not processed")
@@ -229,13 +231,16 @@ def _binding(system: System, item: Mapping[str, Any], found: Resource) -> Iterat
         if storage.get("state", "ACTIVE") != "ACTIVE":
             yield f"cannot write to the ledger ({storage['state']})"
         return
-    endpoint = found.get("pushConfig", {}).get("pushEndpoint", "")
+    push = found.get("pushConfig", {})
+    endpoint = push.get("pushEndpoint", "")
     path = urlsplit(endpoint).path or "/"
     if not endpoint:
         yield "calls no function"
     elif path != _path(system, item):
         yield f"calls {path} of the function"
-    if found.get("filter", "") != item.get("filter", "") and "webhooks" not in path:
+    # That of a webhook is made of its events.
+    is_webhook = "webhooks" in path
+    if not is_webhook and found.get("filter", "") != item.get("filter", ""):
         yield "has another filter"
 
 
@@ -258,21 +263,26 @@ def _numbers(system: System, item: Mapping[str, Any], found: Resource) -> Iterat
         "most back-off": retry.get("maximumBackoff"),
         "retention": found.get("messageRetentionDuration"),
     }
+    least_s = delivery["minimum_backoff_s"]
+    most_s = item.get("maximum_backoff_s", delivery["maximum_backoff_s"])
     right = {
         "attempts": item["max_delivery_attempts"],
         "ack deadline": delivery["ack_deadline_s"],
-        "least back-off": f"{delivery['minimum_backoff_s']}s",
-        "most back-off": f"{item.get('maximum_backoff_s', delivery['maximum_backoff_s'])}s",
+        "least back-off": f"{least_s}s",
+        "most back-off": f"{most_s}s",
         "retention": f"{delivery['retention_s']}s",
     }
     for what, value in actual.items():
         if value != right[what]:
             yield f"{what} is {value} and not {right[what]}"
-    if found.get("expirationPolicy", {}).get("ttl"):
+    expiration = found.get("expirationPolicy", {})
+    if expiration.get("ttl"):
         yield "expires when it is not used"
     push = found.get("pushConfig")
-    if push and push.get("oidcToken", {}).get("serviceAccountEmail") != system.delivery:
-        yield "calls the function without its account's token"
+    if push:
+        token = push.get("oidcToken", {})
+        if token.get("serviceAccountEmail") != system.delivery:
+            yield "calls the function without its account's token"
 
 
 def _held(clients: Clients, name: str, function: str) -> Finding:

@@ -1,6 +1,7 @@
 """`doctor`: check a system, send a synthetic scan through it, and say how to fix each problem."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -53,7 +54,8 @@ def doctor(clients: Clients, no_probe: bool, timeout: float, output: Format) -> 
     else:
         items = [Item.of(dataclasses.asdict(finding)) for finding in findings]
         Listing(output).print(items, _COLUMNS)
-    return exit_status(not any(finding.status == "failed" for finding in findings))
+    failed = [finding for finding in findings if finding.status == "failed"]
+    return exit_status(not failed)
 
 
 def _examine(clients: Clients, probe: bool, limit_s: float) -> Iterator[Finding]:
@@ -77,8 +79,9 @@ def _sum_up(clients: Clients, findings: Sequence[Finding]) -> None:
             say("")
             say(f"{finding.check} {shown(finding.subject)}: {shown(finding.detail)}")
             say(f"  fix: {shown(finding.fix)}")
-    failed = sum(1 for finding in findings if finding.status == "failed")
-    skipped = sum(1 for finding in findings if finding.status == "skipped")
-    ok = len(findings) - failed - skipped
+    counts = Counter(finding.status for finding in findings)
     say("")
-    say(f"{clients.system.where}: {ok} ok, {failed} failed, {skipped} skipped")
+    say(
+        f"{clients.system.where}: {counts['ok']} ok, {counts['failed']} failed,"
+        f" {counts['skipped']} skipped"
+    )

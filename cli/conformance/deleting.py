@@ -35,14 +35,16 @@ def delete_of_what_is_missing(probe: Probe) -> Answer:
 @asks("6", {"status": 200, "body": {}})
 def delete_of_an_instance(probe: Probe) -> Answer:
     """Answer to deleting an instance."""
-    reply = probe.web("DELETE", path_of(_stored(probe)))
+    ds = _stored(probe)
+    reply = probe.web("DELETE", path_of(ds))
     return {"status": reply.status, "body": reply.json()}
 
 
 @asks("6", ["name"])
 def delete_of_a_study(probe: Probe) -> Answer:
     """Fields of the operation that the deletion of a study answers."""
-    reply = probe.web("DELETE", study_of(_stored(probe)))
+    ds = _stored(probe)
+    reply = probe.web("DELETE", study_of(ds))
     probe.finished(reply)
     return sorted(reply.json())
 
@@ -51,7 +53,9 @@ def delete_of_a_study(probe: Probe) -> Answer:
       "operation_s")  # fmt: skip
 def finished_delete(probe: Probe) -> Answer:
     """The operation of a study's deletion once it has ended: done, response, counter.success."""
-    operation = probe.finished(probe.web("DELETE", study_of(_stored(probe))))
+    ds = _stored(probe)
+    started = probe.web("DELETE", study_of(ds))
+    operation = probe.finished(started)
     metadata = operation.get("metadata", {})
     return {
         "done": operation.get("done"),
@@ -63,8 +67,11 @@ def finished_delete(probe: Probe) -> Answer:
 @asks("7", "google.cloud.healthcare.v1.dicomweb.DicomWebService.DeleteSeries")
 def delete_of_a_series_method(probe: Probe) -> Answer:
     """apiMethodName of the operation of a series' deletion."""
-    operation = probe.finished(probe.web("DELETE", series_of(_stored(probe))))
-    method = str(operation.get("metadata", {}).get("apiMethodName", ""))
+    ds = _stored(probe)
+    started = probe.web("DELETE", series_of(ds))
+    operation = probe.finished(started)
+    metadata = operation.get("metadata", {})
+    method = str(metadata.get("apiMethodName", ""))
     return method.replace(".v1beta1.", ".v1.")
 
 
@@ -140,8 +147,18 @@ def methods_of_v1beta1(probe: Probe) -> Answer:
     if probe.version != "v1":
         raise NotSeenError("this is asked on v1 only")
     ds = _stored(probe)
-    put = probe.web("PUT", "studies", body=scans.part10(ds), kind="application/dicom")
-    patch = probe.web("PATCH", f"{path_of(ds)}/metadata", body=b"[]", kind="application/json")
+    put = probe.web(
+        "PUT",
+        "studies",
+        body=scans.part10(ds),
+        kind="application/dicom",
+    )
+    patch = probe.web(
+        "PATCH",
+        f"{path_of(ds)}/metadata",
+        body=b"[]",
+        kind="application/json",
+    )
     return {"PUT": put.status, "PATCH": patch.status}
 
 

@@ -59,7 +59,8 @@ def bytes_as_stored(probe: Probe) -> Answer:
     """Whether transfer-syntax=* gives the stored bytes."""
     ds = scans.grey()
     path = probe.stored(ds)
-    return probe.get(path, "application/dicom; transfer-syntax=*").body == scans.part10(ds)
+    reply = probe.get(path, "application/dicom; transfer-syntax=*")
+    return reply.body == scans.part10(ds)
 
 
 @asks("5.6", 406, "NOT_TRANSCODABLE")
@@ -82,7 +83,8 @@ def not_acceptable(probe: Probe) -> Answer:
 def transfer_syntax_inside_the_type(probe: Probe) -> Answer:
     """Status of an Accept whose transfer-syntax is inside the quoted type."""
     path = probe.stored(scans.plain())
-    return probe.get(path, 'multipart/related; type="application/dicom; transfer-syntax=*"').status
+    accept = 'multipart/related; type="application/dicom; transfer-syntax=*"'
+    return probe.get(path, accept).status
 
 
 @asks("5.1", {"status": 200, "parts": 3}, "PIXELS_OF_INSTANCES")
@@ -106,7 +108,9 @@ def missing(probe: Probe) -> Answer:
 @asks("5.8", "string")
 def missing_form(probe: Probe) -> Answer:
     """Form of the error when an instance is not there."""
-    return answers.envelope(probe.get(_missing_paths(probe)["instance"]))
+    paths = _missing_paths(probe)
+    reply = probe.get(paths["instance"])
+    return answers.envelope(reply)
 
 
 @asks("5.4", {"study": 404, "series": 404, "instance": 404}, "MISSING")
@@ -130,35 +134,43 @@ def missing_bulkdata(probe: Probe) -> Answer:
 def frame_out_of_range(probe: Probe) -> Answer:
     """Status of frames 0 and 2 of an instance with one frame."""
     path = probe.stored(scans.grey())
-    return {number: probe.get(f"{path}/frames/{number}").status for number in ("0", "2")}
+    return {
+        "0": probe.get(f"{path}/frames/0").status,
+        "2": probe.get(f"{path}/frames/2").status,
+    }
 
 
 @asks("5.2", 400)
 def frame_without_pixels(probe: Probe) -> Answer:
     """Status of frame 1 of an instance without pixel data."""
-    return probe.get(f"{probe.stored(scans.plain())}/frames/1").status
+    path = probe.stored(scans.plain())
+    return probe.get(f"{path}/frames/1").status
 
 
 @asks("5.2", "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50")
 def frame_as_stored(probe: Probe) -> Answer:
     """Content-Type of the part when a JPEG frame is asked for as octet-stream, as stored."""
-    reply = probe.get(f"{probe.stored(scans.jpeg())}/frames/1", f"{FRAME}*")
+    path = probe.stored(scans.jpeg())
+    reply = probe.get(f"{path}/frames/1", f"{FRAME}*")
     return _first_part(reply).kind
 
 
 @asks("5.2", [], "PART_LOCATIONS")
 def frame_headers(probe: Probe) -> Answer:
     """Further headers of a frame's part, besides Content-Type."""
-    reply = probe.get(f"{probe.stored(scans.grey())}/frames/1", f"{FRAME}*")
-    return sorted(set(_first_part(reply).headers) - {"content-type"})
+    path = probe.stored(scans.grey())
+    reply = probe.get(f"{path}/frames/1", f"{FRAME}*")
+    part = _first_part(reply)
+    return sorted(set(part.headers) - {"content-type"})
 
 
 @asks("5.2", [32668], "SIGNED_PNG_RAISED")
 def signed_frame_as_png(probe: Probe) -> Answer:
     """First sample of a PNG frame whose signed 16 bit pixels are -100."""
-    accept = 'multipart/related; type="image/png"'
-    reply = probe.get(f"{probe.stored(scans.signed())}/frames/1", accept)
-    return answers.png_pixel(_first_part(reply).body)
+    path = probe.stored(scans.signed())
+    reply = probe.get(f"{path}/frames/1", 'multipart/related; type="image/png"')
+    part = _first_part(reply)
+    return answers.png_pixel(part.body)
 
 
 def _colours(reply: Reply) -> str:
@@ -178,13 +190,17 @@ def _near(pixel: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 @asks("5.2", "RGB", "DECODED_COLOURS")
 def colours_of_rle(probe: Probe) -> Answer:
     """Colours of an RLE YBR_FULL frame as octet-stream in Explicit VR little endian."""
-    return _colours(probe.get(f"{probe.stored(scans.rle())}/frames/1", f"{FRAME}{EXPLICIT}"))
+    path = probe.stored(scans.rle())
+    reply = probe.get(f"{path}/frames/1", f"{FRAME}{EXPLICIT}")
+    return _colours(reply)
 
 
 @asks("5.2", "RGB", "DECODED_COLOURS")
 def colours_of_jpeg(probe: Probe) -> Answer:
     """Colours of a JPEG YBR_FULL_422 frame as octet-stream in Explicit VR little endian."""
-    return _colours(probe.get(f"{probe.stored(scans.jpeg())}/frames/1", f"{FRAME}{EXPLICIT}"))
+    path = probe.stored(scans.jpeg())
+    reply = probe.get(f"{path}/frames/1", f"{FRAME}{EXPLICIT}")
+    return _colours(reply)
 
 
 # Rendered
@@ -194,7 +210,8 @@ def colours_of_jpeg(probe: Probe) -> Answer:
 def rendered_multi_frame(probe: Probe) -> Answer:
     """Which frame `/rendered` of a multi-frame instance shows."""
     path = probe.stored(scans.grey(frames=3))
-    pixel = answers.png_pixel(probe.get(f"{path}/rendered", "image/png").body)
+    reply = probe.get(f"{path}/rendered", "image/png")
+    pixel = answers.png_pixel(reply.body)
     if pixel is None:
         raise NotSeenError("the service gave no PNG of 8 or 16 bits")
     distances = [abs(pixel[0] - shade) for shade in scans.SHADES]
@@ -231,7 +248,8 @@ def _bulk_path(item: dict[str, Any], tag: str) -> str:
 @asks("5.4", ["00020002", "00020003", "00020010", "00020012", "00020013"])
 def metadata_of_group_2(probe: Probe) -> Answer:
     """File meta information that metadata holds."""
-    item = _metadata(probe, probe.stored(scans.grey()))
+    path = probe.stored(scans.grey())
+    item = _metadata(probe, path)
     return sorted(tag for tag in item if tag.startswith("0002"))
 
 
@@ -247,7 +265,8 @@ def metadata_in_xml(probe: Probe) -> Answer:
     """How a part of metadata in XML begins."""
     path = probe.stored(scans.plain())
     accept = 'multipart/related; type="application/dicom+xml"'
-    part = _first_part(probe.get(f"{path}/metadata", accept))
+    reply = probe.get(f"{path}/metadata", accept)
+    part = _first_part(reply)
     text = part.body.decode("utf-8", "replace")
     return text.partition("<DicomAttribute")[0]
 
@@ -255,28 +274,37 @@ def metadata_in_xml(probe: Probe) -> Answer:
 @asks("5.5", "bulkdata/7FE00010", "BULK_TRAILING_SLASH")
 def bulkdata_uri(probe: Probe) -> Answer:
     """Path of the BulkDataURI of Pixel Data."""
-    return _bulk_path(_metadata(probe, probe.stored(scans.grey())), "7FE00010")
+    path = probe.stored(scans.grey())
+    item = _metadata(probe, path)
+    return _bulk_path(item, "7FE00010")
 
 
 @asks("5.5", {"without": 200, "with": 200}, "BULK_TRAILING_SLASH")
 def bulkdata_path_with_slash(probe: Probe) -> Answer:
     """Status of the bulk data of Pixel Data without and with a `/` at the end of the path."""
-    path = f"{probe.stored(scans.grey())}/bulkdata/7FE00010"
-    return {"without": probe.get(path).status, "with": probe.get(f"{path}/").status}
+    instance = probe.stored(scans.grey())
+    path = f"{instance}/bulkdata/7FE00010"
+    return {
+        "without": probe.get(path).status,
+        "with": probe.get(f"{path}/").status,
+    }
 
 
 @asks("5.5", "bulkdata/54000100/0/54001010", "BULK_ITEM_BASE")
 def bulkdata_uri_in_a_sequence(probe: Probe) -> Answer:
     """Path of the BulkDataURI of Waveform Data in the first item of its sequence."""
-    item = _metadata(probe, probe.stored(scans.waveform()))
-    return _bulk_path(answers.value(item, "54000100") or {}, "54001010")
+    path = probe.stored(scans.waveform())
+    item = _metadata(probe, path)
+    first = answers.value(item, "54000100") or {}
+    return _bulk_path(first, "54001010")
 
 
 @asks("5.5", "multipart/related")
 def bulkdata_type(probe: Probe) -> Answer:
     """Media type of bulk data with `Accept: */*`."""
     path = probe.stored(scans.grey())
-    return answers.essence(probe.get(f"{path}/bulkdata/7FE00010").kind)
+    reply = probe.get(f"{path}/bulkdata/7FE00010")
+    return answers.essence(reply.kind)
 
 
 @asks("5.5", "the frame's JPEG stream")

@@ -41,7 +41,8 @@ def failed(error: Exception, doing: str) -> ApiError:
         where = where.tb_next
     place = ""
     if where:
-        place = f" at {Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
+        code = where.tb_frame.f_code
+        place = f" at {Path(code.co_filename).name}:{where.tb_lineno}"
     print(f"pixels: {type(error).__name__}{place}", file=sys.stderr)
     return untranscodable(f"{doing}: {type(error).__name__}")
 
@@ -59,14 +60,15 @@ def decoded(file: File, image: Image, number: int, as_rgb: bool = True) -> tuple
     check_frame(image)
     give_back_memory()
     if image.pixels.encapsulated:
-        syntax, source = file.transfer_syntax, _codestream(file, image, number)
+        syntax = file.transfer_syntax
+        source = _codestream(file, image, number)
     else:
         _check_native(image)
-        syntax, source = EXPLICIT_LE, native_frame(file, image, number)
+        syntax = EXPLICIT_LE
+        source = native_frame(file, image, number)
     try:
-        array, about = get_decoder(UID(syntax)).as_array(
-            source, index=0, raw=True, **_options(image)
-        )
+        decoder = get_decoder(UID(syntax))
+        array, about = decoder.as_array(source, index=0, raw=True, **_options(image))
         photometric = str(about["photometric_interpretation"])
         if as_rgb and image.samples == 3 and photometric in YBR:
             return _as_rgb(array), "RGB"
@@ -94,7 +96,8 @@ def check_frame(image: Image) -> None:
 def _codestream(file: File, image: Image, number: int) -> bytes:
     """A compressed frame for pydicom, checked before it is decoded."""
     ranges = fragments_of(file, image, number)
-    if sum(length for _, length in ranges) > MAX_FRAME:
+    size = sum(length for _, length in ranges)
+    if size > MAX_FRAME:
         raise untranscodable(f"cannot transcode frames of more than {MAX_FRAME} bytes")
     data = slices.joined(file.data, ranges)
     try:
@@ -106,8 +109,10 @@ def _codestream(file: File, image: Image, number: int) -> bytes:
 
 def _check_native(image: Image) -> None:
     """Raises ApiError 406: reading the frame would take too much memory."""
-    pixels = image.rows * image.columns * image.samples
-    if pixels * max(8, image.allocated) // 8 * NATIVE_COST > codestream.MEMORY:
+    samples = image.rows * image.columns * image.samples
+    bits = max(8, image.allocated)
+    size = samples * bits // 8
+    if size * NATIVE_COST > codestream.MEMORY:
         raise untranscodable("decoding the frame would take too much memory")
 
 

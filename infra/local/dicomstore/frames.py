@@ -93,8 +93,10 @@ def numbers(text: str, image: Image) -> list[int]:
     """The frames of a URL such as `1,3`, counted from 0. Raises ApiError 400."""
     if not text.replace(",", "").isdecimal():
         raise refuse("frames must be numbers from 1, separated by commas")
-    found = [int(part) - 1 for part in text.split(",") if part and len(part) < 12]
-    if not found or not all(0 <= number < image.frames for number in found):
+    parts = [part for part in text.split(",") if 0 < len(part) < 12]
+    found = [int(part) - 1 for part in parts]
+    are_there = all(0 <= number < image.frames for number in found)
+    if not found or not are_there:
         message = f"the instance has {image.frames} frames"
         raise ApiError(choices.FRAME_OUT_OF_RANGE, message, "array")
     return found

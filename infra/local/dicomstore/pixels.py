@@ -58,7 +58,8 @@ def frame(file: File, image: Image, number: int, wanted: Media) -> Part:
     """
     stored = file.transfer_syntax
     is_native = stored in transcode.NATIVE
-    if wanted.syntax in ("*", stored) and (wanted.part == OCTETS or not is_native):
+    is_unchanged = wanted.syntax in ("*", stored)
+    if is_unchanged and (wanted.part == OCTETS or not is_native):
         kind = KIND_OF.get(stored, OCTETS)
         pieces = frames.stored_pieces(file, image, number)
         return Part(f"{kind}; transfer-syntax={stored}", pieces)
@@ -66,13 +67,19 @@ def frame(file: File, image: Image, number: int, wanted: Media) -> Part:
     if wanted.syntax:
         kind = f"{wanted.part}; transfer-syntax={wanted.syntax}"
     if wanted.syntax == EXPLICIT_LE and is_native:
-        return Part(kind, frames.stored_pieces(file, image, number, swap=True))
+        pieces = frames.stored_pieces(file, image, number, swap=True)
+        return Part(kind, pieces)
     transcode.check(stored, len(file.data), wanted.syntax or EXPLICIT_LE)
-    if wanted.syntax == EXPLICIT_LE:
+    return Part(kind, _decoded_pieces(file, image, number, wanted.syntax))
+
+
+def _decoded_pieces(file: File, image: Image, number: int, syntax: str) -> Iterable[bytes]:
+    """A frame that was decoded: as native pixels, encoded anew, or as PNG without a syntax."""
+    if syntax == EXPLICIT_LE:
         as_rgb = choices.DECODED_COLOURS == "RGB"
         array, _ = decoded(file, image, number, as_rgb)
-        return Part(kind, slices.cut(native(image, array)))
+        return slices.cut(native(image, array))
     array, photometric = decoded(file, image, number)
-    if not wanted.syntax:
-        return Part(kind, [png(array)])
-    return Part(kind, [encoded(image, array, photometric, wanted.syntax)])
+    if not syntax:
+        return [png(array)]
+    return [encoded(image, array, photometric, syntax)]

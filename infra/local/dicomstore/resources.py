@@ -216,13 +216,19 @@ def _store_fields() -> Json:
         ApiError: 400, a label is not text, or it would notify no topic.
     """
     found = _kept(rest.body(), STORE_FIELDS)
-    labels = found.get("labels", {})
-    if not isinstance(labels, dict) or not all(isinstance(text, str) for text in labels.values()):
+    if not _are_labels(found.get("labels", {})):
         raise ApiError(400, "labels are an object of texts")
-    if not all(isinstance(topic, str) and TOPIC.fullmatch(topic) for topic in _topics(found)):
-        message = "the pubsubTopic of a notification configuration is projects/PROJECT/topics/TOPIC"
-        raise ApiError(400, message)
+    for topic in _topics(found):
+        if not isinstance(topic, str) or not TOPIC.fullmatch(topic):
+            form = "projects/PROJECT/topics/TOPIC"
+            raise ApiError(400, f"the pubsubTopic of a notification configuration is {form}")
     return found
+
+
+def _are_labels(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(text, str) for text in value.values())
 
 
 def _topics(store: Json) -> list[Any]:

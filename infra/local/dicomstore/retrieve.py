@@ -89,17 +89,23 @@ class Retrieve:
         place = self._store.place(args)
         answer = self._store.accept(pixels.FRAMES)
         (one,) = self._store.instances(place)
-        return _multipart(self._frames_of(place, one, args["frames"], answer), answer)
+        parts = self._frames_of(place, one, args["frames"], answer)
+        return _multipart(parts, answer)
 
     def _frames_of(
-        self, place: Place, one: Instance, wanted: str, answer: Media
+        self,
+        place: Place,
+        one: Instance,
+        wanted: str,
+        answer: Media,
     ) -> Iterator[wado.Part]:
         """The frames of an instance that a list such as `1,3` names.
 
         An empty list means all frames; an instance without pixels has none.
         """
         with wado.scanned(self._index.files / one.file) as file:
-            if not wanted and not any(tag in file.elements for tag in frames.KEYWORDS):
+            has_pixels = any(tag in file.elements for tag in frames.KEYWORDS)
+            if not wanted and not has_pixels:
                 return
             image = frames.image_of(file)
             chosen: Iterable[int] = range(image.frames)
@@ -114,7 +120,8 @@ class Retrieve:
         """An instance, or one frame of it, as a picture."""
         place = self._store.place(args)
         answer = self._store.accept(pixels.RENDERED)
-        path = self._index.files / self._store.instances(place)[0].file
+        (one,) = self._store.instances(place)
+        path = self._index.files / one.file
         wanted = args.get("frames", str(choices.RENDERED_MULTI_FRAME))
         viewport = flask.request.args.get("viewport", "")
         with wado.scanned(path) as file:
@@ -140,22 +147,26 @@ class Retrieve:
         """The value of one attribute."""
         place = self._store.place(args)
         answer = self._store.accept(wado.BULKDATA)
-        path = self._index.files / self._store.instances(place)[0].file
+        (one,) = self._store.instances(place)
+        path = self._index.files / one.file
         attribute = args["path"]
         if choices.BULK_TRAILING_SLASH:
             attribute = attribute.removesuffix("/")
 
         def content() -> Iterator[bytes]:
             with wado.scanned(path) as file:
-                yield from wado.bulk_pieces(file, wado.bulk_element(file, attribute))
+                element = wado.bulk_element(file, attribute)
+                yield from wado.bulk_pieces(file, element)
 
-        pieces = content()
+        rest = content()
         # The first piece is read at once: errors are found while a status can be chosen.
-        pieces = itertools.chain([next(pieces, b"")], pieces)
+        first = next(rest, b"")
+        pieces = itertools.chain([first], rest)
         if not answer.part:
             return flask.Response(pieces, content_type=str(answer))
         kind = f"{answer.part}; transfer-syntax={answer.syntax}"
-        header, body = wado.multipart([wado.Part(kind, pieces)], answer.part, answer.syntax)
+        part = wado.Part(kind, pieces)
+        header, body = wado.multipart([part], answer.part, answer.syntax)
         return flask.Response(body, content_type=header)
 
 

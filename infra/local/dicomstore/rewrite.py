@@ -39,15 +39,21 @@ def meta_information(file: File, syntax: str) -> bytes:
     }
     values[META_VERSION] = ("OB", b"\0\1")
     values[TRANSFER_SYNTAX] = ("UI", syntax.encode())
+    # What is missing has the value of the data set.
     for tag, own in ((MEDIA_CLASS, SOP_CLASS), (MEDIA_INSTANCE, SOP_INSTANCE)):
         if tag not in values:
             values[tag] = ("UI", file.text(own).encode("latin-1"))
-    values.setdefault(IMPLEMENTATION, ("UI", PYDICOM_IMPLEMENTATION_UID.encode()))
-    group = b"".join(_small(tag, *values[tag]) for tag in sorted(values))
+    if IMPLEMENTATION not in values:
+        values[IMPLEMENTATION] = ("UI", PYDICOM_IMPLEMENTATION_UID.encode())
+    group = b""
+    for tag in sorted(values):
+        vr, value = values[tag]
+        group += _small(tag, vr, value)
+    length = _small(META_LENGTH, "UL", struct.pack("<I", len(group)))
     preamble = bytes(128)
     if file.data[128:132] == b"DICM":
         preamble = file.data[:128]
-    return preamble + b"DICM" + _small(META_LENGTH, "UL", struct.pack("<I", len(group))) + group
+    return preamble + b"DICM" + length + group
 
 
 def _small(tag: int, vr: str, value: bytes) -> bytes:

@@ -252,18 +252,26 @@ class Answer:
         self.reusable = True
 
     def start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: object = None
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: object = None,
     ) -> Callable[[bytes], None]:
         """WSGI's start_response; the head leaves with the first piece of the body."""
         del exc_info  # nothing has been sent yet whenever it is called
-        length = {name.lower(): value for name, value in headers}.get("content-length")
-        self._no_body = self._no_body or status[:3] in ("204", "304")
+        lines = [f"HTTP/1.1 {status}"]
+        length = None
+        for name, value in headers:
+            lines.append(f"{name}: {value}")
+            if name.lower() == "content-length":
+                length = int(value)
+        if status[:3] in ("204", "304"):
+            self._no_body = True
+        self._left = length
+        if self._no_body:
+            self._left = None
         self._chunked = self._http11 and length is None and not self._no_body
-        self._left = None
-        if length is not None and not self._no_body:
-            self._left = int(length)
         self.reusable = self._http11
-        lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
         if self._chunked:
             lines.append("Transfer-Encoding: chunked")
         self._head = "\r\n".join(lines).encode("latin-1")

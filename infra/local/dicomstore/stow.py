@@ -211,10 +211,16 @@ class _Parts:
 
 
 def feed(
-    stream: Stream, boundary: str, callbacks: "MultipartCallbacks", abandon: Callable[[], None]
+    stream: Stream,
+    boundary: str,
+    callbacks: "MultipartCallbacks",
+    abandon: Callable[[], None],
 ) -> None:
-    """Run a multipart body through the parser. Raises ApiError 400: malformed, or without its
-    closing boundary."""
+    """Run a multipart body through the parser.
+
+    Raises:
+        ApiError: 400, it is malformed, or has no closing boundary.
+    """
     ended: list[bool] = []
     callbacks["on_end"] = lambda: ended.append(True)
     try:
@@ -234,14 +240,21 @@ def feed(
 
 def report(outcomes: list[Outcome], base: str, study: str) -> dict[str, Any]:
     """The response data set; FailureDetail in its XML form."""
-    first = next((o.uids.study for o in outcomes if o.uids.study), study)
+    studies = [outcome.uids.study for outcome in outcomes if outcome.uids.study]
+    failed = []
+    stored = []
+    for outcome in outcomes:
+        if outcome.failure:
+            failed.append(_failed(outcome))
+        else:
+            stored.append(_referenced(outcome, base))
+    if studies:
+        study = studies[0]
     found: dict[str, Any] = {}
-    if first:
-        found["00081190"] = {"vr": "UR", "Value": [f"{base}/studies/{first}"]}
-    failed = [_failed(outcome) for outcome in outcomes if outcome.failure]
+    if study:
+        found["00081190"] = {"vr": "UR", "Value": [f"{base}/studies/{study}"]}
     if failed:
         found["00081198"] = {"vr": "SQ", "Value": failed}
-    stored = [_referenced(outcome, base) for outcome in outcomes if not outcome.failure]
     if stored:
         found["00081199"] = {"vr": "SQ", "Value": stored}
     return found

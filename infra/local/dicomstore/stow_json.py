@@ -136,19 +136,19 @@ class JsonRequest:
 
     def _datasets(self) -> list[dict[str, Any]]:
         if b'"InlineBinary"' in self._json and not self._has_syntax:
-            raise media.ApiError(
-                400,
-                "InlineBinary needs a transfer-syntax in the first part's Content-Type",
-                "array",
+            raise _malformed(
+                "InlineBinary needs a transfer-syntax in the first part's Content-Type"
             )
-        if self._json.count(b"{") > MAX_OBJECTS or self._json.count(b",") > MAX_VALUES:
-            raise media.ApiError(400, "the JSON part holds too many attributes", "array")
+        objects = self._json.count(b"{")
+        values = self._json.count(b",")
+        if objects > MAX_OBJECTS or values > MAX_VALUES:
+            raise _malformed("the JSON part holds too many attributes")
         try:
             datasets: Any = json.loads(self._json)
         except (ValueError, RecursionError) as error:
-            raise media.ApiError(400, "the first part is not JSON", "array") from error
+            raise _malformed("the first part is not JSON") from error
         if not _are_datasets(datasets):
-            raise media.ApiError(400, "the first part is not an array of data sets", "array")
+            raise _malformed("the first part is not an array of data sets")
         return list(datasets)
 
     def _store(self, dataset: dict[str, Any]) -> None:
@@ -171,6 +171,10 @@ class JsonRequest:
         if named & self._used:
             raise RejectedError("A BulkDataURI must be unique in the whole request.")
         self._used |= named
+
+
+def _malformed(message: str) -> media.ApiError:
+    return media.ApiError(400, message, "array")
 
 
 def _are_datasets(found: Any) -> bool:
@@ -311,30 +315,39 @@ def _part(tag: str, uri: str, syntax: str, parts: dict[str, Bulk]) -> Bulk:
     if uri not in parts:
         raise RejectedError(f"No part has the Content-Location that {tag} names.")
     part = parts[uri]
-    same = part.parameters.get("transfer-syntax", syntax) == syntax
-    if part.kind == "application/octet-stream":
-        fits = syntax in NATIVE or tag != PIXEL_DATA or same
-    else:
-        fits = tag == PIXEL_DATA and same and syntax in SYNTAXES_OF.get(part.kind, ())
-    if not fits:
+    if not _fits(part, tag, syntax):
         raise RejectedError(f"A part of type {part.kind} does not fit transfer syntax {syntax}.")
     return part
+
+
+def _fits(part: Bulk, tag: str, syntax: str) -> bool:
+    """Whether a part can be the value of this attribute in this transfer syntax."""
+    is_pixel_data = tag == PIXEL_DATA
+    is_same_syntax = part.parameters.get("transfer-syntax", syntax) == syntax
+    if part.kind == "application/octet-stream":
+        return is_same_syntax or not is_pixel_data or syntax in NATIVE
+    if not is_pixel_data or not is_same_syntax:
+        return False
+    return syntax in SYNTAXES_OF.get(part.kind, ())
 
 
 def _write_bulk(file: BinaryIO, tag: str, vr: str, syntax: str, part: Bulk) -> None:
     """Write an element whose value is a part. Raises RejectedError: its VR has no bulk data."""
     if vr not in ("OB", "OW", "UN"):
         raise RejectedError("BulkDataURI is for VR OB, OW and UN.")
+    number = int(tag, 16)
     size = part.path.stat().st_size
     padding = b"\0" * (size % 2)
+    length = size + len(padding)
     encapsulated = tag == PIXEL_DATA and syntax not in NATIVE
     if encapsulated:
         # An empty basic offset table, then the part as one fragment (PS3.5 A.4).
-        file.write(rewrite.header(int(tag, 16), "OB", UNDEFINED, implicit=False))
-        file.write(rewrite.mark(ITEM, 0) + rewrite.mark(ITEM, size + len(padding)))
+        file.write(rewrite.header(number, "OB", UNDEFINED, implicit=False))
+        file.write(rewrite.mark(ITEM, 0))
+        file.write(rewrite.mark(ITEM, length))
     else:
-        length = size + len(padding)
-        file.write(rewrite.header(int(tag, 16), vr, length, implicit=syntax == IMPLICIT_LE))
+        is_implicit = syntax == IMPLICIT_LE
+        file.write(rewrite.header(number, vr, length, implicit=is_implicit))
     with part.path.open("rb") as source:
         shutil.copyfileobj(source, file, PIECE)
     file.write(padding)
