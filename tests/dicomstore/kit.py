@@ -22,6 +22,11 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 SC = "1.2.840.10008.5.1.4.1.1.7"
 ELE = "1.2.840.10008.1.2.1"
 STORE = "projects/local/locations/local/datasets/local/dicomStores/local"
+# The path of the instance that `dicom()` makes, and what a client accepts of it.
+ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
+SINGLE = "application/dicom; transfer-syntax=*"
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+OCTETS = 'multipart/related; type="application/octet-stream"; transfer-syntax='
 BUNDLED = Path(pydicom.data.__file__).parent / "test_files"
 
 
@@ -32,9 +37,13 @@ def dataset(
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.SOPClassUID, ds.SOPInstanceUID = CT, instance
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
-    ds.Modality, ds.PatientName, ds.PatientID = "CT", "Doe^Jane", "P1"
+    ds.SOPClassUID = CT
+    ds.SOPInstanceUID = instance
+    ds.StudyInstanceUID = study
+    ds.SeriesInstanceUID = series
+    ds.Modality = "CT"
+    ds.PatientName = "Doe^Jane"
+    ds.PatientID = "P1"
     for name, value in attributes.items():
         setattr(ds, name, value)
     return ds

@@ -23,12 +23,21 @@ from pydicom.uid import UID
 
 from infra.local.dicomstore import codestream
 from infra.local.dicomstore.codestream import Claim, ClaimError
-from tests.dicomstore.kit import BUNDLED, ELE, Client, dataset, gradient, image, part10, process
+from tests.dicomstore.kit import (
+    BUNDLED,
+    ELE,
+    OCTETS,
+    ONE,
+    Client,
+    dataset,
+    gradient,
+    image,
+    part10,
+    process,
+)
 
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 JPEG = "1.2.840.10008.1.2.4."
 BASELINE, JPEG_LS, JPEG_2000, RLE = JPEG + "50", JPEG + "80", JPEG + "90", "1.2.840.10008.1.2.5"
-OCTETS = 'multipart/related; type="application/octet-stream"; transfer-syntax='
 XML = 'multipart/related; type="application/dicom+xml"'
 LIMIT_MIB = 512
 # Everything that reads pixels or attributes: a path, and what it accepts.

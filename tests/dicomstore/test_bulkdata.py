@@ -13,6 +13,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian
 from tests.dicomstore.kit import (
     BUNDLED,
     ELE,
+    ONE,
     Client,
     dataset,
     gradient,
@@ -20,11 +21,6 @@ from tests.dicomstore.kit import (
     part10,
     parts_of,
 )
-
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
-
-
-AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
 def test_5_5_which_values_are_bulk_data_and_which_are_inline(store: Client) -> None:

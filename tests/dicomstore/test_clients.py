@@ -18,9 +18,7 @@ from dicomtrolley.wado_rs import WadoRS
 from dicomweb_client.api import DICOMwebClient
 from PIL import Image
 
-from tests.dicomstore.kit import BUNDLED, SC, Client, dicom, gradient, image, part10
-
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
+from tests.dicomstore.kit import BUNDLED, ONE, SC, Client, dicom, gradient, image, part10
 
 
 @pytest.fixture

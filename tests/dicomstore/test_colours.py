@@ -16,11 +16,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import convert_color_space
 from pydicom.pixels.utils import pixel_array
 
-from tests.dicomstore.kit import BUNDLED, ELE, Client, part10, parts_of
+from tests.dicomstore.kit import BUNDLED, ELE, OCTETS, ONE, Client, part10, parts_of
 
 JPEG = "1.2.840.10008.1.2.4."
 RLE = "1.2.840.10008.1.2.5"
-OCTETS = 'multipart/related; type="application/octet-stream"; transfer-syntax='
 JPEG_FRAMES = f'multipart/related; type="image/jpeg"; transfer-syntax={JPEG}50'
 RLE_FRAMES = f'multipart/related; type="image/dicom-rle"; transfer-syntax={RLE}'
 PNG_FRAMES = 'multipart/related; type="image/png"'
@@ -40,7 +39,6 @@ COMPRESSED = (
 )
 NATIVE = "SC_ybr_full_422_uncompressed.dcm"
 UIDS = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID": "1.2.3.4"}
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 
 
 def stored(store: Client, ds: Dataset) -> Any:

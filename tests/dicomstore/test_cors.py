@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.dicomstore.kit import Client, dicom, gradient, image, part10, process
+from tests.dicomstore.kit import ONE, Client, dicom, gradient, image, part10, process
 
 LOCAL = "http://localhost:3000"
 SITE = "https://viewer.example"
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 TOKEN = {"Authorization": "Bearer secret"}
 
 

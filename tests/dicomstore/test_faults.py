@@ -6,9 +6,7 @@ from collections.abc import Callable
 import pytest
 import requests
 
-from tests.dicomstore.kit import Client, dicom
-
-AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+from tests.dicomstore.kit import AS_STORED, Client, dicom
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from pydicom.uid import UID
 
 from tests.dicomstore.kit import (
     ELE,
+    OCTETS,
+    ONE,
     Client,
     bundled,
     dicom,
@@ -22,9 +24,7 @@ from tests.dicomstore.kit import (
     stack,
 )
 
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 JPEG = "1.2.840.10008.1.2.4."
-OCTETS = 'multipart/related; type="application/octet-stream"; transfer-syntax='
 RLE = "1.2.840.10008.1.2.5"
 
 

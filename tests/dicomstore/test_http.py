@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dicomstore.kit import (
+    ONE,
+    SINGLE,
     Client,
     dicom,
     eventually,
@@ -19,11 +21,6 @@ from tests.dicomstore.kit import (
     part10,
     process,
 )
-
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
-
-
-SINGLE = "application/dicom; transfer-syntax=*"
 
 
 def test_no_query_and_no_accept_header_is_ever_a_500(store: Client) -> None:

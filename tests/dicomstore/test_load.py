@@ -13,6 +13,8 @@ import pytest
 import requests
 
 from tests.dicomstore.kit import (
+    ONE,
+    SINGLE,
     Client,
     dataset,
     dicom,
@@ -20,12 +22,6 @@ from tests.dicomstore.kit import (
     part10,
     process,
 )
-
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
-
-
-SINGLE = "application/dicom; transfer-syntax=*"
-
 
 MIB = 1 << 20
 

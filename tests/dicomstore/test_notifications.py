@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.dicomstore.kit import STORE, Client, dicom, eventually, multipart, uids
+from tests.dicomstore.kit import ONE, STORE, Client, dicom, eventually, multipart, uids
 
 TOPIC, SUBSCRIPTION = "projects/local/topics/stored", "projects/local/subscriptions/stored"
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 
 
 class Subscriber:

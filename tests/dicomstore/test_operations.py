@@ -8,9 +8,8 @@ import pytest
 
 from infra.local.dicomstore.index import Index
 from infra.local.dicomstore.rows import Instance, Uids
-from tests.dicomstore.kit import Client, dicom, eventually, process
+from tests.dicomstore.kit import ONE, Client, dicom, eventually, process
 
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
 
 

@@ -20,13 +20,11 @@ import requests
 
 from infra.local.dicomstore.app import Store, serve
 from infra.local.dicomstore.choices import Options
-from tests.dicomstore.kit import BUNDLED, Client, dicom, eventually, parts_of
+from tests.dicomstore.kit import AS_STORED, BUNDLED, SINGLE, Client, dicom, eventually, parts_of
 from tests.ports import free_port
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 JSON = "application/dicom+json"
-SINGLE = "application/dicom; transfer-syntax=*"
 FILES = (
     *(
         "CT_small.dcm",

@@ -10,9 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from infra.local.dicomstore import rendered
-from tests.dicomstore.kit import Client, bundled, gradient, image, part10, parts_of
-
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
+from tests.dicomstore.kit import ONE, Client, bundled, gradient, image, part10, parts_of
 
 
 def test_5_3_a_file_without_meta_information_is_rendered_too(store: Client) -> None:

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import requests
 
-from tests.dicomstore.kit import Client, dicom, failures
+from tests.dicomstore.kit import ONE, Client, dicom, failures
 
 LOCATION = "projects/p/locations/l"
 DATASET = f"{LOCATION}/datasets/d"
 STORE = f"{DATASET}/dicomStores/s"
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
 
 
 class Api:

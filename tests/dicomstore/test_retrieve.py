@@ -11,8 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from tests.dicomstore.kit import (
+    AS_STORED,
     BUNDLED,
     ELE,
+    ONE,
     Client,
     dataset,
     dicom,
@@ -21,9 +23,6 @@ from tests.dicomstore.kit import (
     part10,
     parts_of,
 )
-
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
-AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 
 def test_5_1_study_series_and_instance_as_stored_are_byte_identical(store: Client) -> None:

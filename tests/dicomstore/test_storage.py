@@ -6,10 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.dicomstore.kit import Client, dicom
-
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
-
+from tests.dicomstore.kit import ONE, Client, dicom
 
 EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
 

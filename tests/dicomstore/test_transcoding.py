@@ -12,6 +12,8 @@ from pydicom.uid import UID
 from infra.local.dicomstore import decode, transcode
 from tests.dicomstore.kit import (
     ELE,
+    OCTETS,
+    ONE,
     Client,
     bundled,
     dicom,
@@ -21,18 +23,12 @@ from tests.dicomstore.kit import (
     stack,
 )
 
-ONE = "studies/1.2/series/1.2.3/instances/1.2.3.4"
-
-
 JPEG = "1.2.840.10008.1.2.4."
 IMPLICIT, DEFLATED, RLE = (
     "1.2.840.10008.1.2",
     "1.2.840.10008.1.2.1.99",
     "1.2.840.10008.1.2.5",
 )
-
-
-OCTETS = 'multipart/related; type="application/octet-stream"; transfer-syntax='
 
 
 @pytest.mark.parametrize("syntax", [IMPLICIT, DEFLATED, RLE, JPEG + "80", JPEG + "90"])

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import http.client
 import http.server
+import itertools
 import json
 import os
 import socket
@@ -44,7 +45,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Received:
     """A request that reached the store."""
 
     method: str
@@ -55,7 +56,7 @@ class Asked:
 
 
 class FakeStore(http.server.ThreadingHTTPServer):
-    """Answers by `plan`, a function of the request, and remembers what was asked."""
+    """Answers by `plan`, a function of the request, and keeps what it received."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -63,16 +64,22 @@ class FakeStore(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.asked: list[Asked] = []
-        self.plan: Callable[[Asked], Answer] = lambda _: Answer()
+        self.received: list[Received] = []
+        self.plan: Callable[[Received], Answer] = lambda _: Answer()
         self.released = threading.Event()
 
-    def answers(self, *answers: Answer) -> list[Asked]:
+    def answers(self, *answers: Answer) -> list[Received]:
         """Forget earlier requests, and send these answers in order, the last one forever."""
-        self.asked = []
+        self.received = []
         queue = list(answers)
-        self.plan = lambda _: queue.pop(0) if len(queue) > 1 else queue[0]
-        return self.asked
+
+        def plan(_: Received) -> Answer:
+            if len(queue) > 1:
+                return queue.pop(0)
+            return queue[0]
+
+        self.plan = plan
+        return self.received
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -82,12 +89,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        asked = Asked(
-            self.command, path.removeprefix(PREFIX), query, dict(self.headers.items()), body
+        length = int(self.headers.get("Content-Length", "0"))
+        request = Received(
+            method=self.command,
+            path=path.removeprefix(PREFIX),
+            query=query,
+            headers=dict(self.headers.items()),
+            body=self.rfile.read(length),
         )
-        self.server.asked.append(asked)
-        answer = self.server.plan(asked)
+        self.server.received.append(request)
+        answer = self.server.plan(request)
         self.server.released.wait(answer.delay_s)
         with contextlib.suppress(ConnectionError):
             self._send(answer)
@@ -98,23 +109,37 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if answer.status == 0:
             self.close_connection = True
             return
-        self.send_response(answer.status)
-        headers = {"Content-Type": "application/dicom+json; charset=utf-8", **answer.headers}
-        whole = isinstance(answer.body, bytes)
-        length = (
-            {"Content-Length": str(len(answer.body) + 10 * answer.cut)}
-            if isinstance(answer.body, bytes)
-            else {}
-        )
-        for name, value in {**(length or {"Transfer-Encoding": "chunked"}), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:
-            self.wfile.write(piece if whole else b"%x\r\n%s\r\n" % (len(piece), piece))
         if answer.cut:
             self.close_connection = True
-        elif not whole:
+        if isinstance(answer.body, bytes):
+            self._send_whole(answer, answer.body)
+        else:
+            self._send_chunks(answer, answer.body)
+
+    def _send_whole(self, answer: Answer, body: bytes) -> None:
+        length = len(body)
+        if answer.cut:
+            length += 10  # more than ever comes
+        self._send_head(answer, {"Content-Length": str(length)})
+        self.wfile.write(body)
+
+    def _send_chunks(self, answer: Answer, pieces: Iterable[bytes]) -> None:
+        self._send_head(answer, {"Transfer-Encoding": "chunked"})
+        for piece in pieces:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        if not answer.cut:
             self.wfile.write(b"0\r\n\r\n")
+
+    def _send_head(self, answer: Answer, framing: Mapping[str, str]) -> None:
+        headers = {
+            **framing,
+            "Content-Type": "application/dicom+json; charset=utf-8",
+            **answer.headers,
+        }
+        self.send_response(answer.status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
 
     def finish(self) -> None:
         with contextlib.suppress(ConnectionError):  # the client has read enough and disconnected
@@ -133,9 +158,8 @@ def fake_store(tls: ssl.SSLContext | None = None) -> Iterator[FakeStore]:
             server.socket, server_side=True, do_handshake_on_connect=False
         )
         server.url = server.url.replace("http:", "https:")
-    threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-    ).start()
+    often = {"poll_interval": 0.05}  # `shutdown` waits for the next poll
+    threading.Thread(target=server.serve_forever, kwargs=often, daemon=True).start()
     try:
         yield server
     finally:
@@ -192,24 +216,26 @@ class Function:
         body: bytes | None = None,
     ) -> Reply:
         """One request with a raw target."""
+        sent = headers or {}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
-            named = "Host" in (headers or {})
-            connection.putrequest(method, target, skip_host=named, skip_accept_encoding=True)
-            for name, value in (headers or {}).items():
+            connection.putrequest(
+                method, target, skip_host="Host" in sent, skip_accept_encoding=True
+            )
+            for name, value in sent.items():
                 connection.putheader(name, value)
             if body is not None:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
             response = connection.getresponse()
-            return Reply(
-                response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
-            )
+            got = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, got, response.read())
 
     def query(self, path: str, parameters: object, **headers: str) -> Reply:
         """A query by POST with a JSON body."""
         body = json.dumps(parameters).encode()
-        return self.send(path, "POST", {"Content-Type": "application/json", **headers}, body)
+        sent = {"Content-Type": "application/json", **headers}
+        return self.send(path, "POST", sent, body)
 
 
 @contextlib.contextmanager
@@ -239,23 +265,13 @@ def running_function(
     with free_port() as port:
         log_file = folder / f"{target}-{port}.log"
         settings = {"PATH": os.environ["PATH"], **environment}
-        command = [
-            python,
-            "-m",
-            "functions_framework",
-            "--target",
-            target,
-            "--source",
-            "main.py",
-        ]
+        command = [python, "-m", "functions_framework"]
+        command += ["--target", target]
+        command += ["--source", "main.py"]
+        command += ["--host", "127.0.0.1"]
+        command += ["--port", str(port)]
         with log_file.open("w") as log:
-            process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(port)],
-                cwd=ROOT,
-                env=settings,
-                stdout=log,
-                stderr=log,
-            )
+            process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=log, stderr=log)
         try:
             _wait(process, port, log_file)
             yield Function(port, process.pid, log_file)
@@ -305,12 +321,11 @@ def real_store(folder: Path, files: Iterable[bytes]) -> Iterator[str]:
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
     try:
         for data in files:
-            connection.request(
-                "POST", f"{PREFIX}studies", data, {"Content-Type": "application/dicom"}
-            )
+            headers = {"Content-Type": "application/dicom"}
+            connection.request("POST", f"{PREFIX}studies", data, headers)
             response = connection.getresponse()
-            assert response.status == 200, response.read()
-            response.read()
+            answer = response.read()
+            assert response.status == 200, answer
         yield server.url
     finally:
         connection.close()
@@ -322,27 +337,30 @@ def study(
 ) -> list[bytes]:
     """A small study with images that are not all of one colour: UIDs 1.2.NUMBER, .SERIES and
     .INSTANCE below."""
-    files = []
-    for position in range(series * instances):
-        place, index = divmod(position, instances)
-        uid = f"1.2.{number}"
-        pixels = (np.indices((64, 64)).sum(axis=0) * (2 + position)).astype(np.uint8)
-        about = {
-            "PatientName": "Doe^Jane",
-            "PatientID": f"P{number}",
-            "StudyDate": "20240131",
-            "AccessionNumber": f"A{number}",
-            "StudyDescription": "Chest",
-            "SeriesDescription": f"Axial {place + 1}",
-            "SeriesNumber": place + 1,
-            "InstanceNumber": index + 1,
-            "Modality": modality,
-            **attributes,
+    uid = f"1.2.{number}"
+    diagonals = np.indices((64, 64)).sum(axis=0)
+    about = {
+        "PatientName": "Doe^Jane",
+        "PatientID": f"P{number}",
+        "StudyDate": "20240131",
+        "AccessionNumber": f"A{number}",
+        "StudyDescription": "Chest",
+        "Modality": modality,
+        "StudyInstanceUID": uid,
+    }
+    files: list[bytes] = []
+    for series_number, instance_number in itertools.product(
+        range(1, series + 1), range(1, instances + 1)
+    ):
+        series_uid = f"{uid}.{series_number}"
+        own = {
+            "SeriesDescription": f"Axial {series_number}",
+            "SeriesNumber": series_number,
+            "InstanceNumber": instance_number,
+            "SeriesInstanceUID": series_uid,
+            "SOPInstanceUID": f"{series_uid}.{instance_number}",
         }
-        uids = {
-            "StudyInstanceUID": uid,
-            "SeriesInstanceUID": f"{uid}.{place + 1}",
-            "SOPInstanceUID": f"{uid}.{place + 1}.{index + 1}",
-        }
-        files.append(part10(image(pixels, **about, **uids)))
+        steepness = 2 + len(files)  # no two images look alike
+        pixels = (diagonals * steepness).astype(np.uint8)
+        files.append(part10(image(pixels, **{**about, **own, **attributes})))
     return files

@@ -18,7 +18,7 @@ from functions.common.errors import SettingsError
 from functions.common.settings import SEARCH, Settings
 from functions.search import cors
 from tests.contract.topics import TopicServer, topic_server
-from tests.search.kit import STORE, Answer, Asked, FakeStore, Function, fake_store, function, row
+from tests.search.kit import STORE, Answer, FakeStore, Function, Received, fake_store, function, row
 
 AUDIENCE = "https://search.example.org"
 EXPORTS = "projects/local/topics/exports"
@@ -120,8 +120,8 @@ def test_a_listed_caller_is_let_through(
     store.answers(Answer(body=json.dumps([row(t0020000D="1.2")]).encode()))
     for changes in ({}, {"email": None, "sub": "1234567"}, {"aud": "https://other.example.org"}):
         assert guarded.send("/studies", headers=bearer(signer.token(**changes))).status == 200
-    assert len(keys.asked) == 1  # the keys are kept
-    assert all("Authorization" not in asked.headers for asked in store.asked)
+    assert len(keys.received) == 1  # the keys are kept
+    assert all("Authorization" not in request.headers for request in store.received)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_a_listed_caller_is_let_through(
 def test_any_other_token_is_not(
     guarded: Function, store: FakeStore, signer: Signer, changes: dict[str, object], status: int
 ) -> None:
-    asked = store.answers(Answer())
+    received = store.answers(Answer())
     reply = guarded.send("/studies", headers=bearer(signer.token(**changes)))  # type: ignore[arg-type]
     assert (reply.status, reply.reason) == (
         status,
         "forbidden" if status == 403 else "unauthenticated",
     )
-    assert asked == []
+    assert received == []
     assert (reply.headers.get("www-authenticate") == "Bearer") == (status == 401)
 
 
@@ -174,14 +174,14 @@ def test_any_other_token_is_not(
 def test_without_a_token_nothing_is_answered(
     guarded: Function, store: FakeStore, header: str
 ) -> None:
-    asked = store.answers(Answer())
+    received = store.answers(Answer())
     headers = {"Authorization": header} if header else {}
     for path in ("/studies", INSTANCE, f"{INSTANCE}/rendered", "/config.json"):
         reply = guarded.send(path, headers=headers)
         assert reply.status == 401
         assert "token" not in reply.headers.get("set-cookie", "")
         assert len(header) < 9 or header[7:] not in reply.body.decode()
-    assert asked == []
+    assert received == []
     assert guarded.send("/").status == 200
     assert guarded.send("/studies", "OPTIONS").status == 204
 
@@ -212,10 +212,10 @@ def limited(guarded: Function, store: FakeStore, signer: Signer) -> dict[str, st
     """The headers of a caller who may see patient 7 only. The store holds study 1.2 of that
     patient."""
 
-    def plan(asked: Asked) -> Answer:
-        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+    def plan(request: Received) -> Answer:
+        query = {name: values[0] for name, values in parse_qs(request.query).items()}
         mine = query.get("PatientID") == "7" and query.get("StudyInstanceUID", "1.2") == "1.2"
-        if asked.path == "studies":
+        if request.path == "studies":
             return (
                 Answer(body=json.dumps([row(t0020000D="1.2")]).encode())
                 if mine
@@ -243,14 +243,14 @@ def test_the_fixed_filter_is_part_of_every_search(
         "?PatientID=",
     ):
         guarded.send(path + query, headers=limited)
-        assert parse_qs(store.asked[-1].query)["PatientID"] == ["7"]
+        assert parse_qs(store.received[-1].query)["PatientID"] == ["7"]
     reply = guarded.query(path + "/_query", {"PatientName": "Doe"}, **limited)
     assert reply.status == 200
-    assert parse_qs(store.asked[-1].query)["PatientID"] == ["7"]
+    assert parse_qs(store.received[-1].query)["PatientID"] == ["7"]
     guarded.send(
         path + ("?StudyInstanceUID=1.2,1.9" if path == "/studies" else ""), headers=limited
     )
-    assert parse_qs(store.asked[-1].query)["PatientID"] == ["7"]
+    assert parse_qs(store.received[-1].query)["PatientID"] == ["7"]
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,11 @@ def test_the_fixed_filter_is_part_of_every_search(
 def test_the_fixed_filter_cannot_be_changed(
     guarded: Function, store: FakeStore, limited: dict[str, str], query: str
 ) -> None:
-    store.asked.clear()
+    store.received.clear()
     reply = guarded.send(f"/studies?{query}", headers=limited)
     assert reply.status in (400, 403)
     assert reply.parameter == "PatientID"
-    assert store.asked == []
+    assert store.received == []
 
 
 def test_other_studies_do_not_exist_for_a_limited_caller(
@@ -277,7 +277,7 @@ def test_other_studies_do_not_exist_for_a_limited_caller(
     ):
         reply = guarded.send(path, headers=limited)
         assert (reply.status, reply.reason) == (404, "not_found")
-    assert all("1.9" not in asked.path for asked in store.asked)
+    assert all("1.9" not in request.path for request in store.received)
 
 
 def test_exports_stay_inside_the_callers_data_and_the_allowed_places(

@@ -33,6 +33,7 @@ def test_the_notebooks_cells_run(search: Function, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SEARCH_URL", search.url)
     notebook = json.loads((ROOT / "examples/search.ipynb").read_text())
     cells = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert cells
     run("\n".join("".join(source) for source in cells))
 
 

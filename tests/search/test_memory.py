@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.search.kit import Answer, Asked, FakeStore, Function, function, row
+from tests.search.kit import Answer, FakeStore, Function, Received, function, row
 
 pytestmark = pytest.mark.serial
 MIB = 1024 * 1024
@@ -65,8 +65,8 @@ def test_fifty_thousand_rows_cost_no_more_than_one(
     fresh: Function, store: FakeStore, accept: str
 ) -> None:
     before = peak_mib(fresh)
-    store.plan = lambda asked: (
-        Answer(body=large(ROWS)) if "offset" not in asked.query else Answer(204, b"")
+    store.plan = lambda request: (
+        Answer(body=large(ROWS)) if "offset" not in request.query else Answer(204, b"")
     )
     size = read(fresh, f"/instances?limit={ROWS}&includefield=PatientName", accept)
     assert size > 25 * MIB
@@ -76,8 +76,8 @@ def test_fifty_thousand_rows_cost_no_more_than_one(
 def test_an_answer_that_is_put_together_costs_no_more_than_another(
     fresh: Function, store: FakeStore
 ) -> None:
-    def plan(asked: Asked) -> Answer:
-        modality = asked.query.partition("Modality=")[2][:2]
+    def plan(request: Received) -> Answer:
+        modality = request.query.partition("Modality=")[2][:2]
         return Answer(
             body=(
                 b"[" * (n == 0) + distinct(modality, n) + (b"]" if n == 24_999 else b",")

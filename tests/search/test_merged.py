@@ -5,15 +5,15 @@ import json
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs
 
-from tests.search.kit import Answer, Asked, FakeStore, Function, Reply, row
+from tests.search.kit import Answer, FakeStore, Function, Received, Reply, row
 
 
-def stored(one: Callable[[str, int], object], count: int) -> Callable[[Asked], Answer]:
+def stored(one: Callable[[str, int], object], count: int) -> Callable[[Received], Answer]:
     """A store with `count` rows for each modality, each made by `one` of the modality and its
     place."""
 
-    def plan(asked: Asked) -> Answer:
-        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+    def plan(request: Received) -> Answer:
+        query = {name: values[0] for name, values in parse_qs(request.query).items()}
         offset = int(query.get("offset", "0"))
         places = range(offset, min(offset + int(query["limit"]), count))
         return Answer(body=json.dumps([one(query["Modality"], place) for place in places]).encode())
@@ -40,12 +40,12 @@ def test_studies_of_a_modality_are_put_together_from_series(
         row(t0020000D=f"1.{number // 3}", t0020000E=f"2.{number}", t00080060="CT")
         for number in range(30)
     ]
-    asked = store.answers(Answer(body=json.dumps(series).encode()))
+    received = store.answers(Answer(body=json.dumps(series).encode()))
     reply = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=2")
     assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2", "1.3", "1.4", "1.5"]
     assert all("0020000E" not in one and "00080060" not in one for one in reply.json())
     assert "offset=6" in reply.headers["link"]
-    assert asked[0].path == "series"
+    assert received[0].path == "series"
     last = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=8")
     assert len(last.json()) == 2
     assert "link" not in last.headers
@@ -54,8 +54,8 @@ def test_studies_of_a_modality_are_put_together_from_series(
 def test_pages_of_series_are_read_until_there_are_enough_studies(
     search: Function, store: FakeStore
 ) -> None:
-    def plan(asked: Asked) -> Answer:
-        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+    def plan(request: Received) -> Answer:
+        query = {name: values[0] for name, values in parse_qs(request.query).items()}
         offset, limit = int(query.get("offset", "0")), int(query["limit"])
         found = [
             row(t0020000D=f"1.{number // 50}") for number in range(offset, min(offset + limit, 500))
@@ -67,7 +67,7 @@ def test_pages_of_series_are_read_until_there_are_enough_studies(
     reply = search.send("/studies?Modality=CT&limit=20")
     assert len(reply.json()) == 10
     assert "link" not in reply.headers
-    assert len(store.asked) > 1
+    assert len(store.received) > 1
 
 
 def test_several_studies_by_uid_are_found_once_each(search: Function, store: FakeStore) -> None:

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from functions.search.targets import ASSETS
 from tests.contract.strictbucket import StrictBuckets
 from tests.search.browser import needs_chromium
-from tests.search.kit import Answer, Asked, FakeStore, Function, row
+from tests.search.kit import Answer, FakeStore, Function, Received, row
 
 pytestmark = needs_chromium
 WEB = Path(__file__).parents[2] / "functions" / "search" / "web"
@@ -229,9 +229,9 @@ def test_a_quote_in_a_name_stays_a_value_of_the_curl_command(page: Page) -> None
 # Before a store that has more than is shown
 
 
-def many(asked: Asked, number: int) -> Answer:
+def many(request: Received, number: int) -> Answer:
     """The rows of a search that finds so many."""
-    query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+    query = {name: values[0] for name, values in parse_qs(request.query).items()}
     begin = int(query.get("offset", 0))
     places = range(begin, min(begin + int(query["limit"]), number))
     rows = [
@@ -244,9 +244,9 @@ def many(asked: Asked, number: int) -> Answer:
 def test_of_too_many_studies_the_newest_are_shown(planned: Page, store: FakeStore) -> None:
     month_ago = (datetime.now(UTC) - timedelta(days=40)).strftime("%Y%m%d")
 
-    def plan(asked: Asked) -> Answer:
-        since = parse_qs(asked.query).get("StudyDate", ["19000101-"])[0]
-        return many(asked, 6000 if since < month_ago else 30)
+    def plan(request: Received) -> Answer:
+        since = parse_qs(request.query).get("StudyDate", ["19000101-"])[0]
+        return many(request, 6000 if since < month_ago else 30)
 
     store.plan = plan
     planned.goto("/")
@@ -255,7 +255,7 @@ def test_of_too_many_studies_the_newest_are_shown(planned: Page, store: FakeStor
 
 
 def test_what_is_cut_says_so(planned: Page, store: FakeStore) -> None:
-    store.plan = lambda asked: many(asked, 6000)
+    store.plan = lambda request: many(request, 6000)
     planned.goto("/")
     expect(planned.locator("#status")).to_have_text("1,000+ studies")
     expect(planned.locator("#notes")).to_contain_text("There are more than these 1,000 studies")

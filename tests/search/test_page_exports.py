@@ -31,10 +31,10 @@ def asked_for(page: Page, topics: TopicServer) -> dict[str, str]:
     expect(page.locator("#status")).to_have_text("1 study")
     page.get_by_role("button", name="Export the study of Doe, Jane").click()
     topics.messages.clear()
-    asked = page.locator("#exports-list li").filter(has_text="Requested")
-    before = asked.count()
+    requested = page.locator("#exports-list li").filter(has_text="Requested")
+    before = requested.count()
     page.get_by_role("dialog", name="Export").get_by_role("button", name="Export").click()
-    expect(asked).to_have_count(before + 1)
+    expect(requested).to_have_count(before + 1)
     (published,) = topics.messages[EXPORTS]
     command: dict[str, str] = json.loads(base64.b64decode(published["data"]))
     return command

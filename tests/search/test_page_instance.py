@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.search.browser import needs_chromium
-from tests.search.kit import Answer, Asked, FakeStore, row
+from tests.search.kit import Answer, FakeStore, Received, row
 
 pytestmark = needs_chromium
 
@@ -130,11 +130,11 @@ def test_instances_of_one_number_are_in_order_of_their_position(
 
     rows = [at("1.3", 3.5), at("1.1", -20), at("1.2", 0)]
 
-    def plan(asked: Asked) -> Answer:
-        if asked.path.endswith("rendered"):
+    def plan(request: Received) -> Answer:
+        if request.path.endswith("rendered"):
             return gif(16)
         return Answer(
-            body=json.dumps(rows if asked.path.endswith("instances") else rows[:1]).encode()
+            body=json.dumps(rows if request.path.endswith("instances") else rows[:1]).encode()
         )
 
     store.plan = plan
@@ -148,10 +148,10 @@ def test_instances_of_one_number_are_in_order_of_their_position(
 def test_a_long_series_is_drawn_as_one_scrolls(planned: Page, store: FakeStore) -> None:
     instances = series(*({"t00080018": f"1.{n}", "t00200013": n} for n in range(1, 601)))
 
-    def plan(asked: Asked) -> Answer:
-        if asked.path.endswith("rendered"):
+    def plan(request: Received) -> Answer:
+        if request.path.endswith("rendered"):
             return gif(16)
-        return Answer(body=instances if asked.path.endswith("instances") else series({}))
+        return Answer(body=instances if request.path.endswith("instances") else series({}))
 
     store.plan = plan
     planned.goto("/")
@@ -180,8 +180,8 @@ def test_what_comes_late_is_not_shown_with_another_instance(
 ) -> None:
     late_metadata, late_picture = threading.Event(), threading.Event()
 
-    def plan(asked: Asked) -> Answer:
-        below, _, last = asked.path.rpartition("/")
+    def plan(request: Received) -> Answer:
+        below, _, last = request.path.rpartition("/")
         uid = below.rpartition("/")[2]
         if last == "metadata":
             assert uid == "1.2" or late_metadata.wait(60)

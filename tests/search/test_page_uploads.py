@@ -261,15 +261,15 @@ def test_an_upload_waits_for_a_bucket_that_is_away(
 def test_a_file_that_cannot_be_read_any_more_is_given_up_at_once(
     shaken: Page, buckets: StrictBuckets, tmp_path: Path, change: str
 ) -> None:
-    asked: list[Route] = []
-    shaken.route("**/uploads", lambda route: asked.append(route))
+    held: list[Route] = []
+    shaken.route("**/uploads", lambda route: held.append(route))
     (path,) = written(tmp_path, a_dcm=SCAN)
     drag(shaken, [path])
     expect(shaken.locator("#uploads-status")).to_have_text("1 file: 1 being sent")
     path.unlink()  # as when a medium is taken out
     if change == "other bytes":
         path.write_bytes(SCAN[:-4])
-    asked[0].continue_()
+    held[0].continue_()
     text = "Not sent. The file was deleted or changed since it was chosen."
     expect(entry(shaken, "Doe-a.dcm")).to_contain_text(text, timeout=10_000)
     assert not buckets.names(LANDING)

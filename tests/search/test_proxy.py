@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from tests.search.conftest import ORIGIN
-from tests.search.kit import PREFIX, STORE, Answer, Asked, FakeStore, Function, row
+from tests.search.kit import PREFIX, STORE, Answer, FakeStore, Function, Received, row
 
 INSTANCE = "/studies/1.2/series/1.3/instances/1.4"
 SECRET = "Planted^Patient"
@@ -36,7 +36,7 @@ def rows(count: int, start: int = 0) -> bytes:
 def test_every_search_path_reaches_the_stores_path(
     search: Function, store: FakeStore, path: str
 ) -> None:
-    asked = store.answers(Answer(body=rows(2)))
+    received = store.answers(Answer(body=rows(2)))
     for reply in (
         search.send(f"/{path}?PatientID=P%201&limit=5"),
         search.query(f"/{path}/_query", {"PatientID": "P 1", "limit": 5}),
@@ -44,20 +44,20 @@ def test_every_search_path_reaches_the_stores_path(
         assert reply.status == 200
         assert reply.headers["content-type"] == "application/dicom+json"
         assert len(reply.json()) == 2
-    assert {one.path for one in asked} == {path}
-    assert {one.query for one in asked} == {"PatientID=P%201&limit=6"}
-    assert asked[0].headers["Accept"] == "application/dicom+json"
+    assert {one.path for one in received} == {path}
+    assert {one.query for one in received} == {"PatientID=P%201&limit=6"}
+    assert received[0].headers["Accept"] == "application/dicom+json"
 
 
 def test_a_form_is_as_good_as_json(search: Function, store: FakeStore) -> None:
-    asked = store.answers(Answer())
+    received = store.answers(Answer())
     fields = b"includefield=StudyDescription&includefield=PatientAge"
     body = b"PatientName=M%C3%BCller%5EJ%2A&limit=3&" + fields
     reply = search.send(
         "/studies/_query", "POST", {"Content-Type": "application/x-www-form-urlencoded"}, body
     )
     assert reply.json() == []
-    assert parse_qs(asked[0].query) == {
+    assert parse_qs(received[0].query) == {
         "PatientName": ["Müller^J"],
         "fuzzymatching": ["true"],
         "includefield": ["StudyDescription"],
@@ -90,7 +90,7 @@ def test_a_cut_answer_says_so_and_leads_to_the_next_page(
     )
     reply = search.query("/studies/_query", {"PatientName": SECRET, "limit": 3})
     assert reply.headers["link"] == f'<{search.url}/studies/_query?limit=3&offset=3>; rel="next"'
-    asked = store.answers(Answer(body=rows(3)))
+    received = store.answers(Answer(body=rows(3)))
     reply = search.send(
         "/studies/_query?limit=3&offset=3",
         "POST",
@@ -99,7 +99,7 @@ def test_a_cut_answer_says_so_and_leads_to_the_next_page(
     )
     assert "link" not in reply.headers
     assert "warning" not in reply.headers
-    assert asked[0].query == "limit=4&offset=3"
+    assert received[0].query == "limit=4&offset=3"
 
 
 @pytest.mark.parametrize("more", [True, False])
@@ -109,8 +109,8 @@ def test_a_full_large_page_is_probed_for_more(
 ) -> None:
     count = 4000 if large else 500
 
-    def plan(asked: Asked) -> Answer:
-        offset = int(parse_qs(asked.query).get("offset", ["0"])[0])
+    def plan(request: Received) -> Answer:
+        offset = int(parse_qs(request.query).get("offset", ["0"])[0])
         return (
             Answer(body=rows(count))
             if offset < count
@@ -125,9 +125,9 @@ def test_a_full_large_page_is_probed_for_more(
 
 
 def test_a_limit_over_the_stores_is_clamped(search: Function, store: FakeStore) -> None:
-    asked = store.answers(Answer())
+    received = store.answers(Answer())
     reply = search.send("/studies?limit=6000")
-    assert asked[0].query == "limit=5000"
+    assert received[0].query == "limit=5000"
     assert "lowered to 5000" in reply.headers["warning"]
 
 
@@ -135,18 +135,18 @@ def test_an_attribute_that_only_the_store_can_judge_is_dropped_when_it_refuses(
     search: Function, store: FakeStore
 ) -> None:
     store.answers(Answer())
-    store.plan = lambda asked: (
-        Answer(400, b"unknown/unsupported") if "Nonsense" in asked.query else Answer(body=rows(1))
+    store.plan = lambda request: (
+        Answer(400, b"unknown/unsupported") if "Nonsense" in request.query else Answer(body=rows(1))
     )
     reply = search.send("/instances?includefield=PixelSpacing,Nonsense,Rows")
     assert reply.status == 200
     assert (
         reply.headers["warning"] == '299 dicom-functions "the DICOM store cannot include Nonsense"'
     )
-    assert "includefield=PixelSpacing&includefield=Rows" in store.asked[-1].query
-    before = len(store.asked)
+    assert "includefield=PixelSpacing&includefield=Rows" in store.received[-1].query
+    before = len(store.received)
     search.send("/instances?includefield=PixelSpacing,Nonsense")
-    assert len(store.asked) == before + 2  # what was learnt is remembered
+    assert len(store.received) == before + 2  # what was learnt is remembered
 
 
 def test_a_spreadsheet_has_a_line_for_each_row(search: Function, store: FakeStore) -> None:
@@ -193,19 +193,19 @@ def test_a_form_that_cannot_be_made_is_406(search: Function) -> None:
 def test_a_retrieve_passes_through_as_it_is(search: Function, store: FakeStore) -> None:
     body = bytes(range(256)) * 5000
     kind = 'multipart/related; type="application/dicom"; boundary=abc'
-    asked = store.answers(Answer(body=body, headers={"Content-Type": kind, "ETag": '"e"'}))
+    received = store.answers(Answer(body=body, headers={"Content-Type": kind, "ETag": '"e"'}))
     reply = search.send(
         INSTANCE, headers={"Accept": kind.replace("boundary=abc", "transfer-syntax=*")}
     )
     assert reply.body == body
     assert (reply.headers["content-type"], reply.headers["etag"]) == (kind, '"e"')
     assert reply.headers["content-length"] == str(len(body))
-    assert asked[0].path == INSTANCE[1:]
+    assert received[0].path == INSTANCE[1:]
     assert (
-        asked[0].headers["Accept"]
+        received[0].headers["Accept"]
         == 'multipart/related; type="application/dicom"; transfer-syntax=*'
     )
-    assert asked[0].headers["Accept-Encoding"] == "identity"
+    assert received[0].headers["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize(
@@ -232,9 +232,11 @@ def test_a_retrieve_passes_through_as_it_is(search: Function, store: FakeStore) 
 def test_callers_who_accept_anything_get_the_stored_bytes(
     search: Function, store: FakeStore, path: str, accept: str, sent: str | None
 ) -> None:
-    asked = store.answers(Answer(body=b"x", headers={"Content-Type": "application/octet-stream"}))
+    received = store.answers(
+        Answer(body=b"x", headers={"Content-Type": "application/octet-stream"})
+    )
     assert search.send(path, headers={"Accept": accept}).status == 200
-    assert asked[0].headers["Accept"] == (sent or accept)
+    assert received[0].headers["Accept"] == (sent or accept)
 
 
 def test_ranges_and_conditions_are_kept(search: Function, store: FakeStore) -> None:
@@ -243,14 +245,14 @@ def test_ranges_and_conditions_are_kept(search: Function, store: FakeStore) -> N
         "Content-Range": "bytes 2-4/9",
         "Accept-Ranges": "bytes",
     }
-    asked = store.answers(Answer(206, b"cde", octets))
+    received = store.answers(Answer(206, b"cde", octets))
     reply = search.send(INSTANCE, headers={"Range": "bytes=2-4", "If-Range": '"e"'})
     assert (reply.status, reply.body, reply.headers["content-range"]) == (
         206,
         b"cde",
         "bytes 2-4/9",
     )
-    assert (asked[0].headers["Range"], asked[0].headers["If-Range"]) == ("bytes=2-4", '"e"')
+    assert (received[0].headers["Range"], received[0].headers["If-Range"]) == ("bytes=2-4", '"e"')
     store.answers(Answer(304, b"", {"ETag": '"e"'}))
     assert search.send(INSTANCE, headers={"If-None-Match": '"e"'}).status == 304
     store.answers(Answer(416, b"no"))
@@ -303,9 +305,9 @@ def test_an_encoded_answer_is_passed_on_encoded(search: Function, store: FakeSto
 
 
 def test_parameters_of_a_retrieve_are_checked(search: Function, store: FakeStore) -> None:
-    asked = store.answers(Answer(body=b"x", headers={"Content-Type": "image/png"}))
+    received = store.answers(Answer(body=b"x", headers={"Content-Type": "image/png"}))
     assert search.send(f"{INSTANCE}/rendered?viewport=100,80&accept=image/png").status == 200
-    assert (asked[0].query, asked[0].headers["Accept"]) == ("viewport=100,80", "image/png")
+    assert (received[0].query, received[0].headers["Accept"]) == ("viewport=100,80", "image/png")
     for query, blamed in (
         ("viewport=a", "viewport"),
         ("quality=3", "quality"),
@@ -317,11 +319,11 @@ def test_parameters_of_a_retrieve_are_checked(search: Function, store: FakeStore
 
 
 def test_head_answers_as_get_without_a_body(search: Function, store: FakeStore) -> None:
-    asked = store.answers(Answer(body=rows(1)))
+    received = store.answers(Answer(body=rows(1)))
     for path in ("/studies", "/", f"{INSTANCE}/metadata"):
         reply = search.send(path, "HEAD")
         assert (reply.status, reply.body) == (200, b"")
-    assert {one.method for one in asked} == {"GET"}
+    assert {one.method for one in received} == {"GET"}
 
 
 # Refusing
@@ -432,11 +434,11 @@ def test_a_cut_answer_is_seen_as_cut(search: Function, store: FakeStore) -> None
 def test_what_could_escape_is_400_and_reaches_no_store(
     search: Function, store: FakeStore, target: str
 ) -> None:
-    asked = store.answers(Answer())
+    received = store.answers(Answer())
     reply = search.send(target)
     assert reply.status == 400
     assert "x-injected" not in reply.headers
-    assert asked == []
+    assert received == []
 
 
 @pytest.mark.parametrize(
@@ -557,7 +559,7 @@ def test_an_answer_that_turns_out_malformed_later_is_cut_and_logs_no_url(
     search: Function, store: FakeStore, accept: str, limit: int, body: bytes
 ) -> None:
     store.answers(Answer())
-    store.plan = lambda asked: Answer(body=b"[]" if "offset" in asked.query else body)
+    store.plan = lambda request: Answer(body=b"[]" if "offset" in request.query else body)
     target = f"/studies?limit={limit}&{ASKED}"
     with socket.create_connection(("127.0.0.1", search.port)) as raw:
         raw.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode())
@@ -646,8 +648,8 @@ def test_the_length_of_an_answer_that_cloud_run_would_refuse_is_not_announced(
 
 def test_many_at_once_are_kept_apart(search: Function, store: FakeStore) -> None:
     store.answers(Answer())
-    store.plan = lambda asked: Answer(
-        body=json.dumps([row(t00100020=parse_qs(asked.query)["PatientID"][0])]).encode()
+    store.plan = lambda request: Answer(
+        body=json.dumps([row(t00100020=parse_qs(request.query)["PatientID"][0])]).encode()
     )
     wrong: list[str] = []
 

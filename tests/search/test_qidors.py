@@ -12,8 +12,8 @@ from functions.search.qidors import Query, decode, translate
 from functions.search.refusals import RefusedError
 
 
-def asked(query: Query) -> list[tuple[str, str]]:
-    """What the store is asked, without the limit."""
+def parameters(query: Query) -> list[tuple[str, str]]:
+    """The parameters that are sent to the store, without the limit."""
     pairs = parse_qsl(query.parameters(query.searches[0], 7, 0), keep_blank_values=True)
     return [pair for pair in pairs if pair != ("limit", "7")]
 
@@ -34,7 +34,7 @@ def test_every_key_of_a_level_is_passed_on_by_keyword_and_by_tag(level: str, for
         value = values.get(key, "1.2.3")
         name = key if form == "keyword" else attributes.TAG_OF[key]
         query = translate(level, None, [(name.lower() if form.endswith("case") else name, value)])
-        assert asked(query) == [(key, value)]
+        assert parameters(query) == [(key, value)]
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_a_name_with_an_asterisk_at_its_end_is_matched_fuzzily_and_says_so(
     typed: str, sent: str
 ) -> None:
     query = translate("studies", None, [("PatientName", typed)])
-    assert asked(query) == [("PatientName", sent), ("fuzzymatching", "true")]
+    assert parameters(query) == [("PatientName", sent), ("fuzzymatching", "true")]
     assert "fuzzily" in query.warnings[0]
 
 
 @pytest.mark.parametrize("value", ["", "*", "**"])
 def test_a_key_that_matches_anything_is_asked_for_and_not_searched_for(value: str) -> None:
-    assert asked(translate("series", None, [("PatientID", value)])) == [
+    assert parameters(translate("series", None, [("PatientID", value)])) == [
         ("includefield", "PatientID")
     ]
 
@@ -142,10 +142,10 @@ def test_a_modality_at_study_level_goes_through_a_series_search_for_whole_studie
         )
         assert query.path() == "series"
         assert query.is_merged
-        assert ("Modality", "CT") in asked(query)
-        included = {value for key, value in asked(query) if key == "includefield"}
+        assert ("Modality", "CT") in parameters(query)
+        included = {value for key, value in parameters(query) if key == "includefield"}
         assert {"StudyDescription", "PatientName", "PatientBirthDate", "StudyID"} <= included
-    assert ("includefield", "all") not in asked(
+    assert ("includefield", "all") not in parameters(
         translate("studies", None, [("Modality", "CT"), ("includefield", "all")])
     )
 
@@ -163,13 +163,16 @@ def test_what_cannot_be_included_is_dropped_with_a_warning() -> None:
     query = translate(
         "studies", None, [("includefield", "00081030,NumberOfStudyRelatedSeries,Modality,00100010")]
     )
-    assert asked(query) == [("includefield", "StudyDescription"), ("includefield", "PatientName")]
+    assert parameters(query) == [
+        ("includefield", "StudyDescription"),
+        ("includefield", "PatientName"),
+    ]
     assert query.warnings == ("the DICOM store cannot include NumberOfStudyRelatedSeries Modality",)
     query = translate(
         "instances", None, [("includefield", "AvailableTransferSyntaxUID,PixelSpacing,00181030")]
     )
-    assert asked(query) == [("includefield", "PixelSpacing"), ("includefield", "00181030")]
-    assert asked(translate("instances", None, [("includefield", "all,Rows")])) == [
+    assert parameters(query) == [("includefield", "PixelSpacing"), ("includefield", "00181030")]
+    assert parameters(translate("instances", None, [("includefield", "all,Rows")])) == [
         ("includefield", "all")
     ]
 
@@ -183,11 +186,11 @@ def test_limits_are_the_stores_defaults_and_clamped_with_a_warning() -> None:
 
 def test_fixed_filters_cannot_be_left_out_or_changed() -> None:
     fixed = {"PatientID": "7"}
-    assert asked(translate("series", None, [], fixed)) == [("PatientID", "7")]
-    assert asked(translate("series", None, [("00100020", "7")], fixed)) == [("PatientID", "7")]
+    assert parameters(translate("series", None, [], fixed)) == [("PatientID", "7")]
+    assert parameters(translate("series", None, [("00100020", "7")], fixed)) == [("PatientID", "7")]
     for value in ("8", "*"):
         if value == "*":
-            assert ("PatientID", "7") in asked(
+            assert ("PatientID", "7") in parameters(
                 translate("series", None, [("PatientID", value)], fixed)
             )
             continue

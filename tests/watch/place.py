@@ -18,7 +18,7 @@ from functions.watch.handler import handle
 from functions.watch.memory import OpenStudies
 from tests.contract.strictbucket import Blob, StrictBuckets, strict_buckets
 from tests.contract.topics import TopicServer, topic_server
-from tests.search.kit import STORE, Answer, Asked, FakeStore, fake_store, row
+from tests.search.kit import STORE, Answer, FakeStore, Received, fake_store, row
 
 STATE = "dicom-state"
 OUTCOMES = "projects/local/topics/outcomes"
@@ -40,11 +40,11 @@ def ago(seconds: float) -> str:
     return written(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
-def finds(rows: list[Any], delay_s: float = 0) -> Callable[[Asked], Answer]:
+def finds(rows: list[Any], delay_s: float = 0) -> Callable[[Received], Answer]:
     """These instances, in pages of one."""
 
-    def page(asked: Asked) -> Answer:
-        offset = int(asked.query.partition("offset=")[2])
+    def page(request: Received) -> Answer:
+        offset = int(request.query.partition("offset=")[2])
         return Answer(body=json.dumps(rows[offset : offset + 1]).encode(), delay_s=delay_s)
 
     return page

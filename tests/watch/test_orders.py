@@ -31,8 +31,8 @@ def settings(text: str, **more: str) -> Settings:
     return Settings.load(WATCH, environ)
 
 
-def read(text: str) -> None:
-    orders.read(settings(text))
+def read(text: str) -> tuple[orders.Order, ...]:
+    return orders.read(settings(text))
 
 
 def refused(text: str) -> str:
@@ -43,7 +43,9 @@ def refused(text: str) -> str:
 
 
 def test_an_order_is_taken() -> None:
-    read(json.dumps([ORDER, {"name": "all", "export": EXPORT}]))
+    first, second = read(json.dumps([ORDER, {"name": "all", "export": EXPORT}]))
+    assert first == orders.Order("ct", (("Modality", "CT"),), EXPORT)
+    assert second == orders.Order("all", (), EXPORT)
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -110,7 +112,8 @@ def test_a_match_that_could_match_everything_stops_the_function(match: Any) -> N
     ],
 )
 def test_a_date_a_range_and_the_beginning_of_a_name_are_taken(match: dict[str, str]) -> None:
-    read(json.dumps([{**ORDER, "match": match}]))
+    (order,) = read(json.dumps([{**ORDER, "match": match}]))
+    assert dict(order.match) == match
 
 
 def test_an_order_that_the_store_refuses_is_not_given_and_holds_up_nothing() -> None:

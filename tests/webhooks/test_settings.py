@@ -14,7 +14,7 @@ SECRET = "whsec_" + base64.b64encode(b"a secret of at least 24 bytes").decode()
 URL = "https://ris.example.org/dicom"
 
 
-def read(text: str, **secrets: str) -> None:
+def read(text: str, **secrets: str) -> dict[str, webhooks.Webhook]:
     environ = {
         "DICOM_STORE": "projects/p/locations/l/datasets/d/dicomStores/s",
         "STATE_BUCKET": "dicom-state",
@@ -22,7 +22,7 @@ def read(text: str, **secrets: str) -> None:
         "WEBHOOK_SECRET_A": SECRET,
         **secrets,
     }
-    webhooks.read(Settings.load(NOTIFY, environ))
+    return webhooks.read(Settings.load(NOTIFY, environ))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,9 @@ def test_a_url_that_cannot_be_called_stops_the_function(url: Any) -> None:
 
 @pytest.mark.parametrize("host", ["ris.example.org", "a-b.c_d.org:8443", "[2606:2800:220:1::1]:1"])
 def test_a_url_of_a_host_is_taken(host: str) -> None:
-    read(json.dumps({"a": {"url": f"https://{host}/path?token=1"}}))
+    url = f"https://{host}/path?token=1"
+    found = read(json.dumps({"a": {"url": url}}))
+    assert found["a"].url == url
 
 
 @pytest.mark.parametrize(
