@@ -162,10 +162,14 @@ class ArchiveSlice:
 
     def _new_members(self, walk: Walk) -> Iterator[Member]:
         """The members that no earlier invocation counted. On the way to them, halves that wait are
-        kept in memory again."""
+        kept in memory again.
+
+        A member is counted once the mark is where the next one comes. Its own place says less: an
+        inner archive that proves to be damaged after some of its members lies before them.
+        """
         reached = self.progress.mark
         for member in walk.members(reached.begin):
-            if member.place >= reached.place:
+            if member.following > reached.place:
                 self._count(member)
                 yield member
             elif member.place in reached.waiting:

@@ -347,6 +347,32 @@ def test_what_waits_when_an_archive_is_cut_has_its_outcome(kind: str) -> None:
     assert [name for name, _ in run.progress.failed] == ["cut", "a.json", "c.json"]
 
 
+@pytest.mark.parametrize("in_a_slice", [1, 2, 3, 4, 10**9])
+@pytest.mark.parametrize("outer", ["zip", "tar", "gzip"])
+@pytest.mark.parametrize("inner", ["tar", "gzip"])
+def test_an_inner_archive_that_is_cut_fails_once_wherever_a_slice_ends(
+    inner: str, outer: str, in_a_slice: int
+) -> None:
+    uids = ("1.2", "1.2.3", "1.2.3.4")
+    # The JPEG waits, so that every later slice reads the inner archive again.
+    within = [("a.dcm", scans.dicom(uids)), ("b.jpg", scans.jpeg(1)), ("c.dcm", scans.dicom(uids))]
+    whole = packed(inner, [*within, ("never", scans.noise(1, 400_000))])
+    files = [("in", whole[: len(whole) // 2]), ("last.dcm", scans.dicom(uids))]
+    run = run_of(outer, files)
+    run.finish(in_a_slice)
+    assert run.outcomes == {
+        "in/a.dcm": ["stored"],
+        "in/b.jpg": ["skipped"],
+        "in/c.dcm": ["stored"],
+        "in/never": ["rejected"],
+        "in": ["rejected"],
+        "last.dcm": ["stored"],
+    }
+    assert [name for name, _ in run.progress.failed] == ["in/never", "in"]
+    assert run.progress.counts == {"stored": 3, "skipped": 1, "rejected": 2}
+    assert run.progress.mark.members == 6
+
+
 def test_a_half_that_is_reported_is_counted_once_though_the_next_is_not() -> None:
     run = run_of("tar", [(f"{n}.json", metadata(n)) for n in range(4)])
     calls = itertools.count(1)
