@@ -48,6 +48,13 @@ class Deadline:
         self.check()
         return min(at_most_s, self.remaining_s())
 
+    def reserving(self, seconds: float) -> "Deadline":
+        """A deadline that is `seconds` earlier, for work that leaves time to record its results.
+        At most a quarter of the time is reserved, and the work has at least one second."""
+        left_s = self.remaining_s()
+        reserved_s = min(seconds, left_s / 4)
+        return Deadline(max(1.0, left_s - reserved_s))
+
 
 def now() -> datetime:
     """The time now, in UTC."""

@@ -125,14 +125,12 @@ def _job(
     deadline: Deadline,
     attempt: int,
 ) -> Job:
-    left_s = deadline.remaining_s()
-    recording_s = min(_RECORDING_S, left_s / 4)
     return Job(
         request=request,
         store=services.dicom_store,
         buckets=services.buckets,
         attempt=Attempt(attempt, services.settings.export_give_up_attempt),
-        work_deadline=Deadline(max(1.0, left_s - recording_s)),
+        work_deadline=deadline.reserving(_RECORDING_S),
         deadline=deadline,
     )
 

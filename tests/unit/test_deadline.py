@@ -31,3 +31,9 @@ def test_times_sort_as_text() -> None:
     first, second = utc_now(), utc_now()
     assert first <= second
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first)
+
+
+def test_work_ends_earlier_by_what_is_reserved_and_at_most_by_a_quarter() -> None:
+    assert Deadline(1000).reserving(20).budget_s == pytest.approx(980, abs=5)
+    assert Deadline(40).reserving(20).budget_s == pytest.approx(30, abs=5)
+    assert Deadline(0).reserving(20).budget_s == 1
