@@ -15,7 +15,8 @@ from functions.common.events.outcomes import outcome_id
 from functions.common.resources import ObjectRef
 from functions.common.settings import STORE
 
-LANDING, LEDGER = "dicom-landing", "dicom-ledger"
+LANDING = "dicom-landing"
+LEDGER = "dicom-ledger"
 OBJECTS = 3000
 LOST = 7
 IN_A_FILE = 25_000
@@ -53,7 +54,12 @@ def _line(index: int) -> str:
 
 def _known(index: int) -> bytes:
     found = outcome_id(STORE, ObjectRef(LANDING, f"object-{index}", 17))
-    record = {"id": found, "function": STORE, "generation": "17", "outcome": "stored"}
+    record = {
+        "id": found,
+        "function": STORE,
+        "generation": "17",
+        "outcome": "stored",
+    }
     return json.dumps(record).encode() + b"\n"
 
 

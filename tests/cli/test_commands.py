@@ -58,17 +58,19 @@ def watched(stack: Stack) -> bool:
 def test_the_life_of_a_scan(
     stack: Stack, command: Command, scans: dict[str, Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "night" / "deep").mkdir(parents=True)
-    (tmp_path / "night" / "deep" / "one").write_bytes(scans["CT_small.dcm"].read_bytes())
-    (tmp_path / "night" / "two.dcm").write_bytes(scans["MR_small.dcm"].read_bytes())
-    done = command("upload", str(tmp_path / "night"), "--prefix", "in/", *NDJSON)
+    night = tmp_path / "night"
+    (night / "deep").mkdir(parents=True)
+    (night / "deep" / "one").write_bytes(scans["CT_small.dcm"].read_bytes())
+    (night / "two.dcm").write_bytes(scans["MR_small.dcm"].read_bytes())
+    done = command("upload", str(night), "--prefix", "in/", *NDJSON)
     assert done.returncode == 0, done.stdout
     stored = {record["name"]: record for record in records(done)}
     assert set(stored) == {"in/night/deep/one", "in/night/two.dcm"}
     assert {record["outcome"] for record in stored.values()} <= {"stored", "duplicate"}
 
     study = stored["in/night/deep/one"]["study"]
-    found = json.loads(command("search", f"StudyInstanceUID={study}", "--format", "json").stdout)
+    by_uid = f"StudyInstanceUID={study}"
+    found = json.loads(command("search", by_uid, "--format", "json").stdout)
     assert [item["0020000D"]["Value"] for item in found] == [[study]]
     table = command("search", "--level", "instances", "--in", f"studies/{study}")
     assert stored["in/night/deep/one"]["instance"] in table.stdout
@@ -83,9 +85,10 @@ def test_the_life_of_a_scan(
     deleted = command("delete", f"studies/{study}")
     assert deleted.returncode == 0
     assert "deleted: 1 instance" in deleted.stdout
-    assert command("search", f"StudyInstanceUID={study}").stdout.endswith("0 studies\n")
+    assert command("search", by_uid).stdout.endswith("0 studies\n")
     wait_until(lambda: "deleted" in command("outcomes").stdout)
-    assert len(records(command("outcomes", *NDJSON, "--limit", "3"))) == 3
+    last = command("outcomes", *NDJSON, "--limit", "3")
+    assert len(records(last)) == 3
 
 
 def test_a_study_is_found_with_its_modality_and_counts(
@@ -210,14 +213,19 @@ def test_a_watched_folder_is_uploaded_as_it_fills(
 
 def test_ctrl_c_says_what_continues(stack: Stack) -> None:
     stack.kill("delete_resource")
+    beside = "projects/local/subscriptions/beside"
+    stack.pubsub.ensure_subscription(beside, stack.topology.topics["deletes"], {})
     try:
         with started(stack, "delete", "studies/1.2.3") as waiting:
             assert waiting.stderr
-            wait_until(lambda: watched(stack))
+            # When the command is published, its outcome is waited for.
+            wait_until(lambda: stack.pubsub.pull(beside))
+            assert watched(stack)
             waiting.send_signal(signal.SIGINT)
             assert waiting.wait(30) == 130
             message = waiting.stderr.read()
     finally:
+        stack.pubsub.delete_subscription(beside)
         stack.launch("delete_resource")
     assert message.startswith("stopped waiting; cli-")
     assert "continues" in message
@@ -270,9 +278,10 @@ def test_a_refused_export_has_an_exit_status_and_no_place(command: Command) -> N
 
 def test_no_wait(command: Command, scans: dict[str, Path]) -> None:
     done = command("upload", str(scans["rtplan.dcm"]), "--no-wait")
-    assert (done.returncode, done.stdout) == (0, "1 file uploaded to gs://dicom-landing\n")
-    (asked,) = records(command("delete", "studies/1.2.3", "--no-wait", *NDJSON))
-    assert asked["request_id"].startswith("cli-")
+    assert done.returncode == 0
+    assert done.stdout == "1 file uploaded to gs://dicom-landing\n"
+    (published,) = records(command("delete", "studies/1.2.3", "--no-wait", *NDJSON))
+    assert published["request_id"].startswith("cli-")
 
 
 def test_outcomes_follow(stack: Stack, scans: dict[str, Path]) -> None:
@@ -333,5 +342,6 @@ def test_the_demo_says_which_step_went_wrong(tmp_path: Path) -> None:
 
 def test_no_system(tmp_path: Path) -> None:
     done = run("outcomes", system=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
+    assert done.stdout == ""
     assert done.stderr.startswith(f"error: {tmp_path} has no system")

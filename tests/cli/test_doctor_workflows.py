@@ -31,7 +31,8 @@ def test_deployed_optional_functions_are_checked(
 ) -> None:
     _, path = workflows
     status, findings = doctor(path, "--no-probe", capsys=capsys)
-    assert (status, failed(findings)) == (0, [])
+    assert status == 0
+    assert failed(findings) == []
     subjects = {(f["check"], f["subject"]) for f in findings}
     assert subjects >= {
         ("function", "commands"),
@@ -57,7 +58,8 @@ def test_a_webhook_that_has_ended_is_named_until_it_has_another_url(
     state = {"state": "gone", "time": "2026-11-24T10:00:00Z", "url_sha256": url}
     cloud.answers[place] = (200, state)
     ((check, subject, detail),) = failed(doctor(path, "--no-probe", capsys=capsys)[1])
-    assert (check, subject) == ("webhook", "archive")
+    assert check == "webhook"
+    assert subject == "archive"
     assert "410 Gone at 2026-11-24T10:00:00Z" in detail
     cloud.answers[place] = (200, {**state, "url_sha256": "of another URL"})
     assert failed(doctor(path, "--no-probe", capsys=capsys)[1]) == []
@@ -70,7 +72,8 @@ def test_a_secret_that_may_not_be_read_is_named(
     cloud, path = workflows
     cloud.allowed[("dicom-notify", f"projects/{PROJECT}/secrets/archive-webhook")] = set()
     ((check, subject, detail),) = failed(doctor(path, "--no-probe", capsys=capsys)[1])
-    assert (check, subject) == ("permissions", "notify on secret archive-webhook")
+    assert check == "permissions"
+    assert subject == "notify on secret archive-webhook"
     assert detail == "missing: secretmanager.versions.access"
 
 
@@ -106,7 +109,8 @@ def test_what_the_search_page_needs_for_exports_and_uploads_is_checked(
     path.write_text(json.dumps(cloud.system_file()))
     status, findings = doctor(path, "--no-probe", capsys=capsys)
     cloud.close()
-    assert (status, failed(findings)) == (0, [])
+    assert status == 0
+    assert failed(findings) == []
     assert {(f["check"], f["subject"]) for f in findings} >= {
         ("subscription", "dicom-outcomes-requests"),
         ("permissions", f"search on bucket {PROJECT}-dicom-state"),

@@ -36,7 +36,8 @@ def listening(stack: Stack) -> "subprocess.Popen[str]":
     )
     end = time.monotonic() + 60
     while not any(name.endswith("listen") for name in stack.pubsub.subscriptions("local")):
-        assert process.poll() is None and time.monotonic() < end, "it does not listen"
+        assert process.poll() is None, "it does not listen"
+        assert time.monotonic() < end, "it does not listen"
         time.sleep(0.1)
     return process
 
@@ -50,7 +51,8 @@ def test_a_webhook_is_printed_and_its_subscription_ends_with_the_command(stack: 
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=30)
-    assert (record["outcome"], record["study"]) == ("stored", "1.2")
+    assert record["outcome"] == "stored"
+    assert record["study"] == "1.2"
     assert not any(name.endswith("listen") for name in stack.pubsub.subscriptions("local"))
 
 

@@ -198,7 +198,16 @@ def test_a_number_has_the_right_form_of_its_noun(count: int, word: str, text: st
 
 
 def test_counts_of_zero_are_left_out() -> None:
-    assert counted({"objects": 1, "written": 1, "failures": 0}) == "1 object, 1 written"
+    assert (
+        counted(
+            {
+                "objects": 1,
+                "written": 1,
+                "failures": 0,
+            }
+        )
+        == "1 object, 1 written"
+    )
 
 
 def test_an_empty_table_has_no_heading(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,11 +143,15 @@ def test_the_ledger_is_read_only_since_shortly_before_the_first_date(
 def test_quarantine_is_replayed_under_the_old_names(place: Landing, desk: Desk) -> None:
     place.world.fault(method="POST", kind="status", status=400, count=2)
     for number in (1, 2):
-        place.drop(f"n/{number}.dcm", scans.dicom(("1", "1", str(number))), metadata={"k": "v"})
+        data = scans.dicom(("1", "1", str(number)))
+        place.drop(f"n/{number}.dcm", data, metadata={"k": "v"})
     place.drop("junk", b"junk")
     place.upload("n/2.dcm", b"something else")
-    refused = [("rejected", "rejected")] * 2
-    assert words(place.world.outcomes) == [*refused, ("rejected", "unsupported_input")]
+    assert words(place.world.outcomes) == [
+        ("rejected", "rejected"),
+        ("rejected", "rejected"),
+        ("rejected", "unsupported_input"),
+    ]
     before = place.buckets.names(QUARANTINE)
 
     planned = replay_quarantine(desk.clients, "rejected/", dry_run=True)

@@ -28,17 +28,31 @@ def fill(
     return stored
 
 
+def order(**changes: Any) -> dict[str, Any]:
+    """A command that exports the study 1.1, with these changes."""
+    return {
+        "path": "studies/1.1",
+        "destination": TO,
+        "request_id": "r1",
+        **changes,
+    }
+
+
+def encoded_order(**changes: Any) -> bytes:
+    """The same as the data of a message."""
+    return json.dumps(order(**changes)).encode()
+
+
 def run(store: World, expect: str = "exported", **command: Any) -> dict[str, Any]:
-    (record,) = store.run(
-        handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command}
-    )
+    (record,) = store.run(handle, order(**command))
     assert record["outcome"] == expect, record
     return record
 
 
 def job_of(store: World, request: ExportRequest) -> Job:
     """A first delivery with a minute of time."""
-    services, deadline = store.services, Deadline(60)
+    services = store.services
+    deadline = Deadline(60)
     return Job(
         request=request,
         store=services.dicom_store,
@@ -60,9 +74,7 @@ def names(store: World) -> set[str]:
 def deliver(store: World, attempts: Iterable[int], **command: Any) -> list[str]:
     """Deliver a command and its follow-up messages, each up to so often until it is acknowledged;
     returns the last answers."""
-    data = json.dumps(
-        {"path": "studies/1.1", "destination": TO, "request_id": "r1", **command}
-    ).encode()
+    data = encoded_order(**command)
     answers = [_deliver(store, data, attempts, follow_up=False)]
     while store.follow_ups:
         data = base64.b64decode(store.follow_ups.pop(0)["data"])

@@ -42,7 +42,11 @@ class FunctionProcess:
         """Deliver one message as a push subscription does, or that of follow-ups; the status."""
         url = self.url + ("follow-ups" if follow_up else "")
         data = command if isinstance(command, bytes) else json.dumps(command).encode()
-        message = {"data": base64.b64encode(data).decode(), "messageId": "m1", "attributes": {}}
+        message = {
+            "data": base64.b64encode(data).decode(),
+            "messageId": "m1",
+            "attributes": {},
+        }
         body = json.dumps({"message": message, "deliveryAttempt": attempt}).encode()
         return self.send(body, timeout_s, url)
 
@@ -71,7 +75,8 @@ class FunctionProcess:
     @contextlib.contextmanager
     def peak(self) -> Iterator[list[int]]:
         """Samples resident memory within the `with` block, in bytes."""
-        samples, stop = [self.rss_bytes()], threading.Event()
+        samples = [self.rss_bytes()]
+        stop = threading.Event()
 
         def sample() -> None:
             while not stop.wait(0.01):
@@ -111,9 +116,8 @@ def function_process(
         try:
             end = time.monotonic() + 90
             while function_status(function) != 400:
-                assert process.poll() is None and time.monotonic() < end, (
-                    "the function does not start"
-                )
+                assert process.poll() is None, "the function does not start"
+                assert time.monotonic() < end, "the function does not start"
                 time.sleep(0.05)
             yield function
         finally:

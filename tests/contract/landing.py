@@ -16,7 +16,9 @@ from tests import scans
 from tests.contract.strictbucket import Blob, StrictBuckets, strict_buckets
 from tests.contract.world import STATE, STORE_NAME, World, world
 
-LANDING, QUARANTINE, ARCHIVE = "dicom-landing", "dicom-quarantine", "dicom-archive"
+LANDING = "dicom-landing"
+QUARANTINE = "dicom-quarantine"
+ARCHIVE = "dicom-archive"
 UPLOADS = "projects/local/topics/dicom-uploads"
 NEXT = "projects/local/topics/dicom-uploads-next"
 
@@ -84,7 +86,8 @@ class Landing:
         if not queue:
             return False
         message = queue.pop(0)
-        data, attributes = base64.b64decode(message["data"]), message["attributes"]
+        data = base64.b64decode(message["data"])
+        attributes = message["attributes"]
         given = {"attempt": 1, "follow_up": topic == NEXT, **options}
         while self.world.deliver(self.handle, data, attributes, **given):
             given["attempt"] += 1

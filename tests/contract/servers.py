@@ -1,5 +1,6 @@
 """A real HTTP server that answers by a plan: what the transport must survive, kept as data."""
 
+import io
 import socket
 import threading
 from collections.abc import Iterator
@@ -82,21 +83,22 @@ class PlannedServer:
                     return
 
 
-def _read_body(stream: object, headers: dict[str, str]) -> bytes:
-    read, readline = stream.read, stream.readline  # type: ignore[attr-defined]
+def _read_body(stream: io.BufferedRWPair, headers: dict[str, str]) -> bytes:
     if headers.get("transfer-encoding") == "chunked":
         body = b""
-        while line := readline():
-            if not (size := int(line, 16)):
-                readline()
+        while line := stream.readline():
+            size = int(line, 16)
+            if size == 0:
+                stream.readline()
                 return body
-            body += read(size)
-            readline()
+            body += stream.read(size)
+            stream.readline()
         raise ConnectionError("cut off")
-    return bytes(read(int(headers.get("content-length", "0"))))
+    length = int(headers.get("content-length", "0"))
+    return stream.read(length)
 
 
-def _send(stream: object, answer: Answer, stop: threading.Event) -> bool:
+def _send(stream: io.BufferedRWPair, answer: Answer, stop: threading.Event) -> bool:
     """Whether the connection stays open."""
     if answer.delay_s:
         stop.wait(answer.delay_s)
@@ -105,8 +107,8 @@ def _send(stream: object, answer: Answer, stop: threading.Event) -> bool:
     length = len(answer.body) if answer.announce is None else answer.announce
     lines = [f"HTTP/1.1 {answer.status} Planned", f"Content-Length: {length}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-    stream.write("\r\n".join([*lines, "", ""]).encode() + answer.body)  # type: ignore[attr-defined]
-    stream.flush()  # type: ignore[attr-defined]
+    stream.write("\r\n".join([*lines, "", ""]).encode() + answer.body)
+    stream.flush()
     return length == len(answer.body) and not answer.early
 
 

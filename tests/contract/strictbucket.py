@@ -204,7 +204,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pattern = r"(/storage/v1/b/[^/]+/o/[^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)"
         found = re.fullmatch(pattern, path)
         assert found
-        source, bucket = self._blob(found[1]), found[2]
+        source = self._blob(found[1])
+        bucket = found[2]
         name = urllib.parse.unquote(found[3])
         wanted = query.get("sourceGeneration")
         is_other = source is not None and wanted not in (None, str(source.generation))
@@ -271,10 +272,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._answer(200, json.dumps({"items": items}).encode(), "list")
 
     def _media(self, blob: Blob) -> None:
-        data, status = blob.data, 200
+        data = blob.data
+        status = 200
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if found and self.server.ranges:
-            data, status = data[int(found[1]) : int(found[2]) + 1 if found[2] else None], 206
+            data = data[int(found[1]) : int(found[2]) + 1 if found[2] else None]
+            status = 206
         cut = self.server.cuts.pop(0) if self.server.cuts else None
         self._answer(
             status,
@@ -299,7 +302,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         failure = self.server.failures.pop(0) if self.server.failures else None
         if failure is not None:
-            status, body = failure, b"{}"
+            status = failure
+            body = b"{}"
             headers = {"Retry-After": self.server.retry_after} if self.server.retry_after else {}
         self.send_response(status)
         for name, value in (headers or {}).items():

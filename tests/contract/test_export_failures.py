@@ -17,7 +17,7 @@ from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan
 from functions.export.handler import handle
 from functions.export.state import COMMAND, Plan, State
-from tests.contract.exporting import TO, deliver, fill, job_of, manifest, names, run
+from tests.contract.exporting import TO, deliver, encoded_order, fill, job_of, manifest, names, run
 from tests.contract.strictbucket import strict_buckets
 from tests.contract.world import BUCKET, STATE, World, instance, world
 from tests.faulty import Chances, faulty
@@ -26,7 +26,15 @@ from tests.faulty import Chances, faulty
 @pytest.mark.parametrize(
     ("rule", "retrieves"),
     [
-        ({"kind": "truncate", "bytes": 9000, "path": "studies/1.1$", "count": 1}, 1 + 12 - 3),
+        (
+            {
+                "kind": "truncate",
+                "bytes": 9000,
+                "path": "studies/1.1$",
+                "count": 1,
+            },
+            1 + 12 - 3,
+        ),
         ({"kind": "status", "status": 503, "path": "studies/1.1$", "count": 2}, 3),
         ({"kind": "reset", "path": "instances/1.1.1.1$", "count": 2}, 1),
         ({"kind": "status", "status": 400, "path": "studies/1.1$"}, 1 + 12),
@@ -47,13 +55,12 @@ def test_failed_instances_are_reported_and_the_others_exported(store: World) -> 
     store.fault(kind="status", status=400, path="studies/1.1$")
     store.fault(kind="status", status=406, path="instances/1.1.1.2$")
     record = run(store, expect="partial")
-    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == (
-        "rejected",
-        1,
-        5,
-    )
+    assert record["reason"] == "rejected"
+    assert record["counts"]["failures"] == 1
+    assert record["counts"]["objects"] == 5
     (failure,) = manifest(store)["failures"]
-    assert (failure["instance"], failure["detail"]) == ("1.1.1.2", "the DICOM store answered 406")
+    assert failure["instance"] == "1.1.1.2"
+    assert failure["detail"] == "the DICOM store answered 406"
 
 
 def test_what_keeps_failing_is_given_up_after_some_deliveries(store: World) -> None:
@@ -61,11 +68,9 @@ def test_what_keeps_failing_is_given_up_after_some_deliveries(store: World) -> N
     store.fault(kind="truncate", bytes=100, path="(studies/1.1|instances/1.1.1.2)$")
     record = run(store, expect="partial")
     assert store.answers == ["unavailable"] * 7 + [""]
-    assert (record["reason"], record["counts"]["failures"], record["counts"]["objects"]) == (
-        "unavailable",
-        1,
-        5,
-    )
+    assert record["reason"] == "unavailable"
+    assert record["counts"]["failures"] == 1
+    assert record["counts"]["objects"] == 5
 
 
 def test_an_instance_whose_storage_time_is_never_said_is_compared_after_some_deliveries(
@@ -78,7 +83,8 @@ def test_an_instance_whose_storage_time_is_never_said_is_compared_after_some_del
     store.answers.clear()
     record = run(store, request_id="r2")
     assert store.answers == ["unavailable"] * 7 + [""]
-    assert (record["counts"]["objects"], record["counts"]["written"]) == (6, 0)
+    assert record["counts"]["objects"] == 6
+    assert record["counts"]["written"] == 0
 
 
 def test_many_that_keep_failing_do_not_hide_the_others(
@@ -136,16 +142,15 @@ def test_a_slice_that_fails_completely_does_not_prevent_the_end_of_the_export(
     store.put(instance("1.1", "1.1.2", "1.1.2.1"))
     store.fault(kind="status", status=500, path="series/1.1.2(/instances/1.1.2.1)?$")
     assert deliver(store, range(1, 9), format=format_) == ["", "", ""]
-    assert (store.outcomes[0]["outcome"], store.outcomes[0]["counts"]["objects"]) == ("partial", 4)
+    assert store.outcomes[0]["outcome"] == "partial"
+    assert store.outcomes[0]["counts"]["objects"] == 4
     assert [failure["instance"] for failure in manifest(store)["failures"]] == ["1.1.2.1"]
 
 
 def test_bulk_data_that_never_comes_in_time_is_not_tried_for_ever(store: World) -> None:
     fill(store, series=1)
     store.fault(kind="slow", delay_s=8, path="instances/1.1.1.2/bulkdata")
-    data = json.dumps(
-        {"path": "studies/1.1", "destination": TO, "format": "bulkdata", "request_id": "r1"}
-    ).encode()
+    data = encoded_order(format="bulkdata")
     assert (
         store.deliver(handle, data, {}, budget_s=4.0) == ""
     )  # the others were written: on with a new message
@@ -174,7 +179,7 @@ def test_a_store_that_is_away_is_waited_for(store: World) -> None:
 def test_two_deliveries_at_once_do_not_mix(store: World) -> None:
 
     stored = fill(store, series=3, instances=10)
-    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    command = encoded_order()
     threads = [threading.Thread(target=store.deliver, args=(handle, command, {})) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -190,7 +195,7 @@ def test_two_deliveries_at_once_do_not_mix(store: World) -> None:
 def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> None:
     store = small_slices
     fill(store, series=4)
-    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    command = encoded_order()
     assert store.deliver(handle, command, {}) == ""
     late = list(store.follow_ups)
     store.run(handle)
@@ -203,7 +208,7 @@ def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> N
 def test_the_manifest_is_written_by_a_later_delivery_after_a_crash(small_slices: World) -> None:
     store = small_slices
     fill(store, series=4)
-    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    command = encoded_order()
     store.deliver(handle, command, {})
     # The outcome cannot be published: the last slice is delivered again.
     store.topics.refuse = ["UNAVAILABLE"] * 4
@@ -218,7 +223,7 @@ def test_the_command_sent_again_ends_an_export_whose_claimed_end_became_a_dead_l
 ) -> None:
     store = small_slices
     fill(store, series=4)
-    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    command = encoded_order()
     assert store.deliver(handle, command, {}) == ""
     # The last slice claims the end, cannot publish the outcome, and its message is gone.
     first, *others = [base64.b64decode(one["data"]) for one in store.follow_ups]
@@ -238,7 +243,7 @@ def test_a_slice_whose_claimed_end_was_taken_over_publishes_nothing(
 ) -> None:
     store = small_slices
     fill(store, series=4)
-    command = json.dumps({"path": "studies/1.1", "destination": TO, "request_id": "r1"}).encode()
+    command = encoded_order()
     assert store.deliver(handle, command, {}) == ""
     slices = [base64.b64decode(one["data"]) for one in store.follow_ups]
     store.follow_ups.clear()
@@ -275,7 +280,9 @@ def test_an_answer_of_the_bucket_that_is_lost_does_no_harm(
         fill(store)
         proxy.lose += [b"/plan.json", b"/done-", b"manifest.json"]
         record = run(store, format=format_)
-        assert (record["counts"]["objects"], store.answers, proxy.lose) == (6, [""], [])
+        assert record["counts"]["objects"] == 6
+        assert store.answers == [""]
+        assert proxy.lose == []
         assert not store.left_over()
 
 
@@ -290,7 +297,9 @@ def test_an_object_that_was_joined_and_its_answer_lost_is_the_exports_own(
         fill(store)
         server.lost.append("compose")
         record = run(store, format=format_)
-        assert (record["counts"]["objects"], store.answers, server.lost) == (6, [""], [])
+        assert record["counts"]["objects"] == 6
+        assert store.answers == [""]
+        assert server.lost == []
 
 
 def test_answers_of_the_bucket_that_are_cut_are_asked_for_again(
@@ -305,7 +314,12 @@ def test_answers_of_the_bucket_that_are_cut_are_asked_for_again(
         fill(store, instances=60)
         store.run(
             handle,
-            {"path": "studies/1.1", "destination": TO, "format": "metadata", "request_id": "r1"},
+            {
+                "path": "studies/1.1",
+                "destination": TO,
+                "format": "metadata",
+                "request_id": "r1",
+            },
         )
         assert store.outcomes[0]["counts"]["objects"] == 120
         assert (
@@ -318,7 +332,13 @@ def test_a_budget_that_is_too_short_continues_in_another_message(store: World) -
     store.fault(kind="slow", delay_s=0.4, path="instances/1.1.1.[0-9]+$")
     store.fault(kind="truncate", bytes=9000, path="studies/1.1$")
     (record,) = store.run(
-        handle, {"path": "studies/1.1", "destination": TO, "request_id": "r1"}, budget_s=0.9
+        handle,
+        {
+            "path": "studies/1.1",
+            "destination": TO,
+            "request_id": "r1",
+        },
+        budget_s=0.9,
     )
     assert record["outcome"] == "exported"
     assert {name: store.read(name) for name in names(store)} == stored
@@ -337,7 +357,8 @@ def test_comparing_with_older_objects_for_longer_than_the_budget_continues_where
     store.fault(kind="slow", delay_s=0.6, path="instances/1.1.1.[0-9]+$")
     command = {"path": "studies/1.1", "destination": TO, "request_id": "r2"}
     (record,) = store.run(handle, command, budget_s=3)
-    assert (record["counts"]["objects"], record["counts"]["written"]) == (40, 0)
+    assert record["counts"]["objects"] == 40
+    assert record["counts"]["written"] == 0
     assert len(manifest(store)["objects"]) == 40
     assert not store.left_over()
 
@@ -350,9 +371,15 @@ def test_a_zip_that_takes_longer_than_the_budget_continues_where_it_stopped(stor
         bytes_per_s=500_000,
         path="studies/1.1(/series/1.1.[12](/instances/[0-9.]+)?)?$",
     )
-    command = {"path": "studies/1.1", "destination": TO, "format": "zip", "request_id": "r1"}
+    command = {
+        "path": "studies/1.1",
+        "destination": TO,
+        "format": "zip",
+        "request_id": "r1",
+    }
     (record,) = store.run(handle, command, budget_s=4)
-    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 8)
+    assert record["outcome"] == "exported"
+    assert record["counts"]["objects"] == 8
     assert store.deliveries > 1
     with zipfile.ZipFile(io.BytesIO(store.read("out/1.1.zip"))) as archive:
         assert archive.testzip() is None
@@ -363,9 +390,7 @@ def test_a_zip_that_takes_longer_than_the_budget_continues_where_it_stopped(stor
 def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) -> None:
     fill(store, series=2, instances=4, pixels=512)
     store.fault(kind="slow", delay_s=0, bytes_per_s=200_000, path="studies/1.1$")
-    data = json.dumps(
-        {"path": "studies/1.1", "destination": TO, "format": "zip", "request_id": "r1"}
-    ).encode()
+    data = encoded_order(format="zip")
     assert store.deliver(handle, data, {}, budget_s=8) == ""
     (rest,) = store.follow_ups
     store.follow_ups.clear()  # the message with the rest was never published
@@ -387,7 +412,12 @@ def test_an_answer_that_is_something_else_is_not_written(store: World, format_: 
     }
     store.fault(**other, method="GET")
     command = json.dumps(
-        {"path": "studies/1.1", "destination": TO, "format": format_, "request_id": "r1"}
+        {
+            "path": "studies/1.1",
+            "destination": TO,
+            "format": format_,
+            "request_id": "r1",
+        }
     ).encode()
     assert store.deliver(handle, command, {}) == "unavailable"
     store.clear_faults()
@@ -407,16 +437,12 @@ def test_a_listing_that_stays_short_is_no_complete_export(
     assert deliver(store, range(1, 9), format=format_) == [""]
     assert store.answers == ["unavailable"] * 7 + [""]
     (record,) = store.outcomes
-    assert (record["outcome"], record["reason"], record["counts"]["objects"]) == (
-        "partial",
-        "unavailable",
-        3,
-    )
+    assert record["outcome"] == "partial"
+    assert record["reason"] == "unavailable"
+    assert record["counts"]["objects"] == 3
     (failure,) = manifest(store)["failures"]
-    assert (failure["series"], failure["detail"]) == (
-        "1.1.2",
-        "the search finds no instance of this series",
-    )
+    assert failure["series"] == "1.1.2"
+    assert failure["detail"] == "the search finds no instance of this series"
 
 
 def test_an_export_of_several_slices_that_is_refused_has_one_outcome_and_leaves_no_state(
@@ -426,9 +452,14 @@ def test_an_export_of_several_slices_that_is_refused_has_one_outcome_and_leaves_
     settings: dict[str, Any] = {"EXPORT_DESTINATIONS": nowhere, "EXPORT_SLICE": "4"}
     with world("export_resource", tmp_path, buckets_url=buckets, **settings) as store:
         fill(store, series=3, instances=4)
-        command = {"path": "studies/1.1", "destination": f"{nowhere}/out", "request_id": "r1"}
+        command = {
+            "path": "studies/1.1",
+            "destination": f"{nowhere}/out",
+            "request_id": "r1",
+        }
         (record,) = store.run(handle, command)
-        assert (record["outcome"], record["reason"]) == ("rejected", "not_found")
+        assert record["outcome"] == "rejected"
+        assert record["reason"] == "not_found"
         assert not store.objects(bucket=STATE)
 
 
@@ -449,7 +480,11 @@ def test_a_planning_goes_on_from_a_message_although_its_publishing_seemed_to_fai
 ) -> None:
     fill(store, studies=2, instances=2)
     store.fault(kind="slow", delay_s=2.5, path="studies/1.[12]/instances", count=1)
-    command = {"query": "PatientName=Doe^Jane", "destination": TO, "request_id": "r1"}
+    command = {
+        "query": "PatientName=Doe^Jane",
+        "destination": TO,
+        "request_id": "r1",
+    }
     store.topics.refuse = ["UNAVAILABLE"] * 4
     assert store.deliver(handle, json.dumps(command).encode(), {}, budget_s=3.2) != ""
     store.topics.refuse = []
@@ -459,7 +494,8 @@ def test_a_planning_goes_on_from_a_message_although_its_publishing_seemed_to_fai
     slices = [slice_name.removeprefix("slice-").removesuffix(".json")]
     store.forge({**command, "run": plan_run, "slices": slices, "matched": 1})
     (record,) = store.run(handle)
-    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 8)
+    assert record["outcome"] == "exported"
+    assert record["counts"]["objects"] == 8
 
 
 def test_a_state_bucket_that_is_missing_is_waited_for(tmp_path: Path) -> None:
@@ -469,7 +505,8 @@ def test_a_state_bucket_that_is_missing_is_waited_for(tmp_path: Path) -> None:
     ):
         fill(store)
         assert deliver(store, [1]) == ["in vain"]
-        assert (store.answers, store.outcomes) == (["unavailable"], [])
+        assert store.answers == ["unavailable"]
+        assert store.outcomes == []
         server.buckets[STATE] = {}
         assert deliver(store, [2]) == [""]
         assert [record["outcome"] for record in store.outcomes] == ["exported"]

@@ -21,7 +21,8 @@ from tests.contract.exporting import TO, fill, job_of, names
 from tests.contract.world import BUCKET, STATE, STORE_NAME, World
 
 COMMAND = {"path": "studies/1.1", "destination": TO, "request_id": "r1"}
-RUN, NAME = "0123456789abcdef", "fedcba9876543210"
+RUN = "0123456789abcdef"
+NAME = "fedcba9876543210"
 
 
 def start(store: World, **changed: Any) -> dict[str, Any]:
@@ -52,7 +53,8 @@ def test_a_follow_up_that_comes_as_a_command_is_refused(small_slices: World) -> 
     message = start(small_slices)
     assert small_slices.deliver(handle, json.dumps(message).encode(), {}) == ""
     (record,) = small_slices.outcomes
-    assert (record["outcome"], record["reason"]) == ("rejected", "invalid_event")
+    assert record["outcome"] == "rejected"
+    assert record["reason"] == "invalid_event"
     assert record["request_id"] != "r1"
     assert not names(small_slices)
 
@@ -60,7 +62,8 @@ def test_a_follow_up_that_comes_as_a_command_is_refused(small_slices: World) -> 
 def test_a_command_that_comes_as_a_follow_up_is_refused(store: World) -> None:
     fill(store)
     ((outcome, reason, _),) = follow(store, COMMAND)
-    assert (outcome, reason) == ("rejected", "invalid_event")
+    assert outcome == "rejected"
+    assert reason == "invalid_event"
     assert not store.objects()
 
 
@@ -82,7 +85,8 @@ def test_a_follow_up_that_asks_for_something_else_is_refused(
 ) -> None:
     message = start(small_slices)
     ((outcome, found, _),) = follow(small_slices, {**message, **changed})
-    assert (outcome, found) == ("rejected", reason)
+    assert outcome == "rejected"
+    assert found == reason
     assert not small_slices.objects()
 
 
@@ -97,7 +101,8 @@ def test_a_slice_that_holds_another_study_is_refused(small_slices: World) -> Non
     items = [["studies/1.2/series/1.2.1/instances/1.2.1.1", 0, 0]]
     change_state(small_slices, f"slice-{message['slice']}.json", {"items": items})
     ((outcome, reason, detail),) = follow(small_slices, message)
-    assert (outcome, reason) == ("rejected", "rejected")
+    assert outcome == "rejected"
+    assert reason == "rejected"
     assert detail == "a part of the export was not requested"
     assert not small_slices.objects()
 
@@ -107,7 +112,8 @@ def test_an_export_does_not_go_on_with_another_store(small_slices: World) -> Non
     environ = {**small_slices.environ, "DICOM_STORE": STORE_NAME + "2"}
     small_slices.services = Services.of(Settings.load("export_resource", environ))
     ((outcome, reason, _),) = follow(small_slices, message)
-    assert (outcome, reason) == ("rejected", "invalid_command")
+    assert outcome == "rejected"
+    assert reason == "invalid_command"
     assert not small_slices.objects()
 
 
@@ -119,7 +125,8 @@ def test_state_below_the_destination_is_not_looked_at(small_slices: World) -> No
     small_slices.write_object(place, json.dumps(forged).encode())
     small_slices.forge({**message, "run": RUN, "slice": NAME})
     (record,) = small_slices.run(handle)
-    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 12)
+    assert record["outcome"] == "exported"
+    assert record["counts"]["objects"] == 12
 
 
 @pytest.mark.parametrize("format_", ["zip", "metadata"])
@@ -132,7 +139,8 @@ def test_a_part_that_somebody_changed_is_not_joined(small_slices: World, format_
     store.write_object(part, b"forged")
     store.follow_ups.append(last)
     (record,) = store.run(handle)
-    assert (record["outcome"], record["reason"]) == ("rejected", "conflict")
+    assert record["outcome"] == "rejected"
+    assert record["reason"] == "conflict"
     assert not {"out/1.1.zip", "out/metadata.ndjson", "out/manifest.json"} & names(store)
 
 
@@ -146,7 +154,8 @@ def test_an_object_that_somebody_wrote_after_the_planning_is_a_conflict_and_is_l
     start(store, format=format_)
     store.write_object(name, b"something else")
     (record,) = store.run(handle)
-    assert (record["outcome"], record["reason"]) == ("rejected", "conflict")
+    assert record["outcome"] == "rejected"
+    assert record["reason"] == "conflict"
     assert store.read(name) == b"something else"
     assert not store.left_over()
 
@@ -164,7 +173,8 @@ def test_of_two_zips_of_one_name_and_other_transfer_syntaxes_the_first_is_left(
     before = store.objects()["out/1.1.zip"]
     store.follow_ups.extend(slices)
     (record,) = store.run(handle)
-    assert (record["outcome"], record["reason"]) == ("rejected", "conflict")
+    assert record["outcome"] == "rejected"
+    assert record["reason"] == "conflict"
     assert store.objects()["out/1.1.zip"] == before
 
 
@@ -172,7 +182,13 @@ def test_metadata_that_somebody_changed_is_not_joined(store: World) -> None:
     name = "out/1.1/1.1.1/1.1.1.1.json"
     written = crc32c_text([b'{"true": 1}'])
     store.write_object(name, b'{"forged": 1}')
-    entry = {"name": name, "crc32c": written, "study": "1", "series": "2", "instance": "3"}
+    entry = {
+        "name": name,
+        "crc32c": written,
+        "study": "1",
+        "series": "2",
+        "instance": "3",
+    }
     request = ExportRequest("r1", Resource("1.1"), None, GcsPrefix(BUCKET, "out"))
     job = job_of(store, request)
     with pytest.raises(RetryableError):

@@ -161,7 +161,8 @@ def test_https_goes_through_a_tunnel_of_the_proxy(
             get("https://store.example/v1")
         # google-auth asks in the background in which regions the account may be used.
         (seen,) = [seen for seen in proxy.seen if not seen.target.startswith("iamcredentials")]
-        assert (seen.method, seen.target) == ("CONNECT", "store.example:443")
+        assert seen.method == "CONNECT"
+        assert seen.target == "store.example:443"
         assert "authorization" not in seen.headers
 
 

@@ -412,4 +412,10 @@ def test_a_pair_costs_few_requests(place: Landing) -> None:
     place.restart()
     place.deliver(blobs[1])
     # Once the owner of the pair, once the delivery that finds its outcome already written.
-    assert place.buckets.requests == Counter(read=3, missing=2, stat=1, list=1, create=3)
+    assert place.buckets.requests == Counter(
+        read=3,
+        missing=2,
+        stat=1,
+        list=1,
+        create=3,
+    )

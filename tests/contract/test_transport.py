@@ -159,7 +159,8 @@ def _breaks_off() -> object:
 
 
 def test_connections_are_kept_also_after_a_refusal() -> None:
-    transport, deadline = Transport(), Deadline(30)
+    transport = Transport()
+    deadline = Deadline(30)
     with planned(Answer(404, body=b"gone"), Answer(500, body=b"again"), GOOD) as server:
         http.drain(transport.send(Request("GET", server.url), deadline))
         http.drain(transport.send(Request("GET", server.url), deadline))

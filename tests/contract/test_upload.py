@@ -122,7 +122,8 @@ def test_the_wait_that_cloud_storage_asks_for_is_handed_on(server: StrictBuckets
     server.failures, server.retry_after = [429], "300"
     with pytest.raises(RetryableError) as caught:
         Buckets(Transport(), server.url).write_small(BUCKET, "small", b"x", Deadline(60))
-    assert (caught.value.reason, caught.value.retry_after_s) == ("rate_limited", 300)
+    assert caught.value.reason == "rate_limited"
+    assert caught.value.retry_after_s == 300
     assert server.requests == {"create": 1}
 
 
@@ -141,11 +142,17 @@ def test_a_refusal_has_a_reason_and_nothing_of_the_server_s_text(
 
 
 def test_a_copy_keeps_the_properties_of_its_source(server: StrictBuckets) -> None:
-    described = {"contentType": "image/jpeg", "contentEncoding": "gzip", "cacheControl": "no-store"}
+    described = {
+        "contentType": "image/jpeg",
+        "contentEncoding": "gzip",
+        "cacheControl": "no-store",
+    }
     source = server.put(BUCKET, "a", b"bytes", metadata={"k": "v"}, more=described)
     ref = ObjectRef(BUCKET, "a", source.generation)
     copied = Buckets(Transport(), server.url).copy(ref, BUCKET, "b", Deadline(60))
-    assert (copied.size, copied.metadata, copied.content_type) == (5, {"k": "v"}, "image/jpeg")
+    assert copied.size == 5
+    assert copied.metadata == {"k": "v"}
+    assert copied.content_type == "image/jpeg"
     assert server.buckets[BUCKET]["b"].more == described
 
 
@@ -186,14 +193,17 @@ def buckets() -> Iterator[Buckets]:
         yield Buckets(Transport(), url)
 
 
-def test_the_local_bucket_server_takes_both_ways(buckets: Buckets) -> None:
-    for size in (0, 1, 8 * 1024 * KIB, SIZE):
-        stored = buckets.write(
-            BUCKET, f"s{size}", pieces(size), Deadline(60), metadata={"k": "v"}, chunk_bytes=CHUNK
-        )
-        assert (stored.size, stored.metadata) == (size, {"k": "v"})
-        with buckets.open(ObjectRef(BUCKET, f"s{size}"), Deadline(60)) as response:
-            assert response.raw.read() == b"".join(pieces(size))
+@pytest.mark.parametrize("size", [0, 1, 8 * 1024 * KIB, SIZE])
+def test_the_local_bucket_server_takes_both_ways(buckets: Buckets, size: int) -> None:
+    name = f"s{size}"
+    metadata = {"k": "v"}
+    stored = buckets.write(
+        BUCKET, name, pieces(size), Deadline(60), metadata=metadata, chunk_bytes=CHUNK
+    )
+    assert stored.size == size
+    assert stored.metadata == metadata
+    with buckets.open(ObjectRef(BUCKET, name), Deadline(60)) as response:
+        assert response.raw.read() == b"".join(pieces(size))
 
 
 def test_an_object_is_created_once_and_in_pieces(buckets: Buckets) -> None:
@@ -201,21 +211,22 @@ def test_an_object_is_created_once_and_in_pieces(buckets: Buckets) -> None:
     assert stored.size == 3
     with pytest.raises(PreconditionFailedError):
         buckets.write_small(BUCKET, "once", b"other", Deadline(60))
-    assert (
-        buckets.write_small(BUCKET, "once", b"other", Deadline(60), if_generation_match=None).size
-        == 5
-    )
+    replaced = buckets.write_small(BUCKET, "once", b"other", Deadline(60), if_generation_match=None)
+    assert replaced.size == 5
 
 
-def test_joining(buckets: Buckets) -> None:
-    parts = [
-        buckets.write_small(BUCKET, f"part{n}", bytes([n]) * n, Deadline(60)).ref
-        for n in range(1, 33)
-    ]
+def test_at_most_32_objects_are_joined(buckets: Buckets) -> None:
+    parts = []
+    for number in range(1, 33):
+        data = bytes([number]) * number
+        part = buckets.write_small(BUCKET, f"part{number}", data, Deadline(60))
+        parts.append(part.ref)
+    metadata = {"k": "v"}
     joined = buckets.compose(
-        BUCKET, "joined", parts, Deadline(60), content_type="text/plain", metadata={"k": "v"}
+        BUCKET, "joined", parts, Deadline(60), content_type="text/plain", metadata=metadata
     )
-    assert (joined.size, joined.metadata) == (sum(range(33)), {"k": "v"})
+    assert joined.size == sum(range(33))
+    assert joined.metadata == metadata
     with pytest.raises(ValueError, match="1 to 32"):
         buckets.compose(BUCKET, "joined", [*parts, parts[0]], Deadline(60))
 
@@ -239,20 +250,27 @@ def test_a_bucket_that_is_not_there(buckets: Buckets) -> None:
     ):
         with pytest.raises(PermanentError) as caught:
             act()
-        assert (caught.value.reason, caught.value.detail) == (
-            "not_found",
-            "the bucket does not exist",
-        )
+        assert caught.value.reason == "not_found"
+        assert caught.value.detail == "the bucket does not exist"
 
 
 def test_the_local_bucket_server_copies_lists_and_deletes(buckets: Buckets) -> None:
     first = buckets.write_small(
-        BUCKET, "from/a b.dcm", b"bytes", Deadline(60), content_type="text/x", metadata={"k": "v"}
+        BUCKET,
+        "from/a b.dcm",
+        b"bytes",
+        Deadline(60),
+        content_type="text/x",
+        metadata={"k": "v"},
     )
-    copied = buckets.copy(first.ref, BUCKET, "to/ü.dcm", Deadline(60), if_generation_match=0)
-    assert (copied.size, copied.content_type, copied.metadata) == (5, "text/x", {"k": "v"})
+    name = "to/ü.dcm"
+    copied = buckets.copy(first.ref, BUCKET, name, Deadline(60), if_generation_match=0)
+    assert copied.size == 5
+    assert copied.content_type == "text/x"
+    assert copied.metadata == {"k": "v"}
     with pytest.raises(PreconditionFailedError):
-        buckets.copy(first.ref, BUCKET, "to/ü.dcm", Deadline(60), if_generation_match=0)
-    assert [found.ref for found in buckets.list(BUCKET, "to/", Deadline(60))] == [copied.ref]
+        buckets.copy(first.ref, BUCKET, name, Deadline(60), if_generation_match=0)
+    found = buckets.list(BUCKET, "to/", Deadline(60))
+    assert [item.ref for item in found] == [copied.ref]
     buckets.delete(copied.ref, Deadline(60))
     assert buckets.stat(copied.ref, Deadline(60)) is None

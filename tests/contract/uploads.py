@@ -62,24 +62,37 @@ class Uploads:
         self.ranges.append(content_range)
         found = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", content_range)
         assert found
-        act = self.plan.pop(0) if self.plan else ""
-        statuses = {"gone": 410, "404": 404, "503": 503, "429": 429, "drop": 0}
-        if act in statuses:
-            return Reply(statuses[act], upload, {"Retry-After": "1"} if act == "429" else {})
-        if found[3] != "*" and upload.size not in (0, int(found[3])):
+        first, last, size = found.groups()
+        act = ""
+        if self.plan:
+            act = self.plan.pop(0)
+        if act == "429":
+            return Reply(429, upload, {"Retry-After": "1"})
+        if act in _REFUSED:
+            return Reply(_REFUSED[act], upload)
+        if size != "*" and upload.size not in (0, int(size)):
             return Reply(400, upload)
-        if found[1] is not None and act != "none":
-            start = int(found[1])
-            assert start <= len(upload.data), "a gap"
-            assert int(found[2]) - start + 1 == len(data)
-            if act == "half":
-                data = data[: 256 * KIB]
-            if act == "spoil":
-                data = bytes(len(data))
-            upload.data += data[len(upload.data) - start :]
+        if first is not None and act != "none":
+            assert int(last) - int(first) + 1 == len(data)
+            _add(upload, int(first), data, act)
         if act == "lose":
             return Reply(0, upload)
-        if found[3] == str(len(upload.data)):
+        if size == str(len(upload.data)):
             return Reply(200, upload)
-        there = {"Range": f"bytes=0-{len(upload.data) - 1}"} if upload.data else {}
-        return Reply(308, upload, {} if act == "none" else there)
+        if act == "none" or not upload.data:
+            return Reply(308, upload)
+        return Reply(308, upload, {"Range": f"bytes=0-{len(upload.data) - 1}"})
+
+
+# What is planned for a chunk of which nothing is taken, and its status.
+_REFUSED = {"gone": 410, "404": 404, "503": 503, "drop": 0}
+
+
+def _add(upload: Upload, start: int, data: bytes, act: str) -> None:
+    """The bytes of a chunk that are not there yet."""
+    assert start <= len(upload.data), "a gap"
+    if act == "half":
+        data = data[: 256 * KIB]
+    if act == "spoil":
+        data = bytes(len(data))
+    upload.data += data[len(upload.data) - start :]

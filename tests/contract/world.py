@@ -32,7 +32,8 @@ from tests.ports import free_port
 
 STORE_NAME = "projects/local/locations/local/datasets/local/dicomStores/local"
 OUTCOMES = "projects/local/topics/dicom-outcomes"
-BUCKET, STATE = "dicom-export", "dicom-state"
+BUCKET = "dicom-export"
+STATE = "dicom-state"
 Handler = Callable[[Message, Services, Outcomes, Deadline], None]
 
 
@@ -100,8 +101,15 @@ class World:
             if not queue:
                 return self.outcomes[before:]
             message = queue.pop(0)
-            data, attributes = base64.b64decode(message["data"]), message.get("attributes", {})
-            self._deliver_until_done(handle, data, attributes, follow_up=True, **options)
+            data = base64.b64decode(message["data"])
+            attributes = message.get("attributes", {})
+            self._deliver_until_done(
+                handle,
+                data,
+                attributes,
+                follow_up=True,
+                **options,
+            )
         raise AssertionError("it never ends")
 
     def _deliver_until_done(

@@ -149,7 +149,8 @@ def test_the_list_of_a_zip_is_measured_before_it_is_read() -> None:
         listed(2500, "\N{GRINNING FACE}" + "a" * 300, b""),
     ):
         assert "list" in refused(harmful, "zip", members=2500)
-    inner, outer = listed(900, "b" * 200, b""), [(f"{n}{'a' * 200}", b"") for n in range(900)]
+    inner = listed(900, "b" * 200, b"")
+    outer = [(f"{n}{'a' * 200}", b"") for n in range(900)]
     within = scans.zipped([("in.zip", inner), *outer])
     assert len(walk(within, "zip", limits=replace(SETTINGS, archive_max_members=1900))) == 1800
     assert "members" in refused(within, "zip", members=1200)
@@ -248,7 +249,8 @@ def test_the_checksum_of_a_tar_gz_is_compared(within: bool) -> None:
     data[20_000] ^= 1
     if within:
         (_, whole) = (member for member, _ in walk(scans.tarred([("in", bytes(data))]), "tar"))
-        assert (whole.name, str(whole.problem)) == ("in", "unsupported_input")
+        assert whole.name == "in"
+        assert str(whole.problem) == "unsupported_input"
         return
     with pytest.raises(PermanentError) as caught:
         walk(bytes(data), "gzip")

@@ -33,7 +33,16 @@ def _refusal(data: Any = None, **attributes: str) -> str:
 
 def test_values_come_from_the_data_or_from_attributes() -> None:
     expected = {"path": "studies/1", "dry_run": True, "max_studies": 3}
-    assert _read({"path": "studies/1", "dry_run": True, "max_studies": 3}) == expected
+    assert (
+        _read(
+            {
+                "path": "studies/1",
+                "dry_run": True,
+                "max_studies": 3,
+            }
+        )
+        == expected
+    )
     assert _read(None, path="studies/1", dry_run="true", max_studies="3") == expected
     assert _read({"path": "studies/1"}, dry_run="true", max_studies="3") == expected
 

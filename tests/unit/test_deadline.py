@@ -28,7 +28,8 @@ def test_a_timeout_is_never_longer_than_the_time_left() -> None:
 
 
 def test_times_sort_as_text() -> None:
-    first, second = utc_now(), utc_now()
+    first = utc_now()
+    second = utc_now()
     assert first <= second
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first)
 

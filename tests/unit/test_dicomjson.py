@@ -50,7 +50,8 @@ def test_an_array_is_read_wherever_the_pieces_are_cut(
 
 
 def test_each_text_is_the_sent_one() -> None:
-    first, second = '{"a" : "\\u00e9"}', '{"b":1.50}'
+    first = '{"a" : "\\u00e9"}'
+    second = '{"b":1.50}'
     found = data_sets([f" [ {first} ,{second}]\n".encode()], LIMIT)
     assert [text for text, _ in found] == [first, second]
 

@@ -37,8 +37,16 @@ BINARY = {
 
 
 def push(data: bytes = b"", **more: Any) -> dict[str, Any]:
-    message = {"data": base64.b64encode(data).decode(), "messageId": "m1", "attributes": {"k": "v"}}
-    return {"message": message, "subscription": "projects/p/subscriptions/s", **more}
+    message = {
+        "data": base64.b64encode(data).decode(),
+        "messageId": "m1",
+        "attributes": {"k": "v"},
+    }
+    return {
+        "message": message,
+        "subscription": "projects/p/subscriptions/s",
+        **more,
+    }
 
 
 def encoded(value: object) -> bytes:
@@ -77,13 +85,17 @@ def test_an_upload_is_the_same_event_in_every_form(headers: dict[str, str], body
     message = parse(headers, body)
     assert is_finalize(message)
     event = written_object(message.json())
-    assert (event.ref, event.size, event.content_type) == (REF, 526370, "application/dicom")
+    assert event.ref == REF
+    assert event.size == 526370
+    assert event.content_type == "application/dicom"
     assert event.metadata == {"dicom-storage-class": "NEARLINE"}
 
 
 def test_a_push_keeps_the_delivery_attempt() -> None:
     message = parse(JSON, encoded(push(b'{"path": "studies/1"}', deliveryAttempt=7)))
-    assert (message.message_id, message.attempt, message.attributes) == ("m1", 7, {"k": "v"})
+    assert message.message_id == "m1"
+    assert message.attempt == 7
+    assert message.attributes == {"k": "v"}
     assert message.json() == {"path": "studies/1"}
 
 

@@ -11,8 +11,10 @@ from functions.common.log import log, log_bug, replace_library_logs
 @pytest.fixture
 def fresh_logging() -> Iterator[None]:
     """Python's logging as other tests expect it, afterwards."""
-    root, gunicorn = logging.getLogger(), logging.getLogger("gunicorn.error")
-    handlers, filters = list(root.handlers), list(gunicorn.filters)
+    root = logging.getLogger()
+    gunicorn = logging.getLogger("gunicorn.error")
+    handlers = list(root.handlers)
+    filters = list(gunicorn.filters)
     yield
     root.handlers, gunicorn.filters = handlers, filters
     logging.captureWarnings(capture=False)
@@ -90,6 +92,7 @@ def test_a_bug_is_logged_by_class_and_place(capfd: pytest.CaptureFixture[str]) -
     except ValueError as error:
         log_bug("search", error)
     line = json.loads(capfd.readouterr().out)
-    assert (line["event"], line["error_type"]) == ("bug", "ValueError")
+    assert line["event"] == "bug"
+    assert line["error_type"] == "ValueError"
     assert line["error_place"].startswith("test_log.py:")
     assert "Doe^Jane" not in json.dumps(line)

@@ -30,7 +30,8 @@ def test_an_input_is_done_once_it_was_left_without_an_error() -> None:
 
 
 def test_a_second_thread_is_sent_away() -> None:
-    memory, answers = Memory(), []
+    memory = Memory()
+    answers = []
 
     def second() -> None:
         try:

@@ -28,7 +28,8 @@ def body(
 
 
 def read(data: bytes, sizes: list[int], boundary: str) -> list[bytes]:
-    chunks, at = list[bytes](), 0
+    chunks = list[bytes]()
+    at = 0
     while at < len(data):
         size = sizes[len(chunks) % len(sizes)]
         chunks.append(data[at : at + size])

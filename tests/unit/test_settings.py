@@ -28,7 +28,8 @@ def test_every_default_is_valid_and_every_setting_has_a_help_text() -> None:
     "setting", [s for s in SETTINGS if s.default is None], ids=lambda s: s.name
 )
 def test_a_required_setting_is_required_by_its_functions_only(setting: Setting) -> None:
-    name, functions = setting.name, setting.functions
+    name = setting.name
+    functions = setting.functions
     without = {key: value for key, value in ENVIRONMENT.items() if key != name}
     for function in ("store_upload", "delete_resource", "export_resource", "search"):
         if function in functions:
@@ -64,7 +65,8 @@ def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name: str, text
 
 def test_half_a_pair_is_delivered_for_longer_than_it_may_wait() -> None:
     topology = json.loads((ROOT / "infra/topology.json").read_text())
-    delivery, attempts = topology["delivery"], topology["functions"][STORE]["max_delivery_attempts"]
+    delivery = topology["delivery"]
+    attempts = topology["functions"][STORE]["max_delivery_attempts"]
     waits = [
         min(delivery["minimum_backoff_s"] * 2**n, delivery["maximum_backoff_s"])
         for n in range(attempts - 1)

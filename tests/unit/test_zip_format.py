@@ -20,7 +20,8 @@ def joined(parts: list[tuple[ZipPart, bytes]]) -> bytes:
 
 
 def part_of(*members: tuple[str, bytes, bool]) -> tuple[ZipPart, bytes]:
-    part, data = ZipPart(), b""
+    part = ZipPart()
+    data = b""
     for name, content, streamed in members:
         pieces = [content[at : at + 1000] for at in range(0, len(content), 1000)]
         head, rest = (pieces[:1], iter(pieces[1:])) if streamed else (pieces, None)

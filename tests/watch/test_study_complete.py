@@ -143,7 +143,11 @@ def test_records_that_come_twice_and_late_complete_nothing_again(stack: Stack, s
     records = seen.until(lambda records: bool(complete(records, study)))
     stored = [r for r in records if r["outcome"] == "stored" and r["study"] == study]
     for record in stored * 2:
-        attributes = {"outcome": "stored", "function": "store_upload", "study": study}
+        attributes = {
+            "outcome": "stored",
+            "function": "store_upload",
+            "study": study,
+        }
         stack.pubsub.publish(stack.topology.topics["outcomes"], record, attributes)
     time.sleep(QUIET_S * 2)
     records = seen.until(lambda _: True)

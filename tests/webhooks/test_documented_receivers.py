@@ -22,7 +22,12 @@ from tests.ports import free_port
 PAGE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 KEY = b"a secret of at least 24 bytes"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
-RECORD = {"id": "abc", "time": "2026-11-24T10:00:00Z", "outcome": "stored", "study": "1.2.3"}
+RECORD = {
+    "id": "abc",
+    "time": "2026-11-24T10:00:00Z",
+    "outcome": "stored",
+    "study": "1.2.3",
+}
 
 
 def example(language: str) -> str:
@@ -46,7 +51,8 @@ def running(command: list[str], folder: Path, port: int) -> Iterator["subprocess
     try:
         end = time.monotonic() + 60
         while not answers(port):
-            assert process.poll() is None and time.monotonic() < end, "it does not start"
+            assert process.poll() is None, "it does not start"
+            assert time.monotonic() < end, "it does not start"
             time.sleep(0.05)
         yield process
     finally:

@@ -208,7 +208,12 @@ def test_the_outcome_of_a_request_is_kept_under_a_hash_of_its_id(notify: Place) 
 
 def test_the_outcome_of_one_study_of_a_query_is_not_that_of_the_request(notify: Place) -> None:
     before = notify.buckets.names(STATE)
-    record = {**RECORD, "function": "delete_resource", "request_id": "q", "member": "studies/1"}
+    record = {
+        **RECORD,
+        "function": "delete_resource",
+        "request_id": "q",
+        "member": "studies/1",
+    }
     assert notify.push("/requests", record) == 204
     assert notify.buckets.names(STATE) == before
 
@@ -239,7 +244,12 @@ def test_of_several_records_of_a_request_the_first_by_time_is_kept(notify: Place
 
 
 def test_of_a_record_over_1_mib_is_kept_how_the_request_ended(notify: Place) -> None:
-    record = {**RECORD, "request_id": "large", "outcome": "exported", "detail": "x" * 2_000_000}
+    record = {
+        **RECORD,
+        "request_id": "large",
+        "outcome": "exported",
+        "detail": "x" * 2_000_000,
+    }
     del record["member"]
     assert notify.push("/requests", record) == 204
     assert notify.push("/requests", record, attempt=2) == 204
