@@ -57,8 +57,14 @@ STORE_FAULTS = [
     {"kind": "operation", "failure": 1, "method": "DELETE", "probability": 0.05},
 ]
 SETTLING_S = 120.0  # for messages that are still waiting after all outcomes
-STUDY, JOINED = "1.5", "1.7"
-EXPORTS = {"export": "dicom", "zip": "zip", "metadata": "metadata"}  # the format by request id
+STUDY = "1.5"
+JOINED = "1.7"
+# The format by request id.
+EXPORTS = {
+    "export": "dicom",
+    "zip": "zip",
+    "metadata": "metadata",
+}
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,8 @@ def _set_faults(stack: Stack, seed: int) -> None:
 
 def _send(stack: Stack, options: Options) -> set[tuple[str, str]]:
     """Publish the commands; returns the outcomes to come, as request id and member."""
-    topics, bucket = stack.topology.topics, stack.topology.buckets["export"]
+    topics = stack.topology.topics
+    bucket = stack.topology.buckets["export"]
     for name, format_ in EXPORTS.items():
         path = f"studies/{STUDY if format_ == 'dicom' else JOINED}"
         command = {
@@ -180,7 +187,11 @@ def _send(stack: Stack, options: Options) -> set[tuple[str, str]]:
         )
         wanted.add((f"delete-{s}", ""))
     studies = [f"1.9.{s}" for s in range(options.studies // 2, options.studies)]
-    query = {"query": "PatientName=Roe^Richard", "max_studies": len(studies), "request_id": "query"}
+    query = {
+        "query": "PatientName=Roe^Richard",
+        "max_studies": len(studies),
+        "request_id": "query",
+    }
     stack.pubsub.publish(topics["deletes"], query)
     return wanted | {("query", f"studies/{study}") for study in studies}
 
@@ -188,8 +199,10 @@ def _send(stack: Stack, options: Options) -> set[tuple[str, str]]:
 def _kill_until(
     stack: Stack, watch: Watch, wanted: set[tuple[str, str]], options: Options, report: Report
 ) -> list[dict[str, Any]]:
-    chance, records = random.Random(options.seed), list[dict[str, Any]]()
-    began, stop = time.monotonic(), threading.Event()
+    chance = random.Random(options.seed)
+    records = list[dict[str, Any]]()
+    began = time.monotonic()
+    stop = threading.Event()
 
     def kill() -> None:
         while not stop.wait(options.kill_every_s * chance.uniform(0.5, 1.5)):

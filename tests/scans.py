@@ -11,8 +11,10 @@ import zlib
 from collections.abc import Iterable
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
-EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+IMPLICIT = "1.2.840.10008.1.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
 LONG = ("OB", "OW", "SQ", "UN", "UT")
 Uids = tuple[str, str, str]  # study, series, instance
 

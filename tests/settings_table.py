@@ -6,14 +6,16 @@ from pathlib import Path
 from functions.common.settings import ALL, SETTINGS, Setting
 
 PAGE = Path(__file__).parents[1] / "docs/settings.md"
-_BEGIN, _END = "<!-- settings: begin -->", "<!-- settings: end -->"
+_BEGIN = "<!-- settings: begin -->"
+_END = "<!-- settings: end -->"
 
 
 def settings_table() -> str:
     """The table, one row for each setting."""
     rows = ["| variable | default | used by | what it is |", "| --- | --- | --- | --- |"]
     for setting in SETTINGS:
-        default, functions = _default(setting), _functions(setting)
+        default = _default(setting)
+        functions = _functions(setting)
         rows.append(f"| `{setting.name}` | {default} | {functions} | {setting.help} |")
     return "\n".join(rows)
 

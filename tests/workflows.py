@@ -407,7 +407,8 @@ class _Run:
 
     def _check_quiet(self, record: Record) -> None:
         """Of so many instances the last one was sent at least the quiet time before."""
-        study, count = record["study"], record["counts"]["instances"]
+        study = record["study"]
+        count = record["counts"]["instances"]
         began = sorted(self._sent.began[study])
         quiet_s = datetime.fromisoformat(record["time"]).timestamp() - began[count - 1]
         if quiet_s < QUIET_S:

@@ -205,7 +205,13 @@ def test_a_failed_question_does_not_stop_the_others(local: Client) -> None:
 
 
 def test_a_busy_service_is_asked_again(local: Client) -> None:
-    local.fault(kind="status", status=429, method="GET", path="getStudyMetrics", count=1)
+    local.fault(
+        kind="status",
+        status=429,
+        method="GET",
+        path="getStudyMetrics",
+        count=1,
+    )
     ended = ran(*command(local.url, "--yes", *METRICS))
     assert ended.stdout.endswith("2 questions: 2 same\n")
 

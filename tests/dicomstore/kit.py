@@ -110,7 +110,8 @@ def parts_of(response: requests.Response) -> list[tuple[str, bytes]]:
     """A multipart answer as (Content-Type, body); fails when it is not whole."""
     boundary = response.headers["Content-Type"].split("boundary=")[1].split(";")[0].strip('"')
     pieces = (b"\r\n" + response.content).split(f"\r\n--{boundary}".encode())
-    assert pieces[0] == b"" and pieces[-1] == b"--\r\n", "not a whole multipart body"
+    assert pieces[0] == b"", "not a whole multipart body"
+    assert pieces[-1] == b"--\r\n", "not a whole multipart body"
     found = []
     for piece in pieces[1:-1]:
         head, _, body = piece.partition(b"\r\n\r\n")
@@ -213,21 +214,18 @@ def failures(response: requests.Response) -> list[tuple[str, str]]:
     return out
 
 
+def start_command(data: Path) -> list[str]:
+    """How the server is started with this folder, on a free port."""
+    module = [sys.executable, "-m", "infra.local.dicomstore"]
+    return [*module, "--port", "0", "--data", str(data)]
+
+
 @contextlib.contextmanager
 def process(
     data: Path, *flags: str, stderr: int | None = None
 ) -> Iterator[tuple[Client, "subprocess.Popen[str]"]]:
     """The server as its users start it, on a free port."""
-    command = [
-        sys.executable,
-        "-m",
-        "infra.local.dicomstore",
-        "--port",
-        "0",
-        "--data",
-        str(data),
-        *flags,
-    ]
+    command = [*start_command(data), *flags]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert running.stdout

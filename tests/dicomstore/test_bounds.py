@@ -37,7 +37,10 @@ from tests.dicomstore.kit import (
 )
 
 JPEG = "1.2.840.10008.1.2.4."
-BASELINE, JPEG_LS, JPEG_2000, RLE = JPEG + "50", JPEG + "80", JPEG + "90", "1.2.840.10008.1.2.5"
+BASELINE = JPEG + "50"
+JPEG_LS = JPEG + "80"
+JPEG_2000 = JPEG + "90"
+RLE = "1.2.840.10008.1.2.5"
 XML = 'multipart/related; type="application/dicom+xml"'
 LIMIT_MIB = 512
 # Everything that reads pixels or attributes: a path, and what it accepts.
@@ -135,17 +138,36 @@ def jpeg(rows: int, columns: int) -> bytes:
     return bytes(data)
 
 
+def segment(marker: int, content: bytes) -> bytes:
+    """A marker segment of JPEG 2000; its length counts itself."""
+    return struct.pack(">HH", marker, len(content) + 2) + content
+
+
 def j2k(rows: int, columns: int, tile: int = 0, precincts: bytes = b"", layers: int = 1) -> bytes:
     """A JPEG 2000 codestream without data, which claims these dimensions and divisions."""
-    size = (columns, rows, 0, 0, tile or columns, tile or rows, 0, 0)
-    siz = struct.pack(">HHH8IH3B", 0xFF51, 41, 0, *size, 1, 7, 1, 1)
+    size = struct.pack(">II", columns, rows)
+    offset = bytes(8)
+    tile_size = struct.pack(">II", tile or columns, tile or rows)
+    component = bytes([7, 1, 1])  # 8 bits, not subsampled
+    siz = bytes(2) + size + offset + tile_size + offset + struct.pack(">H", 1) + component
     levels = max(0, len(precincts) - 1)
-    style = bytes([1 if precincts else 0, 0]) + struct.pack(">HB", layers, 0)
-    style += bytes([levels, 4, 4, 0, 1]) + precincts
-    cod = struct.pack(">HH", 0xFF52, len(style) + 2) + style
-    qcd = struct.pack(">HHB", 0xFF5C, 3 + 1 + 3 * levels, 0x40) + b"\x48" * (1 + 3 * levels)
-    part = struct.pack(">HHHIBBH", 0xFF90, 10, 0, 0, 0, 1, 0xFF93)
-    return b"\xff\x4f" + siz + cod + qcd + part + bytes(64) + b"\xff\xd9"
+    cod = bytes([bool(precincts), 0]) + struct.pack(">HB", layers, 0)
+    cod += bytes([levels, 4, 4, 0, 1]) + precincts
+    subbands = 1 + 3 * levels
+    qcd = b"\x40" + b"\x48" * subbands
+    start_of_tile = struct.pack(">HIBB", 0, 0, 0, 1)
+    return b"".join(
+        [
+            b"\xff\x4f",
+            segment(0xFF51, siz),
+            segment(0xFF52, cod),
+            segment(0xFF5C, qcd),
+            segment(0xFF90, start_of_tile),
+            b"\xff\x93",
+            bytes(64),
+            b"\xff\xd9",
+        ]
+    )
 
 
 def rle(segment: bytes) -> bytes:

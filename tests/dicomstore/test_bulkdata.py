@@ -38,7 +38,8 @@ def test_5_5_which_values_are_bulk_data_and_which_are_inline(store: Client) -> N
     bulk = {tag for tag, attribute in item.items() if "BulkDataURI" in attribute}
     assert bulk == {"00420011", "00091010", "00660040", "00720078"}
     assert "InlineBinary" in item["00660016"]
-    assert (len(item["0072007A"]["Value"]), len(item["0072007E"]["Value"])) == (512, 600)
+    assert len(item["0072007A"]["Value"]) == 512
+    assert len(item["0072007E"]["Value"]) == 600
     assert item["00420011"]["BulkDataURI"] == f"{store.web}/{ONE}/bulkdata/00420011"
 
 
@@ -47,12 +48,11 @@ def test_5_5_bulkdata_in_both_forms_and_nested(store: Client) -> None:
     ds.IconImageSequence = Sequence([Dataset(), image(gradient(2, 2))])
     store.stored(part10(ds))
     raw = store.get(ONE + "/bulkdata/7FE00010", "application/octet-stream; transfer-syntax=*")
-    assert (
-        raw.content == ds.PixelData
-        and raw.headers["Content-Type"] == "application/octet-stream; transfer-syntax=*"
-    )
+    assert raw.content == ds.PixelData
+    assert raw.headers["Content-Type"] == "application/octet-stream; transfer-syntax=*"
     ((kind, body),) = parts_of(store.get(ONE + "/bulkdata/7FE00010"))
-    assert body == ds.PixelData and kind.startswith("application/octet-stream")
+    assert body == ds.PixelData
+    assert kind.startswith("application/octet-stream")
     (item,) = store.get(ONE + "/metadata").json()
     nested = item["00880200"]["Value"][1]["7FE00010"]["BulkDataURI"]
     assert nested == f"{store.web}/{ONE}/bulkdata/00880200/1/7FE00010"
@@ -107,9 +107,8 @@ def test_5_4_and_5_5_big_endian_and_deflated_files(store: Client) -> None:
         assert data[: little.nbytes] == little.tobytes()
         ((_, body),) = parts_of(store.get(f"studies/{ds.StudyInstanceUID}"))
         got = pydicom.dcmread(io.BytesIO(body))
-        assert got.file_meta.TransferSyntaxUID == ELE and np.array_equal(
-            got.pixel_array, ds.pixel_array
-        )
+        assert got.file_meta.TransferSyntaxUID == ELE
+        assert np.array_equal(got.pixel_array, ds.pixel_array)
 
 
 def big_endian(ds: Dataset) -> bytes:

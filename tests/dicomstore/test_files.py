@@ -124,5 +124,6 @@ def test_group_lengths_and_files_without_preamble(store: Client) -> None:
     whole = part10(ds)
     store.stored(whole[132:])  # starts with group 0002
     (item,) = store.get(ONE + "/metadata").json()
-    assert "00080000" not in item and item["00020010"]
+    assert "00080000" not in item
+    assert item["00020010"]
     assert store.get(ONE, SINGLE).content == whole[132:]

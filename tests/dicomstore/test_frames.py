@@ -87,10 +87,8 @@ def test_5_2_encapsulated_frames_with_and_without_offset_tables(
 def test_5_2_frames_are_decoded_by_default(store: Client) -> None:
     path, ds = bundled(store, "JPEG2000.dcm")
     ((kind, body),) = parts_of(store.get(path + "/frames/1"))
-    assert (
-        kind == f"application/octet-stream; transfer-syntax={ELE}"
-        and body == ds.pixel_array.tobytes()
-    )
+    assert kind == f"application/octet-stream; transfer-syntax={ELE}"
+    assert body == ds.pixel_array.tobytes()
 
 
 @pytest.mark.parametrize(

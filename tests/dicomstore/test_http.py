@@ -81,7 +81,8 @@ def test_nothing_of_a_patient_reaches_the_terminal(tmp_path: Path) -> None:
         client.get(ONE)
         client.get(f"{ONE}/rendered")
         running.terminate()
-        assert running.stdout and "planted" not in running.stdout.read().lower()
+        assert running.stdout
+        assert "planted" not in running.stdout.read().lower()
         assert running.wait(20) == 0
 
 
@@ -91,14 +92,19 @@ def test_a_client_that_goes_away_in_the_middle_leaves_nothing(
     store = start()
     host, port = store.url.removeprefix("http://").split(":")
     path = store.web.removeprefix(store.url)
+    head = f"POST {path}/studies HTTP/1.1\r\n"
+    head += "Content-Type: application/dicom\r\n"
+    head += "Content-Length: 5000000\r\n\r\n"
+    part = dicom(EncapsulatedDocument=bytes(2_000_000))
+
+    def files() -> list[Path]:
+        entries = (tmp_path / "data0" / "files").rglob("*")
+        return [entry for entry in entries if entry.is_file()]
+
     with socket.create_connection((host, int(port))) as raw:
-        head = f"POST {path}/studies HTTP/1.1\r\n"
-        head += "Content-Type: application/dicom\r\nContent-Length: 5000000\r\n\r\n"
-        raw.sendall(head.encode() + dicom(EncapsulatedDocument=bytes(2_000_000)))
-        eventually(lambda: any(one.is_file() for one in (tmp_path / "data0" / "files").rglob("*")))
-    eventually(
-        lambda: not [one for one in (tmp_path / "data0" / "files").rglob("*") if one.is_file()]
-    )
+        raw.sendall(head.encode() + part)
+        eventually(lambda: files() != [])
+    eventually(lambda: files() == [])
     assert store.found("instances") == []
 
 
@@ -142,7 +148,8 @@ def test_100_continue_is_sent_before_a_body_is_read_and_never_after_an_answer(
     assert b"HTTP/1.1 200 OK" in _expecting(client, dicom())
     client.fault(kind="status", status=503, count=1)
     refused = _expecting(client, dicom(instance="9"))
-    assert refused.startswith(b"HTTP/1.1 503 ") and b"100 Continue" not in refused
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"100 Continue" not in refused
 
 
 def test_a_bug_is_a_500_for_its_request_and_the_server_continues(
@@ -151,7 +158,8 @@ def test_a_bug_is_a_500_for_its_request_and_the_server_continues(
     with monkeypatch.context() as patch:
         patch.setattr("infra.local.dicomstore.search.run", None)
         answer = store.get("studies")
-    assert answer.status_code == 500 and answer.json()["error"]["status"] == "INTERNAL"
+    assert answer.status_code == 500
+    assert answer.json()["error"]["status"] == "INTERNAL"
     assert store.get("studies").status_code == 204
 
 

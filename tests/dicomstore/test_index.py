@@ -2,12 +2,11 @@
 
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.dicomstore.kit import Client, dicom, process, uids
+from tests.dicomstore.kit import Client, dicom, process, start_command, uids
 
 SERIES = "studies/1.2/series/1.2.3"
 
@@ -24,18 +23,11 @@ def names(client: Client, name: str) -> list[str]:
 
 
 def test_a_second_store_on_one_folder_is_refused_with_one_line(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "infra.local.dicomstore",
-        "--port",
-        "0",
-        "--data",
-        str(tmp_path),
-    ]
+    command = start_command(tmp_path)
     with process(tmp_path) as (client, _):
         second = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert second.returncode == 1 and second.stdout == ""
+        assert second.returncode == 1
+        assert second.stdout == ""
         assert second.stderr == (
             f"error: another DICOM store runs on {tmp_path};"
             " stop it, or choose a folder with --data\n"
@@ -46,27 +38,23 @@ def test_a_second_store_on_one_folder_is_refused_with_one_line(tmp_path: Path) -
 
 
 def test_4_4_a_corrected_name_is_found_and_the_wrong_one_no_more(store: Client) -> None:
-    store.stored(
-        *(
-            dicom(instance=sop, PatientName="Wrong^Name", PatientID="W1", Modality="CT")
-            for sop in "12"
-        )
-    )
-    for sop in "12":
+    wrong = {"PatientName": "Wrong^Name", "PatientID": "W1", "Modality": "CT"}
+    right = {"PatientName": "Right^Name", "PatientID": "R1", "Modality": "MR"}
+    store.stored(dicom(instance="1", **wrong), dicom(instance="2", **wrong))
+    for sop in ("1", "2"):
         store.delete(f"{SERIES}/instances/{sop}")
-        store.stored(dicom(instance=sop, PatientName="Right^Name", PatientID="R1", Modality="MR"))
-    assert names(store, "Right^Name") == ["1.2"] and names(store, "Wrong^Name") == []
+        store.stored(dicom(instance=sop, **right))
+    assert names(store, "Right^Name") == ["1.2"]
+    assert names(store, "Wrong^Name") == []
     assert uids(store.found("studies", PatientName="right", fuzzymatching="true")) == ["1.2"]
-    assert (
-        store.found("instances", PatientID="W1") == []
-        and len(store.found("instances", PatientID="R1")) == 2
-    )
-    (study,), (series,) = store.found("studies"), store.found("series")
-    assert study["00100020"]["Value"] == ["R1"] and series["00080060"]["Value"] == ["MR"]
-    assert (
-        store.found("series", Modality="CT") == []
-        and len(store.found("series", Modality="MR")) == 1
-    )
+    assert store.found("instances", PatientID="W1") == []
+    assert len(store.found("instances", PatientID="R1")) == 2
+    (study,) = store.found("studies")
+    (series,) = store.found("series")
+    assert study["00100020"]["Value"] == ["R1"]
+    assert series["00080060"]["Value"] == ["MR"]
+    assert store.found("series", Modality="CT") == []
+    assert len(store.found("series", Modality="MR")) == 1
 
 
 def test_4_4_a_deleted_series_takes_its_patient_with_it(store: Client) -> None:
@@ -76,14 +64,16 @@ def test_4_4_a_deleted_series_takes_its_patient_with_it(store: Client) -> None:
     )
     assert names(store, "Wrong^Name") == ["1.2"]
     store.delete(SERIES)
-    assert names(store, "Wrong^Name") == [] and names(store, "Right^Name") == ["1.2"]
+    assert names(store, "Wrong^Name") == []
+    assert names(store, "Right^Name") == ["1.2"]
 
 
 def test_4_4_a_study_that_was_emptied_and_filled_again_has_the_new_names(store: Client) -> None:
     store.stored(dicom(PatientName="Old^Name"))
     store.delete("studies/1.2")
     store.stored(dicom(PatientName="New^Name"))
-    assert names(store, "Old^Name") == [] and names(store, "New^Name") == ["1.2"]
+    assert names(store, "Old^Name") == []
+    assert names(store, "New^Name") == ["1.2"]
 
 
 @pytest.mark.parametrize("again", ["again", "other"])

@@ -39,7 +39,8 @@ def test_fifty_clients_at_once(store: Client) -> None:
 
     with ThreadPoolExecutor(50) as pool:
         assert all(pool.map(work, range(150)))
-    assert len(store.found("instances")) == 150 and len(store.found("studies")) == 7
+    assert len(store.found("instances")) == 150
+    assert len(store.found("studies")) == 7
 
 
 def test_stores_and_deletes_of_one_instance_at_once_end_in_one_state(store: Client) -> None:
@@ -68,7 +69,8 @@ def test_one_instance_stored_by_twenty_clients_at_once_is_stored_once(store: Cli
                 range(20),
             )
         )
-    assert same == [200] * 20 and sorted(other) == [200] + [409] * 19
+    assert same == [200] * 20
+    assert sorted(other) == [200] + [409] * 19
     assert len(store.found("instances")) == 2
 
 
@@ -148,7 +150,8 @@ def test_a_full_disk_is_an_error_and_service_continues_when_there_is_space(
 ) -> None:
     with process(small_disk) as (client, _):
         count, answer = _fill(client, 0)
-        assert answer.status_code == 503 and answer.json()
+        assert answer.status_code == 503
+        assert answer.json()
         assert len(client.found("instances")) == count, "what was stored before is there"
         assert client.get("studies/6.1/series/6.1.1/instances/6.1.1.0", SINGLE).status_code == 200
         for n in range(10):

@@ -16,8 +16,10 @@ EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
 def test_6_an_instance_is_deleted_at_once_with_an_empty_object(store: Client) -> None:
     store.stored(dicom(), dicom(instance="5"))
     answer = store.delete(ONE)
-    assert answer.status_code == 200 and answer.json() == {}
-    assert store.get(ONE).status_code == 404 and len(store.found("instances")) == 1
+    assert answer.status_code == 200
+    assert answer.json() == {}
+    assert store.get(ONE).status_code == 404
+    assert len(store.found("instances")) == 1
 
 
 def test_6_an_empty_series_and_study_vanish(store: Client) -> None:
@@ -42,16 +44,16 @@ def test_6_and_7_study_and_series_deletes_are_operations(
     assert set(answer) == {"name"}
     assert answer["name"].startswith(store.name.partition("/dicomStores/")[0] + "/operations/")
     found = store.operation(answer["name"])
-    assert found["name"] == answer["name"] and found["done"] is True and found["response"] == EMPTY
+    assert found["name"] == answer["name"]
+    assert found["done"] is True
+    assert found["response"] == EMPTY
     metadata = found["metadata"]
     assert metadata["@type"] == "type.googleapis.com/google.cloud.healthcare.v1.OperationMetadata"
     assert (
         metadata["apiMethodName"] == f"google.cloud.healthcare.v1.dicomweb.DicomWebService.{method}"
     )
-    assert (
-        metadata["counter"] == {"success": str(2 - left)}
-        and metadata["createTime"] <= metadata["endTime"]
-    )
+    assert metadata["counter"] == {"success": str(2 - left)}
+    assert metadata["createTime"] <= metadata["endTime"]
     assert len(store.found("instances")) == left
 
 
@@ -62,9 +64,9 @@ def test_7_a_running_operation_is_not_done_and_deletes_at_its_end(
     store.stored(dicom())
     name = store.delete("studies/1.2").json()["name"]
     running = store.operation(name)
-    assert (
-        "done" not in running and "response" not in running and "endTime" not in running["metadata"]
-    )
+    assert "done" not in running
+    assert "response" not in running
+    assert "endTime" not in running["metadata"]
     assert eventually(lambda: store.operation(name).get("done"))
     assert store.found("instances") == []
 
@@ -77,15 +79,20 @@ def test_7_a_cancelled_operation_ends_with_code_1_and_deletes_nothing(
     name = store.delete("studies/1.2").json()["name"]
     assert store.http.post(f"{store.root}/{name}:cancel").json() == {}
     ended = store.operation(name)
-    assert ended["done"] and ended["error"]["code"] == 1 and "response" not in ended
-    assert ended["metadata"]["cancelRequested"] is True and len(store.found("instances")) == 1
+    assert ended["done"]
+    assert ended["error"]["code"] == 1
+    assert "response" not in ended
+    assert ended["metadata"]["cancelRequested"] is True
+    assert len(store.found("instances")) == 1
     assert store.post(dicom(instance="8")).status_code == 200, "it no longer blocks"
 
 
 def test_7_an_operation_at_work_cannot_be_cancelled_and_blocks_until_its_end(
     start: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_work, go_on, remove = threading.Event(), threading.Event(), Index.remove
+    at_work = threading.Event()
+    go_on = threading.Event()
+    remove = Index.remove
 
     def held(self: Index, store: int, uids: Uids) -> list[Instance]:
         at_work.set()
@@ -99,11 +106,13 @@ def test_7_an_operation_at_work_cannot_be_cancelled_and_blocks_until_its_end(
     assert at_work.wait(60)
     assert store.http.post(f"{store.root}/{name}:cancel").json() == {}
     running = store.operation(name)
-    assert "done" not in running and running["metadata"]["cancelRequested"] is True
+    assert "done" not in running
+    assert running["metadata"]["cancelRequested"] is True
     assert store.post(dicom(instance="8")).status_code == 409, "it would be deleted with the rest"
     go_on.set()
     assert eventually(lambda: store.operation(name).get("done"))
-    assert store.operation(name)["response"] == EMPTY and store.found("instances") == []
+    assert store.operation(name)["response"] == EMPTY
+    assert store.found("instances") == []
     assert store.post(dicom(instance="8")).status_code == 200
 
 
@@ -133,7 +142,8 @@ def test_7_operations_are_listed_in_pages(store: Client) -> None:
 def test_7_an_unknown_operation_is_404_in_the_platform_shape(store: Client) -> None:
     for number in ("1", "x", "99999999999999999999999"):
         answer = store.http.get(f"{store.dataset_url}/operations/{number}")
-        assert answer.status_code == 404 and answer.json()["error"]["status"] == "NOT_FOUND"
+        assert answer.status_code == 404
+        assert answer.json()["error"]["status"] == "NOT_FOUND"
     assert store.http.post(f"{store.dataset_url}/operations/1:cancel").status_code == 404
 
 
@@ -141,10 +151,13 @@ def test_7_an_operation_may_end_in_an_error_or_with_failures(store: Client) -> N
     store.stored(dicom())
     store.fault(kind="operation", code=13, method="DELETE", count=1)
     ended = store.operation(store.delete("studies/1.2").json()["name"])
-    assert ended["done"] and ended["error"]["code"] == 13 and "response" not in ended
+    assert ended["done"]
+    assert ended["error"]["code"] == 13
+    assert "response" not in ended
     store.fault(kind="operation", failure=1, method="DELETE", count=1)
     ended = store.operation(store.delete("studies/1.2").json()["name"])
-    assert ended["response"] == EMPTY and ended["metadata"]["counter"] == {
+    assert ended["response"] == EMPTY
+    assert ended["metadata"]["counter"] == {
         "success": "1",
         "failure": "1",
     }
@@ -168,4 +181,5 @@ def test_7_an_operation_cut_by_a_restart_is_finished_by_the_next_start(tmp_path:
         name = client.delete("studies/1.2").json()["name"]
         running.kill()
     with process(tmp_path) as (client, _):
-        assert client.operation(name)["done"] and client.found("instances") == []
+        assert client.operation(name)["done"]
+        assert client.found("instances") == []

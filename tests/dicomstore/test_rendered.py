@@ -20,7 +20,8 @@ def test_5_3_a_file_without_meta_information_is_rendered_too(store: Client) -> N
         ds.Rows,
     )
     ((_, body),) = parts_of(store.get(path + "/frames/1"))
-    assert body == ds.PixelData[: len(body)] and len(body) == ds.Rows * ds.Columns * 2
+    assert body == ds.PixelData[: len(body)]
+    assert len(body) == ds.Rows * ds.Columns * 2
 
 
 def bundled_without_meta(store: Client) -> tuple[str, Dataset]:
@@ -131,7 +132,8 @@ def test_5_3_colour_comes_out_as_rgb(store: Client, name: str) -> None:
     answer = store.get(path + "/rendered", "image/png")
     assert answer.status_code == 200, answer.text
     picture = Image.open(io.BytesIO(answer.content))
-    assert picture.mode == "RGB" and picture.size == (ds.Columns, ds.Rows)
+    assert picture.mode == "RGB"
+    assert picture.size == (ds.Columns, ds.Rows)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.dicomstore.kit import ONE, Client, dicom, failures
+from tests.dicomstore.kit import ONE, SINGLE, Client, dicom, failures
 
 LOCATION = "projects/p/locations/l"
 DATASET = f"{LOCATION}/datasets/d"
@@ -239,7 +239,8 @@ def test_8_another_method_of_a_path_is_405_and_says_which_there_are(store: Clien
 
 def test_4_4_an_empty_search_is_204_without_a_content_type(store: Client) -> None:
     answer = store.get("studies")
-    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.status_code == 204
+    assert answer.content == b""
     assert "Content-Type" not in answer.headers
 
 
@@ -287,9 +288,7 @@ def test_3_1_the_powershell_sample_stores_as_printed(store: Client) -> None:
     answer = store.post(dicom(), "application/x-www-form-urlencoded")
     assert answer.status_code == 200
     assert failures(answer) == []
-    single = "application/dicom; transfer-syntax=*"
-    path = "studies/1.2/series/1.2.3/instances/1.2.3.4"
-    assert store.get(path, single).content == dicom()
+    assert store.get(ONE, SINGLE).content == dicom()
 
 
 @pytest.mark.parametrize("accept", ["application/dicom", "application/dicom, */*;q=0.1"])
@@ -301,37 +300,46 @@ def test_17_accept_dicom_on_a_store_request_gives_the_default_answer(
     assert answer.headers["Content-Type"] == "application/dicom+xml"
 
 
+STORES = "projects/p/locations/l/datasets/d/dicomStores"
+
+
 def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> None:
-    base = f"{store.root}/projects/p/locations/l/datasets/d/dicomStores"
-    created = store.http.post(
-        base, params={"dicomStoreId": "s.1", "alt": "json"}, json={"labels": {"a": "b"}}
-    )
-    name = "projects/p/locations/l/datasets/d/dicomStores/s.1"
-    assert created.status_code == 200 and created.json() == {"name": name, "labels": {"a": "b"}}
+    base = f"{store.root}/{STORES}"
+    labels = {"labels": {"a": "b"}}
+    parameters = {"dicomStoreId": "s.1", "alt": "json"}
+    created = store.http.post(base, params=parameters, json=labels)
+    assert created.status_code == 200
+    assert created.json() == {"name": f"{STORES}/s.1", **labels}
     again = store.http.post(base, params={"dicomStoreId": "s.1"}, json={})
-    assert again.status_code == 409 and again.json()["error"]["status"] == "ALREADY_EXISTS"
+    assert again.status_code == 409
+    assert again.json()["error"]["status"] == "ALREADY_EXISTS"
     for n in range(3):
         store.http.post(base, params={"dicomStoreId": f"t{n}"})
     listed = store.http.get(base, params={"pageSize": 3}).json()
-    assert [one["name"].rpartition("/")[2] for one in listed["dicomStores"]] == ["s.1", "t0", "t1"]
-    assert (
-        len(
-            store.http.get(base, params={"pageToken": listed["nextPageToken"]}).json()[
-                "dicomStores"
-            ]
-        )
-        == 1
-    )
-    other = Client(store.url, name)
-    other.stored(dicom())
-    assert store.found("studies") == [] and len(other.found("studies")) == 1, (
-        "stores do not share instances"
-    )
+    ids = [one["name"].rpartition("/")[2] for one in listed["dicomStores"]]
+    assert ids == ["s.1", "t0", "t1"]
+    rest = store.http.get(base, params={"pageToken": listed["nextPageToken"]}).json()
+    assert len(rest["dicomStores"]) == 1
     assert store.http.delete(f"{base}/s.1").json() == {}
     missing = store.http.get(f"{base}/s.1")
-    assert missing.status_code == 404 and missing.json()["error"]["code"] == 404
+    assert missing.status_code == 404
+    assert missing.json()["error"]["code"] == 404
+
+
+def test_1_an_id_with_a_slash_is_400(store: Client) -> None:
+    answer = store.http.post(f"{store.root}/{STORES}", params={"dicomStoreId": "a/b"})
+    assert answer.status_code == 400
+
+
+def test_1_stores_share_no_instances_and_a_deleted_one_has_none(store: Client) -> None:
+    base = f"{store.root}/{STORES}"
+    store.http.post(base, params={"dicomStoreId": "s.1"})
+    other = Client(store.url, f"{STORES}/s.1")
+    other.stored(dicom())
+    assert store.found("studies") == []
+    assert len(other.found("studies")) == 1
+    store.http.delete(f"{base}/s.1")
     assert other.get("studies").status_code == 404
-    assert store.http.post(base, params={"dicomStoreId": "a/b"}).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -349,7 +357,8 @@ def test_1_dicom_stores_are_created_got_listed_and_deleted(store: Client) -> Non
 def test_12_and_14_unsupported_methods_are_501(store: Client, method: str, path: str) -> None:
     beta = Client(store.url, store.name, "v1beta1")
     answer = beta.http.request(method, beta.store_url + path, json={})
-    assert answer.status_code == 501 and answer.json()["error"]["status"] == "UNIMPLEMENTED"
+    assert answer.status_code == 501
+    assert answer.json()["error"]["status"] == "UNIMPLEMENTED"
     assert "not part of this local store" in answer.json()["error"]["message"]
 
 

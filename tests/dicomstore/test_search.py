@@ -21,7 +21,9 @@ from tests.dicomstore.kit import (
     uids,
 )
 
-STUDY, SERIES, SOP = "0020000D", "0020000E", "00080018"
+STUDY = "0020000D"
+SERIES = "0020000E"
+SOP = "00080018"
 
 
 @pytest.fixture
@@ -140,7 +142,8 @@ def test_4_1_unsupported_filters_are_400_in_a_one_element_array(
     answer = filled.get(path, **{name: "x"})
     assert answer.status_code == 400
     ((error,),) = [answer.json()]
-    assert error["error"]["status"] == "INVALID_ARGUMENT" and text in error["error"]["message"]
+    assert error["error"]["status"] == "INVALID_ARGUMENT"
+    assert text in error["error"]["message"]
 
 
 def test_4_1_unsupported_includefield_is_400(filled: Client) -> None:
@@ -271,14 +274,17 @@ def test_4_3_studies_whose_last_instance_was_deleted_stay_found_for_a_while(
     client = start(stale_s=5.0)
     client.stored(dicom())
     client.delete("studies/1.2/series/1.2.3/instances/1.2.3.4")
-    assert client.found("studies") and client.found("series") and not client.found("instances")
+    assert client.found("studies")
+    assert client.found("series")
+    assert not client.found("instances")
     assert client.get("studies/1.2").status_code == 404
     eventually(lambda: not client.found("studies") and not client.found("series"))
 
 
 def test_4_4_no_match_is_204_without_a_body(filled: Client) -> None:
     answer = filled.get("studies", PatientID="nobody")
-    assert answer.status_code == 204 and answer.content == b""
+    assert answer.status_code == 204
+    assert answer.content == b""
 
 
 def test_4_4_json_is_the_default_and_xml_is_multipart(filled: Client) -> None:
@@ -290,7 +296,8 @@ def test_4_4_json_is_the_default_and_xml_is_multipart(filled: Client) -> None:
     assert kind == "application/dicom+xml"
     root = ElementTree.fromstring(body)
     name = root.find("./DicomAttribute[@keyword='PatientName']/PersonName/Alphabetic")
-    assert name is not None and [(part.tag, part.text) for part in name] == [
+    assert name is not None
+    assert [(part.tag, part.text) for part in name] == [
         ("FamilyName", "John"),
         ("GivenName", "Doe"),
     ]
@@ -302,9 +309,16 @@ def everything() -> bytes:
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
     ds = image(gradient(), NumberOfFrames=1, InstanceNumber=4)
-    texts = {"DA": "20240101", "TM": "101112", "CS": "ONLINE", "SH": "-0500", "UI": "1.9"}
+    texts = {
+        "DA": "20240101",
+        "TM": "101112",
+        "CS": "ONLINE",
+        "SH": "-0500",
+        "UI": "1.9",
+    }
     for tag in sorted(attributes.STUDY_ALL | attributes.SERIES_ALL | attributes.INSTANCE_DEFAULT):
-        keyword, vr = keyword_for_tag(int(tag, 16)), dictionary_VR(int(tag, 16))
+        keyword = keyword_for_tag(int(tag, 16))
+        vr = dictionary_VR(int(tag, 16))
         if keyword not in ds and keyword != "SpecificCharacterSet":
             setattr(
                 ds,
@@ -321,11 +335,9 @@ def everything() -> bytes:
 
 def test_4_4_default_attributes_at_each_level_and_no_others(store: Client) -> None:
     store.stored(everything())
-    study, series, one = (
-        attributes.STUDY_DEFAULT,
-        attributes.SERIES_DEFAULT,
-        attributes.INSTANCE_DEFAULT,
-    )
+    study = attributes.STUDY_DEFAULT
+    series = attributes.SERIES_DEFAULT
+    one = attributes.INSTANCE_DEFAULT
     expected = {
         "studies": study,
         "series": study | series,
@@ -361,8 +373,10 @@ def test_4_4_no_counts_no_modalities_and_no_retrieve_url_are_made_up(filled: Cli
 def test_4_4_absent_attributes_are_left_out_and_empty_ones_have_a_vr_alone(store: Client) -> None:
     store.stored(dicom(StudyDate="", PatientName=""))
     (item,) = store.found("studies")
-    assert item["00080020"] == {"vr": "DA"} and item["00100010"] == {"vr": "PN"}
-    assert "00080005" not in item and "00080050" not in item
+    assert item["00080020"] == {"vr": "DA"}
+    assert item["00100010"] == {"vr": "PN"}
+    assert "00080005" not in item
+    assert "00080050" not in item
 
 
 def test_4_4_the_captured_answer_of_the_service(store: Client) -> None:
@@ -390,7 +404,11 @@ def test_4_4_the_captured_answer_of_the_service(store: Client) -> None:
         "00100020": "LO",
     }
     expected: dict[str, Any] = {tag: {"vr": vr} for tag, vr in vrs.items()}
-    expected |= {"00100030": {"vr": "DA"}, "00100040": {"vr": "CS"}, "00200010": {"vr": "SH"}}
+    expected |= {
+        "00100030": {"vr": "DA"},
+        "00100040": {"vr": "CS"},
+        "00200010": {"vr": "SH"},
+    }
     assert store.found("studies") == [{**expected, "0020000D": {"vr": "UI", "Value": ["111"]}}]
 
 

@@ -86,9 +86,11 @@ def test_3_1_jpeg_becomes_a_file_that_decodes_to_the_image_sent(store: Client) -
     answer = send(
         store, [metadata()], ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", picture)
     )
-    assert answer.status_code == 200 and "RetrieveURL" in answer.text
+    assert answer.status_code == 200
+    assert "RetrieveURL" in answer.text
     ds = fetched(store)
-    assert ds.file_meta.TransferSyntaxUID == JPEG + "50" and ds.PatientName == "Müller^Jörg"
+    assert ds.file_meta.TransferSyntaxUID == JPEG + "50"
+    assert ds.PatientName == "Müller^Jörg"
     other = np.asarray(Image.open(io.BytesIO(picture)))
     assert np.allclose(ds.pixel_array.astype(int), other, atol=2), (
         "two decoders, each within the rounding JPEG allows"
@@ -152,11 +154,13 @@ def test_3_1_attributes_after_the_bulk_one_and_inline_binary(store: Client) -> N
     answer = send(store, [data], ("pdf", "application/octet-stream", b"%PDF"))
     assert answer.status_code == 200, answer.text
     ds = fetched(store)
-    assert ds.EncapsulatedDocument == b"%PDF" and ds[0x00660023].value == b"\0\1\2\3"
+    assert ds.EncapsulatedDocument == b"%PDF"
+    assert ds[0x00660023].value == b"\0\1\2\3"
 
 
 def test_3_1_several_instances_in_one_request(store: Client) -> None:
-    one, two = metadata(), metadata()
+    one = metadata()
+    two = metadata()
     two["00080018"], two["7FE00010"] = (
         {"vr": "UI", "Value": ["1.5.1.2"]},
         {"vr": "OB", "BulkDataURI": "other"},
@@ -171,16 +175,15 @@ def test_3_1_several_instances_in_one_request(store: Client) -> None:
 
 
 def test_3_1_a_bulk_data_uri_is_unique_across_the_request(store: Client) -> None:
-    one, two = metadata(), metadata()
+    one = metadata()
+    two = metadata()
     two["00080018"] = {"vr": "UI", "Value": ["1.5.1.2"]}
     answer = send(
         store, [one, two], ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", jpeg(gradient()))
     )
-    assert (
-        answer.status_code == 409
-        and len(failures(answer)) == 1
-        and "unique" in failures(answer)[0][1]
-    )
+    assert answer.status_code == 409
+    assert len(failures(answer)) == 1
+    assert "unique" in failures(answer)[0][1]
 
 
 def test_3_1_an_instance_without_pixels_needs_no_part(store: Client) -> None:
@@ -279,7 +282,8 @@ def test_3_1_a_data_set_that_breaks_a_rule_fails_alone(store: Client, change: st
     part = ("jpeg-image", f"image/jpeg; transfer-syntax={JPEG}50", jpeg(gradient()))
     parts = [] if change in ("inline pixels", "no such part", "a URI that is a list") else [part]
     answer = send(store, [broken(change), good], *parts)
-    assert answer.status_code == 409 and len(failures(answer)) == 1, answer.text
+    assert answer.status_code == 409, answer.text
+    assert len(failures(answer)) == 1, answer.text
     assert len(store.found("instances")) == 1
 
 
@@ -331,7 +335,8 @@ def test_3_1_a_part_that_no_data_set_names_is_400_and_nothing_is_stored(
         ("jpeg-image", kind, jpeg(gradient())),
         (location, kind, b"would be lost"),
     )
-    assert answer.status_code == 400 and store.found("instances") == []
+    assert answer.status_code == 400
+    assert store.found("instances") == []
 
 
 def test_3_4_the_same_json_and_image_again_are_200_and_another_image_409(store: Client) -> None:

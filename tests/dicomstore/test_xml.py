@@ -91,7 +91,8 @@ def _attribute(attribute: ElementTree.Element) -> dict[str, Any]:
     found: dict[str, Any] = {"vr": vr}
     children = list(attribute)
     numbers = [child.attrib.get("number") for child in children]
-    bulk, inline = attribute.find("BulkData"), attribute.find("InlineBinary")
+    bulk = attribute.find("BulkData")
+    inline = attribute.find("InlineBinary")
     if bulk is not None:
         found["BulkDataURI"] = bulk.attrib["uri"]
     elif inline is not None:
@@ -167,7 +168,8 @@ def test_5_4_every_known_attribute_has_its_keyword_and_every_private_one_its_cre
 
 def test_5_4_the_root_keeps_white_space(store: Client) -> None:
     root, _ = metadata(store, part10(dataset()))
-    assert (root.tag, root.attrib) == ("NativeDicomModel", {SPACE: "preserve"})
+    assert root.tag == "NativeDicomModel"
+    assert root.attrib == {SPACE: "preserve"}
 
 
 def test_5_4_private_attributes_name_their_creator_at_every_level(store: Client) -> None:

@@ -46,7 +46,8 @@ def test_a_page_of_elsewhere_cannot_follow_one_of_this_machine_on_its_connection
     first = {"Origin": "http://localhost:3000"}
     with requests.Session() as browser:
         answer = browser.get(f"{stack.buckets.base}{BUCKETS}", headers=first, timeout=30)
-        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        assert answer.status_code == 200
+        assert answer.headers["Connection"] == "close"
         answer = browser.get(f"{stack.buckets.base}{BUCKETS}", headers={"Origin": EVIL}, timeout=30)
         assert answer.status_code == 403
 

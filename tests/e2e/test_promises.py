@@ -54,7 +54,12 @@ def notification(
 ) -> tuple[bytes, dict[str, str]]:
     """The event that the bucket sent, to send it again."""
     bucket = stack.topology.buckets["landing"]
-    resource = {"bucket": bucket, "name": name, "generation": str(generation), "size": str(size)}
+    resource = {
+        "bucket": bucket,
+        "name": name,
+        "generation": str(generation),
+        "size": str(size),
+    }
     return json.dumps(resource).encode(), {
         "eventType": "OBJECT_FINALIZE",
         "bucketId": bucket,
@@ -83,7 +88,8 @@ def test_a_scan_is_stored_found_and_comes_back_byte_for_byte(
     data = scan(scans[name], new_study())
     upload(stack, f"night 1/üñí {name}", data)
     record = seen.of(f"night 1/üñí {name}")[0]
-    assert (record["outcome"], record["bytes"]) == ("stored", len(data))
+    assert record["outcome"] == "stored"
+    assert record["bytes"] == len(data)
     assert retrieve(stack, record).content == data
     found = search(stack, f"studies?StudyInstanceUID={record['study']}")
     assert [study["0020000D"]["Value"] for study in found] == [[record["study"]]]
@@ -122,7 +128,8 @@ def test_what_can_never_be_stored_ends_in_quarantine_with_its_reason(
 ) -> None:
     upload(stack, "notes/readme.txt", b"this is no scan")
     record = seen.of("notes/readme.txt")[0]
-    assert (record["outcome"], record["reason"]) == ("rejected", "unsupported_input")
+    assert record["outcome"] == "rejected"
+    assert record["reason"] == "unsupported_input"
     bucket = stack.topology.buckets["quarantine"]
     assert (
         stack.buckets.download(bucket, "unsupported_input/notes/readme.txt") == b"this is no scan"

@@ -181,7 +181,13 @@ def test_a_port_that_cannot_be(
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = [*RUN, "--free-ports", "--data", str(tmp_path / "file" / "data")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1
     (line,) = error_lines(done.stderr)
     assert "cannot be written (Not a directory); choose another folder with --data" in line
@@ -289,22 +295,22 @@ def test_kill_9_of_a_function_at_work_delivers_again(tmp_path: Path) -> None:
 def test_what_a_stopped_stack_owes_is_delivered_by_the_next(tmp_path: Path) -> None:
     got = tmp_path / "got"
     options = stand_in(tmp_path)
-    with Stack(tmp_path / "data", overrides=QUICK, **options) as stack:
+    data = tmp_path / "data"
+    beside = "projects/local/subscriptions/beside"
+    left = "projects/local/subscriptions/watch-left"
+    with Stack(data, overrides=QUICK, **options) as stack:
+        landing = stack.topology.buckets["landing"]
         stack.kill("store_upload")
-        beside = "projects/local/subscriptions/beside"
         stack.pubsub.ensure_subscription(beside, stack.topology.topics["uploads"], {})
-        stack.buckets.upload(stack.topology.buckets["landing"], "a/b", b"x")
-        wait_until(
-            lambda: stack.pubsub.pull(beside)
-        )  # the bucket server sends its events a moment later
-        stack.pubsub.ensure_subscription(
-            f"{beside[:-6]}watch-left", stack.topology.topics["outcomes"], {}
-        )
-    with Stack(tmp_path / "data", overrides=QUICK, **options) as stack:
+        stack.buckets.upload(landing, "a/b", b"x")
+        # The bucket server sends its events a moment later.
+        wait_until(lambda: stack.pubsub.pull(beside))
+        stack.pubsub.ensure_subscription(left, stack.topology.topics["outcomes"], {})
+    with Stack(data, overrides=QUICK, **options) as stack:
         wait_until(lambda: list(got.iterdir()))
-        assert f"{beside[:-6]}watch-left" not in stack.pubsub.subscriptions("local")
+        assert left not in stack.pubsub.subscriptions("local")
         body = json.loads(next(got.iterdir()).read_text())
         assert body["message"]["attributes"]["objectId"] == "a/b"
-        assert stack.buckets.download(stack.topology.buckets["landing"], "a/b") == b"x"
-    with Stack(tmp_path / "data", overrides=QUICK, fresh=True, **options) as stack:
-        assert stack.buckets.objects(stack.topology.buckets["landing"]) == []
+        assert stack.buckets.download(landing, "a/b") == b"x"
+    with Stack(data, overrides=QUICK, fresh=True, **options) as stack:
+        assert stack.buckets.objects(landing) == []

@@ -31,7 +31,15 @@ def test_what_was_dead_lettered_is_replayed_after_the_fix(tmp_path: Path) -> Non
     quick = Overrides(0.1, 0.1, 60, 5, 1)
     with Stack(tmp_path, overrides=quick, functions=["store_upload"]) as stack:
         faults = f"http://{stack.addresses.dicomstore}/_faults"
-        requests.post(faults, json={"kind": "status", "status": 403, "method": "POST"}, timeout=10)
+        requests.post(
+            faults,
+            json={
+                "kind": "status",
+                "status": 403,
+                "method": "POST",
+            },
+            timeout=10,
+        )
         uids = ("1.2", "1.2.3", "1.2.3.4")
         name = f"projects/local/subscriptions/seen-{uuid.uuid4().hex}"
         with Watch(stack.pubsub, stack.topology.topics["outcomes"], name) as watch:
@@ -90,7 +98,16 @@ def test_a_dicom_store_that_is_down_loses_nothing(stack: Stack, seen: Seen) -> N
 
 @pytest.mark.serial
 def test_a_short_night_of_chaos(tmp_path: Path) -> None:
-    assert chaos.night(tmp_path, uploads=80, seed=7, kill_every_s=2.5, timeout_s=450) == []
+    assert (
+        chaos.night(
+            tmp_path,
+            uploads=80,
+            seed=7,
+            kill_every_s=2.5,
+            timeout_s=450,
+        )
+        == []
+    )
 
 
 @pytest.mark.serial

@@ -7,7 +7,14 @@ import pytest
 
 from tests.workflows import Options, run
 
-SMALL = Options(studies=12, records=8, uploads=3, requests=4, down_s=5.0, timeout_s=300)
+SMALL = Options(
+    studies=12,
+    records=8,
+    uploads=3,
+    requests=4,
+    down_s=5.0,
+    timeout_s=300,
+)
 
 
 @pytest.mark.serial

@@ -48,13 +48,7 @@ class FakeCloud:
         self._pubsub()
         self._functions()
         self._rights()
-        datasets = self.plan.by_name("google_healthcare_dataset").values()
-        keys = [spec["kms_key_name"] for one in datasets for spec in one.get("encryption_spec", ())]
-        dataset = {"encryptionSpec": {"kmsKeyName": keys[0]}} if keys else {}
-        self.answers[f"/v1/{STORE.rpartition('/dicomStores/')[0]}"] = (200, dataset)
-        self.answers[f"/v1/{STORE}/dicomWeb/instances"] = (200, [INSTANCE])
-        info = {"blobStorageInfo": {"storageClassUpdateTime": "2026-01-01T00:00:00Z"}}
-        self.answers[f"/v1/{STORE}/dicomWeb/{INSTANCE_PATH}:getStorageInfo"] = (200, info)
+        self._dicom_store()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.base = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -141,6 +135,18 @@ class FakeCloud:
             path = f"/v2/{SERVICES}/{name}".replace("/services/", "/functions/")
             self.answers[path] = (200, {"state": "ACTIVE"})
 
+    def _dicom_store(self) -> None:
+        dataset: dict[str, Any] = {}
+        for values in self.plan.by_name("google_healthcare_dataset").values():
+            for spec in values.get("encryption_spec", ()):
+                dataset = {"encryptionSpec": {"kmsKeyName": spec["kms_key_name"]}}
+        dataset_name = STORE.rpartition("/dicomStores/")[0]
+        self.answers[f"/v1/{dataset_name}"] = (200, dataset)
+        web = f"/v1/{STORE}/dicomWeb"
+        self.answers[f"{web}/instances"] = (200, [INSTANCE])
+        info = {"blobStorageInfo": {"storageClassUpdateTime": "2026-01-01T00:00:00Z"}}
+        self.answers[f"{web}/{INSTANCE_PATH}:getStorageInfo"] = (200, info)
+
     def _rights(self) -> None:
         bindings: dict[str, list[dict[str, Any]]] = {}
         for account, kind, name, allowed in iam_table.rights(self.plan):
@@ -174,18 +180,27 @@ class FakeCloud:
         """The answer to a request."""
         url = urlsplit(target)
         if url.path.endswith(":generateAccessToken"):
-            account = url.path.rpartition("/")[2].partition("@")[0]
-            return (200, {"accessToken": account}) if self.may_impersonate else (403, {})
+            return self._access_token(url.path)
         account = authorization.removeprefix("Bearer ")
-        if found := re.fullmatch(r"/v1/(.*):testIamPermissions", url.path):
-            return self._permitted(account, found[1], json.loads(body)["permissions"])
-        if found := re.fullmatch(r"/storage/v1/b/([^/]+)/iam/testPermissions", url.path):
-            return self._permitted(account, found[1], parse_qs(url.query)["permissions"])
+        of_resource = re.fullmatch(r"/v1/(.*):testIamPermissions", url.path)
+        if of_resource:
+            permissions = json.loads(body)["permissions"]
+            return self._permitted(account, of_resource[1], permissions)
+        of_bucket = re.fullmatch(r"/storage/v1/b/([^/]+)/iam/testPermissions", url.path)
+        if of_bucket:
+            permissions = parse_qs(url.query)["permissions"]
+            return self._permitted(account, of_bucket[1], permissions)
         return self.answers.get(url.path, (404, {"error": {"code": 404}}))
 
-    def _permitted(self, account: str, resource: str, asked: list[str]) -> tuple[int, Any]:
+    def _access_token(self, path: str) -> tuple[int, Any]:
+        if not self.may_impersonate:
+            return 403, {}
+        account = path.rpartition("/")[2].partition("@")[0]
+        return 200, {"accessToken": account}
+
+    def _permitted(self, account: str, resource: str, tested: list[str]) -> tuple[int, Any]:
         allowed = self.allowed.get((account, resource), set())
-        return 200, {"permissions": [p for p in asked if p in allowed]}
+        return 200, {"permissions": [p for p in tested if p in allowed]}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         cloud = self

@@ -11,7 +11,8 @@ from tests.infra import terraform
 from tests.infra.chosen import PAGE, WORKFLOWS
 from tests.infra.terraform import ROOT, Plan
 
-_BEGIN, _END = "<!-- rights -->\n", "<!-- end of rights -->\n"
+_BEGIN = "<!-- rights -->\n"
+_END = "<!-- end of rights -->\n"
 # The attribute that says what a right is on, by type of resource.
 _ON = {
     "google_artifact_registry_repository_iam_member": "repository",

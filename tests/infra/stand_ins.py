@@ -218,7 +218,11 @@ def _pulled(addresses: list[str], cloud: Cloud) -> str:
     if any("bucket" in address for address in addresses):
         location = cloud.get("region").decode().upper()
         instances = [{"attributes": {"location": location}}]
-    bucket = {"type": "google_storage_bucket", "name": "data", "instances": instances}
+    bucket = {
+        "type": "google_storage_bucket",
+        "name": "data",
+        "instances": instances,
+    }
     return json.dumps({"resources": [bucket]})
 
 
@@ -273,7 +277,8 @@ def _functions(name: str, delete: bool, cloud: Cloud) -> str:
 
 def main() -> None:
     """`stand_ins.py PROGRAM ARGUMENTS`."""
-    program, arguments = sys.argv[1], sys.argv[2:]
+    program = sys.argv[1]
+    arguments = sys.argv[2:]
     folder = Path(os.environ["STAND_INS"])
     call = f"{program} {' '.join(arguments)}"
     with (folder / "calls").open("a") as calls:

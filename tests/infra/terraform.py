@@ -55,7 +55,11 @@ def environment() -> dict[str, str]:
     variables = {
         k: v for k, v in os.environ.items() if not k.startswith(("TF_", "GOOGLE_", "CLOUDSDK_"))
     }
-    variables |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "TFSCHEMA_CHECKS": "1"}
+    variables |= {
+        "TF_IN_AUTOMATION": "1",
+        "CHECKPOINT_DISABLE": "1",
+        "TFSCHEMA_CHECKS": "1",
+    }
     if folder := _stand_ins():
         done = subprocess.run(
             [folder / "env.sh"], capture_output=True, text=True, check=True, timeout=TIME_LIMIT_S

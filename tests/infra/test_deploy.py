@@ -33,7 +33,8 @@ def test_shellcheck_finds_nothing() -> None:
 
 def test_help_needs_nothing(desk: Desk) -> None:
     done = desk.run("--help")
-    assert (done.status, done.calls) == (0, [])
+    assert done.status == 0
+    assert done.calls == []
     for flag in (
         "--project",
         "--region",
@@ -65,7 +66,8 @@ def test_a_wrong_command_line_is_refused_before_anything(
     desk: Desk, arguments: tuple[str, ...]
 ) -> None:
     done = desk.run(*arguments)
-    assert (done.status, done.calls) == (2, [])
+    assert done.status == 2
+    assert done.calls == []
     assert "--help" in done.text or "Usage" in done.text
 
 

@@ -106,7 +106,11 @@ def test_no_other_function_is_deleted(desk: Desk, function: dict[str, str]) -> N
 def test_a_failed_function_that_terraform_knows_is_left_to_terraform(desk: Desk) -> None:
     (desk.cloud / "functions").write_text(json.dumps([{"name": FAILED, "state": "FAILED"}]))
     instances = [{"attributes": {"id": FAILED}}]
-    known = {"type": "google_cloudfunctions2_function", "name": "this", "instances": instances}
+    known = {
+        "type": "google_cloudfunctions2_function",
+        "name": "this",
+        "instances": instances,
+    }
     say = {"state pull": json.dumps({"resources": [known]})}
     done = deploy(desk, "--yes", "--skip-smoke-test", say=say)
     assert done.status == 0, done.text

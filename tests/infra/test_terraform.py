@@ -115,7 +115,8 @@ def test_sizes_can_be_turned_one_by_one() -> None:
     plan = terraform.plan(**TURNED)
     functions = plan.by_name("google_cloudfunctions2_function")
     turned = functions["dicom-store-upload"]["service_config"][0]
-    assert (turned["max_instance_count"], turned["available_memory"]) == (300, "512Mi")
+    assert turned["max_instance_count"] == 300
+    assert turned["available_memory"] == "512Mi"
     assert turned["environment_variables"]["THREADS"] == str(
         turned["max_instance_request_concurrency"]
     )

@@ -26,7 +26,8 @@ def test_every_bucket_is_uniform_and_never_public(plan: Plan) -> None:
 def test_no_plan_destroys_resources_with_data() -> None:
     """Neither in another region nor with a store that is named later: Google deletes a dataset with
     all its scans."""
-    dataset, store = "google_healthcare_dataset.this", "google_healthcare_dicom_store.this"
+    dataset = "google_healthcare_dataset.this"
+    store = "google_healthcare_dicom_store.this"
     bucket = "google_storage_bucket.data"
     other = f"projects/{PROJECT}/locations/us-central1/datasets/clinic/dicomStores/pacs"
     with terraform.applied(store, bucket) as planned:

@@ -30,7 +30,11 @@ def webhook(**changed: object) -> dict[str, Any]:
 
 
 def order(**changed: object) -> dict[str, Any]:
-    return {"name": "a", "export": {"destination": f"gs://{PROJECT}-dicom-export"}, **changed}
+    return {
+        "name": "a",
+        "export": {"destination": f"gs://{PROJECT}-dicom-export"},
+        **changed,
+    }
 
 
 def test_nothing_optional_is_deployed_by_default() -> None:
@@ -124,7 +128,8 @@ def test_the_subscriptions_of_the_outcomes_have_the_filters_of_the_topology() ->
     topic = f"projects/{PROJECT}/topics/dicom-outcomes"
     for item in OPTIONAL["functions"].values():
         found = subscriptions[item["subscription"]]
-        assert (found["topic"], found["filter"]) == (topic, item["filter"])
+        assert found["topic"] == topic
+        assert found["filter"] == item["filter"]
     found = subscriptions["dicom-outcomes-webhook-reading-room"]
     assert found["filter"] == (
         'attributes.outcome = "stored" OR attributes.outcome = "study_complete"'

@@ -82,7 +82,13 @@ class Emulator:
 
     def subscription(self, topic: str, **config: Any) -> str:
         name = f"{PROJECT}/subscriptions/sub-{os.getpid()}-{next(self._names)}"
-        self.subscriber.create_subscription(request={"name": name, "topic": topic, **config})
+        self.subscriber.create_subscription(
+            request={
+                "name": name,
+                "topic": topic,
+                **config,
+            }
+        )
         return name
 
     def publish(self, topic: str, *data: bytes, **attributes: str) -> list[str]:

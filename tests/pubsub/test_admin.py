@@ -49,7 +49,8 @@ def test_a_detached_subscription_says_so(emulator: Emulator, publisher: Any) -> 
 
 def test_a_detached_subscription_is_none_of_its_topics(emulator: Emulator, publisher: Any) -> None:
     topic = emulator.topic()
-    attached, detached = emulator.subscription(topic), emulator.subscription(topic)
+    attached = emulator.subscription(topic)
+    detached = emulator.subscription(topic)
     publisher.detach_subscription(request={"subscription": detached})
     assert list(publisher.list_topic_subscriptions(request={"topic": topic})) == [attached]
 
@@ -198,7 +199,8 @@ def test_a_malformed_body_is_answered(emulator: Emulator, body: bytes) -> None:
     subscription = emulator.subscription(emulator.topic())
     url = f"http://{emulator.address}/v1/{subscription}"
     answer = requests.patch(url, data=body, timeout=10)
-    assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["status"] == "INVALID_ARGUMENT"
 
 
 def test_a_filter_that_is_too_long_is_refused(emulator: Emulator) -> None:

@@ -69,7 +69,8 @@ def test_kill_9_while_publishing_loses_nothing_that_was_answered(tmp_path: Path)
 
 def test_a_count_of_attempts_survives(tmp_path: Path) -> None:
     with running(tmp_path) as emulator:
-        topic, dead = emulator.topic(), emulator.topic()
+        topic = emulator.topic()
+        dead = emulator.topic()
         policy = {"dead_letter_topic": dead, "max_delivery_attempts": 5}
         subscription = emulator.subscription(topic, dead_letter_policy=policy)
         emulator.publish(topic, b"x")

@@ -87,7 +87,8 @@ def _failed(emulator: Emulator, subscription: str, times: int) -> list[int]:
 
 
 def test_a_message_that_fails_too_often_goes_to_the_dead_letter_topic(emulator: Emulator) -> None:
-    topic, dead = emulator.topic(), emulator.topic()
+    topic = emulator.topic()
+    dead = emulator.topic()
     hold = emulator.subscription(dead)
     policy = {"dead_letter_topic": dead, "max_delivery_attempts": 5}
     subscription = emulator.subscription(topic, dead_letter_policy=policy)
@@ -98,7 +99,8 @@ def test_a_message_that_fails_too_often_goes_to_the_dead_letter_topic(emulator: 
 
 
 def test_a_dead_letter_says_where_it_comes_from(emulator: Emulator) -> None:
-    topic, dead = emulator.topic(), emulator.topic()
+    topic = emulator.topic()
+    dead = emulator.topic()
     hold = emulator.subscription(dead)
     policy = {"dead_letter_topic": dead, "max_delivery_attempts": 5}
     subscription = emulator.subscription(topic, dead_letter_policy=policy)

@@ -11,7 +11,8 @@ FAST = {"minimum_backoff": {"nanos": 100_000_000}, "maximum_backoff": {"seconds"
 
 
 def test_the_body_of_a_push(emulator: Emulator, endpoint: Endpoint) -> None:
-    topic, dead = emulator.topic(), emulator.topic()
+    topic = emulator.topic()
+    dead = emulator.topic()
     subscription = emulator.subscription(
         topic,
         push_config={"push_endpoint": f"{endpoint.url}/path?a=b"},
@@ -91,7 +92,8 @@ def test_an_endpoint_slower_than_the_deadline_is_asked_again(
 
 
 def test_push_dead_letters(emulator: Emulator, endpoint: Endpoint) -> None:
-    topic, dead = emulator.topic(), emulator.topic()
+    topic = emulator.topic()
+    dead = emulator.topic()
     hold = emulator.subscription(dead)
     emulator.subscription(
         topic,

@@ -4,52 +4,92 @@ import base64
 import http.client
 import json
 import socket
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import requests
 
 from tests.pubsub.conftest import PROJECT, Emulator
 
+Call = Callable[..., Any]
 
-def test_every_method_works_over_rest(emulator: Emulator) -> None:
-    topic, subscription = f"{PROJECT}/topics/rest-topic", f"{PROJECT}/subscriptions/rest-sub"
-    assert emulator.rest("PUT", topic, {}).json() == {"name": topic}
-    created = emulator.rest(
-        "PUT",
-        subscription,
-        {"topic": topic, "ackDeadlineSeconds": 20, "messageRetentionDuration": "604800s"},
-    )
-    assert created.json()["ackDeadlineSeconds"] == 20
-    message = {"data": base64.b64encode(b"hello").decode(), "attributes": {"a": "ü"}}
-    ids = emulator.rest("POST", f"{topic}:publish", {"messages": [message]}).json()["messageIds"]
-    received = emulator.rest("POST", f"{subscription}:pull", {"maxMessages": 5}).json()[
-        "receivedMessages"
-    ]
-    assert received[0]["message"].items() >= {**message, "messageId": ids[0]}.items()
-    ack_ids = [received[0]["ackId"]]
-    later = {"ackIds": ack_ids, "ackDeadlineSeconds": 60}
-    assert emulator.rest("POST", f"{subscription}:modifyAckDeadline", later).json() == {}
-    assert emulator.rest("POST", f"{subscription}:acknowledge", {"ackIds": ack_ids}).json() == {}
-    pull = {"maxMessages": 5, "returnImmediately": True}
-    assert emulator.rest("POST", f"{subscription}:pull", pull).json() == {}
-    assert emulator.rest("GET", topic).json() == {"name": topic}
-    assert topic in [
-        item["name"] for item in emulator.rest("GET", f"{PROJECT}/topics").json()["topics"]
-    ]
-    assert emulator.rest("GET", f"{topic}/subscriptions").json() == {
-        "subscriptions": [subscription]
+
+@pytest.fixture
+def call(emulator: Emulator) -> Call:
+    """A call over REST; its answer as JSON."""
+
+    def sent(method: str, path: str, body: Any = None) -> Any:
+        return emulator.rest(method, path, body).json()
+
+    return sent
+
+
+@pytest.fixture
+def topic(call: Call) -> Iterator[str]:
+    """A topic that is created and deleted over REST."""
+    name = f"{PROJECT}/topics/rest-topic"
+    assert call("PUT", name, {}) == {"name": name}
+    yield name
+    assert call("DELETE", name) == {}
+
+
+@pytest.fixture
+def subscription(call: Call, topic: str) -> Iterator[str]:
+    """A subscription that is created and deleted over REST."""
+    name = f"{PROJECT}/subscriptions/rest-sub"
+    settings = {
+        "topic": topic,
+        "ackDeadlineSeconds": 20,
+        "messageRetentionDuration": "604800s",
     }
+    created = call("PUT", name, settings)
+    assert created["ackDeadlineSeconds"] == 20
+    yield name
+    assert call("DELETE", name) == {}
+
+
+def test_a_message_is_published_pulled_and_acknowledged_over_rest(
+    call: Call, topic: str, subscription: str
+) -> None:
+    data = base64.b64encode(b"hello").decode()
+    message = {"data": data, "attributes": {"a": "ü"}}
+    (message_id,) = call("POST", f"{topic}:publish", {"messages": [message]})["messageIds"]
+    pulled = call("POST", f"{subscription}:pull", {"maxMessages": 5})
+    received = pulled["receivedMessages"][0]
+    expected = {**message, "messageId": message_id}
+    assert received["message"].items() >= expected.items()
+    acknowledged = {"ackIds": [received["ackId"]]}
+    later = {**acknowledged, "ackDeadlineSeconds": 60}
+    assert call("POST", f"{subscription}:modifyAckDeadline", later) == {}
+    assert call("POST", f"{subscription}:acknowledge", acknowledged) == {}
+    pull = {"maxMessages": 5, "returnImmediately": True}
+    assert call("POST", f"{subscription}:pull", pull) == {}
+
+
+def test_topics_and_their_subscriptions_are_listed_over_rest(
+    call: Call, topic: str, subscription: str
+) -> None:
+    assert call("GET", topic) == {"name": topic}
+    topics = call("GET", f"{PROJECT}/topics")["topics"]
+    assert topic in [item["name"] for item in topics]
+    assert call("GET", f"{topic}/subscriptions") == {"subscriptions": [subscription]}
+
+
+def test_a_subscription_is_changed_over_rest(call: Call, subscription: str) -> None:
     patch = {"subscription": {"ackDeadlineSeconds": 30}, "updateMask": "ackDeadlineSeconds"}
-    assert emulator.rest("PATCH", subscription, patch).json()["ackDeadlineSeconds"] == 30
+    assert call("PATCH", subscription, patch)["ackDeadlineSeconds"] == 30
     push = {"pushConfig": {"pushEndpoint": "http://127.0.0.1:9/"}}
-    assert emulator.rest("POST", f"{subscription}:modifyPushConfig", push).json() == {}
-    assert emulator.rest("GET", subscription).json()["pushConfig"] == push["pushConfig"]
-    assert (
-        emulator.rest("POST", f"{subscription}:seek", {"time": "2035-01-01T00:00:00Z"}).json() == {}
-    )
-    assert emulator.rest("DELETE", subscription).json() == {}
-    assert emulator.rest("DELETE", topic).json() == {}
-    assert emulator.rest("GET", topic).status_code == 404
+    assert call("POST", f"{subscription}:modifyPushConfig", push) == {}
+    assert call("GET", subscription)["pushConfig"] == push["pushConfig"]
+    assert call("POST", f"{subscription}:seek", {"time": "2035-01-01T00:00:00Z"}) == {}
+
+
+def test_a_topic_that_was_deleted_over_rest_is_not_found(emulator: Emulator) -> None:
+    name = f"{PROJECT}/topics/rest-deleted"
+    emulator.rest("PUT", name, {})
+    assert emulator.rest("DELETE", name).json() == {}
+    assert emulator.rest("GET", name).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -59,7 +99,8 @@ def test_the_parameters_of_every_google_api_are_no_fields(emulator: Emulator, qu
     answer = emulator.rest(
         "POST", f"{emulator.topic()}:publish?{query}", {"messages": [{"data": "eA=="}]}
     )
-    assert answer.status_code == 200 and len(answer.json()["messageIds"]) == 1
+    assert answer.status_code == 200
+    assert len(answer.json()["messageIds"]) == 1
     assert emulator.rest("GET", f"{PROJECT}/topics?pageSize=1&alt=json").status_code == 200
     assert emulator.rest("GET", f"{PROJECT}/topics?colour=1").status_code == 400
 
@@ -83,7 +124,9 @@ def test_an_error_has_its_status_and_code(
     url = f"http://{emulator.address}/v1/{PROJECT}/{path}"
     answer = requests.request(method, url, data=body, timeout=10)
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"], error["status"]) == (status, status, code)
+    assert answer.status_code == status
+    assert error["code"] == status
+    assert error["status"] == code
     assert error["message"]
 
 

@@ -48,4 +48,12 @@ def drag(page: Page, paths: Sequence[Path], *, drop: bool = True) -> None:
     files = [str(path) for path in paths]
     data = {"items": [], "files": files, "dragOperationsMask": 1}
     for event in ("dragEnter", "dragOver", *(["drop"] if drop else [])):
-        session.send("Input.dispatchDragEvent", {"type": event, "x": 300, "y": 400, "data": data})
+        session.send(
+            "Input.dispatchDragEvent",
+            {
+                "type": event,
+                "x": 300,
+                "y": 400,
+                "data": data,
+            },
+        )

@@ -271,7 +271,13 @@ def running_function(
         command += ["--host", "127.0.0.1"]
         command += ["--port", str(port)]
         with log_file.open("w") as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=settings,
+                stdout=log,
+                stderr=log,
+            )
         try:
             _wait(process, port, log_file)
             yield Function(port, process.pid, log_file)

@@ -3,7 +3,10 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import parse_qs
+
+import pytest
 
 from tests.search.kit import Answer, FakeStore, Function, Received, Reply, row
 
@@ -15,10 +18,21 @@ def stored(one: Callable[[str, int], object], count: int) -> Callable[[Received]
     def plan(request: Received) -> Answer:
         query = {name: values[0] for name, values in parse_qs(request.query).items()}
         offset = int(query.get("offset", "0"))
-        places = range(offset, min(offset + int(query["limit"]), count))
-        return Answer(body=json.dumps([one(query["Modality"], place) for place in places]).encode())
+        end = min(offset + int(query["limit"]), count)
+        modality = query["Modality"]
+        return found([one(modality, place) for place in range(offset, end)])
 
     return plan
+
+
+def found(rows: list[Any]) -> Answer:
+    """An answer with these rows."""
+    return Answer(body=json.dumps(rows).encode())
+
+
+def values(reply: Reply, tag: str) -> list[str]:
+    """The first value of an attribute in each row."""
+    return [one[tag]["Value"][0] for one in reply.json()]
 
 
 def followed(search: Function, target: str) -> Iterator[Reply]:
@@ -40,10 +54,11 @@ def test_studies_of_a_modality_are_put_together_from_series(
         row(t0020000D=f"1.{number // 3}", t0020000E=f"2.{number}", t00080060="CT")
         for number in range(30)
     ]
-    received = store.answers(Answer(body=json.dumps(series).encode()))
+    received = store.answers(found(series))
     reply = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=2")
-    assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2", "1.3", "1.4", "1.5"]
-    assert all("0020000E" not in one and "00080060" not in one for one in reply.json())
+    assert values(reply, "0020000D") == ["1.2", "1.3", "1.4", "1.5"]
+    of_series = {"0020000E", "00080060"}
+    assert not any(of_series & set(one) for one in reply.json())
     assert "offset=6" in reply.headers["link"]
     assert received[0].path == "series"
     last = search.send("/studies?ModalitiesInStudy=CT&limit=4&offset=8")
@@ -56,11 +71,10 @@ def test_pages_of_series_are_read_until_there_are_enough_studies(
 ) -> None:
     def plan(request: Received) -> Answer:
         query = {name: values[0] for name, values in parse_qs(request.query).items()}
-        offset, limit = int(query.get("offset", "0")), int(query["limit"])
-        found = [
-            row(t0020000D=f"1.{number // 50}") for number in range(offset, min(offset + limit, 500))
-        ]
-        return Answer(body=json.dumps(found).encode())
+        offset = int(query.get("offset", "0"))
+        end = min(offset + int(query["limit"]), 500)
+        numbers = range(offset, end)
+        return found([row(t0020000D=f"1.{number // 50}") for number in numbers])
 
     store.answers(Answer())
     store.plan = plan
@@ -71,50 +85,53 @@ def test_pages_of_series_are_read_until_there_are_enough_studies(
 
 
 def test_several_studies_by_uid_are_found_once_each(search: Function, store: FakeStore) -> None:
-    found = [row(t0020000D="1.2.0"), row(t0020000D="1.2.1")]
-    store.answers(*(Answer(body=json.dumps(rows).encode()) for rows in (found[:1], found, [])))
+    first = row(t0020000D="1.2.0")
+    second = row(t0020000D="1.2.1")
+    store.answers(found([first]), found([first, second]), found([]))
     reply = search.send("/studies?StudyInstanceUID=1.2.0,1.2.1,1.2.9")
-    assert [one["0020000D"]["Value"][0] for one in reply.json()] == ["1.2.0", "1.2.1"]
+    assert values(reply, "0020000D") == ["1.2.0", "1.2.1"]
+
+
+# One instance UID in two series of one study.
+TWICE = [row(t0020000D="1.2", t0020000E=uid, t00080018="1.9") for uid in ("1.0", "1.1")]
 
 
 def test_one_uid_in_two_series_is_two_instances(search: Function, store: FakeStore) -> None:
-    found = [
-        row(t0020000D="1.2", t0020000E=f"1.{place % 2}", t00080018="1.9") for place in range(3)
-    ]
-    store.answers(
-        Answer(body=json.dumps(found[:2]).encode()), Answer(body=json.dumps(found[2:]).encode())
-    )
+    store.answers(found(TWICE), found(TWICE[:1]))
     reply = search.send("/instances?Modality=CT,MR")
-    assert [one["0020000E"]["Value"] for one in reply.json()] == [["1.0"], ["1.1"]]
-    store.answers(Answer(body=json.dumps(found[:2]).encode()), Answer(204, b""))
-    assert len(search.send("/series?Modality=CT,MR").json()) == 2
-    store.answers(Answer(body=json.dumps(found[:2]).encode()), Answer(204, b""))
-    assert len(search.send("/studies?Modality=CT,MR").json()) == 1
+    assert values(reply, "0020000E") == ["1.0", "1.1"]
+
+
+@pytest.mark.parametrize(("level", "count"), [("series", 2), ("studies", 1)])
+def test_one_uid_in_two_series_is_two_series_and_one_study(
+    search: Function, store: FakeStore, level: str, count: int
+) -> None:
+    store.answers(found(TWICE), Answer(204, b""))
+    assert len(search.send(f"/{level}?Modality=CT,MR").json()) == count
 
 
 def test_a_row_without_its_uid_is_no_bug(search: Function, store: FakeStore) -> None:
-    store.answers(
-        Answer(
-            body=b'[{"0020000D": {"vr": "UI", "Value": []}, "00080018": {"vr": "UI", "Value": []}}]'
-        )
-    )
+    empty = {"vr": "UI", "Value": []}
+    store.answers(found([{"0020000D": empty, "00080018": empty}]))
     assert len(search.send("/instances?Modality=CT,MR").json()) == 1
 
 
 def test_large_rows_make_short_pages_that_lead_to_all_of_them(
     search: Function, store: FakeStore
 ) -> None:
+    def large(modality: str, place: int) -> object:
+        return row(t00080018=f"{modality}.{place}", t00204000="x" * 30_000)
+
     store.answers(Answer())
-    store.plan = stored(
-        lambda kind, place: row(t00080018=f"{kind}.{place}", t00204000="x" * 30_000), 300
-    )
+    store.plan = stored(large, 300)
     pages = list(followed(search, "/instances?Modality=CT,MR&limit=1000&includefield=all"))
-    assert all(reply.headers["warning"].endswith('ask for the next page"') for reply in pages[:-1])
-    assert all(len(reply.body) < 4 * 1024 * 1024 for reply in pages)
-    found = [one["00080018"]["Value"][0] for reply in pages for one in reply.json()]
-    assert found == [
-        f"{kind}.{place}" for kind, place in itertools.product(("CT", "MR"), range(300))
-    ]
+    assert len(pages) > 1
+    for reply in pages[:-1]:
+        assert reply.headers["warning"].endswith('ask for the next page"')
+    assert max(len(reply.body) for reply in pages) < 4 * 1024 * 1024
+    got = [uid for reply in pages for uid in values(reply, "00080018")]
+    places = itertools.product(("CT", "MR"), range(300))
+    assert got == [f"{modality}.{place}" for modality, place in places]
 
 
 def test_links_end_where_no_more_series_are_read(search: Function, store: FakeStore) -> None:

@@ -254,23 +254,39 @@ def test_of_too_many_studies_the_newest_are_shown(planned: Page, store: FakeStor
     expect(planned.locator("#notes")).to_contain_text("These are the newest, since")
 
 
-def test_what_is_cut_says_so(planned: Page, store: FakeStore) -> None:
+@pytest.fixture
+def cut(planned: Page, store: FakeStore) -> Page:
+    """The page before a store that has more of everything than is shown."""
     store.plan = lambda request: many(request, 6000)
     planned.goto("/")
     expect(planned.locator("#status")).to_have_text("1,000+ studies")
-    expect(planned.locator("#notes")).to_contain_text("There are more than these 1,000 studies")
-    with planned.expect_download() as waiting:
-        planned.get_by_role("button", name="Download as CSV").click()
+    return planned
+
+
+def test_a_list_of_studies_that_is_cut_says_so(cut: Page) -> None:
+    notes = cut.locator("#notes")
+    expect(notes).to_contain_text("There are more than these 1,000 studies")
+    instances = cut.locator("td[data-label=Instances]").first
+    expect(instances).to_have_text("500+")
+
+
+def test_a_spreadsheet_that_is_cut_says_so(cut: Page) -> None:
+    with cut.expect_download() as waiting:
+        cut.get_by_role("button", name="Download as CSV").click()
     assert waiting.value.suggested_filename == "studies-first-5000.csv"
-    assert len(Path(waiting.value.path()).read_text("utf-8-sig").splitlines()) == 5001
-    expect(planned.locator("#notes")).to_contain_text("The spreadsheet ends after 5000 studies")
-    expect(planned.locator("td[data-label=Instances]").first).to_have_text("500+")
-    planned.get_by_role("button", name="Series of").first.click()
-    expect(planned.locator(".series > li")).to_have_count(5000)
-    expect(planned.locator("tr.detail").first).to_contain_text(
-        "There are more series than the 5000 shown"
-    )
-    expect(planned.locator("td[data-label=Modality]").first).to_contain_text("perhaps more")
+    text = Path(waiting.value.path()).read_text("utf-8-sig")
+    assert len(text.splitlines()) == 5001
+    notes = cut.locator("#notes")
+    expect(notes).to_contain_text("The spreadsheet ends after 5000 studies")
+
+
+def test_a_list_of_series_that_is_cut_says_so(cut: Page) -> None:
+    cut.get_by_role("button", name="Series of").first.click()
+    expect(cut.locator(".series > li")).to_have_count(5000)
+    detail = cut.locator("tr.detail").first
+    expect(detail).to_contain_text("There are more series than the 5000 shown")
+    modalities = cut.locator("td[data-label=Modality]").first
+    expect(modalities).to_contain_text("perhaps more")
 
 
 def test_every_control_has_a_name_and_every_picture_a_text(page: Page) -> None:

@@ -54,11 +54,9 @@ def test_an_export_is_asked_for(page: Page, topics: TopicServer) -> None:
     expect(page.locator("#exports-list")).to_contain_text("gs://exports/mr/trial-7")
     (published,) = topics.messages[EXPORTS]
     sent = json.loads(base64.b64decode(published["data"]))
-    assert (sent["path"], sent["destination"], sent["format"]) == (
-        "studies/1.2.1",
-        "gs://exports/mr/trial-7",
-        "png",
-    )
+    assert sent["path"] == "studies/1.2.1"
+    assert sent["destination"] == "gs://exports/mr/trial-7"
+    assert sent["format"] == "png"
 
 
 def test_each_export_has_its_own_folder(page: Page, topics: TopicServer) -> None:
@@ -75,7 +73,11 @@ def test_each_export_has_its_own_folder(page: Page, topics: TopicServer) -> None
     [
         ({}, "Done: 6 objects, 12.3 MB, in gs://exports/ct/"),
         (
-            {"outcome": "partial", "counts": {"objects": 5, "failures": 1}, "reason": "rejected"},
+            {
+                "outcome": "partial",
+                "counts": {"objects": 5, "failures": 1},
+                "reason": "rejected",
+            },
             "; 1 failure. rejected",
         ),
         ({"outcome": "rejected", "reason": "not_found"}, "Not exported. not_found"),
@@ -95,7 +97,8 @@ def test_what_became_of_an_export_is_shown(
 
 def test_a_request_that_has_no_outcome_yet_is_open(full: Function) -> None:
     answer = full.send(f"/requests/{uuid.uuid4()}")
-    assert (answer.status, answer.json()["state"]) == (200, "open")
+    assert answer.status == 200
+    assert answer.json()["state"] == "open"
 
 
 def test_callers_see_only_some_fields_of_an_outcome(full: Function, buckets: StrictBuckets) -> None:
@@ -121,9 +124,14 @@ def test_missing_rights_on_the_exports_topic_are_reported_to_the_operator(
     full: Function, topics: TopicServer
 ) -> None:
     topics.refuse = ["PERMISSION_DENIED"]
-    command = {"path": "studies/1.2.1", "destination": "gs://exports/ct/x", "format": "png"}
+    command = {
+        "path": "studies/1.2.1",
+        "destination": "gs://exports/ct/x",
+        "format": "png",
+    }
     answer = full.query("/exports", command)
-    assert (answer.status, answer.reason) == (502, "unauthorized")
+    assert answer.status == 502
+    assert answer.reason == "unauthorized"
     message = "the exports topic refuses the service's own credentials; tell its operator"
     assert answer.json()["error"]["message"] == message
     assert message in full.log()
@@ -149,7 +157,8 @@ def test_a_state_bucket_that_is_missing_is_unavailable(
     }
     with fake_store() as store, function(store.url, tmp_path, **settings) as running:
         answer = running.send(f"/requests/{uuid.uuid4()}")
-    assert (answer.status, answer.reason) == (502, "unavailable")
+    assert answer.status == 502
+    assert answer.reason == "unavailable"
 
 
 def test_a_study_is_opened_in_the_viewer_that_the_operator_has(page: Page) -> None:

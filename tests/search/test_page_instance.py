@@ -126,7 +126,11 @@ def test_instances_of_one_number_are_in_order_of_their_position(
     def at(uid: str, z: float) -> dict[str, object]:
         place: dict[str, object] = {"vr": "DS", "Value": [0, 0, z]}
         number: dict[str, object] = {"vr": "IS", "Value": [1]}
-        return {**json.loads(series({"t00080018": uid}))[0], "00200032": place, "00200013": number}
+        return {
+            **json.loads(series({"t00080018": uid}))[0],
+            "00200032": place,
+            "00200013": number,
+        }
 
     rows = [at("1.3", 3.5), at("1.1", -20), at("1.2", 0)]
 
@@ -178,7 +182,8 @@ def gif(width: int) -> Answer:
 def test_what_comes_late_is_not_shown_with_another_instance(
     planned: Page, store: FakeStore
 ) -> None:
-    late_metadata, late_picture = threading.Event(), threading.Event()
+    late_metadata = threading.Event()
+    late_picture = threading.Event()
 
     def plan(request: Received) -> Answer:
         below, _, last = request.path.rpartition("/")

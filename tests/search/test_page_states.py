@@ -124,7 +124,11 @@ def uploads(page: Page) -> Locator:
     outcomes: list[dict[str, object]] = [
         {"outcome": "stored"},
         {"outcome": "duplicate"},
-        {"outcome": "rejected", "reason": "unsupported_input", "detail": "not an image"},
+        {
+            "outcome": "rejected",
+            "reason": "unsupported_input",
+            "detail": "not an image",
+        },
         {
             "outcome": "partial",
             "reason": "rejected",
@@ -146,7 +150,11 @@ def uploads(page: Page) -> Locator:
     files: list[FilePayload] = [
         {"name": name, "mimeType": "", "buffer": bytes(1000)} for name in names
     ]
-    too_large: FilePayload = {"name": "mammo.dcm", "mimeType": "", "buffer": bytes(3_000_001)}
+    too_large: FilePayload = {
+        "name": "mammo.dcm",
+        "mimeType": "",
+        "buffer": bytes(3_000_001),
+    }
     page.locator("#files").set_input_files([*files, too_large])
     expect(page.locator("#uploads-status")).to_contain_text("1 partial")
     return page.locator("#uploads-list")
@@ -155,7 +163,12 @@ def uploads(page: Page) -> Locator:
 def uploads_on_their_way(page: Page) -> Locator:
     page.route(re.compile("&upload_id="), lambda _route: None)  # the bucket does not answer
     files: list[FilePayload] = [
-        {"name": f"{number}.dcm", "mimeType": "", "buffer": bytes(500_000)} for number in range(6)
+        {
+            "name": f"{number}.dcm",
+            "mimeType": "",
+            "buffer": bytes(500_000),
+        }
+        for number in range(6)
     ]
     page.locator("#files").set_input_files(files)
     expect(page.locator("#uploads-status")).to_contain_text("3 being sent")

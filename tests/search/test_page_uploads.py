@@ -102,7 +102,14 @@ def test_the_page_cannot_send_to_another_bucket(shaken: Page, buckets: StrictBuc
         ),
         ({"outcome": "rejected", "reason": "unsafe_archive"}, "Rejected: unsafe_archive"),
         (
-            {"outcome": "stored", "counts": {"stored": 2, "skipped": 1, "members": 3}},
+            {
+                "outcome": "stored",
+                "counts": {
+                    "stored": 2,
+                    "skipped": 1,
+                    "members": 3,
+                },
+            },
             "Stored: 3 files in it: 2 stored, 1 skipped",
         ),
         (
@@ -154,7 +161,8 @@ def test_a_folder_without_a_scan_is_said_to_have_none(page: Page, tmp_path: Path
 def test_metadata_and_its_jpeg_go_as_one_file(
     page: Page, buckets: StrictBuckets, tmp_path: Path
 ) -> None:
-    text, picture = scans.metadata(("1.2", "1.3", "1.4")), scans.jpeg()
+    text = scans.metadata(("1.2", "1.3", "1.4"))
+    picture = scans.jpeg()
     drag(page, written(tmp_path, x_json=text, x_jpg=picture, y_jpg=picture))
     expect(page.locator("#uploads-status")).to_have_text("2 files: 2 sent, no outcome yet")
     joined = max((blob.data for blob in buckets.buckets[LANDING].values()), key=len)
@@ -178,7 +186,12 @@ def test_what_cannot_be_taken_is_not_sent(
 
 def test_a_drop_has_a_limit(page: Page, buckets: StrictBuckets) -> None:
     files: list[FilePayload] = [
-        {"name": f"{number}.dcm", "mimeType": "", "buffer": b"1"} for number in range(5001)
+        {
+            "name": f"{number}.dcm",
+            "mimeType": "",
+            "buffer": b"1",
+        }
+        for number in range(5001)
     ]
     page.locator("#files").set_input_files(files)
     expect(page.get_by_role("alert")).to_contain_text("more than 5,000 files")
@@ -293,7 +306,13 @@ def test_what_needs_a_person_comes_first(
     expect(page.locator("#uploads-status")).to_contain_text("2 sent")
     for request_id, name in zip(request_ids(buckets), buckets.names(LANDING), strict=True):
         is_scan = buckets.read(LANDING, f"uploads/{request_id.removeprefix('upload-')}") == SCAN
-        kept(buckets, STATE, request_id, outcome="stored" if is_scan else "rejected", id=name)
+        kept(
+            buckets,
+            STATE,
+            request_id,
+            outcome="stored" if is_scan else "rejected",
+            id=name,
+        )
     expect(page.locator("#uploads-list li").first).to_contain_text("Doe-b.dcm")
     expect(page.locator("#uploads-status")).to_have_text("2 files: 1 stored, 1 rejected")
 

@@ -19,7 +19,14 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     files = [
         *study(1),
         *study(2, "MR", PatientName="Müller^Jörg", StudyDate="20250101"),
-        *study(3, "CT", series=1, instances=1, PatientName="Doering^Ann", PatientID="P1"),
+        *study(
+            3,
+            "CT",
+            series=1,
+            instances=1,
+            PatientName="Doering^Ann",
+            PatientID="P1",
+        ),
     ]
     with real_store(folder / "store", files) as endpoint, function(endpoint, folder) as running:
         yield running
@@ -110,9 +117,11 @@ def test_metadata_leads_back_to_the_function_for_its_bulk_data(full: Function) -
 
 def test_pictures_and_frames_are_drawn(full: Function) -> None:
     jpeg = full.send(f"/{INSTANCE}/rendered", headers={"Accept": "text/html,image/webp,*/*;q=0.8"})
-    assert (jpeg.headers["content-type"], jpeg.body[:2]) == ("image/jpeg", b"\xff\xd8")
+    assert jpeg.headers["content-type"] == "image/jpeg"
+    assert jpeg.body[:2] == b"\xff\xd8"
     png = full.send(f"/{INSTANCE}/frames/1/rendered?accept=image/png&viewport=32,32")
-    assert (png.headers["content-type"], png.body[1:4]) == ("image/png", b"PNG")
+    assert png.headers["content-type"] == "image/png"
+    assert png.body[1:4] == b"PNG"
     frames = full.send(f"/{INSTANCE}/frames/1")
     assert frames.headers["content-type"].startswith("multipart/related")
     assert len(frames.body) > 64 * 64
@@ -140,7 +149,8 @@ def test_retrieving_can_be_switched_off(
     ):
         assert uids(off, "studies") == ["1.2.1"]
         for path in (f"/{INSTANCE}", f"/{INSTANCE}/metadata", f"/{INSTANCE}/rendered"):
-            assert (off.send(path).status, off.send(path).reason) == (403, "retrieve_disabled")
+            assert off.send(path).status == 403
+            assert off.send(path).reason == "retrieve_disabled"
         assert off.send("/").status == 404
         assert off.send("/config.json").json() == {
             "retrieve": False,

@@ -15,7 +15,8 @@ from tests.contract.uploads import Upload
 from tests.search.kit import ROOT, STORE, FakeStore, Function, Reply, function, kept
 from tests.unit.test_architecture import loaded_by
 
-LANDING, STATE = "dicom-landing", "dicom-state"
+LANDING = "dicom-landing"
+STATE = "dicom-state"
 VIEWER = "https://viewer.example.org"
 LIMIT = 1_000_000
 ID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -75,7 +76,8 @@ def test_the_session_is_for_a_new_object_of_this_size_and_for_this_page(
 ) -> None:
     assert begin(uploads, {"size": 7}, Origin=uploads.url).status == 201
     session = last_session(buckets)
-    assert (session.size, session.origin) == (7, uploads.url)
+    assert session.size == 7
+    assert session.origin == uploads.url
     assert session.query["ifGenerationMatch"] == "0"
 
 
@@ -104,7 +106,8 @@ def test_every_upload_has_a_new_name(uploads: Function) -> None:
 )
 def test_only_a_size_within_the_limit_is_taken(uploads: Function, wanted: object) -> None:
     answer = begin(uploads, wanted)
-    assert (answer.status, answer.reason) == (400, "invalid_body")
+    assert answer.status == 400
+    assert answer.reason == "invalid_body"
 
 
 def test_another_sites_page_cannot_begin_an_upload(
@@ -158,7 +161,8 @@ def test_the_bucket_must_take_the_upload(
 ) -> None:
     buckets.failures = [*failures]
     answer = begin(uploads, {"size": 1})
-    assert (answer.status, answer.reason) == (status, reason)
+    assert answer.status == status
+    assert answer.reason == reason
 
 
 def test_a_missing_landing_bucket_is_reported_as_a_mistake_of_the_operator(
@@ -167,7 +171,8 @@ def test_a_missing_landing_bucket_is_reported_as_a_mistake_of_the_operator(
     settings = {**settings, "LANDING_BUCKET": "no-such-bucket"}
     with function(store.url, tmp_path, **settings) as running:
         answer = begin(running, {"size": 1})
-        assert (answer.status, answer.reason) == (502, "unavailable")
+        assert answer.status == 502
+        assert answer.reason == "unavailable"
         message = answer.json()["error"]["message"]
         assert message == "the landing bucket is missing or refuses the request; tell its operator"
         assert message in running.log()
@@ -179,7 +184,8 @@ def test_a_state_bucket_that_fails_is_not_reported_as_the_dicom_store(
 ) -> None:
     buckets.failures = [403]
     answer = uploads.send(f"/requests/upload-{uuid.uuid4()}")
-    assert (answer.status, answer.reason) == (502, "unauthorized")
+    assert answer.status == 502
+    assert answer.reason == "unauthorized"
     assert answer.json()["error"]["message"].startswith("the state bucket ")
 
 
@@ -220,7 +226,11 @@ def test_uploads_need_the_landing_bucket() -> None:
 def test_the_outcome_of_an_upload_is_shown(uploads: Function, buckets: StrictBuckets) -> None:
     request_id = f"upload-{uuid.uuid4()}"
     assert uploads.send(f"/requests/{request_id}").json()["state"] == "open"
-    record = {"outcome": "partial", "counts": {"stored": 2, "rejected": 1}, "name": "uploads/x"}
+    record = {
+        "outcome": "partial",
+        "counts": {"stored": 2, "rejected": 1},
+        "name": "uploads/x",
+    }
     kept(buckets, STATE, request_id, **record)
     answer = uploads.send(f"/requests/{request_id}").json()
     assert answer["outcome"] == {
