@@ -85,6 +85,7 @@ class _Delivery:
             by_query=resource is None,
             targets=self._targets(store, wanted),
             stored_before=wanted.stored_before,
+            late=self._is_repeated,
         )
         if resource or not work.targets:
             self.go_on(work)
@@ -94,7 +95,6 @@ class _Delivery:
         guard_rails.check_all(target.resource for target in work.targets)
         # The plan is published before anything is deleted: a redelivery of this command would find
         # fewer studies.
-        work.late = self._is_repeated
         self._follow_up(work)
 
     def go_on(self, work: Work) -> None:

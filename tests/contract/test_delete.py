@@ -439,25 +439,32 @@ def test_a_late_or_repeated_delivery_does_not_delete_what_was_stored_again_since
     assert record["outcome"] == "deleted"
 
 
-def test_the_follow_ups_of_a_repeated_command_do_not_delete_what_was_stored_again_since(
+def test_the_follow_ups_of_a_repeated_query_do_not_delete_what_was_stored_again_since(
     store: World,
 ) -> None:
     fill(store)
-    asked = utc_now()
-    command = json.dumps(
-        {"query": "PatientName=Doe^Jane", "max_studies": 5, "request_id": "q"}
-    ).encode()
-    store.deliver(handle, command, {}, published=asked)
-    assert words(store.run(handle)) == [("deleted", ""), ("deleted", "")]
-    fill(store)
-    store.deliver(
-        handle, command, {}, attempt=2, published=asked
-    )  # its first acknowledgement was lost
+    given = utc_now()
+    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 5}).encode()
+    assert store.deliver(handle, command, {}, attempt=2, published=given) == ""
+    store.put(instance("1.1", "1.1.1", "1.1.1.9"))
     member, summary = store.run(handle)
     assert member["outcome"] == "rejected"
     assert member["detail"] == "stored again after the command was given"
     assert summary["outcome"] == "rejected"
-    assert len(store.found("instances")) == 4
+    assert len(store.found("instances")) == 5
+
+
+def test_a_repeated_query_deletes_nothing_if_one_study_was_stored_again_since(
+    store: World,
+) -> None:
+    fill(store, studies=2)
+    given = utc_now()
+    store.put(instance("1.2", "1.2.1", "1.2.1.9"))
+    command = {"query": "PatientName=Doe^Jane", "max_studies": 5}
+    assert details(store.run(handle, command, attempt=2, published=given)) == [
+        ("rejected", "stored again after the command was given")
+    ]
+    assert len(store.found("instances")) == 9
 
 
 def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(store: World) -> None:
@@ -544,6 +551,20 @@ def test_an_operation_that_fails_is_tried_again_and_then_said_to_have_failed(sto
     assert record["outcome"] == "rejected"
     assert record["reason"] == "operation_failed"
     assert record["detail"] == "the operation ended with code 14 and 0 failures"
+
+
+def test_a_store_that_is_too_busy_for_a_delete_uses_up_no_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.01)
+    with world("delete_resource", tmp_path, options=Options(operation_s=3.0)) as store:
+        fill(store, studies=2)
+        # Study 1.1 is being deleted meanwhile, so the message is not handed back.
+        store.fault(method="DELETE", path="1.2$", kind="status", status=503, count=12)
+        store.fault(method="DELETE", path="1.2$", kind="operation", code=14, count=1)
+        *members, _ = store.run(handle, {"query": "PatientName=Doe^Jane", "max_studies": 2})
+        assert words(members) == [("deleted", ""), ("deleted", "")]
+        assert not store.found("instances")
 
 
 def test_a_target_that_is_gone_before_its_second_try_was_deleted_by_this_request(
