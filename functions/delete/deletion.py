@@ -130,12 +130,12 @@ class Deletion:
         if not found:
             return _nothing_found(target)
         self.guards.check_age(target.resource)
-        is_first_try = target.tries == 0
-        if is_first_try:
-            target.instances = found
+        if not target.instances:
             target.size_bytes = self.store.size_bytes(target.resource, self.deadline)
-        target.tries += 1
+            target.instances = found
         operation = self.store.delete(target.resource, self.deadline)
+        # A DELETE that the store was too busy for is not a try.
+        target.tries += 1
         if operation is None:  # an instance is deleted at once
             return self._judge(target, Operation("", done=True))
         if operation.done:
@@ -179,8 +179,8 @@ class Deletion:
 
 
 def _nothing_found(target: Target) -> Settled:
-    if target.tries:
-        # An earlier try has deleted it.
+    if target.instances:
+        # It was there before. An earlier DELETE removed it, perhaps one whose answer was lost.
         return Settled(target, "deleted")
     return Settled(target, "deleted", "not_found")
 

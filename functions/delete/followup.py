@@ -22,9 +22,9 @@ class Target:
     """One resource to delete.
 
     Args:
-        instances: their number when it was started.
-        size_bytes: their size according to the store's metrics, which lag.
-        tries: how often it was started.
+        instances: their number before the first DELETE; 0 if none was sent.
+        size_bytes: their size then, according to the store's metrics, which lag.
+        tries: how many DELETEs the store has answered.
         operation: the name of the running operation; empty without one.
     """
 
