@@ -200,8 +200,9 @@ def _storage_time(look: Look, web: str, found: Any) -> Finding:
         return look.ok(subject, "the store reports it")
     return look.failed(
         subject,
-        "an instance has no storageClassUpdateTime: deletes by age are refused",
-        "delete without stored_before and DELETE_MIN_AGE_HOURS, and please report it",
+        "an instance has no storageClassUpdateTime: deletes by age and overwrites are refused",
+        "delete without stored_before and DELETE_MIN_AGE_HOURS, use another CONFLICT_POLICY than"
+        " overwrite, and please report it",
     )
 
 

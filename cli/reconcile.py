@@ -235,7 +235,7 @@ def _notification(blob: Any) -> bytes:
         "size": str(blob.size),
         "crc32c": blob.crc32c,
         "contentType": blob.content_type,
-        "timeCreated": blob.updated.isoformat(),
+        "timeCreated": blob.time_created.isoformat(),
         "metadata": blob.metadata,
     }
     return json.dumps({key: value for key, value in resource.items() if value}).encode()

@@ -136,7 +136,7 @@ class PairState:
         is_own = claim.metadata.get("by") == self._mine
         if is_own and attempt.isdigit() and int(attempt) < self._attempt:
             return True
-        made = timestamp(claim.updated)
+        made = timestamp(claim.created)
         return made is not None and age_s(made) > self._lifetime_s
 
     def _write(self, name: str, finished: Finished) -> Finished:

@@ -156,7 +156,7 @@ class HalfUpload:
 
     def _alone(self) -> Verdict:
         """The other half is missing, at least until now."""
-        written = timestamp(self._mine.updated)
+        written = timestamp(self._mine.created)
         wait_s = self._delivery.settings.pair_wait_s
         if written is not None and age_s(written) < wait_s:
             raise RetryableError("operation_pending")

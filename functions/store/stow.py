@@ -197,11 +197,14 @@ class Stow:
         found = self._store.search(None, "instances", query, self._deadline)
         if [dicomjson.instance(match) for match in found] != [self._resource]:
             raise conflict(f"{_OTHER_BYTES}, or under a part of them")
-        # Messages come late, twice and in any order: older bytes never replace newer ones.
+        # Messages come late, twice and in any order: older bytes never replace newer ones, nor do
+        # bytes that may be older.
         stored = timestamp(self._store.stored_at(self._resource, self._deadline))
-        times = [timestamp(one.updated) for one in self._inputs]
+        times = [timestamp(one.created) for one in self._inputs]
         written = [time for time in times if time is not None]
-        if stored and written and stored > max(written):
+        if stored is None or not written:
+            raise conflict(f"{_OTHER_BYTES}, and it is not known which are newer")
+        if stored > max(written):
             raise conflict(f"{_OTHER_BYTES}, stored after this was written")
 
     def _send(self) -> Answer:

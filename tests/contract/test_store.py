@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from functions.common.dicom.dicomjson import INSTANCE_UID, SERIES_UID, STUDY_UID
 from tests import scans
 from tests.contract.landing import ARCHIVE, LANDING, QUARANTINE, Landing, landing, words
 from tests.contract.servers import Answer, planned
@@ -287,11 +288,13 @@ def test_overwrite_never_puts_older_bytes_in_the_place_of_newer_ones(tmp_path: P
         assert place.stored(UIDS) == OTHER
 
 
-def report(detail: str, code: int = 272) -> bytes:
-    failed = {
+def report(detail: str, code: int = 272, instance: str = "") -> bytes:
+    failed: dict[str, Any] = {
         "00081197": {"vr": "US", "Value": [code]},
         "00091097": {"vr": "LT", "Value": [detail]},
     }
+    if instance:
+        failed["00081155"] = {"vr": "UI", "Value": [instance]}
     return json.dumps([{"00081198": {"vr": "SQ", "Value": [failed]}}]).encode()
 
 
@@ -556,6 +559,29 @@ def test_a_report_that_neither_stores_nor_fails_the_instance_is_rejected(
         landing(tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1") as place,
     ):
         assert words(place.drop("a.dcm", SCAN)) == [("rejected", "rejected")]
+
+
+@pytest.mark.parametrize("info", [{}, {"blobStorageInfo": {}}, None])
+def test_overwrite_replaces_nothing_whose_age_the_store_does_not_report(
+    tmp_path: Path, info: dict[str, Any] | None
+) -> None:
+    tags = (STUDY_UID, SERIES_UID, INSTANCE_UID)
+    match = {tag: {"vr": "UI", "Value": [uid]} for tag, uid in zip(tags, UIDS, strict=True)}
+    age = Answer(404) if info is None else Answer(200, body=json.dumps(info).encode())
+    with (
+        planned(
+            Answer(409, body=report(EXISTS, instance=UIDS[2])),
+            retrieved(OTHER),
+            Answer(200, body=json.dumps([match]).encode()),
+            age,
+        ) as store,
+        landing(
+            tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1", CONFLICT_POLICY="overwrite"
+        ) as place,
+    ):
+        assert words(place.drop("a.dcm", SCAN, created=LATER)) == [("conflict", "conflict")]
+        assert "DELETE" not in [request.method for request in store.seen]
+        assert place.buckets.read(QUARANTINE, "conflict/a.dcm") == SCAN
 
 
 def test_overwrite_deletes_nothing_where_the_failure_names_no_instance(tmp_path: Path) -> None:

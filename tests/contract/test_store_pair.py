@@ -217,6 +217,18 @@ def test_other_metadata_under_the_same_uids_is_a_conflict(place: Landing) -> Non
     assert place.buckets.names(LANDING) == ["1.jpg", "1.json"]
 
 
+def test_a_pair_is_as_old_as_its_bytes_whatever_changed_their_metadata_since(
+    tmp_path: Path,
+) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="overwrite") as place:
+        deliver_all(place, pair(place))
+        text = place.upload("2.json", scans.metadata(UIDS), created=LONG_AGO)
+        place.upload("2.jpg", scans.jpeg(2), created=LONG_AGO, more={"updated": NOW})
+        deliver_all(place, [text])
+        assert by_name(place)["2.json"] == [("conflict", "conflict")]
+        assert scans.jpeg(1) in (place.stored(UIDS) or b"")
+
+
 # Files that are not a pair
 
 

@@ -54,13 +54,14 @@ _KEPT_BY_COPY: Final = (
 class StoredObject:
     """What a listing or an upload reports about an object.
 
-    `crc32c` is base64 of the big-endian checksum; `updated` is RFC 3339 or empty.
+    `crc32c` is base64 of the big-endian checksum; `created`, RFC 3339 or empty, is
+    when these bytes were written: a change of the metadata does not change it.
     """
 
     ref: ObjectRef
     size: int
     crc32c: str
-    updated: str = ""
+    created: str = ""
     content_type: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -396,7 +397,7 @@ def _stored(blob: Any) -> StoredObject:
         ref=ObjectRef(blob.bucket.name, blob.name, blob.generation or 0),
         size=blob.size or 0,
         crc32c=blob.crc32c or "",
-        updated=blob.updated.isoformat() if blob.updated else "",
+        created=blob.time_created.isoformat() if blob.time_created else "",
         content_type=blob.content_type or "",
         metadata=blob.metadata or {},
     )

@@ -140,7 +140,7 @@ def written_object(notification: Mapping[str, Any]) -> StoredObject:
         ref=ObjectRef(bucket, name, _int64(notification.get("generation"))),
         size=_int64(notification.get("size", "0")),
         crc32c=text(notification.get("crc32c")),
-        updated=text(notification.get("timeCreated")),
+        created=text(notification.get("timeCreated")),
         content_type=text(notification.get("contentType")),
         metadata=_texts(metadata),
     )
