@@ -25,24 +25,28 @@ def element(
     """One element; with `undefined` its length is not said and the value ends in a delimiter of its
     own."""
     order = ">" if syntax == BIG_ENDIAN else "<"
-    value += (b"\0" if vr in ("UI", "OB", "UN") else b" ") * (len(value) % 2)
+    if len(value) % 2:
+        value += b"\0" if vr in ("UI", "OB", "UN") else b" "
     length = 0xFFFFFFFF if undefined else len(value)
-    head = struct.pack(order + "HH", tag >> 16, tag & 0xFFFF)
+    head = struct.pack(f"{order}HH", tag >> 16, tag & 0xFFFF)
+    long_length = struct.pack(f"{order}I", length)
     if syntax == IMPLICIT:
-        return head + struct.pack("<I", length) + value
+        return head + long_length + value
+    head += vr.encode()
     if vr in LONG:
-        return head + vr.encode() + b"\0\0" + struct.pack(order + "I", length) + value
-    return head + vr.encode() + struct.pack(order + "H", length) + value
+        return head + b"\0\0" + long_length + value
+    return head + struct.pack(f"{order}H", length) + value
 
 
 def meta(syntax: str = EXPLICIT, sop_class: str = CT, instance: str = "1.2.3") -> bytes:
     """Preamble and group 2."""
-    body = element(0x00020001, "OB", b"\0\1") + element(0x00020002, "UI", sop_class.encode())
-    body += element(0x00020003, "UI", instance.encode()) + element(
-        0x00020010, "UI", syntax.encode()
-    )
+    body = element(0x00020001, "OB", b"\0\1")
+    body += element(0x00020002, "UI", sop_class.encode())
+    body += element(0x00020003, "UI", instance.encode())
+    body += element(0x00020010, "UI", syntax.encode())
     body += element(0x00020012, "UI", b"1.2.826.0.1.3680043.10.1462.0")
-    return bytes(128) + b"DICM" + element(0x00020000, "UL", struct.pack("<I", len(body))) + body
+    length = element(0x00020000, "UL", struct.pack("<I", len(body)))
+    return bytes(128) + b"DICM" + length + body
 
 
 def dicom(
@@ -50,18 +54,15 @@ def dicom(
 ) -> bytes:
     """A Part 10 file; `private` is put before the study UID as it is."""
     study, series, instance = (uid.encode() for uid in uids)
-    data = element(0x00080005, "CS", b"ISO_IR 192", syntax) + element(
-        0x00080016, "UI", CT.encode(), syntax
-    )
-    data += (
-        element(0x00080018, "UI", instance, syntax)
-        + element(0x00080060, "CS", b"CT", syntax)
-        + private
-    )
-    data += element(0x00100010, "PN", b"Doe^Jane", syntax) + element(
-        0x00100020, "LO", b"PAT1", syntax
-    )
-    data += element(0x0020000D, "UI", study, syntax) + element(0x0020000E, "UI", series, syntax)
+    data = element(0x00080005, "CS", b"ISO_IR 192", syntax)
+    data += element(0x00080016, "UI", CT.encode(), syntax)
+    data += element(0x00080018, "UI", instance, syntax)
+    data += element(0x00080060, "CS", b"CT", syntax)
+    data += private
+    data += element(0x00100010, "PN", b"Doe^Jane", syntax)
+    data += element(0x00100020, "LO", b"PAT1", syntax)
+    data += element(0x0020000D, "UI", study, syntax)
+    data += element(0x0020000E, "UI", series, syntax)
     data += element(0x7FE00010, "OW", pixels, syntax)
     if syntax == DEFLATED:
         deflate = zlib.compressobj(wbits=-15)

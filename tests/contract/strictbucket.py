@@ -177,11 +177,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         kind: str,
     ) -> None:
         with self.server.lock:
-            there = self.server.buckets.get(bucket, {}).get(resource["name"])
-            wanted = query.get("ifGenerationMatch")
             if bucket not in self.server.buckets:
                 return self._answer(404, b"{}", kind)
-            if wanted is not None and int(wanted) != (there.generation if there else 0):
+            if not self._is_expected(bucket, resource["name"], query):
                 return self._answer(412, b"{}", kind)
             metadata = resource.get("metadata", {})
             made = self.server.put(
@@ -211,8 +209,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         is_other = source is not None and wanted not in (None, str(source.generation))
         if source is None or is_other or bucket not in self.server.buckets:
             return self._answer(404, b"{}", "copy")
-        there = self.server.buckets[bucket].get(name)
-        if query.get("ifGenerationMatch") not in (None, str(there.generation if there else 0)):
+        if not self._is_expected(bucket, name, query):
             return self._answer(412, b"{}", "copy")
         # The copy has only the metadata that the request names.
         metadata = resource.get("metadata", {})
@@ -225,9 +222,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._answer(200, json.dumps(answer).encode(), "copy")
 
     def _compose(self, path: str, query: dict[str, str], request: dict[str, Any]) -> None:
-        _, _, _, _, bucket, _, name, _ = path.split("/")
-        there = self.server.buckets[bucket].get(urllib.parse.unquote(name))
-        if query.get("ifGenerationMatch") not in (None, str(there.generation if there else 0)):
+        _, _, _, _, bucket, _, quoted, _ = path.split("/")
+        name = urllib.parse.unquote(quoted)
+        if not self._is_expected(bucket, name, query):
             return self._answer(412, b"{}", "compose")
         data = b""
         for source in request["sourceObjects"]:
@@ -237,9 +234,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return self._answer(404, b"{}", "compose")
             data += blob.data
         resource = request["destination"]
-        made = self.server.put(
-            bucket, urllib.parse.unquote(name), data, metadata=resource.get("metadata", {})
-        )
+        made = self.server.put(bucket, name, data, metadata=resource.get("metadata", {}))
         return self._answer(200, json.dumps(made.resource).encode(), "compose")
 
     def do_DELETE(self) -> None:
@@ -262,12 +257,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         *_, bucket, _, name = path.split("/")
         return self.server.buckets.get(bucket, {}).get(urllib.parse.unquote(name))
 
+    def _is_expected(self, bucket: str, name: str, query: dict[str, str]) -> bool:
+        """Whether the object has the generation of the precondition; 0: there is none."""
+        generation = 0
+        there = self.server.buckets[bucket].get(name)
+        if there is not None:
+            generation = there.generation
+        return query.get("ifGenerationMatch") in (None, str(generation))
+
     def _list(self, bucket: str, query: dict[str, str]) -> None:
         if bucket not in self.server.buckets:
             return self._answer(404, b"{}", "list")
-        names = [
-            name for name in self.server.names(bucket) if name.startswith(query.get("prefix", ""))
-        ]
+        prefix = query.get("prefix", "")
+        names = [name for name in self.server.names(bucket) if name.startswith(prefix)]
         items = [self.server.buckets[bucket][name].resource for name in names]
         return self._answer(200, json.dumps({"items": items}).encode(), "list")
 

@@ -139,13 +139,26 @@ def test_1_iam_methods_are_501(api: Api, method: str, path: str) -> None:
 # --- lists ---
 
 
-def test_1_stores_are_listed_by_their_labels(api: Api) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "labels.team=ct",
+        'labels.team="ct"',
+        "labels.team=ct AND labels.stage=test",
+    ],
+)
+def test_1_stores_are_listed_by_their_labels(api: Api, text: str) -> None:
+    stores = f"{DATASET}/dicomStores"
     api.created(team="ct", stage="test")
-    api.call("POST", f"{DATASET}/dicomStores", {"labels": {"team": "mr"}}, dicomStoreId="t")
-    for text in ("labels.team=ct", 'labels.team="ct"', "labels.team=ct AND labels.stage=test"):
-        found = api.call("GET", f"{DATASET}/dicomStores", filter=text).json()
-        assert [one["name"] for one in found["dicomStores"]] == [STORE]
-    assert api.call("GET", f"{DATASET}/dicomStores", filter="labels.team=us").json() == {}
+    api.call("POST", stores, {"labels": {"team": "mr"}}, dicomStoreId="t")
+    found = api.call("GET", stores, filter=text).json()
+    assert [one["name"] for one in found["dicomStores"]] == [STORE]
+
+
+def test_1_no_store_has_a_label_that_none_was_given(api: Api) -> None:
+    api.created(team="ct")
+    found = api.call("GET", f"{DATASET}/dicomStores", filter="labels.team=us")
+    assert found.json() == {}
 
 
 @pytest.mark.parametrize("text", ["name=s", "labels.team", "team=ct", "NOT labels.team=ct"])

@@ -65,17 +65,20 @@ def test_members_come_in_order_and_a_walk_continues_from_any_place(
     files: list[tuple[str, bytes]], kind: str, inner: str
 ) -> None:
     within = [("first", b"begin"), *files[:3]]
-    data = pack(kind, [*files, ("inner", pack(inner, within)), ("last", b"end")])
-    expected = [*files, *((f"inner/{name}", text) for name, text in within), ("last", b"end")]
+    last = ("last", b"end")
+    data = pack(kind, [*files, ("inner", pack(inner, within)), last])
+    expanded = [(f"inner/{name}", text) for name, text in within]
+    expected = [*files, *expanded, last]
     whole = walk(data, kind)
     assert [(member.name, text) for member, text in whole] == expected
+    texts = [text for _, text in expected]
+
+    def texts_from(place: Place) -> list[bytes]:
+        return [text for _, text in walk(data, kind, place)]
+
     for number, (member, _) in enumerate(whole):
-        assert [text for _, text in walk(data, kind, member.place)] == [
-            text for _, text in expected[number:]
-        ]
-        assert [text for _, text in walk(data, kind, member.following)] == [
-            text for _, text in expected[number + 1 :]
-        ]
+        assert texts_from(member.place) == texts[number:]
+        assert texts_from(member.following) == texts[number + 1 :]
 
 
 @settings(max_examples=100)

@@ -1,6 +1,7 @@
 """Headers of pydicom's own files and of made ones, cut, damaged and hostile."""
 
 import io
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -75,14 +76,16 @@ def test_a_cut_file_needs_more_bytes_or_is_unreadable(syntax: str) -> None:
 
 
 def nested(depth: int, syntax: str) -> bytes:
-    inner = b"" if depth == 0 else nested(depth - 1, syntax)
-    order = "big" if syntax == scans.BIG_ENDIAN else "little"
-
-    def mark(element: int, length: int) -> bytes:
-        return b"".join(v.to_bytes(n, order) for v, n in ((0xFFFE, 2), (element, 2), (length, 4)))  # type: ignore[arg-type]
-
-    item = mark(0xE000, 0xFFFFFFFF) + inner + mark(0xE00D, 0)
-    return scans.element(0x00091001, "SQ", item + mark(0xE0DD, 0), syntax, undefined=True)
+    """A private sequence in a sequence, `depth` times; no length is said."""
+    order = ">" if syntax == scans.BIG_ENDIAN else "<"
+    begin = struct.pack(f"{order}HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    end_of_item = struct.pack(f"{order}HHI", 0xFFFE, 0xE00D, 0)
+    end_of_sequence = struct.pack(f"{order}HHI", 0xFFFE, 0xE0DD, 0)
+    inner = b""
+    if depth > 0:
+        inner = nested(depth - 1, syntax)
+    value = begin + inner + end_of_item + end_of_sequence
+    return scans.element(0x00091001, "SQ", value, syntax, undefined=True)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
