@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 from functions.common.errors import PermanentError
 from functions.store import filetype
 from functions.store.archive_limits import Budget, check_inner_zip
-from functions.store.archive_readers import Entry, Zip, damage, gzip_entries, tar_entries
+from functions.store.archive_readers import Entry, Zip, gzip_entries, tar_entries
 from functions.store.filetype import Kind
 from functions.store.seekable import open_inner
 from functions.store.source import Source
@@ -25,8 +25,6 @@ Place = tuple[int, ...]
 
 # Where every archive begins.
 BEGINNING: Final[Place] = (0,)
-
-_DAMAGED: Final = "the archive is damaged or cut"
 
 
 def text_of(place: Place) -> str:
@@ -118,13 +116,12 @@ class Walk:
             PermanentError: unsafe_archive, at the first limit that is exceeded; unsupported_input,
                 if the archive is damaged.
         """
-        with damage(_DAMAGED):
-            for entry in self._entries(begin[0]):
-                member = self.member_of(entry)
-                if member.kind in filetype.ARCHIVES:
-                    yield from self._inner(member, entry, _inside(entry, begin))
-                else:
-                    yield member
+        for entry in self._entries(begin[0]):
+            member = self.member_of(entry)
+            if member.kind in filetype.ARCHIVES:
+                yield from self._inner(member, entry, _inside(entry, begin))
+            else:
+                yield member
 
     def directory_of(self, member: Member) -> Zip | None:
         """The reader for looking up other members, if this is a zip whose members can be read
@@ -163,7 +160,7 @@ class Walk:
         member.source.close()
         try:
             self._budget.check_nesting(len(member.place))
-            with damage(_DAMAGED), self._inner_file(member, entry) as file:
+            with self._inner_file(member, entry) as file:
                 yield from Walk(file, member.kind, self._budget, member).members(begin)
         except PermanentError as error:
             yield member.failed(error)

@@ -1,5 +1,7 @@
 """Reads one zip, tar or tar.gz file by file, without reading archives inside it.
 
+Each reader raises PermanentError: unsupported_input, if the archive is damaged.
+
 The places of files, where a later reading can begin, are numbers: in a zip the file's number, in a
 tar the byte where its header begins.
 """
@@ -21,7 +23,7 @@ from functions.store.refusals import unsupported
 from functions.store.source import READ_BYTES
 
 # What the libraries raise for damaged archives.
-_DAMAGED: Final = (
+_ERRORS: Final = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -35,14 +37,17 @@ _TAR_BLOCK: Final = 512
 # The others unpack any amount at once, whatever size the zip states.
 _UNPACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED_FLAG: Final = 1
+_DAMAGED_ARCHIVE: Final = "the archive is damaged or truncated"
+_DAMAGED_FILE: Final = "the file in the archive is damaged"
 
 
 @contextlib.contextmanager
-def damage(detail: str) -> Iterator[None]:
-    """Errors of the libraries as PermanentError("unsupported_input") with this detail."""
+def _damage(detail: str) -> Iterator[None]:
+    """Errors of the libraries as PermanentError("unsupported_input") with this detail. Only their
+    calls belong in this block: an error of this code is not damage."""
     try:
         yield
-    except _DAMAGED as error:
+    except _ERRORS as error:
         raise unsupported(detail) from error
 
 
@@ -55,8 +60,8 @@ class Entry:
         size: unpacked, as stated in the archive.
         place: where it is.
         following: the place of the next file.
-        open: opens it as a seekable file, however slow; raises PermanentError if it must not be
-            opened.
+        open: opens it as a seekable file, however slow; raises PermanentError if it is damaged or
+            must not be opened.
     """
 
     name: str
@@ -71,7 +76,7 @@ class Entry:
         Raises:
             PermanentError: unsupported_input, when it is damaged or must not be opened.
         """
-        with damage("the file in the archive is damaged"), self.open() as file:
+        with _damage(_DAMAGED_FILE), self.open() as file:
             while piece := file.read(READ_BYTES):
                 yield piece
 
@@ -80,9 +85,10 @@ class Zip:
     """A zip; its files in their order in it."""
 
     def __init__(self, file: BinaryIO, budget: Budget) -> None:
-        budget.check_directory(file)
         self._budget = budget
-        self._zip = zipfile.ZipFile(file)
+        with _damage(_DAMAGED_ARCHIVE):
+            budget.check_directory(file)
+            self._zip = zipfile.ZipFile(file)
         files = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         self._files = sorted(files, key=lambda info: info.header_offset)
         # The place of each file by its name, whose ending is in small letters.
@@ -121,14 +127,17 @@ class Zip:
             raise unsupported("an encrypted file")
         if info.compress_type not in _UNPACKED:
             raise unsupported("compressed in another way than deflate")
-        return cast("BinaryIO", self._zip.open(info))
+        with _damage(_DAMAGED_FILE):
+            return cast("BinaryIO", self._zip.open(info))
 
 
 def tar_entries(file: BinaryIO, begin: int) -> Iterator[Entry]:
     """The files of a tar, from the header at this byte on."""
-    file.seek(begin)
     limited = HeaderLimit(file)
-    with tarfile.TarFile(fileobj=cast("BinaryIO", limited), mode="r") as tar:
+    with _damage(_DAMAGED_ARCHIVE):
+        file.seek(begin)
+        opened = tarfile.TarFile(fileobj=cast("BinaryIO", limited), mode="r")
+    with opened as tar:
         while info := _next_header(tar, limited):
             if not info.isdir():
                 yield _tar_entry(tar, info)
@@ -137,7 +146,7 @@ def tar_entries(file: BinaryIO, begin: int) -> Iterator[Entry]:
 
 def _next_header(tar: tarfile.TarFile, limited: HeaderLimit) -> tarfile.TarInfo | None:
     """The header of the next file or folder; None where tarfile finds no other."""
-    with limited.in_headers():
+    with limited.in_headers(), _damage(_DAMAGED_ARCHIVE):
         info = tar.next()
     # tarfile keeps every header, which would fill the memory. A header for all following files
     # (pax) is forgotten too: a walk that begins after it does not know it either.
@@ -149,17 +158,24 @@ def _next_header(tar: tarfile.TarFile, limited: HeaderLimit) -> tarfile.TarInfo 
 def _check_end(file: BinaryIO, stopped_at: int) -> None:
     """Check that the tar ends where tarfile stopped. It also stops, without an error, at a damaged
     header; at the end there are zeros."""
-    file.seek(stopped_at)
-    block = file.read(_TAR_BLOCK)
+    with _damage(_DAMAGED_ARCHIVE):
+        file.seek(stopped_at)
+    block = _read(file, _TAR_BLOCK)
     if not block or any(block):
-        raise tarfile.ReadError
+        raise unsupported(_DAMAGED_ARCHIVE)
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    with _damage(_DAMAGED_ARCHIVE):
+        return file.read(size)
 
 
 def _tar_entry(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Entry:
     def open_() -> BinaryIO:
         if not info.isreg():
             raise NothingToStoreError("a link or a device")
-        return cast("BinaryIO", tar.extractfile(info))
+        with _damage(_DAMAGED_FILE):
+            return cast("BinaryIO", tar.extractfile(info))
 
     return Entry(
         name=_shown(info.name),
@@ -174,7 +190,7 @@ def gzip_entries(file: BinaryIO, begin: int, budget: Budget) -> Iterator[Entry]:
     """The files of a tar.gz, from the header at this byte of the tar on."""
     with gzip.GzipFile(fileobj=file) as opened:
         unpacked = cast("BinaryIO", opened)
-        _check_tar(unpacked.read(_TAR_BLOCK))
+        _check_tar(_read(unpacked, _TAR_BLOCK))
         yield from tar_entries(unpacked, begin)
         _read_to_end(unpacked, budget)
 
@@ -182,7 +198,7 @@ def gzip_entries(file: BinaryIO, begin: int, budget: Budget) -> Iterator[Entry]:
 def _check_tar(head: bytes) -> None:
     kind = filetype.sniff(head)
     if kind == "dicom":
-        raise unsupported("a scan inside gzip: upload it unpacked")
+        raise unsupported("a gzipped DICOM file: upload it uncompressed")
     if kind != "tar":
         raise NothingToStoreError("gzip without a tar inside")
 
@@ -190,7 +206,7 @@ def _check_tar(head: bytes) -> None:
 def _read_to_end(unpacked: BinaryIO, budget: Budget) -> None:
     """Read what follows the tar: only at the end, gzip compares its checksum."""
     size = 0
-    while piece := unpacked.read(READ_BYTES):
+    while piece := _read(unpacked, READ_BYTES):
         size += len(piece)
         budget.check_rest(size)
 

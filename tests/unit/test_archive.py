@@ -8,7 +8,7 @@ import struct
 import tracemalloc
 import zipfile
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -263,6 +263,18 @@ def test_the_checksum_of_a_tar_gz_is_compared(within: bool) -> None:
 def test_what_follows_the_tar_in_a_gzip_is_bounded() -> None:
     data = gzip.compress(scans.tarred([("a", b"1")])) + gzip.compress(bytes(20_000_000))
     assert "bytes" in refused(data, "gzip")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gzip"])
+def test_an_error_of_the_code_is_not_taken_for_damage(kind: str) -> None:
+    class Broken(Budget):
+        def check_file(self, name: str, size: int) -> None:
+            raise ValueError("a bug")
+
+    data = pack(kind, [("inner", pack(kind, [("a", b"text")]))])
+    members = Walk(io.BytesIO(data), cast("Any", kind), Broken(SETTINGS, len(data))).members()
+    with pytest.raises(ValueError, match="a bug"):
+        next(members)
 
 
 def test_names_that_no_character_set_explains_can_be_written_as_json() -> None:
