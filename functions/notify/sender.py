@@ -22,7 +22,8 @@ from functions.common.errors import RetryableError
 _TIMEOUT_S: Final = 10.0
 _ANSWER_BYTES: Final = 4096
 _CONNECTIONS: Final = 64
-_BOTH_WAYS: Final = 2  # SHUT_RDWR of POSIX
+# socket.SHUT_RDWR. `socket` is not imported, because in functions/ only libraries make connections.
+_BOTH_WAYS: Final = 2
 _FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 # Instance metadata, which returns credentials; never a webhook, whatever the settings allow.
 _METADATA: Final = (
@@ -54,7 +55,8 @@ class Sender:
             verify=None,
             cert=None,
         )
-        self._verify = environment["verify"] or True  # REQUESTS_CA_BUNDLE, if it is set
+        # The CA certificates of REQUESTS_CA_BUNDLE, else those of requests.
+        self._verify = environment["verify"] or True
 
     def post(
         self,
@@ -71,7 +73,7 @@ class Sender:
         request = requests.Request("POST", url, dict(headers), data=body)
         timeout_s = deadline.timeout_s(_TIMEOUT_S)
         try:
-            with _ending(timeout_s):
+            with _time_limit(timeout_s):
                 return self._send(request.prepare(), timeout_s)
         except _FAILURES:
             raise RetryableError("unavailable") from None
@@ -126,7 +128,7 @@ class _Call:
                 _shut(self._connection)
 
     def leave(self) -> None:
-        """The connection now belongs to other calls."""
+        """Its connection may now be used by other calls."""
         with self._lock:
             self._connection = None
 
@@ -135,8 +137,8 @@ _under_way = threading.local()  # `call`: this thread's
 
 
 @contextlib.contextmanager
-def _ending(seconds: float) -> Iterator[None]:
-    """Requests of this thread in the `with` block end after so many seconds."""
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Requests of this thread in the `with` block are cut off after `seconds`."""
     call = _Call()
     _under_way.call = call
     timer = threading.Timer(seconds, call.end)
@@ -146,7 +148,6 @@ def _ending(seconds: float) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-        call.leave()
 
 
 def _shut(connection: _Socket) -> None:
@@ -196,6 +197,14 @@ class _Watched:
         super().close()  # type: ignore[misc]
 
 
+class _LeavingPool:
+    """A pool of connections that a call leaves before they go back."""
+
+    def _put_conn(self, connection: Any) -> None:
+        _under_way.call.leave()
+        super()._put_conn(connection)  # type: ignore[misc]
+
+
 def _pools(private: bool) -> dict[str, type[HTTPConnectionPool]]:
     """Connection pools whose connections check the address before anything is sent."""
 
@@ -209,10 +218,10 @@ def _pools(private: bool) -> dict[str, type[HTTPConnectionPool]]:
             connection = super()._new_conn()
             return self.watch(_checked(connection, private))
 
-    class PlainPool(HTTPConnectionPool):
+    class PlainPool(_LeavingPool, HTTPConnectionPool):
         ConnectionCls = Plain
 
-    class SecurePool(HTTPSConnectionPool):
+    class SecurePool(_LeavingPool, HTTPSConnectionPool):
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}

@@ -17,6 +17,7 @@ class Call:
     headers: dict[str, str]
     body: bytes
     at_s: float  # when it came, in seconds since 1970
+    port: int  # the caller's, one for each connection
 
 
 class Receiver(http.server.ThreadingHTTPServer):
@@ -49,7 +50,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if len(body) < length:
             return  # the caller was killed
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.calls.append(Call(self.path, headers, body, time.time()))
+        call = Call(self.path, headers, body, time.time(), self.client_address[1])
+        self.server.calls.append(call)
         status = self.server.statuses.pop(0) if self.server.statuses else 204
         self.send_response(status)
         for name, value in self.server.headers.items():

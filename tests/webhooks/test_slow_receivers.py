@@ -6,12 +6,16 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from urllib3.connectionpool import HTTPConnectionPool
 
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
+from functions.notify import sender
 from functions.notify.sender import Sender
+from tests.webhooks.receiver import receiver
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 LIMIT_S = 1.0
@@ -93,3 +97,20 @@ def test_a_good_status_counts_whatever_becomes_of_the_body(answer: Answer) -> No
 def test_a_204_that_is_followed_by_a_reset_is_a_success() -> None:
     with receiving(then_reset(b"HTTP/1.1 204 No Content\r\n\r\n")) as url:
         assert send(url) == 204
+
+
+def test_a_call_whose_time_ends_spares_a_connection_that_is_in_the_pool_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_back = HTTPConnectionPool._put_conn
+
+    def then_its_time_ends(pool: HTTPConnectionPool, connection: Any) -> None:
+        put_back(pool, connection)
+        sender._under_way.call.end()
+
+    monkeypatch.setattr(HTTPConnectionPool, "_put_conn", then_its_time_ends)
+    calling = Sender(private=True)
+    with receiver() as server:
+        for _ in range(2):
+            assert calling.post(server.url, {}, b"{}", Deadline(60.0)) == 204
+    assert len({call.port for call in server.calls}) == 1
