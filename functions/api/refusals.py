@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 from functions.common.errors import PermanentError, RetryableError
 
 
-@dataclass
+@dataclass(eq=False)  # hashable, as every exception must be
 class RefusalError(Exception):
     """A refused request.
 

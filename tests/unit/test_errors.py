@@ -2,6 +2,7 @@ from typing import get_args
 
 import pytest
 
+from functions.commands.refusals import RefusedError
 from functions.common.errors import (
     DicomFunctionsError,
     PermanentError,
@@ -28,3 +29,8 @@ def test_the_text_of_an_error_is_its_reason_and_nothing_else() -> None:
 def test_all_have_one_root_and_a_reason(error: DicomFunctionsError) -> None:
     assert isinstance(error, DicomFunctionsError)
     assert error.reason == str(error)
+
+
+def test_a_refusal_is_hashable_like_every_exception() -> None:
+    error = RefusedError("conflict")
+    assert error in {error}
