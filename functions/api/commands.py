@@ -14,8 +14,8 @@ from functions.common.resources import A_PATH, LEVELS, DicomStoreName, Resource
 
 Parse = Callable[[object], Any]
 
-# Attributes that Pub/Sub, its client libraries and a replay of dead letters add to a message.
-_TRANSPORT_KEYS: Final = (
+# Of attributes that Pub/Sub, its client libraries and a replay of dead letters add to a message.
+_TRANSPORT_PREFIXES: Final = (
     "googclient_",
     "CloudPubSubDeadLetter",
     FIRST_PUBLISHED,
@@ -39,6 +39,7 @@ _RESERVED: Final = frozenset(
     }
 )
 _QUERY_KEYS_MAX: Final = 20
+MATCHES_ALL: Final = "*? \\"  # values of only these characters are wildcards or empty lists
 
 
 def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
@@ -53,7 +54,9 @@ def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
             unknown key, a key given twice, or a wrong value.
     """
     data = message.json_or_nothing()
-    attributes = {k: v for k, v in message.attributes.items() if not k.startswith(_TRANSPORT_KEYS)}
+    attributes = {
+        k: v for k, v in message.attributes.items() if not k.startswith(_TRANSPORT_PREFIXES)
+    }
     given: dict[str, object] = {**data, **attributes}
     unknown = given.keys() - keys.keys()
     if unknown:
@@ -152,8 +155,8 @@ def resource(value: object) -> tuple[DicomStoreName | None, Resource]:
 
 @dataclass(frozen=True)
 class Query:
-    """A QIDO-RS search: the level, and the keys to match. There is at least one key, and no empty
-    value, which would match everything."""
+    """A QIDO-RS search: the level, and the keys to match. There is at least one key, and no value
+    that matches everything."""
 
     level: str
     params: tuple[tuple[str, str], ...]
@@ -203,11 +206,15 @@ def _pairs(query: str) -> list[tuple[str, str]]:
 
 
 def _check_pair(key: object, wanted: object) -> None:
-    is_key = isinstance(key, str) and _QUERY_KEY.fullmatch(key) and key.lower() not in _RESERVED
-    if not is_key:
-        raise PermanentError("invalid_command", "a query has a key that is not a DICOM attribute")
-    is_value = isinstance(wanted, str) and wanted.strip() and wanted.isprintable()
-    if not is_value:
-        raise PermanentError(
-            "invalid_command", "a query has an empty value: it would match everything"
-        )
+    if not isinstance(key, str) or not _QUERY_KEY.fullmatch(key):
+        raise _wrong_query("a key that is not a DICOM attribute")
+    if key.lower() in _RESERVED:
+        raise _wrong_query("a key that is not for matching")
+    if not isinstance(wanted, str) or not wanted.isprintable():
+        raise _wrong_query("a value that is not printable text")
+    if not wanted.strip(MATCHES_ALL):
+        raise _wrong_query("a value that would match everything")
+
+
+def _wrong_query(what: str) -> PermanentError:
+    return PermanentError("invalid_command", f"a query has {what}")

@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from functions.api.commands import MATCHES_ALL
 from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, SettingsError
@@ -38,7 +39,6 @@ MATCH_KEYS: Final = (
     "Modality",
 )
 _DATES: Final = re.compile(r"\d{8}(-(\d{8})?)?|-\d{8}", re.ASCII)
-_MATCHES_ALL: Final = "*? \\"  # values of only these characters are wildcards or empty lists
 _KEYS: Final = frozenset({"name", "match", "export"})
 _OWN_KEYS: Final = frozenset({"path", "query", "request_id"})  # set by this function
 _ORDER_KEYS: Final = "an order has name, export and perhaps match"
@@ -117,7 +117,7 @@ def _is_match(key: object, text: object) -> bool:
         return False
     if key == "StudyDate":
         return _DATES.fullmatch(text) is not None
-    return text.strip(_MATCHES_ALL) != ""
+    return text.strip(MATCHES_ALL) != ""
 
 
 def _export(name: str, value: object) -> dict[str, Any]:

@@ -131,6 +131,8 @@ def test_a_query(given: object, level: str, params: tuple[tuple[str, str], ...])
         "PatientID",
         "PatientID=",
         "PatientID=%20",
+        "PatientName=*",
+        "PatientID=1&PatientName=%3F*",
         "PatientID=1&limit=5",
         "PatientID=1&offset=5",
         "PatientID=1&includefield=all",
