@@ -30,7 +30,8 @@ class Request:
     Args:
         request_id: its id.
         state: its state.
-        time: when it was accepted, RFC 3339 in UTC.
+        time: when it was last accepted, RFC 3339 in UTC; empty: it could not be published.
+        first_time: when it was first accepted, RFC 3339 in UTC.
         command_sha256: of the command, to recognise another one with the same id; empty if the
             request came by Pub/Sub.
         caller_sha256: of the caller's address; empty if callers are not distinguished.
@@ -41,13 +42,14 @@ class Request:
     request_id: str
     state: State = "accepted"
     time: str = ""
+    first_time: str = ""
     command_sha256: str = ""
     caller_sha256: str = ""
     outcome: Mapping[str, Any] = field(default_factory=dict)
     generation: int = 0
 
     def age_s(self) -> float:
-        """Seconds since it was accepted; infinite for a released one."""
+        """Seconds since it was last accepted; infinite for a released one."""
         accepted = timestamp(self.time)
         if accepted is None:
             return math.inf
@@ -87,8 +89,10 @@ class Requests:
         Raises:
             RetryableError: the state bucket does not answer.
         """
+        time = utc_now()
+        first_time = request.first_time or time
         try:
-            return self._write(replace(request, time=utc_now()))
+            return self._write(replace(request, time=time, first_time=first_time))
         except PreconditionFailedError:
             return None
 

@@ -105,8 +105,13 @@ class Accepting:
             "deletes": settings.deletes_topic,
         }
         topic = topics[command.kind]
+        attributes = {}
+        if request.first_time != request.time:
+            # It may have been published before: a delete must not delete what was stored since.
+            attributes[messages.FIRST_PUBLISHED] = request.first_time
+        deadline = Deadline(_BUDGET_S)
         try:
-            self._services.topics.publish(topic, command.data, {}, Deadline(_BUDGET_S))
+            self._services.topics.publish(topic, command.data, attributes, deadline)
         except RetryableError as error:
             # The same request can be sent again at once.
             self._requests.release(request)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from functions.common.events.messages import FIRST_PUBLISHED
 from tests.commands.conftest import DELETES, EXPORT, EXPORTS, STATE, Place, commands_place
 from tests.webhooks.test_notify import RECORD
 
@@ -245,6 +246,27 @@ def test_a_command_is_accepted_once_it_is_published_although_its_state_cannot_be
     answer = commands.post("/exports", EXPORT)
     assert len(commands.published(EXPORTS)) == 1
     assert answer.status_code == 202
+
+
+def test_a_command_that_is_published_again_says_when_it_was_first_accepted(
+    commands: Place,
+) -> None:
+    command = {"path": "studies/1.2.3", "request_id": "state-not-written"}
+    assert commands.post("/deletes", command).status_code == 202
+    (name,) = [
+        name
+        for name in commands.buckets.names(STATE)
+        if b'"state-not-written"' in commands.buckets.buckets[STATE][name].data
+    ]
+    kept = json.loads(commands.buckets.buckets[STATE][name].data)
+    # As if the state had not been written after the command was published.
+    first_time = "2026-01-31T08:00:00.000000Z"
+    accepted = {**kept, "state": "accepted", "time": first_time, "first_time": first_time}
+    commands.buckets.put(STATE, name, json.dumps(accepted).encode())
+    assert commands.post("/deletes", command).status_code == 202
+    first, second = commands.topics.messages[DELETES]
+    assert FIRST_PUBLISHED not in first.get("attributes", {})
+    assert second["attributes"] == {FIRST_PUBLISHED: first_time}
 
 
 def test_an_operator_sees_in_the_log_what_failed(commands: Place) -> None:

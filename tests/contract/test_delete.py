@@ -13,6 +13,7 @@ import pytest
 from functions.common.clients import transport
 from functions.common.deadline import utc_now
 from functions.common.errors import PermanentError
+from functions.common.events.messages import FIRST_PUBLISHED
 from functions.common.events.runtime import Services
 from functions.common.settings import Settings
 from functions.delete.followup import Work
@@ -437,6 +438,17 @@ def test_a_late_or_repeated_delivery_does_not_delete_what_was_stored_again_since
     assert len(store.found("instances")) == 4
     (record,) = store.run(handle, {"path": "studies/1.1"}, attempt=2)
     assert record["outcome"] == "deleted"
+
+
+def test_a_command_that_is_published_again_does_not_delete_what_was_stored_since(
+    store: World,
+) -> None:
+    first_published = {FIRST_PUBLISHED: utc_now()}
+    fill(store)
+    command = json.dumps({"path": "studies/1.1"}).encode()
+    assert store.deliver(handle, command, first_published) == ""
+    assert details(store.outcomes) == [("rejected", "stored again after the command was given")]
+    assert len(store.found("instances")) == 4
 
 
 def test_the_follow_ups_of_a_repeated_query_do_not_delete_what_was_stored_again_since(

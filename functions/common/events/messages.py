@@ -21,7 +21,7 @@ from functions.common.jsonvalues import int64, parsed, text
 from functions.common.resources import ObjectRef
 
 BODY_LIMIT_BYTES: Final = 15 * 1024 * 1024  # 10 MB of a Pub/Sub message, as base64
-# An attribute that a replay of dead letters sets: when the message was first published, RFC 3339.
+# An attribute of a message that is published again: when it was first published, RFC 3339.
 FIRST_PUBLISHED: Final = "dicom-first-published"
 _AGES_AGO: Final = "1970-01-01T00:00:00Z"
 # An attribute of an event that must be processed again, even if a process remembers it.
@@ -94,7 +94,7 @@ class Message:
 
     @property
     def replayed(self) -> bool:
-        """Whether it is a dead letter that was published again."""
+        """Whether it was published before, under another message id."""
         return FIRST_PUBLISHED in self.attributes
 
     @property
