@@ -216,6 +216,36 @@ def test_uploads_can_be_stopped(page: Page, buckets: StrictBuckets, tmp_path: Pa
     assert not buckets.names(LANDING)
 
 
+def test_a_file_that_is_stopped_while_it_begins_is_not_sent(
+    page: Page, buckets: StrictBuckets, tmp_path: Path
+) -> None:
+    held: list[Route] = []
+    page.route("**/uploads", lambda route: held.append(route))
+    drag(page, written(tmp_path, a_dcm=SCAN))
+    expect(page.locator("#uploads-status")).to_have_text("1 file: 1 being sent")
+    page.get_by_role("button", name="Stop").click()
+    held[0].continue_()
+    expect(page.locator("#uploads-status")).to_have_text("1 file: 1 stopped")
+    assert not buckets.names(LANDING)
+
+
+def test_a_file_that_is_stopped_between_two_attempts_is_not_sent_again(
+    shaken: Page, buckets: StrictBuckets, tmp_path: Path
+) -> None:
+    held: list[Route] = []
+
+    def refuse_once(route: Route) -> None:
+        held.append(route)
+        route.fulfill(status=503, headers={"Retry-After": "600"}, body="{}")
+
+    shaken.route("**/uploads", refuse_once)
+    with shaken.expect_response("**/uploads"):
+        drag(shaken, written(tmp_path, a_dcm=SCAN))
+    shaken.get_by_role("button", name="Stop").click()
+    expect(shaken.locator("#uploads-status")).to_have_text("1 file: 1 stopped")
+    assert len(held) == 1
+
+
 def test_what_was_stopped_can_be_sent_again(
     page: Page, buckets: StrictBuckets, tmp_path: Path
 ) -> None:

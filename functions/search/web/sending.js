@@ -9,9 +9,14 @@ const LOST = [404, 410]; // the upload does not exist any more
 // 0: the network; 308: some of the file is still to be sent.
 const PASSING = [0, 308, 408, 429, 500, 502, 503, 504, ...LOST];
 
-export const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+// A signal that is aborted ends it early.
+export const pause = (ms, signal) => new Promise((resolve) => {
+  setTimeout(resolve, ms);
+  signal?.addEventListener("abort", resolve, { once: true });
+});
 
-// Returns the request id for its outcome. Throws an error with a message for a person.
+// Returns the request id for its outcome. Throws an error with a message for a person, or any error
+// when the signal is aborted.
 export async function send(data, onProgress, signal) {
   let upload = null;
   let begun = false; // whether some of it may be there
@@ -19,6 +24,7 @@ export async function send(data, onProgress, signal) {
   for (let attempt = 1; ; attempt += 1) {
     try {
       await checkReadable(data);
+      signal.throwIfAborted();
       upload ??= await askJson("uploads", { size: data.size });
       const there = begun ? await state(upload.url, data.size, signal) : 0;
       begun = true;
@@ -34,7 +40,7 @@ export async function send(data, onProgress, signal) {
         upload = null;
         begun = false;
       }
-      await pause(error.wait ? error.wait * 1000 : FIRST_WAIT_MS * 2 ** (attempt - 1));
+      await pause(error.wait ? error.wait * 1000 : FIRST_WAIT_MS * 2 ** (attempt - 1), signal);
     }
   }
 }
@@ -81,6 +87,7 @@ const fault = (status, message) => Object.assign(new Error(message), { status })
 
 // Only XMLHttpRequest reports how much of a body was sent.
 function request(url, body, headers, signal, onProgress = () => {}) {
+  signal.throwIfAborted(); // there is no event for an abort in the past
   return new Promise((resolve) => {
     const asked = new XMLHttpRequest();
     asked.open("PUT", url);
