@@ -163,7 +163,7 @@ class GcsPrefix:
         Raises:
             PermanentError: invalid_command, for any other text.
         """
-        if not text.startswith("gs://"):
+        if not text.startswith("gs://") or text.endswith("//"):
             raise PermanentError("invalid_command", "a destination must be gs://bucket/prefix")
         bucket, _, prefix = text.removeprefix("gs://").partition("/")
         return cls(bucket, prefix.removesuffix("/"))

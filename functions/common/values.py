@@ -17,9 +17,9 @@ _URL: Final = re.compile(r"https?://[\w.-]+(:[0-9]+)?(/[\w./-]*)?", re.ASCII)
 _QUERY: Final = re.compile(r"[\w.~=&{}%,:/-]*", re.ASCII)
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
 
-# The attributes that can limit a caller of the search function. Names cannot, because the store
-# matches them loosely.
-FIXABLE: Final = (
+# The attributes that can limit a caller of the search function. PatientName cannot: the caller can
+# ask for fuzzy matching, which concerns only this attribute (fact sheet section 4.2).
+LIMITING_ATTRIBUTES: Final = (
     "StudyInstanceUID",
     "PatientID",
     "AccessionNumber",
@@ -32,7 +32,8 @@ COMMAND_NAMES: Final = ("exports", "deletes")  # of the function `commands`
 
 @dataclass(frozen=True)
 class ByPrefix(Generic[T]):
-    """A value that depends on the beginning of an object's name; the longest prefix decides."""
+    """A value that depends on the beginning of an object's name; the longest prefix decides. There
+    is always a rule for the empty prefix."""
 
     rules: tuple[tuple[str, T], ...]
 
@@ -158,12 +159,12 @@ def callers(text: str) -> dict[str, dict[str, str]]:
     """The callers, in small letters: addresses, or JSON with the limits of each. Empty:
     everyone."""
     found: dict[str, Any] = {name: {} for name in words(text)}
-    if text.startswith("{"):
+    if text.lstrip().startswith("{"):
         found = json_object(text)
     if not all(map(_are_filters, found.values())):
         raise ValueError(
             'takes addresses separated by commas, or JSON {"ADDRESS": {"KEY": "VALUE"}} with '
-            + ", ".join(FIXABLE)
+            + ", ".join(LIMITING_ATTRIBUTES)
         )
     return _listed(text, found)
 
@@ -186,7 +187,7 @@ def _listed(text: str, found: dict[str, T]) -> dict[str, T]:
 def _are_filters(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    return all(key in FIXABLE and _is_plain(text) for key, text in value.items())
+    return all(key in LIMITING_ATTRIBUTES and _is_plain(text) for key, text in value.items())
 
 
 def _is_plain(text: object) -> bool:
@@ -206,7 +207,7 @@ def by_prefix(*choices: str) -> Callable[[str], ByPrefix[str]]:
             prefix, _, value = item.rpartition("=")
             if value not in choices:
                 named = ", ".join(choice or "nothing" for choice in choices)
-                raise ValueError(f"takes {named}, or PREFIX=one of these, …")
+                raise ValueError(f"takes {named}, or a comma-separated list of PREFIX=VALUE")
             rules[prefix] = value
         return ByPrefix(tuple(rules.items()))
 

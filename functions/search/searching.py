@@ -63,6 +63,8 @@ class Searcher:
         MergedSearch does plain searches too. It reads and closes the store's answer itself; a page
         of `_passed_on` may be a stream that its reader has to close.
         """
+        if filters.get("StudyInstanceUID", study) != study:
+            return False
         pairs = [("StudyInstanceUID", study), ("limit", "1")]
         query = qidors.translate("studies", None, pairs, filters)
         page = MergedSearch(self._asker, replace(query, include=()), "").page()

@@ -28,6 +28,7 @@ CALLERS = {
     "Reader@Example.org": {},
     "trial@p.iam.gserviceaccount.com": {"PatientID": "7"},
     "1234567": {},
+    "one-study@example.org": {"StudyInstanceUID": "1.2"},
 }
 INSTANCE = "/studies/1.2/series/1.3/instances/1.4"
 
@@ -300,6 +301,17 @@ def test_other_studies_do_not_exist_for_a_limited_caller(
     assert all("1.9" not in request.path for request in store.received)
 
 
+def test_other_studies_do_not_exist_for_a_caller_of_one_study(
+    guarded: Function, store: FakeStore, signer: Signer
+) -> None:
+    store.answers(Answer(body=json.dumps([row(t0020000D="1.2")]).encode()))
+    headers = bearer(signer.token(email="one-study@example.org"))
+    assert guarded.send("/studies/1.2/metadata", headers=headers).status == 200
+    reply = guarded.send("/studies/1.9/metadata", headers=headers)
+    assert (reply.status, reply.reason) == (404, "not_found")
+    assert all("1.9" not in request.path for request in store.received)
+
+
 def test_exports_stay_inside_the_callers_data_and_the_allowed_places(
     guarded: Function, topics: TopicServer, limited: dict[str, str]
 ) -> None:
@@ -427,9 +439,9 @@ def test_callers_are_a_list_or_a_table() -> None:
         "a@b.org": {},
         "c@d.org": {},
     }
-    assert settings(SEARCH_CALLERS='{"a@b.org": {"PatientID": "7"}}').search_callers == {
-        "a@b.org": {"PatientID": "7"}
-    }
+    for space in ("", " ", "\n"):
+        table = space + '{"a@b.org": {"PatientID": "7"}}'
+        assert settings(SEARCH_CALLERS=table).search_callers == {"a@b.org": {"PatientID": "7"}}
 
 
 @pytest.mark.parametrize(

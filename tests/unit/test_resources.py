@@ -103,6 +103,7 @@ def test_a_destination_comes_back_as_it_was(text: str) -> None:
         "",
         "bucket/a",
         "gs://",
+        "gs://bucket//",
         "gs://bucket/a//b",
         "gs://bucket/../b",
         "gs://bucket/./b",
