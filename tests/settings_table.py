@@ -29,9 +29,9 @@ def _default(setting: Setting) -> str:
 
 
 def _functions(setting: Setting) -> str:
-    if setting.functions == ALL:
+    if setting.used_by == ALL:
         return "all"
-    return ", ".join(f"`{name}`" for name in setting.functions)
+    return ", ".join(f"`{name}`" for name in setting.used_by)
 
 
 def with_table(page: str) -> str:

@@ -35,30 +35,31 @@ class Setting:
     """One environment variable.
 
     `parse` raises ValueError with the allowed values. A setting without a default is required by
-    the functions in `functions`; other functions ignore it.
+    the functions in `used_by`; for other functions it is None unless it is set.
     """
 
     name: str
     parse: Callable[[str], Any]
     default: str | None
     help: str
-    functions: tuple[str, ...]
+    used_by: tuple[str, ...]
 
 
 def _setting(
     parse: Callable[[str], Any],
     default: str | None,
     help_: str,
-    functions: tuple[str, ...] = ALL,
+    used_by: tuple[str, ...] = ALL,
 ) -> Any:
     """A field that is read from the environment variable of the same name in capitals."""
-    setting = {"parse": parse, "default": default, "help": help_, "functions": functions}
+    setting = {"parse": parse, "default": default, "help": help_, "used_by": used_by}
     return field(metadata=setting)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a function; settings that it does not use have their default or are None."""
+    """The settings of a function. Every variable that is set is read and checked, also one that the
+    function does not use."""
 
     dicom_store: DicomStoreName = _setting(
         DicomStoreName,
@@ -407,16 +408,16 @@ class Settings:
 
     @classmethod
     def load(cls, function: str, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read what this function needs.
+        """Read all settings for this function.
 
         Raises:
-            SettingsError: a variable is missing or malformed; the message names it and its allowed
-                values.
+            SettingsError: a variable that the function needs is missing, or one is malformed; the
+                message names it and its allowed values.
         """
         found: dict[str, Any] = {}
         for setting in SETTINGS:
             text = environ.get(setting.name, setting.default)
-            if text is None and function in setting.functions:
+            if text is None and function in setting.used_by:
                 raise SettingsError(f"{setting.name} is not set: {setting.help}")
             if text is None:
                 found[setting.name.lower()] = None

@@ -1,12 +1,15 @@
 """The state of exports and uploads of callers. `notify` keeps it in the state bucket."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
 from functions.common.settings import DELETE, Settings
 from functions.search.refusals import RefusedError
+
+if TYPE_CHECKING:
+    from functions.common.clients.storage import Buckets
 
 _STATE_S: Final = 10.0
 # The fields of an outcome record that callers see.
@@ -23,6 +26,7 @@ class States:
     def __init__(self, settings: Settings, transport: Transport) -> None:
         self._settings = settings
         self._transport = transport
+        self._client: Buckets | None = None
 
     @property
     def are_kept(self) -> bool:
@@ -36,13 +40,9 @@ class States:
         Raises:
             RefusedError: as RefusedError.caused_by, when the state bucket cannot be read.
         """
-        # Imported here: a search needs no client of Cloud Storage.
         from functions.api.request_state import Requests
-        from functions.common.clients.storage import Buckets
 
-        settings = self._settings
-        buckets = Buckets(self._transport, settings.storage_url)
-        requests = Requests(buckets, settings.state_bucket, Deadline(_STATE_S))
+        requests = Requests(self._buckets(), self._settings.state_bucket, Deadline(_STATE_S))
         try:
             request = requests.find(request_id)
         except RetryableError as error:
@@ -58,3 +58,11 @@ class States:
             return {"request_id": request_id, "state": "open"}
         told = {name: request.outcome[name] for name in _TOLD if name in request.outcome}
         return {"request_id": request_id, "state": "done", "outcome": told}
+
+    def _buckets(self) -> "Buckets":
+        """The client of Cloud Storage, imported for the first state: a search needs none."""
+        if self._client is None:
+            from functions.common.clients.storage import Buckets
+
+            self._client = Buckets(self._transport, self._settings.storage_url)
+        return self._client

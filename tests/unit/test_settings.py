@@ -29,7 +29,7 @@ def test_every_default_is_valid_and_every_setting_has_a_help_text() -> None:
 )
 def test_a_required_setting_is_required_by_its_functions_only(setting: Setting) -> None:
     name = setting.name
-    functions = setting.functions
+    functions = setting.used_by
     without = {key: value for key, value in ENVIRONMENT.items() if key != name}
     for function in ("store_upload", "delete_resource", "export_resource", "search"):
         if function in functions:
@@ -61,6 +61,11 @@ def test_a_malformed_setting_is_named_and_its_value_is_not_shown(name: str, text
     with pytest.raises(SettingsError, match=f"^{name} takes ") as raised:
         load(**{name: text})
     assert text not in str(raised.value) or text == "0"
+
+
+def test_a_malformed_setting_of_another_function_is_named_too() -> None:
+    with pytest.raises(SettingsError, match=r"^PAIR_WAIT_S takes "):
+        load("search", PAIR_WAIT_S="soon")
 
 
 def test_half_a_pair_is_delivered_for_longer_than_it_may_wait() -> None:
