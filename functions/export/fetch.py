@@ -167,15 +167,15 @@ class Fetcher:
         """Each bulk data of an instance by its path, such as 7FE00010 or 00400100/0/00100010.
 
         Raises:
-            PermanentError: rejected, after the others, when one has an unexpected name.
+            PermanentError: rejected, when one has an unexpected name.
         """
         for _, data_set in self._data_sets(piece.resource):
             paths = set(_bulkdata_paths(data_set))
-            for path in sorted(paths - {""}):
-                below = ("bulkdata", *path.split("/"))
-                yield path, self._body(piece.resource, below, self._accept)
             if "" in paths:
                 raise PermanentError("rejected", "a BulkDataURI of an unknown form")
+            for path in sorted(paths):
+                below = ("bulkdata", *path.split("/"))
+                yield path, self._body(piece.resource, below, self._accept)
 
     def _data_sets(self, resource: Resource) -> Iterator[tuple[str, DataSet]]:
         """The DICOM JSON of each instance of a study, a series or one instance, as text and as

@@ -7,8 +7,8 @@ and publishes the outcome. state.py draws the states.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.log import log
+from functions.common.resources import Resource
 from functions.common.settings import EXPORT
 from functions.export.compose import completed_before
 from functions.export.ending import Ending, finished
@@ -42,6 +43,11 @@ def _names(value: object) -> list[str]:
     return [_NAME(name) for name in value]
 
 
+def _resource(value: object) -> Resource:
+    _, resource = commands.resource(value)
+    return resource
+
+
 # A follow-up message repeats the command, so that each step can be compared with it.
 _FOLLOW_UP: Final[dict[str, commands.Parse]] = {
     **EXPORT_KEYS,
@@ -50,7 +56,7 @@ _FOLLOW_UP: Final[dict[str, commands.Parse]] = {
     "slice": _NAME,
     # or more planning.
     "slices": _names,
-    "matched": commands.whole(0, 10**9),
+    "after": _resource,
 }
 
 
@@ -85,7 +91,7 @@ def handle(
         planning = _Planning(
             values["run"],
             values.get("slices", []),
-            values.get("matched", 0),
+            values.get("after"),
         )
         export.plan_more(planning)
     else:
@@ -111,12 +117,16 @@ def _check_allowed(
 
 @dataclass
 class _Planning:
-    """The progress of planning: the written slices, and how many of a query's matches they
-    cover."""
+    """The progress of planning: the written slices, and the last of a query's matches that is in
+    them."""
 
     run: str
     slices: list[str] = field(default_factory=list)
-    matched: int = 0
+    after: Resource | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the follow-up message that continues it."""
+        return {"run": self.run, "slices": self.slices, "after": str(self.after)}
 
 
 def _job(
@@ -170,32 +180,48 @@ class _Export:
         """A follow-up message: go on with the planning."""
         plan = self._state.plan()
         if plan:
+            if plan.run != planning.run:
+                self._state.clear_run(planning.run)
             self._start_slices(plan)
-        else:
-            self._after_planning(planning, self._plan_all(planning))
+            return
+        if self._is_late(planning):
+            return
+        is_complete = self._plan_all(planning)
+        # Another delivery of this message may have been faster.
+        if not self._is_late(planning):
+            self._after_planning(planning, is_complete)
+
+    def _is_late(self, planning: _Planning) -> bool:
+        """Whether the export has ended, and its slices are deleted. Then there is no plan, as
+        before; a new one would name slices that are gone."""
+        if self._state.has_slices(planning.run, planning.slices):
+            return False
+        self._supersede(planning.run)
+        return True
 
     def _plan_all(self, planning: _Planning) -> bool:
-        """Write the slices of the unplanned matches; False when the time is over before all of a
+        """Write the slices of the unplanned targets; False when the time is over before all of a
         query's matches are planned."""
         planner = Planner(self._job, self._services.settings.export_slice)
-        is_complete = True
-        for target in planner.targets(planning.matched):
+        for target in planner.targets(planning.after):
             self._keep(planning, planner.slices(target))
-            planning.matched += 1
+            planning.after = target
             if self._job.request.query and self._job.work_deadline.remaining_s() <= 0:
-                is_complete = False
-                break
+                self._keep(planning, planner.rest())
+                # Without slices, nothing would tell that the next message comes too late.
+                if planning.slices:
+                    return False
         self._keep(planning, planner.rest())
-        return is_complete
+        return True
 
-    def _keep(self, planning: _Planning, slices: Iterator[Slice]) -> None:
+    def _keep(self, planning: _Planning, slices: Iterable[Slice]) -> None:
         for task in slices:
             planning.slices.append(self._state.add_slice(planning.run, task))
 
     def _after_planning(self, planning: _Planning, is_complete: bool) -> None:
         """Start the slices, or continue the planning in another message."""
         if not is_complete:
-            self._send(asdict(planning))
+            self._send(planning.to_json())
             return
         if not planning.slices:
             raise nothing_there(self._job.request)
@@ -222,6 +248,10 @@ class _Export:
         if plan and plan.run == run:
             self._run_slice(plan, name, name)
             return
+        self._supersede(run)
+
+    def _supersede(self, run: str) -> None:
+        """This message has come too late."""
         # A delivery that was killed while cleaning up may have left some objects.
         self._state.clear_run(run)
         log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)

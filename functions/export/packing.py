@@ -7,7 +7,9 @@ from typing import Any, Final
 from functions.common.resources import Resource
 from functions.export.slices import Item, Slice
 
-# A series up to this many times the size of a slice is still retrieved in one answer.
+# A series up to this many times the size of a slice is still one slice, so that it comes in one
+# answer. That is safe: a slice that takes longer than an invocation continues with its rest. It is
+# not more, because after a break the missing instances are retrieved one by one.
 _STREAM_SLICES: Final = 5
 
 
@@ -73,14 +75,16 @@ class Packer:
         yield from self._add(None, found)
 
     def fail(self, failure: dict[str, Any]) -> None:
-        """Add failures, as in the manifest."""
+        """Add a failure, as in the manifest."""
         self._slice.failures.append(failure)
 
-    def flush(self) -> Iterator[Slice]:
-        """The slice that did not become full, if there is one."""
-        if self._slice.items or self._slice.skipped or self._slice.failures:
-            yield self._slice
+    def flush(self) -> list[Slice]:
+        """Begin a new slice; returns the one before, if there is anything in it."""
+        before = self._slice
         self._slice = Slice()
+        if before.items or before.skipped or before.failures:
+            return [before]
+        return []
 
     def _add(self, stream: Resource | None, found: Found) -> Iterator[Slice]:
         if not self._streamed:
@@ -90,6 +94,7 @@ class Packer:
             limit *= _STREAM_SLICES
         items = [found.items[instance] for instance in sorted(found.items)]
         weight = sum(item.weight for item in items)
+        # Nothing is retrieved for those, so any slice may name them.
         self._slice.skipped += sorted(found.skipped)
         if weight > limit:
             yield from self._add_cut(items)
@@ -97,7 +102,7 @@ class Packer:
         if self._slice.weight + weight > self._size:
             yield from self.flush()
         self._slice.items += items
-        if stream:
+        if stream and items:
             self._slice.streams.append(stream)
 
     def _add_cut(self, items: list[Item]) -> Iterator[Slice]:

@@ -1,11 +1,11 @@
 """The plan of an export: its instances, packed into slices for one invocation each.
 
-The order of a search is not documented, so a listing of several pages is checked for instances that
-come twice, and repeated. The store's metrics cannot be used, because they lag (fact sheet section
+The order of a search is not documented, so a listing of several pages is checked for rows that come
+twice, and repeated. The store's metrics cannot be used, because they lag (fact sheet section
 17).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import chain, islice
 from typing import Final
 
@@ -18,7 +18,7 @@ from functions.common.log import log
 from functions.common.resources import Resource
 from functions.export.job import Job
 from functions.export.packing import Found, Packer
-from functions.export.slices import Item, Piece, Slice
+from functions.export.slices import Item, Slice, failure
 
 PAGE: Final = 1000
 # Of one instance, if each becomes an object.
@@ -43,27 +43,30 @@ class Planner:
         self._attempt = job.attempt
         self._packer = Packer(size, job.request.format.streamed)
 
-    def targets(self, start: int) -> Iterator[Resource | None]:
-        """The targets: the one resource, or the query's matches from the one at `start` on; None
-        for a match that a page repeats."""
+    def targets(self, after: Resource | None) -> list[Resource]:
+        """The one resource, or the query's matches, sorted by their UIDs.
+
+        Each delivery lists all matches again, so that a match is not missed if the store's order
+        changes in between.
+
+        Args:
+            after: the last match that an earlier delivery has planned.
+
+        Raises:
+            RetryableError: unavailable, as _read.
+        """
+        if self._request.resource:
+            return [self._request.resource]
         query = self._request.query
         if query is None:
-            yield self._request.resource
-            return
-        params = [*query.params, *_UIDS]
-        seen = set[Resource]()
-        for row in self._store.search_all(None, query.level, params, self._deadline, start=start):
-            target = _of_level(row, query.level)
-            if target in seen:
-                yield None
-                continue
-            seen.add(target)
-            yield target
+            return []
+        matches = self._resources(None, query.level, [*query.params, *_UIDS])
+        if after:
+            matches = {match for match in matches if match > after}
+        return sorted(matches)
 
-    def slices(self, target: Resource | None) -> Iterator[Slice]:
+    def slices(self, target: Resource) -> Iterator[Slice]:
         """The slices that become full with this target; `rest` returns the one that did not."""
-        if target is None:
-            return
         rows = self._rows(target)
         first = list(islice(rows, PAGE + 1))
         # A large study is listed series by series, so that never all of it is in memory.
@@ -77,18 +80,16 @@ class Planner:
         else:
             yield from self._packer.add_whole(target, found)
 
-    def rest(self) -> Iterator[Slice]:
+    def rest(self) -> list[Slice]:
         """The last slice, if there is one."""
-        yield from self._packer.flush()
+        return self._packer.flush()
 
     def _by_series(self, study: Resource) -> Iterator[Slice]:
-        rows = self._store.search_all(study, "series", [], self._deadline)
-        uids = {uid(row, SERIES_UID) for row in rows}
-        for one in sorted(uids):
-            series = Resource(study.study, one)
+        for series in sorted(self._resources(study, "series", list(_UIDS))):
             found = self._listed(series, self._rows(series))
             if not found:
-                self._give_up_listing(series, "the search finds no instance of this series")
+                self._give_up_or_raise(series, "the search finds no instance of this series")
+                continue
             yield from self._packer.add_whole(series, found)
 
     def _rows(self, target: Resource) -> Iterator[DataSet]:
@@ -98,26 +99,64 @@ class Planner:
         above = Resource(target.study, target.series)
         return self._store.search_all(above, "instances", params, self._deadline)
 
+    def _resources(
+        self,
+        above: Resource | None,
+        level: str,
+        params: list[tuple[str, str]],
+    ) -> set[Resource]:
+        """The studies, series or instances that a search finds."""
+        found = set[Resource]()
+        self._read(
+            [self._store.search_all(above, level, params, self._deadline) for _ in range(_PASSES)],
+            note=lambda row: found.add(_of_level(row, level)),
+            found=found,
+            target=above,
+            level=level,
+        )
+        return found
+
     def _listed(self, target: Resource, rows: Iterable[DataSet]) -> Found:
-        """Every instance of a resource. If pages overlap, an instance comes twice and another one
-        is missing; then all are listed again.
+        """Every instance of a resource."""
+        found = Found()
+        self._read(
+            [rows, *(self._rows(target) for _ in range(_PASSES - 1))],
+            note=lambda row: self._note(found, target, row),
+            found=found,
+            target=target,
+            level="instances",
+        )
+        return found
+
+    def _read(
+        self,
+        listings: Iterable[Iterable[DataSet]],
+        *,
+        note: Callable[[DataSet], None],
+        found: Sized,
+        target: Resource | None,
+        level: str,
+    ) -> None:
+        """Note every row of a listing. If pages overlap, a row comes twice and another one is
+        missing; then the next listing is read too.
+
+        Args:
+            listings: of the same; each is requested when it is read.
+            note: adds what a row names to `found`.
 
         Raises:
-            RetryableError: unavailable, when fewer instances than rows are found each time.
+            RetryableError: unavailable, when fewer resources than rows are found each time.
         """
-        found = Found()
-        for _ in range(_PASSES):
+        for rows in listings:
             count = 0
             for row in rows:
                 count += 1
-                self._note(found, target, row)
+                note(row)
             if len(found) >= count:
-                return found
+                return
             counts = {"found": len(found), "listed": count}
-            log("WARNING", "listing_short", study=target.study, counts=counts)
-            rows = self._rows(target)
-        self._give_up_listing(target, f"the search finds {len(found)} of {count} instances")
-        return found
+            log("WARNING", "listing_short", counts=counts)
+        self._give_up_or_raise(target, f"the search finds {len(found)} of {count} {level}")
 
     def _note(self, found: Found, target: Resource, row: DataSet) -> None:
         series = target.series or uid(row, SERIES_UID)
@@ -127,23 +166,29 @@ class Planner:
             return
         frames = dicomjson.number(row, _FRAMES)
         if not dicomjson.number(row, _ROWS):
+            # There is no image in it.
             found.skipped.add(instance)
         elif frames > FRAMES_MAX:
+            # A listing that is read again must not repeat the failure.
             if instance not in found.failed:
-                self._fail(instance, "rejected", f"more than {FRAMES_MAX} frames")
+                detail = f"more than {FRAMES_MAX} frames"
+                self._packer.fail(failure(instance, "rejected", detail))
             found.failed.add(instance)
         elif frames > 1:
+            # Each frame becomes an object.
             found.items[instance] = Item(instance, 1, frames)
         else:
             found.items[instance] = Item(instance)
 
-    def _give_up_listing(self, target: Resource, detail: str) -> None:
+    def _give_up_or_raise(self, target: Resource | None, detail: str) -> None:
+        """A listing stays incomplete: a failure, or the reason for another delivery.
+
+        Args:
+            target: None for a query.
+        """
         if not self._attempt.may_give_up:
             raise RetryableError("unavailable")
-        self._fail(target, "unavailable", detail)
-
-    def _fail(self, target: Resource, reason: str, detail: str) -> None:
-        self._packer.fail(Piece(target).failure(reason, detail))
+        self._packer.fail(failure(target, "unavailable", detail))
 
 
 def _of_level(row: DataSet, level: str) -> Resource:

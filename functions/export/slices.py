@@ -9,6 +9,27 @@ from typing import Any
 from functions.common.resources import Resource
 
 
+def uids_of(resource: Resource) -> dict[str, str]:
+    """The UIDs of a resource, as in the manifest."""
+    return {
+        "study": resource.study,
+        "series": resource.series,
+        "instance": resource.instance,
+    }
+
+
+def failure(resource: Resource | None, reason: str, detail: str) -> dict[str, Any]:
+    """A failure of the planning, as in the manifest.
+
+    Args:
+        resource: None for all matches of a query.
+    """
+    uids: dict[str, Any] = dict.fromkeys(("study", "series", "instance"), "")
+    if resource:
+        uids = {**uids_of(resource)}
+    return {**uids, "reason": reason, "detail": detail}
+
+
 @dataclass(frozen=True, order=True)
 class Piece:
     """A piece becomes one object: an instance, or one frame of it (counted from 1; 0: the whole).
@@ -22,12 +43,7 @@ class Piece:
     @property
     def fields(self) -> dict[str, Any]:
         """As the manifest names it."""
-        resource = self.resource
-        fields: dict[str, Any] = {
-            "study": resource.study,
-            "series": resource.series,
-            "instance": resource.instance,
-        }
+        fields: dict[str, Any] = uids_of(self.resource)
         if self.frame:
             fields["frame"] = self.frame
         return fields

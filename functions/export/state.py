@@ -11,8 +11,8 @@
                 claims the end joins, writes the manifest
                 and publishes the outcome. The command,
                 sent again, takes the claim over
-    cleared     the plan is deleted first, then the rest: a message that finds no plan has come too
-                late and has nothing to do
+    cleared     the plan is deleted first, then the slices, then the rest: a message that finds no
+                plan, or no slices to plan more, has come too late and has nothing to do
 
 <id> is a hash of the request's id. <run> and <name> are random, so that objects of an abandoned
 attempt are never used by another one. Objects of a delivery that is killed while it plans expire by
@@ -22,7 +22,7 @@ All methods raise RetryableError as JsonObjects.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,6 +88,12 @@ class State:
         name = new_name()
         self._objects.write(self._slice_name(run, name), task.to_json(), if_generation_match=None)
         return name
+
+    def has_slices(self, run: str, names: Collection[str]) -> bool:
+        """Whether there are slices of these names, all of them."""
+        start = self._slice_name(run, "").removesuffix(".json")
+        found = {stored.ref.name for stored in self._objects.list(start)}
+        return bool(names) and found >= {self._slice_name(run, name) for name in names}
 
     def decide(self, run: str, slices: Sequence[str]) -> Plan:
         """Make this the plan, unless there is one: then that one is returned.
@@ -224,7 +230,8 @@ class State:
 
     def clear_run(self, run: str) -> None:
         """Delete everything of a plan that has ended, or was never chosen."""
-        for stored in list(self._objects.list(f"{self._root}/{run}/")):
+        # Slices first, because has_slices looks for them; their names are the last ones.
+        for stored in reversed(list(self._objects.list(f"{self._root}/{run}/"))):
             self._objects.delete(stored.ref.name)
         # The export ended because the destination is missing or refuses.
         with contextlib.suppress(PermanentError):

@@ -369,6 +369,18 @@ def test_bulk_data_of_an_unknown_address_is_a_failure(
     assert failure["detail"] == "a BulkDataURI of an unknown form"
 
 
+def test_bulk_data_is_not_written_if_the_instance_has_some_of_an_unknown_address(
+    store: World,
+) -> None:
+    store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=64))
+    (row,) = store.found("studies/1.1/metadata")
+    row["00091010"] = {"vr": "OB", "BulkDataURI": "elsewhere/1"}
+    store.fault(kind="status", status=200, body=json.dumps([row]), path="/metadata$")
+    record = run(store, expect="rejected", format="bulkdata")
+    assert record["counts"]["failures"] == 1
+    assert not names(store)
+
+
 @pytest.mark.parametrize("fixture", ["store", "small_slices"])
 def test_a_zip(fixture: str, request: pytest.FixtureRequest) -> None:
     store: World = request.getfixturevalue(fixture)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from functions.api.requests import ExportRequest
-from functions.common.clients import transport
+from functions.common.clients import dicomweb, transport
 from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan
 from functions.export.handler import handle
@@ -445,6 +445,23 @@ def test_a_listing_that_stays_short_is_no_complete_export(
     assert failure["detail"] == "the search finds no instance of this series"
 
 
+def test_a_query_whose_pages_always_overlap_is_no_complete_export(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", 1)
+    fill(store, studies=2, series=1, instances=1)
+    first_page = json.dumps(store.found("studies?limit=1&includefield=0020000E"))
+    second_page = r"dicomWeb/studies\?.*offset=1$"
+    store.fault(kind="status", status=200, body=first_page, path=second_page)
+    (record,) = store.run(
+        handle, {"query": "PatientName=Doe^Jane", "destination": TO, "request_id": "r1"}
+    )
+    assert (record["outcome"], record["reason"]) == ("partial", "unavailable")
+    assert store.answers == ["unavailable"] * 7 + [""]
+    (failure,) = manifest(store)["failures"]
+    assert (failure["study"], failure["detail"]) == ("", "the search finds 1 of 2 studies")
+
+
 def test_an_export_of_several_slices_that_is_refused_has_one_outcome_and_leaves_no_state(
     tmp_path: Path, buckets: str
 ) -> None:
@@ -492,10 +509,56 @@ def test_a_planning_goes_on_from_a_message_although_its_publishing_seemed_to_fai
     (name,) = store.objects(bucket=STATE)
     _, _, plan_run, slice_name = name.split("/")
     slices = [slice_name.removeprefix("slice-").removesuffix(".json")]
-    store.forge({**command, "run": plan_run, "slices": slices, "matched": 1})
+    store.forge({**command, "run": plan_run, "slices": slices, "after": "studies/1.1"})
     (record,) = store.run(handle)
     assert record["outcome"] == "exported"
     assert record["counts"]["objects"] == 8
+
+
+def planning_message(store: World) -> bytes:
+    """The follow-up message of a query whose first invocation has planned one of two studies."""
+    fill(store, studies=2, instances=2)
+    store.fault(kind="slow", delay_s=2.5, path="studies/1.[12]/instances", count=1)
+    command = {"query": "PatientName=Doe^Jane", "destination": TO, "request_id": "r1"}
+    assert store.deliver(handle, json.dumps(command).encode(), {}, budget_s=3.2) == ""
+    store.clear_faults()
+    (message,) = store.follow_ups
+    return base64.b64decode(message["data"])
+
+
+def test_a_planning_message_that_comes_after_the_end_has_nothing_to_do(store: World) -> None:
+    again = planning_message(store)
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 8)
+    assert store.deliver(handle, again, {}, 2, follow_up=True) == ""
+    assert not store.follow_ups
+    assert len(store.outcomes) == 1
+    assert not store.left_over()
+
+
+def test_a_planning_message_of_a_run_that_was_not_chosen_deletes_its_slices(
+    small_slices: World,
+) -> None:
+    store = small_slices
+    again = planning_message(store)
+    store.follow_ups.clear()
+    command = {"query": "PatientName=Doe^Jane", "destination": TO, "request_id": "r1"}
+    assert store.deliver(handle, json.dumps(command).encode(), {}) == ""
+    assert store.deliver(handle, again, {}, follow_up=True) == ""
+    runs = {name.split("/")[2] for name in store.objects(bucket=STATE) if "/slice-" in name}
+    assert len(runs) == 1
+
+
+def test_matches_are_planned_once_although_the_stores_order_changes(store: World) -> None:
+    planning_message(store)
+    rows = store.found("studies?includefield=0020000D&includefield=0020000E")
+    for offset in (0, 1):
+        page = json.dumps(rows[::-1][offset:])
+        path = rf"dicomWeb/studies\?.*offset={offset}$"
+        store.fault(kind="status", status=200, body=page, path=path)
+    (record,) = store.run(handle)
+    assert record["outcome"] == "exported"
+    assert len(names(store)) == 8
 
 
 def test_a_state_bucket_that_is_missing_is_waited_for(tmp_path: Path) -> None:

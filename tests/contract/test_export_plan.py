@@ -3,6 +3,7 @@ size."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,10 @@ from functions.api.commands import Query
 from functions.api.formats import FORMATS
 from functions.api.requests import ExportRequest
 from functions.common.clients import dicomweb
+from functions.common.errors import RetryableError
 from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan as export_plan
+from functions.export.job import Attempt
 from functions.export.plan import Planner
 from functions.export.slices import Slice
 from tests.contract.exporting import job_of
@@ -37,13 +40,19 @@ def faultless(store: World) -> Iterator[None]:
 
 
 def plan(
-    store: World, path: str, size: int, format_: str = "dicom", query: str = ""
+    store: World,
+    path: str,
+    size: int,
+    format_: str = "dicom",
+    query: str = "",
+    attempt: int = 1,
 ) -> list[Slice]:
     resource = None if query else Resource.parse(path)
     asked = Query.parse(query) if query else None
     request = ExportRequest("r1", resource, asked, GcsPrefix("bucket"), FORMATS[format_])
-    planner = Planner(job_of(store, request), size)
-    slices = [part for target in planner.targets(0) for part in planner.slices(target)]
+    job = replace(job_of(store, request), attempt=Attempt(attempt, 5))
+    planner = Planner(job, size)
+    slices = [part for target in planner.targets(None) for part in planner.slices(target)]
     return [*slices, *planner.rest()]
 
 
@@ -117,6 +126,54 @@ def test_a_listing_whose_pages_overlap_is_made_again(
         count=1,
     )
     assert len(instances(plan(store, "studies/1.1", 1000))) == 15
+
+
+@pytest.mark.parametrize(
+    ("query", "level", "place"),
+    [("PatientName=Doe^Jane", "studies", "studies"), ("series?Modality=OT", "series", "series")],
+)
+def test_a_query_whose_pages_overlap_misses_no_match(
+    store: World, monkeypatch: pytest.MonkeyPatch, query: str, level: str, place: str
+) -> None:
+    monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", 1)
+    uids = "includefield=0020000D&includefield=0020000E"
+    first_page = json.dumps(store.found(f"{level}?limit=1&{uids}"))
+    second_page = f"dicomWeb/{place}\\?.*offset=1$"
+    store.fault(kind="status", status=200, body=first_page, path=second_page, count=1)
+    assert len(instances(plan(store, "", 1000, query=query))) == 17
+
+
+def test_a_query_whose_pages_always_overlap_is_planned_by_a_later_delivery(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", 1)
+    uids = "includefield=0020000D&includefield=0020000E"
+    first_page = json.dumps(store.found(f"studies?limit=1&{uids}"))
+    second_page = "dicomWeb/studies\\?.*offset=1$"
+    store.fault(kind="status", status=200, body=first_page, path=second_page)
+    with pytest.raises(RetryableError, match="unavailable"):
+        plan(store, "", 1000, query="PatientName=Doe^Jane")
+
+
+def test_a_large_study_whose_pages_of_series_overlap_is_listed_again(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_plan, "PAGE", 3)
+    monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", 2)
+    first_page = json.dumps(store.found("studies/1.1/series?limit=2&includefield=0020000D"))
+    second_page = "studies/1.1/series\\?.*offset=2$"
+    store.fault(kind="status", status=200, body=first_page, path=second_page, count=1)
+    assert len(instances(plan(store, "studies/1.1", 1000))) == 15
+
+
+def test_a_series_that_is_given_up_is_not_retrieved(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_plan, "PAGE", 3)
+    store.fault(kind="status", status=200, body="[]", path="series/1.1.2/instances")
+    slices = plan(store, "studies/1.1", 1000, attempt=5)
+    assert Resource("1.1", "1.1.2") not in [one for part in slices for one in part.streams]
+    assert [failure["series"] for part in slices for failure in part.failures] == ["1.1.2"]
 
 
 def test_metrics_that_lag_hide_no_instance(store: World, monkeypatch: pytest.MonkeyPatch) -> None:
