@@ -125,7 +125,7 @@ class Walk:
 
     def directory_of(self, member: Member) -> Zip | None:
         """The reader for looking up other members, if this is a zip whose members can be read
-        again."""
+        again. Those of an inner archive never can, so the zip is that of this walk."""
         if not member.source.can_reread:
             return None
         return self._directory

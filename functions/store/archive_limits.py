@@ -94,7 +94,7 @@ class Budget:
     def check_nesting(self, levels: int) -> None:
         """Check an archive that is inside so many others, before it is opened."""
         if levels > self._settings.archive_max_nesting:
-            raise unsafe("archives inside the archive lie too deep")
+            raise unsafe("archives inside the archive are nested too deeply")
 
     def check_directory(self, file: BinaryIO) -> None:
         """Check a zip before zipfile reads its whole directory into memory.
@@ -109,7 +109,7 @@ class Budget:
             raise zipfile.BadZipFile
         most = max(self._settings.archive_max_members * _LISTED_BYTES, _HARMLESS_LIST_BYTES)
         if end[_DIRECTORY_SIZE] > most:
-            raise unsafe("a list of members larger than the limit on their number allows for")
+            raise unsafe("the list of members is too large for ARCHIVE_MAX_MEMBERS")
 
     def check_members(self, members: Sequence[zipfile.ZipInfo]) -> None:
         """Check the members of a zip, in their order in the file, before one is opened."""

@@ -62,7 +62,8 @@ def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict
 
 
 def _slice_of(delivery: Delivery, kind: Kind, progress: Progress) -> "ArchiveSlice":
-    """The slice for which this invocation has time. Its deadline leaves the reserve."""
+    """The slice for which this invocation has time. Its deadline leaves the reserve: within it
+    nothing is stored, but what was stored is still published."""
     archive = delivery.object
     budget_s = delivery.deadline.budget_s
     deadline = Deadline((1 - _RESERVE_PART) * budget_s, delivery.deadline.started_s)
@@ -158,6 +159,8 @@ class ArchiveSlice:
                         return False
                 return True
             finally:
+                # An upload that cannot be stored now raises, whatever else ended the walk: its
+                # member must come again.
                 uploads.finish()
 
     def _new_members(self, walk: Walk) -> Iterator[Member]:
@@ -178,12 +181,16 @@ class ArchiveSlice:
                 self.window.take(member)
 
     def _count(self, member: Member) -> None:
-        if self.budget.members == 0:
-            # Not earlier: on its way to the mark, the walk checks the limits also for members that
-            # are counted already.
-            mark = self.progress.mark
-            self.budget.go_on(mark.members, mark.total_bytes)
+        is_first = not self.budget.members
+        if is_first:
+            self._restore_counts()
         self.budget.count(member.size)
+
+    def _restore_counts(self) -> None:
+        """Continue the counts of earlier invocations. Not before the first new member: on its way
+        to the mark, the walk checks the limits also for members that are counted already."""
+        mark = self.progress.mark
+        self.budget.go_on(mark.members, mark.total_bytes)
 
     def _mark_after(self, member: Member) -> Mark:
         return Mark(

@@ -56,7 +56,8 @@ class Delivery:
         def read() -> Iterator[bytes]:
             with self.buckets.open(one.ref, self.deadline) as response:
                 if is_unpacked(response.headers):
-                    # Size and checksum in the event are those of the packed bytes.
+                    # Size and checksum in the event are those of the packed bytes. Everybody
+                    # reads the head, and so comes here, before using them.
                     source.size = None
                     source.crc32c = ""
                 yield from chunks(response, self.deadline)

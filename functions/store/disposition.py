@@ -85,17 +85,22 @@ def dispose(delivery: Delivery) -> None:
             an operator can fix it.
     """
     disposition = delivery.settings.source_disposition.of(delivery.ref.name)
-    if disposition == "keep":
-        return
+    if disposition == "move":
+        _move(delivery)
+    elif disposition == "delete":
+        delivery.buckets.delete(delivery.ref, delivery.deadline)
+
+
+def _move(delivery: Delivery) -> None:
     place = delivery.settings.move_destination
-    if disposition == "move" and place is not None:
-        try:
-            _copy_to(delivery, place)
-        except SupersededError:
-            # An earlier delivery moved it.
-            return
-        except PermanentError as error:
-            raise RetryableError("unavailable") from error
+    assert place is not None, "settings.py requires it for `move`"
+    try:
+        _copy_to(delivery, place)
+    except SupersededError:
+        # An earlier delivery moved it.
+        return
+    except PermanentError as error:
+        raise RetryableError("unavailable") from error
     delivery.buckets.delete(delivery.ref, delivery.deadline)
 
 

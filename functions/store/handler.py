@@ -75,7 +75,8 @@ def _process(delivery: Delivery, progress: Progress) -> None:
 
     Args:
         delivery: of its event.
-        progress: of an archive; is kept up to date.
+        progress: of an archive; is changed in place, so that it holds what was done when an error
+            comes.
     """
     try:
         found = _verdict(delivery, progress)
@@ -134,7 +135,7 @@ def _superseded(delivery: Delivery, progress: Progress) -> Verdict:
     """The object is gone. If an earlier delivery of half a pair deleted or moved it, its outcome is
     repeated."""
     if may_be_half(delivery.ref.name):
-        finished = PairState(delivery).verdict()
+        finished = PairState(delivery).resume()
         if finished is not None:
             return finished
     return Verdict(Outcome("superseded", counts=progress.counts))

@@ -77,7 +77,7 @@ def _header_of(source: Source) -> Header:
             # The header is longer.
             pass
     if not source.can_reread:
-        raise unsupported("its UIDs come too late to look for in a tar.gz")
+        raise unsupported("its UIDs are too far into the file for a tar.gz")
     with contextlib.closing(source.chunks()) as data:
         return read_header(data)
 

@@ -102,9 +102,9 @@ class Markers:
         data = self._rest + chunk
         at = 0
         while not self._ended:
-            following = self._following(data, at)
-            if following == at:
-                # More bytes are needed.
+            at = self._skip_to_marker(data, at)
+            following = self._after_marker(data, at)
+            if following is None:
                 break
             at = following
         self._rest = data[at:]
@@ -112,28 +112,25 @@ class Markers:
     def end(self) -> None:
         """Raises PermanentError: rejected, when the end of the image is missing."""
         if not self._ended:
-            raise rejected("the JPEG is cut: its image does not end")
+            raise rejected("the JPEG is truncated: the end marker is missing")
 
-    def _following(self, data: bytes, at: int) -> int:
-        """The place after the scan or the marker at this place; the same place when more bytes are
-        needed."""
+    def _skip_to_marker(self, data: bytes, at: int) -> int:
+        """The place of the next marker, after a scan and fill bytes; if it is not there yet, that
+        of the last byte, which may be its first."""
         if self._in_scan:
             found = _AFTER_SCAN.search(data, at)
             if found is None:
-                # A marker may begin with the last byte.
                 return max(at, len(data) - 1)
             self._in_scan = False
             at = found.start()
-        return self._after_marker(data, at)
-
-    def _after_marker(self, data: bytes, at: int) -> int:
-        """The place after the marker and its segment; a place before them when more bytes are
-        needed."""
         while data[at : at + 2] == b"\xff\xff":
-            # Fill bytes may come before a marker.
             at += 1
+        return at
+
+    def _after_marker(self, data: bytes, at: int) -> int | None:
+        """The place after the marker and its segment; None when more bytes are needed."""
         if len(data) < at + 2:
-            return at
+            return None
         if data[at] != 0xFF:
             raise rejected(_DAMAGED)
         marker = data[at + 1]
@@ -143,10 +140,10 @@ class Markers:
         if marker in _ALONE:
             return at + 2
         if len(data) < at + 4:
-            return at
+            return None
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if len(data) < end:
-            return at
+            return None
         self._take(marker, data[at + 4 : end])
         return end
 
@@ -164,8 +161,17 @@ class Markers:
                 self.frame = self._read_frame(segment)
 
     def _read_frame(self, scan: bytes) -> Frame:
+        """The frame, from two segments.
+
+        Its start: precision (1 byte), rows (2), columns (2), samples (1), and 3 bytes for each
+        sample, the first of which is its name. The scan: samples (1 byte), 2 bytes for each sample,
+        and the predictor (1).
+        """
         start = self._start
-        if len(start) < 6 or not scan or len(scan) < 2 + 2 * scan[0]:
+        predictor_at = 1
+        if scan:
+            predictor_at += 2 * scan[0]
+        if len(start) < 6 or len(scan) <= predictor_at:
             raise rejected(_DAMAGED)
         return Frame(
             process=self._process,
@@ -173,13 +179,13 @@ class Markers:
             rows=int.from_bytes(start[1:3], "big"),
             columns=int.from_bytes(start[3:5], "big"),
             samples=start[5],
-            predictor=scan[1 + 2 * scan[0]],
+            predictor=scan[predictor_at],
             colour=self._colour(),
         )
 
     def _colour(self) -> Colour:
-        """JFIF means YCbCr; Adobe's marker says it in its last byte; else the components' names may
-        say it."""
+        """JFIF means YCbCr; Adobe's marker says it in its last byte, after the name (5 bytes),
+        version (2) and flags (4); else the components' names may say it."""
         components = self._start[6::3]
         adobe = self._adobe[11:12]
         if len(components) != 3:
@@ -205,4 +211,4 @@ def frame_of(source: Source) -> Frame:
         markers.add(head)
         if markers.frame is not None:
             return markers.frame
-    raise rejected("the JPEG is cut or damaged in front of its image")
+    raise rejected("the JPEG is truncated or damaged before its image")

@@ -77,7 +77,7 @@ class Memory:
             self._stored.pop(resource, None)
 
     def _keep(self, entries: OrderedDict[Any, Any], key: Hashable, value: object) -> None:
-        """As the latest entry; the oldest one makes room."""
+        """Adds it as the newest; drops the oldest when full."""
         entries[key] = value
         entries.move_to_end(key)
         if len(entries) > self._limit:

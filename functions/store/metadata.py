@@ -77,7 +77,7 @@ def parse(text: bytes) -> Metadata:
     """
     data_set = _data_set(text)
     if is_deep(data_set):
-        raise unsupported("sequences are nested too deep")
+        raise unsupported("sequences are nested too deeply")
     resource = dicomjson.instance(data_set)
     if resource is None or not dicomjson.uid(data_set, _CLASS):
         raise unsupported("a UID is missing or malformed")
@@ -115,6 +115,8 @@ def _uri(data_set: DataSet) -> str:
     # It is sent in a header of the request.
     if not isinstance(uri, str) or not uri.isascii() or not uri.isprintable():
         raise unsupported(_OTHER_BULK_DATA)
+    if not uri:
+        raise unsupported("an empty BulkDataURI")
     return uri
 
 
@@ -153,13 +155,13 @@ def with_jpeg(metadata: Metadata, frame: Frame) -> DataSet:
     if _has(attributes, _FRAMES) and dicomjson.number(attributes, _FRAMES) != 1:
         raise _contradiction("NumberOfFrames is not 1, and the JPEG is one frame")
     for tag, numbers in _numbers_of(frame).items():
-        _compare_number(attributes, tag, numbers)
-    _compare_text(attributes, SYNTAX, "UI", frame.transfer_syntaxes)
+        _fill_in_or_compare_number(attributes, tag, numbers)
+    _fill_in_or_compare_text(attributes, SYNTAX, "UI", frame.transfer_syntaxes)
     colours = _ONE_SAMPLE
     if frame.samples == 3:
         colours = _THREE_SAMPLES[frame.colour]
         _fill_in(attributes, _PLANAR, "US", 0)
-    _compare_text(attributes, _COLOURS, "CS", colours)
+    _fill_in_or_compare_text(attributes, _COLOURS, "CS", colours)
     _fill_in(attributes, _HIGH_BIT, "US", dicomjson.number(attributes, _STORED) - 1)
     _fill_in(attributes, _SIGN, "US", 0)
     return attributes
@@ -172,7 +174,8 @@ def _numbers_of(frame: Frame) -> dict[str, list[int]]:
         allocated = 16
     stored = [frame.precision]
     if frame.is_lossless:
-        # It may be coded with all bits that are allocated.
+        # It may be coded with all bits that are allocated: its precision does not tell how many
+        # of them are stored.
         stored.extend(range(1, allocated + 1))
     numbers = {
         _SAMPLES: [frame.samples],
@@ -185,7 +188,7 @@ def _numbers_of(frame: Frame) -> dict[str, list[int]]:
     return numbers
 
 
-def _compare_number(attributes: DataSet, tag: str, allowed: list[int]) -> None:
+def _fill_in_or_compare_number(attributes: DataSet, tag: str, allowed: list[int]) -> None:
     _fill_in(attributes, tag, "US", allowed[0])
     stated = dicomjson.number(attributes, tag)
     if stated not in allowed:
@@ -194,7 +197,9 @@ def _compare_number(attributes: DataSet, tag: str, allowed: list[int]) -> None:
         )
 
 
-def _compare_text(attributes: DataSet, tag: str, vr: str, allowed: tuple[str, ...]) -> None:
+def _fill_in_or_compare_text(
+    attributes: DataSet, tag: str, vr: str, allowed: tuple[str, ...]
+) -> None:
     _fill_in(attributes, tag, vr, allowed[0])
     if dicomjson.text(attributes, tag) not in allowed:
         raise _contradiction(f"{_NAMES[tag]} is not that of the JPEG, {' or '.join(allowed)}")

@@ -17,7 +17,7 @@ from functions.store.refusals import rejected, unsupported
 from functions.store.source import Source
 
 _BOUNDARY: Final = re.compile(rb"(?:\r\n)?--([^\r\n]{1,70})\r\n")
-_DAMAGED: Final = "a multipart file that is damaged or cut"
+_DAMAGED: Final = "a multipart file that is damaged or truncated"
 # The metadata, and the headers of the JPEG.
 _BEGINNING_BYTES: Final = 2 * metadata.LIMIT_BYTES
 
@@ -35,7 +35,7 @@ def instance_of(source: Source) -> JpegInstance:
         text = b"".join(next(parts).chunks())
         headers = next(parts).headers
     except (MalformedError, StopIteration):
-        raise unsupported(f"{_DAMAGED}, or holds metadata alone") from None
+        raise unsupported(f"{_DAMAGED}, or contains only metadata") from None
     if len(text) > metadata.LIMIT_BYTES:
         raise unsupported(f"metadata larger than {metadata.LIMIT_BYTES} bytes")
     described = metadata.parse(text)
@@ -55,10 +55,10 @@ def _check(described: Metadata, headers: Mapping[str, str]) -> None:
     """Check that the headers of the second part match the metadata (fact sheet section 3.1); a
     transfer syntax may be in either."""
     if headers.get("content-location", described.uri) != described.uri:
-        raise unsupported("metadata that names another part than the one that follows")
+        raise unsupported("metadata that refers to a different part from the next one")
     kind, parameters = multipart.media_type(headers.get("content-type", ""))
     if kind != "image/jpeg":
-        raise unsupported("a part that is not called image/jpeg")
+        raise unsupported("a part whose Content-Type is not image/jpeg")
     syntax = parameters.get("transfer-syntax", "")
     stated = dicomjson.text(described.attributes, SYNTAX)
     if syntax and not stated:

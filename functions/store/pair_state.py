@@ -58,12 +58,13 @@ class PairState:
         self._attempt = delivery.message.attempt
         self._lifetime_s = delivery.settings.budget_s + _MARGIN_S
 
-    def verdict(self) -> Verdict | None:
-        """The verdict on the object of this delivery; None while it is open."""
+    def resume(self) -> Verdict | None:
+        """The verdict on the object of this delivery; None while it is open. If a process was
+        killed after writing it, the other half's is written now."""
         finished = self.finished(self._mine)
         if finished is None:
             return None
-        self._complete(finished)
+        self._write_other_half(finished)
         return finished.verdict
 
     def finished(self, name: str) -> Finished | None:
@@ -85,10 +86,10 @@ class PairState:
             The valid verdict: this one, or the one written before.
         """
         finished = self._write(self._mine, Finished(verdict, claim, other))
-        self._complete(finished)
+        self._write_other_half(finished)
         return finished.verdict
 
-    def _complete(self, finished: Finished) -> None:
+    def _write_other_half(self, finished: Finished) -> None:
         """Write the verdict for the other half.
 
         A process may have been killed in between. The first object must not be moved or deleted
@@ -100,7 +101,8 @@ class PairState:
     @contextlib.contextmanager
     def claimed(self, name: str) -> Iterator[None]:
         """Claim the work on two objects within the `with` block. If it cannot be done now, the
-        claim is released for another delivery.
+        claim is released for another delivery. Otherwise it stays: the verdicts are written only
+        after the block, and until then the other event must wait.
 
         Args:
             name: claim_name of the two.

@@ -32,7 +32,7 @@ from functions.store.verdict import Verdict
 
 _WHAT_TO_DO: Final = (
     "metadata NAME.json and its JPEG NAME.jpg or NAME.jpeg belong together by their common name, in"
-    " one folder; or make one multipart-request.file of the two"
+    " one folder; or combine the two into one multipart-request.file"
 )
 _NO_OTHER: Final = {
     "json": (
@@ -70,7 +70,7 @@ class HalfUpload:
         stem = stem_of(self._mine.ref.name, self._kind)
         if not stem:
             raise NothingToStoreError(f"its name does not say what it belongs to: {_WHAT_TO_DO}")
-        finished = self._state.verdict()
+        finished = self._state.resume()
         if finished is not None:
             return finished
         described = None
@@ -81,10 +81,10 @@ class HalfUpload:
                 return self._state.finish(verdict.of_error(error))
         self._source.close()
         for other in self._named_alike(stem):
-            found = self._with(other, described)
+            found = self._paired_with(other, described)
             if found is not None:
                 return found
-        return self._alone()
+        return self._without_other()
 
     def _named_alike(self, stem: str) -> Iterator[StoredObject]:
         """The objects that can be the other half, by their names."""
@@ -94,7 +94,7 @@ class HalfUpload:
             if stem_of(one.ref.name, OTHER[self._kind]) == stem:
                 yield one
 
-    def _with(self, other: StoredObject, described: Metadata | None) -> Verdict | None:
+    def _paired_with(self, other: StoredObject, described: Metadata | None) -> Verdict | None:
         """The verdict on this half with that object; None if that is not its other half.
 
         Args:
@@ -102,12 +102,12 @@ class HalfUpload:
             described: this half, if it is the metadata.
         """
         with contextlib.closing(self._delivery.source_of(other)) as source:
-            instance = self._instance(described, source)
+            instance = self._joined(described, source)
             if instance is None:
                 return None
-            return self._decide(other, instance)
+            return self._settle(other, instance)
 
-    def _instance(self, described: Metadata | None, other: Source) -> JpegInstance | None:
+    def _joined(self, described: Metadata | None, other: Source) -> JpegInstance | None:
         """The instance of the two; None if the other one is not the other half, by its content."""
         try:
             if filetype.sniff(other.head) != OTHER[self._kind]:
@@ -122,23 +122,28 @@ class HalfUpload:
             # It was replaced: check again.
             raise RetryableError("unavailable") from None
 
-    def _decide(self, other: StoredObject, instance: JpegInstance) -> Verdict | None:
-        """The verdict on this half of an instance; None if the other half belongs to another
-        one."""
+    def _settle(self, other: StoredObject, instance: JpegInstance) -> Verdict | None:
+        """The verdict on this half of an instance; None if the other half belongs to another one.
+
+        The other half decides what happens:
+
+            open                            the two are stored; both get this verdict
+            finished by the same claim      with this one: its verdict is repeated
+            finished as bad, or as part     belongs to another upload
+                of another instance
+            finished as part of this one    with an earlier upload of this half: the two are
+                                            stored; only this half gets the verdict
+        """
         claim = claim_name(self._mine.ref, other.ref)
         other_id = id_of(other.ref)
         theirs = self._state.finished(other_id)
         if theirs is None:
-            # Both halves are open. They are stored, and get the same verdict.
             found = self._store(other, instance, claim)
             return self._state.finish(found, claim, other_id)
         if theirs.claim == claim:
-            # These two were stored; only the verdict on this one was not written.
             return self._state.finish(theirs.verdict, claim)
         if theirs.verdict.is_bad or theirs.verdict.outcome.resource != instance.resource:
             return None
-        # The other half was stored in this instance, with an earlier upload of this one. It keeps
-        # its verdict; only this one gets a new verdict.
         found = self._store(other, instance, claim)
         return self._state.finish(found, claim)
 
@@ -154,7 +159,7 @@ class HalfUpload:
             raise RetryableError("unavailable") from None
         return verdict.of_word(word, instance.resource)
 
-    def _alone(self) -> Verdict:
+    def _without_other(self) -> Verdict:
         """The other half is missing, at least until now."""
         written = timestamp(self._mine.created)
         wait_s = self._delivery.settings.pair_wait_s

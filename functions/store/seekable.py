@@ -33,6 +33,7 @@ def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> Bina
 
     def read(at: int) -> Generator[bytes]:
         tries_left = _TRIES
+        # The caller stops before the end; otherwise an error ends it.
         while True:
             try:
                 for chunk in _range(one, at, buckets, deadline):
@@ -49,7 +50,8 @@ def open_ranged(one: StoredObject, buckets: Buckets, deadline: Deadline) -> Bina
 
 
 def _range(one: StoredObject, at: int, buckets: Buckets, deadline: Deadline) -> Generator[bytes]:
-    """One reading, from a place on. It is never read to its end."""
+    """One reading, from a place on. The caller stops before its end: reaching that means that the
+    object was cut."""
     with buckets.open(one.ref, deadline, at) as response:
         if is_unpacked(response.headers):
             # The whole object, whatever range was requested.

@@ -17,11 +17,18 @@ _LONG_HEAD_BYTES: Final = 4 * 1024 * 1024
 class Source:
     """Bytes that can be read again.
 
-    The first reading continues where `head` stopped, so that the head takes no extra reading.
+    The first reading continues where `head` stopped, so that the head takes no extra reading:
+
+        new             read_head begins a reading; so does chunks
+        head read       the reading is open behind the head: read_head and chunks continue it
+        chunks taken    the reading is the caller's, who reads it to its end
+        closed          the reading is ended; after it, as after chunks, the next one begins anew,
+                        and `head` still has the bytes of the last one
 
     Args:
         open_: begins to read at the first byte.
-        size: total bytes; None if that is known only at the end.
+        size: total bytes; None if that is known only at the end. Final once the head was read: an
+            object that Cloud Storage unpacks has neither this size nor this checksum.
         crc32c: base64, if it is known before.
         can_reread: whether a second reading takes no longer than the first. It takes longer in a
             tar.gz, where everything before a member must be unpacked again.

@@ -40,7 +40,7 @@ _REFUSED: Final = (400, 409, 413, 415, 422)
 # In an object's metadata.
 _CLASS_KEY: Final = "dicom-storage-class"
 _OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
-_OTHER_UIDS: Final = "the DICOM store reads other UIDs in the file than stand first in it"
+_OTHER_UIDS: Final = "the DICOM store reads different UIDs from the first ones in the file"
 
 # "misread": the store reads other UIDs in the file than this function. "gone": the store reports
 # that the instance exists, but has none with these UIDs: it was deleted since, or misread.
@@ -120,6 +120,7 @@ class Stow:
             answer, meaning = self._try()
         if meaning == "rejected":
             raise rejected(f"the DICOM store refused it, status or failure reason {answer.code}")
+        # Not `in`: only by this does mypy see that both are excluded below.
         if meaning == "misread" or meaning == "gone":
             raise OtherInstanceError(answer.named.resource)
         if meaning == "conflict":
@@ -192,18 +193,18 @@ class Stow:
             PermanentError: conflict.
         """
         if answer.named.instance != self._resource.instance:
-            raise conflict(f"{_OTHER_BYTES}, and does not name the instance")
+            raise conflict(f"{_OTHER_BYTES}; its report does not name the instance")
         query = [("SOPInstanceUID", self._resource.instance), ("limit", "2")]
         found = self._store.search(None, "instances", query, self._deadline)
         if [dicomjson.instance(match) for match in found] != [self._resource]:
-            raise conflict(f"{_OTHER_BYTES}, or under a part of them")
+            raise conflict(f"{_OTHER_BYTES}; a search does not find only this instance")
         # Messages come late, twice and in any order: older bytes never replace newer ones, nor do
         # bytes that may be older.
         stored = timestamp(self._store.stored_at(self._resource, self._deadline))
         times = [timestamp(one.created) for one in self._inputs]
         written = [time for time in times if time is not None]
         if stored is None or not written:
-            raise conflict(f"{_OTHER_BYTES}, and it is not known which are newer")
+            raise conflict(f"{_OTHER_BYTES}; it is not known which are newer")
         if stored > max(written):
             raise conflict(f"{_OTHER_BYTES}, stored after this was written")
 
@@ -243,5 +244,5 @@ class Stow:
 
 def _checked(storage_class: str) -> str:
     if storage_class not in STORAGE_CLASSES:
-        raise rejected(f"{_CLASS_KEY} is no storage class")
+        raise rejected(f"{_CLASS_KEY} is not a storage class")
     return storage_class

@@ -270,6 +270,7 @@ def test_the_sidecar_of_a_single_half_says_what_to_do(
         ("1.json", scans.metadata(UIDS, **{"00420011": {"vr": "OB", "BulkDataURI": "pdf"}})),
         ("1.json", scans.metadata(UIDS, **{"7FE00010": {"vr": "OB", "InlineBinary": "AA=="}})),
         ("1.json", scans.metadata(UIDS, **{"7FE00010": {"vr": "OB", "BulkDataURI": "a\r\nX: b"}})),
+        ("1.json", scans.metadata(UIDS, **{"7FE00010": {"vr": "OB", "BulkDataURI": ""}})),
         ("1.json", scans.metadata(UIDS, **{"7FE00010": ["InlineBinary"]})),
         ("1.json", scans.metadata(UIDS)[:-2] + b', "00091001": ' + b"[" * 900 + b"]" * 900 + b"}]"),
         ("1.json", scans.metadata(UIDS, **{"00091001": [{}] * 300_000})),
@@ -330,9 +331,9 @@ LOSSLESS = "1.2.840.10008.1.2.4.70"
         (scans.metadata(UIDS), scans.jpeg(progressive=True), "progressive"),
         (scans.metadata(UIDS), scans.jpeg(grey=True), "SamplesPerPixel"),
         (scans.metadata(UIDS), scans.jpeg().replace(b"\xff\xc0", b"\xff\xc3"), "Transfer"),
-        (scans.metadata(UIDS), scans.jpeg()[:-2], "cut"),
-        (scans.metadata(UIDS), scans.jpeg()[:-300], "cut"),
-        (scans.metadata(UIDS), scans.jpeg()[:200], "cut"),
+        (scans.metadata(UIDS), scans.jpeg()[:-2], "truncated"),
+        (scans.metadata(UIDS), scans.jpeg()[:-300], "truncated"),
+        (scans.metadata(UIDS), scans.jpeg()[:200], "truncated"),
     ],
 )
 def test_an_undecodable_pair_is_rejected_with_the_contradiction(
