@@ -28,7 +28,7 @@ from cli.numbers import Seconds
 from cli.options import dry_run_option, system_option
 from cli.output import note
 from cli.progress import Progress
-from functions.common.deadline import timestamp
+from functions.common.deadline import parsed_rfc3339
 from functions.common.errors import PermanentError
 from functions.common.events.messages import ANEW
 from functions.common.events.outcomes import outcome_id
@@ -205,7 +205,7 @@ def _begun(name: str) -> datetime | None:
     match = _NAME_TIME.search(name)
     if match is None:
         return None
-    return timestamp(match[0])
+    return parsed_rfc3339(match[0])
 
 
 def _lines(blob: Any) -> Iterator[bytes]:

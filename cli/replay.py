@@ -28,7 +28,7 @@ from cli.options import dry_run_option, system_option
 from cli.output import note
 from cli.progress import Progress
 from cli.quarantine import sidecars, text_of
-from functions.common.deadline import timestamp
+from functions.common.deadline import parsed_rfc3339
 from functions.common.events.messages import FIRST_PUBLISHED
 from functions.store.sidecar import SIDECAR_ENDING, Sidecar
 
@@ -236,7 +236,7 @@ def _first_published(message: Held) -> str:
     ]
     times: dict[datetime, str] = {}
     for text in (*noted, message.published):
-        time = timestamp(text)
+        time = parsed_rfc3339(text)
         if time is None:
             return "unknown"
         times[time] = text

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlencode
 
 from functions.common import values
-from functions.common.deadline import timestamp
+from functions.common.deadline import parsed_rfc3339
 from functions.common.errors import PermanentError
 from functions.common.events.messages import FIRST_PUBLISHED, Message
 from functions.common.resources import A_PATH, LEVELS, DicomStoreName, Resource
@@ -136,7 +136,7 @@ def matching(pattern: str, what: str) -> Parse:
 
 def time(value: object) -> str:
     """An RFC 3339 time with its offset from UTC, unchanged."""
-    if not isinstance(value, str) or timestamp(value) is None:
+    if not isinstance(value, str) or parsed_rfc3339(value) is None:
         raise PermanentError("invalid_command", "takes a time such as 2026-01-31T08:00:00Z")
     return value
 

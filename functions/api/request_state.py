@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from functions.common.clients.json_objects import JsonObjects
 from functions.common.clients.storage import Buckets, PreconditionFailedError
-from functions.common.deadline import Deadline, age_s, timestamp, utc_now
+from functions.common.deadline import Deadline, age_s, parsed_rfc3339, utc_now
 from functions.common.errors import PermanentError, RetryableError
 
 _FOLDER: Final = "requests"
@@ -50,7 +50,7 @@ class Request:
 
     def age_s(self) -> float:
         """Seconds since it was last accepted; infinite for a released one."""
-        accepted = timestamp(self.time)
+        accepted = parsed_rfc3339(self.time)
         if accepted is None:
             return math.inf
         return age_s(accepted)

@@ -9,11 +9,12 @@ from functions.common.errors import RetryableError
 
 @dataclass(frozen=True)
 class Deadline:
-    """The time that one invocation may take, from the creation of this object.
+    """Seconds from the creation of this object on: the time that one invocation may take, or
+    the time for which something is remembered.
 
     Args:
-        budget_s: total seconds; less than the function's timeout, which is less than the ack
-            deadline.
+        budget_s: total seconds; of an invocation less than the function's timeout, which is less
+            than the ack deadline.
     """
 
     budget_s: float
@@ -63,16 +64,16 @@ def now() -> datetime:
 
 def utc_now() -> str:
     """The time now, RFC 3339 in UTC with microseconds, which sorts as text."""
-    return written(now())
+    return rfc3339(now())
 
 
-def written(time: datetime) -> str:
-    """A time in UTC, in the form of `utc_now`."""
+def rfc3339(time: datetime) -> str:
+    """The text of a time in UTC, in the form of `utc_now`."""
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def timestamp(text: str) -> datetime | None:
-    """An RFC 3339 time with its offset from UTC; None for any other text."""
+def parsed_rfc3339(text: str) -> datetime | None:
+    """The time of an RFC 3339 text with its offset from UTC; None for any other text."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:

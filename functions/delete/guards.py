@@ -28,7 +28,7 @@ from itertools import islice
 from typing import Final, Self
 
 from functions.common.clients.dicomweb import DicomStore
-from functions.common.deadline import Deadline, age_s, now, timestamp
+from functions.common.deadline import Deadline, age_s, now, parsed_rfc3339
 from functions.common.errors import PermanentError
 from functions.common.resources import DicomStoreName, Resource
 from functions.common.settings import Settings
@@ -159,7 +159,7 @@ class GuardRails:
 
         def is_since(instance: Resource) -> bool:
             text = self.store.stored_at(instance, self.deadline)
-            stored = timestamp(text)
+            stored = parsed_rfc3339(text)
             if stored is None:
                 return when_unknown
             return stored >= limit
@@ -177,7 +177,7 @@ class GuardRails:
 def _stored_before(work: Work, min_age_hours: int) -> datetime | None:
     """Only what was stored before this time may be deleted: the earlier one of the command's and of
     the settings' limit."""
-    of_command = timestamp(work.stored_before)
+    of_command = parsed_rfc3339(work.stored_before)
     if not min_age_hours:
         return of_command
     of_settings = _began(work) - timedelta(hours=min_age_hours)
@@ -189,7 +189,7 @@ def _stored_before(work: Work, min_age_hours: int) -> datetime | None:
 def _began(work: Work) -> datetime:
     """When the command was published, also in late follow-up messages; now, if it is unknown or
     lies in the future."""
-    published = timestamp(work.published)
+    published = parsed_rfc3339(work.published)
     if published is None:
         return now()
     return min(published, now())
@@ -197,7 +197,7 @@ def _began(work: Work) -> datetime:
 
 def _published(work: Work) -> datetime | None:
     """When the command was published, if it is old or was delivered before."""
-    published = timestamp(work.published)
+    published = parsed_rfc3339(work.published)
     if published is None:
         return None
     if work.late or age_s(published) > _LATE_S:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from functions.common.checksum import Checksum, crc32c_text
 from functions.common.clients.storage import PreconditionFailedError, StoredObject
-from functions.common.deadline import timestamp, utc_now
+from functions.common.deadline import parsed_rfc3339, utc_now
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import ObjectRef
 from functions.export.content import Content
@@ -35,8 +35,8 @@ class Written:
 
     def newer_than(self, stored_at: str) -> bool:
         """Whether its content was retrieved after that time; False when it is not known."""
-        since = timestamp(self.stored.metadata.get(_TIME, ""))
-        other = timestamp(stored_at)
+        since = parsed_rfc3339(self.stored.metadata.get(_TIME, ""))
+        other = parsed_rfc3339(stored_at)
         return since is not None and other is not None and since > other
 
     def entry(self, piece: Piece, tag: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final, cast, get_args
 
 from functions.common.clients.storage import PreconditionFailedError, StoredObject
-from functions.common.deadline import age_s, timestamp
+from functions.common.deadline import age_s, parsed_rfc3339
 from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.events.outcomes import Outcome, Word, outcome_id
 from functions.common.resources import ObjectRef, Resource
@@ -138,7 +138,7 @@ class PairState:
         is_own = claim.metadata.get("by") == self._mine
         if is_own and attempt.isdigit() and int(attempt) < self._attempt:
             return True
-        made = timestamp(claim.created)
+        made = parsed_rfc3339(claim.created)
         return made is not None and age_s(made) > self._lifetime_s
 
     def _write(self, name: str, finished: Finished) -> Finished:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from functions.common.clients.storage import StoredObject
-from functions.common.deadline import age_s, timestamp
+from functions.common.deadline import age_s, parsed_rfc3339
 from functions.common.errors import (
     NothingToStoreError,
     PermanentError,
@@ -161,7 +161,7 @@ class HalfUpload:
 
     def _without_other(self) -> Verdict:
         """The other half is missing, at least until now."""
-        written = timestamp(self._mine.created)
+        written = parsed_rfc3339(self._mine.created)
         wait_s = self._delivery.settings.pair_wait_s
         if written is not None and age_s(written) < wait_s:
             raise RetryableError("operation_pending")

@@ -21,7 +21,7 @@ from typing import Final, Literal
 
 from functions.common.clients.storage import StoredObject
 from functions.common.clients.transport import drain, read_all
-from functions.common.deadline import timestamp
+from functions.common.deadline import parsed_rfc3339
 from functions.common.dicom import dicomjson
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.outcomes import Word
@@ -200,8 +200,8 @@ class Stow:
             raise conflict(f"{_OTHER_BYTES}; a search does not find only this instance")
         # Messages come late, twice and in any order: older bytes never replace newer ones, nor do
         # bytes that may be older.
-        stored = timestamp(self._store.stored_at(self._resource, self._deadline))
-        times = [timestamp(one.created) for one in self._inputs]
+        stored = parsed_rfc3339(self._store.stored_at(self._resource, self._deadline))
+        times = [parsed_rfc3339(one.created) for one in self._inputs]
         written = [time for time in times if time is not None]
         if stored is None or not written:
             raise conflict(f"{_OTHER_BYTES}; it is not known which are newer")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from functions.common.clients.dicomweb import DicomStore
-from functions.common.deadline import Deadline, now, written
+from functions.common.deadline import Deadline, now, rfc3339
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes
@@ -116,7 +116,7 @@ class _Delivery:
             attempt: of the delivery, from 1.
         """
         marker = self.markers.find(study)
-        if marker is None or not marker.is_open or written(marker.first) != first:
+        if marker is None or not marker.is_open or rfc3339(marker.first) != first:
             return  # another delivery finished it
         # The time before the count, which may take long: instances stored meanwhile may not be in
         # it.
@@ -163,14 +163,14 @@ class _Delivery:
             resource=study,
             place=f"{study.study}#{marker.generation}",  # its id: one for each completion
             counts=counts,
-            first=written(marker.first),
-            last=written(marker.changed),
+            first=rfc3339(marker.first),
+            last=rfc3339(marker.changed),
             again=marker.again,
         )
         self.outcomes.publish(complete)
 
     def _follow_up(self, study: Resource, marker: Marker) -> None:
-        content = {"study": study.study, "first": written(marker.first)}
+        content = {"study": study.study, "first": rfc3339(marker.first)}
         data = json.dumps(content).encode()
         topic = self.services.settings.studies_next_topic
         self.services.topics.publish(topic, data, {}, self.deadline)

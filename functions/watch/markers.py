@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from functions.common.clients.json_objects import JsonObjects, Kept
 from functions.common.clients.storage import Buckets, PreconditionFailedError
-from functions.common.deadline import Deadline, age_s, now, timestamp, written
+from functions.common.deadline import Deadline, age_s, now, parsed_rfc3339, rfc3339
 from functions.common.errors import RetryableError
 from functions.common.resources import Resource
 from functions.watch.stored import Stored
@@ -171,11 +171,11 @@ def _name(study: Resource) -> str:
 def _value(marker: Marker) -> dict[str, Any]:
     counted = ""
     if marker.counted:
-        counted = written(marker.counted)
+        counted = rfc3339(marker.counted)
     return {
         "opened_by": marker.opened_by,
-        "first": written(marker.first),
-        "changed": written(marker.changed),
+        "first": rfc3339(marker.first),
+        "changed": rfc3339(marker.changed),
         "count": [marker.count.instances, marker.count.series],
         "counted": counted,
         "again": marker.again,
@@ -191,7 +191,7 @@ def _marker(kept: Kept) -> Marker:
             first=_time(value["first"]),
             changed=_time(value["changed"]),
             count=Count(*value["count"]),
-            counted=timestamp(value["counted"]),
+            counted=parsed_rfc3339(value["counted"]),
             again=value["again"],
             generation=kept.generation,
         )
@@ -200,7 +200,7 @@ def _marker(kept: Kept) -> Marker:
 
 
 def _time(text: str) -> datetime:
-    time = timestamp(text)
+    time = parsed_rfc3339(text)
     if time is None:
         raise ValueError
     return time

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from functions.common.deadline import now, timestamp
+from functions.common.deadline import now, parsed_rfc3339
 from functions.common.errors import PermanentError
 from functions.common.events.messages import Message
 from functions.common.resources import Resource
@@ -58,7 +58,7 @@ def _time(record: dict[str, Any]) -> datetime:
     text = record.get("time")
     if not isinstance(text, str):
         raise _refused("a stored record has a time")
-    made = timestamp(text)
+    made = parsed_rfc3339(text)
     if made is None:
         raise _refused("the time of a stored record is an RFC 3339 time")
     # The clock that wrote it may be ahead: a time to come would keep the study open.

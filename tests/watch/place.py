@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from functions.common.deadline import Deadline, written
+from functions.common.deadline import Deadline, rfc3339
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services
@@ -37,7 +37,7 @@ ROWS = [
 
 def ago(seconds: float) -> str:
     """A time so many seconds ago, as in a record."""
-    return written(datetime.now(UTC) - timedelta(seconds=seconds))
+    return rfc3339(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
 def finds(rows: list[Any], delay_s: float = 0) -> Callable[[Received], Answer]:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from functions.common.deadline import written
+from functions.common.deadline import rfc3339
 from functions.common.errors import RetryableError
 from functions.watch.memory import OpenStudies
 from tests.watch.place import OUTCOMES, QUIET_S, ROWS, Place, ago, finds
@@ -35,7 +35,7 @@ def test_records_in_quick_succession_write_the_marker_once(place: Place) -> None
     for number in range(20):
         # Each is the first one of its process.
         place.open_studies = OpenStudies()
-        place.store_record(written(time), f"record-{number}")
+        place.store_record(rfc3339(time), f"record-{number}")
     assert place.buckets.requests["create"] == 1
 
 

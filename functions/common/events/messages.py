@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from functions.common.clients.storage import StoredObject
-from functions.common.deadline import timestamp
+from functions.common.deadline import parsed_rfc3339
 from functions.common.errors import PermanentError
 from functions.common.jsonvalues import int64, parsed, text
 from functions.common.resources import ObjectRef
@@ -105,7 +105,7 @@ class Message:
         if not self.replayed:
             return self.published
         told = self.attributes[FIRST_PUBLISHED]
-        first, last = timestamp(told), timestamp(self.published)
+        first, last = parsed_rfc3339(told), parsed_rfc3339(self.published)
         if first is None:
             return _AGES_AGO
         if last is not None and first >= last:
