@@ -140,8 +140,8 @@ class _LibraryHandler(logging.Handler):
 
 
 def _words_of_gunicorns_arbiter(record: logging.LogRecord) -> str:
-    """The process that starts the workers sees no requests, and its messages about killed workers
-    are needed."""
+    """The text of an error of gunicorn's arbiter, else empty. The arbiter starts the workers; it
+    sees no requests, and its messages about killed workers are needed."""
     is_arbiter = record.name == "gunicorn.error" and record.module == "arbiter"
     if not is_arbiter or record.exc_info or record.levelno < logging.ERROR:
         return ""

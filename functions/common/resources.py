@@ -153,6 +153,7 @@ class GcsPrefix:
         is_prefix = not self.prefix or all(map(_is_segment, self.prefix.split("/")))
         if not is_bucket(self.bucket) or not is_prefix:
             raise PermanentError("invalid_command", "a destination must be gs://bucket/prefix")
+        # The rest of an object's name is for the names below the prefix.
         if len(self.prefix.encode()) > _OBJECT_NAME_BYTES // 2:
             raise PermanentError("invalid_command", "a destination's prefix is too long")
 

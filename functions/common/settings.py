@@ -12,7 +12,8 @@ from functions.common.resources import DicomStoreName, GcsPrefix
 from functions.common.values import ByPrefix
 
 # Unless this is set, google-cloud-storage requests each bucket's metadata in the background, which
-# is not needed, and needs a permission that the functions do not have.
+# is not needed, and needs a permission that the functions do not have. It is set here because no
+# other module touches the environment.
 os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "1")
 
 STORE: Final = "store_upload"

@@ -37,8 +37,8 @@ class Credentials:
             with self._lock:
                 credentials.before_request(self._request, "", url, headers)
 
-    def refresh_needed(self) -> None:
-        """Forget the token: the service refused it."""
+    def forget(self) -> None:
+        """Forget credentials whose token the service refused; the next request loads them anew."""
         with self._lock:
             self._credentials = None
 

@@ -2,8 +2,9 @@
 
     status                      reason         an event function              search answers
     401, 403                    unauthorized   answers 503                    502 unauthorized
-    429, or any of the next     rate_limited   tries again, then answers 503  429 for 429, else as
-        with Retry-After                                                      in the next row
+    429, or any status of the   rate_limited   tries again, then answers 503  429 for 429, else as
+        next row that has                                                     in the next row
+        Retry-After
     408 425 500 502 503 504     unavailable    tries again, then answers 503  502, 503, 504
     others                      (none)         the caller of the client judges
 

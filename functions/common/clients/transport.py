@@ -117,7 +117,7 @@ class Transport:
         Raises:
             RetryableError: rate_limited, unavailable, unauthorized or deadline_exceeded.
         """
-        return retried(lambda: self._judged(request, deadline), deadline, request.method)
+        return retried(lambda: self._attempt_or_error(request, deadline), deadline, request.method)
 
     def send_once(self, request: Request, deadline: Deadline) -> Response:
         """Send a request; retry only with new credentials. The caller decides about other retries.
@@ -131,12 +131,12 @@ class Transport:
         response = self._attempt(request, deadline)
         if response.status_code == 401:
             drain(response)
-            self.credentials.refresh_needed()
+            self.credentials.forget()
             response = self._attempt(request, deadline)
         return response
 
-    def _judged(self, request: Request, deadline: Deadline) -> Response:
-        """One attempt; a status to retry and a refusal are errors."""
+    def _attempt_or_error(self, request: Request, deadline: Deadline) -> Response:
+        """One attempt; retryable statuses and 401 and 403 are raised."""
         response = self.send_once(request, deadline)
         error = statuses.error_of(response.status_code, response.headers)
         if error is None:
@@ -301,6 +301,7 @@ def drain(response: Response) -> None:
     close the connection."""
     try:
         if not response.raw.read(_DRAIN_BYTES + 1, decode_content=False)[_DRAIN_BYTES:]:
+            # First, because `close` closes a connection that was not released.
             response.raw.release_conn()
     except _NETWORK_ERRORS:
         log("WARNING", "drain", reason="unavailable")

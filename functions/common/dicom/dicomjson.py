@@ -54,7 +54,11 @@ def data_sets(chunks: Iterable[bytes], limit: int) -> Iterator[tuple[str, DataSe
 
 
 class _ArrayReader:
-    """The text that is not read yet, and the marks that may come next."""
+    """The text that is not read yet, and the marks that may come next.
+
+    For each chunk: `add`; if it returns True, `objects` to its end, then `check_rest`. After the
+    last chunk: `objects` to its end, then `check_end`.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -105,8 +109,7 @@ class _ArrayReader:
         return self._buffer[self._at : self._at + 1]
 
     def check_rest(self) -> None:
-        """Called when `objects` has ended. Raises RetryableError when the next object is too
-        large."""
+        """Raises RetryableError when the next object is too large."""
         self._size = len(self._buffer) - self._at
         if self._size > self._limit:
             raise RetryableError("unavailable")

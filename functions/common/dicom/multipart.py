@@ -1,4 +1,4 @@
-"""Reading and writing multipart/related as streams."""
+"""Reading multipart/related as a stream, and a boundary for writing it."""
 
 import re
 import secrets

@@ -55,6 +55,7 @@ def is_part10(head: bytes) -> bool:
 def is_data_set(head: bytes) -> bool:
     """Whether it may be a Part 10 file without its preamble, or a bare data set: group 2 or 8 in
     little endian."""
+    # head[1] and head[3]: the high bytes of the group and of the element, which are 0.
     if len(head) < 8 or head[0] not in (0x02, 0x08) or head[1] or head[3]:
         return False
     return _is_vr(head[4:6]) or int.from_bytes(head[4:8], "little") < _IMPLICIT_LENGTH_MAX
@@ -115,7 +116,7 @@ def _read(
         raise  # this machine's fault, not the file's
     # The only place for pydicom's errors, which can be of any type for malformed input.
     except Exception as error:
-        if isinstance(stream.error, DicomFunctionsError):
+        if stream.error:
             raise stream.error from None
         if stream.ended and not whole:
             raise MoreNeededError from None
@@ -219,8 +220,8 @@ class _TooMuchError(Exception):
 class _Stream:
     """The beginning of a file, for pydicom, which seeks forward a lot and back a little.
 
-    Skipped bytes are not kept. `ended`: whether the source ended; `error`: what it raised (pydicom
-    raises another error then).
+    Skipped bytes are not kept. `ended`: whether the source ended; `error`: the source's error, in
+    place of which pydicom may raise its own.
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -231,7 +232,7 @@ class _Stream:
         self._reads = 0
         self._read_bytes = 0
         self.ended = False
-        self.error: Exception | None = None
+        self.error: DicomFunctionsError | None = None
 
     def tell(self) -> int:
         """The offset of the next read."""
@@ -239,6 +240,8 @@ class _Stream:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to an offset; backwards only within the window."""
+        if whence == 2:
+            raise _TooMuchError  # the end is not known
         place = offset + self._at if whence else offset
         if place < self._start:
             raise _TooMuchError
@@ -272,7 +275,7 @@ class _Stream:
         while self._end < end and not self.ended:
             try:
                 piece = next(self._pieces, None)
-            except (DicomFunctionsError, zlib.error, _TooMuchError) as error:
+            except DicomFunctionsError as error:
                 self.error = error
                 raise
             if piece is None:
