@@ -30,7 +30,7 @@ from cli.output import note
 from cli.progress import Progress
 from functions.common.deadline import parsed_rfc3339
 from functions.common.errors import PermanentError
-from functions.common.events.messages import ANEW
+from functions.common.events.messages import AGAIN
 from functions.common.events.outcomes import outcome_id
 from functions.common.resources import ObjectRef
 from functions.common.settings import STORE
@@ -248,5 +248,5 @@ def _attributes(blob: Any) -> dict[str, str]:
         "bucketId": blob.bucket.name,
         "objectId": blob.name,
         "objectGeneration": str(blob.generation),
-        ANEW: "reconcile",
+        AGAIN: "reconcile",
     }

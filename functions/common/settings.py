@@ -439,7 +439,7 @@ class Settings:
 
     @property
     def storage_url(self) -> str:
-        """The URL of Cloud Storage, or of its emulator; empty: the library's own."""
+        """The URL of Cloud Storage, or of its emulator."""
         return self.storage_emulator_host or self.storage_endpoint
 
     def may_export_to(self, destination: GcsPrefix) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from functions.common.clients.storage import StoredObject
 from functions.common.errors import PermanentError
-from functions.common.events.messages import ANEW, Message, written_object
+from functions.common.events.messages import AGAIN, Message, written_object
 from functions.store.archive import BEGINNING, Place
 from functions.store.delivery import Delivery
 from functions.store.verdict import Verdict, of_archive
@@ -95,8 +95,8 @@ def publish(delivery: Delivery, progress: Progress) -> None:
     if message.follow_up:
         notification = notification["event"]
     attributes = {_FOLLOW_UP: _OF_ARCHIVE}
-    if ANEW in message.attributes:
-        attributes[ANEW] = "yes"
+    if AGAIN in message.attributes:
+        attributes[AGAIN] = "yes"
     delivery.services.topics.publish(
         delivery.settings.uploads_next_topic,
         dump(notification, progress),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functions.api import page_uploads
 from functions.common.deadline import Deadline
 from functions.common.errors import NothingToStoreError, PermanentError, SupersededError
-from functions.common.events.messages import ANEW, Message, is_finalize, written_object
+from functions.common.events.messages import AGAIN, Message, is_finalize, written_object
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.settings import STORE
@@ -56,7 +56,7 @@ def handle(
     if written.ref.bucket != services.settings.landing_bucket:
         raise PermanentError("invalid_event", "not the landing bucket")
     with memory.working_on((written.ref, progress.mark)) as was_done:
-        if was_done and ANEW not in message.attributes:
+        if was_done and AGAIN not in message.attributes:
             # This process has published the outcome or a follow-up message.
             return
         delivery = Delivery(

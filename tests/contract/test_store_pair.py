@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from functions.common.events.messages import ANEW
+from functions.common.events.messages import AGAIN
 from tests import scans
 from tests.contract.kills import KilledError, killing
 from tests.contract.landing import ARCHIVE, LANDING, QUARANTINE, Landing, landing, words
@@ -103,8 +103,8 @@ def test_an_event_of_reconcile_is_processed_again_with_the_same_outcome(place: L
     deliver_all(place, blobs)
     data, attributes = place.event(blobs[0])
     for _ in range(2):
-        anew = {**attributes, ANEW: "reconcile"}
-        assert place.world.deliver(place.handle, data, anew) == ""
+        again = {**attributes, AGAIN: "reconcile"}
+        assert place.world.deliver(place.handle, data, again) == ""
     assert by_name(place)["1.json"] == [STORED] * 3
 
 

@@ -26,9 +26,10 @@ _JSON_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # sheet section 5.1).
 AS_STORED: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
-
-CANCELLED: Final = 1  # of google.rpc.Code, as are those below
+# Of google.rpc.Code.
+CANCELLED: Final = 1
 NOT_FOUND: Final = 5
+
 _SEARCH_PAGE: Final = 1000
 _OFFSET_MAX: Final = 1_000_000  # fact sheet section 4.3
 
@@ -70,7 +71,10 @@ class DicomStore:
     def url(self, resource: Resource | None, *below: str) -> str:
         """The URL of a study, series or instance (None: of the store); `below` are more path
         segments."""
-        return "/".join([self._dicomweb, *([str(resource)] if resource else []), *below])
+        parts = [self._dicomweb]
+        if resource:
+            parts.append(str(resource))
+        return "/".join([*parts, *below])
 
     def store(
         self, body: BodyFactory, content_type: str, deadline: Deadline, storage_class: str = ""
@@ -246,7 +250,8 @@ class DicomStore:
         """Delete a resource: a study or series by a long-running operation, an instance at once.
 
         Returns:
-            The operation; None when the target is already gone or was deleted at once.
+            The operation; None when the target was deleted at once, or the answer is 404. That
+                alone does not mean that it is gone: is_there also checks that the store exists.
 
         Raises:
             PermanentError: as search.
@@ -258,8 +263,9 @@ class DicomStore:
             drain(response)
             raise RetryableError("operation_pending")
         answer = _json(response, deadline, nothing=(404,))
-        has_name = isinstance(answer, dict) and answer.get("name")
-        return _operation(answer) if has_name else None
+        if not isinstance(answer, dict) or not answer.get("name"):
+            return None
+        return _operation(answer)
 
     def operation(self, name: str, deadline: Deadline) -> Operation:
         """The state of an operation. One that the service no longer knows is done, with the code of

@@ -2,8 +2,7 @@
 
 The batching publisher of the same package starts a thread for each message or waits for more
 messages; here one message is published, and its answer awaited. The library is imported and its
-client made at the
-first publish, in the worker: gRPC does not survive a fork.
+client made at the first publish, in the worker: gRPC does not survive a fork.
 """
 
 from collections.abc import Mapping

@@ -33,7 +33,6 @@ from functions.common.resources import ObjectRef
 
 __all__ = ["Buckets", "PreconditionFailedError", "StoredObject"]
 
-ENDPOINT: Final = "https://storage.googleapis.com"
 CHUNK_BYTES: Final = 32 * 1024 * 1024  # of a resumable upload; a multiple of 256 KiB
 ONE_SHOT_BYTES: Final = 8 * 1024 * 1024  # the library sends up to this in one request
 _LIST_PAGE: Final = 1000
@@ -71,13 +70,13 @@ class Buckets:
 
     Args:
         transport: shared with the other clients.
-        endpoint: base URL: a regional or private endpoint, or an emulator (http).
+        endpoint: base URL of Cloud Storage, or of an emulator (http).
     """
 
-    def __init__(self, transport: Transport, endpoint: str = "") -> None:
+    def __init__(self, transport: Transport, endpoint: str) -> None:
         self._transport = transport
-        self._endpoint = endpoint or ENDPOINT
-        self._emulated = self._endpoint.startswith("http://")
+        self._endpoint = endpoint
+        self._emulated = endpoint.startswith("http://")
         self._client: Any = None
 
     def open(self, ref: ObjectRef, deadline: Deadline, start: int = 0) -> Response:
@@ -97,6 +96,7 @@ class Buckets:
         url = f"{self._endpoint}/storage/v1/b/{ref.bucket}/o/{ref.quoted}"
         response = self._transport.send(Request("GET", url, params, headers), deadline)
         live = response.headers.get("x-goog-generation", "")
+        # Emulators may ignore the generation.
         is_other = ref.generation and live and live != str(ref.generation)
         if response.status_code == 404 or is_other:
             drain(response)
@@ -198,11 +198,11 @@ class Buckets:
     def begin_upload(
         self, bucket: str, name: str, size: int, origin: str, deadline: Deadline
     ) -> str:
-        """Begin a resumable upload of a new object that somebody without credentials goes on with.
+        """Begin a resumable upload of a new object that somebody without credentials can continue.
 
         Args:
             size: in bytes; Cloud Storage takes no other.
-            origin: whose pages may go on with it, whatever CORS the bucket has; empty: no page.
+            origin: whose pages may continue it, whatever CORS the bucket has; empty: no page.
 
         Returns:
             The session's URL, valid for a week: with it, the object can be written.

@@ -85,7 +85,7 @@ class Stream:
         self._left = memoryview(b"")
         self._at = 0
         self.checksum = Checksum()  # of all that was read
-        self.source_failed = False
+        self.source_failed = False  # with a ValueError, as the library raises too
 
     def whole_if_small(self, limit_bytes: int) -> bytes | None:
         """All bytes if they are within the limit; else None, and `read` begins at the first one."""
@@ -118,9 +118,11 @@ class Stream:
     def _fill(self) -> bool:
         """Whether there are bytes left to read."""
         while not self._left:
-            self.source_failed = True  # replaced by the next line
-            piece = next(self._pieces, None)
-            self.source_failed = False
+            try:
+                piece = next(self._pieces, None)
+            except ValueError:
+                self.source_failed = True
+                raise
             if piece is None:
                 return False
             self.checksum.add(piece)
@@ -129,7 +131,7 @@ class Stream:
 
 
 def call(function: Callable[..., T], *args: Any, deadline: Deadline, **options: Any) -> T:
-    """One call of the library, without its own retries."""
+    """One call of the library, without its own retries; `timeout` reaches _Http.request."""
     with translated():
         return function(*args, timeout=deadline, retry=None, **options)
 

@@ -25,7 +25,7 @@ BODY_LIMIT_BYTES: Final = 15 * 1024 * 1024  # 10 MB of a Pub/Sub message, as bas
 FIRST_PUBLISHED: Final = "dicom-first-published"
 _AGES_AGO: Final = "1970-01-01T00:00:00Z"
 # An attribute of an event that must be processed again, even if a process remembers it.
-ANEW: Final = "dicom-anew"
+AGAIN: Final = "dicom-again"
 _FINALIZED: Final = "google.cloud.storage.object.v1.finalized"
 _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
 _IDENTIFIER: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
