@@ -20,7 +20,9 @@ from functions.store.seekable import open_inner
 from functions.store.source import Source
 
 # Where a member is: its place in the archive (archive_readers); if that is an archive too, then its
-# place in there, and so on.
+# place in there, and so on. Places are ordered as the walk comes to them, with one exception: an
+# inner archive that proves to be damaged comes after its members, and its place lies before theirs.
+# What follows it lies behind them.
 Place = tuple[int, ...]
 
 # Where every archive begins.

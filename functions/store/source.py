@@ -19,11 +19,12 @@ class Source:
 
     The first reading continues where `head` stopped, so that the head takes no extra reading:
 
-        new             read_head begins a reading; so does chunks
-        head read       the reading is open behind the head: read_head and chunks continue it
-        chunks taken    the reading is the caller's, who reads it to its end
-        closed          the reading is ended; after it, as after chunks, the next one begins anew,
-                        and `head` still has the bytes of the last one
+        before a reading    read_head or chunks begins one at the first byte
+        after read_head     the reading is open; read_head and chunks continue it
+        after chunks        the caller has the reading; the next one begins at the first byte
+        after close         the reading has ended; the next one begins at the first byte
+
+    `head` always has what read_head read last.
 
     Args:
         open_: begins to read at the first byte.
@@ -86,7 +87,7 @@ class Source:
 
     def chunks(self) -> Generator[bytes]:
         """All bytes, from the first on."""
-        # The reading that was begun for the head goes on behind it; a later one begins anew.
+        # The reading that was begun for the head continues after it.
         stream, self._stream = self._stream, None
         if stream is None:
             stream = self._open()
