@@ -5,7 +5,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import click
@@ -20,6 +20,7 @@ from cli.output import Format, Stream, format_option, note
 LISTENER = "listen"  # the webhook of the local system
 _BODY_LIMIT_BYTES = 10 * 1024 * 1024
 _ACK_DEADLINE_S = 60
+_LOOK_S = 1.0
 
 
 @click.command()
@@ -36,8 +37,11 @@ def listen(clients: Clients, port: int | None, output: Format) -> int:
     stream = Stream(output, OUTCOME_COLUMNS)
     with receiver(clients, port) as received:
         while True:
-            message = received.get()
-            stream.add(outcome_item(message["data"]))
+            # Without a timeout, a Ctrl-C that comes just before the wait would be noticed only at
+            # the next message.
+            with suppress(queue.Empty):
+                message = received.get(timeout=_LOOK_S)
+                stream.add(outcome_item(message["data"]))
 
 
 @contextmanager
@@ -80,6 +84,8 @@ def receiver(clients: Clients, port: int | None = None) -> Iterator["queue.Queue
 def _called(clients: Clients) -> Iterator[None]:
     """The local system calls its webhook only within the `with` block: calls without a receiver
     would be repeated for hours."""
+    from google.api_core.exceptions import NotFound
+
     system = clients.system
     webhooks = system.topology["optional"]["webhooks"]
     name = system.subscription(webhooks["prefix"] + LISTENER)
@@ -95,11 +101,13 @@ def _called(clients: Clients) -> Iterator[None]:
         "ack_deadline_seconds": _ACK_DEADLINE_S,
         "retry_policy": backoff,
     }
-    clients.subscriber.create_subscription(request=subscription, timeout=CALL_S)
     try:
+        clients.subscriber.create_subscription(request=subscription, timeout=CALL_S)
         yield
     finally:
-        clients.subscriber.delete_subscription(subscription=name, timeout=CALL_S)
+        # A Ctrl-C may have come before the answer to the creation.
+        with suppress(NotFound):
+            clients.subscriber.delete_subscription(subscription=name, timeout=CALL_S)
 
 
 class _Server(http.server.ThreadingHTTPServer):
