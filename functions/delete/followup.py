@@ -141,7 +141,7 @@ KEYS: Final[dict[str, commands.Parse]] = {
 
 def is_follow_up(message: Message) -> bool:
     """Whether a message has the content of a follow-up message."""
-    return bool(message.data.strip()) and "continue" in message.json()
+    return "continue" in message.json_or_nothing()
 
 
 def _time(value: object) -> str:

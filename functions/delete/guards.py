@@ -49,7 +49,7 @@ def check_store(name: DicomStoreName, settings: Settings) -> None:
     if not allowed:
         allowed = (settings.dicom_store,)
     if name not in allowed:
-        raise _refused("this DICOM store is not in DELETE_STORES")
+        raise _refused_error("this DICOM store is not in DELETE_STORES")
 
 
 def check_number(studies: Sized, max_studies: int) -> None:
@@ -59,7 +59,7 @@ def check_number(studies: Sized, max_studies: int) -> None:
         PermanentError: rejected.
     """
     if len(studies) > max_studies:
-        raise _refused(f"the query matches more than {max_studies} studies")
+        raise _refused_error(f"the query matches more than {max_studies} studies")
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class GuardRails:
         store: to delete from.
         max_instances: of the whole request.
         stored_before: only what was stored before this time may be deleted; None: anything.
-        published: when the command was published, if its target may have been stored again since;
-            None: it is fresh.
+        not_stored_since: when the command was published, if its target may have been stored again
+            since: then it is left; None: this is not checked.
         deadline: of the checks.
     """
 
     store: DicomStore
     max_instances: int
     stored_before: datetime | None
-    published: datetime | None
+    not_stored_since: datetime | None
     deadline: Deadline
 
     @classmethod
@@ -89,12 +89,12 @@ class GuardRails:
         settings: Settings,
         deadline: Deadline,
     ) -> Self:
-        """Those of a request that may have been going on for a while."""
+        """The limits of a request, which may be an old one."""
         return cls(
             store=store,
             max_instances=settings.delete_max_instances,
             stored_before=_stored_before(work, settings.delete_min_age_hours),
-            published=_published(work),
+            not_stored_since=_stored_again_limit(work),
             deadline=deadline,
         )
 
@@ -125,7 +125,7 @@ class GuardRails:
         found = self.store.count(resource, one_too_many, self.deadline)
         if found > allowed:
             limit = f"more than {self.max_instances} instances"
-            raise _refused(f"{limit}, which DELETE_MAX_INSTANCES forbids")
+            raise _refused_error(f"{limit}, which DELETE_MAX_INSTANCES forbids")
         return found
 
     def check_age(self, resource: Resource) -> None:
@@ -139,11 +139,11 @@ class GuardRails:
         if self.stored_before:
             limit = self.stored_before
             if self._any_since(resource, limit, when_unknown=True):
-                raise _refused("something in it was stored too recently")
-        if self.published:
-            limit = self.published
+                raise _refused_error("something in it was stored too recently")
+        if self.not_stored_since:
+            limit = self.not_stored_since
             if self._any_since(resource, limit, when_unknown=False):
-                raise _refused("stored again after the command was given")
+                raise _refused_error("stored again after the command was sent")
 
     def _any_since(
         self,
@@ -195,8 +195,9 @@ def _began(work: Work) -> datetime:
     return min(published, now())
 
 
-def _published(work: Work) -> datetime | None:
-    """When the command was published, if it is old or was delivered before."""
+def _stored_again_limit(work: Work) -> datetime | None:
+    """When the command was published, if it is old or was delivered before: what was stored since
+    is not what the command meant."""
     published = parsed_rfc3339(work.published)
     if published is None:
         return None
@@ -205,5 +206,5 @@ def _published(work: Work) -> datetime | None:
     return None
 
 
-def _refused(detail: str) -> PermanentError:
+def _refused_error(detail: str) -> PermanentError:
     return PermanentError("rejected", detail)

@@ -38,15 +38,13 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
         RetryableError: the DICOM store is busy or does not answer.
     """
     message.check_way(followup.is_follow_up(message))
-    left_s = deadline.remaining_s()
-    reserve_s = min(_PUBLISHING_S, left_s / 4)
     delivery = _Delivery(
-        name=message.request_id(),
+        request_id=message.request_id(),
         message=message,
         services=services,
         outcomes=outcomes,
         deadline=deadline,
-        working=Deadline(max(1.0, left_s - reserve_s)),
+        working=deadline.reserving(_PUBLISHING_S),
     )
     if message.follow_up:
         given = commands.read(message, followup.KEYS)
@@ -60,11 +58,10 @@ class _Delivery:
     """One message of a request.
 
     Args:
-        name: the request's id.
         deadline: for all work; `working` ends earlier, so that there is time to publish.
     """
 
-    name: str
+    request_id: str
     message: Message
     services: Services
     outcomes: Outcomes
@@ -87,6 +84,7 @@ class _Delivery:
             stored_before=wanted.stored_before,
             late=self._is_repeated,
         )
+        # One target is checked when it is started. Without any, only the outcome is missing.
         if resource or not work.targets:
             self.go_on(work)
             return
@@ -115,17 +113,18 @@ class _Delivery:
                 if not deletion.started:
                     raise
                 # The follow-up has to be published first, because only this process knows the
-                # operation that it has started. The target's outcome comes from the follow-up.
+                # operation that it has started. It finds again how this target ended, and reports
+                # that.
                 work.targets.append(settled.target)
                 break
         if work.targets:
             self._follow_up(work)
         elif work.by_query:
-            self.outcomes.publish(report.of_query(self.name, work))
+            self.outcomes.publish(report.of_query(self.request_id, work))
 
     def _report(self, work: Work, settled: Settled) -> None:
         outcome = report.of_target(
-            name=self.name,
+            request_id=self.request_id,
             settled=settled,
             by_query=work.by_query,
             attempt=self.message.attempt,
@@ -161,7 +160,7 @@ class _Delivery:
         found = Found()
         for target in self._targets(store, wanted):
             self._count(store, target.resource, found)
-        outcome = report.of_dry_run(self.name, wanted.resource, found)
+        outcome = report.of_dry_run(self.request_id, wanted.resource, found)
         self.outcomes.publish(outcome)
 
     def _count(self, store: DicomStore, resource: Resource, found: Found) -> None:
@@ -179,7 +178,7 @@ class _Delivery:
         found.size_bytes += store.size_bytes(resource, self.working)
 
     def _follow_up(self, work: Work) -> None:
-        content = {"continue": work.to_json(), "request_id": self.name}
+        content = {"continue": work.to_json(), "request_id": self.request_id}
         data = json.dumps(content, separators=(",", ":")).encode()
         topic = self.services.settings.deletes_next_topic
         self.services.topics.publish(topic, data, {}, self.deadline)

@@ -18,14 +18,13 @@ class Found:
     size_bytes: int = 0
 
 
-def of_dry_run(name: str, resource: Resource | None, found: Found) -> Outcome:
+def of_dry_run(request_id: str, resource: Resource | None, found: Found) -> Outcome:
     """What would be deleted.
 
     Args:
-        name: the request's id.
         resource: None for a query.
     """
-    outcome = Outcome("dry_run", request_id=name, resource=resource)
+    outcome = Outcome("dry_run", request_id=request_id, resource=resource)
     counts = {
         "studies": found.studies,
         "series": found.series,
@@ -37,7 +36,7 @@ def of_dry_run(name: str, resource: Resource | None, found: Found) -> Outcome:
     return outcome
 
 
-def of_target(name: str, settled: Settled, by_query: bool, attempt: int) -> Outcome:
+def of_target(request_id: str, settled: Settled, by_query: bool, attempt: int) -> Outcome:
     """The outcome of one resource.
 
     Args:
@@ -47,7 +46,7 @@ def of_target(name: str, settled: Settled, by_query: bool, attempt: int) -> Outc
     outcome = Outcome(
         settled.word,
         settled.reason,
-        request_id=name,
+        request_id=request_id,
         resource=target.resource,
         detail=settled.detail,
     )
@@ -62,7 +61,7 @@ def of_target(name: str, settled: Settled, by_query: bool, attempt: int) -> Outc
     return outcome
 
 
-def of_query(name: str, work: Work) -> Outcome:
+def of_query(request_id: str, work: Work) -> Outcome:
     """The outcome of a whole query, after those of its studies."""
     counts = dict(work.counts)
     size_bytes = counts.pop("bytes")
@@ -70,7 +69,7 @@ def of_query(name: str, work: Work) -> Outcome:
     return Outcome(
         word,
         reason,
-        request_id=name,
+        request_id=request_id,
         size_bytes=size_bytes,
         counts=counts,
     )

@@ -94,7 +94,7 @@ def test_a_replayed_delete_is_as_old_as_its_command(desk: Desk, store: World) ->
     assert message.attributes[FIRST_PUBLISHED] == LONG_AGO
     (record,) = delivered(store, message)
     assert record["outcome"] == "rejected"
-    assert record["detail"] == "stored again after the command was given"
+    assert record["detail"] == "stored again after the command was sent"
     assert len(store.found("instances")) == 1
 
 

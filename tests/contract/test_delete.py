@@ -434,7 +434,7 @@ def test_a_late_or_repeated_delivery_does_not_delete_what_was_stored_again_since
         given = {"published": "2020-01-01T00:00:00Z", **options}
         (record,) = store.run(handle, {"path": "studies/1.1"}, **given)
         assert record["outcome"] == "rejected"
-        assert record["detail"] == "stored again after the command was given"
+        assert record["detail"] == "stored again after the command was sent"
     assert len(store.found("instances")) == 4
     (record,) = store.run(handle, {"path": "studies/1.1"}, attempt=2)
     assert record["outcome"] == "deleted"
@@ -447,7 +447,7 @@ def test_a_command_that_is_published_again_does_not_delete_what_was_stored_since
     fill(store)
     command = json.dumps({"path": "studies/1.1"}).encode()
     assert store.deliver(handle, command, first_published) == ""
-    assert details(store.outcomes) == [("rejected", "stored again after the command was given")]
+    assert details(store.outcomes) == [("rejected", "stored again after the command was sent")]
     assert len(store.found("instances")) == 4
 
 
@@ -461,7 +461,7 @@ def test_the_follow_ups_of_a_repeated_query_do_not_delete_what_was_stored_again_
     store.put(instance("1.1", "1.1.1", "1.1.1.9"))
     member, summary = store.run(handle)
     assert member["outcome"] == "rejected"
-    assert member["detail"] == "stored again after the command was given"
+    assert member["detail"] == "stored again after the command was sent"
     assert summary["outcome"] == "rejected"
     assert len(store.found("instances")) == 5
 
@@ -474,7 +474,7 @@ def test_a_repeated_query_deletes_nothing_if_one_study_was_stored_again_since(
     store.put(instance("1.2", "1.2.1", "1.2.1.9"))
     command = {"query": "PatientName=Doe^Jane", "max_studies": 5}
     assert details(store.run(handle, command, attempt=2, published=given)) == [
-        ("rejected", "stored again after the command was given")
+        ("rejected", "stored again after the command was sent")
     ]
     assert len(store.found("instances")) == 9
 
@@ -483,7 +483,7 @@ def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(sto
     fill(store)
     (record,) = followed(store, follow_up(published="2020-01-01T00:00:00Z"))
     assert record["outcome"] == "rejected"
-    assert record["detail"] == "stored again after the command was given"
+    assert record["detail"] == "stored again after the command was sent"
     assert len(store.found("instances")) == 4
 
 
