@@ -31,7 +31,7 @@ class Callers:
 
     Args:
         function: SEARCH or COMMANDS.
-        listed: addresses and subjects, in small letters; empty: everyone.
+        listed: addresses and subjects, in lower case; empty: everyone.
         audiences: the audiences that tokens may have.
         keys_url: where Google publishes the keys for its tokens.
 

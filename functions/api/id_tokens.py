@@ -48,7 +48,7 @@ class IdTokens:
         self._known: dict[bytes, tuple[float, tuple[str, ...]]] = {}
 
     def names(self, authorization: str) -> tuple[str, ...]:
-        """The sender of this header: the subject, and the address if it is verified; small letters.
+        """The sender of this header: the subject, and the address if it is verified; lower case.
 
         Raises:
             CallerError: unauthenticated; unavailable.

@@ -156,7 +156,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def callers(text: str) -> dict[str, dict[str, str]]:
-    """The callers, in small letters: addresses, or JSON with the limits of each. Empty:
+    """The callers, in lower case: addresses, or JSON with the limits of each. Empty:
     everyone."""
     found: dict[str, Any] = {name: {} for name in words(text)}
     if text.lstrip().startswith("{"):
@@ -170,7 +170,7 @@ def callers(text: str) -> dict[str, dict[str, str]]:
 
 
 def command_callers(text: str) -> dict[str, list[str]]:
-    """The callers, in small letters, with the commands that each may send. Empty: everyone."""
+    """The callers, in lower case, with the commands that each may send. Empty: everyone."""
     found = json_object(text)
     for given in found.values():
         if not isinstance(given, list) or not all(name in COMMAND_NAMES for name in given):

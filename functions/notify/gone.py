@@ -1,7 +1,7 @@
 """Webhooks that answered 410 Gone: they are not called again until an operator changes that.
 
-`webhooks/<name>.json` in the state bucket records it, for every process and for people. It is valid
-for one URL: another URL is called again. Deleting the object has the same effect.
+`webhooks/<name>.json` in the state bucket records it, for every process and for people. It applies
+to one URL: if the URL changes, or the object is deleted, the webhook is called again.
 """
 
 import hashlib
@@ -17,11 +17,12 @@ LIMIT_BYTES: Final = 4096
 
 
 class Gone:
-    """Which webhooks have ended; each is looked up once in a process."""
+    """Which webhooks have answered 410. Each is looked up until it is found not to have: then this
+    process remembers that."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._called: set[str] = set()
+        self._not_gone: set[str] = set()
 
     def is_gone(self, webhook: Webhook, objects: JsonObjects) -> bool:
         """Whether it answered 410 at its present URL.
@@ -30,7 +31,7 @@ class Gone:
             RetryableError: the state bucket does not answer.
         """
         with self._lock:
-            if webhook.name in self._called:
+            if webhook.name in self._not_gone:
                 return False
         kept = objects.read(_name(webhook))
         if kept is not None:
@@ -38,7 +39,7 @@ class Gone:
             if gone_url == _url_hash(webhook):
                 return True
         with self._lock:
-            self._called.add(webhook.name)
+            self._not_gone.add(webhook.name)
         return False
 
     def end(self, webhook: Webhook, objects: JsonObjects) -> None:
@@ -54,7 +55,7 @@ class Gone:
         }
         objects.write(_name(webhook), state, if_generation_match=None)
         with self._lock:
-            self._called.discard(webhook.name)
+            self._not_gone.discard(webhook.name)
 
 
 def _name(webhook: Webhook) -> str:

@@ -129,8 +129,14 @@ def _call(
 
 
 def _keep_outcome(message: Message, services: Services, deadline: Deadline) -> None:
-    """Keep the record of a request for `GET /requests/ID`."""
-    record = _record(message, (*_NEEDED, "request_id"))
+    """Keep the record of a request for `GET /requests/ID`.
+
+    Raises:
+        PermanentError: invalid_event, when it is not the outcome record of a request;
+            invalid_command, when the request's id is malformed.
+        RetryableError: as Requests.finish.
+    """
+    record = _record(message, _ESSENTIAL)
     request_id(record["request_id"])  # checked, because it is kept and sent to callers
     if "member" in record:
         return  # of one study of a query; the outcome of the query comes last

@@ -60,7 +60,7 @@ def read(settings: Settings) -> dict[str, Webhook]:
 
 def _webhook(name: str, value: object, settings: Settings) -> Webhook:
     if not _NAME.fullmatch(name):
-        raise _wrong("a name is up to 40 small letters, digits and -")
+        raise _wrong("a name is up to 40 lowercase letters, digits and -")
     if not isinstance(value, dict):
         raise _wrong_keys(name)
     if not {"url"} <= value.keys() <= _KEYS:
@@ -82,14 +82,14 @@ def _url(name: str, value: object, local: bool) -> str:
         raise _wrong_url(name)
     if not _URL.fullmatch(value):
         raise _wrong_url(name)
-    no_such_host = _wrong(f"the URL of {name} has no such host or port")
+    wrong_host = _wrong(f"the URL of {name} has an invalid host or port")
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError:  # not an IPv6 address, or not a port
-        raise no_such_host from None
+        raise wrong_host from None
     if port == 0:
-        raise no_such_host
+        raise wrong_host
     to_this_machine = local and parts.hostname in _LOOPBACK
     if parts.scheme != "https" and not to_this_machine:
         raise _wrong_url(name)
@@ -98,7 +98,7 @@ def _url(name: str, value: object, local: bool) -> str:
 
 def _events(name: str, value: object) -> frozenset[str]:
     words = get_args(Word)
-    wrong = _wrong(f"events of {name} are some of {', '.join(words)}")
+    wrong = _wrong(f"events of {name} must be among {', '.join(words)}")
     if not isinstance(value, list):
         raise wrong
     for word in value:
@@ -124,7 +124,9 @@ def _key(variable: str, text: str) -> bytes:
         key = b""
     least, most = _SECRET_BYTES
     if not least <= len(key) <= most:
-        raise SettingsError(f"{variable} takes whsec_ and {least} to {most} bytes as base64")
+        raise SettingsError(
+            f"{variable} must be whsec_ followed by {least} to {most} bytes in base64"
+        )
     return key
 
 
@@ -133,7 +135,7 @@ def _wrong_keys(name: str) -> SettingsError:
 
 
 def _wrong_url(name: str) -> SettingsError:
-    return _wrong(f"the URL of {name} is no https URL")
+    return _wrong(f"the URL of {name} is not an https URL")
 
 
 def _wrong(what: str) -> SettingsError:

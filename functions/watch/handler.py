@@ -95,7 +95,7 @@ class _Delivery:
         """An instance was stored: its study is open."""
         if open_studies.covers(stored, self.services.settings.study_quiet_s):
             return
-        marker = self.markers.after(stored)
+        marker = self.markers.record(stored)
         if not marker.is_open:
             return
         if marker.opened_by == stored.message_id:
@@ -118,16 +118,16 @@ class _Delivery:
         marker = self.markers.find(study)
         if marker is None or not marker.is_open or rfc3339(marker.first) != first:
             return  # another delivery finished it
-        # The time before the count, which may take long: instances stored meanwhile may not be in
-        # it.
-        counted = now()
+        # Taken before the count, because instances stored while counting may be missed.
+        counting_began = now()
         was_quiet = marker.is_quiet(self.services.settings.study_quiet_s)
         count = _count(self.services.dicom_store, study, self.deadline)
-        # The number of series does not count: with several pages, a search may miss instances.
+        # With several pages, one instance may come twice and another one be missing. The number of
+        # instances is right all the same; that of the series may not be.
         is_same = count.instances == marker.count.instances
         if is_same and was_quiet:
             self._complete(study, marker, count, known_orders)
-            self.markers.close(study, marker, counted)
+            self.markers.close(study, marker, counting_began)
             return
         if not is_same:
             self.markers.keep_count(study, marker, count)
@@ -145,7 +145,7 @@ class _Delivery:
         """Start the exports and report the study; not if it was deleted meanwhile."""
         if not count.instances:
             return
-        exports = orders.give(
+        exports = orders.publish(
             orders=known_orders,
             study=study,
             completion=marker.generation,
@@ -192,5 +192,5 @@ def _read(message: Message) -> tuple[Resource, str]:
     data = message.json()
     study, first = data["study"], data["first"]
     if not isinstance(study, str) or not isinstance(first, str):
-        raise PermanentError("invalid_event", "a follow-up message has other values")
+        raise PermanentError("invalid_event", "a follow-up message has malformed values")
     return Resource(study), first

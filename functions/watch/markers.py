@@ -7,8 +7,8 @@ message, which waits until the study is complete. Every change is made on the co
 generation is the one that was read, so of two processes one succeeds, and the other's message is
 delivered again.
 
-The quiet time of an open marker begins again when the number of instances is another one, and when
-a record comes. The number alone is not enough: one instance may be replaced by another. Records
+The quiet time of an open marker begins again when the number of instances has changed, and when a
+record comes. The number alone is not enough: one instance may be replaced by another. Records
 that come in quick succession do not all write the marker: only one does that is newer than the last
 change by more than a quarter of the quiet time. So at least three quarters of the quiet time lie
 between the last record and the count that closes the marker.
@@ -47,7 +47,7 @@ class Marker:
         first: when the first record of this period was made.
         changed: when the quiet time began: with a record, or with another number of instances.
         count: the last count.
-        counted: when the count began that made the study complete; None while it is open.
+        counting_began: when the count began that made the study complete; None while it is open.
         again: whether the study was complete before.
         generation: of the object; 0: not written yet. The generation that is closed identifies a
             completion: as long as nothing changes, a repeated attempt finds the same one.
@@ -57,7 +57,7 @@ class Marker:
     first: datetime
     changed: datetime
     count: Count = Count()
-    counted: datetime | None = None
+    counting_began: datetime | None = None
     again: bool = False
     generation: int = 0
 
@@ -73,7 +73,7 @@ class Marker:
     @property
     def is_open(self) -> bool:
         """Whether its follow-up message still waits."""
-        return self.counted is None
+        return self.counting_began is None
 
     def is_quiet(self, quiet_s: float) -> bool:
         """Whether its quiet time is over."""
@@ -81,9 +81,9 @@ class Marker:
 
     def holds(self, stored: Stored) -> bool:
         """Whether the instance is certain to be in the count that made the study complete."""
-        if self.counted is None:
+        if self.counting_began is None:
             return False
-        return stored.time <= self.counted - _CLOCKS
+        return stored.time <= self.counting_began - _CLOCKS
 
 
 def needs_no_write(stored: Stored, changed: datetime, quiet_s: float) -> bool:
@@ -110,8 +110,9 @@ class Markers:
         self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
         self._quiet_s = quiet_s
 
-    def after(self, stored: Stored) -> Marker:
-        """The study's marker after this record, which opens it or lets its quiet time begin again.
+    def record(self, stored: Stored) -> Marker:
+        """Open the study's marker with this record, or let its quiet time begin again; returns the
+        marker.
 
         Raises:
             RetryableError: operation_pending, when another process changed it meanwhile.
@@ -120,7 +121,7 @@ class Markers:
         if marker is None:
             return self._write(stored.study, Marker.opened(stored))
         if marker.is_open:
-            return self._kept_open(stored, marker)
+            return self._extend(stored, marker)
         if marker.holds(stored):
             return marker
         reopened = replace(
@@ -145,11 +146,15 @@ class Markers:
         """Keep a count that differs from the last one."""
         self._write(study, replace(marker, count=count, changed=now()))
 
-    def close(self, study: Resource, marker: Marker, counted: datetime) -> None:
-        """The study is complete; `counted` is when the last count began."""
-        self._write(study, replace(marker, counted=counted))
+    def close(self, study: Resource, marker: Marker, counting_began: datetime) -> None:
+        """The study is complete.
 
-    def _kept_open(self, stored: Stored, marker: Marker) -> Marker:
+        Args:
+            counting_began: when the last count began.
+        """
+        self._write(study, replace(marker, counting_began=counting_began))
+
+    def _extend(self, stored: Stored, marker: Marker) -> Marker:
         if needs_no_write(stored, marker.changed, self._quiet_s):
             return marker
         return self._write(stored.study, replace(marker, changed=stored.time))
@@ -158,7 +163,11 @@ class Markers:
         name = _name(study)
         value = _value(marker)
         try:
-            generation = self._objects.write(name, value, marker.generation)
+            generation = self._objects.write(
+                name,
+                value,
+                if_generation_match=marker.generation,
+            )
         except PreconditionFailedError:
             raise RetryableError("operation_pending") from None
         return replace(marker, generation=generation)
@@ -169,15 +178,15 @@ def _name(study: Resource) -> str:
 
 
 def _value(marker: Marker) -> dict[str, Any]:
-    counted = ""
-    if marker.counted:
-        counted = rfc3339(marker.counted)
+    counting_began = ""
+    if marker.counting_began:
+        counting_began = rfc3339(marker.counting_began)
     return {
         "opened_by": marker.opened_by,
         "first": rfc3339(marker.first),
         "changed": rfc3339(marker.changed),
         "count": [marker.count.instances, marker.count.series],
-        "counted": counted,
+        "counting_began": counting_began,
         "again": marker.again,
     }
 
@@ -191,7 +200,7 @@ def _marker(kept: Kept) -> Marker:
             first=_time(value["first"]),
             changed=_time(value["changed"]),
             count=Count(*value["count"]),
-            counted=parsed_rfc3339(value["counted"]),
+            counting_began=parsed_rfc3339(value["counting_began"]),
             again=value["again"],
             generation=kept.generation,
         )

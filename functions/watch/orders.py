@@ -4,7 +4,7 @@
       "match": {"Modality": "CT"},
       "export": {"destination": "gs://bucket/ct", "format": "png"}}]
 
-`match` has attributes that the DICOM store can search instances by; without it every study matches.
+`match` has attributes by which the store can search for instances; without it every study matches.
 `export` has the keys of an export command except `path`, `query` (the study is exported) and
 `request_id`. The export's destination is a folder for each study.
 
@@ -41,7 +41,7 @@ MATCH_KEYS: Final = (
 _DATES: Final = re.compile(r"\d{8}(-(\d{8})?)?|-\d{8}", re.ASCII)
 _KEYS: Final = frozenset({"name", "match", "export"})
 _OWN_KEYS: Final = frozenset({"path", "query", "request_id"})  # set by this function
-_ORDER_KEYS: Final = "an order has name, export and perhaps match"
+_ORDER_FORM: Final = "an order has name, export and perhaps match"
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class Order:
             SettingsError: it is not an order; the message says what is wrong.
         """
         if not isinstance(value, dict):
-            raise _wrong(_ORDER_KEYS)
+            raise _wrong(_ORDER_FORM)
         if not {"name", "export"} <= value.keys() <= _KEYS:
-            raise _wrong(_ORDER_KEYS)
+            raise _wrong(_ORDER_FORM)
         name = value["name"]
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise _wrong("a name is up to 40 small letters, digits and -")
+            raise _wrong("a name is up to 40 lowercase letters, digits and -")
         match = {}
         if "match" in value:
             match = _match(name, value["match"])
@@ -162,7 +162,7 @@ def _check(order: Order, settings: Settings) -> None:
         raise _wrong(f"the destination of {order.name} is not in EXPORT_DESTINATIONS")
 
 
-def give(
+def publish(
     orders: tuple[Order, ...],
     study: Resource,
     completion: int,
@@ -177,7 +177,8 @@ def give(
     Raises:
         RetryableError: the DICOM store or Pub/Sub is busy or does not answer.
     """
-    # All are matched before the first is published.
+    # All are matched first: if the store does not answer, the message is delivered again, and none
+    # has been published in vain.
     matching = [order for order in orders if _matches(order, study, services, deadline)]
     topic = services.settings.exports_topic
     for order in matching:

@@ -34,9 +34,9 @@ class Stored:
         """
         record = message.json()
         if record.get("function") != STORE or record.get("outcome") != "stored":
-            raise _refused("not a record of a stored instance")
+            raise _refused_error("not a record of a stored instance")
         if not message.message_id:
-            raise _refused("a stored record has a message id")
+            raise _refused_error("a stored record needs a message id")
         return cls(
             study=_study(record),
             message_id=message.message_id,
@@ -47,23 +47,23 @@ class Stored:
 def _study(record: dict[str, Any]) -> Resource:
     uid = record.get("study")
     if not isinstance(uid, str):
-        raise _refused("a stored record has a study")
+        raise _refused_error("a stored record needs a study")
     try:
         return Resource(uid)
     except PermanentError:
-        raise _refused("a stored record has a study UID") from None
+        raise _refused_error("the study of a stored record must be a UID") from None
 
 
 def _time(record: dict[str, Any]) -> datetime:
     text = record.get("time")
     if not isinstance(text, str):
-        raise _refused("a stored record has a time")
+        raise _refused_error("a stored record needs a time")
     made = parsed_rfc3339(text)
     if made is None:
-        raise _refused("the time of a stored record is an RFC 3339 time")
-    # The clock that wrote it may be ahead: a time to come would keep the study open.
+        raise _refused_error("the time of a stored record must be an RFC 3339 time")
+    # The clock that wrote it may be ahead: a time in the future would keep the study open.
     return min(made, now())
 
 
-def _refused(detail: str) -> PermanentError:
+def _refused_error(detail: str) -> PermanentError:
     return PermanentError("invalid_event", detail)

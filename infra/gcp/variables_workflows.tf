@@ -43,7 +43,7 @@ variable "webhooks" {
     condition = alltrue([
       for name in keys(var.webhooks) : can(regex("^[a-z][a-z0-9-]{0,39}$", name)) && !endswith(name, "-dead-hold")
     ])
-    error_message = "A name is up to 40 small letters, digits and -, and does not end in -dead-hold."
+    error_message = "A name is up to 40 lowercase letters, digits and -, and does not end in -dead-hold."
   }
   validation {
     condition = alltrue([for w in values(var.webhooks) : length(w.url) <= 2048 && can(regex(
@@ -94,7 +94,7 @@ variable "on_study_complete" {
       can(regex("^[a-z][a-z0-9-]{0,39}$", order.name)) &&
       length(setsubtract(keys(order), ["name", "match", "export"])) == 0
     )])
-    error_message = "An order has name (up to 40 small letters, digits and -), export and optionally match."
+    error_message = "An order has name (up to 40 lowercase letters, digits and -), export and optionally match."
   }
   validation {
     condition     = length(distinct([for order in var.on_study_complete : order.name])) == length(var.on_study_complete)

@@ -67,7 +67,7 @@ class Place:
             "first": FIRST,
             "changed": changed,
             "count": count,
-            "counted": "",
+            "counting_began": "",
             "again": False,
         }
         self.buckets.put(STATE, MARKER, json.dumps(marker).encode())

@@ -122,4 +122,4 @@ def test_an_order_that_the_store_refuses_is_not_given_and_holds_up_nothing() -> 
         loaded = settings(json.dumps([ORDER]), HEALTHCARE_ENDPOINT=f"{store.url}/v1")
         services = Services.of(loaded)
         given = orders.read(loaded)
-        assert orders.give(given, Resource("1.2.3"), 1, services, Deadline(20)) == 0
+        assert orders.publish(given, Resource("1.2.3"), 1, services, Deadline(20)) == 0
