@@ -69,7 +69,8 @@ def _value(name: str, item: object) -> str:
     elif isinstance(item, str):
         return item
     raise RefusedError(
-        "invalid_body", "texts; limit and offset whole numbers; fuzzymatching true or false"
+        "invalid_body",
+        "values must be strings; limit and offset whole numbers; fuzzymatching true or false",
     )
 
 

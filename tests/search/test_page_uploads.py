@@ -155,7 +155,7 @@ def test_a_folder_without_a_scan_is_said_to_have_none(page: Page, tmp_path: Path
     (tmp_path / "night").mkdir()
     (tmp_path / "night" / "DICOMDIR").write_bytes(SCAN)
     drag(page, [tmp_path / "night"])
-    expect(page.get_by_role("alert")).to_have_text("It contains no file to upload.")
+    expect(page.get_by_role("alert")).to_have_text("There are no files to upload.")
 
 
 def test_metadata_and_its_jpeg_go_as_one_file(

@@ -8,7 +8,6 @@ import { count, size } from "./values.js";
 
 const SENT_AT_ONCE = 3;
 const ASKED_AT_ONCE = 8;
-const NEXT_WAIT_MS = 100; // where outcomes come, more are there
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 5000;
 const WATCHED_MS = 12 * 3600_000;
@@ -84,7 +83,7 @@ function problem(message) {
 function add(files) {
   $("uploads-problem").hidden = true;
   if (!files.length) {
-    problem("It contains no file to upload.");
+    problem("There are no files to upload.");
     return;
   }
   if (files.length > MOST) {
