@@ -14,8 +14,8 @@ from functions.common.errors import PermanentError, RetryableError
 
 
 @dataclass(eq=False)  # hashable, as every exception must be
-class RefusalError(Exception):
-    """A refused request.
+class BaseRefusedError(Exception):
+    """A refused request; each function has a subclass with its reasons.
 
     Args:
         reason: one of STATUS.

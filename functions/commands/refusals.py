@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from functions.api.refusals import RefusalError
+from functions.api.refusals import BaseRefusedError
 
 STATUS: Final = {
     # A missing, malformed or unknown key; the message names it.
@@ -32,7 +32,7 @@ STATUS: Final = {
 }
 
 
-class RefusedError(RefusalError):
-    """A refused request."""
+class RefusedError(BaseRefusedError):
+    """A refused request, with the reasons of this function."""
 
     STATUS = STATUS

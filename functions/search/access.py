@@ -7,7 +7,7 @@ from typing import Final
 from functions.common.deadline import Deadline
 from functions.common.resources import Resource
 from functions.search.searching import Searcher
-from functions.search.upstream import refused
+from functions.search.upstream import refused_by_store
 
 Fixed = Mapping[str, str]
 _REMEMBERED_S: Final = 30.0
@@ -38,7 +38,7 @@ class Access:
         if remembered and remembered.remaining_s():
             return
         if not self._searcher.holds(resource.study, fixed):
-            raise refused("not_found")
+            raise refused_by_store("not_found")
         if len(self._allowed) >= _REMEMBERED_STUDIES:
             self._allowed.clear()
         self._allowed[key] = Deadline(_REMEMBERED_S)

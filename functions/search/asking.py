@@ -8,7 +8,7 @@ from functions.common.dicom.dicomjson import DataSet, data_sets
 from functions.search import attributes
 from functions.search.qidors import Filters, Query
 from functions.search.refusals import RefusedError
-from functions.search.upstream import Answer, Upstream, refused
+from functions.search.upstream import Answer, Upstream, refused_by_store
 
 _ROW_LIMIT: Final = 32 * 1024 * 1024  # characters; one row with `includefield=all` is much smaller
 _DOUBTS: Final = 20  # attributes of one query that are tested one by one
@@ -77,7 +77,7 @@ class Asker:
         is_empty = answer.status != 200 or answer.headers.get("Content-Length") == "0"
         if not is_empty and not answer.media_type.endswith("json"):
             answer.close()
-            raise refused("unavailable")
+            raise refused_by_store("unavailable")
         return answer
 
     def _unknown(self, query: Query) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Final
 import flask
 import werkzeug.exceptions
 
-from functions.api.callers import Callers
+from functions.api.callers import EVERYONE, Callers
 from functions.api.id_tokens import CallerError
 from functions.common.clients.transport import Transport
 from functions.common.errors import RetryableError
@@ -29,7 +29,7 @@ from functions.search.searching import Searcher
 from functions.search.states import States
 from functions.search.targets import Target
 from functions.search.uploading import Uploads
-from functions.search.upstream import Upstream, refused
+from functions.search.upstream import Upstream, refused_by_store
 
 _READ: Final = ("GET", "HEAD", "OPTIONS")
 _SENT: Final = ("POST", "OPTIONS")
@@ -115,7 +115,7 @@ class _Service:
         except RetryableError:
             # Only the DICOM store's answers are read here; errors of buckets and of Pub/Sub are
             # refusals already.
-            refusal = refused("unavailable")
+            refusal = refused_by_store("unavailable")
         if refusal.status >= 500:
             log(
                 "WARNING",
@@ -139,7 +139,7 @@ class _Service:
                 f"takes {', '.join(methods)}",
                 allow=methods,
             )
-        fixed = self._fixed(target, request)
+        fixed = self._limits_of_caller(target, request)
         match target.kind:
             case "asset":
                 return self._asset(target, request)
@@ -158,7 +158,7 @@ class _Service:
             case _:
                 return self._search(target, query, fixed, request)
 
-    def _fixed(self, target: Target, request: flask.Request) -> Fixed:
+    def _limits_of_caller(self, target: Target, request: flask.Request) -> Fixed:
         """Check the caller; returns the filters of all requests of this caller.
 
         Raises:
@@ -169,7 +169,9 @@ class _Service:
             caller = self._callers.identify(target.kind, authorization)
         except CallerError as error:
             raise RefusedError(error.reason, error.message) from error
-        return self._settings.search_callers.get(caller, {})
+        if caller == EVERYONE:
+            return {}
+        return self._settings.search_callers[caller]
 
     def _search(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
         """A search with its parameters in the URL."""
@@ -177,10 +179,7 @@ class _Service:
         pairs = qidors.decode(query)
         base = self._base(request)
         found = self._searcher.search(_translated(target, pairs, fixed), base)
-        return found.reply(
-            form,
-            lambda: pages.own_url(base + target.path, pairs),
-        )
+        return found.reply(form, base + target.path, pairs)
 
     def _query(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
         """A search with its parameters in the body; limit and offset may be in the URL, as in the
@@ -200,13 +199,13 @@ class _Service:
             pairs = [pair for pair in pairs if pair[0] not in names] + paging
             translated = _translated(target, pairs, fixed)
         found = self._searcher.search(translated, base)
-        return found.reply(form, lambda: f"{base}{target.path}/_query")
+        return found.reply(form, f"{base}{target.path}/_query", ())
 
     def _retrieve(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
         if not self._settings.search_retrieve:
             raise RefusedError(
                 "retrieve_disabled",
-                "this service searches only",
+                "retrieving is switched off here",
             )
         assert target.resource
         self._access.check(target.resource, fixed)

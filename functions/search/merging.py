@@ -22,14 +22,19 @@ from functions.search.qidors import Filters, Query
 
 _READ_ROWS: Final = 50_000  # of the store, for one answer
 _PAGE_BYTES: Final = 4 * 1024 * 1024  # of an answer, which is complete before it is sent
+# Rows of the store that are requested for one row of an answer: many studies have several series.
+_ROWS_FOR_ONE: Final = 4
 
 
 class MergedSearch:
     """One row for each study, series or instance.
 
+    While `page` reads rows, the query may lose attributes and get warnings, and it becomes known
+    how many rows were read, which ones were seen, and whether reading stopped early.
+
     Args:
         asker: asks the store.
-        query: may change if the store refuses attributes.
+        query: of the caller.
         base: as for Searcher.search.
     """
 
@@ -57,7 +62,7 @@ class MergedSearch:
                 return self._page_of(lines, self._query.offset + len(lines))
             lines.append(line)
         if self._stopped_early:
-            # The same for the next page.
+            # There is no next page, because it would stop at the same row.
             self._warn(
                 f"only {self._rows_read} rows of the DICOM store were looked at: narrow the search"
             )
@@ -91,7 +96,7 @@ class MergedSearch:
 
     def _pages_of(self, filters: Filters) -> Iterator[Row]:
         """Every row of one search, page by page."""
-        wanted = 4 * (self._query.end + 1)
+        wanted = _ROWS_FOR_ONE * (self._query.end + 1)
         size = min(qidors.LIMIT_MAX[self._query.store_level], wanted)
         for offset in count(0, size):
             if self._rows_read >= _READ_ROWS:

@@ -4,7 +4,7 @@ searching.py and merging.py decide which row is the next; searching.py says how.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
@@ -12,7 +12,7 @@ from functions.search import attributes, qidors
 from functions.search.asking import Row
 from functions.search.qidors import Pairs, Query
 from functions.search.refusals import RefusedError
-from functions.search.replies import Reply
+from functions.search.replies import Reply, do_nothing
 from functions.search.spreadsheet import csv_of
 
 Form = Literal["application/dicom+json", "application/json", "text/csv"]
@@ -65,10 +65,6 @@ _CSV_COLUMNS: Final = {
 }
 
 
-def _nothing() -> None:
-    """There is nothing to close."""
-
-
 @dataclass(frozen=True)
 class Page:
     """Rows of an answer.
@@ -85,21 +81,21 @@ class Page:
     rows: Iterable[Row] = ()
     following: int | None = None
     as_sent: bytes | Iterator[bytes] | None = None
-    close: Callable[[], None] = field(default=_nothing)
+    close: Callable[[], None] = do_nothing
 
-    def reply(self, form: Form, own_url: Callable[[], str]) -> Reply:
+    def reply(self, form: Form, url: str, pairs: Pairs) -> Reply:
         """The answer to a caller.
 
         Args:
-            own_url: returns this search's URL without limit and offset, for the link to the next
-                page.
+            url: of this search, without a query; the link to the next page begins with it.
+            pairs: the parameters in the URL.
         """
         headers: dict[str, str] = {"Content-Type": form}
         warnings = list(self.query.warnings)
         if self.following is not None:
             warnings.append(_MORE_FOLLOW)
             if self.following <= qidors.OFFSET_MAX:
-                headers["Link"] = f'<{self._next(own_url())}>; rel="next"'
+                headers["Link"] = f'<{self._next(url, pairs)}>; rel="next"'
         if warnings:
             headers["Warning"] = ", ".join(f'299 dicom-functions "{text}"' for text in warnings)
         if form == "text/csv":
@@ -109,9 +105,11 @@ class Page:
             body = array_of(text.encode() for text, _ in self.rows)
         return Reply(200, headers, body, self.close)
 
-    def _next(self, url: str) -> str:
-        joint = "&" if "?" in url else "?"
-        return f"{url}{joint}limit={self.query.limit}&offset={self.following}"
+    def _next(self, url: str, pairs: Pairs) -> str:
+        """The URL of the next page: with the same parameters, except limit and offset."""
+        kept = [pair for pair in pairs if pair[0] not in ("limit", "offset")]
+        paging = [("limit", str(self.query.limit)), ("offset", str(self.following))]
+        return f"{url}?{urlencode(kept + paging, quote_via=quote)}"
 
     def _csv(self, headers: dict[str, str]) -> Reply:
         headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
@@ -157,14 +155,6 @@ def _weight(parameters: list[str]) -> float:
             except ValueError:
                 return 0.0
     return 1.0
-
-
-def own_url(url: str, pairs: Pairs) -> str:
-    """This search's URL with the caller's parameters, but without limit and offset."""
-    kept = [pair for pair in pairs if pair[0] not in ("limit", "offset")]
-    if not kept:
-        return url
-    return f"{url}?{urlencode(kept, quote_via=quote)}"
 
 
 def array_of(objects: Iterable[bytes]) -> Iterator[bytes]:

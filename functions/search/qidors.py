@@ -197,13 +197,15 @@ class _Reader:
         store_level = self._level
         if self._level == "studies" and "Modality" in self._filters:
             store_level = "series"
+        # These may add warnings, which the query has too.
         limit = self._limit()
+        included = self._included(store_level)
         return Query(
             level=self._level,
             resource=self._resource,
             searches=self._searches(),
             store_level=store_level,
-            include=self._included(store_level),
+            include=included,
             limit=limit,
             offset=self._number("offset", 0, OFFSET_MAX, 0),
             fuzzy=self._fuzzy(),

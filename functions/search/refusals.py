@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from functions.api.refusals import RefusalError
+from functions.api.refusals import BaseRefusedError
 
 STATUS: Final = {
     # An encoded slash, `..`, a control character, an absolute URL, too long.
@@ -47,7 +47,7 @@ STATUS: Final = {
 }
 
 
-class RefusedError(RefusalError):
-    """A refused request."""
+class RefusedError(BaseRefusedError):
+    """A refused request, with the reasons of this function."""
 
     STATUS = STATUS

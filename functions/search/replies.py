@@ -22,7 +22,7 @@ SAFE_HEADERS: Final = {
 }
 
 
-def _nothing() -> None:
+def do_nothing() -> None:
     """There is nothing to close."""
 
 
@@ -38,7 +38,7 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | Iterator[bytes] = b""
-    close: Callable[[], None] = _nothing
+    close: Callable[[], None] = do_nothing
 
     def begun(self) -> "Reply":
         """The same answer after the first chunk was read: until then, an error can still be
@@ -53,7 +53,7 @@ class Reply:
             on_error.callback(self.close)
             first = next(self.body, b"")
             on_error.pop_all()
-        return replace(self, body=chain(first, self.body))
+        return replace(self, body=rejoined(first, self.body))
 
     def response(self, headers: dict[str, str]) -> flask.Response:
         """The answer for the server, with these additional headers."""
@@ -63,14 +63,15 @@ class Reply:
         response = web.streamed(
             self.status,
             headers,
-            unbroken(self.body),
+            cut_on_error(self.body),
         )
         response.call_on_close(self.close)
         return response
 
 
-def unbroken(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of an answer that has begun, so that a status can no longer be sent.
+def cut_on_error(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of an answer that has begun, so that a status can no longer be sent. An error cuts
+    it.
 
     Raises:
         ConnectionResetError: on any error. After it, the server closes the connection, so that the
@@ -87,7 +88,7 @@ def unbroken(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise ConnectionResetError(ECONNRESET, "the answer is cut") from None
 
 
-def chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+def rejoined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     """The chunks that were already read, and the rest."""
     yield first
     yield from rest

@@ -9,7 +9,7 @@ from functions.search.qidors import Pairs
 from functions.search.refusals import RefusedError
 from functions.search.replies import Reply
 from functions.search.targets import Media, Target
-from functions.search.upstream import Answer, Upstream, refused
+from functions.search.upstream import Answer, Upstream, refused_by_store
 
 # For callers who accept anything: the stored bytes. Without `transfer-syntax=*` the store
 # decompresses them (fact sheet section 5.1).
@@ -100,7 +100,7 @@ def retrieve(
     answer = upstream.get(target.path, query, sent)
     if answer.status == 204:
         answer.close()
-        raise refused("not_found")
+        raise refused_by_store("not_found")
     passed = _headers(answer)
     if answer.status == 304:
         answer.drain()

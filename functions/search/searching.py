@@ -28,7 +28,7 @@ from functions.search.merging import MergedSearch
 from functions.search.pages import Page
 from functions.search.qidors import Filters, Query
 from functions.search.refusals import RefusedError
-from functions.search.replies import chain
+from functions.search.replies import rejoined
 from functions.search.upstream import Answer, Upstream
 
 _WHOLE_BYTES: Final = 256 * 1024  # an answer up to this size is read completely
@@ -60,8 +60,8 @@ class Searcher:
     def holds(self, study: str, filters: Filters) -> bool:
         """Whether this study exists and matches.
 
-        MergedSearch does plain searches too. It reads and closes the store's answer itself; a page
-        of `_passed_on` may be a stream that its reader has to close.
+        By MergedSearch, because it closes the store's answer; a page of `_passed_on` may be a
+        stream that its reader has to close.
         """
         if filters.get("StudyInstanceUID", study) != study:
             return False
@@ -71,7 +71,16 @@ class Searcher:
         return any(True for _ in page.rows)
 
     def _passed_on(self, query: Query, base: str) -> Page:
-        """The rows of one search of the store."""
+        """The rows of one search of the store.
+
+            limit      answer  a page follows if                     what is sent
+            up to 100  small   the row after the page is in it       all, or without that row
+            up to 100  large   a second search finds that row        without that row
+            above 100  small   full, and a second search finds one   all
+            above 100  large   a second search finds one             all
+
+        Small answers, which are read completely, have less than 256 KiB.
+        """
         one_more = query.limit <= _SMALL_LIMIT
         limit = query.limit + 1 if one_more else query.limit
         query, answer = self._asker.ask(
@@ -86,12 +95,17 @@ class Searcher:
         for chunk in chunks:
             head += chunk
             if len(head) >= _WHOLE_BYTES:
-                whole = chain(bytes(head), chunks)
+                whole = rejoined(bytes(head), chunks)
                 as_sent = urls.replaced_in_chunks(whole, base.encode())
                 return self._large(query, answer, as_sent, one_more)
         return self._small(query, urls.replaced(bytes(head), base.encode()), one_more)
 
     def _small(self, query: Query, body: bytes, one_more: bool) -> Page:
+        """The page of a small answer.
+
+        Args:
+            one_more: whether the row after the page was requested too.
+        """
         count = _count_of(body)
         rows = islice(rows_of(iter([body])), query.limit)
         if count > query.limit:
@@ -104,6 +118,7 @@ class Searcher:
     def _large(
         self, query: Query, answer: Answer, as_sent: Iterator[bytes], one_more: bool
     ) -> Page:
+        """The page of a large answer; the arguments as for `_small` and Page."""
         following = query.end if self._has_more(query) else None
         if one_more:
             # It may have one row too many, so it cannot be passed on unchanged.

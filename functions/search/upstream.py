@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from functions.common.clients import transport
-from functions.common.clients.statuses import retry_after_s
+from functions.common.clients import statuses, transport
 from functions.common.clients.transport import Request, Response, Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import RetryableError
@@ -36,19 +35,22 @@ _MESSAGES: Final = {
     "rejected": "the DICOM store refuses this request",
     "unauthorized": "the DICOM store refuses the service's own credentials; tell its operator",
     "not_found": "the DICOM store has no such resource",
-    "not_acceptable": "the DICOM store cannot make what Accept asks for",
-    "rate_limited": "the DICOM store has too many requests; try again later",
+    "not_acceptable": "the DICOM store cannot produce a type in Accept",
+    "conflict": "the DICOM store is changing this resource; try again later",
+    "gone": "the DICOM store no longer has this resource",
+    "range_not_satisfiable": "the resource has no bytes in this range",
+    "rate_limited": "the DICOM store is receiving too many requests; try again later",
     "overloaded": "the DICOM store is busy; try again later",
     "deadline_exceeded": "the DICOM store took too long",
     "unavailable": "the DICOM store gave no answer, or a malformed one",
 }
 
 
-def refused(reason: str, retry_after_s: int | None = None) -> RefusedError:
-    """A refusal that is caused by the DICOM store."""
+def refused_by_store(reason: str, retry_after_s: int | None = None) -> RefusedError:
+    """The refusal for the caller when the DICOM store has refused a request, or failed."""
     return RefusedError(
         reason,
-        _MESSAGES.get(reason, ""),
+        _MESSAGES[reason],
         retry_after_s=retry_after_s,
     )
 
@@ -131,8 +133,8 @@ class Upstream:
         if answer.status in _PASSED:
             return answer
         answer.drain()
-        wait_s = retry_after_s(answer.headers)
-        raise refused(
+        wait_s = statuses.retry_after_s(answer.headers)
+        raise refused_by_store(
             _REFUSALS.get(answer.status, "unavailable"),
             None if wait_s is None else math.ceil(wait_s),
         )
@@ -152,7 +154,7 @@ class Upstream:
 
     def _refusal(self, error: RetryableError, deadline: Deadline) -> RefusedError:
         if error.reason == "unauthorized":
-            return refused("unauthorized")
+            return refused_by_store("unauthorized")
         if not deadline.remaining_s():
-            return refused("deadline_exceeded")
-        return refused("unavailable")
+            return refused_by_store("deadline_exceeded")
+        return refused_by_store("unavailable")

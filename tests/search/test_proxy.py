@@ -343,6 +343,7 @@ def test_head_answers_as_get_without_a_body(search: Function, store: FakeStore) 
         (406, 406, "not_acceptable"),
         (409, 409, "conflict"),
         (410, 410, "gone"),
+        (416, 416, "range_not_satisfiable"),
         (429, 429, "rate_limited"),
         (500, 502, "unavailable"),
         (501, 502, "unavailable"),
@@ -366,6 +367,7 @@ def test_the_stores_refusals_become_sensible_answers_without_its_words(
         reply = search.send(path)
         assert reply.status == status
         assert reply.reason == reason
+        assert reply.json()["error"]["message"]
         assert reply.headers["content-type"] == "application/json"
         assert SECRET.encode() not in reply.body
         assert b"projects/" not in reply.body

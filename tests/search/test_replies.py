@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from functions.common.errors import RetryableError
-from functions.search.replies import unbroken
+from functions.search.replies import cut_on_error
 
 SECRET = "Doe^Jane"
 
@@ -28,7 +28,7 @@ def breaking(error: Exception) -> Iterator[bytes]:
 def test_an_answer_that_breaks_is_cut_without_a_word_of_the_error(
     capfd: pytest.CaptureFixture[str], error: Exception, event: str
 ) -> None:
-    chunks = unbroken(breaking(error))
+    chunks = cut_on_error(breaking(error))
     assert next(chunks) == b"first"
     with pytest.raises(ConnectionResetError):
         next(chunks)
@@ -38,4 +38,4 @@ def test_an_answer_that_breaks_is_cut_without_a_word_of_the_error(
 
 
 def test_an_answer_without_an_error_is_unchanged() -> None:
-    assert list(unbroken(iter([b"a", b"b"]))) == [b"a", b"b"]
+    assert list(cut_on_error(iter([b"a", b"b"]))) == [b"a", b"b"]
