@@ -438,3 +438,21 @@ def follow_up(blob: Blob) -> dict[str, Any]:
         "counts": {"stored": 1},
         "failed": [],
     }
+
+
+def test_an_inner_archive_that_a_follow_up_finds_cut_is_quarantined_with_its_archive(
+    tmp_path: Path,
+) -> None:
+    with landing(tmp_path, SOURCE_DISPOSITION="delete") as place:
+        (first, *rest) = files(2)
+        # The header of the second member is damaged: after the first, no more can be read.
+        whole = bytearray(scans.tarred([first, *rest]))
+        second = whole.index(rest[0][0].encode())
+        whole[second] ^= 1
+        data = scans.zipped([("in.tar", bytes(whole))])
+        blob = place.upload("a.zip", data)
+        within = {"place": [0, second], "members": 1, "total_bytes": 1, "waiting": []}
+        place.deliver_follow_up({**follow_up(blob), "mark": within})
+        own, members = split(place.world.outcomes)
+        assert (members["in.tar"]["outcome"], own["outcome"]) == ("rejected", "partial")
+        assert place.buckets.read(QUARANTINE, "unsupported_input/a.zip") == data
