@@ -28,7 +28,7 @@ class DeleteRequest:
             limit.
 
     Raises:
-        PermanentError: invalid_command, for a combination that cannot be.
+        PermanentError: invalid_command, for an impossible combination.
     """
 
     store: DicomStoreName | None = None
@@ -53,7 +53,7 @@ class DeleteRequest:
         """From a command.
 
         Raises:
-            PermanentError: invalid_event, when it is no JSON object; invalid_command, for a key
+            PermanentError: invalid_event, when it is not a JSON object; invalid_command, for a key
                 that is missing, malformed or unknown.
         """
         values = commands.read(message, DELETE_KEYS)
@@ -82,14 +82,11 @@ DELETE_KEYS: Final[dict[str, commands.Parse]] = {
 class ExportRequest:
     """One export: of a resource, or of what a query matches.
 
-    Args:
-        name: the request's id.
-
     Raises:
-        PermanentError: invalid_command, for a combination that cannot be.
+        PermanentError: invalid_command, for an impossible combination.
     """
 
-    name: str
+    request_id: str
     resource: Resource | None
     query: Query | None
     destination: GcsPrefix
@@ -115,14 +112,14 @@ class ExportRequest:
         """From a command.
 
         Raises:
-            PermanentError: invalid_event, when it is no JSON object; invalid_command, for a key
+            PermanentError: invalid_event, when it is not a JSON object; invalid_command, for a key
                 that is missing, malformed or unknown.
         """
         values = commands.read(message, EXPORT_KEYS)
         return cls.of(values.get("request_id", ""), values)
 
     @classmethod
-    def of(cls, name: str, values: Mapping[str, Any]) -> Self:
+    def of(cls, request_id: str, values: Mapping[str, Any]) -> Self:
         """From a command's values.
 
         Raises:
@@ -132,7 +129,7 @@ class ExportRequest:
             raise PermanentError("invalid_command", "an export needs a destination")
         _, resource = values.get("path", (None, None))
         return cls(
-            name=name,
+            request_id=request_id,
             resource=resource,
             query=values.get("query"),
             destination=GcsPrefix.parse(values["destination"]),
@@ -161,7 +158,7 @@ class ExportRequest:
     @property
     def as_command(self) -> dict[str, Any]:
         """The values of its command, for the manifest and for follow-up messages."""
-        command: dict[str, Any] = {"request_id": self.name}
+        command: dict[str, Any] = {"request_id": self.request_id}
         if self.resource:
             command["path"] = str(self.resource)
         if self.query:

@@ -50,11 +50,11 @@ class Accepting:
             caller_sha256=self._caller_sha256,
         )
         try:
-            accepted = self._requests.accept(request)
-            if accepted is None:
-                accepted = self._earlier(request)
-            if accepted.state == "accepted":
-                self._publish(command, accepted)
+            to_publish = self._requests.accept(request)
+            if to_publish is None:
+                to_publish = self._taken_over(request)
+            if to_publish:
+                self._publish(command, to_publish)
         except RetryableError as error:
             raise _state_bucket_failed(error) from None
 
@@ -76,8 +76,8 @@ class Accepting:
             return {"request_id": name, "state": "done", "outcome": request.outcome}
         return {"request_id": name, "state": "accepted"}
 
-    def _earlier(self, request: Request) -> Request:
-        """The earlier request with this id, which may have to be published again.
+    def _taken_over(self, request: Request) -> Request | None:
+        """The earlier request with this id, if it must be published again; None if it is published.
 
         Raises:
             RefusedError: conflict; unavailable, when it has just expired.
@@ -91,11 +91,11 @@ class Accepting:
         if earlier.caller_sha256 != request.caller_sha256:
             raise RefusedError("conflict", "another request has this id")
         if earlier.state != "accepted":
-            return earlier
+            return None
         if earlier.age_s() >= _PUBLISHING_S:
-            again = self._requests.accept(earlier)
-            if again:
-                return again
+            accepted = self._requests.accept(earlier)
+            if accepted:
+                return accepted
         raise RefusedError("conflict", "this request is being published", retry_after_s=5)
 
     def _publish(self, command: Command, request: Request) -> None:

@@ -86,7 +86,7 @@ class _Service:
     def answer(self, request: flask.Request) -> _Answer:
         """The answer to any request."""
         try:
-            return self._answer(request)
+            return self._route(request)
         except RefusedError as error:
             _log_refused(error)
             return _refusal(error)
@@ -96,9 +96,16 @@ class _Service:
             log_bug(COMMANDS, error)
             return _refusal(RefusedError("internal"))
 
-    def _answer(self, request: flask.Request) -> _Answer:
+    def _route(self, request: flask.Request) -> _Answer:
+        """The answer by the request's path.
+
+        Raises:
+            RefusedError: for any reason in commands/refusals.py.
+            PermanentError: as Command.read and Accepting.find.
+        """
         path = _checked_path(request)
         caller = self._caller(path, request)
+        # This one is open to all (api/callers.py).
         if path == _OPENAPI:
             return _Answer(200, _DESCRIPTION.read_bytes())
         accepting = Accepting(self._services, caller)

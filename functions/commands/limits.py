@@ -32,11 +32,12 @@ class Limits:
         Raises:
             RefusedError: forbidden; rate_limited.
         """
+        # If callers are listed, this one is among them: Callers has refused all others.
         if self._allowed and kind not in self._allowed[caller]:
             raise RefusedError("forbidden", f"this caller may not send {kind}")
         minute = self._counted(caller)
         if minute.commands > self._per_minute:
-            wait_s = round(minute.left.remaining_s()) + 1
+            wait_s = round(minute.ends.remaining_s()) + 1
             raise RefusedError("rate_limited", "too many commands", retry_after_s=wait_s)
 
     def _counted(self, caller: str) -> "_Minute":
@@ -56,9 +57,9 @@ class _Minute:
     """The commands that a caller sent within one minute."""
 
     def __init__(self) -> None:
-        self.left = Deadline(_MINUTE_S)
+        self.ends = Deadline(_MINUTE_S)
         self.commands = 0
 
     @property
     def is_over(self) -> bool:
-        return not self.left.remaining_s()
+        return not self.ends.remaining_s()

@@ -62,7 +62,7 @@ class Ending:
         self._state.clear(plan)
 
     def _log_superseded(self) -> None:
-        log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)
+        log("INFO", "superseded", function=EXPORT, request_id=self._job.request.request_id)
 
     def _finished(self, plan: Plan, done: Mapping[str, Done]) -> Outcome:
         """Join parts, if there are any, and write the manifest."""
@@ -99,7 +99,7 @@ def finished(
     return Outcome(
         _word(totals),
         reason,
-        request_id=request.name,
+        request_id=request.request_id,
         resource=request.resource,
         size_bytes=size_bytes,
         counts=counts,
@@ -119,7 +119,7 @@ def _refused(request: ExportRequest, error: PermanentError) -> Outcome:
     return Outcome(
         "rejected",
         error.reason,
-        request_id=request.name,
+        request_id=request.request_id,
         resource=request.resource,
         detail=error.detail,
     )

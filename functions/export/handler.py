@@ -254,7 +254,7 @@ class _Export:
         """This message has come too late."""
         # A delivery that was killed while cleaning up may have left some objects.
         self._state.clear_run(run)
-        log("INFO", "superseded", function=EXPORT, request_id=self._job.request.name)
+        log("INFO", "superseded", function=EXPORT, request_id=self._job.request.request_id)
 
     def _run_slice(self, plan: Plan, name: str, claimant: str) -> None:
         """Do a slice unless it is done, and then what follows.

@@ -53,7 +53,7 @@ class Job:
     @property
     def key(self) -> str:
         """The export's id: a hash of the request's id, so that each delivery finds the same."""
-        return outcome_id(EXPORT, self.request.name)
+        return outcome_id(EXPORT, self.request.request_id)
 
     @property
     def bucket(self) -> str:
