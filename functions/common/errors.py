@@ -1,10 +1,14 @@
-"""The two kinds of failure, because there are two things to do about one.
+"""The errors, one for each way to react.
 
     DicomFunctionsError(reason)
     ├─ PermanentError                  a retry cannot help: record the outcome, acknowledge
-    └─ RetryableError(retry_after_s)   a retry may help: answer 503, and Pub/Sub delivers again
+    │  └─ NothingToStoreError          the same; in an archive, the member is skipped
+    ├─ RetryableError(retry_after_s)   a retry may help: answer 503, and Pub/Sub delivers again
+    └─ SupersededError                 nothing is left to do; every handler catches it
+    UnpublishableError                 a bug; the input is recorded as `rejected`
+    SettingsError                      the function does not start
 
-str() of both is the reason code, never a server's text, which may hold patient data.
+str() of the first four is the reason code, never a server's text, which may hold patient data.
 
 Anything else that is raised is a bug: it is logged with its type and place, and answered like a
 RetryableError. Missing credentials and permissions are retryable on purpose: an operator corrects

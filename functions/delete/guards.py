@@ -16,8 +16,8 @@ An instance is too young if it was stored
     after the command was sent; this is checked if the command is older than 10 minutes, or if it or
     a follow-up of it was delivered before, because its target may have been stored again since.
 
-The last two checks are made with the store's contents at that time: a message may be old, and
-studies grow. A dry run makes only the first two.
+`count` and `check_age` look at the store's contents at that time: a message may be old, and studies
+grow. A dry run makes only the first two checks.
 """
 
 from collections.abc import Iterable, Sized

@@ -99,8 +99,8 @@ class Message:
 
     @property
     def first_published(self) -> str:
-        """When it was first published, before any replay: never later than `published`, and very
-        long ago if a replay does not know. So the attribute, even if forged, can only make a
+        """When it was first published, before any replay: never later than `published`, and 1970
+        if the replay does not know it. So the attribute, even if forged, can only make a
         message older."""
         if not self.replayed:
             return self.published
@@ -129,8 +129,8 @@ def written_object(notification: Mapping[str, Any]) -> StoredObject:
         notification: of its bucket: the payload (JSON_API_V1), or the data of the CloudEvent.
 
     Raises:
-        PermanentError: invalid_event, when bucket, name, generation or size is missing or
-            malformed.
+        PermanentError: invalid_event, when bucket, name or generation is missing or malformed, or
+            size is malformed. (A size that is missing is 0, which JSON of Protocol Buffers omits.)
     """
     bucket, name = notification.get("bucket"), notification.get("name")
     metadata = notification.get("metadata") or {}

@@ -39,7 +39,7 @@ class Outcome:
     Args:
         outcome: one of the outcomes above.
         reason: why, if that is not obvious; one of the reasons in errors.py, or empty.
-        source: the object an event was about; or
+        source: the object that an event was about, if it was about one.
         request_id: the id of a command, or of the request that uploaded an object.
         member: the path inside an archive.
         place: its position in the archive, to distinguish members with the same path.

@@ -63,7 +63,7 @@ def event_function(name: str, handle: Handler, *, reports: bool = True) -> View:
 
     Args:
         name: the function's name.
-        handle: processes one message.
+        handle: processes one message; it must catch SupersededError, which would count as a bug.
         reports: whether a refusal is published as an outcome; else it is only logged.
 
     Raises:
@@ -107,7 +107,7 @@ class _EventFunction:
             trace=trace,
         )
         try:
-            self._handle(outcomes, unreadable)
+            self._process(outcomes, unreadable)
         except RetryableError as error:
             return _handed_back(outcomes, error)
         # The only place for bugs: they are logged without their text, and retried.
@@ -116,7 +116,7 @@ class _EventFunction:
             return web.response(503, {}, b"")
         return web.response(204, {}, b"")
 
-    def _handle(self, outcomes: Outcomes, unreadable: PermanentError | None) -> None:
+    def _process(self, outcomes: Outcomes, unreadable: PermanentError | None) -> None:
         """Process a message; one that can never be processed is refused."""
         try:
             if unreadable:
@@ -154,7 +154,8 @@ def _received(request: flask.Request) -> tuple[Message, PermanentError | None]:
 
 
 def _rejected(error: PermanentError, message: Message) -> Outcome:
-    """If it is not an event of this function, its outcome has the message's id, not a request's."""
+    """The outcome of a refused message. If it is not an event of this function, the message's id
+    stands for a request's."""
     identity = message.message_id
     if error.reason != "invalid_event":
         if messages.is_finalize(message):
