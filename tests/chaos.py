@@ -28,7 +28,7 @@ from typing import Any
 import google_crc32c
 import requests
 
-from functions.export.parts import PART_ENDING
+from functions.export.parts import PART_SUFFIX
 from infra.local.clients import Watch
 from infra.local.stack import Stack
 from infra.local.topology import Overrides
@@ -344,7 +344,7 @@ def _check_left_over(stack: Stack, objects: dict[str, dict[str, Any]], report: R
     """A kill may leave slices of a plan that was started again, or the part that a late delivery
     was writing. Lifecycle rules of both buckets delete them (infra/gcp/storage.tf); here they are
     removed from `objects`. A kill leaves at most those of one run, and no plan."""
-    parts = [name for name in objects if name.endswith(PART_ENDING)]
+    parts = [name for name in objects if name.endswith(PART_SUFFIX)]
     for name in parts:
         del objects[name]
     state = _list(stack, stack.topology.buckets["state"])

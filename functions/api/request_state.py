@@ -148,7 +148,7 @@ class Requests:
         value = asdict(request)
         # The object has its own generation.
         del value["generation"]
-        generation = self._objects.write(name, value, request.generation)
+        generation = self._objects.write(name, value, if_generation_match=request.generation)
         return replace(request, generation=generation)
 
 

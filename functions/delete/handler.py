@@ -37,7 +37,7 @@ def handle(message: Message, services: Services, outcomes: Outcomes, deadline: D
             invalid_command; rejected, when a guard rail or the DICOM store refuses it.
         RetryableError: the DICOM store is busy or does not answer.
     """
-    message.check_way(followup.is_follow_up(message))
+    message.check_subscription(followup.is_follow_up(message))
     delivery = _Delivery(
         request_id=message.request_id(),
         message=message,

@@ -6,8 +6,9 @@ api/requests.py, api/formats.py):
     handler.py        reads the command or the follow-up message, plans, and starts the slices
     plan.py           finds the instances; packing.py packs them into slices (slices.py)
     state.py          the state of an export in the state bucket, with its state machine
-    object_slice.py   does a slice in which each instance or frame becomes an object; job.py: what
-                      is needed for it; tally.py: what became of each; result.py: of the slice
+    object_slice.py   does a slice in which each instance or frame becomes an object; job.py: its
+                      request and clients; tally.py: the result of each piece; result.py: the result
+                      of the slice
     zip_slice.py      does a slice of a zip: one part of it; zip_format.py: the bytes of a zip
     giving_up.py      when a slice continues without failed instances
     fetch.py          retrieves from the DICOM store; content.py: the bytes of one object

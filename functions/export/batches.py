@@ -9,11 +9,13 @@ from functions.common.deadline import Deadline
 from functions.export.content import Content
 from functions.export.slices import Piece
 
-# For one piece; a bucket in the cloud takes ten times as long.
+# Seconds for one piece; a bucket in the cloud takes ten times as long.
 _FAST_S: Final = 0.003
 _BATCH_BYTES: Final = 1024 * 1024
 _BATCH_PIECES: Final = 8
 _WAITING_BYTES: Final = 6 * 1024 * 1024
+# Pieces over which the time of writing one is averaged.
+_MEAN_OF: Final = 8
 Put = Callable[[Piece, Content], None]
 Batch = list[tuple[Piece, Content]]
 
@@ -25,7 +27,7 @@ class Batches:
 
     Args:
         put: writes one piece; called from any thread.
-        deadline: whose clock is used.
+        deadline: tells the time that writing takes.
     """
 
     def __init__(
@@ -82,7 +84,8 @@ class Batches:
         while batch:  # written pieces are not kept
             self._put(*batch.pop(0))
         cost_s = (self._deadline.elapsed_s() - began_s) / count
-        self._cost_s += (cost_s - self._cost_s) / 8
+        # Several threads do this at once; a lost update does not matter.
+        self._cost_s += (cost_s - self._cost_s) / _MEAN_OF
 
 
 class _ByteBudget:

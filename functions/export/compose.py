@@ -12,7 +12,7 @@ from functions.export.job import Job
 from functions.export.parts import SMALL_CHUNK_BYTES, Part
 from functions.export.result import totals_of
 from functions.export.state import Plan, State
-from functions.export.writer import KIND, RUN, another_object
+from functions.export.writer import KIND, RUN, conflict_error
 from functions.export.zip_format import directory
 
 _SOURCES_MAX: Final = 32  # of one compose call
@@ -28,6 +28,7 @@ def _joined_name(request: ExportRequest) -> str:
     """The name of the object that is made of all slices; empty when the format has none."""
     if request.format.joined == "ndjson":
         return request.below("metadata.ndjson")
+    # A zip always has a resource: one of a query is refused as a command.
     resource = request.resource
     if request.format.joined == "zip" and resource:
         uid = resource.instance or resource.series or resource.study
@@ -39,7 +40,8 @@ def _joined_name(request: ExportRequest) -> str:
 
 
 def find_joined(job: Job) -> StoredObject | None:
-    """The joined object in the destination, which this export replaces: of the same kind.
+    """The joined object in the destination that this export may replace because it is of the same
+    kind.
 
     Raises:
         PermanentError: conflict, when the object of that name is something else.
@@ -49,7 +51,7 @@ def find_joined(job: Job) -> StoredObject | None:
         return None
     stored = job.buckets.stat(ObjectRef(job.bucket, name), job.deadline)
     if stored and stored.metadata.get(KIND) != job.request.kind:
-        raise another_object()
+        raise conflict_error()
     return stored
 
 
@@ -109,6 +111,8 @@ def join_parts(
         metadata |= {key: str(number) for key, number in totals.items()}
         if not totals["failures"]:
             metadata[_COMPLETE_FOR] = _command_of(job)
+    # Without sources, an earlier object is replaced by an empty one: it must not seem to be of this
+    # export.
     if not sources and find_joined(job) is None:
         return {}
     return joining.join(name, sources, metadata)
@@ -123,7 +127,7 @@ class _Joining:
         self._plan = plan
         self._parts = state.parts(plan.run)
 
-    def _written(self) -> Iterator[Part]:
+    def _written_parts(self) -> Iterator[Part]:
         """The parts as the slices have written them, in their order."""
         for name in self._plan.slices:
             part = self._state.result(self._plan.run, name).part
@@ -134,7 +138,7 @@ class _Joining:
         """The parts that are not empty, each as it was written."""
         generations = self._parts.generations()
         found = []
-        for part in self._written():
+        for part in self._written_parts():
             generation = generations.get(part.ref.name)
             if generation is None:
                 raise RetryableError("unavailable")
@@ -146,7 +150,7 @@ class _Joining:
 
     def write_directory(self) -> ObjectRef:
         """Write the end of the zip, which names the members of all parts."""
-        data = directory((part.size, part.members) for part in self._written())
+        data = directory((part.size, part.members) for part in self._written_parts())
         return self._parts.write(data, SMALL_CHUNK_BYTES).ref
 
     def join(
@@ -158,7 +162,7 @@ class _Joining:
         """Compose them, in several rounds if there are many."""
         try:
             while len(sources) > _SOURCES_MAX:
-                sources = [self._joined(group) for group in _groups(sources)]
+                sources = [self._compose_group(group) for group in _groups(sources)]
             stored = self._write_joined(name, sources, metadata)
         except SupersededError:
             # A part is gone: another delivery is cleaning up.
@@ -189,8 +193,8 @@ class _Joining:
                 return now
             raise RetryableError("unavailable") from None
 
-    def _joined(self, group: Sequence[ObjectRef]) -> ObjectRef:
-        return self._compose(self._parts.new_name(), group).ref
+    def _compose_group(self, group: Sequence[ObjectRef]) -> ObjectRef:
+        return self._compose(self._parts.name_of_new_part(), group).ref
 
     def _compose(
         self,
@@ -200,7 +204,7 @@ class _Joining:
     ) -> StoredObject:
         job = self._job
         if not sources:
-            # Nothing was exported, and an earlier object must not seem to be of this export.
+            # Nothing was exported, as in join_parts.
             return job.buckets.write_small(job.bucket, name, b"", job.deadline, **options)
         return job.buckets.compose(job.bucket, name, sources, job.deadline, **options)
 

@@ -11,8 +11,8 @@ again: its delivery takes the claim over. The slice may still be at work, so eac
 again before it publishes.
 
 Without a plan there is nothing to claim. A command that is refused, that finds nothing, or whose
-zip is complete already (handler.start) ends in its own delivery; delivered twice, it has the same
-record twice, under one id.
+zip is complete already (handler.start) ends in its own delivery; if delivered twice, it publishes
+the same record twice, under one id.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,28 +43,28 @@ class Ending:
 
     def finish(self, plan: Plan, claimant: str, done: Mapping[str, Done]) -> None:
         """All slices are done."""
-        self._end(plan, claimant, lambda: self._finished(plan, done))
+        self._end(plan, claimant, lambda: self._join_and_describe(plan, done))
 
     def refuse(self, plan: Plan, claimant: str, error: PermanentError) -> None:
         """The export can never be done."""
-        self._end(plan, claimant, lambda: _refused(self._job.request, error))
+        self._end(plan, claimant, lambda: _refused_outcome(self._job.request, error))
 
-    def _end(self, plan: Plan, claimant: str, outcome: Callable[[], Outcome]) -> None:
+    def _end(self, plan: Plan, claimant: str, make_outcome: Callable[[], Outcome]) -> None:
         if not self._state.claim_end(plan, claimant):
             self._log_superseded()
             return
-        made = outcome()
+        outcome = make_outcome()
         # Meanwhile the command may have taken the claim over.
         if not self._state.has_claim(plan, claimant):
             self._log_superseded()
             return
-        self._outcomes.publish(made)
+        self._outcomes.publish(outcome)
         self._state.clear(plan)
 
     def _log_superseded(self) -> None:
         log("INFO", "superseded", function=EXPORT, request_id=self._job.request.request_id)
 
-    def _finished(self, plan: Plan, done: Mapping[str, Done]) -> Outcome:
+    def _join_and_describe(self, plan: Plan, done: Mapping[str, Done]) -> Outcome:
         """Join parts, if there are any, and write the manifest."""
         whole = replace(plan, slices=tuple(every_slice(plan, done)))
         totals = dict.fromkeys(TOTALS, 0)
@@ -74,13 +74,13 @@ class Ending:
         try:
             joined = join_parts(self._job, self._state, whole, totals)
             manifest = Manifest(self._job, self._state, whole, totals)
-            reason = manifest.write(joined)
+            manifest.write(joined)
         except PermanentError as error:
-            return _refused(self._job.request, error)
-        return finished(self._job.request, totals, reason)
+            return _refused_outcome(self._job.request, error)
+        return finished_outcome(self._job.request, totals, manifest.main_reason)
 
 
-def finished(
+def finished_outcome(
     request: ExportRequest,
     totals: Mapping[str, int],
     reason: str = "",
@@ -115,7 +115,7 @@ def _word(totals: Mapping[str, int]) -> Word:
     return "rejected"
 
 
-def _refused(request: ExportRequest, error: PermanentError) -> Outcome:
+def _refused_outcome(request: ExportRequest, error: PermanentError) -> Outcome:
     return Outcome(
         "rejected",
         error.reason,

@@ -29,7 +29,7 @@ class GivingUp:
         - this is delivery EXPORT_GIVE_UP_ATTEMPT, or a later one;
         - the store returns something that the export already has, so the store is not down.
 
-        Until then another delivery tries again. Before that, each must have been tried
+        Until then another delivery tries again. A piece is only given up after it was tried
         (object_slice, zip_slice). What a search of the store left out while planning is given up
         by the number of the delivery alone (plan.py).
 

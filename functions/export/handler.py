@@ -23,11 +23,11 @@ from functions.common.log import log
 from functions.common.resources import Resource
 from functions.common.settings import EXPORT
 from functions.export.compose import completed_before
-from functions.export.ending import Ending, finished
+from functions.export.ending import Ending, finished_outcome
 from functions.export.job import Attempt, Job
 from functions.export.ndjson import write_lines
 from functions.export.object_slice import ObjectSlice
-from functions.export.plan import Planner, nothing_there
+from functions.export.plan import Planner, not_found_error
 from functions.export.slices import Slice, new_name
 from functions.export.state import COMMAND, Plan, State, unfinished
 from functions.export.zip_slice import ZipSlice
@@ -78,8 +78,9 @@ def handle(
             invalid_command, not_found, conflict or rejected.
         RetryableError: the DICOM store or the bucket is busy or does not answer.
     """
-    message.check_way(_is_follow_up(message))
-    keys = _FOLLOW_UP if message.follow_up else EXPORT_KEYS
+    is_follow_up = "run" in message.json_or_nothing()
+    message.check_subscription(is_follow_up)
+    keys = _FOLLOW_UP if is_follow_up else EXPORT_KEYS
     values = commands.read(message, keys)
     request = ExportRequest.of(message.request_id(), values)
     _check_allowed(request, values, services)
@@ -87,7 +88,7 @@ def handle(
     export = _Export(job, services, outcomes)
     if "slice" in values:
         export.do_slice(values["run"], values["slice"])
-    elif message.follow_up:
+    elif is_follow_up:
         planning = _Planning(
             values["run"],
             values.get("slices", []),
@@ -96,10 +97,6 @@ def handle(
         export.plan_more(planning)
     else:
         export.start()
-
-
-def _is_follow_up(message: Message) -> bool:
-    return bool(message.data.strip()) and "run" in message.json()
 
 
 def _check_allowed(
@@ -165,7 +162,7 @@ class _Export:
             return
         totals = completed_before(self._job)
         if totals:
-            self._outcomes.publish(finished(self._job.request, totals))
+            self._outcomes.publish(finished_outcome(self._job.request, totals))
             return
         planning = _Planning(new_name())
         try:
@@ -224,7 +221,7 @@ class _Export:
             self._send(planning.to_json())
             return
         if not planning.slices:
-            raise nothing_there(self._job.request)
+            raise not_found_error(self._job.request)
         self._start_slices(self._state.decide(planning.run, planning.slices))
 
     def _start_slices(self, plan: Plan) -> None:
@@ -266,7 +263,8 @@ class _Export:
             if not self._state.is_done(plan.run, name):
                 self._do_one(plan, name)
         except PermanentError as error:
-            # Neither this slice nor any other can be done: there is no such bucket, for example.
+            # Neither this slice nor any other can be done, for example because the bucket does not
+            # exist.
             self._ending.refuse(plan, claimant, error)
             return
         self._go_on(plan, name, claimant)
@@ -274,6 +272,7 @@ class _Export:
     def _do_one(self, plan: Plan, name: str) -> None:
         task = self._state.slice(plan.run, name)
         result = self._worker(plan).run(task)
+        # The worker knows only its own failures, not those of the planning.
         result.failures += task.failures
         if self._job.request.format.joined == "ndjson":
             result.part = write_lines(self._job, self._state.parts(plan.run), result)
@@ -291,7 +290,8 @@ class _Export:
         if not unfinished(plan, done):
             self._ending.finish(plan, claimant, done)
             return
-        if self._state.was_cleared(plan):
+        if self._state.has_ended(plan):
+            self._supersede(plan.run)
             return
         rest = done[name].rest
         if rest and rest not in done:

@@ -33,14 +33,19 @@ class Manifest:
         self._totals = totals
         self._reasons: Counter[str] = Counter()
 
-    def write(self, joined: Mapping[str, Any]) -> str:
+    @property
+    def main_reason(self) -> str:
+        """The reason of most failures, which are counted when the manifest is written; empty when
+        there are none."""
+        for reason, _ in self._reasons.most_common(1):
+            return reason
+        return ""
+
+    def write(self, joined: Mapping[str, Any]) -> None:
         """Write it, replacing an earlier one.
 
         Args:
             joined: the object made of all slices; empty when there is none.
-
-        Returns:
-            The reason of most failures; empty when there are none.
 
         Raises:
             RetryableError: as Buckets.write; unavailable when another delivery is cleaning up.
@@ -54,8 +59,6 @@ class Manifest:
             if_generation_match=None,
             chunk_bytes=_CHUNK_BYTES,
         )
-        # The text was made while it was written, and the reasons were counted with it.
-        return max(self._reasons, key=self._reasons.__getitem__, default="")
 
     def _text(self, joined: Mapping[str, Any]) -> Iterator[bytes]:
         head: dict[str, Any] = {
@@ -66,6 +69,7 @@ class Manifest:
         }
         if joined:
             head["joined"] = joined
+        # The object is left open for the lists.
         yield json.dumps(head, indent=1).removesuffix("\n}").encode()
         for key in ("objects", "failures", "skipped"):
             yield f',\n "{key}": ['.encode()

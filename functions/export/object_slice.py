@@ -24,9 +24,9 @@ from functions.export.fetch import Fetcher, Incoming
 from functions.export.giving_up import GivingUp, Known
 from functions.export.job import Job
 from functions.export.result import Result
-from functions.export.slices import Piece, Slice, begun_streams, by_instance_uid, path_of
-from functions.export.tally import Objects, Tally
-from functions.export.writer import ObjectWriter, Written
+from functions.export.slices import Piece, Slice, by_instance_uid, path_of, streams_of
+from functions.export.tally import Tally, WrittenObjects
+from functions.export.writer import ObjectWriter, Present
 
 THREADS: Final = 8
 # Attempts for missing instances: a cut answer is requested again.
@@ -51,7 +51,7 @@ class ObjectSlice:
         self._giving_up = GivingUp(job, self._fetcher, known)
         self._store_is_away = False
         # The objects that are in the destination already, by name.
-        self._existing: dict[str, Written] = {}
+        self._existing: dict[str, Present] = {}
         # When the store got an instance.
         self._times: dict[Resource, str] = {}
 
@@ -68,7 +68,9 @@ class ObjectSlice:
         try:
             self._settle(task)
         except RetryableError as error:
-            if error.reason != "deadline_exceeded" or not self._tally.settled():
+            # An instance with much bulk data makes progress with each object.
+            has_progress = self._tally.settled() or self._writer.has_written
+            if error.reason != "deadline_exceeded" or not has_progress:
                 raise
         return self._tally.result(task)
 
@@ -107,10 +109,10 @@ class ObjectSlice:
 
     # Existing objects
 
-    def _listed(self, pieces: list[Piece]) -> dict[str, Written]:
+    def _listed(self, pieces: list[Piece]) -> dict[str, Present]:
         """The existing objects below the series of these pieces, by name."""
         uids = {(one.resource.study, one.resource.series) for one in pieces}
-        found: dict[str, Written] = {}
+        found: dict[str, Present] = {}
         for study, series in sorted(uids):
             found |= self._writer.existing(f"{study}/{series}/")
         return found
@@ -119,18 +121,20 @@ class ObjectSlice:
         """A piece whose existing object is current is done."""
         current = self._current(self._name(piece), piece.resource)
         if current:
-            self._tally.note(piece, [(current, "")])
+            self._tally.note(piece, [("", current)])
 
-    def _current(self, name: str, instance: Resource) -> Written | None:
-        """The existing object of this name if it is known to contain what the store has now. Any
-        other is compared with the instance when that is retrieved."""
+    def _current(self, name: str, instance: Resource) -> Present | None:
+        """The existing object of this name if it is known to contain what the store has now."""
         existing = self._existing.get(name)
-        if existing is None or existing.new:
+        if existing is None or existing.by_this_export:
             return existing
         if existing.newer_than(self._stored_at(instance)):
             return existing
-        self._writer.to_compare.add(name)
         return None
+
+    def _write(self, name: str, content: Content) -> Present:
+        """Write an object; one that exists, and is not current, is compared."""
+        return self._writer.write(name, content, compare=name in self._existing)
 
     def _stored_at(self, instance: Resource) -> str:
         """Asked once for all frames or bulk data of an instance."""
@@ -159,7 +163,7 @@ class ObjectSlice:
         """Retrieve each study or series without existing objects in one answer."""
         wanted = by_instance_uid(task.pieces)
         batches = Batches(self._put, pool, self._job.work_deadline)
-        begun = begun_streams(piece.resource for piece in self._tally.done())
+        begun = streams_of(piece.resource for piece in self._tally.done())
         try:
             for resource in task.streams:
                 if resource in begun:
@@ -183,8 +187,8 @@ class ObjectSlice:
     def _put(self, piece: Piece, content: Content) -> None:
         name = self._name(piece)
 
-        def write() -> Objects:
-            return [(self._writer.write(name, content), "")]
+        def write() -> WrittenObjects:
+            return [("", self._write(name, content))]
 
         self._tally.attempt(piece, write)
 
@@ -200,17 +204,17 @@ class ObjectSlice:
             return
         # So many may fail because they are bad, each for itself. Then they may be given up, the
         # store works, and the count begins again.
-        self._tally.failed_in_a_row = 0
+        self._tally.end_row()
         if not self._may_give_up():
             self._store_is_away = True
 
-    def _fetched(self, piece: Piece) -> Objects:
+    def _fetched(self, piece: Piece) -> WrittenObjects:
         self._job.work_deadline.check()
-        written: Objects = []
+        written: WrittenObjects = []
         for tag, stream in self._fetcher.objects(piece):
             name = self._name(piece, tag)
             one = self._current(name, piece.resource)
             if one is None:
-                one = self._writer.write(name, Content.of(stream))
-            written.append((one, tag))
+                one = self._write(name, Content.of(stream))
+            written.append((tag, one))
         return written

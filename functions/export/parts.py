@@ -17,7 +17,7 @@ from functions.export.zip_format import Member
 
 _FOLDER: Final = ".export-parts"
 # By which a lifecycle rule finds leftovers.
-PART_ENDING: Final = ".export-part"
+PART_SUFFIX: Final = ".export-part"
 # Of parts without images.
 SMALL_CHUNK_BYTES: Final = 8 * 1024 * 1024
 
@@ -66,9 +66,9 @@ class Parts:
         self._deadline = job.deadline
         self._folder = job.request.below(f"{_FOLDER}/{job.key}/{run}/")
 
-    def new_name(self) -> str:
+    def name_of_new_part(self) -> str:
         """A name that no other part has."""
-        return f"{self._folder}{new_name()}{PART_ENDING}"
+        return f"{self._folder}{new_name()}{PART_SUFFIX}"
 
     def write(self, data: Iterable[bytes], chunk_bytes: int = CHUNK_BYTES) -> StoredObject:
         """Write a part.
@@ -78,7 +78,7 @@ class Parts:
         """
         return self._buckets.write(
             self._bucket,
-            self.new_name(),
+            self.name_of_new_part(),
             data,
             self._deadline,
             if_generation_match=None,

@@ -201,7 +201,7 @@ def _of_level(row: DataSet, level: str) -> Resource:
     return Resource(study, series, uid(row, INSTANCE_UID))
 
 
-def nothing_there(request: ExportRequest) -> PermanentError:
+def not_found_error(request: ExportRequest) -> PermanentError:
     """The error of an empty export."""
     detail = "the DICOM store has no such resource"
     if request.query:

@@ -52,7 +52,7 @@ class Result:
 
     @classmethod
     def parse(cls, value: Mapping[str, Any], bucket: str) -> "Result":
-        """From a state object.
+        """From a state object: without `written` and `rest`, which are in its metadata.
 
         Args:
             bucket: of the destination.

@@ -126,14 +126,14 @@ class Slice:
         left = [piece for piece in self.pieces if piece not in settled]
         if not left:
             return None
-        begun = begun_streams(piece.resource for piece in settled)
+        begun = streams_of(piece.resource for piece in settled)
         return Slice(
             streams=[resource for resource in self.streams if resource not in begun],
             items=[Item(piece.resource, piece.frame, piece.frame) for piece in left],
         )
 
     def resources(self) -> Iterator[Resource]:
-        """Every piece that it names."""
+        """Every study, series and instance that it names."""
         yield from self.streams
         yield from self.skipped
         for item in self.items:
@@ -159,17 +159,17 @@ class Slice:
         )
 
 
-def begun_streams(done: Iterable[Resource]) -> set[Resource]:
-    """The studies and series of instances."""
+def streams_of(done: Iterable[Resource]) -> set[Resource]:
+    """The studies and series to which these instances belong."""
     found = set[Resource]()
     for one in done:
         found |= {Resource(one.study), Resource(one.study, one.series)}
     return found
 
 
-def by_instance_uid(pieces: Iterable[Piece]) -> dict[str, Piece]:
-    """The pieces by their SOP Instance UID, except those that share one, which are retrieved by all
-    three UIDs."""
+def by_instance_uid(pieces: Sequence[Piece]) -> dict[str, Piece]:
+    """The pieces by their SOP Instance UID, by which an instance is recognised in an answer. Those
+    that share one are left out: they are retrieved by all three UIDs."""
     found = {piece.resource.instance: piece for piece in pieces}
     uses = Counter(piece.resource.instance for piece in pieces)
     return {uid: piece for uid, piece in found.items() if uses[uid] == 1}

@@ -36,7 +36,8 @@ from functions.export.slices import Piece, Slice, new_name
 
 _LIMIT_BYTES: Final = 256 * 1024 * 1024
 _REST: Final = "rest"
-# Claims the end of an export by the command's delivery; no slice has this name.
+# The claimant of the end when the message is the command or continues its planning; no slice has
+# this name.
 COMMAND: Final = "command"
 
 
@@ -158,7 +159,12 @@ class State:
         if result.rest:
             metadata[_REST] = self.add_slice(run, result.rest)
         try:
-            self._objects.write(self._done_name(run, name), value, 0, metadata)
+            self._objects.write(
+                self._done_name(run, name),
+                value,
+                if_generation_match=0,
+                metadata=metadata,
+            )
         except PreconditionFailedError:
             kept = self._objects.read(self._done_name(run, name))
             # It may be the same result, whose answer was lost, so that it was sent again.
@@ -197,31 +203,35 @@ class State:
     # Finished, cleared
 
     def claim_end(self, plan: Plan, claimant: str) -> bool:
-        """Whether this claimant ends the export. If several slices find the end, the first one that
-        writes here does, and each of its redeliveries. The command takes the claim over from a
-        slice, whose message may be gone.
+        """Whether this claimant ends the export. If several deliveries find all slices done, the
+        first one that writes here does, and each of its redeliveries. The command takes the claim
+        over from a slice, whose message may be gone.
 
         Args:
             claimant: the name of a slice, or COMMAND.
         """
         generation = None if claimant == COMMAND else 0
         with contextlib.suppress(PreconditionFailedError):
-            self._objects.write(self._finisher_name(plan), {"claimant": claimant}, generation)
-        return not self.was_cleared(plan) and self.has_claim(plan, claimant)
+            self._objects.write(
+                self._finisher_name(plan),
+                {"claimant": claimant},
+                if_generation_match=generation,
+            )
+        if self.has_ended(plan):
+            # What this delivery has just written is deleted too.
+            self.clear_run(plan.run)
+            return False
+        return self.has_claim(plan, claimant)
 
     def has_claim(self, plan: Plan, claimant: str) -> bool:
         """Whether the end is this claimant's."""
         kept = self._objects.read(self._finisher_name(plan))
         return kept is not None and kept.value["claimant"] == claimant
 
-    def was_cleared(self, plan: Plan) -> bool:
-        """Whether another delivery has ended the export and cleaned up. Then what this one wrote
-        meanwhile is deleted too."""
+    def has_ended(self, plan: Plan) -> bool:
+        """Whether another delivery has ended the export, and deleted the plan."""
         now = self.plan()
-        if now and now.run == plan.run:
-            return False
-        self.clear_run(plan.run)
-        return True
+        return now is None or now.run != plan.run
 
     def clear(self, plan: Plan) -> None:
         """Delete the plan, if it is still this one, and then everything that belongs to it."""
@@ -233,7 +243,7 @@ class State:
         # Slices first, because has_slices looks for them; their names are the last ones.
         for stored in reversed(list(self._objects.list(f"{self._root}/{run}/"))):
             self._objects.delete(stored.ref.name)
-        # The export ended because the destination is missing or refuses.
+        # The export may have ended because the destination is missing or refuses.
         with contextlib.suppress(PermanentError):
             self.parts(run).clear()
 

@@ -8,28 +8,29 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.export.giving_up import DETAIL
 from functions.export.result import Result
 from functions.export.slices import Piece, Slice
-from functions.export.writer import Written
+from functions.export.writer import Present
 
-# Each with what distinguishes it, as in Fetcher.objects.
-Objects = list[tuple[Written, str]]
+# Each after what distinguishes it, as in Fetcher.objects.
+WrittenObjects = list[tuple[str, Present]]
 
 
 class Tally:
     """Which pieces are done, which have failed permanently, and which were tried without success.
 
-    `failed_in_a_row` counts the failed attempts since the last success.
+    `tried`, `why`, `give_up` and `result` are only called when no thread is at work.
     """
 
     def __init__(self) -> None:
+        # Failed attempts since the last success.
         self.failed_in_a_row = 0
         self._lock = threading.Lock()
         self._done: dict[Piece, list[dict[str, Any]]] = {}
         self._failures: dict[Piece, dict[str, Any]] = {}
-        self._in_vain: dict[Piece, RetryableError] = {}
+        self._unsuccessful: dict[Piece, RetryableError] = {}
         # Names of objects that this export wrote.
         self._new: set[str] = set()
 
-    def attempt(self, piece: Piece, write: Callable[[], Objects]) -> None:
+    def attempt(self, piece: Piece, write: Callable[[], WrittenObjects]) -> None:
         """Try one piece, and keep the result."""
         try:
             self.note(piece, write())
@@ -37,23 +38,28 @@ class Tally:
             with self._lock:
                 self._failures[piece] = piece.failure(error.reason, error.detail)
         except RetryableError as error:
-            self._note_in_vain(piece, error)
+            self._note_unsuccessful(piece, error)
 
-    def note(self, piece: Piece, objects: Objects) -> None:
+    def note(self, piece: Piece, objects: WrittenObjects) -> None:
         """A piece is done."""
-        entries = [one.entry(piece, tag) for one, tag in objects]
-        new = {one.stored.ref.name for one, _ in objects if one.new}
+        entries = [one.entry(piece, tag) for tag, one in objects]
+        new = {one.stored.ref.name for _, one in objects if one.by_this_export}
         with self._lock:
             self._done[piece] = entries
             self._new |= new
             self.failed_in_a_row = 0
 
-    def _note_in_vain(self, piece: Piece, error: RetryableError) -> None:
+    def _note_unsuccessful(self, piece: Piece, error: RetryableError) -> None:
         with self._lock:
             self.failed_in_a_row += 1
             # If the time is over, this was not a real attempt.
             if error.reason != "deadline_exceeded":
-                self._in_vain[piece] = error
+                self._unsuccessful[piece] = error
+
+    def end_row(self) -> None:
+        """Count the failures in a row from the beginning."""
+        with self._lock:
+            self.failed_in_a_row = 0
 
     def is_settled(self, piece: Piece) -> bool:
         """Whether nothing is left to do for a piece."""
@@ -72,17 +78,17 @@ class Tally:
 
     def tried(self, pieces: Iterable[Piece]) -> bool:
         """Whether each of these was tried without success."""
-        return self._in_vain.keys() >= set(pieces)
+        return self._unsuccessful.keys() >= set(pieces)
 
     def why(self, pieces: Iterable[Piece]) -> RetryableError:
         """Why these are not done."""
-        errors = (self._in_vain[piece] for piece in pieces if piece in self._in_vain)
+        errors = (self._unsuccessful[piece] for piece in pieces if piece in self._unsuccessful)
         return next(errors, RetryableError("unavailable"))
 
     def give_up(self, pieces: Iterable[Piece]) -> None:
         """Pieces that were tried without success become failures."""
         for piece in pieces:
-            self._failures[piece] = piece.failure(self._in_vain[piece].reason, DETAIL)
+            self._failures[piece] = piece.failure(self._unsuccessful[piece].reason, DETAIL)
 
     def result(self, task: Slice) -> Result:
         """The result of a slice, in the order of its pieces; the rest is what is not settled."""

@@ -14,24 +14,24 @@ from functions.export.content import Content
 from functions.export.job import Job
 from functions.export.slices import Piece
 
-# The key of an object's metadata with its kind.
+# Metadata key that holds the object's kind.
 KIND: Final = "dicom-export"
-# And with the run of the plan that wrote it.
+# Metadata key that holds the run of the plan.
 RUN: Final = "dicom-export-run"
 _TIME: Final = "dicom-export-time"
 
 
-def another_object() -> PermanentError:
+def conflict_error() -> PermanentError:
     """The error for an object that this export must not replace."""
     return PermanentError("conflict", "the destination has another object of that name")
 
 
 @dataclass(frozen=True)
-class Written:
-    """An existing object, and whether this export wrote it."""
+class Present:
+    """An object that is in the destination, and whether this export wrote it."""
 
     stored: StoredObject
-    new: bool
+    by_this_export: bool
 
     def newer_than(self, stored_at: str) -> bool:
         """Whether its content was retrieved after that time; False when it is not known."""
@@ -66,40 +66,42 @@ class ObjectWriter:
         self._request = job.request
         self._deadline = job.work_deadline
         self._run = run
-        # The time is before anything is retrieved.
+        # Taken before anything is retrieved.
         self._labels = {KIND: self._request.kind, RUN: run, _TIME: utc_now()}
-        # Names of existing objects that may have another content.
-        self.to_compare: set[str] = set()
+        # Whether anything was written by this invocation.
+        self.has_written = False
         self._large = threading.Lock()
 
-    def existing(self, folder: str) -> dict[str, Written]:
+    def existing(self, folder: str) -> dict[str, Present]:
         """The objects below a folder of the destination with the content that this export would
         write, by name."""
         prefix = self._request.below(folder)
         found = self._buckets.list(self._bucket, prefix, self._deadline)
         return {
-            stored.ref.name: self._as_written(stored)
+            stored.ref.name: self._as_present(stored)
             for stored in found
             if stored.metadata.get(KIND) == self._request.kind
         }
 
-    def write(self, name: str, content: Content) -> Written:
+    def write(self, name: str, content: Content, compare: bool) -> Present:
         """Write one object; large ones one at a time, because each takes a chunk of memory.
 
-        An object in `to_compare` is not written, but must have the same content.
+        Args:
+            compare: write nothing; the object exists, and must have this content.
 
         Raises:
             PermanentError: conflict, when the object of that name is another one; not_found, when
                 the bucket does not exist.
             RetryableError: as Buckets.write.
         """
-        if name in self.to_compare:
+        if compare:
             checksum = Checksum()
             for data in content.chunks():
                 checksum.add(data)
             return self._same(name, checksum.text)
         try:
             if content.is_small:
+                # The head is kept: it may have to be sent or compared again.
                 stored = self._create(name, content.head)
             else:
                 with self._large:
@@ -110,7 +112,8 @@ class ObjectWriter:
             if self._request.keeps_bytes and content.is_small:
                 return self._same(name, crc32c_text(content.head))
             return self._same(name)
-        return Written(stored, new=True)
+        self.has_written = True
+        return Present(stored, by_this_export=True)
 
     def _create(self, name: str, data: Iterable[bytes]) -> StoredObject:
         return self._buckets.write(
@@ -122,20 +125,21 @@ class ObjectWriter:
             metadata=self._labels,
         )
 
-    def _same(self, name: str, crc32c: str = "") -> Written:
+    def _same(self, name: str, crc32c: str = "") -> Present:
         """The existing object of this name, which must be of this kind, and have this checksum.
 
         Args:
-            crc32c: empty: any.
+            crc32c: empty accepts any checksum.
         """
         place = ObjectRef(self._bucket, name)
         stored = self._buckets.stat(place, self._deadline)
         if stored is None:
             raise RetryableError("unavailable")
-        differs = crc32c not in ("", stored.crc32c)
-        if differs or stored.metadata.get(KIND) != self._request.kind:
-            raise another_object()
-        return self._as_written(stored)
+        if stored.metadata.get(KIND) != self._request.kind:
+            raise conflict_error()
+        if crc32c and crc32c != stored.crc32c:
+            raise conflict_error()
+        return self._as_present(stored)
 
-    def _as_written(self, stored: StoredObject) -> Written:
-        return Written(stored, new=stored.metadata.get(RUN) == self._run)
+    def _as_present(self, stored: StoredObject) -> Present:
+        return Present(stored, by_this_export=stored.metadata.get(RUN) == self._run)

@@ -47,6 +47,7 @@ class ZipSlice:
             {
                 "name": member.name,
                 "bytes": member.size,
+                # As in the zip, which knows no crc32c.
                 "crc32": f"{member.crc:08x}",
                 **piece.fields,
             }

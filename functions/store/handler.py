@@ -45,7 +45,7 @@ def handle(
             while metadata or a JPEG waits for its other half, or another invocation works on the
             same object.
     """
-    message.check_way(archive_progress.is_follow_up(message))
+    message.check_subscription(archive_progress.is_follow_up(message))
     progress = Progress()
     if message.follow_up:
         written, progress = archive_progress.load(message)

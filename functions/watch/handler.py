@@ -63,7 +63,7 @@ def handle(
             bucket is busy or does not answer.
     """
     is_follow_up = message.json().keys() == _KEYS
-    message.check_way(is_follow_up)
+    message.check_subscription(is_follow_up)
     delivery = _Delivery(
         services=services,
         outcomes=outcomes,

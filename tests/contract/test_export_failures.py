@@ -164,6 +164,23 @@ def test_bulk_data_that_never_comes_in_time_is_not_tried_for_ever(store: World) 
     assert len(store.follow_ups) == 1
 
 
+def test_an_instance_whose_bulk_data_takes_longer_than_one_invocation_continues_in_another_message(
+    store: World,
+) -> None:
+    store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=64))
+    (row,) = store.found("studies/1.1/metadata")
+    uri = row["7FE00010"]["BulkDataURI"]
+    row["00420011"] = {"vr": "OB", "BulkDataURI": uri.replace("7FE00010", "00420011")}
+    store.fault(kind="status", status=200, body=json.dumps([row]), path="/metadata$")
+    store.fault(kind="status", status=200, body="document", path="bulkdata/00420011")
+    store.fault(kind="slow", delay_s=8, path="bulkdata/7FE00010", count=1)
+    command = {"path": "studies/1.1", "destination": TO, "format": "bulkdata"}
+    assert store.deliver(handle, json.dumps(command).encode(), {}, budget_s=4.0) == ""
+    assert len(names(store)) == 1
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 2)
+
+
 def test_a_store_that_is_away_is_waited_for(store: World) -> None:
     fill(store)
     command = json.dumps({"path": "studies/1.1", "destination": TO}).encode()

@@ -36,9 +36,9 @@ def test_an_object_that_is_not_there_is_none(server: StrictBuckets) -> None:
 
 def test_the_second_of_two_changes_of_one_generation_fails(server: StrictBuckets) -> None:
     generation = objects(server).write("a", {"b": 1}, if_generation_match=0)
-    objects(server).write("a", {"b": 2}, generation)
+    objects(server).write("a", {"b": 2}, if_generation_match=generation)
     with pytest.raises(PreconditionFailedError):
-        objects(server).write("a", {"b": 3}, generation)
+        objects(server).write("a", {"b": 3}, if_generation_match=generation)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b'"a"', b"\xff", b"[" * 90])
@@ -78,7 +78,7 @@ def test_an_object_that_was_changed_is_not_deleted_at_its_old_generation(
     server: StrictBuckets,
 ) -> None:
     old = objects(server).write("a", {"b": 1}, if_generation_match=0)
-    new = objects(server).write("a", {"b": 2}, old)
+    new = objects(server).write("a", {"b": 2}, if_generation_match=old)
     objects(server).delete("a", old)
     assert objects(server).read("a") == Kept({"b": 2}, new)
 

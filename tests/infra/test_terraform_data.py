@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from functions.export.parts import PART_ENDING
+from functions.export.parts import PART_SUFFIX
 from tests.infra import terraform
 from tests.infra.chosen import DELIVERY, EVERYTHING, TOPOLOGY, bound
 from tests.infra.terraform import PROJECT, Plan, TerraformError
@@ -67,7 +67,7 @@ def test_parts_of_a_zip_that_were_left_in_the_export_bucket_go_too(plan: Plan) -
         for rule in bucket["lifecycle_rule"]
         if rule["condition"][0]["matches_suffix"]
     )
-    assert condition["matches_suffix"] == [PART_ENDING]
+    assert condition["matches_suffix"] == [PART_SUFFIX]
     assert condition["age"] == TOPOLOGY["state_expires_days"]
 
 

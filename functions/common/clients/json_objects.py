@@ -66,6 +66,7 @@ class JsonObjects:
         self,
         name: str,
         value: Mapping[str, Any],
+        *,
         if_generation_match: int | None,
         metadata: Mapping[str, str] | None = None,
     ) -> int:

@@ -77,7 +77,7 @@ class Message:
         named = data.get("request_id") or self.attributes.get("request_id")
         return request_id(named or self.message_id)
 
-    def check_way(self, is_follow_up: bool) -> None:
+    def check_subscription(self, is_follow_up: bool) -> None:
         """Check that follow-up messages, and only these, come by the follow-ups' subscription:
         somebody who may publish commands must not be able to publish the next step of one.
 
