@@ -101,7 +101,7 @@ class ObjectWriter:
             return self._same(name, checksum.text)
         try:
             if content.is_small:
-                # The head is kept: it may have to be sent or compared again.
+                # Not as `chunks`, which empties the head: it may be compared below.
                 stored = self._create(name, content.head)
             else:
                 with self._large:
