@@ -53,7 +53,7 @@ variable "webhooks" {
   }
   validation {
     condition     = length(setsubtract(flatten([for w in values(var.webhooks) : w.events]), local.outcomes)) == 0
-    error_message = "Events are some of ${join(", ", local.outcomes)}."
+    error_message = "Events must be among ${join(", ", local.outcomes)}."
   }
   validation {
     condition     = alltrue([for w in values(var.webhooks) : can(regex("^[a-zA-Z0-9_-]{1,255}$", w.secret))])

@@ -251,7 +251,7 @@ def test_the_words_of_outcomes_are_those_of_the_code() -> None:
             (
                 "A name is up to 40 lowercase letters",
                 "A URL is https",
-                "Events are some of stored",
+                "Events must be among stored",
                 "the name of a secret in this project",
                 "its value would be in the state",
                 "could delete scans",
