@@ -28,16 +28,15 @@ def read_body(request: flask.Request, limit_bytes: int) -> bytes:
 
 def response(status: int, headers: Mapping[str, str], body: bytes) -> flask.Response:
     """An answer with a complete body."""
-    headers = dict(headers)
     if status not in (204, 304):
-        headers["Content-Length"] = str(len(body))
+        headers = {**headers, "Content-Length": str(len(body))}
     return streamed(status, headers, iter([body]))
 
 
 def streamed(status: int, headers: Mapping[str, str], chunks: Iterator[bytes]) -> flask.Response:
     """An answer as a stream. All answers are streams: before any other answer, functions-framework
     reads the whole body of the request into memory."""
-    answer = flask.Response(chunks, status, dict(headers))
+    answer = flask.Response(chunks, status, headers)
     if "Content-Type" not in headers:
         # flask adds its own.
         del answer.headers["Content-Type"]

@@ -103,11 +103,7 @@ class _Service:
 
     def answer(self, request: flask.Request) -> flask.Response:
         """The answer to any request."""
-        headers = cors.headers_for(
-            self._settings.search_origins,
-            request.headers.get("Origin", ""),
-            preflight=request.method == "OPTIONS",
-        )
+        headers = cors.headers_for(self._settings.search_origins, request)
         try:
             return self._reply(request).begun().response(headers)
         except RefusedError as error:

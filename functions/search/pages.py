@@ -129,9 +129,11 @@ def form_of(accept: str) -> Form:
     Raises:
         RefusedError: not_acceptable.
     """
+    if accept in ("", "*/*"):
+        return _FORMS[0]
     best: Form | None = None
     best_weight = 0.0
-    for item in (accept or "*/*").split(","):
+    for item in accept.split(","):
         kind, *parameters = (part.strip().lower() for part in item.split(";"))
         weight = _weight(parameters)
         for form in _FORMS:

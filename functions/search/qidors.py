@@ -91,10 +91,12 @@ class Query:
             pairs.append(("fuzzymatching", "true"))
         if include:
             pairs += [("includefield", name) for name in self.include]
-        pairs.append(("limit", str(limit)))
+        paging = f"limit={limit}"
         if offset:
-            pairs.append(("offset", str(offset)))
-        return urlencode(pairs, quote_via=quote)
+            paging += f"&offset={offset}"
+        if not pairs:
+            return paging
+        return urlencode(pairs, quote_via=quote) + "&" + paging
 
 
 def decode(text: str) -> list[tuple[str, str]]:
@@ -278,8 +280,8 @@ class _Reader:
 
     def _searches(self) -> tuple[Filters, ...]:
         """One search for each combination of values."""
-        lists = [name for name, values in self._filters.items() if len(values) > 1]
         if math.prod(map(len, self._filters.values())) > _SEARCHES_MAX:
+            lists = [name for name, values in self._filters.items() if len(values) > 1]
             raise _bad(
                 lists[0],
                 f"a list of values may lead to {_SEARCHES_MAX} searches at most",
@@ -295,7 +297,9 @@ class _Reader:
         return min(limit, most)
 
     def _number(self, name: str, least: int, most: int, default: int) -> int:
-        text = self._once.get(name, str(default))
+        text = self._once.get(name)
+        if text is None:
+            return default
         if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
             raise _bad(name, f"takes a whole number from {least} to {most}")
         return int(text)

@@ -159,6 +159,9 @@ def _count_of(body: bytes) -> int:
     if not body.strip():
         return 0
     rows = jsonvalues.parsed(body)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list):
         raise RetryableError("unavailable")
+    for row in rows:
+        if not isinstance(row, dict):
+            raise RetryableError("unavailable")
     return len(rows)

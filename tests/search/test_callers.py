@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
+import flask
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
+from werkzeug.test import EnvironBuilder
 
 from functions.common.errors import SettingsError
 from functions.common.settings import SEARCH, Settings
@@ -474,8 +476,15 @@ def test_an_origin_is_written_as_browsers_send_it(text: str) -> None:
         settings(SEARCH_ORIGINS=text)
 
 
+def request_of(origin: str) -> flask.Request:
+    return flask.Request(EnvironBuilder(headers=[("Origin", origin)]).get_environ())
+
+
 def test_a_wildcard_goes_without_credentials() -> None:
-    headers = cors.headers_for(("*",), "https://a.example", preflight=False)
+    headers = cors.headers_for(("*",), request_of("https://a.example"))
     assert headers["Access-Control-Allow-Origin"] == "*"
     assert "Access-Control-Allow-Credentials" not in headers
-    assert cors.headers_for((), "https://a.example", preflight=True) == {}
+
+
+def test_without_allowed_origins_no_page_may_read() -> None:
+    assert cors.headers_for((), request_of("https://a.example")) == {}

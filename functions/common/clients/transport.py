@@ -8,7 +8,7 @@ certificates and credentials; urllib3, which requests uses, sends the requests. 
 import math
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
@@ -152,7 +152,7 @@ class Transport:
         }
         self.credentials.add_to(headers, request.url)
         body: Any = request.body() if callable(request.body) else request.body
-        is_sized = isinstance(body, Sized)
+        is_sized = hasattr(body, "__len__")
         size = len(body) if is_sized else 0
         if is_sized:
             headers["Content-Length"] = str(size)
