@@ -226,7 +226,7 @@ class _Export:
 
     def _start_slices(self, plan: Plan) -> None:
         """Start those that are left: the only one here, several by messages."""
-        if len(plan.slices) == 1:
+        if len(plan.slices) == 1 and not self._state.is_done(plan.run, plan.slices[0]):
             self._run_slice(plan, plan.slices[0], COMMAND)
             return
         left = unfinished(plan, self._state.done(plan.run))

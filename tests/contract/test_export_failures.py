@@ -419,6 +419,26 @@ def test_a_zip_slice_and_its_rest_are_found_again_after_a_crash(store: World) ->
     assert len(manifest(store)["objects"]) == 8
 
 
+def test_the_command_sent_again_goes_on_with_a_rest_whose_message_became_a_dead_letter(
+    store: World,
+) -> None:
+    fill(store, series=2, instances=4, pixels=512)
+    store.fault(kind="slow", delay_s=0, bytes_per_s=500_000, path="studies/1.1")
+    data = encoded_order(format="zip")
+    assert store.deliver(handle, data, {}, budget_s=2) == ""
+    (rest,) = store.follow_ups
+    store.follow_ups.clear()
+    content = base64.b64decode(rest["data"])
+    assert store.deliver(handle, content, {}, budget_s=2, follow_up=True) == ""
+    (rest_of_the_rest,) = store.follow_ups
+    store.follow_ups.clear()
+    assert store.deliver(handle, data, {}) == ""
+    assert [message["data"] for message in store.follow_ups] == [rest_of_the_rest["data"]]
+    (record,) = store.run(handle)
+    assert record["outcome"] == "exported"
+    assert record["counts"]["objects"] == 8
+
+
 @pytest.mark.parametrize("format_", ["dicom", "zip", "jpeg", "metadata", "metadata-xml"])
 def test_an_answer_that_is_something_else_is_not_written(store: World, format_: str) -> None:
     stored = fill(store, series=1, instances=2)
