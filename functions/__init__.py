@@ -1,4 +1,5 @@
-"""The cloud functions. Each of the first packages is one function; its `__init__.py` describes it:
+"""The cloud functions. The packages from store to watch are one function each, described in
+`__init__.py`:
 
     store      stores the objects of the landing bucket in the DICOM store
     delete     deletes studies, series and instances

@@ -249,8 +249,8 @@ class Settings:
     export_give_up_attempt: int = _setting(
         values.whole(1, 100),
         "8",
-        "The delivery from which on an instance that cannot be retrieved is left out. The "
-        "export then ends as `partial`.",
+        "From this delivery on, an instance that cannot be retrieved is left out. The export "
+        "then ends as `partial`.",
         (EXPORT,),
     )
     search_retrieve: bool = _setting(

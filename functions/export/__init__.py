@@ -6,13 +6,15 @@ api/requests.py, api/formats.py):
     handler.py        reads the command or the follow-up message, plans, and starts the slices
     plan.py           finds the instances; packing.py packs them into slices (slices.py)
     state.py          the state of an export in the state bucket, with its state machine
-    object_slice.py   does a slice in which each instance or frame becomes an object; job.py: its
-                      request and clients; tally.py: the result of each piece; result.py: the result
-                      of the slice
+    object_slice.py   does a slice in which each instance or frame becomes an object: what is
+                      written, and what is there already; job.py: its request and clients; tally.py:
+                      the result of each piece, or its failure; result.py: the result of the slice
     zip_slice.py      does a slice of a zip: one part of it; zip_format.py: the bytes of a zip
-    giving_up.py      when a slice continues without failed instances
-    fetch.py          retrieves from the DICOM store; content.py: the bytes of one object
-    writer.py         writes each object once; batches.py passes small ones to threads
+    giving_up.py      when a slice continues without failed instances, and what the manifest says of
+                      them
+    fetch.py          retrieves from the DICOM store (the Accept header: api/requests.py);
+                      content.py: the bytes of one object
+    writer.py         writes one object, never over another; batches.py passes small ones to threads
     ndjson.py         writes a slice's part of metadata.ndjson
     parts.py          the parts of a zip or of metadata.ndjson, in the bucket of the destination
     ending.py         ends the export: decides which delivery does, so that exactly one outcome is

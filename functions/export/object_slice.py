@@ -1,13 +1,13 @@
 """Does one slice of an export in which each instance or frame becomes an object: retrieves missing
 ones, writes them, and reports the result of each.
 
-An export that is run again writes only what is missing. An object that is there already is left as
-it is if it was written
+An export that is run again writes only what is missing. An object that is there already, of the
+same kind of export, is left as it is in two cases:
 
-    for the same kind of export, by this run, or
-    for the same kind of export, later than the DICOM store got the instance.
+    it was written by this run;
+    it was written later than the DICOM store got the instance.
 
-Any other is compared with the instance, which is retrieved for that: the same bytes are left as
+Otherwise it is compared with the instance, which is retrieved for that: the same bytes are left as
 they are, and others are a `conflict` (writer.py). An object of another kind is a `conflict` too. A
 zip is left as it is if the same request has completed it (compose.completed_before), and otherwise
 made again; metadata.ndjson is always made again.

@@ -8,8 +8,9 @@ from functions.common.resources import Resource
 from functions.export.slices import Item, Slice
 
 # A series up to this many times the size of a slice is still one slice, so that it comes in one
-# answer. That is safe: a slice that takes longer than an invocation continues with its rest. It is
-# not more, because after a break the missing instances are retrieved one by one.
+# answer. That is safe: a slice that takes longer than an invocation continues with its rest. The
+# limit is not higher, because after an answer breaks off, missing instances are retrieved one by
+# one.
 _STREAM_SLICES: Final = 5
 
 
@@ -99,6 +100,7 @@ class Packer:
         if weight > limit:
             yield from self._add_cut(items)
             return
+        # A stream above the size of a slice is alone in its slice.
         if self._slice.weight + weight > self._size:
             yield from self.flush()
         self._slice.items += items

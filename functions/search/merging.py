@@ -1,7 +1,7 @@
 """A search whose rows are combined: from several searches of the store (a list of values), or from
 rows of a lower level (studies by the modality of their series).
 
-Where its pages end, and those of other searches: the docstring of searching.py.
+The docstring of searching.py says where the pages of every search end.
 """
 
 import hashlib

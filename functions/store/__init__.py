@@ -13,7 +13,8 @@ In the order in which an object passes:
                      stored, duplicate, conflict or rejected; CONFLICT_POLICY
     pairs            `x.json` and `x.jpg` as two objects (pair_names, pair_state)
     archive_upload   a zip, tar or tar.gz, until it is done or its time is up
-      archive          walks through its members (archive_readers: each format; seekable: the bytes)
+      archive          walks through its members, each with the place where it is found again
+                       (archive_readers: each format; seekable: the bytes)
       archive_limits   every limit and its check
       archive_pairs    which metadata and JPEG in it are a pair
       archive_progress where the next invocation continues, as in a follow-up message

@@ -1,7 +1,7 @@
 """Every limit of an archive with its check. Each raises PermanentError("unsafe_archive"), which
 ends the archive where it is, except for the two at the end of this list.
 
-    Budget               what is used up of the settings ARCHIVE_MAX_...
+    Budget               what the archive has used of each of the settings ARCHIVE_MAX_...
       count              members in all
       check_file         of one file: size, name; and all bytes so far, also by the ratio
       check_nesting      archives inside archives

@@ -167,8 +167,8 @@ class ArchiveSlice:
         """The members that no earlier invocation counted. On the way to them, halves that wait are
         kept in memory again.
 
-        A member is counted once the mark is where the next one comes. Its own place says less: an
-        inner archive that proves to be damaged after some of its members lies before them.
+        A member was counted if the mark is at what follows it, or beyond. Its own place does not
+        tell: an inner archive that proves to be damaged after its members lies before them.
         """
         reached = self.progress.mark
         for member in walk.members(reached.begin):

@@ -128,11 +128,11 @@ class HalfUpload:
         The other half decides what happens:
 
             open                            the two are stored; both get this verdict
-            finished by the same claim      with this one: its verdict is repeated
+            finished by the same claim      it was stored with this one: its verdict is repeated
             finished as bad, or as part     belongs to another upload
                 of another instance
-            finished as part of this one    with an earlier upload of this half: the two are
-                                            stored; only this half gets the verdict
+            finished as part of this one    it was stored with an earlier upload of this half: the
+                                            two are stored, and only this half gets the verdict
         """
         claim = claim_name(self._mine.ref, other.ref)
         other_id = id_of(other.ref)

@@ -120,7 +120,7 @@ class Stow:
             answer, meaning = self._try()
         if meaning == "rejected":
             raise rejected(f"the DICOM store refused it, status or failure reason {answer.code}")
-        # Not `in`: only by this does mypy see that both are excluded below.
+        # Not `in`: mypy narrows the type only with `==`.
         if meaning == "misread" or meaning == "gone":
             raise OtherInstanceError(answer.named.resource)
         if meaning == "conflict":
@@ -229,6 +229,8 @@ class Stow:
         raise RetryableError("unavailable")
 
     def _new_body(self) -> Iterable[bytes]:
+        """The body for an attempt; the attempts are counted here, because the transport repeats
+        them."""
         self._sent += 1
         return self._instance.body()
 

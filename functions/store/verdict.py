@@ -1,6 +1,6 @@
 """The outcome of an input or of a member of an archive, and whether the object goes to quarantine.
-Only this file decides that, but for an object that is gone (superseded) and a folder's placeholder
-(skipped), which handler sees:
+Only this file decides that, except for an object that is gone (superseded) and a folder's
+placeholder (skipped), which handler sees:
 
     cannot be stored (PermanentError)    rejected or conflict; the object goes to quarantine
     a member that is nothing to store    skipped

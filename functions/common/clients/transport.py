@@ -226,10 +226,10 @@ class _Route:
 def retried(once: Callable[[], T], deadline: Deadline, method: str) -> T:
     """The retry loop of the clients: call until it succeeds, at most 4 times, while time is left.
 
-    The waits are at most 1, 2 and 4 s, each plus the server's Retry-After. With a Retry-After that
-    makes a wait longer than 20 s the call fails at once, and Pub/Sub delivers the message later.
+    The waits are at most 1, 2 and 4 s, each plus the server's Retry-After. If Retry-After
+    makes a wait longer than 20 s, the call fails at once, and Pub/Sub delivers the message later.
 
-    It ends with the head of an answer: a body that breaks off is the caller's. What else is
+    It ends with the head of an answer; the caller handles a body that breaks off. What else is
     repeated within an invocation, and why not by this loop:
 
         Transport.send_once      once, after a 401, because only a new token helps

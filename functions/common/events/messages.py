@@ -35,10 +35,10 @@ _IDENTIFIER: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 class Message:
     """One delivery of one message.
 
-    `attempt` is 1 if the sender does not count; `published` is RFC 3339, empty if the sender does
-    not say. `follow_up`: it came by the subscription of the function's own follow-up messages, on
-    whose topic only the function's account may publish. `path`: of the URL that was called; a
-    function with several subscriptions distinguishes them by it.
+    `attempt` is 1 if the sender does not number its deliveries; `published` is RFC 3339, empty if
+    the sender does not say. `follow_up`: it came by the subscription of the function's own
+    follow-up messages, on whose topic only the function's account may publish. `path`: of the URL
+    that was called; a function with several subscriptions distinguishes them by it.
     """
 
     data: bytes
@@ -247,7 +247,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _attempt(value: object) -> int:
-    """1 if the sender does not count."""
+    """1 if the sender does not number its deliveries."""
     if not isinstance(value, int) or value < 1:
         return 1
     return int(value)
