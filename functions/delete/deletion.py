@@ -2,12 +2,16 @@
 
 A study or a series is deleted by a long-running operation. The message that starts operations
 publishes their names in a follow-up message and is acknowledged; only follow-up messages wait. So a
-redelivery of either never starts an operation that the follow-up knows. One gap is left: after
-the service's answer to DELETE, the process is killed, or the follow-up cannot be published. Then
-DELETE is sent again, which does no harm: nothing can be stored below the target while the first
-operation runs (fact sheet section 6), so the second one finds less or nothing. And a command that
-was delivered again or is old deletes only what was stored before it was sent, also in its follow-up
-messages.
+redelivery of that follow-up message never starts these operations again.
+
+One gap is left, between the service's answer to DELETE and the acknowledgement: the process is
+killed, or the follow-up message cannot be published. Then the message that started the operation, a
+command or an earlier follow-up message, is delivered again and sends DELETE for the same target, or
+finds nothing there. If its own follow-up message had been published, two of them now wait. Nothing
+else is deleted: nothing can be stored below the target while the first operation runs (fact sheet
+section 6), and a message that was delivered again deletes only what was stored before the command
+was sent, also in its follow-up messages. But of the two records, both with the same id, the first
+may be the one of the redelivery, which says `not_found`, and in `detail` why.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,12 +38,17 @@ _LAG_S: Final = 30.0  # how long a search may still find deleted instances
 
 @dataclass(frozen=True)
 class Settled:
-    """How the delete of one target ended."""
+    """How the delete of one target ended.
+
+    Args:
+        instances: how many were deleted.
+    """
 
     target: Target
     word: Word
     reason: str = ""
     detail: str = ""
+    instances: int = 0
 
     @property
     def was_deleted(self) -> bool:
@@ -152,7 +161,7 @@ class Deletion:
         if operation.error_code or operation.failures:
             lag_s = 0.0
         if self._is_gone(target.resource, lag_s):
-            return Settled(target, "deleted")
+            return _deleted(target)
         if target.tries < _TRIES and _is_worth_another_try(operation):
             target.operation = ""
             return None
@@ -165,6 +174,7 @@ class Deletion:
             word=word,
             reason="operation_failed",
             detail=_what_is_wrong(operation),
+            instances=target.instances - left,
         )
 
     def _is_gone(self, resource: Resource, lag_s: float) -> bool:
@@ -181,8 +191,12 @@ class Deletion:
 def _nothing_found(target: Target) -> Settled:
     if target.instances:
         # It was there before. An earlier DELETE removed it, perhaps one whose answer was lost.
-        return Settled(target, "deleted")
+        return _deleted(target)
     return Settled(target, "deleted", "not_found")
+
+
+def _deleted(target: Target) -> Settled:
+    return Settled(target, "deleted", instances=target.instances)
 
 
 def _is_worth_another_try(operation: Operation) -> bool:

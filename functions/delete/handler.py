@@ -123,12 +123,7 @@ class _Delivery:
             self.outcomes.publish(report.of_query(self.request_id, work))
 
     def _report(self, work: Work, settled: Settled) -> None:
-        outcome = report.of_target(
-            request_id=self.request_id,
-            settled=settled,
-            by_query=work.by_query,
-            attempt=self.message.attempt,
-        )
+        outcome = report.of_target(self.request_id, settled, work)
         self.outcomes.publish(outcome)
         report.count(work, settled)
 

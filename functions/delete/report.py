@@ -36,12 +36,8 @@ def of_dry_run(request_id: str, resource: Resource | None, found: Found) -> Outc
     return outcome
 
 
-def of_target(request_id: str, settled: Settled, by_query: bool, attempt: int) -> Outcome:
-    """The outcome of one resource.
-
-    Args:
-        attempt: of the delivery, from 1.
-    """
+def of_target(request_id: str, settled: Settled, work: Work) -> Outcome:
+    """The outcome of one resource."""
     target = settled.target
     outcome = Outcome(
         settled.word,
@@ -50,12 +46,13 @@ def of_target(request_id: str, settled: Settled, by_query: bool, attempt: int) -
         resource=target.resource,
         detail=settled.detail,
     )
-    if by_query:
+    if work.by_query:
         outcome = replace(outcome, member=str(target.resource))
+    if settled.instances:
+        outcome = replace(outcome, counts={"instances": settled.instances})
     if settled.was_deleted:
-        counts = {"instances": target.instances}
-        return replace(outcome, counts=counts, size_bytes=target.size_bytes)
-    if settled.reason == "not_found" and attempt > 1:
+        return replace(outcome, size_bytes=target.size_bytes)
+    if settled.reason == "not_found" and work.late:
         detail = "nothing was there; an earlier delivery may have deleted it"
         return replace(outcome, detail=detail)
     return outcome
@@ -76,7 +73,7 @@ def of_query(request_id: str, work: Work) -> Outcome:
 
 
 def _of_counts(counts: dict[str, int]) -> tuple[Word, str]:
-    if counts["failed"] and counts["deleted"]:
+    if counts["failed"] and counts["instances"]:
         return "partial", "operation_failed"
     if counts["failed"]:
         return "rejected", "operation_failed"
@@ -87,11 +84,11 @@ def _of_counts(counts: dict[str, int]) -> tuple[Word, str]:
 
 def count(work: Work, settled: Settled) -> None:
     """Add a target that has ended to the counts of the request."""
-    counts, target = work.counts, settled.target
+    counts = work.counts
+    counts["instances"] += settled.instances
     if settled.was_deleted:
         counts["deleted"] += 1
-        counts["instances"] += target.instances
-        counts["bytes"] += target.size_bytes
+        counts["bytes"] += settled.target.size_bytes
     elif settled.word == "deleted":
         counts["not_found"] += 1
     else:

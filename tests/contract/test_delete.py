@@ -309,6 +309,20 @@ def test_the_limit_of_a_request_includes_earlier_deletes(at_most_3: World) -> No
     assert len(at_most_3.found("instances")) == 4
 
 
+def test_the_limit_of_a_request_includes_what_a_failed_delete_deleted(at_most_3: World) -> None:
+    at_most_3.fault(method="DELETE", kind="operation", code=7, count=1)
+    command = json.dumps({"path": "studies/1.1/series/1.1.1"}).encode()
+    assert at_most_3.deliver(handle, command, {}) == ""
+    message = json.loads(base64.b64decode(at_most_3.follow_ups.pop()["data"]))
+    failing = message["continue"]["targets"][0]
+    failing[1] = 4  # two more than the failed operation leaves
+    message["continue"]["targets"].append(["studies/1.1/series/1.1.2", 0, 0, 0, ""])
+    first, second = followed(at_most_3, message)
+    assert first["outcome"] == "partial"
+    assert details([second]) == [("rejected", TOO_MANY)]
+    assert len(at_most_3.found("instances")) == 4
+
+
 TOO_YOUNG = "something in it was stored too recently"
 
 
@@ -501,6 +515,15 @@ def test_a_redelivery_continues_with_the_known_operation(tmp_path: Path) -> None
         assert store.requests("DELETE", "delete") == 1
 
 
+def test_a_follow_up_of_a_repeated_command_that_finds_nothing_says_what_may_have_happened(
+    store: World,
+) -> None:
+    message = follow_up(late=True, targets=[["studies/1.1", 0, 0, 0, ""]])
+    (record,) = followed(store, message)
+    assert words([record]) == [("deleted", "not_found")]
+    assert record["detail"] == "nothing was there; an earlier delivery may have deleted it"
+
+
 def test_an_operation_longer_than_the_budget_is_followed_by_another_message(tmp_path: Path) -> None:
     with world("delete_resource", tmp_path, options=Options(operation_s=3.0)) as store:
         fill(store)
@@ -605,6 +628,29 @@ def test_an_operation_with_another_error_is_not_tried_again(store: World) -> Non
     store.fault(method="DELETE", kind="operation", code=7)
     assert words(store.run(handle, {"path": "studies/1.1"})) == [("rejected", "operation_failed")]
     assert store.requests("DELETE", "delete") == 1
+
+
+def test_a_delete_that_fails_halfway_says_how_many_instances_are_gone(store: World) -> None:
+    fill(store)
+    store.fault(method="DELETE", kind="operation", code=7)
+    # An earlier try deleted two of six.
+    (record,) = followed(store, follow_up(targets=[["studies/1.1", 6, 100, 1, ""]]))
+    assert words([record]) == [("partial", "operation_failed")]
+    assert record["counts"] == {"instances": 2}
+
+
+def test_a_query_whose_only_study_was_deleted_halfway_is_partial(store: World) -> None:
+    fill(store)
+    store.fault(method="DELETE", kind="operation", code=7)
+    message = follow_up(by_query=True, targets=[["studies/1.1", 6, 100, 1, ""]])
+    _, summary = followed(store, message)
+    assert words([summary]) == [("partial", "operation_failed")]
+    assert summary["counts"] == {
+        "deleted": 0,
+        "not_found": 0,
+        "failed": 1,
+        "instances": 2,
+    }
 
 
 def test_failures_of_a_successful_operation_count_only_if_instances_are_left(store: World) -> None:
