@@ -28,7 +28,8 @@ from functions.watch.orders import Order
 from functions.watch.stored import Stored
 
 _KEYS: Final = frozenset({"study", "first"})
-# Pub/Sub dead-letters a message after 100 deliveries: a study that arrives slowly gets a new one.
+# Pub/Sub dead-letters a message after 100 deliveries: a study that arrives slowly gets a new
+# follow-up message.
 _ATTEMPTS: Final = 80
 
 

@@ -147,12 +147,30 @@ class Markers:
         self._write(study, replace(marker, count=count, changed=now()))
 
     def close(self, study: Resource, marker: Marker, counting_began: datetime) -> None:
-        """The study is complete.
+        """The study is complete, and was reported.
 
         Args:
             counting_began: when the last count began.
+
+        Raises:
+            RetryableError: operation_pending, when a record changed the marker meanwhile: the study
+                will be complete again. The state bucket does not answer.
         """
-        self._write(study, replace(marker, counting_began=counting_began))
+        try:
+            self._write(study, replace(marker, counting_began=counting_began))
+        except RetryableError:
+            self._complete_again(study, marker)
+            raise
+
+    def _complete_again(self, study: Resource, reported: Marker) -> None:
+        """Keep that the study was reported, in a marker that was changed since."""
+        marker = self.find(study)
+        if marker is None or not marker.is_open or marker.again:
+            return
+        # An unchanged one stays: its generation is the id of the report, which will be repeated.
+        if marker.generation == reported.generation:
+            return
+        self._write(study, replace(marker, again=True))
 
     def _extend(self, stored: Stored, marker: Marker) -> Marker:
         if needs_no_write(stored, marker.changed, self._quiet_s):

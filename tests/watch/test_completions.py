@@ -1,6 +1,12 @@
 """Which request an order of ON_STUDY_COMPLETE makes of each completion of a study."""
 
-from tests.watch.place import EXPORTS, OUTCOMES, ROWS, Place, ago, finds
+import json
+
+import pytest
+
+from functions.common.errors import RetryableError
+from tests.search.kit import Answer, Received
+from tests.watch.place import EXPORTS, MARKER, OUTCOMES, ROWS, STATE, Place, ago, finds
 
 
 def begin(place: Place) -> None:
@@ -41,3 +47,26 @@ def test_a_completion_that_is_delivered_again_has_the_same_outcome(place: Place)
     place.follow_up()
     first, again = place.published(OUTCOMES)
     assert first["id"] == again["id"]
+
+
+def test_a_study_that_is_reported_while_a_record_comes_is_complete_again_afterwards(
+    place: Place,
+) -> None:
+    begin(place)
+    page = finds(ROWS)
+
+    def page_while_a_record_comes(request: Received) -> Answer:
+        place.store_record(ago(0))
+        return page(request)
+
+    place.store.plan = page_while_a_record_comes
+    with pytest.raises(RetryableError):
+        place.follow_up()
+    place.store.plan = page
+    # The quiet time after that record is over.
+    marker = {**place.marker, "changed": ago(60)}
+    place.buckets.put(STATE, MARKER, json.dumps(marker).encode())
+    place.follow_up()
+    first, second = place.published(OUTCOMES)
+    assert "again" not in first
+    assert second["again"]
