@@ -1,7 +1,8 @@
 """The formats of an export.
 
 To add one with an object for each instance or frame, add a row to this table and, if it is
-retrieved in a new way, a method to functions/export/fetch.py. The OpenAPI documents of search and
+retrieved in a new way, a method to functions/export/fetch.py (also to its `_incoming` if the format
+is streamed). The OpenAPI documents of search and
 commands also list the formats (tests compare them); the search page has a label for each
 (search/web/exports.js). An object for each series would need more: an export counts instances, and
 asks when each was stored (export/slices.py, plan.py, object_slice.py).

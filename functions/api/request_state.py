@@ -1,4 +1,4 @@
-"""The state of a request that came by HTTP: `requests/<id>.json` in the state bucket.
+"""The state of a request: `requests/<id>.json` in the state bucket.
 
     accepted ──published──▶ published ──outcome record──▶ done
 
@@ -84,7 +84,8 @@ class Requests:
         return request
 
     def accept(self, request: Request) -> Request | None:
-        """Keep a new request, or one that was not published; None if another process did.
+        """Keep a new request, or one that was not published; None if there is one with this id, or
+        another process was faster.
 
         Raises:
             RetryableError: the state bucket does not answer.

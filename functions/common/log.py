@@ -1,8 +1,9 @@
 """The only place that logs: one JSON object on each line of standard output, in the form of Cloud
 Logging.
 
-A field is written only when its name is on the list below. So no object name, patient attribute,
-query value, token or server's text can be logged by accident: there is no field for it.
+A field is written only when its name is on the list below: none is for an object name, a patient
+attribute, a query value, a token or a server's text. `detail` is free text, so it may only be our
+own words (errors.py).
 """
 
 import io

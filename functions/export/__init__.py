@@ -10,8 +10,8 @@ api/requests.py, api/formats.py):
                       written, and what is there already; job.py: its request and clients; tally.py:
                       the result of each piece, or its failure; result.py: the result of the slice
     zip_slice.py      does a slice of a zip: one part of it; zip_format.py: the bytes of a zip
-    giving_up.py      when a slice continues without failed instances, and what the manifest says of
-                      them
+    giving_up.py      when a slice continues without instances that failed again and again (one that
+                      the store refuses is a failure at once: fetch.py)
     fetch.py          retrieves from the DICOM store (the Accept header: api/requests.py);
                       content.py: the bytes of one object
     writer.py         writes one object, never over another; batches.py passes small ones to threads

@@ -7,7 +7,7 @@ SMALL_BYTES: Final = 2 * 1024 * 1024
 
 
 class Content:
-    """What one object is to hold.
+    """The content of one object.
 
     Args:
         head: the first bytes; all of them where there is no `rest`.

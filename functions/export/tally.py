@@ -57,7 +57,7 @@ class Tally:
                 self._unsuccessful[piece] = error
 
     def end_row(self) -> None:
-        """Count the failures in a row from the beginning."""
+        """Set the number of failures in a row back to 0."""
         with self._lock:
             self.failed_in_a_row = 0
 

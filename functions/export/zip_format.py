@@ -14,7 +14,7 @@ from functions.export.content import Content
 
 _FIT: Final = 0xFFFFFFFF
 _MEMBERS_FIT: Final = 0xFFFF
-# 1980-01-01: the same instances make the same bytes.
+# 1980-01-01 for every member: the time of the export changes no byte.
 _DATE: Final = 0x21
 _PLAIN: Final = 20  # version needed to read it: 2.0
 _ZIP64: Final = 45

@@ -17,8 +17,8 @@ LIMIT_BYTES: Final = 4096
 
 
 class Gone:
-    """Which webhooks have answered 410. Each is looked up until it is found not to have: then this
-    process remembers that."""
+    """Which webhooks have answered 410. This process remembers those that have not; the others are
+    looked up before each call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,8 @@
-"""A caller who is limited to some data sees only studies that match the limits."""
+"""A caller who is limited to some data retrieves only studies that match the limits.
+
+The limits are those of SEARCH_CALLERS (handler.py). The searches of such a caller have them as
+filters (qidors.py).
+"""
 
 import json
 from collections.abc import Mapping

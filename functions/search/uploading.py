@@ -95,7 +95,8 @@ class Uploads:
         return size
 
     def _count(self) -> None:
-        """Count one more upload.
+        """Count one more upload: of all callers of this process together, because it limits what
+        reaches the bucket.
 
         Raises:
             RefusedError: rate_limited.

@@ -1,5 +1,6 @@
 """Every limit of an archive with its check. Each raises PermanentError("unsafe_archive"), which
-ends the archive where it is, except for the two at the end of this list.
+ends the archive where it is, except for the two at the end of this list. Members that were stored
+before stay stored.
 
     Budget               what the archive has used of each of the settings ARCHIVE_MAX_...
       count              members in all

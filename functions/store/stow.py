@@ -5,8 +5,8 @@ conflict or rejected.
 2. If the report leaves it open, the store's instance with the same UIDs is read: `_MEANINGS` says
    what follows. A refusal leaves it open if an earlier attempt may have been stored and its answer
    was lost.
-3. An instance that is stored by 1 or 2 is a duplicate if this process has lately stored the same
-   bytes from another input: the store answers identical bytes like new ones.
+3. An instance that rule 1 or 2 calls stored is a duplicate if this process has lately stored the
+   same bytes from another input: the store answers identical bytes like new ones.
 4. CONFLICT_POLICY decides about conflicts.
 
 The other files only supply the facts for these decisions:

@@ -9,9 +9,9 @@ delivered again.
 
 The quiet time of an open marker begins again when the number of instances has changed, and when a
 record comes. The number alone is not enough: one instance may be replaced by another. Records
-that come in quick succession do not all write the marker: only one does that is newer than the last
-change by more than a quarter of the quiet time. So at least three quarters of the quiet time lie
-between the last record and the count that closes the marker.
+that come in quick succession do not all write the marker: a record does if it is newer than the
+last change by more than a quarter of the quiet time. So at least three quarters of the quiet time
+lie between the last record and the count that closes the marker.
 """
 
 from dataclasses import dataclass, replace

@@ -130,7 +130,7 @@ def written_object(notification: Mapping[str, Any]) -> StoredObject:
 
     Raises:
         PermanentError: invalid_event, when bucket, name or generation is missing or malformed, or
-            size is malformed. (A size that is missing is 0, which JSON of Protocol Buffers omits.)
+            size is malformed. (A missing size is 0: the JSON of Protocol Buffers omits zeros.)
     """
     bucket, name = notification.get("bucket"), notification.get("name")
     metadata = notification.get("metadata") or {}
