@@ -2,7 +2,7 @@
 
 It is used for the DICOM store and Cloud Storage. requests and google-auth provide proxies,
 certificates and credentials; urllib3, which requests uses, sends the requests. A small GET takes
-0.10 ms of CPU in this way, 0.19 ms with an adapter of requests, and 0.26 ms with its session.
+0.11 ms of CPU in this way, 0.22 ms with an adapter of requests, and 0.39 ms with its session.
 """
 
 import math
