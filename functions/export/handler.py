@@ -226,7 +226,7 @@ class _Export:
 
     def _start_slices(self, plan: Plan) -> None:
         """Start those that are left: the only one here, several by messages."""
-        if len(plan.slices) == 1 and not self._state.is_done(plan.run, plan.slices[0]):
+        if len(plan.slices) == 1:
             self._run_slice(plan, plan.slices[0], COMMAND)
             return
         left = unfinished(plan, self._state.done(plan.run))
@@ -285,7 +285,8 @@ class _Export:
         return ObjectSlice(self._job, plan.run, known)
 
     def _go_on(self, plan: Plan, name: str, claimant: str) -> None:
-        """After a slice: the slice with its rest, or the end of the export when all are done."""
+        """After a slice: the first of its rests that is not done, or the end of the export when all
+        are done."""
         done = self._state.done(plan.run)
         if not unfinished(plan, done):
             self._ending.finish(plan, claimant, done)
@@ -294,7 +295,9 @@ class _Export:
             self._supersede(plan.run)
             return
         rest = done[name].rest
-        if rest and rest not in done:
+        while rest in done:
+            rest = done[rest].rest
+        if rest:
             self._send_slice(plan, rest)
 
     # Follow-up messages
