@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from functions.common.clients.json_objects import JsonObjects
 from functions.common.clients.storage import Buckets, PreconditionFailedError
 from functions.common.deadline import Deadline, age_s, parsed_rfc3339, utc_now
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import RetryableError
 
 _FOLDER: Final = "requests"
 _LIMIT_BYTES: Final = 1024 * 1024
@@ -66,9 +66,6 @@ class Requests:
     """
 
     def __init__(self, buckets: Buckets, bucket: str, deadline: Deadline) -> None:
-        self._buckets = buckets
-        self._bucket = bucket
-        self._deadline = deadline
         self._objects = JsonObjects(buckets, bucket, deadline, _LIMIT_BYTES)
 
     def find(self, request_id: str) -> Request | None:
@@ -138,11 +135,7 @@ class Requests:
     def _check_bucket(self, name: str) -> None:
         """An object of a missing bucket is answered 404, like a missing object; a listing shows
         which it is."""
-        listing = self._buckets.list(self._bucket, name, self._deadline)
-        try:
-            next(listing, None)
-        except PermanentError:
-            raise RetryableError("unavailable") from None
+        next(self._objects.list(name), None)
 
     def _write(self, request: Request) -> Request:
         name = _name(request.request_id)

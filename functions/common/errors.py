@@ -16,6 +16,8 @@ them, and until then they must not send a night of scans to quarantine. Which st
 error: clients/statuses.py.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 PermanentReason = Literal[
@@ -92,3 +94,13 @@ class SupersededError(DicomFunctionsError):
 
 class SettingsError(Exception):
     """A setting is missing or malformed; the message names the variable and its allowed values."""
+
+
+@contextlib.contextmanager
+def correctable() -> Iterator[None]:
+    """For the service's own buckets: an operator can correct one that is missing or refuses, so a
+    PermanentError in this block becomes RetryableError: unavailable."""
+    try:
+        yield
+    except PermanentError as error:
+        raise RetryableError("unavailable") from error

@@ -91,7 +91,7 @@ class Zip:
             self._zip = zipfile.ZipFile(file)
         files = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         self._files = sorted(files, key=lambda info: info.header_offset)
-        # The place of each file by its name, whose ending is in small letters.
+        # The place of each file by its name, whose ending is in lower case.
         self._numbers: dict[str, int] = {}
 
     def entries(self, begin: int) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from functions.common.clients.storage import PreconditionFailedError
-from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.errors import SupersededError, correctable
 from functions.common.events.outcomes import Outcome, outcome_id
 from functions.common.resources import GcsPrefix, ObjectRef
 from functions.common.settings import STORE
@@ -41,11 +41,9 @@ def quarantine(delivery: Delivery, outcome: Outcome, members: Sequence[tuple[str
         members=tuple(members),
     )
     name = sidecar.name
-    try:
+    with correctable():
         while not _put_as(name, sidecar, delivery):
             name = f"{name}~{delivery.ref.generation}"
-    except PermanentError as error:
-        raise RetryableError("unavailable") from error
 
 
 def _put_as(name: str, sidecar: Sidecar, delivery: Delivery) -> bool:
@@ -95,12 +93,11 @@ def _move(delivery: Delivery) -> None:
     place = delivery.settings.move_destination
     assert place is not None, "settings.py requires it for `move`"
     try:
-        _copy_to(delivery, place)
+        with correctable():
+            _copy_to(delivery, place)
     except SupersededError:
         # An earlier delivery moved it.
         return
-    except PermanentError as error:
-        raise RetryableError("unavailable") from error
     delivery.buckets.delete(delivery.ref, delivery.deadline)
 
 

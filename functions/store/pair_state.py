@@ -16,7 +16,12 @@ from typing import Final, cast, get_args
 
 from functions.common.clients.storage import PreconditionFailedError, StoredObject
 from functions.common.deadline import age_s, parsed_rfc3339
-from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.errors import (
+    PermanentError,
+    RetryableError,
+    SupersededError,
+    correctable,
+)
 from functions.common.events.outcomes import Outcome, Word, outcome_id
 from functions.common.resources import ObjectRef, Resource
 from functions.common.settings import STORE
@@ -153,28 +158,25 @@ class PairState:
 
     def _stat(self, name: str) -> StoredObject | None:
         marker = ObjectRef(self._bucket, f"{_FOLDER}/{name}")
-        try:
+        with correctable():
             return self._buckets.stat(marker, self._deadline)
-        except PermanentError as error:
-            raise RetryableError("unavailable") from error
 
     def _create(
         self, name: str, metadata: Mapping[str, str], generation: int = 0
     ) -> ObjectRef | None:
         """Write a marker; None if its generation is another one."""
         try:
-            made = self._buckets.write_small(
-                self._bucket,
-                f"{_FOLDER}/{name}",
-                b"",
-                self._deadline,
-                metadata=metadata,
-                if_generation_match=generation,
-            )
+            with correctable():
+                made = self._buckets.write_small(
+                    self._bucket,
+                    f"{_FOLDER}/{name}",
+                    b"",
+                    self._deadline,
+                    metadata=metadata,
+                    if_generation_match=generation,
+                )
         except PreconditionFailedError:
             return None
-        except PermanentError as error:
-            raise RetryableError("unavailable") from error
         return made.ref
 
 
@@ -206,11 +208,9 @@ def _dump(finished: Finished) -> dict[str, str]:
 
 def _load(state: Mapping[str, str]) -> Finished:
     resource = None
-    try:
-        if state.get("resource"):
+    if state.get("resource"):
+        with correctable():
             resource = Resource.parse(state["resource"])
-    except PermanentError as error:
-        raise RetryableError("unavailable") from error
     if state.get("outcome") not in get_args(Word):
         raise RetryableError("unavailable")
     outcome = Outcome(

@@ -4,7 +4,6 @@ A change is made on the condition that the generation is the one that was read: 
 succeeds, and the other gets an error.
 """
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from functions.common import jsonvalues
 from functions.common.clients.storage import Buckets, StoredObject
 from functions.common.clients.transport import read_all
 from functions.common.deadline import Deadline
-from functions.common.errors import PermanentError, RetryableError, SupersededError
+from functions.common.errors import RetryableError, SupersededError, correctable
 from functions.common.resources import ObjectRef
 
 
@@ -50,7 +49,7 @@ class JsonObjects:
                 bucket refuses, which an operator can correct.
         """
         try:
-            with _retryable():
+            with correctable():
                 response = self.buckets.open(ObjectRef(self.bucket, name), self.deadline)
         except SupersededError:
             return None
@@ -80,7 +79,7 @@ class JsonObjects:
             PreconditionFailedError: the object is not at that generation.
             RetryableError: as read; unavailable also when there is no such bucket.
         """
-        with _retryable():
+        with correctable():
             written = self.buckets.write(
                 self.bucket,
                 name,
@@ -98,7 +97,7 @@ class JsonObjects:
         Raises:
             RetryableError: as write.
         """
-        with _retryable():
+        with correctable():
             yield from self.buckets.list(self.bucket, start, self.deadline)
 
     def delete(self, name: str, generation: int = 0) -> None:
@@ -107,14 +106,5 @@ class JsonObjects:
         Raises:
             RetryableError: as read.
         """
-        with _retryable():
+        with correctable():
             self.buckets.delete(ObjectRef(self.bucket, name, generation), self.deadline)
-
-
-@contextlib.contextmanager
-def _retryable() -> Iterator[None]:
-    """For a bucket that is missing or refuses: an operator can correct that."""
-    try:
-        yield
-    except PermanentError as error:
-        raise RetryableError("unavailable") from error
