@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from functions.common.errors import PermanentError, RetryableError
+from functions.common.log import log
 
 
 @dataclass(eq=False)  # hashable, as every exception must be
@@ -58,6 +59,19 @@ class BaseRefusedError(Exception):
     def status(self) -> int:
         """The HTTP status."""
         return self.STATUS[self.reason]
+
+    def log(self, function: str) -> None:
+        """Log what an operator may have to correct; the caller's mistakes are not logged."""
+        if self.status < 500:
+            return
+        log(
+            "WARNING",
+            "answered",
+            function=function,
+            reason=self.reason,
+            detail=self.message,
+            status=self.status,
+        )
 
     def body(self) -> bytes:
         """The JSON document."""

@@ -22,7 +22,7 @@ from functions.commands.refusals import RefusedError
 from functions.common import web
 from functions.common.errors import PermanentError
 from functions.common.events.runtime import Services
-from functions.common.log import log, log_bug
+from functions.common.log import log_bug
 from functions.common.settings import COMMANDS, Settings
 
 _HEADERS: Final = {
@@ -88,7 +88,7 @@ class _Service:
         try:
             return self._route(request)
         except RefusedError as error:
-            _log_refused(error)
+            error.log(COMMANDS)
             return _refusal(error)
         except PermanentError as error:
             return _refusal(RefusedError("invalid_command", error.detail))
@@ -153,17 +153,3 @@ def _accepted(command: Command) -> _Answer:
 
 def _refusal(error: RefusedError) -> _Answer:
     return _Answer(error.status, error.body(), error.headers())
-
-
-def _log_refused(error: RefusedError) -> None:
-    """Log what an operator may have to correct."""
-    if error.status < 500:
-        return
-    log(
-        "WARNING",
-        "answered",
-        function=COMMANDS,
-        reason=error.reason,
-        detail=error.message,
-        status=error.status,
-    )

@@ -17,7 +17,7 @@ from functions.api.callers import EVERYONE, Callers
 from functions.api.id_tokens import CallerError
 from functions.common.clients.transport import Transport
 from functions.common.errors import RetryableError
-from functions.common.log import log, log_bug
+from functions.common.log import log_bug
 from functions.common.settings import SEARCH, Settings
 from functions.search import bodies, cors, page, pages, qidors, retrieving, targets
 from functions.search.access import Access, Fixed
@@ -112,15 +112,7 @@ class _Service:
             # Only the DICOM store's answers are read here; errors of buckets and of Pub/Sub are
             # refusals already.
             refusal = refused_by_store("unavailable")
-        if refusal.status >= 500:
-            log(
-                "WARNING",
-                "answered",
-                function=SEARCH,
-                reason=refusal.reason,
-                detail=refusal.message,
-                status=refusal.status,
-            )
+        refusal.log(SEARCH)
         return Reply(refusal.status, refusal.headers(), refusal.body()).response(headers)
 
     def _reply(self, request: flask.Request) -> Reply:

@@ -150,8 +150,8 @@ class Searcher:
 
 
 def _count_of(body: bytes) -> int:
-    """The number of rows of a whole answer; 0 also for an empty body. For a small answer, this
-    takes a third of the time of `rows_of`.
+    """The number of rows of a whole answer; 0 also for an empty body. It takes half of the
+    time of `rows_of`.
 
     Raises:
         RetryableError: unavailable, when this is not a JSON array of objects.
