@@ -28,6 +28,19 @@ def store(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
+def show_deleted(store: World, skip: int, count: int) -> None:
+    """After `skip` searches, `count` of them still find an instance."""
+    answer = json.dumps([{"00080018": {"vr": "UI", "Value": ["1.1.1.1"]}}])
+    store.fault(
+        kind="status",
+        status=200,
+        body=answer,
+        path="instances",
+        skip=skip,
+        count=count,
+    )
+
+
 def fill(store: World, studies: int = 1, series: int = 2, instances: int = 2) -> None:
     for s in range(1, studies + 1):
         for e in range(1, series + 1):
@@ -607,16 +620,8 @@ def test_a_target_that_is_gone_before_its_second_try_was_deleted_by_this_request
 ) -> None:
     fill(store)
     store.fault(method="DELETE", kind="operation", failure=2)  # says so, but deletes all the same
-    answer = json.dumps([{"00080018": {"vr": "UI", "Value": ["1.1.1.1"]}}])
     # The first two searches count, before the delete; the next one still shows deleted instances.
-    store.fault(
-        kind="status",
-        status=200,
-        body=answer,
-        path="instances",
-        skip=2,
-        count=1,
-    )
+    show_deleted(store, skip=2, count=1)
     (record,) = store.run(handle, {"path": "studies/1.1"})
     assert record["outcome"] == "deleted"
     assert record.get("reason", "") == ""
@@ -748,14 +753,6 @@ def test_a_search_that_answers_no_list_does_not_mean_that_all_is_gone(tmp_path: 
 def test_a_search_that_lags_is_asked_again(tmp_path: Path) -> None:
     with world("delete_resource", tmp_path) as store:
         fill(store)
-        answer = json.dumps([{"00080018": {"vr": "UI", "Value": ["1.1.1.1"]}}])
         # The first search, before the delete, is right; the next two show deleted instances.
-        store.fault(
-            kind="status",
-            status=200,
-            body=answer,
-            path="instances",
-            skip=1,
-            count=2,
-        )
+        show_deleted(store, skip=1, count=2)
         assert [r["outcome"] for r in store.run(handle, {"path": "studies/1.1"})] == ["deleted"]

@@ -344,7 +344,8 @@ def test_a_refusal_is_read_and_not_guessed(
         )  # the store's words may hold patient data
 
 
-def test_an_unreadable_refusal_is_rejected_with_its_status(place: Landing) -> None:
+def refuse_without_report(place: Landing) -> None:
+    """The store refuses the next instance, and does not say why."""
     place.world.fault(
         method="POST",
         kind="status",
@@ -352,6 +353,10 @@ def test_an_unreadable_refusal_is_rejected_with_its_status(place: Landing) -> No
         body="no report",
         count=1,
     )
+
+
+def test_an_unreadable_refusal_is_rejected_with_its_status(place: Landing) -> None:
+    refuse_without_report(place)
     (record,) = place.drop("a.dcm", SCAN)
     assert record["outcome"] == "rejected"
     assert record["reason"] == "rejected"
@@ -360,13 +365,7 @@ def test_an_unreadable_refusal_is_rejected_with_its_status(place: Landing) -> No
 
 def test_a_refusal_after_a_lost_answer_is_looked_into(place: Landing) -> None:
     place.world.fault(method="POST", kind="reset", when="after", count=1)
-    place.world.fault(
-        method="POST",
-        kind="status",
-        status=409,
-        body="no report",
-        count=1,
-    )
+    refuse_without_report(place)
     assert words(place.drop("a.dcm", SCAN)) == [("duplicate", "")]
     assert place.stored(UIDS) == SCAN
 

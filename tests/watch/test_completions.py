@@ -28,23 +28,23 @@ def test_a_study_that_is_complete_again_with_as_many_instances_is_another_reques
     assert first["request_id"] != second["request_id"]
 
 
-def test_a_completion_that_is_delivered_again_is_the_same_request(place: Place) -> None:
+def complete_twice(place: Place) -> None:
+    """The process is killed before it closes the marker, and the message comes again."""
     begin(place)
     quiet = place.marker_blob
     place.follow_up()
-    # The process was killed before it closed the marker.
     place.put_back(quiet)
     place.follow_up()
+
+
+def test_a_completion_that_is_delivered_again_is_the_same_request(place: Place) -> None:
+    complete_twice(place)
     first, again = place.published(EXPORTS)
     assert first["request_id"] == again["request_id"]
 
 
 def test_a_completion_that_is_delivered_again_has_the_same_outcome(place: Place) -> None:
-    begin(place)
-    quiet = place.marker_blob
-    place.follow_up()
-    place.put_back(quiet)
-    place.follow_up()
+    complete_twice(place)
     first, again = place.published(OUTCOMES)
     assert first["id"] == again["id"]
 
