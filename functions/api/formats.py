@@ -1,11 +1,15 @@
 """The formats of an export.
 
-To add one with an object for each instance or frame, add a row to this table and, if it is
-retrieved in a new way, a method to functions/export/fetch.py (also to its `_incoming` if the format
-is streamed). The OpenAPI documents of search and
-commands also list the formats (tests compare them); the search page has a label for each
-(search/web/exports.js). An object for each series would need more: an export counts instances, and
-asks when each was stored (export/slices.py, plan.py, object_slice.py).
+To add one with an object for each instance or frame, change four files:
+
+1. this table: a row;
+2. export/fetch.py, if the format is retrieved in a new way: a method (for a streamed format, also a
+   case in `_incoming`);
+3. and 4. the OpenAPI documents, search/web/openapi.json and commands/openapi.json: its name. Tests
+   compare them with this table.
+
+The search page and the command line read this table. An object for each series would need more: an
+export counts instances, and asks when each was stored (export/slices.py, plan.py, object_slice.py).
 """
 
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ class Format:
 
     Args:
         name: its name in commands.
+        label: its name for people, on the search page.
         extension: of the objects' names.
         content_type: of the objects.
         accept: the Accept header for the DICOM store.
@@ -33,6 +38,7 @@ class Format:
     """
 
     name: str
+    label: str
     extension: str
     content_type: str
     accept: str
@@ -53,6 +59,7 @@ _FILE: Final = 'multipart/related; type="application/dicom"; transfer-syntax={tr
 _TABLE: Final = (
     Format(
         name="dicom",
+        label="DICOM files",
         extension=".dcm",
         content_type="application/dicom",
         accept=_FILE,
@@ -64,6 +71,7 @@ _TABLE: Final = (
     ),
     Format(
         name="zip",
+        label="One zip file of DICOM files",
         extension=".dcm",
         content_type="application/dicom",
         accept=_FILE,
@@ -76,6 +84,7 @@ _TABLE: Final = (
     ),
     Format(
         name="jpeg",
+        label="JPEG pictures",
         extension=".jpg",
         content_type="image/jpeg",
         accept="image/jpeg",
@@ -84,6 +93,7 @@ _TABLE: Final = (
     ),
     Format(
         name="png",
+        label="PNG pictures",
         extension=".png",
         content_type="image/png",
         accept="image/png",
@@ -92,6 +102,7 @@ _TABLE: Final = (
     ),
     Format(
         name="metadata",
+        label="Metadata as JSON",
         extension=".json",
         content_type="application/dicom+json",
         accept="application/dicom+json",
@@ -101,6 +112,7 @@ _TABLE: Final = (
     ),
     Format(
         name="metadata-xml",
+        label="Metadata as XML",
         extension=".xml",
         content_type="application/dicom+xml",
         accept='multipart/related; type="application/dicom+xml"',
@@ -108,6 +120,7 @@ _TABLE: Final = (
     ),
     Format(
         name="bulkdata",
+        label="Bulk data",
         extension=".bin",
         content_type="application/octet-stream",
         accept="application/octet-stream; transfer-syntax=*",

@@ -43,7 +43,7 @@ class Exports:
             return None
         destinations = [str(place) for place in self._settings.export_destinations]
         return {
-            "formats": list(FORMATS),
+            "formats": {name: one.label for name, one in FORMATS.items()},
             "destinations": destinations,
             "states": bool(self._settings.state_bucket),
         }

@@ -48,9 +48,10 @@ def test_an_export_is_asked_for(page: Page, topics: TopicServer) -> None:
     dialog = page.get_by_role("dialog", name="Export")
     dialog.get_by_label("Destination").select_option("gs://exports/mr")
     dialog.get_by_label("Folder in it").fill("trial-7")
-    dialog.get_by_label("Format").select_option("png")
+    dialog.get_by_label("Format").select_option(label="PNG pictures")
     topics.messages.clear()
     dialog.get_by_role("button", name="Export").click()
+    expect(page.locator("#exports-list")).to_contain_text("PNG pictures of")
     expect(page.locator("#exports-list")).to_contain_text("gs://exports/mr/trial-7")
     (published,) = topics.messages[EXPORTS]
     sent = json.loads(base64.b64decode(published["data"]))

@@ -4,11 +4,6 @@ import { $, button, complain, copyButton, make } from "./dom.js";
 import { askJson } from "./service.js";
 import { count, size } from "./values.js";
 
-const FORMATS = {
-  dicom: "DICOM files", zip: "One zip file of DICOM files", jpeg: "JPEG pictures",
-  png: "PNG pictures", metadata: "Metadata as JSON", "metadata-xml": "Metadata as XML",
-  bulkdata: "Bulk data",
-};
 const ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789";
 const FIRST_WAIT_MS = 1500;
 const LONGEST_WAIT_MS = 30_000;
@@ -21,12 +16,14 @@ export function exportButton(path, what, config) {
 }
 
 let hasStates = false; // whether the service says what became of an export
+let labels = {}; // by the format's name
 
 export function offer(choices) {
   hasStates = choices.states;
-  const options = (values, label) => values.map((one) => make("option", { value: one }, label(one)));
-  $("destination").append(...options(choices.destinations, (one) => one));
-  $("format").append(...options(choices.formats, (one) => FORMATS[one] ?? one));
+  labels = choices.formats;
+  const option = (value, label) => make("option", { value }, label);
+  $("destination").append(...choices.destinations.map((one) => option(one, one)));
+  $("format").append(...Object.entries(labels).map(([name, label]) => option(name, label)));
 }
 
 function openForm(path, what) {
@@ -79,7 +76,7 @@ $("export-form").addEventListener("submit", async (event) => {
 function list(id, what, format, destination) {
   const state = make("p", { className: "state", role: "status" }, "Requested; waiting for its outcome…");
   const item = make("li", { className: "waiting" },
-    make("p", {}, make("strong", {}, `${FORMATS[format] ?? format} of ${what}`)),
+    make("p", {}, make("strong", {}, `${labels[format]} of ${what}`)),
     make("p", {}, "To ", make("code", {}, destination), " ", copyButton("Copy", destination, {
       aria: { "aria-label": "Copy the export's place" },
     })),
