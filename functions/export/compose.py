@@ -178,16 +178,18 @@ class _Joining:
         """Compose the object itself. It replaces only an object of its kind, as it was found here:
         somebody may have written another one since the planning."""
         earlier = find_joined(self._job)
+        generation = earlier.ref.generation if earlier else 0
         try:
             return self._compose(
                 name,
                 sources,
                 content_type=_CONTENT_TYPES[self._job.request.format.joined],
                 metadata=metadata,
-                if_generation_match=earlier.ref.generation if earlier else 0,
+                if_generation_match=generation,
             )
         except PreconditionFailedError:
-            # It may be this one, whose answer was lost, or that another delivery has joined.
+            # The object may be ours: our answer was lost, or another delivery of this export has
+            # joined it.
             now = find_joined(self._job)
             if now and now.metadata.get(RUN) == self._plan.run:
                 return now
@@ -204,7 +206,7 @@ class _Joining:
     ) -> StoredObject:
         job = self._job
         if not sources:
-            # Nothing was exported, as in join_parts.
+            # There is nothing to join: join_parts says why the object is written nevertheless.
             return job.buckets.write_small(job.bucket, name, b"", job.deadline, **options)
         return job.buckets.compose(job.bucket, name, sources, job.deadline, **options)
 

@@ -32,7 +32,7 @@ from functions.export.slices import Slice, new_name
 from functions.export.state import COMMAND, Plan, State, unfinished
 from functions.export.zip_slice import ZipSlice
 
-# Kept of the budget for writing results, the manifest and the outcome.
+# The part of the budget that is kept for writing results, the manifest and the outcome.
 _RECORDING_S: Final = 30.0
 _NAME: Final = commands.matching(r"[0-9a-f]{16}", "a follow-up message")
 
@@ -115,7 +115,7 @@ def _check_allowed(
 @dataclass
 class _Planning:
     """The progress of planning: the written slices, and the last of a query's matches that is in
-    them."""
+    them; None before the first one, when there is nothing to continue."""
 
     run: str
     slices: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ class _Export:
         self._state = State(job, services.settings.state_bucket)
         self._ending = Ending(job, self._state, outcomes)
 
-    # Planned, sliced
+    # Planning
 
     def start(self) -> None:
         """A command: plan, unless an earlier delivery has, and start the slices."""
@@ -181,20 +181,21 @@ class _Export:
                 self._state.clear_run(planning.run)
             self._start_slices(plan)
             return
-        if self._is_late(planning):
+        if not self._has_slices(planning):
+            self._supersede(planning.run)
             return
         is_complete = self._plan_all(planning)
         # Another delivery of this message may have been faster.
-        if not self._is_late(planning):
-            self._after_planning(planning, is_complete)
+        if not self._has_slices(planning):
+            self._supersede(planning.run)
+            return
+        self._after_planning(planning, is_complete)
 
-    def _is_late(self, planning: _Planning) -> bool:
-        """Whether the export has ended, and its slices are deleted. Then there is no plan, as
-        before; a new one would name slices that are gone."""
-        if self._state.has_slices(planning.run, planning.slices):
-            return False
-        self._supersede(planning.run)
-        return True
+    def _has_slices(self, planning: _Planning) -> bool:
+        """Whether the slices that this planning has written are still there. After the end of the
+        export they are deleted, and there is no plan, as before; a new one would name slices that
+        are gone."""
+        return self._state.has_slices(planning.run, planning.slices)
 
     def _plan_all(self, planning: _Planning) -> bool:
         """Write the slices of the unplanned targets; False when the time is over before all of a
@@ -205,7 +206,8 @@ class _Export:
             planning.after = target
             if self._job.request.query and self._job.work_deadline.remaining_s() <= 0:
                 self._keep(planning, planner.rest())
-                # Without slices, nothing would tell that the next message comes too late.
+                # Without a slice, nothing would tell that the next message comes too late: plan on
+                # until there is one.
                 if planning.slices:
                     return False
         self._keep(planning, planner.rest())
@@ -237,7 +239,7 @@ class _Export:
             # its message may be gone. Any slice leads to the end.
             self._run_slice(plan, plan.slices[0], COMMAND)
 
-    # Done
+    # Doing slices
 
     def do_slice(self, run: str, name: str) -> None:
         """A follow-up message: do one slice."""

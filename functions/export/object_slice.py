@@ -5,7 +5,7 @@ An export that is run again writes only what is missing. An object that is there
 same kind of export, is left as it is in two cases:
 
     it was written by this run;
-    it was written later than the DICOM store got the instance.
+    it was written after the DICOM store received the instance.
 
 Otherwise it is compared with the instance, which is retrieved for that: the same bytes are left as
 they are, and others are a `conflict` (writer.py). An object of another kind is a `conflict` too. A
@@ -93,8 +93,8 @@ class ObjectSlice:
         return [one for one in pieces if not self._tally.is_settled(one)]
 
     def _give_up_or_raise(self, missing: list[Piece]) -> None:
-        """Give up all that is missing, or leave it to another delivery. One that was not tried,
-        because the time was over, is reason enough not to give up."""
+        """Give up all that is missing, or leave it to another delivery. If a single one was not
+        tried, because the time was over, none is given up."""
         if self._tally.tried(missing) and self._may_give_up():
             self._tally.give_up(missing)
             return
@@ -134,7 +134,9 @@ class ObjectSlice:
 
     def _write(self, name: str, content: Content) -> Present:
         """Write an object; one that exists, and is not current, is compared."""
-        return self._writer.write(name, content, compare=name in self._existing)
+        if name in self._existing:
+            return self._writer.compare(name, content)
+        return self._writer.write(name, content)
 
     def _stored_at(self, instance: Resource) -> str:
         """Asked once for all frames or bulk data of an instance."""
@@ -145,8 +147,8 @@ class ObjectSlice:
         return time
 
     def _asked_time(self, instance: Resource) -> str:
-        """Empty when the store does not say: then the object is compared with the instance. Early
-        deliveries leave a failure that may pass to a later one."""
+        """Empty when the store does not say: then the object is compared with the instance. If the
+        store fails now, an early delivery leaves the question to a later one."""
         try:
             return self._job.store.stored_at(instance, self._job.work_deadline)
         except PermanentError:
@@ -202,8 +204,8 @@ class ObjectSlice:
         self._tally.attempt(piece, lambda: self._fetched(piece))
         if self._tally.failed_in_a_row < _FAILED_IN_A_ROW_MAX:
             return
-        # So many may fail because they are bad, each for itself. Then they may be given up, the
-        # store works, and the count begins again.
+        # Many bad instances in a row look like a store that is down. If the store still returns a
+        # known instance, it is not down, and the count begins at 0 again.
         self._tally.end_row()
         if not self._may_give_up():
             self._store_is_away = True

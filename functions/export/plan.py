@@ -5,7 +5,7 @@ twice, and repeated. The store's metrics cannot be used, because they lag (fact 
 17).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Final
 
@@ -23,7 +23,8 @@ from functions.export.slices import Item, Slice, failure
 PAGE: Final = 1000
 # Of one instance, if each becomes an object.
 FRAMES_MAX: Final = 1_000_000
-_PASSES: Final = 3
+# A listing that is incomplete is repeated.
+_LISTINGS: Final = 3
 _UIDS: Final = (("includefield", STUDY_UID), ("includefield", SERIES_UID))
 _FRAMES: Final = "00280008"
 _ROWS: Final = "00280010"
@@ -53,7 +54,7 @@ class Planner:
             after: the last match that an earlier delivery has planned.
 
         Raises:
-            RetryableError: unavailable, as _read.
+            RetryableError: unavailable, when the matches were not all found.
         """
         if self._request.resource:
             return [self._request.resource]
@@ -106,57 +107,35 @@ class Planner:
         params: list[tuple[str, str]],
     ) -> set[Resource]:
         """The studies, series or instances that a search finds."""
+        # What earlier listings found is kept: together they may be complete.
         found = set[Resource]()
-        self._read(
-            [self._store.search_all(above, level, params, self._deadline) for _ in range(_PASSES)],
-            note=lambda row: found.add(_of_level(row, level)),
-            found=found,
-            target=above,
-            level=level,
-        )
+        for _ in range(_LISTINGS):
+            count = 0
+            for row in self._store.search_all(above, level, params, self._deadline):
+                count += 1
+                found.add(_of_level(row, level))
+            if _is_complete(len(found), count):
+                return found
+        self._give_up_or_raise(above, f"the search finds {len(found)} of {count} {level}")
         return found
 
     def _listed(self, target: Resource, rows: Iterable[DataSet]) -> Found:
-        """Every instance of a resource."""
-        found = Found()
-        self._read(
-            [rows, *(self._rows(target) for _ in range(_PASSES - 1))],
-            note=lambda row: self._note(found, target, row),
-            found=found,
-            target=target,
-            level="instances",
-        )
-        return found
-
-    def _read(
-        self,
-        listings: Iterable[Iterable[DataSet]],
-        *,
-        note: Callable[[DataSet], None],
-        found: Sized,
-        target: Resource | None,
-        level: str,
-    ) -> None:
-        """Note every row of a listing. If pages overlap, a row comes twice and another one is
-        missing; then the next listing is read too.
+        """Every instance of a resource.
 
         Args:
-            listings: of the same; each is requested when it is read.
-            note: adds what a row names to `found`.
-
-        Raises:
-            RetryableError: unavailable, when fewer resources than rows are found each time.
+            rows: of the first listing.
         """
-        for rows in listings:
+        found = Found()
+        for _ in range(_LISTINGS):
             count = 0
             for row in rows:
                 count += 1
-                note(row)
-            if len(found) >= count:
-                return
-            counts = {"found": len(found), "listed": count}
-            log("WARNING", "listing_short", counts=counts)
-        self._give_up_or_raise(target, f"the search finds {len(found)} of {count} {level}")
+                self._note(found, target, row)
+            if _is_complete(len(found), count):
+                return found
+            rows = self._rows(target)
+        self._give_up_or_raise(target, f"the search finds {len(found)} of {count} instances")
+        return found
 
     def _note(self, found: Found, target: Resource, row: DataSet) -> None:
         series = target.series or uid(row, SERIES_UID)
@@ -181,7 +160,7 @@ class Planner:
             found.items[instance] = Item(instance)
 
     def _give_up_or_raise(self, target: Resource | None, detail: str) -> None:
-        """A listing stays incomplete: a failure, or the reason for another delivery.
+        """Every listing is incomplete: record a failure, or leave it to another delivery.
 
         Args:
             target: None for a query.
@@ -189,6 +168,15 @@ class Planner:
         if not self._attempt.may_give_up:
             raise RetryableError("unavailable")
         self._packer.fail(failure(target, "unavailable", detail))
+
+
+def _is_complete(found: int, listed: int) -> bool:
+    """Whether as many resources were found as rows were listed. If pages overlap, a row comes twice
+    and another one is missing."""
+    if found >= listed:
+        return True
+    log("WARNING", "listing_short", counts={"found": found, "listed": listed})
+    return False
 
 
 def _of_level(row: DataSet, level: str) -> Resource:

@@ -83,22 +83,28 @@ class ObjectWriter:
             if stored.metadata.get(KIND) == self._request.kind
         }
 
-    def write(self, name: str, content: Content, compare: bool) -> Present:
-        """Write one object; large ones one at a time, because each takes a chunk of memory.
+    def compare(self, name: str, content: Content) -> Present:
+        """The existing object of this name, which must have this content.
 
-        Args:
-            compare: write nothing; the object exists, and must have this content.
+        Raises:
+            PermanentError: conflict, when it has not, or is of another kind of export.
+            RetryableError: as Buckets.stat; unavailable also when there is none.
+        """
+        checksum = Checksum()
+        for data in content.chunks():
+            checksum.add(data)
+        return self._same(name, checksum.text)
+
+    def write(self, name: str, content: Content) -> Present:
+        """Write one object; large ones one at a time, because each takes a chunk of memory. One
+        that was written since the listing is left as it is.
 
         Raises:
             PermanentError: conflict, when the object of that name is another one; not_found, when
                 the bucket does not exist.
-            RetryableError: as Buckets.write.
+            RetryableError: as Buckets.write; unavailable also when only the next delivery can
+                compare the object of that name.
         """
-        if compare:
-            checksum = Checksum()
-            for data in content.chunks():
-                checksum.add(data)
-            return self._same(name, checksum.text)
         try:
             if content.is_small:
                 # Not as `chunks`, which empties the head: it may be compared below.
@@ -107,13 +113,22 @@ class ObjectWriter:
                 with self._large:
                     stored = self._create(name, content.chunks())
         except PreconditionFailedError:
-            # Written since the listing. Two renderings of the same instance may differ in their
-            # bytes; stored bytes may not, but a large one would have to be read to its end.
-            if self._request.keeps_bytes and content.is_small:
-                return self._same(name, crc32c_text(content.head))
-            return self._same(name)
+            return self._written_meanwhile(name, content)
         self.has_written = True
         return Present(stored, by_this_export=True)
+
+    def _written_meanwhile(self, name: str, content: Content) -> Present:
+        """The object that appeared since the listing."""
+        if not self._request.keeps_bytes:
+            # Two renderings of the same instance may differ in their bytes.
+            return self._same(name)
+        if content.is_small:
+            return self._same(name, crc32c_text(content.head))
+        present = self._same(name)
+        if not present.by_this_export:
+            # The stream is used up. The next delivery lists the object, and compares it.
+            raise RetryableError("unavailable")
+        return present
 
     def _create(self, name: str, data: Iterable[bytes]) -> StoredObject:
         return self._buckets.write(

@@ -29,8 +29,8 @@ _ROWS_FOR_ONE: Final = 4
 class MergedSearch:
     """One row for each study, series or instance.
 
-    While `page` reads rows, the query may lose attributes and get warnings, and it becomes known
-    how many rows were read, which ones were seen, and whether reading stopped early.
+    While `page` reads rows, it counts them, remembers which ones it has seen, and notes whether it
+    stopped early; the query may lose attributes and get warnings.
 
     Args:
         asker: asks the store.
@@ -99,6 +99,7 @@ class MergedSearch:
         wanted = _ROWS_FOR_ONE * (self._query.end + 1)
         size = min(qidors.LIMIT_MAX[self._query.store_level], wanted)
         for offset in count(0, size):
+            # Checked before each page: one that has begun is read to its end.
             if self._rows_read >= _READ_ROWS:
                 self._stopped_early = True
                 return

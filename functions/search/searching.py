@@ -124,7 +124,14 @@ class Searcher:
             # It may have one row too many, so it cannot be passed on unchanged.
             rows = islice(rows_of(as_sent), query.limit)
             return Page(query, rows, following, close=answer.close)
-        return Page(query, rows_of(as_sent), following, as_sent, answer.close)
+        # The caller's form decides which of the two is read: the rows, or all as sent.
+        return Page(
+            query,
+            rows=rows_of(as_sent),
+            following=following,
+            as_sent=as_sent,
+            close=answer.close,
+        )
 
     def _has_more(self, query: Query) -> bool:
         """Whether there is a row after this page. If the store does not answer, there may be

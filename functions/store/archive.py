@@ -42,7 +42,7 @@ class Member:
         name: its path in the archive, after the paths of inner archives.
         source: its bytes; raises PermanentError("unsupported_input") while it is read, when it is
             damaged. Valid until the next member is requested.
-        kind: its kind; other also if it cannot be read.
+        kind: its kind; `other` if it is unknown, or cannot be read.
         place: from where to walk again so that this member comes first.
         following: from where to walk again so that the next member comes first.
         problem: why it cannot be stored.
@@ -121,7 +121,8 @@ class Walk:
         for entry in self._entries(begin[0]):
             member = self.member_of(entry)
             if member.kind in filetype.ARCHIVES:
-                yield from self._inner(member, entry, _inside(entry, begin))
+                begin_inside = _inside(entry, begin)
+                yield from self._inner(member, entry, begin_inside)
             else:
                 yield member
 

@@ -133,7 +133,8 @@ class Budget:
 
 
 class HeaderLimit:
-    """A tar for tarfile, which reads all headers of a member into memory."""
+    """The file from which tarfile reads a tar. It limits the headers of a member, because tarfile
+    reads all of them into memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek = file.seek
@@ -142,6 +143,8 @@ class HeaderLimit:
         self._read = file.read
         # TarFile reads the first header at once.
         self._left: float = _HEADERS_BYTES
+        # What tarfile read last: after the last member, the block where it stopped.
+        self.last_read = b""
 
     @contextlib.contextmanager
     def in_headers(self) -> Iterator[None]:
@@ -155,7 +158,8 @@ class HeaderLimit:
         self._left -= size
         if size < 0 or self._left < 0:
             raise unsafe("headers larger than the limit")
-        return self._read(size)
+        self.last_read = self._read(size)
+        return self.last_read
 
 
 def check_readings(size: int, read_bytes: int) -> None:

@@ -21,8 +21,9 @@ from functions.store.source import Source, whole
 
 Group = tuple[Member, ...]
 
-# What a half takes in memory besides its data.
-_ENTRY_BYTES: Final = 1024
+# What a half takes besides its data: in memory, and in time, because the mark after each member
+# names the places of all halves that wait.
+_ENTRY_BYTES: Final = 4096
 _NEAR: Final = f" within {WAITING_BYTES // 1024**2} MiB of it; put the two side by side"
 
 
@@ -82,6 +83,11 @@ class Window:
         self._waiting: dict[tuple[str, str], Member] = {}
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no half waits."""
+        return not self._waiting
+
+    @property
     def places(self) -> tuple[Place, ...]:
         """The places of the waiting halves."""
         return tuple(half.place for half in self._waiting.values())
@@ -103,7 +109,7 @@ class Window:
         return self._keep(half, stem)
 
     def take_oldest(self) -> Member:
-        """The half that has waited longest, as failed: it has no partner."""
+        """The half that has waited longest, with its problem: it has no partner."""
         kind, stem = next(iter(self._waiting))
         return _alone(self._remove(kind, stem), _NEAR)
 

@@ -141,7 +141,7 @@ def tar_entries(file: BinaryIO, begin: int) -> Iterator[Entry]:
         while info := _next_header(tar, limited):
             if not info.isdir():
                 yield _tar_entry(tar, info)
-        _check_end(file, tar.offset)
+        _check_end(limited.last_read)
 
 
 def _next_header(tar: tarfile.TarFile, limited: HeaderLimit) -> tarfile.TarInfo | None:
@@ -155,12 +155,9 @@ def _next_header(tar: tarfile.TarFile, limited: HeaderLimit) -> tarfile.TarInfo 
     return info
 
 
-def _check_end(file: BinaryIO, stopped_at: int) -> None:
-    """Check that the tar ends where tarfile stopped. It also stops, without an error, at a damaged
-    header; at the end there are zeros."""
-    with _damage(_DAMAGED_ARCHIVE):
-        file.seek(stopped_at)
-    block = _read(file, _TAR_BLOCK)
+def _check_end(block: bytes) -> None:
+    """Check that the tar ends at the block where tarfile stopped. It also stops, without an error,
+    at a damaged header; at the end there are zeros."""
     if not block or any(block):
         raise unsupported(_DAMAGED_ARCHIVE)
 

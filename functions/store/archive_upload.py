@@ -32,7 +32,7 @@ from functions.store.verdict import Verdict
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
 # Parts of an invocation's time: the reserve for the follow-up message and the end, and what must be
-# left to begin another member.
+# left before another member is begun.
 _RESERVE_PART: Final = 0.1
 _MEMBER_PART: Final = 0.2
 
@@ -171,26 +171,21 @@ class ArchiveSlice:
         tell: an inner archive that proves to be damaged after its members lies before them.
         """
         reached = self.progress.mark
+        waiting = set(reached.waiting)
+        # Counted up to the mark; the first new member continues from there. Not earlier: on its way
+        # to the mark, the walk checks the limits also for members that are counted already.
+        is_restored = False
         for member in walk.members(reached.begin):
             if member.following > reached.place:
-                self._count(member)
+                if not is_restored:
+                    self.budget.go_on(reached.members, reached.total_bytes)
+                    is_restored = True
+                self.budget.count(member.size)
                 yield member
-            elif member.place in reached.waiting:
-                # It waits on: its other half lies after the mark, if anywhere. There is room,
+            elif member.place in waiting:
+                # It keeps waiting: its other half lies after the mark, if anywhere. There is room,
                 # because all of these waited at once before.
                 self.window.take(member)
-
-    def _count(self, member: Member) -> None:
-        is_first = not self.budget.members
-        if is_first:
-            self._restore_counts()
-        self.budget.count(member.size)
-
-    def _restore_counts(self) -> None:
-        """Continue the counts of earlier invocations. Not before the first new member: on its way
-        to the mark, the walk checks the limits also for members that are counted already."""
-        mark = self.progress.mark
-        self.budget.go_on(mark.members, mark.total_bytes)
 
     def _mark_after(self, member: Member) -> Mark:
         return Mark(
@@ -202,7 +197,8 @@ class ArchiveSlice:
 
     def _fail_waiting(self) -> None:
         """Halves still waiting at the end of the archive have no partner and fail."""
-        while self.window.places:
+        while not self.window.is_empty:
+            # It has a problem now, so nothing is stored.
             half = self.window.take_oldest()
             done = self._store_groups([(half,)])
             mark = replace(self.progress.mark, waiting=self.window.places)
@@ -233,14 +229,23 @@ class ArchiveSlice:
 
 
 def _instance(group: Group) -> Instance:
-    """Raises PermanentError: it cannot be read, or is not an instance."""
+    """The instance of a group without problems.
+
+    Raises:
+        PermanentError: it cannot be read, or is not an instance.
+    """
     first = group[0]
     if first.kind == "json":
+        _, jpeg = group
         text = whole(first.source, metadata.LIMIT_BYTES)
-        return JpegInstance(metadata.parse(text), group[1].source)
+        return JpegInstance(metadata.parse(text), jpeg.source)
     if first.kind == "multipart":
         return multipart_file.instance_of(first.source)
     return DicomFile(first.source)
+
+
+def _kept(group: Group) -> Group:
+    return tuple(member.kept() for member in group)
 
 
 def _is_large(member: Member) -> bool:
@@ -277,10 +282,10 @@ class _Uploads:
             self.finish()
             self.progress.reach(mark, self.store(groups))
             return
-        groups = [tuple(member.kept() for member in group) for group in groups]
+        in_memory = [_kept(group) for group in groups]
         if len(self._under_way) == _WORKERS:
             self._wait_for_oldest()
-        self._under_way.append((self.pool.submit(self.store, groups), mark))
+        self._under_way.append((self.pool.submit(self.store, in_memory), mark))
 
     def finish(self) -> None:
         """Wait for all.

@@ -38,7 +38,7 @@ class Finished:
     """The verdict on one object that is or was half of a pair.
 
     Args:
-        verdict: on it.
+        verdict: on this object.
         claim: the claim of the decision; empty if the object was judged alone.
         other: id of the other half, for which the same must be written next.
     """
@@ -51,8 +51,8 @@ class Finished:
 class PairState:
     """The state bucket, for a delivery of half a pair.
 
-    All raise RetryableError as Transport.send, and unavailable if the bucket is missing or its
-    objects cannot be read: an operator can fix it.
+    Its methods raise RetryableError as Transport.send does, and unavailable if the bucket is
+    missing or its objects cannot be read: an operator can correct that.
     """
 
     def __init__(self, delivery: Delivery) -> None:
@@ -83,7 +83,7 @@ class PairState:
         """Write the verdict on the object of this delivery.
 
         Args:
-            verdict: on it.
+            verdict: on that object.
             claim: the claim of the decision.
             other: id_of the other half, if it gets the same verdict.
 

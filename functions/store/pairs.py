@@ -79,6 +79,7 @@ class HalfUpload:
                 described = _metadata_in(self._source)
             except PermanentError as error:
                 return self._state.finish(verdict.of_error(error))
+        # Its bytes are read again when the pair is sent.
         self._source.close()
         for other in self._named_alike(stem):
             found = self._paired_with(other, described)
@@ -129,8 +130,9 @@ class HalfUpload:
 
             open                            the two are stored; both get this verdict
             finished by the same claim      it was stored with this one: its verdict is repeated
-            finished as bad, or as part     belongs to another upload
-                of another instance
+            finished as bad                 it belongs to another upload
+            finished as part of another     it belongs to another upload
+                instance
             finished as part of this one    it was stored with an earlier upload of this half: the
                                             two are stored, and only this half gets the verdict
         """

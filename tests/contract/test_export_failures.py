@@ -13,10 +13,13 @@ import pytest
 
 from functions.api.requests import ExportRequest
 from functions.common.clients import dicomweb, transport
+from functions.common.errors import DicomFunctionsError
 from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan
+from functions.export.content import Content
 from functions.export.handler import handle
 from functions.export.state import COMMAND, Plan, State
+from functions.export.writer import ObjectWriter
 from tests.contract.exporting import TO, deliver, encoded_order, fill, job_of, manifest, names, run
 from tests.contract.strictbucket import strict_buckets
 from tests.contract.world import BUCKET, STATE, World, instance, world
@@ -283,6 +286,32 @@ def test_the_end_of_an_export_that_was_ended_meanwhile_is_not_claimed(store: Wor
     ended = Plan("0123456789abcdef", ("fedcba9876543210",))
     assert not State(job_of(store, request), STATE).claim_end(ended, COMMAND)
     assert not store.left_over()
+
+
+@pytest.mark.parametrize("size", [1000, 3 * 1024 * 1024])
+def test_other_bytes_that_another_export_wrote_since_the_listing_are_no_success(
+    store: World, size: int
+) -> None:
+    request = ExportRequest("r1", Resource("1.1"), None, GcsPrefix(BUCKET, "out"))
+    job = job_of(store, request)
+    ObjectWriter(job, "another run").write("out/1.dcm", Content.of([b"1" * size]))
+    with pytest.raises(DicomFunctionsError) as caught:
+        ObjectWriter(job, "this run").write("out/1.dcm", Content.of([b"2" * size]))
+    # A large one is compared by the next delivery, which finds it in its listing.
+    assert caught.value.reason == ("conflict" if size == 1000 else "unavailable")
+    assert store.read("out/1.dcm") == b"1" * size
+
+
+@pytest.mark.parametrize("size", [1000, 3 * 1024 * 1024])
+def test_an_object_that_this_export_wrote_since_the_listing_is_a_success(
+    store: World, size: int
+) -> None:
+    request = ExportRequest("r1", Resource("1.1"), None, GcsPrefix(BUCKET, "out"))
+    job = job_of(store, request)
+    first = ObjectWriter(job, "this run").write("out/1.dcm", Content.of([b"1" * size]))
+    again = ObjectWriter(job, "this run").write("out/1.dcm", Content.of([b"1" * size]))
+    assert again.by_this_export
+    assert again.stored.ref == first.stored.ref
 
 
 @pytest.mark.parametrize("format_", ["dicom", "metadata", "zip"])

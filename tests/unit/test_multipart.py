@@ -74,6 +74,12 @@ def test_a_preamble_and_an_epilogue_are_passed_over() -> None:
         assert read(data, [size], "xyz") == [b"one"]
 
 
+def test_a_boundary_within_a_line_of_the_preamble_is_text() -> None:
+    data = b"one --xyz in a line, --xyz\r\n" + body([b"one"], "xyz")
+    for size in (1, 7, 1000):
+        assert read(data, [size], "xyz") == [b"one"]
+
+
 def test_a_body_that_ends_anywhere_before_its_closing_boundary_is_broken() -> None:
     data = body([b"one" * 30, b"two" * 30], "xyz")
     for end in range(len(data) - 2):
@@ -96,9 +102,23 @@ def test_what_is_not_multipart_is_broken(content_type: str) -> None:
         list(multipart.read([b"<html>"], content_type))
 
 
-def test_headers_without_end_are_broken() -> None:
+def test_a_part_may_have_more_and_longer_headers_than_a_form() -> None:
+    lines = [f"X-{number}: y".encode() for number in range(20)]
+    head = b"\r\n".join([*lines, b"Content-Location: " + b"z" * 10_000])
+    assert read(body([b"one"], "xyz", head), [100], "xyz") == [b"one"]
+
+
+def test_a_header_without_end_is_broken() -> None:
     with pytest.raises(RetryableError):
         list(multipart.read([b"--b\r\nX: " + b"y" * 100_000], TYPE.format("b")))
+
+
+def test_headers_without_number_are_broken() -> None:
+    with pytest.raises(RetryableError):
+        list(multipart.read([b"--b\r\n", *[b"X: y\r\n"] * 100], TYPE.format("b")))
+
+
+def test_a_preamble_without_end_is_broken() -> None:
     with pytest.raises(RetryableError):
         list(multipart.read([b"x" * 30_000] * 10, TYPE.format("b")))
 

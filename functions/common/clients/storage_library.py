@@ -12,7 +12,7 @@ from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 
 _ANSWER_LIMIT_BYTES: Final = 16 * 1024 * 1024
-# Statuses of an upload session that is lost: an incomplete 308, and a session that is gone.
+# `upload` says what these mean in an upload session.
 _SESSION_LOST: Final = (308, 404, 410)
 
 T = TypeVar("T")
@@ -85,7 +85,8 @@ class Stream:
         self._left = memoryview(b"")
         self._at = 0
         self.checksum = Checksum()  # of all that was read
-        self.source_failed = False  # with a ValueError, as the library raises too
+        # The library raises ValueError too; `upload` must know whose it is.
+        self.source_raised_value_error = False
 
     def whole_if_small(self, limit_bytes: int) -> bytes | None:
         """All bytes if they are within the limit; else None, and `read` begins at the first one."""
@@ -105,7 +106,8 @@ class Stream:
 
     def read(self, size: int) -> bytearray:
         """The next bytes, fewer only at the end."""
-        chunk, filled = bytearray(size), 0
+        chunk = bytearray(size)
+        filled = 0
         while filled < size and self._fill():
             taken = self._left[: size - filled]
             chunk[filled : filled + len(taken)] = taken
@@ -121,7 +123,7 @@ class Stream:
             try:
                 piece = next(self._pieces, None)
             except ValueError:
-                self.source_failed = True
+                self.source_raised_value_error = True
                 raise
             if piece is None:
                 return False
@@ -156,11 +158,19 @@ def translated() -> Iterator[None]:
 
 
 def upload(blob: Any, stream: Stream, if_generation_match: int | None, deadline: Deadline) -> None:
-    """A resumable upload.
+    """A resumable upload, in chunks of `blob.chunk_size`. It cannot begin again, because a stream
+    is read once: whenever the session is lost, the delivery fails and the next one uploads anew.
+
+        what the service answers to a chunk       what the library raises   what becomes of it
+        404 or 410: the session is gone           an error of that status   unavailable
+        308 without a Range: nothing is stored    an error of that status   unavailable
+        308 with fewer bytes than it had before   ValueError                unavailable
+
+    The bytes are not compared here: `Buckets.write` compares the object's checksum.
 
     Raises:
-        RetryableError: unavailable also when the service lost the session, or bytes that it had;
-            the library raises ValueError for the latter, or an incomplete 308.
+        MissingError, PreconditionFailedError, PermanentError, RetryableError: as Buckets.write.
+        ValueError: of the stream's own source.
     """
     from google.api_core import exceptions
 
@@ -168,7 +178,7 @@ def upload(blob: Any, stream: Stream, if_generation_match: int | None, deadline:
         try:
             blob.upload_from_file(stream, checksum=None, **options)
         except ValueError:
-            if stream.source_failed:
+            if stream.source_raised_value_error:
                 raise
             raise RetryableError("unavailable") from None
         except exceptions.GoogleAPICallError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from python_multipart.exceptions import FormParserError, MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from functions.common.errors import RetryableError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _PARAMETER: Final = re.compile(r';\s*([\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]+)')
 _PREAMBLE_LIMIT_BYTES: Final = 64 * 1024
+# Of one part. The library's own limits, 8 headers of 4 KiB, are meant for forms.
+_HEADERS_MAX: Final = 32
 _HEADER_LIMIT_BYTES: Final = 16 * 1024
 
 
@@ -48,7 +50,10 @@ class MalformedError(RetryableError):
 def media_type(header: str) -> tuple[str, dict[str, str]]:
     """A Content-Type in lower case, and its parameters without quotes."""
     kind = header.partition(";")[0].strip().lower()
-    return kind, {name.lower(): value.strip('"') for name, value in _PARAMETER.findall(header)}
+    parameters = {}
+    for name, value in _PARAMETER.findall(header):
+        parameters[name.lower()] = value.strip('"')
+    return kind, parameters
 
 
 def new_boundary() -> str:
@@ -148,11 +153,14 @@ def single(chunks: Iterable[bytes], content_type: str) -> Part:
 
 def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
     """The parser needs the first boundary at the start; RFC 2046 allows text before it."""
-    head, stream = b"", iter(chunks)
+    opening = re.compile(rb"(?:\A|\n)(--" + re.escape(boundary) + rb")")
+    stream = iter(chunks)
+    head = b""
     for chunk in stream:
         head += chunk
-        if (found := head.find(b"--" + boundary)) >= 0:
-            return chain((head[found:],), stream)
+        found = opening.search(head)
+        if found:
+            return chain((head[found.start(1) :],), stream)
         if len(head) > _PREAMBLE_LIMIT_BYTES:
             raise MalformedError
     return stream
@@ -177,7 +185,12 @@ class _Reader:
             "on_part_end": self._part_end,
             "on_end": self._end,
         }
-        self._parser = MultipartParser(boundary.encode(), callbacks)
+        self._parser = MultipartParser(
+            boundary.encode(),
+            callbacks,
+            max_header_count=_HEADERS_MAX,
+            max_header_size=_HEADER_LIMIT_BYTES,
+        )
 
     def feed(self, chunk: bytes) -> list[Piece]:
         if not self.ended:  # text after the closing boundary is an epilogue
@@ -189,10 +202,10 @@ class _Reader:
         self._headers = {}
 
     def _field(self, data: bytes, start: int, end: int) -> None:
-        self._name = self._limited(self._name + data[start:end])
+        self._name += data[start:end]
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:
-        self._value = self._limited(self._value + data[start:end])
+        self._value += data[start:end]
 
     def _header_end(self) -> None:
         self._headers[self._name.decode("latin-1").lower()] = self._value.decode("latin-1")
@@ -209,9 +222,3 @@ class _Reader:
 
     def _end(self) -> None:
         self.ended = True
-
-    @staticmethod
-    def _limited(text: bytes) -> bytes:
-        if len(text) > _HEADER_LIMIT_BYTES:
-            raise MultipartParseError("header too long")
-        return text
