@@ -3,8 +3,8 @@
 To add one with an object for each instance or frame, change four files:
 
 1. this table: a row;
-2. export/fetch.py, if the format is retrieved in a new way: a method (for a streamed format, also a
-   case in `_incoming`);
+2. export/fetch.py, if the format is retrieved in a new way, or if its bytes are not those that the
+   store sends: a method (for a streamed format, also a case in `_incoming`);
 3. and 4. the OpenAPI documents, search/web/openapi.json and commands/openapi.json: its name. Tests
    compare them with this table.
 

@@ -30,7 +30,8 @@ class Request:
     Args:
         request_id: its id.
         state: its state.
-        time: when it was last accepted, RFC 3339 in UTC; empty: it could not be published.
+        time: when it was last accepted, RFC 3339 in UTC; empty: it was released, because it could
+            not be published.
         first_time: when it was first accepted, RFC 3339 in UTC.
         command_sha256: of the command, to recognise another one with the same id; empty if the
             request came by Pub/Sub.

@@ -82,6 +82,10 @@ DELETE_KEYS: Final[dict[str, commands.Parse]] = {
 class ExportRequest:
     """One export: of a resource, or of what a query matches.
 
+    Args:
+        transfer_syntax: of the exported files, in format dicom or zip; `*`: as stored. Every
+            command can name one, except those from the search page (search/exporting.py).
+
     Raises:
         PermanentError: invalid_command, for an impossible combination.
     """

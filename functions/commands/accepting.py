@@ -1,6 +1,8 @@
 """A checked command becomes a request: kept in the state bucket, published once, and shown later.
 
-The state of a request is in api/request_state.py. The same request sent twice is published once.
+The state of a request is in api/request_state.py: an object that is only created if there is none
+with this id. So the same request sent twice is published once, and another one with this id is
+refused.
 The outcome comes from `notify`.
 """
 

@@ -2,8 +2,9 @@
 Logging.
 
 A field is written only when its name is on the list below: none is for an object name, a patient
-attribute, a query value, a token or a server's text. `detail` is free text, so it may only be our
-own words (errors.py).
+attribute, a query value, a token or a server's text. UIDs of studies, series and instances are
+written. `detail` is free text, so it has only fixed words: our own (errors.py), and those of
+gunicorn about its workers.
 """
 
 import io

@@ -13,8 +13,9 @@ An instance is too young if it was stored
 
     at or after `stored_before` of the command,
     less than DELETE_MIN_AGE_HOURS before the command was sent, or
-    after the command was sent: its target may have been stored again since. This is checked if the
-    command is older than 10 minutes, and if it, or a follow-up of it, was delivered before.
+    after the command was sent: its target may have been stored again since. This is checked in
+    either of two cases: the command is older than 10 minutes; or it, or a follow-up of it, was
+    delivered before.
 
 `count` and `check_age` look at the store's contents at that time: a message may be old, and studies
 grow. A dry run makes only the first two checks.

@@ -6,12 +6,13 @@ api/requests.py, api/formats.py):
     handler.py        reads the command or the follow-up message, plans, and starts the slices
     plan.py           finds the instances; packing.py packs them into slices (slices.py)
     state.py          the state of an export in the state bucket, with its state machine
+    job.py            the request and the clients of one invocation
     object_slice.py   does a slice in which each instance or frame becomes an object: what is
-                      written, and what is there already; job.py: its request and clients; tally.py:
-                      the result of each piece, or its failure; result.py: the result of the slice
+                      written, and what is there already
+    tally.py          the results of its pieces so far; result.py: the result of a slice
     zip_slice.py      does a slice of a zip: one part of it; zip_format.py: the bytes of a zip
-    giving_up.py      when a slice continues without instances that failed again and again (one that
-                      the store refuses is a failure at once: fetch.py)
+    giving_up.py      what becomes of an instance that cannot be retrieved: its failure in the
+                      manifest, and when it is given up
     fetch.py          retrieves from the DICOM store (the Accept header: api/requests.py);
                       content.py: the bytes of one object
     writer.py         writes one object, never over another; batches.py passes small ones to threads

@@ -1,5 +1,12 @@
 """Joins the parts of all slices to one object: the zip, or metadata.ndjson. Cloud Storage does
-this, without memory or a temporary file here."""
+this, without memory or a temporary file here.
+
+    no object of that name               it is written
+    a zip that this request has already  it is kept, and its numbers are repeated: completed_before
+        completed
+    another one of the same kind         it is replaced
+    anything else                        `conflict`
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final

@@ -30,7 +30,8 @@ _METADATA_LIMIT: Final = 64 * 1024 * 1024
 _XML_ROOT: Final = b"<NativeDicomModel"
 # The type of an answer must be recognisable within these; XML begins with a declaration.
 _HEAD_BYTES: Final = 1024
-# The bytes of each object, after what distinguishes it from the others of its piece.
+# Of each object of a piece: its tag, which distinguishes it from the others (empty if it is the
+# only one), and its bytes.
 Streams = Iterator[tuple[str, Iterator[bytes]]]
 
 

@@ -1,4 +1,15 @@
-"""When an export continues without something that it cannot retrieve."""
+"""What becomes of an instance, a frame or bulk data that cannot be retrieved or written. The export
+continues without it, and the manifest lists it in `failures` with its UIDs and a reason:
+
+    the DICOM store does not have it        `not_found`, at once (Fetcher)
+    the DICOM store refuses it              `rejected`, at once (Fetcher)
+    another object has its name             `conflict`, at once (ObjectWriter)
+    no answer, or one that breaks off; 401  tried again by further deliveries. Delivery
+        or 403 (clients/statuses.py)        EXPORT_GIVE_UP_ATTEMPT, or a later one, gives it up:
+                                            the reason of the last attempt, such as `unavailable`
+
+What a search left out while planning is given up by plan.py, at the same delivery.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -12,10 +23,11 @@ Known = Callable[[], Piece | None]
 
 
 class GivingUp:
-    """Decides when, for one slice.
+    """Decides for one slice whether it is time to give up.
 
     Args:
-        known: finds a piece that a finished slice has exported: the store is asked for it.
+        known: finds a piece that a finished slice has exported, to ask the store for it once more;
+            None if there is none yet.
     """
 
     def __init__(self, job: Job, fetcher: Fetcher, known: Known) -> None:
@@ -30,8 +42,7 @@ class GivingUp:
         - the store returns something that the export already has, so the store is not down.
 
         Until then another delivery tries again. A piece is only given up after it was tried
-        (object_slice, zip_slice). What a search of the store left out while planning is given up
-        by the number of the delivery alone (plan.py).
+        (object_slice.py, zip_slice.py).
 
         Args:
             done: pieces that this slice has.

@@ -1,5 +1,5 @@
-"""Does one slice of an export in which each instance or frame becomes an object: retrieves missing
-ones, writes them, and reports the result of each.
+"""Does one slice of an export in which each instance or frame becomes an object: retrieves those
+whose objects are missing, writes them, and reports the result of each.
 
 An export that is run again writes only what is missing. An object that is there already, of the
 same kind of export, is left as it is in two cases:

@@ -10,7 +10,7 @@ from functions.export.result import Result
 from functions.export.slices import Piece, Slice
 from functions.export.writer import Present
 
-# Each after what distinguishes it, as in Fetcher.objects.
+# Each with its tag, as in Fetcher.objects.
 WrittenObjects = list[tuple[str, Present]]
 
 

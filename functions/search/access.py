@@ -1,7 +1,10 @@
-"""A caller who is limited to some data retrieves only studies that match the limits.
+"""Which studies a caller sees. SEARCH_CALLERS gives a caller fixed filters, such as PatientID=P1;
+the handler looks them up. Without filters, a caller sees everything. With filters:
 
-The limits are those of SEARCH_CALLERS (handler.py). The searches of such a caller have them as
-filters (qidors.py).
+    a search              has them too; a parameter that contradicts one is refused (qidors.py)
+    a retrieve, an        only of a study that matches them all, which is checked here; else
+        export            `not_found`, as for a study that does not exist
+    an upload             is refused: its outcome would reveal what the store has (uploading.py)
 """
 
 import json
@@ -13,24 +16,24 @@ from functions.common.resources import Resource
 from functions.search.searching import Searcher
 from functions.search.upstream import refused_by_store
 
-Fixed = Mapping[str, str]
+FixedFilters = Mapping[str, str]
 _REMEMBERED_S: Final = 30.0
 _REMEMBERED_STUDIES: Final = 1024
 
 
 class Access:
-    """Which studies limited callers may see; remembered for a while, because a viewer requests each
-    image of a study."""
+    """Which studies match a caller's filters; remembered for a while, because a viewer requests
+    each image of a study."""
 
     def __init__(self, searcher: Searcher) -> None:
         self._searcher = searcher
         self._allowed: dict[tuple[str, str], Deadline] = {}
 
-    def check(self, resource: Resource, fixed: Fixed) -> None:
+    def check(self, resource: Resource, fixed: FixedFilters) -> None:
         """Check that the caller may see this study, series or instance.
 
         Args:
-            fixed: the filters of all requests of the caller; empty: no limits.
+            fixed: the caller's filters; empty: everything may be seen.
 
         Raises:
             RefusedError: not_found, as for a study that does not exist; or as the store refuses.

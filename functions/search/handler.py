@@ -1,8 +1,9 @@
 """The HTTP function for people, scripts and viewers: QIDO-RS, WADO-RS for reading, and a search
-page.
+page with exports and uploads.
 
-The DICOM store is called with the service's own credentials. An answer is JSON, DICOMweb or a file
-of the page. Every error has the same form, {"error": {"reason": …}}, without text of the store.
+The DICOM store is called with the service's own credentials. An answer is JSON, CSV, DICOMweb or a
+file of the page. Every error has the same form, {"error": {"reason": …}}, without text of the
+store.
 """
 
 import json
@@ -20,7 +21,7 @@ from functions.common.errors import RetryableError
 from functions.common.log import log_bug
 from functions.common.settings import SEARCH, Settings
 from functions.search import bodies, cors, page, pages, qidors, retrieving, targets
-from functions.search.access import Access, Fixed
+from functions.search.access import Access, FixedFilters
 from functions.search.exporting import Exports
 from functions.search.qidors import Pairs, Query
 from functions.search.refusals import RefusedError
@@ -127,7 +128,7 @@ class _Service:
                 f"takes {', '.join(methods)}",
                 allow=methods,
             )
-        fixed = self._limits_of_caller(target, request)
+        fixed = self._filters_of_caller(target, request)
         match target.kind:
             case "asset":
                 return self._asset(target, request)
@@ -146,8 +147,8 @@ class _Service:
             case _:
                 return self._search(target, query, fixed, request)
 
-    def _limits_of_caller(self, target: Target, request: flask.Request) -> Fixed:
-        """Check the caller; returns the filters of all requests of this caller.
+    def _filters_of_caller(self, target: Target, request: flask.Request) -> FixedFilters:
+        """Check the caller; returns the filters that all requests of this caller have.
 
         Raises:
             RefusedError: unauthenticated; forbidden; unavailable.
@@ -161,7 +162,9 @@ class _Service:
             return {}
         return self._settings.search_callers[caller]
 
-    def _search(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
+    def _search(
+        self, target: Target, query: str, fixed: FixedFilters, request: flask.Request
+    ) -> Reply:
         """A search with its parameters in the URL."""
         form = pages.form_of(request.headers.get("Accept", ""))
         pairs = qidors.decode(query)
@@ -169,7 +172,9 @@ class _Service:
         found = self._searcher.search(_translated(target, pairs, fixed), base)
         return found.reply(form, base + target.path, pairs)
 
-    def _query(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
+    def _query(
+        self, target: Target, query: str, fixed: FixedFilters, request: flask.Request
+    ) -> Reply:
         """A search with its parameters in the body; limit and offset may be in the URL, as in the
         link to the next page."""
         form = pages.form_of(request.headers.get("Accept", ""))
@@ -189,7 +194,9 @@ class _Service:
         found = self._searcher.search(translated, base)
         return found.reply(form, f"{base}{target.path}/_query", ())
 
-    def _retrieve(self, target: Target, query: str, fixed: Fixed, request: flask.Request) -> Reply:
+    def _retrieve(
+        self, target: Target, query: str, fixed: FixedFilters, request: flask.Request
+    ) -> Reply:
         if not self._settings.search_retrieve:
             raise RefusedError(
                 "retrieve_disabled",
@@ -205,7 +212,7 @@ class _Service:
             base=self._base(request),
         )
 
-    def _export(self, fixed: Fixed, request: flask.Request) -> Reply:
+    def _export(self, fixed: FixedFilters, request: flask.Request) -> Reply:
         if not self._settings.search_exports:
             raise RefusedError("not_found")
         self._check_origin(request)
@@ -214,7 +221,7 @@ class _Service:
         body = json.dumps({"request_id": self._exports.publish(command)})
         return Reply(202, {"Content-Type": page.JSON}, body.encode())
 
-    def _upload(self, fixed: Fixed, request: flask.Request) -> Reply:
+    def _upload(self, fixed: FixedFilters, request: flask.Request) -> Reply:
         self._check_origin(request)
         origin = request.headers.get("Origin", "")
         begun = self._uploads.begin(bodies.json_object(request), fixed, origin)
@@ -244,7 +251,7 @@ class _Service:
             return
         raise RefusedError("forbidden", "pages of other sites may not ask for this")
 
-    def _config(self, fixed: Fixed) -> Reply:
+    def _config(self, fixed: FixedFilters) -> Reply:
         """The page's configuration for this caller."""
         config = {
             "retrieve": self._settings.search_retrieve,
@@ -283,7 +290,7 @@ class _Service:
         return f"{scheme}://{host}/"
 
 
-def _translated(target: Target, pairs: Pairs, fixed: Fixed) -> Query:
+def _translated(target: Target, pairs: Pairs, fixed: FixedFilters) -> Query:
     return qidors.translate(
         target.level,
         target.resource,

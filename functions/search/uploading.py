@@ -9,7 +9,7 @@ from functions.common.clients.transport import Transport
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError, SettingsError
 from functions.common.settings import Settings
-from functions.search.access import Fixed
+from functions.search.access import FixedFilters
 from functions.search.refusals import RefusedError
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Uploads:
         if settings.search_uploads and not settings.landing_bucket:
             raise SettingsError("SEARCH_UPLOADS needs LANDING_BUCKET")
 
-    def choices(self, fixed: Fixed) -> dict[str, Any] | None:
-        """The page's configuration for a caller with the limits `fixed`; None: uploads are off."""
+    def choices(self, fixed: FixedFilters) -> dict[str, Any] | None:
+        """The page's configuration for a caller with these filters; None: uploads are off."""
         if fixed or not self._settings.search_uploads:
             return None
         return {
@@ -57,12 +57,12 @@ class Uploads:
         settings = self._settings
         return f"{settings.storage_url}/upload/storage/v1/b/{settings.landing_bucket}/o"
 
-    def begin(self, wanted: dict[str, Any], fixed: Fixed, origin: str) -> dict[str, str]:
+    def begin(self, wanted: dict[str, Any], fixed: FixedFilters, origin: str) -> dict[str, str]:
         """Begin an upload.
 
         Args:
             wanted: the request's body: `size`, in bytes.
-            fixed: the caller's limits.
+            fixed: the caller's filters; with any, uploads are refused.
             origin: of the page that will send the file; empty for a program.
 
         Returns:

@@ -1,13 +1,14 @@
 """Every limit of an archive with its check. Each raises PermanentError("unsafe_archive"), which
 ends the archive where it is, except for the two at the end of this list. Members that were stored
-before stay stored.
+before stay stored, and keep their outcomes. The archive goes to quarantine: as `partial` if there
+are such members, else as `rejected` (verdict.py).
 
     Budget               what the archive has used of each of the settings ARCHIVE_MAX_...
       count              members in all
       check_file         of one file: size, name; and all bytes so far, also by the ratio
       check_nesting      archives inside archives
       check_directory    of a zip: its list of members, before that is read
-      check_members      of a zip: number and bytes, before one is opened; no two share bytes
+      check_members      of a zip: number and bytes, before one is opened; two that share bytes
       check_rest         of a tar.gz: the bytes after its last member
     HeaderLimit          of a tar: the headers of one member
     check_readings       of a zip inside an archive: how often it is read

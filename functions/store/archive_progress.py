@@ -1,7 +1,8 @@
 """The progress of an archive, and the follow-up message that passes it to the next invocation.
 
-The next walk continues at the mark. Halves of pairs that wait before it are read again first, into
-the memory of that process.
+The next walk continues at the mark. A place has a number for each archive around it: (3, 512) is
+byte 512 of the tar that has the number 3 in the zip (archive.Place). Halves of pairs that wait
+before the mark are read again first, into the memory of that process.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What this process has done lately and is doing, to save work and to recognise duplicates.
 
-Correctness does not depend on it. A process may forget or die at any time: then an input is
-processed once more, and its outcome is published again.
+Nothing is lost without it. A process may forget or die at any time: then an input is processed once
+more, its outcome is published again, and a duplicate may be called `stored`.
 """
 
 import threading

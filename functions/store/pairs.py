@@ -5,6 +5,9 @@ events may be processed at the same time: the one that claims the pair stores it
 outcomes of both (pair_state); the other one waits, finds its outcome, and publishes it. An object
 with a written outcome is finished. A new upload of its other half has its own outcome, and does not
 change it.
+
+A half whose other half does not come within PAIR_WAIT_S is delivered again and again, and then goes
+to quarantine: `unsupported_input`, with the names that the two must have.
 """
 
 import contextlib

@@ -37,7 +37,8 @@ class Message:
 
     `attempt` is 1 if the sender does not number its deliveries; `published` is RFC 3339, empty if
     the sender does not say. `follow_up`: it came by the subscription of the function's own
-    follow-up messages, on whose topic only the function's account may publish. `path`: of the URL
+    follow-up messages, which calls the path /follow-ups (runtime.py), and on whose topic only the
+    function's account may publish. `path`: of the URL
     that was called; a function with several subscriptions distinguishes them by it.
     """
 
