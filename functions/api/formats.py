@@ -4,9 +4,9 @@ To add one with an object for each instance or frame, change four files:
 
 1. this table: a row;
 2. export/fetch.py, if the format is retrieved in a new way, or if its bytes are not those that the
-   store sends: a method (for a streamed format, also a case in `_incoming`);
-3. and 4. the OpenAPI documents, search/web/openapi.json and commands/openapi.json: its name. Tests
-   compare them with this table.
+   store sends: a method in `_RETRIEVE` (for a streamed format, also one in `_RETRIEVE_MANY`);
+3. search/web/openapi.json: its name;
+4. commands/openapi.json: its name. Tests compare the two with this table.
 
 The search page and the command line read this table. An object for each series would need more: an
 export counts instances, and asks when each was stored (export/slices.py, plan.py, object_slice.py).

@@ -16,7 +16,7 @@ from typing import Final
 # A random UUID (RFC 9562 section 5.4).
 RANDOM_ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 FOLDER: Final = "uploads/"  # of the landing bucket; Terraform grants this folder only
-PREFIX: Final = "upload-"  # of a request's id; no export or delete has it by chance
+PREFIX: Final = "upload-"  # of a request's id, before a UUID; callers name exports and deletes
 _NAME: Final = re.compile(FOLDER + RANDOM_ID, re.ASCII)
 
 

@@ -3,8 +3,8 @@ Logging.
 
 A field is written only when its name is on the list below: none is for an object name, a patient
 attribute, a query value, a token or a server's text. UIDs of studies, series and instances are
-written. `detail` is free text, so it has only fixed words: our own (errors.py), and those of
-gunicorn about its workers.
+written. `detail` is free text, so it has only known words: our own (errors.py), the name of an
+order (watch/orders.py), and those of gunicorn about its workers.
 """
 
 import io

@@ -17,6 +17,10 @@ An instance is too young if it was stored
     either of two cases: the command is older than 10 minutes; or it, or a follow-up of it, was
     delivered before.
 
+If the store does not say when an instance was stored, the first two refuse, because the command or
+the operator named a limit. The third does not: without a time, no delete that is delivered twice
+could ever end.
+
 `count` and `check_age` look at the store's contents at that time: a message may be old, and studies
 grow. A dry run makes only the first two checks.
 """

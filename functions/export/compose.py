@@ -2,8 +2,8 @@
 this, without memory or a temporary file here.
 
     no object of that name               it is written
-    a zip that this request has already  it is kept, and its numbers are repeated: completed_before
-        completed
+    a zip that this request has already  if the store has as many instances now, it is kept, and its
+        completed                        numbers are repeated (completed_before); else replaced
     another one of the same kind         it is replaced
     anything else                        `conflict`
 """

@@ -84,7 +84,7 @@ class Fetcher:
 
         def incoming() -> Iterator[Incoming]:
             nonlocal has_arrived
-            for one in self._incoming(resource, wanted):
+            for one in _RETRIEVE_MANY[self._format.retrieval](self, resource, wanted):
                 has_arrived = True
                 yield one
 
@@ -97,11 +97,6 @@ class Fetcher:
             self._deadline.check()
             if self._is_first and not has_arrived:
                 raise
-
-    def _incoming(self, resource: Resource, wanted: Mapping[str, Piece]) -> Iterator[Incoming]:
-        if self._format.retrieval == "metadata":
-            return self._incoming_metadata(resource, wanted)
-        return self._incoming_files(resource, wanted)
 
     def _incoming_files(
         self, resource: Resource, wanted: Mapping[str, Piece]
@@ -247,6 +242,13 @@ _RETRIEVE: Final[dict[str, Callable[[Fetcher, Piece], Streams]]] = {
     "metadata": Fetcher._metadata,
     "metadata-xml": Fetcher._metadata_xml,
     "bulkdata": Fetcher._bulkdata,
+}
+# Of the formats that are streamed.
+_RETRIEVE_MANY: Final[
+    dict[str, Callable[[Fetcher, Resource, Mapping[str, Piece]], Iterator[Incoming]]]
+] = {
+    "file": Fetcher._incoming_files,
+    "metadata": Fetcher._incoming_metadata,
 }
 
 

@@ -4,9 +4,10 @@ continues without it, and the manifest lists it in `failures` with its UIDs and 
     the DICOM store does not have it        `not_found`, at once (Fetcher)
     the DICOM store refuses it              `rejected`, at once (Fetcher)
     another object has its name             `conflict`, at once (ObjectWriter)
-    no answer, or one that breaks off; 401  tried again by further deliveries. Delivery
-        or 403 (clients/statuses.py)        EXPORT_GIVE_UP_ATTEMPT, or a later one, gives it up:
-                                            the reason of the last attempt, such as `unavailable`
+    anything that may pass: no answer, one  tried again by further deliveries; from delivery
+        that breaks off, 401, 403, 429, 5xx EXPORT_GIVE_UP_ATTEMPT on it is given up, if the store
+        (clients/statuses.py)               still returns another instance (`is_due`): the reason
+                                            of the last attempt, such as `unavailable`
 
 What a search left out while planning is given up by plan.py, at the same delivery.
 """

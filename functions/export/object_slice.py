@@ -9,8 +9,8 @@ same kind of export, is left as it is in two cases:
 
 Otherwise it is compared with the instance, which is retrieved for that: the same bytes are left as
 they are, and others are a `conflict` (writer.py). An object of another kind is a `conflict` too. A
-zip is left as it is if the same request has completed it (compose.completed_before), and otherwise
-made again; metadata.ndjson is always made again.
+zip is made again, unless the same request has completed it, with as many instances as the store has
+now (compose.py); metadata.ndjson is always made again.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,6 @@
 """A page of a search's rows, and how it becomes an answer with a link to the next page.
 
-searching.py and merging.py decide which row is the next; searching.py says how.
+Which row is the next is decided in searching.py, whose docstring has the rules, and in merging.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator

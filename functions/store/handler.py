@@ -1,9 +1,9 @@
 """Store each object of the landing bucket in the DICOM store, and report its outcome.
 
-The order is: do the work, publish the outcome, move or delete the source, acknowledge. If a process
-is killed in between, its message is delivered again, and every step can be repeated: the DICOM
-store keeps identical bytes as one instance, outcomes have the same id, and an object that is gone
-needs no more work.
+The order is: do the work, copy what cannot be stored to quarantine, publish the outcome, move or
+delete the source, acknowledge. If a process is killed in between, its message is delivered again,
+and every step can be repeated: the DICOM store keeps identical bytes as one instance, outcomes have
+the same id, and an object that is gone needs no more work.
 """
 
 import functools

@@ -3,8 +3,9 @@ conflict or rejected.
 
 1. An instance that the report names as stored is stored, and one that it refuses is rejected.
 2. If the report leaves it open, the store's instance with the same UIDs is read: `_MEANINGS` says
-   what follows. A refusal leaves it open if an earlier attempt may have been stored and its answer
-   was lost.
+   what follows. If it was sent before, the answer to that attempt may be lost. Then a refusal too
+   leaves it open; and what the store has counts as stored by this input, not as a duplicate, so
+   that its study is reported as complete (watch).
 3. An instance that rule 1 or 2 calls stored is a duplicate if this process has lately stored the
    same bytes from another input: the store answers identical bytes like new ones.
 4. CONFLICT_POLICY decides about conflicts.
@@ -51,7 +52,7 @@ _MEANINGS: Final[dict[tuple[Kind, Same], Meaning]] = {
     ("exists", True): "duplicate",
     ("exists", False): "conflict",
     ("exists", None): "gone",
-    ("refused", True): "duplicate",
+    ("refused", True): "stored",
     ("refused", False): "rejected",
     ("refused", None): "rejected",
     ("other", True): "stored",
@@ -152,11 +153,13 @@ class Stow:
             raise RetryableError("operation_pending")
         if answer.kind == "stored":
             return answer, "stored"
-        # If it was sent before, it may have been stored and the answer lost: then a refusal does
-        # not decide.
-        if answer.kind == "refused" and self._sent == 1:
+        was_sent_before = self._sent > 1
+        if answer.kind == "refused" and not was_sent_before:
             return answer, "rejected"
-        return answer, _MEANINGS[answer.kind, self._is_same(answer)]
+        meaning = _MEANINGS[answer.kind, self._is_same(answer)]
+        if meaning == "duplicate" and was_sent_before:
+            return answer, "stored"
+        return answer, meaning
 
     def _is_same(self, answer: Answer) -> Same:
         """Whether the store has the same, after it gave this answer."""

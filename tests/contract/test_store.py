@@ -363,11 +363,24 @@ def test_an_unreadable_refusal_is_rejected_with_its_status(place: Landing) -> No
     assert "409" in record["detail"]
 
 
-def test_a_refusal_after_a_lost_answer_is_looked_into(place: Landing) -> None:
+def test_what_was_stored_and_its_answer_lost_is_stored_although_it_is_refused_then(
+    place: Landing,
+) -> None:
     place.world.fault(method="POST", kind="reset", when="after", count=1)
     refuse_without_report(place)
-    assert words(place.drop("a.dcm", SCAN)) == [("duplicate", "")]
+    assert words(place.drop("a.dcm", SCAN)) == [("stored", "")]
     assert place.stored(UIDS) == SCAN
+
+
+def test_what_was_stored_and_its_answer_lost_is_stored_although_it_exists_then(
+    tmp_path: Path,
+) -> None:
+    exists = Answer(409, body=report(EXISTS))
+    with (
+        planned(Answer(503), exists, retrieved(SCAN)) as store,
+        landing(tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1") as place,
+    ):
+        assert words(place.drop("a.dcm", SCAN)) == [("stored", "")]
 
 
 def test_a_damaged_copy_of_a_stored_instance_is_rejected_on_every_delivery(place: Landing) -> None:

@@ -31,7 +31,7 @@ _READ_TIMEOUT_S: Final = 60.0  # between two reads, not for the whole body
 _COMMIT_BYTES_PER_S: Final = 8 * 1024 * 1024
 _ATTEMPTS: Final = 4  # the first and three more; Pub/Sub does longer retries
 _BACKOFF_S: Final = 0.5  # the waits are at most 2, 4 and 8 times as long
-_INLINE_WAIT_MAX_S: Final = 20.0  # a longer Retry-After is left to Pub/Sub
+_INLINE_WAIT_MAX_S: Final = 20.0  # a longer wait, with Retry-After in it, is left to Pub/Sub
 _DRAIN_BYTES: Final = 64 * 1024
 
 # Retries are decided here, not in urllib3.
