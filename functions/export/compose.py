@@ -98,6 +98,9 @@ def join_parts(
 ) -> dict[str, Any]:
     """Join the parts of all slices.
 
+    Args:
+        plan: with every slice, also those that a slice has left to another (ending.py).
+
     Returns:
         The object's entry for the manifest; empty when there is none.
 
@@ -118,8 +121,8 @@ def join_parts(
         metadata |= {key: str(number) for key, number in totals.items()}
         if not totals["failures"]:
             metadata[_COMPLETE_FOR] = _command_of(job)
-    # Without sources, an earlier object is replaced by an empty one: it must not seem to be of this
-    # export.
+    # Without sources, an earlier object is replaced by an empty one: otherwise it would look like
+    # this export's.
     if not sources and find_joined(job) is None:
         return {}
     return joining.join(name, sources, metadata)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from functions.api import commands
 from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import DicomFunctionsError, PermanentError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services, View, event_function
@@ -32,7 +32,7 @@ from functions.export.slices import Slice, new_name
 from functions.export.state import COMMAND, Plan, State, unfinished
 from functions.export.zip_slice import ZipSlice
 
-# The part of the budget that is kept for writing results, the manifest and the outcome.
+# Of the budget, kept for writing results, the manifest and the outcome.
 _RECORDING_S: Final = 30.0
 _NAME: Final = commands.matching(r"[0-9a-f]{16}", "a follow-up message")
 
@@ -167,8 +167,8 @@ class _Export:
         planning = _Planning(new_name())
         try:
             is_complete = self._plan_all(planning)
-        except RetryableError:
-            # The next delivery begins with another run.
+        except DicomFunctionsError:
+            # Another delivery begins with another run.
             self._state.clear_run(planning.run)
             raise
         self._after_planning(planning, is_complete)
@@ -182,12 +182,12 @@ class _Export:
             self._start_slices(plan)
             return
         if not self._has_slices(planning):
-            self._supersede(planning.run)
+            self._drop_late_message(planning.run)
             return
         is_complete = self._plan_all(planning)
         # Another delivery of this message may have been faster.
         if not self._has_slices(planning):
-            self._supersede(planning.run)
+            self._drop_late_message(planning.run)
             return
         self._after_planning(planning, is_complete)
 
@@ -206,8 +206,8 @@ class _Export:
             planning.after = target
             if self._job.request.query and self._job.work_deadline.remaining_s() <= 0:
                 self._keep(planning, planner.rest())
-                # Without a slice, nothing would tell that the next message comes too late: plan on
-                # until there is one.
+                # Plan on until there is a slice. Without one, nothing would tell that the next
+                # message comes too late: `_has_slices` of none is always true.
                 if planning.slices:
                     return False
         self._keep(planning, planner.rest())
@@ -247,9 +247,9 @@ class _Export:
         if plan and plan.run == run:
             self._run_slice(plan, name, name)
             return
-        self._supersede(run)
+        self._drop_late_message(run)
 
-    def _supersede(self, run: str) -> None:
+    def _drop_late_message(self, run: str) -> None:
         """This message has come too late."""
         # A delivery that was killed while cleaning up may have left some objects.
         self._state.clear_run(run)
@@ -287,14 +287,13 @@ class _Export:
         return ObjectSlice(self._job, plan.run, known)
 
     def _go_on(self, plan: Plan, name: str, claimant: str) -> None:
-        """After a slice: the first of its rests that is not done, or the end of the export when all
-        are done."""
+        """After a slice: its first unfinished rest, or the end of the export when all are done."""
         done = self._state.done(plan.run)
         if not unfinished(plan, done):
             self._ending.finish(plan, claimant, done)
             return
         if self._state.has_ended(plan):
-            self._supersede(plan.run)
+            self._drop_late_message(plan.run)
             return
         rest = done[name].rest
         while rest in done:

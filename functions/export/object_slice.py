@@ -8,7 +8,9 @@ same kind of export, is left as it is in two cases:
     it was written after the DICOM store received the instance.
 
 Otherwise it is compared with the instance, which is retrieved for that: the same bytes are left as
-they are, and others are a `conflict` (writer.py). An object of another kind is a `conflict` too. A
+they are, and others are a `conflict` (writer.py). Two renderings of one instance may differ; but if
+the store does not say that the object is newer, a jpeg or png with other bytes is a conflict too,
+because nobody knows of which instance it was made. An object of another kind is a `conflict` too. A
 zip is made again, unless the same request has completed it, with as many instances as the store has
 now (compose.py); metadata.ndjson is always made again.
 """
@@ -52,7 +54,7 @@ class ObjectSlice:
         self._store_is_away = False
         # The objects that are in the destination already, by name.
         self._existing: dict[str, Present] = {}
-        # When the store got an instance.
+        # When the store received an instance.
         self._times: dict[Resource, str] = {}
 
     def run(self, task: Slice) -> Result:
@@ -139,7 +141,7 @@ class ObjectSlice:
         return self._writer.write(name, content)
 
     def _stored_at(self, instance: Resource) -> str:
-        """Asked once for all frames or bulk data of an instance."""
+        """Remembered for all frames or bulk data of an instance."""
         time = self._times.get(instance)
         if time is None:
             time = self._asked_time(instance)
@@ -168,6 +170,7 @@ class ObjectSlice:
         begun = streams_of(piece.resource for piece in self._tally.done())
         try:
             for resource in task.streams:
+                # Most of it is there already: the rest is cheaper one by one.
                 if resource in begun:
                     continue
                 with self._fetcher.one_answer(resource, wanted) as answer:
@@ -204,8 +207,8 @@ class ObjectSlice:
         self._tally.attempt(piece, lambda: self._fetched(piece))
         if self._tally.failed_in_a_row < _FAILED_IN_A_ROW_MAX:
             return
-        # Many bad instances in a row look like a store that is down. If the store still returns a
-        # known instance, it is not down, and the count begins at 0 again.
+        # Many bad instances in a row look like a store that is down. `_may_give_up` asks it for a
+        # known instance: if it returns that, it is not down, and the count begins at 0 again.
         self._tally.end_row()
         if not self._may_give_up():
             self._store_is_away = True

@@ -95,12 +95,13 @@ class Packer:
             limit *= _STREAM_SLICES
         items = [found.items[instance] for instance in sorted(found.items)]
         weight = sum(item.weight for item in items)
-        # Nothing is retrieved for those, so any slice may name them.
+        # Nothing is retrieved for skipped instances, so any slice may name them.
         self._slice.skipped += sorted(found.skipped)
         if weight > limit:
             yield from self._add_cut(items)
             return
-        # A stream above the size of a slice is alone in its slice.
+        # So a stream above the size of a slice is alone in its slice: it begins one, and whatever
+        # comes next begins another one.
         if self._slice.weight + weight > self._size:
             yield from self.flush()
         self._slice.items += items

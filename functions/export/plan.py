@@ -54,7 +54,8 @@ class Planner:
             after: the last match that an earlier delivery has planned.
 
         Raises:
-            RetryableError: unavailable, when the matches were not all found.
+            RetryableError: unavailable, when the matches were not all found. From the delivery on
+                that may give up, this is a failure instead, for each listing that was incomplete.
         """
         if self._request.resource:
             return [self._request.resource]
@@ -88,7 +89,7 @@ class Planner:
     def _by_series(self, study: Resource) -> Iterator[Slice]:
         for series in sorted(self._resources(study, "series", list(_UIDS))):
             found = self._listed(series, self._rows(series))
-            if not found:
+            if len(found) == 0:
                 self._give_up_or_raise(series, "the search finds no instance of this series")
                 continue
             yield from self._packer.add_whole(series, found)

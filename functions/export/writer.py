@@ -87,7 +87,7 @@ class ObjectWriter:
         """The existing object of this name, which must have this content.
 
         Raises:
-            PermanentError: conflict, when it has not, or is of another kind of export.
+            PermanentError: conflict, when its content differs, or it is of another kind of export.
             RetryableError: as Buckets.stat; unavailable also when there is none.
         """
         checksum = Checksum()
@@ -96,8 +96,8 @@ class ObjectWriter:
         return self._same(name, checksum.text)
 
     def write(self, name: str, content: Content) -> Present:
-        """Write one object; large ones one at a time, because each takes a chunk of memory. One
-        that was written since the listing is left as it is.
+        """Write one object; large ones one at a time, because each takes a chunk of memory. An
+        object that was written after the listing stays as it is.
 
         Raises:
             PermanentError: conflict, when the object of that name is another one; not_found, when
@@ -107,7 +107,7 @@ class ObjectWriter:
         """
         try:
             if content.is_small:
-                # Not as `chunks`, which empties the head: it may be compared below.
+                # The head is all of it. `chunks` would empty it, and it may be compared below.
                 stored = self._create(name, content.head)
             else:
                 with self._large:
@@ -123,7 +123,8 @@ class ObjectWriter:
             # Two renderings of the same instance may differ in their bytes.
             return self._same(name)
         if content.is_small:
-            return self._same(name, crc32c_text(content.head))
+            whole = content.head
+            return self._same(name, crc32c_text(whole))
         present = self._same(name)
         if not present.by_this_export:
             # The stream is used up. The next delivery lists the object, and compares it.

@@ -104,7 +104,8 @@ class ZipSlice:
             self._failures[piece] = piece.failure(error.reason, DETAIL)
 
     def _add(self, piece: Piece, content: Content) -> Iterator[bytes]:
-        """One member. If its answer breaks off, it is not a member, and can be added again."""
+        """One member. If the answer breaks off, the instance is not listed as a member, and can be
+        added again."""
         name = path_of(piece) + self._job.request.format.extension
         yield from self._zip.add(name, content)
         self._written[piece] = self._zip.members[-1]

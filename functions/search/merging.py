@@ -73,7 +73,7 @@ class MergedSearch:
             self._query,
             rows_of(array_of(lines)),
             following,
-            as_sent=array_of(lines),
+            array=array_of(lines),
         )
 
     def _distinct(self) -> Iterator[str]:

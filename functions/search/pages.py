@@ -73,14 +73,15 @@ class Page:
         query: the final query, with its warnings.
         rows: read once.
         following: the offset of the rows after them; None: these are the last.
-        as_sent: the same rows as a JSON array, if the store's answer can be passed on unchanged.
+        array: the same rows as a JSON array, if it can be sent as it is. It may share its source
+            with `rows`: only one of the two is read.
         close: closes the source of the rows.
     """
 
     query: Query
     rows: Iterable[Row] = ()
     following: int | None = None
-    as_sent: bytes | Iterator[bytes] | None = None
+    array: bytes | Iterator[bytes] | None = None
     close: Callable[[], None] = do_nothing
 
     def reply(self, form: Form, url: str, pairs: Pairs) -> Reply:
@@ -100,7 +101,7 @@ class Page:
             headers["Warning"] = ", ".join(f'299 dicom-functions "{text}"' for text in warnings)
         if form == "text/csv":
             return self._csv(headers)
-        body = self.as_sent
+        body = self.array
         if body is None:
             body = array_of(text.encode() for text, _ in self.rows)
         return Reply(200, headers, body, self.close)

@@ -96,8 +96,8 @@ class Searcher:
             head += chunk
             if len(head) >= _WHOLE_BYTES:
                 whole = rejoined(bytes(head), chunks)
-                as_sent = urls.replaced_in_chunks(whole, base.encode())
-                return self._large(query, answer, as_sent, one_more)
+                array = urls.replaced_in_chunks(whole, base.encode())
+                return self._large(query, answer, array, one_more)
         return self._small(query, urls.replaced(bytes(head), base.encode()), one_more)
 
     def _small(self, query: Query, body: bytes, one_more: bool) -> Page:
@@ -113,23 +113,21 @@ class Searcher:
         following = None
         if count == query.limit and not one_more and self._has_more(query):
             following = query.end
-        return Page(query, rows, following, as_sent=body if count else b"[]")
+        return Page(query, rows, following, array=body if count else b"[]")
 
-    def _large(
-        self, query: Query, answer: Answer, as_sent: Iterator[bytes], one_more: bool
-    ) -> Page:
+    def _large(self, query: Query, answer: Answer, array: Iterator[bytes], one_more: bool) -> Page:
         """The page of a large answer; the arguments as for `_small` and Page."""
         following = query.end if self._has_more(query) else None
         if one_more:
             # It may have one row too many, so it cannot be passed on unchanged.
-            rows = islice(rows_of(as_sent), query.limit)
+            rows = islice(rows_of(array), query.limit)
             return Page(query, rows, following, close=answer.close)
         # The caller's form decides which of the two is read: the rows, or all as sent.
         return Page(
             query,
-            rows=rows_of(as_sent),
+            rows=rows_of(array),
             following=following,
-            as_sent=as_sent,
+            array=array,
             close=answer.close,
         )
 

@@ -19,7 +19,7 @@ In the order in which an object passes:
       archive_limits.py    every limit and its check, and what follows for the archive
       archive_pairs.py     which metadata and JPEG in it are a pair
       archive_progress.py  where the next invocation continues, as in a follow-up message
-    verdict.py         the outcome before it is published; which objects go to quarantine, and which
+    verdicts.py        the outcome before it is published; which objects go to quarantine, and which
                        do not (refusals.py: the errors that lead there)
     disposition.py     what happens to the object: quarantine (sidecar.py says why), or kept,
                        deleted, moved

@@ -22,7 +22,7 @@ from functions.store.source import Source
 # Where a member is: its place in the archive (archive_readers); if that is an archive too, then its
 # place in there, and so on. Places are ordered as the walk comes to them, with one exception: an
 # inner archive that proves to be damaged comes after its members: (5,) after (5, 0) and (5, 512).
-# What follows is at (6,).
+# What follows (5, 0) is at (5, 512); what follows the damaged archive (5,) is at (6,).
 Place = tuple[int, ...]
 
 # Where every archive begins.

@@ -1,7 +1,7 @@
 """Every limit of an archive with its check. Each raises PermanentError("unsafe_archive"), which
 ends the archive where it is, except for the two at the end of this list. Members that were stored
 before stay stored, and keep their outcomes. The archive goes to quarantine: as `partial` if there
-are such members, else as `rejected` (verdict.py).
+are such members, else as `rejected` (verdicts.py).
 
     Budget               what the archive has used of each of the settings ARCHIVE_MAX_...
       count              members in all
@@ -178,4 +178,4 @@ def check_inner_zip(size: int, *, can_reread: bool) -> None:
     """
     if size > INNER_ZIP_BYTES and not can_reread:
         detail = f"a zip of more than {INNER_ZIP_BYTES} bytes inside a compressed archive"
-        raise unsupported(f"{detail}: upload it by itself")
+        raise unsupported(f"{detail}: upload it separately")

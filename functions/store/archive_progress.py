@@ -16,7 +16,7 @@ from functions.common.errors import PermanentError
 from functions.common.events.messages import AGAIN, Message, written_object
 from functions.store.archive import BEGINNING, Place
 from functions.store.delivery import Delivery
-from functions.store.verdict import Verdict, of_archive
+from functions.store.verdicts import Verdict, of_archive
 
 # The attribute of a follow-up message, and its value.
 _FOLLOW_UP: Final = "follow-up"

@@ -44,7 +44,8 @@ _DAMAGED_FILE: Final = "the file in the archive is damaged"
 @contextlib.contextmanager
 def _damage(detail: str) -> Iterator[None]:
     """Errors of the libraries as PermanentError("unsupported_input") with this detail. Only their
-    calls belong in this block: an error of this code is not damage."""
+    calls belong in this block: an error of this code is not damage. (What a caller raises at a
+    `yield` does not arrive here.)"""
     try:
         yield
     except _ERRORS as error:
@@ -91,7 +92,7 @@ class Zip:
             self._zip = zipfile.ZipFile(file)
         files = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         self._files = sorted(files, key=lambda info: info.header_offset)
-        # The place of each file by its name, whose ending is in lower case.
+        # The place of each file by its name with the ending in lower case.
         self._numbers: dict[str, int] = {}
 
     def entries(self, begin: int) -> Iterator[Entry]:
@@ -136,6 +137,7 @@ def tar_entries(file: BinaryIO, begin: int) -> Iterator[Entry]:
     limited = HeaderLimit(file)
     with _damage(_DAMAGED_ARCHIVE):
         file.seek(begin)
+        # It reads the first header at once, also within the limit.
         opened = tarfile.TarFile(fileobj=cast("BinaryIO", limited), mode="r")
     with opened as tar:
         while info := _next_header(tar, limited):
@@ -152,6 +154,9 @@ def _next_header(tar: tarfile.TarFile, limited: HeaderLimit) -> tarfile.TarInfo 
     # (pax) is forgotten too: a walk that begins after it does not know it either.
     tar.members = []  # type: ignore[attr-defined]
     tar.pax_headers = {}
+    # The walk would go back, and the bytes in all would become fewer.
+    if info is not None and info.size < 0:
+        raise unsupported(_DAMAGED_ARCHIVE)
     return info
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
 from functions.common.events.outcomes import Word
-from functions.store import archive_progress, metadata, multipart_file, verdict
+from functions.store import archive_progress, metadata, multipart_file, verdicts
 from functions.store.archive import Member, Walk, text_of
 from functions.store.archive_limits import Budget
 from functions.store.archive_pairs import Group, Window, ready_groups
@@ -27,7 +27,7 @@ from functions.store.instances import DicomFile, Instance, JpegInstance
 from functions.store.seekable import open_ranged
 from functions.store.source import whole
 from functions.store.stow import Stow
-from functions.store.verdict import Verdict
+from functions.store.verdicts import Verdict
 
 _WORKERS: Final = 8
 _SMALL_BYTES: Final = 1024 * 1024
@@ -72,9 +72,9 @@ def _slice_of(delivery: Delivery, kind: Kind, progress: Progress) -> "ArchiveSli
     def store(instance: Instance, place: str) -> Word:
         return Stow(within, instance, [archive], place).run()
 
-    def publish(found: Verdict, member: Member) -> None:
+    def publish(verdict: Verdict, member: Member) -> None:
         outcome = replace(
-            found.outcome,
+            verdict.outcome,
             source=archive.ref,
             member=member.name,
             place=text_of(member.place),
@@ -159,21 +159,21 @@ class ArchiveSlice:
                         return False
                 return True
             finally:
-                # An upload that cannot be stored now raises, whatever else ended the walk: its
-                # member must come again.
+                # An upload that cannot be stored now raises, even if something else ended the walk,
+                # because its member must be processed again.
                 uploads.finish()
 
     def _new_members(self, walk: Walk) -> Iterator[Member]:
-        """The members that no earlier invocation counted. On the way to them, halves that wait are
-        kept in memory again.
+        """The members that no earlier invocation counted. The walk begins at the first half that
+        waits, if there is one: on the way to new members, these halves are kept in memory again.
 
         A member was counted if the mark is at what follows it, or beyond. Its own place does not
         tell: an inner archive that proves to be damaged after its members lies before them.
         """
         reached = self.progress.mark
         waiting = set(reached.waiting)
-        # Counted up to the mark; the first new member continues from there. Not earlier: on its way
-        # to the mark, the walk checks the limits also for members that are counted already.
+        # The first new member restores the counts of earlier invocations. Restored earlier, they
+        # would include members that the walk comes to once more and checks against the limits.
         is_restored = False
         for member in walk.members(reached.begin):
             if member.following > reached.place:
@@ -198,7 +198,7 @@ class ArchiveSlice:
     def _fail_waiting(self) -> None:
         """Halves still waiting at the end of the archive have no partner and fail."""
         while not self.window.is_empty:
-            # It has a problem now, so nothing is stored.
+            # It comes with its problem, so nothing is stored.
             half = self.window.take_oldest()
             done = self._store_groups([(half,)])
             mark = replace(self.progress.mark, waiting=self.window.places)
@@ -208,24 +208,24 @@ class ArchiveSlice:
         """Store each group, and publish the verdict on each of its members."""
         done = []
         for group in groups:
-            found = self._verdict(group)
+            verdict = self._verdict(group)
             for member in group:
-                self.publish(found, member)
-                done.append(Done(found, member.name))
+                self.publish(verdict, member)
+                done.append(Done(verdict, member.name))
         return done
 
     def _verdict(self, group: Group) -> Verdict:
         for member in group:
             if member.problem is not None:
-                return verdict.of_member_error(member.problem)
+                return verdicts.of_member_error(member.problem)
         try:
             instance = _instance(group)
             word = self.store(instance, text_of(group[0].place))
         except PermanentError as error:
             if error.reason == "unsafe_archive":
                 raise
-            return verdict.of_member_error(error)
-        return verdict.of_word(word, instance.resource)
+            return verdicts.of_member_error(error)
+        return verdicts.of_word(word, instance.resource)
 
 
 def _instance(group: Group) -> Instance:
@@ -248,9 +248,9 @@ def _kept(group: Group) -> Group:
     return tuple(member.kept() for member in group)
 
 
-def _is_large(member: Member) -> bool:
-    """Whether it is to be stored, and too large to be kept in memory."""
-    return member.problem is None and member.size > _SMALL_BYTES
+def _has_large_member(group: Group) -> bool:
+    """Whether a member is to be stored, and too large to be kept in memory."""
+    return any(member.problem is None and member.size > _SMALL_BYTES for member in group)
 
 
 @dataclass
@@ -258,7 +258,7 @@ class _Uploads:
     """The running uploads, the oldest first.
 
     Progress is counted in the order of the archive, whichever upload ends first: a follow-up
-    message can only continue after members before which none is left.
+    message can only continue where everything before is done.
 
     Args:
         pool: of threads.
@@ -277,7 +277,7 @@ class _Uploads:
         Raises:
             RetryableError: these or earlier ones cannot be stored now.
         """
-        if any(_is_large(member) for group in groups for member in group):
+        if any(map(_has_large_member, groups)):
             # It is streamed directly from the archive, so the walk must wait until it is sent.
             self.finish()
             self.progress.reach(mark, self.store(groups))
@@ -285,7 +285,8 @@ class _Uploads:
         in_memory = [_kept(group) for group in groups]
         if len(self._under_way) == _WORKERS:
             self._wait_for_oldest()
-        self._under_way.append((self.pool.submit(self.store, in_memory), mark))
+        upload = self.pool.submit(self.store, in_memory)
+        self._under_way.append((upload, mark))
 
     def finish(self) -> None:
         """Wait for all.
@@ -298,10 +299,9 @@ class _Uploads:
 
     def _wait_for_oldest(self) -> None:
         upload, mark = self._under_way.popleft()
-        try:
-            done = upload.result()
-        except RetryableError:
-            # Later ones may be done, but are not counted: they are repeated.
+        error = upload.exception()
+        # A permanent error ends the archive: later ones keep their outcomes, and are counted. After
+        # any other, these members must come again, so later ones are not counted, even if done.
+        if error is not None and not isinstance(error, PermanentError):
             self._under_way.clear()
-            raise
-        self.progress.reach(mark, done)
+        self.progress.reach(mark, upload.result())

@@ -6,6 +6,7 @@ and every step can be repeated: the DICOM store keeps identical bytes as one ins
 the same id, and an object that is gone needs no more work.
 """
 
+import contextlib
 import functools
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from functions.common.events.messages import AGAIN, Message, is_finalize, writte
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.settings import STORE
-from functions.store import archive_progress, archive_upload, filetype, multipart_file, verdict
+from functions.store import archive_progress, archive_upload, filetype, multipart_file, verdicts
 from functions.store.archive_progress import Progress
 from functions.store.delivery import Delivery
 from functions.store.disposition import dispose, quarantine
@@ -26,7 +27,7 @@ from functions.store.pair_names import may_be_half
 from functions.store.pair_state import PairState
 from functions.store.pairs import HalfUpload
 from functions.store.stow import Stow
-from functions.store.verdict import Verdict
+from functions.store.verdicts import Verdict
 
 
 def entry_point() -> View:
@@ -56,8 +57,9 @@ def handle(
     if written.ref.bucket != services.settings.landing_bucket:
         raise PermanentError("invalid_event", "not the landing bucket")
     with memory.working_on((written.ref, progress.mark)) as was_done:
+        # This process has published the outcome or a follow-up message; an operator's replay
+        # (AGAIN) is processed nevertheless.
         if was_done and AGAIN not in message.attributes:
-            # This process has published the outcome or a follow-up message.
             return
         delivery = Delivery(
             object=written,
@@ -79,25 +81,25 @@ def _process(delivery: Delivery, progress: Progress) -> None:
             comes.
     """
     try:
-        found = _verdict(delivery, progress)
-        if found is not None and found.is_bad:
-            quarantine(delivery, found.outcome, progress.failed)
+        verdict = _verdict(delivery, progress)
+        if verdict is not None and verdict.is_bad:
+            quarantine(delivery, verdict.outcome, progress.failed)
     except SupersededError:
-        found = _superseded(delivery, progress)
-    if found is None:
+        verdict = _superseded(delivery, progress)
+    if verdict is None:
         # A follow-up message continues the archive.
         return
     outcome = replace(
-        found.outcome,
+        verdict.outcome,
         source=delivery.ref,
         request_id=page_uploads.request_id(delivery.ref.name),
         size_bytes=delivery.object.size,
     )
     delivery.outcomes.publish(outcome)
-    if found.is_bad:
+    if verdict.is_bad:
         # It is in quarantine.
         delivery.buckets.delete(delivery.ref, delivery.deadline)
-    elif found.is_safe:
+    elif verdict.is_safe:
         dispose(delivery)
 
 
@@ -106,21 +108,20 @@ def _verdict(delivery: Delivery, progress: Progress) -> Verdict | None:
     try:
         return _store(delivery, progress)
     except PermanentError as error:
-        return verdict.of_error(error)
+        return verdicts.of_error(error)
 
 
 def _store(delivery: Delivery, progress: Progress) -> Verdict | None:
     if delivery.ref.name.endswith("/") and not delivery.object.size:
         return Verdict(Outcome("skipped", "unsupported_input", detail="a folder's placeholder"))
-    source = delivery.source_of(delivery.object)
-    kind = filetype.sniff(source.head)
-    if kind == "dicom":
-        return _store_instance(delivery, DicomFile(source))
-    if kind == "multipart":
-        return _store_instance(delivery, multipart_file.instance_of(source))
-    if kind in ("json", "jpeg"):
-        return HalfUpload(delivery, kind, source).run()
-    source.close()
+    with contextlib.closing(delivery.source_of(delivery.object)) as source:
+        kind = filetype.sniff(source.head)
+        if kind == "dicom":
+            return _store_instance(delivery, DicomFile(source))
+        if kind == "multipart":
+            return _store_instance(delivery, multipart_file.instance_of(source))
+        if kind in ("json", "jpeg"):
+            return HalfUpload(delivery, kind, source).run()
     if kind in filetype.ARCHIVES:
         return archive_upload.store_archive(delivery, kind, progress)
     raise NothingToStoreError("neither DICOM, nor metadata with a JPEG, nor an archive")
@@ -128,7 +129,7 @@ def _store(delivery: Delivery, progress: Progress) -> Verdict | None:
 
 def _store_instance(delivery: Delivery, instance: Instance) -> Verdict:
     word = Stow(delivery, instance, [delivery.object]).run()
-    return verdict.of_word(word, instance.resource)
+    return verdicts.of_word(word, instance.resource)
 
 
 def _superseded(delivery: Delivery, progress: Progress) -> Verdict:

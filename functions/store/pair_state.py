@@ -26,7 +26,7 @@ from functions.common.events.outcomes import Outcome, Word, outcome_id
 from functions.common.resources import ObjectRef, Resource
 from functions.common.settings import STORE
 from functions.store.delivery import Delivery
-from functions.store.verdict import Verdict
+from functions.store.verdicts import Verdict
 
 _FOLDER: Final = "pairs"
 # An invocation may run this much longer than its budget.

@@ -3,8 +3,8 @@
 Each event publishes only the outcome of its own object, so that an outcome has one owner. Both
 events may be processed at the same time: the one that claims the pair stores it and writes the
 outcomes of both (pair_state); the other one waits, finds its outcome, and publishes it. An object
-with a written outcome is finished. A new upload of its other half has its own outcome, and does not
-change it.
+with a written outcome is finished: a new upload of its other half gets an outcome of its own, and
+does not change the first one's.
 
 A half whose other half does not come within PAIR_WAIT_S is delivered again and again, and then goes
 to quarantine: `unsupported_input`, with the names that the two must have.
@@ -22,7 +22,7 @@ from functions.common.errors import (
     RetryableError,
     SupersededError,
 )
-from functions.store import filetype, metadata, verdict
+from functions.store import filetype, metadata, verdicts
 from functions.store.delivery import Delivery
 from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
@@ -31,7 +31,7 @@ from functions.store.pair_state import PairState, claim_name, id_of
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
 from functions.store.stow import Stow
-from functions.store.verdict import Verdict
+from functions.store.verdicts import Verdict
 
 _WHAT_TO_DO: Final = (
     "metadata NAME.json and its JPEG NAME.jpg or NAME.jpeg belong together by their common name, in"
@@ -81,13 +81,13 @@ class HalfUpload:
             try:
                 described = _metadata_in(self._source)
             except PermanentError as error:
-                return self._state.finish(verdict.of_error(error))
+                return self._state.finish(verdicts.of_error(error))
         # Its bytes are read again when the pair is sent.
         self._source.close()
         for other in self._named_alike(stem):
-            found = self._paired_with(other, described)
-            if found is not None:
-                return found
+            verdict = self._paired_with(other, described)
+            if verdict is not None:
+                return verdict
         return self._without_other()
 
     def _named_alike(self, stem: str) -> Iterator[StoredObject]:
@@ -134,23 +134,22 @@ class HalfUpload:
             open                            the two are stored; both get this verdict
             finished by the same claim      it was stored with this one: its verdict is repeated
             finished as bad                 it belongs to another upload
-            finished as part of another     it belongs to another upload
-                instance
-            finished as part of this one    it was stored with an earlier upload of this half: the
+            finished, of another instance   it belongs to another upload
+            finished, of this instance      it was stored with an earlier upload of this half: the
                                             two are stored, and only this half gets the verdict
         """
         claim = claim_name(self._mine.ref, other.ref)
         other_id = id_of(other.ref)
         theirs = self._state.finished(other_id)
         if theirs is None:
-            found = self._store(other, instance, claim)
-            return self._state.finish(found, claim, other_id)
+            verdict = self._store(other, instance, claim)
+            return self._state.finish(verdict, claim, other_id)
         if theirs.claim == claim:
             return self._state.finish(theirs.verdict, claim)
         if theirs.verdict.is_bad or theirs.verdict.outcome.resource != instance.resource:
             return None
-        found = self._store(other, instance, claim)
-        return self._state.finish(found, claim)
+        verdict = self._store(other, instance, claim)
+        return self._state.finish(verdict, claim)
 
     def _store(self, other: StoredObject, instance: JpegInstance, claim: str) -> Verdict:
         """Store the two; only this invocation does so."""
@@ -158,11 +157,11 @@ class HalfUpload:
             with self._state.claimed(claim):
                 word = Stow(self._delivery, instance, [self._mine, other]).run()
         except PermanentError as error:
-            return verdict.of_error(error)
+            return verdicts.of_error(error)
         except SupersededError:
             # One of the two changed: check again.
             raise RetryableError("unavailable") from None
-        return verdict.of_word(word, instance.resource)
+        return verdicts.of_word(word, instance.resource)
 
     def _without_other(self) -> Verdict:
         """The other half is missing, at least until now."""
@@ -170,7 +169,7 @@ class HalfUpload:
         wait_s = self._delivery.settings.pair_wait_s
         if written is not None and age_s(written) < wait_s:
             raise RetryableError("operation_pending")
-        return self._state.finish(verdict.of_error(unsupported(_NO_OTHER[self._kind])))
+        return self._state.finish(verdicts.of_error(unsupported(_NO_OTHER[self._kind])))
 
 
 def _metadata_in(source: Source) -> Metadata:

@@ -205,6 +205,22 @@ def test_headers_do_not_gather_in_memory() -> None:
     assert "headers" in refused(in_a_row + file + bytes(1024), "tar")
 
 
+@pytest.mark.parametrize("kind", [b"0", b"2"])  # a file, a symbolic link
+@pytest.mark.parametrize("size", [-1, -512, -(10**15)])
+def test_a_tar_with_a_negative_size_is_damaged_there(kind: bytes, size: int) -> None:
+    import tarfile
+
+    info = tarfile.TarInfo("b")
+    info.type, info.size = kind, size
+    after = scans.tarred([("c", b"3")])
+    data = scans.tarred([("a", b"1")])[:1024] + info.tobuf(tarfile.GNU_FORMAT) + after
+    members = Walk(io.BytesIO(data), "tar", Budget(SETTINGS, len(data))).members()
+    assert next(members).name == "a"
+    with pytest.raises(PermanentError) as caught:
+        next(members)
+    assert caught.value.reason == "unsupported_input"
+
+
 def test_a_bomb_is_refused_before_it_is_read() -> None:
     bomb = scans.zipped([("zeros", bytes(100_000_000))])
     assert "bytes" in refused(bomb, "zip")

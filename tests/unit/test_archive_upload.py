@@ -27,7 +27,7 @@ from functions.store.archive_pairs import Window
 from functions.store.archive_progress import Progress
 from functions.store.archive_upload import ArchiveSlice
 from functions.store.instances import Instance
-from functions.store.verdict import Verdict
+from functions.store.verdicts import Verdict
 from tests import scans
 
 # Each setting's default, and an archive may be unpacked to 500 times its size.
@@ -264,7 +264,7 @@ def test_a_large_inner_zip_of_a_tar_gz_is_refused_with_the_reason() -> None:
     run = run_of("gzip", [("in.zip", inner)])
     run.finish()
     assert run.outcomes == {"in.zip": ["rejected"]}
-    assert "upload it by itself" in run.details["in.zip"]
+    assert "upload it separately" in run.details["in.zip"]
 
 
 def test_a_compressed_archive_of_pairs_side_by_side_is_read_once() -> None:
@@ -393,6 +393,23 @@ def test_a_half_that_is_reported_is_counted_once_though_the_next_is_not() -> Non
     assert run.slices == 2
     assert run.progress.counts == {"rejected": 4}
     assert [name for name, _ in run.progress.failed] == ["0.json", "1.json", "2.json", "3.json"]
+
+
+def test_nothing_behind_a_member_with_a_bug_is_counted_though_others_fail_too() -> None:
+    run = run_of("zip", [(f"{n}.txt", b"text") for n in range(20)])
+
+    def buggy(verdict: Verdict, member: Member) -> None:
+        if member.name == "2.txt":
+            raise TypeError
+        if member.name == "5.txt":
+            raise RetryableError("unavailable")
+        run.note(verdict, member)
+
+    run.publish = buggy
+    with pytest.raises(TypeError):
+        run.slice()
+    assert run.progress.mark.place == (2,)
+    assert run.progress.counts == {"skipped": 2}
 
 
 @KINDS

@@ -62,7 +62,7 @@ class _Http:
 
         if isinstance(data, str):
             data = data.encode()
-        body = data or None  # an empty chunk has a length, and no body
+        body = data or None  # an empty chunk is sent with its headers, and without a body
         plain = {**(headers or {}), "Accept-Encoding": "identity"}
         with self._transport.send(Request(method, url, None, plain, body), timeout) as answer:
             content = read_all(answer, timeout, _ANSWER_LIMIT_BYTES)
@@ -85,7 +85,7 @@ class Stream:
         self._left = memoryview(b"")
         self._at = 0
         self.checksum = Checksum()  # of all that was read
-        # The library raises ValueError too; `upload` must know whose it is.
+        # The library raises ValueError too; `upload` must tell the two apart.
         self.source_raised_value_error = False
 
     def whole_if_small(self, limit_bytes: int) -> bytes | None:
@@ -164,7 +164,7 @@ def upload(blob: Any, stream: Stream, if_generation_match: int | None, deadline:
         what the service answers to a chunk       what the library raises   what becomes of it
         404 or 410: the session is gone           an error of that status   unavailable
         308 without a Range: nothing is stored    an error of that status   unavailable
-        308 with fewer bytes than it had before   ValueError                unavailable
+        308 with fewer bytes than were sent       ValueError                unavailable
 
     The bytes are not compared here: `Buckets.write` compares the object's checksum.
 
@@ -182,6 +182,7 @@ def upload(blob: Any, stream: Stream, if_generation_match: int | None, deadline:
                 raise
             raise RetryableError("unavailable") from None
         except exceptions.GoogleAPICallError as error:
+            # A POST begins the session; only its chunks are sent by PUT.
             in_session = error.response is not None and error.response.request.method == "PUT"
             if in_session and error.code in _SESSION_LOST:
                 raise RetryableError("unavailable") from None

@@ -57,7 +57,7 @@ def media_type(header: str) -> tuple[str, dict[str, str]]:
 
 
 def new_boundary() -> str:
-    """Long and random: a short boundary that occurred in pixel data has made a server lose a
+    """Long and random: a short boundary that occurred in pixel data once made a server lose a
     file."""
     return secrets.token_hex(24)
 
@@ -153,14 +153,15 @@ def single(chunks: Iterable[bytes], content_type: str) -> Part:
 
 def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
     """The parser needs the first boundary at the start; RFC 2046 allows text before it."""
-    opening = re.compile(rb"(?:\A|\n)(--" + re.escape(boundary) + rb")")
+    opening = re.compile(rb"(?:\A|\n)(--" + re.escape(boundary) + rb")(?:--|\r)")
     stream = iter(chunks)
     head = b""
     for chunk in stream:
         head += chunk
         found = opening.search(head)
         if found:
-            return chain((head[found.start(1) :],), stream)
+            first = head[found.start(1) :]
+            return chain((first,), stream)
         if len(head) > _PREAMBLE_LIMIT_BYTES:
             raise MalformedError
     return stream
