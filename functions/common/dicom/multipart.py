@@ -50,10 +50,8 @@ class MalformedError(RetryableError):
 def media_type(header: str) -> tuple[str, dict[str, str]]:
     """A Content-Type in lower case, and its parameters without quotes."""
     kind = header.partition(";")[0].strip().lower()
-    parameters = {}
-    for name, value in _PARAMETER.findall(header):
-        parameters[name.lower()] = value.strip('"')
-    return kind, parameters
+    found = _PARAMETER.findall(header)
+    return kind, {name.lower(): value.strip('"') for name, value in found}
 
 
 def new_boundary() -> str:
@@ -160,8 +158,7 @@ def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[byte
         head += chunk
         found = opening.search(head)
         if found:
-            first = head[found.start(1) :]
-            return chain((first,), stream)
+            return chain((head[found.start(1) :],), stream)
         if len(head) > _PREAMBLE_LIMIT_BYTES:
             raise MalformedError
     return stream
@@ -174,8 +171,7 @@ class _Reader:
         self.ended = False
         self._pieces: list[Piece] = []
         self._headers: dict[str, str] = {}
-        self._name = b""
-        self._value = b""
+        self._name = self._value = b""
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
             "on_header_field": self._field,
