@@ -259,7 +259,8 @@ class _Export:
         """Do a slice unless it is done, and then what follows.
 
         Args:
-            claimant: of the end, as in State.claim_end.
+            claimant: who ends the export if everything is done then: this slice's message, by its
+                name, or COMMAND (State.claim_end).
         """
         try:
             if not self._state.is_done(plan.run, name):

@@ -128,7 +128,9 @@ class ObjectSlice:
     def _current(self, name: str, instance: Resource) -> Present | None:
         """The existing object of this name if it is known to contain what the store has now."""
         existing = self._existing.get(name)
-        if existing is None or existing.by_this_export:
+        if existing is None:
+            return None
+        if existing.by_this_export:
             return existing
         if existing.newer_than(self._stored_at(instance)):
             return existing

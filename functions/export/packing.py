@@ -94,15 +94,15 @@ class Packer:
         if stream:
             limit *= _STREAM_SLICES
         items = [found.items[instance] for instance in sorted(found.items)]
-        weight = sum(item.weight for item in items)
+        to_retrieve = sum(item.weight for item in items)
         # Nothing is retrieved for skipped instances, so any slice may name them.
         self._slice.skipped += sorted(found.skipped)
-        if weight > limit:
+        if to_retrieve > limit:
             yield from self._add_cut(items)
             return
-        # So a stream above the size of a slice is alone in its slice: it begins one, and whatever
-        # comes next begins another one.
-        if self._slice.weight + weight > self._size:
+        # A stream larger than a slice is alone in its slice: it begins one here, and whatever comes
+        # next begins another one.
+        if self._slice.weight + to_retrieve > self._size:
             yield from self.flush()
         self._slice.items += items
         if stream and items:

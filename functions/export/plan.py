@@ -55,7 +55,7 @@ class Planner:
 
         Raises:
             RetryableError: unavailable, when the matches were not all found. From the delivery on
-                that may give up, this is a failure instead, for each listing that was incomplete.
+                that may give up, this is recorded as a failure instead, and planning goes on.
         """
         if self._request.resource:
             return [self._request.resource]
@@ -73,7 +73,8 @@ class Planner:
         first = list(islice(rows, PAGE + 1))
         # A large study is listed series by series, so that never all of it is in memory.
         if len(first) > PAGE and not target.series:
-            first.clear()  # a page takes some MiB
+            # The two pages that were read take some MiB.
+            del first, rows
             yield from self._by_series(target)
             return
         found = self._listed(target, chain(first, rows))

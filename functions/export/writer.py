@@ -113,12 +113,12 @@ class ObjectWriter:
                 with self._large:
                     stored = self._create(name, content.chunks())
         except PreconditionFailedError:
-            return self._written_meanwhile(name, content)
+            return self._found_instead(name, content)
         self.has_written = True
         return Present(stored, by_this_export=True)
 
-    def _written_meanwhile(self, name: str, content: Content) -> Present:
-        """The object that appeared since the listing."""
+    def _found_instead(self, name: str, content: Content) -> Present:
+        """The object that is there: of another kind, or written since the listing."""
         if not self._request.keeps_bytes:
             # Two renderings of the same instance may differ in their bytes.
             return self._same(name)

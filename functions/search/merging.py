@@ -59,6 +59,7 @@ class MergedSearch:
             size += len(line)
             is_full = len(lines) == self._query.limit
             if is_full or (lines and size > _PAGE_BYTES):
+                # With the last reference to the generators goes the store's answer: it is closed.
                 return self._page_of(lines, self._query.offset + len(lines))
             lines.append(line)
         if self._stopped_early:

@@ -68,7 +68,7 @@ class Budget:
         by_ratio = max(size * settings.archive_max_ratio, _HARMLESS_BYTES)
         self._most_bytes = min(settings.archive_max_bytes, by_ratio)
 
-    def go_on(self, members: int, total_bytes: int) -> None:
+    def restore(self, members: int, total_bytes: int) -> None:
         """Continue after files that an earlier invocation counted, and their bytes."""
         self.members = members
         self.total_bytes = total_bytes

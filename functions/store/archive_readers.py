@@ -93,7 +93,7 @@ class Zip:
         files = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         self._files = sorted(files, key=lambda info: info.header_offset)
         # The place of each file by its name with the ending in lower case.
-        self._numbers: dict[str, int] = {}
+        self._place_of: dict[str, int] = {}
 
     def entries(self, begin: int) -> Iterator[Entry]:
         """The files from this one on."""
@@ -103,12 +103,12 @@ class Zip:
 
     def find(self, stem: str, endings: tuple[str, ...]) -> Entry | None:
         """The first file whose name is this stem and one of these endings, in any case."""
-        if not self._numbers:
+        if not self._place_of:
             for number, info in enumerate(self._files):
                 name, dot, ending = _shown(info.filename).rpartition(".")
-                self._numbers.setdefault(name + dot + ending.lower(), number)
+                self._place_of.setdefault(name + dot + ending.lower(), number)
         names = [stem + ending for ending in endings]
-        found = [self._numbers[name] for name in names if name in self._numbers]
+        found = [self._place_of[name] for name in names if name in self._place_of]
         if not found:
             return None
         return self._entry(min(found))

@@ -62,8 +62,8 @@ def store_archive(delivery: Delivery, kind: Kind, progress: Progress) -> Verdict
 
 
 def _slice_of(delivery: Delivery, kind: Kind, progress: Progress) -> "ArchiveSlice":
-    """The slice for which this invocation has time. Its deadline leaves the reserve: within it
-    nothing is stored, but what was stored is still published."""
+    """The slice for which this invocation has time. Its deadline comes before the reserve, in which
+    nothing more is stored, but what was stored is still published."""
     archive = delivery.object
     budget_s = delivery.deadline.budget_s
     deadline = Deadline((1 - _RESERVE_PART) * budget_s, delivery.deadline.started_s)
@@ -178,13 +178,13 @@ class ArchiveSlice:
         for member in walk.members(reached.begin):
             if member.following > reached.place:
                 if not is_restored:
-                    self.budget.go_on(reached.members, reached.total_bytes)
+                    self.budget.restore(reached.members, reached.total_bytes)
                     is_restored = True
                 self.budget.count(member.size)
                 yield member
             elif member.place in waiting:
-                # It keeps waiting: its other half lies after the mark, if anywhere. There is room,
-                # because all of these waited at once before.
+                # It keeps waiting: its other half lies after the mark, if anywhere. The window has
+                # room, because all of these were in it at once before.
                 self.window.take(member)
 
     def _mark_after(self, member: Member) -> Mark:
@@ -299,9 +299,8 @@ class _Uploads:
 
     def _wait_for_oldest(self) -> None:
         upload, mark = self._under_way.popleft()
-        error = upload.exception()
-        # A permanent error ends the archive: later ones keep their outcomes, and are counted. After
-        # any other, these members must come again, so later ones are not counted, even if done.
-        if error is not None and not isinstance(error, PermanentError):
+        if upload.exception() is not None:
+            # These members must come again, so later uploads are not counted, even if they are
+            # done.
             self._under_way.clear()
         self.progress.reach(mark, upload.result())

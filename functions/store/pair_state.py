@@ -105,8 +105,8 @@ class PairState:
 
     @contextlib.contextmanager
     def claimed(self, name: str) -> Iterator[None]:
-        """Claim the work on two objects within the `with` block. If it cannot be done now, the
-        claim is released for another delivery. Otherwise it stays: the verdicts are written only
+        """Claim the work on two objects within the `with` block. If it fails for now, the claim
+        is released for another delivery. Otherwise it stays: the verdicts are written only
         after the block, and until then the other event must wait.
 
         Args:

@@ -11,7 +11,7 @@ placeholder (skipped), which handler sees:
     stored, duplicate                    SOURCE_DISPOSITION decides
 
 The sidecar of an object in quarantine has the outcome's reason and detail, and the failed members
-with their reasons (sidecar). disposition carries the verdict out.
+with their reasons (sidecar.py). disposition.py carries the verdict out.
 """
 
 from collections.abc import Mapping, Sequence

@@ -55,8 +55,8 @@ def media_type(header: str) -> tuple[str, dict[str, str]]:
 
 
 def new_boundary() -> str:
-    """Long and random: a short boundary that occurred in pixel data once made a server lose a
-    file."""
+    """Long and random: a server once lost a file because a short boundary occurred in its pixel
+    data."""
     return secrets.token_hex(24)
 
 
@@ -151,7 +151,8 @@ def single(chunks: Iterable[bytes], content_type: str) -> Part:
 
 def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[bytes]:
     """The parser needs the first boundary at the start; RFC 2046 allows text before it."""
-    opening = re.compile(rb"(?:\A|\n)(--" + re.escape(boundary) + rb")(?:--|\r)")
+    # At the beginning of a line, and followed by the end of the line or of the whole body.
+    opening = re.compile(rb"(?:\A|\n)(--" + re.escape(boundary) + rb")(?:\r|--)")
     stream = iter(chunks)
     head = b""
     for chunk in stream:
@@ -161,7 +162,7 @@ def _without_preamble(chunks: Iterable[bytes], boundary: bytes) -> Iterator[byte
             return chain((head[found.start(1) :],), stream)
         if len(head) > _PREAMBLE_LIMIT_BYTES:
             raise MalformedError
-    return stream
+    return stream  # is at its end, without a boundary: `read` raises
 
 
 class _Reader:
