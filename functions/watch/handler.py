@@ -99,7 +99,7 @@ class _Delivery:
         marker = self.markers.record(stored)
         if not marker.is_open:
             return
-        if marker.opened_by == stored.message_id:
+        if marker.was_opened_by(stored):
             self._follow_up(stored.study, marker)
         open_studies.seen_open(stored.study, marker)
 

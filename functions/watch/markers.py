@@ -2,10 +2,10 @@
 
     (none) ──first record──▶ open ──quiet for STUDY_QUIET_S──▶ complete ──later record──▶ open
 
-An open marker names the record that opened it: the delivery of that record publishes the follow-up
-message, which waits until the study is complete. Every change is made on the condition that the
-generation is the one that was read, so of two processes one succeeds, and the other's message is
-delivered again.
+An open marker names the record that opened it: the delivery of that record, or of its replay,
+publishes the follow-up message, which waits until the study is complete. Every change is made on
+the condition that the generation is the one that was read, so of two processes one succeeds, and
+the other's message is delivered again.
 
 The quiet time of an open marker begins again when the number of instances has changed, and when a
 record comes. The number alone is not enough: one instance may be replaced by another. Records
@@ -44,6 +44,7 @@ class Marker:
 
     Args:
         opened_by: the message id of the record that opened it.
+        record_id: the id of that record.
         first: when the first record of this period was made.
         changed: when the quiet time began: with a record, or with another number of instances.
         count: the last count.
@@ -54,6 +55,7 @@ class Marker:
     """
 
     opened_by: str
+    record_id: str
     first: datetime
     changed: datetime
     count: Count = Count()
@@ -66,6 +68,7 @@ class Marker:
         """A new one, which this record opens."""
         return cls(
             opened_by=stored.message_id,
+            record_id=stored.record_id,
             first=stored.time,
             changed=stored.time,
         )
@@ -74,6 +77,17 @@ class Marker:
     def is_open(self) -> bool:
         """Whether its follow-up message still waits."""
         return self.counting_began is None
+
+    def was_opened_by(self, stored: Stored) -> bool:
+        """Whether this record opened it: its follow-up message may be missing.
+
+        If it could not be published, the record's message becomes a dead letter, and its replay has
+        another message id. Without a replay, the message id decides: of a record that was published
+        twice, one message is followed up.
+        """
+        if stored.replayed:
+            return stored.record_id == self.record_id
+        return stored.message_id == self.opened_by
 
     def is_quiet(self, quiet_s: float) -> bool:
         """Whether its quiet time is over."""
@@ -201,6 +215,7 @@ def _value(marker: Marker) -> dict[str, Any]:
         counting_began = rfc3339(marker.counting_began)
     return {
         "opened_by": marker.opened_by,
+        "record_id": marker.record_id,
         "first": rfc3339(marker.first),
         "changed": rfc3339(marker.changed),
         "count": [marker.count.instances, marker.count.series],
@@ -215,6 +230,7 @@ def _marker(kept: Kept) -> Marker:
     try:
         return Marker(
             opened_by=value["opened_by"],
+            record_id=value["record_id"],
             first=_time(value["first"]),
             changed=_time(value["changed"]),
             count=Count(*value["count"]),

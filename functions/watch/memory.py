@@ -17,7 +17,7 @@ class OpenStudies:
     A marker that was seen open is closed at the earliest when the quiet time after its last change
     is over. An instance whose record does not need to change the marker was stored before that, so
     it is certain to be counted, and its record needs no work. The record that opened the marker is
-    never skipped: its follow-up message may be missing.
+    never skipped, nor is its replay: its follow-up message may be missing.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class OpenStudies:
         """Whether the open marker is certain to count this instance."""
         with self._lock:
             marker = self._open.get(stored.study.study)
-        if marker is None or marker.opened_by == stored.message_id:
+        if marker is None or marker.was_opened_by(stored):
             return False
         return needs_no_write(stored, marker.changed, quiet_s)
 

@@ -18,11 +18,15 @@ class Stored:
     Args:
         study: where it was stored.
         message_id: of the record's message.
+        record_id: of the record; a replay of its message has the same one.
+        replayed: whether the message was published before, under another id.
         time: when the record was made; the DICOM store had the instance then.
     """
 
     study: Resource
     message_id: str
+    record_id: str
+    replayed: bool
     time: datetime
 
     @classmethod
@@ -40,8 +44,17 @@ class Stored:
         return cls(
             study=_study(record),
             message_id=message.message_id,
+            record_id=_record_id(record),
+            replayed=message.replayed,
             time=_time(record),
         )
+
+
+def _record_id(record: dict[str, Any]) -> str:
+    record_id = record.get("id")
+    if not isinstance(record_id, str):
+        raise _refused_error("a stored record needs an id")
+    return record_id
 
 
 def _study(record: dict[str, Any]) -> Resource:

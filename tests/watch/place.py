@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from functions.common.deadline import Deadline, rfc3339
-from functions.common.events.messages import Message
+from functions.common.events.messages import FIRST_PUBLISHED, Message
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services
 from functions.common.settings import WATCH, Settings
@@ -64,6 +64,7 @@ class Place:
         """Keep an open marker of the study."""
         marker = {
             "opened_by": "m1",
+            "record_id": "m1",
             "first": FIRST,
             "changed": changed,
             "count": count,
@@ -87,15 +88,31 @@ class Place:
         """The marker as it was."""
         self.buckets.buckets[STATE][MARKER] = blob
 
-    def store_record(self, time: str, message_id: str = "m2") -> None:
-        """Deliver the record of an instance that was stored."""
+    def store_record(
+        self,
+        time: str,
+        message_id: str = "m2",
+        *,
+        record_id: str = "",
+        replayed: bool = False,
+    ) -> None:
+        """Deliver the record of an instance that was stored.
+
+        Args:
+            record_id: of the record; without it, a new record for each message id.
+            replayed: whether the message was a dead letter.
+        """
         record = {
+            "id": record_id or message_id,
             "time": time,
             "outcome": "stored",
             "function": "store_upload",
             "study": STUDY,
         }
-        self._deliver(Message(json.dumps(record).encode(), {}, message_id, 1))
+        attributes = {}
+        if replayed:
+            attributes[FIRST_PUBLISHED] = time
+        self._deliver(Message(json.dumps(record).encode(), attributes, message_id, 1))
 
     def follow_up(self) -> None:
         """Deliver the follow-up message of the marker.
