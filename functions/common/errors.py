@@ -98,8 +98,9 @@ class SettingsError(Exception):
 
 @contextlib.contextmanager
 def correctable() -> Iterator[None]:
-    """For the service's own buckets: an operator can correct one that is missing or refuses, so a
-    PermanentError in this block becomes RetryableError: unavailable."""
+    """For the service's own buckets, and for the store that `watch_studies` counts in: an operator
+    can correct one that is missing or refuses, so a PermanentError in this block becomes
+    RetryableError: unavailable."""
     try:
         yield
     except PermanentError as error:

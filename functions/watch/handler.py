@@ -15,7 +15,7 @@ from typing import Final
 
 from functions.common.clients.dicomweb import DicomStore
 from functions.common.deadline import Deadline, now, rfc3339
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import PermanentError, RetryableError, correctable
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.events.runtime import Services, View, event_function
@@ -61,7 +61,7 @@ def handle(
     Raises:
         PermanentError: invalid_event.
         RetryableError: operation_pending while the study is not quiet; the DICOM store or the state
-            bucket is busy or does not answer.
+            bucket is busy, refuses or does not answer.
     """
     is_follow_up = message.json().keys() == _KEYS
     message.check_subscription(is_follow_up)
@@ -179,12 +179,18 @@ class _Delivery:
 
 def _count(store: DicomStore, study: Resource, deadline: Deadline) -> Count:
     """The store's counts, by a search for instances: its metrics lag, and so may a search for
-    series (fact sheet sections 4 and 7)."""
+    series (fact sheet sections 4 and 7).
+
+    Raises:
+        RetryableError: the store is busy or does not answer; unavailable also when it refuses the
+            search. If the follow-up message were acknowledged then, its marker would stay open.
+    """
     instances = 0
     series: set[str] = set()
-    for instance in store.instances(study, deadline):
-        instances += 1
-        series.add(instance.series)
+    with correctable():
+        for instance in store.instances(study, deadline):
+            instances += 1
+            series.add(instance.series)
     return Count(instances, len(series))
 
 

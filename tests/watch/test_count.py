@@ -3,6 +3,7 @@
 import pytest
 
 from functions.common.errors import RetryableError
+from tests.search.kit import Answer
 from tests.watch.place import OUTCOMES, ROWS, Place, ago, finds
 
 
@@ -28,3 +29,10 @@ def test_pages_that_miss_a_series_begin_no_new_quiet_time(place: Place) -> None:
     place.follow_up()
     (record,) = place.published(OUTCOMES)
     assert record["counts"] == {"series": 2, "instances": 2, "exports": 1}
+
+
+def test_a_count_that_the_store_refuses_is_tried_again(place: Place) -> None:
+    place.mark(count=[2, 1], changed=ago(60))
+    place.store.answers(Answer(status=400))
+    with pytest.raises(RetryableError, match="unavailable"):
+        place.follow_up()
