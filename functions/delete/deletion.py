@@ -138,7 +138,7 @@ class Deletion:
         found = self.guards.count(target.resource, others=finished + in_progress)
         if not found:
             return _nothing_found(target)
-        self.guards.check_age(target.resource)
+        self.guards.check_age(target.resource, target.was_tried)
         if not target.instances:
             target.size_bytes = self.store.size_bytes(target.resource, self.deadline)
             target.instances = found

@@ -34,6 +34,11 @@ class Target:
     tries: int = 0
     operation: str = ""
 
+    @property
+    def was_tried(self) -> bool:
+        """Whether a DELETE was sent, even if its answer was lost."""
+        return self.instances > 0
+
     def to_json(self) -> list[Any]:
         """In a follow-up message."""
         return [

@@ -14,8 +14,8 @@ An instance is too young if it was stored
     at or after `stored_before` of the command,
     less than DELETE_MIN_AGE_HOURS before the command was sent, or
     after the command was sent: its target may have been stored again since. This is checked in
-    either of two cases: the command is older than 10 minutes; or it, or a follow-up of it, was
-    delivered before.
+    any of three cases: the command is older than 10 minutes; it, or a follow-up of it, was
+    delivered before; or an earlier DELETE of this target may have succeeded.
 
 If the store does not say when an instance was stored, the first two refuse, because the command or
 the operator named a limit. The third does not: without a time, no delete that is delivered twice
@@ -75,15 +75,16 @@ class GuardRails:
         store: to delete from.
         max_instances: of the whole request.
         stored_before: only what was stored before this time may be deleted; None: anything.
-        not_stored_since: when the command was published, if its target may have been stored again
-            since: then it is left; None: this is not checked.
+        sent: when the command was published; None if unknown.
+        late: whether any target may have been stored again since.
         deadline: of the checks.
     """
 
     store: DicomStore
     max_instances: int
     stored_before: datetime | None
-    not_stored_since: datetime | None
+    sent: datetime | None
+    late: bool
     deadline: Deadline
 
     @classmethod
@@ -99,7 +100,8 @@ class GuardRails:
             store=store,
             max_instances=settings.delete_max_instances,
             stored_before=_stored_before(work, settings.delete_min_age_hours),
-            not_stored_since=_stored_again_limit(work),
+            sent=parsed_rfc3339(work.published),
+            late=_is_late(work),
             deadline=deadline,
         )
 
@@ -133,9 +135,13 @@ class GuardRails:
             raise _refused_error(f"{limit}, which DELETE_MAX_INSTANCES forbids")
         return found
 
-    def check_age(self, resource: Resource) -> None:
+    def check_age(self, resource: Resource, was_tried: bool = False) -> None:
         """Refuse a resource that contains something too young. Costs one request for each
         instance, if there is a limit.
+
+        Args:
+            was_tried: whether a DELETE of it was sent before. It may have succeeded, and what is
+                there now was stored again.
 
         Raises:
             PermanentError: rejected.
@@ -145,10 +151,15 @@ class GuardRails:
             limit = self.stored_before
             if self._any_since(resource, limit, when_unknown=True):
                 raise _refused_error("something in it was stored too recently")
-        if self.not_stored_since:
-            limit = self.not_stored_since
-            if self._any_since(resource, limit, when_unknown=False):
-                raise _refused_error("stored again after the command was sent")
+        since = self._stored_again_limit(was_tried)
+        if since and self._any_since(resource, since, when_unknown=False):
+            raise _refused_error("stored again after the command was sent")
+
+    def _stored_again_limit(self, was_tried: bool) -> datetime | None:
+        """When the command was sent, if a target may have been stored again since."""
+        if self.late or was_tried:
+            return self.sent
+        return None
 
     def _any_since(
         self,
@@ -200,15 +211,12 @@ def _began(work: Work) -> datetime:
     return min(published, now())
 
 
-def _stored_again_limit(work: Work) -> datetime | None:
-    """When the command was published, if it is old or was delivered before: what was stored since
-    is not what the command meant."""
+def _is_late(work: Work) -> bool:
+    """Whether the command is old or was delivered before."""
     published = parsed_rfc3339(work.published)
-    if published is None:
-        return None
-    if work.late or age_s(published) > _LATE_S:
-        return published
-    return None
+    if work.late or published is None:
+        return work.late
+    return age_s(published) > _LATE_S
 
 
 def _refused_error(detail: str) -> PermanentError:

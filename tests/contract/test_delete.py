@@ -220,6 +220,13 @@ def follow_up(**changed: Any) -> dict[str, Any]:
     return {"continue": {**work, **changed}, "request_id": "r1"}
 
 
+UNTRIED = [["studies/1.1", 0, 0, 0, ""], ["studies/1.2", 0, 0, 0, ""]]
+
+
+def instance_uids(store: World) -> list[str]:
+    return sorted(item["00080018"]["Value"][0] for item in store.found("instances"))
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -599,6 +606,35 @@ def test_an_operation_that_fails_is_tried_again_and_then_said_to_have_failed(sto
     assert record["outcome"] == "rejected"
     assert record["reason"] == "operation_failed"
     assert record["detail"] == "the operation ended with code 14 and 0 failures"
+
+
+def test_a_delete_that_is_tried_again_spares_what_was_stored_since_the_command(
+    store: World,
+) -> None:
+    fill(store)
+    store.fault(method="DELETE", kind="operation", code=14, count=1)
+    command = json.dumps({"path": "studies/1.1"}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    store.put(instance("1.1", "1.1.1", "1.1.1.9"))
+    records = store.run(handle)
+    assert details(records) == [("rejected", "stored again after the command was sent")]
+    assert store.requests("DELETE", "delete") == 1
+    assert len(store.found("instances")) == 5
+
+
+def test_a_delete_whose_answer_was_lost_spares_what_was_stored_since_the_command(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.01)
+    fill(store, studies=2)
+    # The plan of a query, so that the DELETE of 1.1 keeps the message from being handed back.
+    store.forge(follow_up(published=utc_now(), by_query=True, targets=UNTRIED))
+    store.fault(method="DELETE", path="1.2$", kind="reset", when="after", count=4)
+    plan = base64.b64decode(store.follow_ups.pop()["data"])
+    assert store.deliver(handle, plan, {}, follow_up=True) == ""
+    store.put(instance("1.2", "1.2.1", "1.2.1.9"))
+    store.run(handle)
+    assert instance_uids(store) == ["1.2.1.9"]
 
 
 def test_a_store_that_is_too_busy_for_a_delete_uses_up_no_try(
