@@ -127,8 +127,11 @@ class _Delivery:
         # instances is right all the same; that of the series may not be.
         is_same = count.instances == marker.count.instances
         if is_same and was_quiet:
-            self._complete(study, marker, count, known_orders)
-            self.markers.close(study, marker, counting_began)
+            # One that was deleted meanwhile is not reported.
+            has_instances = count.instances > 0
+            if has_instances:
+                self._complete(study, marker, count, known_orders)
+            self.markers.close(study, marker, counting_began, reported=has_instances)
             return
         if not is_same:
             self.markers.keep_count(study, marker, count)
@@ -143,9 +146,7 @@ class _Delivery:
         count: Count,
         known_orders: tuple[Order, ...],
     ) -> None:
-        """Start the exports and report the study; not if it was deleted meanwhile."""
-        if not count.instances:
-            return
+        """Start the exports and report the study."""
         exports = orders.publish(
             orders=known_orders,
             study=study,
@@ -166,7 +167,7 @@ class _Delivery:
             counts=counts,
             first=rfc3339(marker.first),
             last=rfc3339(marker.changed),
-            again=marker.again,
+            again=marker.reported,
         )
         self.outcomes.publish(complete)
 

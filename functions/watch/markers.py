@@ -49,7 +49,7 @@ class Marker:
         changed: when the quiet time began: with a record, or with another number of instances.
         count: the last count.
         counting_began: when the count began that made the study complete; None while it is open.
-        again: whether the study was complete before.
+        reported: whether the study was ever reported as complete.
         generation: of the object; 0: not written yet. The generation that is closed identifies a
             completion: as long as nothing changes, a repeated attempt finds the same one.
     """
@@ -60,7 +60,7 @@ class Marker:
     changed: datetime
     count: Count = Count()
     counting_began: datetime | None = None
-    again: bool = False
+    reported: bool = False
     generation: int = 0
 
     @classmethod
@@ -140,7 +140,7 @@ class Markers:
             return marker
         reopened = replace(
             Marker.opened(stored),
-            again=True,
+            reported=marker.reported,
             generation=marker.generation,
         )
         return self._write(stored.study, reopened)
@@ -160,31 +160,45 @@ class Markers:
         """Keep a count that differs from the last one."""
         self._write(study, replace(marker, count=count, changed=now()))
 
-    def close(self, study: Resource, marker: Marker, counting_began: datetime) -> None:
-        """The study is complete, and was reported.
+    def close(
+        self,
+        study: Resource,
+        marker: Marker,
+        counting_began: datetime,
+        *,
+        reported: bool,
+    ) -> None:
+        """The study is complete, or it was deleted.
 
         Args:
             counting_began: when the last count began.
+            reported: whether it was reported now.
 
         Raises:
             RetryableError: operation_pending, when a record changed the marker meanwhile: the study
                 will be complete again. The state bucket does not answer.
         """
+        closed = replace(
+            marker,
+            counting_began=counting_began,
+            reported=reported or marker.reported,
+        )
         try:
-            self._write(study, replace(marker, counting_began=counting_began))
+            self._write(study, closed)
         except RetryableError:
-            self._complete_again(study, marker)
+            if reported:
+                self._keep_reported(study, marker)
             raise
 
-    def _complete_again(self, study: Resource, reported: Marker) -> None:
+    def _keep_reported(self, study: Resource, reported: Marker) -> None:
         """Keep that the study was reported, in a marker that was changed since."""
         marker = self.find(study)
-        if marker is None or not marker.is_open or marker.again:
+        if marker is None or not marker.is_open or marker.reported:
             return
         # An unchanged one stays: its generation is the id of the report, which will be repeated.
         if marker.generation == reported.generation:
             return
-        self._write(study, replace(marker, again=True))
+        self._write(study, replace(marker, reported=True))
 
     def _extend(self, stored: Stored, marker: Marker) -> Marker:
         if needs_no_write(stored, marker.changed, self._quiet_s):
@@ -220,7 +234,7 @@ def _value(marker: Marker) -> dict[str, Any]:
         "changed": rfc3339(marker.changed),
         "count": [marker.count.instances, marker.count.series],
         "counting_began": counting_began,
-        "again": marker.again,
+        "reported": marker.reported,
     }
 
 
@@ -235,7 +249,7 @@ def _marker(kept: Kept) -> Marker:
             changed=_time(value["changed"]),
             count=Count(*value["count"]),
             counting_began=parsed_rfc3339(value["counting_began"]),
-            again=value["again"],
+            reported=value["reported"],
             generation=kept.generation,
         )
     except (TypeError, KeyError, ValueError):

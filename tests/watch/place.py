@@ -69,7 +69,7 @@ class Place:
             "changed": changed,
             "count": count,
             "counting_began": "",
-            "again": False,
+            "reported": False,
         }
         self.buckets.put(STATE, MARKER, json.dumps(marker).encode())
 

@@ -1,6 +1,7 @@
 """Which request an order of ON_STUDY_COMPLETE makes of each completion of a study."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,53 @@ def test_a_completion_that_is_delivered_again_has_the_same_outcome(place: Place)
     assert first["id"] == again["id"]
 
 
+def follow_up_after_the_quiet_time(place: Place, found: list[Any]) -> None:
+    """The quiet time is over, and the store has had these instances since it began."""
+    marker = {**place.marker, "count": [len(found), 1], "changed": ago(60)}
+    place.buckets.put(STATE, MARKER, json.dumps(marker).encode())
+    place.store.plan = finds(found)
+    place.follow_up()
+
+
+def test_a_study_that_was_deleted_before_it_was_reported_is_not_complete_again(
+    place: Place,
+) -> None:
+    place.store_record(ago(0))
+    follow_up_after_the_quiet_time(place, [])
+    place.store_record(ago(0))
+    follow_up_after_the_quiet_time(place, ROWS)
+    (record,) = place.published(OUTCOMES)
+    assert "again" not in record
+
+
+def test_a_study_that_comes_back_while_it_is_counted_as_deleted_is_not_complete_again(
+    place: Place,
+) -> None:
+    def nothing_while_a_record_comes(_: Received) -> Answer:
+        place.store_record(ago(0))
+        return Answer()
+
+    place.mark(count=[0, 0], changed=ago(60))
+    place.store.plan = nothing_while_a_record_comes
+    with pytest.raises(RetryableError):
+        place.follow_up()
+    follow_up_after_the_quiet_time(place, ROWS)
+    (record,) = place.published(OUTCOMES)
+    assert "again" not in record
+
+
+def test_a_study_that_was_reported_and_then_deleted_is_complete_again(place: Place) -> None:
+    place.store_record(ago(0))
+    follow_up_after_the_quiet_time(place, ROWS)
+    place.store_record(ago(0))
+    follow_up_after_the_quiet_time(place, [])
+    place.store_record(ago(0))
+    follow_up_after_the_quiet_time(place, ROWS)
+    first, second = place.published(OUTCOMES)
+    assert "again" not in first
+    assert second["again"]
+
+
 def test_a_study_that_is_reported_while_a_record_comes_is_complete_again_afterwards(
     place: Place,
 ) -> None:
@@ -62,11 +110,7 @@ def test_a_study_that_is_reported_while_a_record_comes_is_complete_again_afterwa
     place.store.plan = page_while_a_record_comes
     with pytest.raises(RetryableError):
         place.follow_up()
-    place.store.plan = page
-    # The quiet time after that record is over.
-    marker = {**place.marker, "changed": ago(60)}
-    place.buckets.put(STATE, MARKER, json.dumps(marker).encode())
-    place.follow_up()
+    follow_up_after_the_quiet_time(place, ROWS)
     first, second = place.published(OUTCOMES)
     assert "again" not in first
     assert second["again"]

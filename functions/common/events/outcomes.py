@@ -49,7 +49,7 @@ class Outcome:
         detail: one line of our own words.
         first, last: of study_complete: when its first instance was stored, and when its quiet time
             began; RFC 3339.
-        again: of study_complete: whether it was complete before.
+        again: of study_complete: whether it was reported before.
     """
 
     outcome: Word
