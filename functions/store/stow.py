@@ -156,21 +156,22 @@ class Stow:
         was_sent_before = self._sent > 1
         if answer.kind == "refused" and not was_sent_before:
             return answer, "rejected"
-        meaning = _MEANINGS[answer.kind, self._is_same(answer)]
+        meaning = _MEANINGS[answer.kind, self._is_same()]
         if meaning == "duplicate" and was_sent_before:
             return answer, "stored"
         return answer, meaning
 
-    def _is_same(self, answer: Answer) -> Same:
-        """Whether the store has the same, after it gave this answer."""
+    def _is_same(self) -> Same:
+        """Whether the store has the same."""
         try:
             return self._instance.same_in(self._store, self._deadline)
         except RetryableError as error:
-            # 403 also means that there is no such instance (fact sheet section 5.8). It does so
-            # here: the service has just read the request that it refused.
-            if answer.kind == "refused" and error.reason == "unauthorized":
-                return None
-            raise
+            if error.reason != "unauthorized":
+                raise
+        # 403 also means that there is no such instance (fact sheet section 5.8). It does so here if
+        # the service may search, which takes the same right (section 2).
+        self._store.search(None, "studies", [("limit", "1")], self._deadline)
+        return None
 
     def _conflict(self, answer: Answer) -> Word:
         policy = self._settings.conflict_policy.of(self._name)

@@ -400,6 +400,14 @@ def test_a_refusal_on_a_second_delivery_stands_if_missing_resources_are_forbidde
     assert words(place.world.outcomes) == [("rejected", "rejected")]
 
 
+def test_a_refusal_on_a_second_delivery_waits_while_nothing_may_be_read(place: Landing) -> None:
+    place.world.fault(method="GET", kind="status", status=403)
+    place.world.fault(method="POST", kind="status", status=409, body="no report")
+    blob = place.upload("a.dcm", SCAN)
+    assert place.deliver(blob, attempt=2) == "unauthorized"
+    assert not place.world.outcomes
+
+
 def test_success_that_cannot_be_read_is_checked(place: Landing) -> None:
     place.world.fault(
         method="POST",
@@ -524,6 +532,23 @@ def test_a_uid_that_stands_twice_is_reported_as_the_store_reads_it(
     assert place.stored(twin) == data
     assert place.stored(UIDS) is None
     assert place.buckets.read(QUARANTINE, "rejected/a.dcm") == data
+
+
+@TWICE
+def test_a_uid_that_stands_twice_is_rejected_although_missing_instances_are_forbidden(
+    place: Landing, tag: int, twin: scans.Uids
+) -> None:
+    place.world.fault(method="GET", path="instances/", kind="status", status=403)
+    (record,) = place.drop("a.dcm", SCAN + scans.element(tag, "UI", b"9.9"))
+    assert words([record]) == [("rejected", "rejected")]
+    assert (record["study"], record["series"], record["instance"]) == twin
+
+
+def test_a_file_that_exists_under_uids_that_cannot_be_read_is_rejected(place: Landing) -> None:
+    place.drop("a.dcm", scans.dicom(("9.9", "1.2.3", "1.2.3.4")))
+    place.world.fault(method="GET", path="instances/", kind="status", status=403)
+    data = SCAN + scans.element(0x0020000D, "UI", b"9.9")
+    assert words(place.drop("b.dcm", data)) == [("rejected", "rejected")]
 
 
 @TWICE
