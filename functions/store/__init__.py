@@ -6,7 +6,8 @@ In the order in which an object passes:
     delivery.py        what is needed to process an event; memory.py: what this process did lately
     filetype.py        what a file is, by its content
     source.py          its bytes as a stream; nothing incomplete is stored
-    instances.py       what is sent: a DICOM file, or metadata with a JPEG
+    instances.py       what is sent: a DICOM file, or metadata with a JPEG; whether the DICOM store
+                       has the same (same_metadata.py)
     metadata.py        DICOM JSON, checked against its JPEG (jpeg.py) and completed
     multipart_file.py  metadata and a JPEG in one file, multipart-request.file
     stow.py            one store request and what its answer means (stow_report.py): the table of

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 from functions.common.checksum import Checksum
 from functions.common.clients.dicomweb import AS_STORED, DicomStore
@@ -17,12 +17,14 @@ from functions.common.dicom.dicomjson import DataSet
 from functions.common.dicom.part10 import Header, MoreNeededError, read_header
 from functions.common.errors import RetryableError
 from functions.store import jpeg, metadata
-from functions.store.metadata import PIXELS, SYNTAX, Metadata
+from functions.store.metadata import SYNTAX, Metadata
 from functions.store.refusals import unsupported
+from functions.store.same_metadata import is_same
 from functions.store.source import Source, body_of
 
 _GONE: Final = (204, 404, 410)
-_STORED_METADATA_CHARACTERS: Final = 4 * metadata.LIMIT_BYTES
+# The store may escape characters and add URLs.
+_STORED_METADATA_BYTES: Final = 4 * metadata.LIMIT_BYTES
 
 # Whether the store has the same under the instance's UIDs; None if it has nothing there.
 Same = bool | None
@@ -152,21 +154,19 @@ class JpegInstance:
         stored = self._stored_attributes(store, deadline)
         if stored is None:
             return None
-        for tag, attribute in self._attributes.items():
-            if tag == PIXELS or tag.startswith("0002"):
-                continue
-            if _plain(attribute) != _plain(stored.get(tag)):
-                return False
+        if not is_same(self._attributes, stored):
+            return False
         return self._is_frame_same(store, deadline)
 
     def _stored_attributes(self, store: DicomStore, deadline: Deadline) -> DataSet | None:
+        """The metadata in the store; None if there is none, and empty if it cannot be this one."""
         with store.get(self.resource, ("metadata",), "application/dicom+json", deadline) as answer:
             if not _is_there(answer):
                 return None
-            found = dicomjson.data_sets(chunks(answer, deadline), _STORED_METADATA_CHARACTERS)
-            for _, data_set in found:
-                if not metadata.is_deep(data_set):
-                    return data_set
+            text = _up_to(chunks(answer, deadline), _STORED_METADATA_BYTES)
+        for _, data_set in dicomjson.data_sets([text], _STORED_METADATA_BYTES):
+            if not metadata.is_deep(data_set):
+                return data_set
         return {}
 
     def _is_frame_same(self, store: DicomStore, deadline: Deadline) -> bool:
@@ -197,6 +197,16 @@ def _is_there(answer: Response) -> bool:
     return True
 
 
+def _up_to(pieces: Iterable[bytes], limit: int) -> bytes:
+    """All the bytes; none if they are more than the limit."""
+    data = bytearray()
+    for piece in pieces:
+        data += piece
+        if len(data) > limit:
+            return b""
+    return bytes(data)
+
+
 def _checksum(pieces: Iterable[bytes]) -> Checksum:
     checksum = Checksum()
     for piece in pieces:
@@ -213,17 +223,3 @@ def _part(answer: Response, deadline: Deadline) -> Iterator[bytes]:
         return
     for part in multipart.parts(body, content_type):
         yield from part.chunks()
-
-
-def _plain(attribute: Any) -> Any:
-    """An attribute as text, without differences between equivalent spellings."""
-    if isinstance(attribute, dict):
-        kept = {key: _plain(value) for key, value in attribute.items()}
-        return {key: value for key, value in kept.items() if value not in ("", [], {})}
-    if isinstance(attribute, list):
-        return [_plain(value) for value in attribute]
-    if attribute is None:
-        return ""
-    if isinstance(attribute, float) and attribute.is_integer():
-        attribute = int(attribute)
-    return str(attribute).strip()
