@@ -25,7 +25,7 @@ could ever end.
 grow. A dry run makes only the first two checks.
 """
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -41,7 +41,7 @@ from functions.delete.followup import Work
 
 _LATE_S: Final = 600.0
 _THREADS: Final = 8
-_BATCH: Final = 500  # instances between two checks whether one was too young
+_BATCH: Final = 500  # instances that are asked for at once
 
 
 def check_store(name: DicomStoreName, settings: Settings) -> None:
@@ -147,47 +147,34 @@ class GuardRails:
             PermanentError: rejected.
             RetryableError: as DicomStore.search.
         """
-        if self.stored_before:
-            limit = self.stored_before
-            if self._any_since(resource, limit, when_unknown=True):
-                raise _refused_error("something in it was stored too recently")
-        since = self._stored_again_limit(was_tried)
-        if since and self._any_since(resource, since, when_unknown=False):
-            raise _refused_error("stored again after the command was sent")
-
-    def _stored_again_limit(self, was_tried: bool) -> datetime | None:
-        """When the command was sent, if a target may have been stored again since."""
+        not_stored_since = None
         if self.late or was_tried:
-            return self.sent
-        return None
+            not_stored_since = self.sent
+        if not self.stored_before and not not_stored_since:
+            return
+        for stored in self._stored_times(resource):
+            if self._is_too_recent(stored):
+                raise _refused_error("something in it was stored too recently")
+            if stored and not_stored_since and stored >= not_stored_since:
+                raise _refused_error("stored again after the command was sent")
 
-    def _any_since(
-        self,
-        resource: Resource,
-        limit: datetime,
-        when_unknown: bool,
-    ) -> bool:
-        """Whether any instance was stored at that time or later.
+    def _is_too_recent(self, stored: datetime | None) -> bool:
+        if self.stored_before is None:
+            return False
+        return stored is None or stored >= self.stored_before
 
-        Args:
-            when_unknown: the answer if the store does not say when.
-        """
-
-        def is_since(instance: Resource) -> bool:
-            text = self.store.stored_at(instance, self.deadline)
-            stored = parsed_rfc3339(text)
-            if stored is None:
-                return when_unknown
-            return stored >= limit
-
+    def _stored_times(self, resource: Resource) -> Iterator[datetime | None]:
+        """When each instance was stored; None if the store does not say."""
         instances = self.store.instances(resource, self.deadline)
         with ThreadPoolExecutor(_THREADS) as pool:
             while True:
                 batch = list(islice(instances, _BATCH))
                 if not batch:
-                    return False
-                if any(pool.map(is_since, batch)):
-                    return True
+                    return
+                yield from pool.map(self._stored_time, batch)
+
+    def _stored_time(self, instance: Resource) -> datetime | None:
+        return parsed_rfc3339(self.store.stored_at(instance, self.deadline))
 
 
 def _stored_before(work: Work, min_age_hours: int) -> datetime | None:

@@ -474,6 +474,14 @@ def test_a_late_or_repeated_delivery_does_not_delete_what_was_stored_again_since
     assert record["outcome"] == "deleted"
 
 
+def test_two_limits_of_age_cost_one_request_for_each_instance(store: World) -> None:
+    fill(store)
+    command = {"path": "studies/1.1", "stored_before": "2100-01-01T00:00:00Z"}
+    (record,) = store.run(handle, command, attempt=2)
+    assert record["outcome"] == "deleted"
+    assert store.requests("GET", "other") == 4 + 1  # and one for the size of the study
+
+
 def test_a_command_that_is_published_again_does_not_delete_what_was_stored_since(
     store: World,
 ) -> None:
