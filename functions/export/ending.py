@@ -6,6 +6,9 @@ manifest, publishes the outcome and deletes the plan. If it is killed on the way
 delivered again, and the claim is still its own. The others have nothing to do; nor has a message
 that comes when there is no plan any more.
 
+A refusal is decided by its claim, which keeps the reason: if the outcome could not be published,
+the next delivery publishes it (handler._run_slice), even if the slice could be done by then.
+
 If the message of the slice with the claim has become a dead letter, somebody sends the command
 again: its delivery takes the claim over. The slice may still be at work, so each reads the claim
 again before it publishes.
@@ -47,10 +50,16 @@ class Ending:
 
     def refuse(self, plan: Plan, claimant: str, error: PermanentError) -> None:
         """The export can never be done."""
-        self._end(plan, claimant, lambda: _refused_outcome(self._job.request, error))
+        self._end(plan, claimant, lambda: _refused_outcome(self._job.request, error), error)
 
-    def _end(self, plan: Plan, claimant: str, make_outcome: Callable[[], Outcome]) -> None:
-        if not self._state.claim_end(plan, claimant):
+    def _end(
+        self,
+        plan: Plan,
+        claimant: str,
+        make_outcome: Callable[[], Outcome],
+        refusal: PermanentError | None = None,
+    ) -> None:
+        if not self._state.claim_end(plan, claimant, refusal):
             self._log_superseded()
             return
         outcome = make_outcome()

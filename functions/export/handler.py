@@ -262,15 +262,23 @@ class _Export:
             claimant: who ends the export if everything is done then: this slice's message, by its
                 name, or COMMAND (State.claim_end).
         """
+        refusal = self._state.refusal(plan, claimant)
+        if refusal is None:
+            refusal = self._do_unless_done(plan, name)
+        if refusal:
+            self._ending.refuse(plan, claimant, refusal)
+            return
+        self._go_on(plan, name, claimant)
+
+    def _do_unless_done(self, plan: Plan, name: str) -> PermanentError | None:
+        """Returns why neither this slice nor any other can be done, for example because the bucket
+        does not exist; else None."""
         try:
             if not self._state.is_done(plan.run, name):
                 self._do_one(plan, name)
         except PermanentError as error:
-            # Neither this slice nor any other can be done, for example because the bucket does not
-            # exist.
-            self._ending.refuse(plan, claimant, error)
-            return
-        self._go_on(plan, name, claimant)
+            return error
+        return None
 
     def _do_one(self, plan: Plan, name: str) -> None:
         task = self._state.slice(plan.run, name)

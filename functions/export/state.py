@@ -11,6 +11,9 @@
                 claims the end joins, writes the manifest
                 and publishes the outcome. The command,
                 sent again, takes the claim over
+    refused     a slice finds that the export can never be   the same object, which keeps why
+                done, and claims the end: each of its
+                deliveries publishes that
     cleared     the plan is deleted first, then the slices, then the rest: a message that finds no
                 plan, or no slices to plan more, has come too late and has nothing to do
 
@@ -36,6 +39,7 @@ from functions.export.slices import Piece, Slice, new_name
 
 _LIMIT_BYTES: Final = 256 * 1024 * 1024
 _REST: Final = "rest"
+_REFUSAL: Final = "refusal"
 # The claimant of the end when the message is the command or continues its planning; no slice has
 # this name.
 COMMAND: Final = "command"
@@ -202,19 +206,28 @@ class State:
 
     # Finished, cleared
 
-    def claim_end(self, plan: Plan, claimant: str) -> bool:
+    def claim_end(
+        self,
+        plan: Plan,
+        claimant: str,
+        refusal: PermanentError | None = None,
+    ) -> bool:
         """Whether this claimant ends the export. If several deliveries find all slices done, the
         first one that writes here does, and each of its redeliveries. The command takes the claim
         over from a slice, whose message may be gone.
 
         Args:
             claimant: the name of a slice, or COMMAND.
+            refusal: why the export can never be done; None if all slices are done.
         """
         generation = None if claimant == COMMAND else 0
+        value: dict[str, Any] = {"claimant": claimant}
+        if refusal:
+            value[_REFUSAL] = [refusal.reason, refusal.detail]
         with contextlib.suppress(PreconditionFailedError):
             self._objects.write(
                 self._finisher_name(plan),
-                {"claimant": claimant},
+                value,
                 if_generation_match=generation,
             )
         if self.has_ended(plan):
@@ -227,6 +240,14 @@ class State:
         """Whether the end is this claimant's."""
         kept = self._objects.read(self._finisher_name(plan))
         return kept is not None and kept.value["claimant"] == claimant
+
+    def refusal(self, plan: Plan, claimant: str) -> PermanentError | None:
+        """Why this claimant has refused the export; None if it has not."""
+        kept = self._objects.read(self._finisher_name(plan))
+        if kept is None or kept.value["claimant"] != claimant or _REFUSAL not in kept.value:
+            return None
+        reason, detail = kept.value[_REFUSAL]
+        return PermanentError(reason, detail)
 
     def has_ended(self, plan: Plan) -> bool:
         """Whether another delivery has ended the export, and deleted the plan."""

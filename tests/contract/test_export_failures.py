@@ -546,6 +546,29 @@ def test_an_export_of_several_slices_that_is_refused_has_one_outcome_and_leaves_
         assert not store.objects(bucket=STATE)
 
 
+def test_a_refusal_whose_outcome_could_not_be_published_stays_one_when_the_bucket_appears(
+    tmp_path: Path,
+) -> None:
+    with (
+        strict_buckets(STATE) as server,
+        world("export_resource", tmp_path, buckets_url=server.url, EXPORT_SLICE="4") as store,
+    ):
+        fill(store, series=3, instances=4)
+        assert store.deliver(handle, encoded_order(), {}) == ""
+        first, *others = [base64.b64decode(one["data"]) for one in store.follow_ups]
+        store.follow_ups.clear()
+        store.topics.refuse = ["UNAVAILABLE"] * 4
+        assert store.deliver(handle, first, {}, follow_up=True) == "unavailable"
+        store.topics.refuse = []
+        server.buckets[BUCKET] = {}
+        answers = [store.deliver(handle, data, {}, 2, follow_up=True) for data in (first, *others)]
+        assert answers == ["", "", ""]
+        (record,) = store.outcomes
+        assert (record["outcome"], record["reason"]) == ("rejected", "not_found")
+        assert record["detail"] == "the bucket does not exist"
+        assert not store.left_over()
+
+
 def test_a_planning_that_fails_leaves_no_state(
     small_slices: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
