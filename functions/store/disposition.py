@@ -10,7 +10,7 @@ from functions.common.events.outcomes import Outcome, outcome_id
 from functions.common.resources import GcsPrefix, ObjectRef
 from functions.common.settings import STORE
 from functions.store.delivery import Delivery
-from functions.store.sidecar import SIDECAR_ENDING, Sidecar
+from functions.store.sidecar import NAME_BYTES, SIDECAR_ENDING, Sidecar, cut_name
 
 # In a sidecar's metadata: the id of the outcome that it belongs to.
 _OUTCOME_KEY: Final = "dicom-outcome"
@@ -102,8 +102,11 @@ def _move(delivery: Delivery) -> None:
 
 
 def _copy_to(delivery: Delivery, place: GcsPrefix) -> None:
-    """Copy; if the name has other bytes, the generation is added to the copy's name."""
+    """Copy. If the name is too long, it is cut; then, and if the name has other bytes, the
+    generation is added to the copy's name."""
     name = f"{place.prefix}/{delivery.ref.name}".lstrip("/")
+    if len(name.encode()) > NAME_BYTES:
+        name = cut_name(name, delivery.ref.generation, NAME_BYTES)
     if not _copy_as(name, place.bucket, delivery):
         name = f"{name}~{delivery.ref.generation}"
         delivery.buckets.copy(delivery.ref, place.bucket, name, delivery.deadline)

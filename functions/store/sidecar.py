@@ -13,11 +13,9 @@ from functions.common.resources import ObjectRef
 SIDECAR_ENDING: Final = ".reason.json"
 SIDECAR_LIMIT_BYTES: Final = 16 * 1024 * 1024
 
-# Cloud Storage allows so many.
-_NAME_BYTES: Final = 1024
-# Of a generation, with the mark in front.
-_GENERATION_BYTES: Final = 20
-_ADDED_BYTES: Final = len("unsupported_input/") + len(SIDECAR_ENDING) + _GENERATION_BYTES
+# Cloud Storage allows 1024 bytes. A generation with the mark in front has 20.
+NAME_BYTES: Final = 1024 - 20
+_ADDED_BYTES: Final = len("unsupported_input/") + len(SIDECAR_ENDING)
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,9 @@ class Sidecar:
         sidecar's.
         """
         name = self.source.name
-        most = _NAME_BYTES - _ADDED_BYTES
-        if len(name.encode()) > most or name.endswith(SIDECAR_ENDING):
-            ending = f"~{self.source.generation}"
-            kept = name.encode()[: most - len(ending)]
-            name = kept.decode(errors="ignore") + ending
+        most_bytes = NAME_BYTES - _ADDED_BYTES
+        if len(name.encode()) > most_bytes or name.endswith(SIDECAR_ENDING):
+            name = cut_name(name, self.source.generation, most_bytes)
         return f"{self.reason}/{name}"
 
     def dump(self) -> bytes:
@@ -84,3 +80,16 @@ class Sidecar:
             return cls(str(document["reason"]), str(document.get("detail", "")), source)
         except (KeyError, TypeError, AttributeError, PermanentError) as error:
             raise ValueError("not a sidecar of the quarantine") from error
+
+
+def cut_name(name: str, generation: int, most_bytes: int) -> str:
+    """A name for a copy: the beginning of this one, and the generation.
+
+    Args:
+        name: of an object.
+        generation: of the object.
+        most_bytes: of both; NAME_BYTES leaves room for a generation behind it.
+    """
+    ending = f"~{generation}"
+    kept = name.encode()[: most_bytes - len(ending)]
+    return kept.decode(errors="ignore") + ending

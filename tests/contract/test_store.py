@@ -680,6 +680,19 @@ def test_a_later_upload_of_a_name_replaces_nothing_that_was_moved(tmp_path: Path
         assert place.buckets.names(LANDING) == []
 
 
+@pytest.mark.parametrize("name", ["n" * 1024, "ü" * 505])
+def test_a_name_that_is_too_long_below_the_destination_is_cut(tmp_path: Path, name: str) -> None:
+    settings = {"SOURCE_DISPOSITION": "move", "MOVE_DESTINATION": f"gs://{ARCHIVE}/done"}
+    with landing(tmp_path, **settings) as place:
+        blob = place.upload(name, SCAN)
+        assert place.deliver(blob) == ""
+        assert words(place.world.outcomes) == [("stored", "")]
+        (kept,) = place.buckets.names(ARCHIVE)
+        assert kept.startswith(f"done/{name[:400]}")
+        assert kept.endswith(f"~{blob.generation}")
+        assert place.buckets.names(LANDING) == []
+
+
 def test_the_storage_class_is_the_objects_or_the_prefixs(tmp_path: Path) -> None:
     with landing(tmp_path, STORAGE_CLASS="old/=COLDLINE") as place:
         place.drop("old/a", scans.dicom(("1", "1", "1")))
