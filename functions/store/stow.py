@@ -24,7 +24,7 @@ from functions.common.clients.storage import StoredObject
 from functions.common.clients.transport import drain, read_all
 from functions.common.deadline import parsed_rfc3339
 from functions.common.dicom import dicomjson
-from functions.common.errors import PermanentError, RetryableError
+from functions.common.errors import PermanentError, RetryableError, SupersededError
 from functions.common.events.outcomes import Word
 from functions.common.resources import Resource
 from functions.common.settings import STORAGE_CLASSES
@@ -40,6 +40,7 @@ _ANSWERED: Final = (200, 202)
 _REFUSED: Final = (400, 409, 413, 415, 422)
 # In an object's metadata.
 _CLASS_KEY: Final = "dicom-storage-class"
+_REFUSED_IT: Final = "the DICOM store refused it, status or failure reason"
 _OTHER_BYTES: Final = "the DICOM store has other bytes under the same UIDs"
 _OTHER_UIDS: Final = "the DICOM store reads different UIDs from the first ones in the file"
 
@@ -93,6 +94,7 @@ class Stow:
         self._memory = delivery.memory
         self._deadline = delivery.deadline
         self._store = delivery.services.dicom_store
+        self._buckets = delivery.buckets
         self._settings = delivery.settings
         self._name = delivery.ref.name
         self._instance = instance
@@ -111,6 +113,7 @@ class Stow:
         Raises:
             PermanentError: rejected (OtherInstanceError if the report is about another instance);
                 conflict, if the policy is to reject; errors of the source.
+            SupersededError: an object is gone or was overwritten.
             RetryableError: as Transport.send; operation_pending while its study or series is being
                 deleted.
         """
@@ -120,7 +123,7 @@ class Stow:
             # If it was deleted since, it can be stored now.
             answer, meaning = self._try()
         if meaning == "rejected":
-            raise rejected(f"the DICOM store refused it, status or failure reason {answer.code}")
+            raise rejected(f"{_REFUSED_IT} {answer.code}")
         # Not `in`: mypy narrows the type only with `==`.
         if meaning == "misread" or meaning == "gone":
             raise OtherInstanceError(answer.named.resource)
@@ -180,12 +183,26 @@ class Stow:
         if policy != "overwrite":
             raise conflict(_OTHER_BYTES)
         self._check_overwrite(answer)
+        self._check_inputs()
         self._store.delete(self._resource, self._deadline)
-        if self._send().kind != "stored":
+        answer, meaning = self._try()
+        if meaning == "rejected":
+            raise rejected(f"{_REFUSED_IT} {answer.code}, after the stored instance was deleted")
+        if meaning != "stored":
             # Another input came between; check again.
             raise RetryableError("unavailable")
         self._remember()
         return "stored"
+
+    def _check_inputs(self) -> None:
+        """Delete only while the new bytes are still there.
+
+        Raises:
+            SupersededError: an object is gone or was overwritten.
+        """
+        for one in self._inputs:
+            if self._buckets.stat(one.ref, self._deadline) is None:
+                raise SupersededError
 
     def _check_overwrite(self, answer: Answer) -> None:
         """Delete only if it is certain that the store's report means this instance.

@@ -70,6 +70,7 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self.retry_after = ""  # header of those answers
         self.lost: list[str] = []  # kinds of requests: the next one is done and not answered
         self.busy_copies = 0  # so many of the next copies are not done, and answered 503
+        self.once: list[str] = []  # names of objects that are deleted after the next read
         self.uploads = Uploads()
         self.lock = threading.RLock()
         self._generation = 1000
@@ -275,6 +276,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _media(self, blob: Blob) -> None:
         data = blob.data
+        if blob.name in self.server.once:
+            del self.server.buckets[blob.bucket][blob.name]
         status = 200
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if found and self.server.ranges:

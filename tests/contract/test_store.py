@@ -288,6 +288,35 @@ def test_overwrite_never_puts_older_bytes_in_the_place_of_newer_ones(tmp_path: P
         assert place.stored(UIDS) == OTHER
 
 
+def test_overwrite_deletes_nothing_if_the_new_bytes_are_gone(tmp_path: Path) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="overwrite") as place:
+        place.drop("a.dcm", SCAN, created=EARLIER)
+        place.buckets.once = ["b.dcm"]
+        assert words(place.drop("b.dcm", OTHER, created=LATER)) == [("superseded", "")]
+        assert place.stored(UIDS) == SCAN
+
+
+def test_overwrite_says_so_if_an_instance_was_deleted_and_the_new_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="overwrite") as place:
+        place.drop("a.dcm", SCAN, created=EARLIER)
+        place.world.fault(method="POST", kind="status", status=413, skip=1)
+        (record,) = place.drop("b.dcm", OTHER, created=LATER)
+        assert words([record]) == [("rejected", "rejected")]
+        assert "after the stored instance was deleted" in record["detail"]
+        assert place.buckets.read(QUARANTINE, "rejected/b.dcm") == OTHER
+
+
+def test_overwrite_reports_what_was_stored_although_its_answer_was_lost(tmp_path: Path) -> None:
+    with landing(tmp_path, CONFLICT_POLICY="overwrite") as place:
+        place.drop("a.dcm", SCAN, created=EARLIER)
+        place.world.fault(method="POST", kind="reset", when="after", skip=1, count=1)
+        place.world.fault(method="POST", kind="status", status=413, skip=1, count=1)
+        assert place.deliver(place.upload("b.dcm", OTHER, created=LATER)) == ""
+        assert place.stored(UIDS) == OTHER
+
+
 def report(detail: str, code: int = 272, instance: str = "") -> bytes:
     failed: dict[str, Any] = {
         "00081197": {"vr": "US", "Value": [code]},
