@@ -33,6 +33,7 @@ class Request:
         time: when it was last accepted, RFC 3339 in UTC; empty: it was released, because it could
             not be published.
         first_time: when it was first accepted, RFC 3339 in UTC.
+        invocation: a random value of the invocation that accepted it.
         command_sha256: of the command, to recognise another one with the same id; empty if the
             request came by Pub/Sub.
         caller_sha256: of the caller's address; empty if callers are not distinguished.
@@ -44,6 +45,7 @@ class Request:
     state: State = "accepted"
     time: str = ""
     first_time: str = ""
+    invocation: str = ""
     command_sha256: str = ""
     caller_sha256: str = ""
     outcome: Mapping[str, Any] = field(default_factory=dict)
@@ -83,7 +85,8 @@ class Requests:
 
     def accept(self, request: Request) -> Request | None:
         """Keep a new request, or one that was not published; None if there is one with this id, or
-        another process was faster.
+        another process was faster. That one may be this one, if the answer to its write was lost:
+        its `invocation` says so.
 
         Raises:
             RetryableError: the state bucket does not answer.

@@ -7,6 +7,8 @@ The outcome comes from `notify`.
 """
 
 import hashlib
+import uuid
+from dataclasses import replace
 from typing import Any, Final
 
 from functions.api.request_state import Request, Requests
@@ -50,6 +52,7 @@ class Accepting:
             request_id=command.request_id,
             command_sha256=command.sha256,
             caller_sha256=self._caller_sha256,
+            invocation=str(uuid.uuid4()),
         )
         try:
             to_publish = self._requests.accept(request)
@@ -79,26 +82,39 @@ class Accepting:
         return {"request_id": name, "state": "accepted"}
 
     def _taken_over(self, request: Request) -> Request | None:
-        """The earlier request with this id, if it must be published again; None if it is published.
+        """The request with this id that is kept, if it must be published; None if it is published.
 
         Raises:
             RefusedError: conflict; unavailable, when it has just expired.
             RetryableError: the state bucket does not answer.
         """
-        earlier = self._requests.find(request.request_id)
-        if earlier is None:
-            raise RefusedError("unavailable", "try again", retry_after_s=1)
-        if earlier.command_sha256 != request.command_sha256:
-            raise RefusedError("conflict", "another request has this id")
-        if earlier.caller_sha256 != request.caller_sha256:
-            raise RefusedError("conflict", "another request has this id")
-        if earlier.state != "accepted":
-            return None
-        if earlier.age_s() >= _PUBLISHING_S:
-            accepted = self._requests.accept(earlier)
+        kept = self._kept(request)
+        if kept.state == "accepted" and kept.age_s() >= _PUBLISHING_S:
+            accepted = self._requests.accept(replace(kept, invocation=request.invocation))
             if accepted:
                 return accepted
+            kept = self._kept(request)
+        if kept.state != "accepted":
+            return None
+        if kept.invocation == request.invocation:
+            # The answer to the write was lost, and its repetition found the object.
+            return kept
         raise RefusedError("conflict", "this request is being published", retry_after_s=5)
+
+    def _kept(self, request: Request) -> Request:
+        """The request with this id that is kept.
+
+        Raises:
+            RefusedError, RetryableError: as _taken_over.
+        """
+        kept = self._requests.find(request.request_id)
+        if kept is None:
+            raise RefusedError("unavailable", "try again", retry_after_s=1)
+        if kept.command_sha256 != request.command_sha256:
+            raise RefusedError("conflict", "another request has this id")
+        if kept.caller_sha256 != request.caller_sha256:
+            raise RefusedError("conflict", "another request has this id")
+        return kept
 
     def _publish(self, command: Command, request: Request) -> None:
         settings = self._services.settings

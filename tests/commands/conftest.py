@@ -78,5 +78,6 @@ def commands(running: Place) -> Place:
     running.topics.messages.clear()
     running.topics.refuse.clear()
     running.buckets.failures.clear()
+    running.buckets.lost.clear()
     running.buckets.retry_after = ""
     return running

@@ -248,6 +248,15 @@ def test_a_command_is_accepted_once_it_is_published_although_its_state_cannot_be
     assert answer.status_code == 202
 
 
+def test_a_command_is_published_although_the_answer_to_the_write_of_its_state_is_lost(
+    commands: Place,
+) -> None:
+    commands.buckets.lost = ["create"]
+    answer = commands.post("/exports", {**EXPORT, "request_id": "answer-lost"})
+    assert answer.status_code == 202
+    assert len(commands.published(EXPORTS)) == 1
+
+
 def test_a_command_that_is_published_again_says_when_it_was_first_accepted(
     commands: Place,
 ) -> None:
