@@ -1,9 +1,10 @@
 """`replay quarantine|dead-letters`: after a fix, try again what failed.
 
 An object in quarantine is copied to its old name in the landing bucket, which is an upload like any
-other, and then deleted from quarantine. It stays there if its old name now has other bytes. A dead
-letter is published again on its topic, with the time when it was first published, and then
-acknowledged; so is an outcome that could not be written to the ledger.
+other, and then deleted from quarantine. It stays there if its old name now has other bytes, or if
+store_upload has not deleted the original yet. A dead letter is published again on its topic, with
+the time when it was first published, and then acknowledged; so is an outcome that could not be
+written to the ledger.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from cli.progress import Progress
 from cli.quarantine import sidecars, text_of
 from functions.common.deadline import parsed_rfc3339
 from functions.common.events.messages import FIRST_PUBLISHED
+from functions.common.resources import ObjectRef
 from functions.store.sidecar import SIDECAR_ENDING, Sidecar
 
 # Attributes that dead-lettering or a client library added.
@@ -86,7 +88,8 @@ def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
     """Copy objects from quarantine back to the landing bucket.
 
     Returns:
-        The counts: replayed (or to replay), name taken, without its object.
+        The counts: replayed (or to replay), still being quarantined, name taken, without its
+        object.
     """
     progress = Progress("to replay" if dry_run else "replayed")
     landing = clients.storage.bucket(clients.system.buckets["landing"])
@@ -98,11 +101,14 @@ def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
             continue
         returning = _Returning(
             landing=landing,
-            name=sidecar.source.name,
+            source=sidecar.source,
             kept=kept,
             sidecar=blob,
             now=landing.get_blob(sidecar.source.name, timeout=CALL_S),
         )
+        if returning.is_still_there:
+            progress.count("still being quarantined")
+            continue
         if returning.is_name_taken:
             progress.count("name taken")
             continue
@@ -117,17 +123,26 @@ class _Returning:
     """An object on its way from quarantine to the landing bucket.
 
     Args:
-        name: its old name there.
+        source: the original, which the sidecar names.
         kept: the quarantined object.
         sidecar: the object with its sidecar.
         now: what the landing bucket has under the old name; None: nothing.
     """
 
     landing: Any
-    name: str
+    source: ObjectRef
     kept: Any
     sidecar: Any
     now: Any
+
+    @property
+    def is_still_there(self) -> bool:
+        """Whether the original is not deleted yet: store_upload deletes it last.
+
+        The quarantined object will then be the only copy. A copy that an interrupted replay made
+        has another generation.
+        """
+        return self.now is not None and self.now.generation == self.source.generation
 
     @property
     def is_name_taken(self) -> bool:
@@ -140,7 +155,7 @@ class _Returning:
 
         try:
             if self.now is None:  # else an earlier run was interrupted after the copy
-                _copy(self.kept, self.landing.blob(self.name))
+                _copy(self.kept, self.landing.blob(self.source.name))
             _delete(self.kept)
             _delete(self.sidecar)
         except (NotFound, PreconditionFailed):

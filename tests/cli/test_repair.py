@@ -175,6 +175,19 @@ def test_an_interrupted_replay_continues(place: Landing, desk: Desk) -> None:
     assert place.buckets.names(QUARANTINE) == []
 
 
+def test_an_object_that_is_being_quarantined_at_this_moment_is_left_alone(
+    place: Landing, desk: Desk
+) -> None:
+    place.world.topics.refuse = ["UNAVAILABLE"] * 4
+    # It is copied, and its outcome cannot be published: the source is not deleted yet.
+    place.deliver(place.upload("a", b"junk"))
+    before = place.buckets.names(QUARANTINE)
+    assert len(before) == 2
+    done = replay_quarantine(desk.clients, "", dry_run=False)
+    assert done.counts == {"still being quarantined": 1}
+    assert place.buckets.names(QUARANTINE) == before
+
+
 def test_sidecars_of_others_are_left_alone(place: Landing, desk: Desk) -> None:
     note = {"bucket": "other", "name": "y", "generation": 1, "reason": "r"}
     place.buckets.put(QUARANTINE, "x.reason.json", b"{}")
