@@ -101,7 +101,8 @@ def upload(
 ) -> int:
     """Upload files to the landing bucket and show the outcome of each.
 
-    The objects of a folder keep their relative paths: FOLDER/a/b is the object FOLDER/a/b.
+    The objects of a folder keep their relative paths: FOLDER/a/b is the object FOLDER/a/b. Two
+    files that would be one object are refused.
     """
     uploader = Uploader(clients, storage_class)
     if folder is not None:
@@ -110,7 +111,7 @@ def upload(
         return _follow(uploader, folder, prefix, output)
     if not paths:
         raise CliError("give files or folders to upload, or --watch FOLDER")
-    sources = list(_sources(paths, prefix, clients.system.local))
+    sources = _distinct(_sources(paths, prefix, clients.system.local))
     if not sources:
         raise CliError(f"there are no files in {', '.join(map(str, paths))}")
     _warn_of_halves(sources)
@@ -268,6 +269,23 @@ def _sources(paths: Iterable[Path], prefix: str, local: bool) -> Iterator[Source
             if local:
                 _check_local_name(name)
             yield Source(file, name)
+
+
+def _distinct(sources: Iterable[Source]) -> list[Source]:
+    """Each file once.
+
+    Raises:
+        CliError: two files would be one object, and only the last would be stored.
+    """
+    found: dict[str, Source] = {}
+    for source in sources:
+        known = found.setdefault(source.name, source)
+        if known.path != source.path:
+            raise CliError(
+                f"{known.path} and {source.path} would both be the object {source.name}: upload "
+                "the folder that holds both, or use another --prefix for each"
+            )
+    return list(found.values())
 
 
 def _files(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ _LONGEST_PAUSE_S: Final = 0.5
 _RETENTION_S: Final = 86400  # an upload may take hours, and is watched when it has ended
 _EXPIRY_S: Final = 86400
 _LEDGER_OBJECT_BYTES: Final = 64 * 1024 * 1024
-_BAD: Final = frozenset({"rejected", "conflict", "partial"})
+_BAD: Final = frozenset({"rejected", "conflict", "partial", "superseded"})
 
 
 class Watch:
