@@ -135,12 +135,14 @@ def compared(clients: Clients, which: Which, dry_run: bool) -> Progress:
     topic = clients.system.topic("uploads")
     bucket = clients.system.buckets["landing"]
     for blob in clients.storage.list_blobs(bucket, prefix=which.prefix, timeout=CALL_S):
-        if not which.since <= blob.updated < which.until:
+        # Not `updated`, which changes with the metadata.
+        written = blob.time_created
+        if not which.since <= written < which.until:
             continue
         progress.count("objects")
         if blob in known:
             progress.count("with an outcome")
-        elif blob.updated > which.young:
+        elif written > which.young:
             progress.count("too young")
         else:
             if not dry_run:

@@ -131,6 +131,21 @@ def test_only_objects_between_the_dates_are_compared(
     assert published == found
 
 
+def test_an_object_belongs_to_the_date_when_it_was_written_not_edited(
+    place: Landing, desk: Desk
+) -> None:
+    edited = {"updated": "2026-03-05T00:00:00Z"}
+    place.upload("a", b"", created="2026-01-15T00:00:00Z", more=edited)
+    assert "objects" not in reconcile(desk, since="2026-02-01")
+    assert reconcile(desk, since="2026-01-01", until="2026-02-01")["published"] == 1
+
+
+def test_an_old_object_that_was_just_edited_is_not_too_young(place: Landing, desk: Desk) -> None:
+    edited = {"updated": "2999-01-01T00:00:00Z"}
+    place.upload("a", b"", created="2026-01-15T00:00:00Z", more=edited)
+    assert reconcile(desk)["published"] == 1
+
+
 def test_the_ledger_is_read_only_since_shortly_before_the_first_date(
     place: Landing, desk: Desk
 ) -> None:
