@@ -138,7 +138,9 @@ class Deletion:
         found = self.guards.count(target.resource, others=finished + in_progress)
         if not found:
             return _nothing_found(target)
-        self.guards.check_age(target.resource, target.was_tried)
+        refusal = self.guards.age_refusal(target.resource, target.was_tried)
+        if refusal:
+            return self._not_deleted(target, "rejected", refusal)
         if not target.instances:
             target.size_bytes = self.store.size_bytes(target.resource, self.deadline)
             target.instances = found
@@ -157,14 +159,20 @@ class Deletion:
         """How a target ended; None when it must be started again. A successful operation may have
         failed for some instances, and a failed one may have left nothing: what decides is whether
         anything is left."""
-        lag_s = _LAG_S
-        if operation.error_code or operation.failures:
-            lag_s = 0.0
-        if self._is_gone(target.resource, lag_s):
+        if _has_failed(operation):
+            is_gone = not self.store.is_there(target.resource, self.deadline)
+        else:
+            is_gone = self._is_gone(target.resource)
+        if is_gone:
             return _deleted(target)
         if target.tries < _TRIES and _is_worth_another_try(operation):
             target.operation = ""
             return None
+        return self._not_deleted(target, "operation_failed", _what_is_wrong(operation))
+
+    def _not_deleted(self, target: Target, reason: str, detail: str) -> Settled:
+        """How a target ended of which something is left: `partial` if an operation has deleted a
+        part of it. Instances that were stored since count as left."""
         left = self.store.count(target.resource, target.instances, self.deadline)
         word: Word = "rejected"
         if left < target.instances:
@@ -172,16 +180,19 @@ class Deletion:
         return Settled(
             target=target,
             word=word,
-            reason="operation_failed",
-            detail=_what_is_wrong(operation),
+            reason=reason,
+            detail=detail,
             instances=target.instances - left,
         )
 
-    def _is_gone(self, resource: Resource, lag_s: float) -> bool:
-        """Whether a search finds nothing of it any more, within `lag_s` seconds."""
-        lag = Deadline(lag_s)
+    def _is_gone(self, resource: Resource) -> bool:
+        """Whether a search finds nothing of it any more, or only what was stored after the command
+        was sent: the operation has ended well, so that was stored after the operation."""
+        lag = Deadline(_LAG_S)
         wait_s = _POLL_S
         while self.store.is_there(resource, self.deadline):
+            if self.guards.holds_only_new(resource):
+                return True
             if not lag.sleep(wait_s):
                 return False
             wait_s *= 1.5
@@ -199,6 +210,10 @@ def _deleted(target: Target) -> Settled:
     return Settled(target, "deleted", instances=target.instances)
 
 
+def _has_failed(operation: Operation) -> bool:
+    return operation.error_code != 0 or operation.failures > 0
+
+
 def _is_worth_another_try(operation: Operation) -> bool:
     if operation.failures:
         return True
@@ -208,7 +223,7 @@ def _is_worth_another_try(operation: Operation) -> bool:
 def _what_is_wrong(operation: Operation) -> str:
     if operation.error_code == CANCELLED:
         return "the operation was cancelled"
-    if operation.error_code or operation.failures:
+    if _has_failed(operation):
         ended = f"code {operation.error_code} and {operation.failures} failures"
         return f"the operation ended with {ended}"
     return "the operation ended well, but instances are left"

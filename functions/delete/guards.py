@@ -4,10 +4,10 @@ command's form is checked in api/requests.py.) What they refuse is `rejected`.
     when                           what is refused
     a command or follow-up comes   check_store: a store that is not in DELETE_STORES
     a query's studies are listed   check_number: more studies than the command's `max_studies`
-    a query begins                 check_all: any study that `count` or `check_age` refuses; then
+    a query begins                 check_all: any study that `count` or `age_refusal` refuses; then
                                    nothing at all is deleted
     a target is started            count: more than DELETE_MAX_INSTANCES in the whole request
-                                   check_age: an instance that is too young
+                                   age_refusal: an instance that is too young
 
 An instance is too young if it was stored
 
@@ -21,8 +21,8 @@ If the store does not say when an instance was stored, the first two refuse, bec
 the operator named a limit. The third does not: without a time, no delete that is delivered twice
 could ever end.
 
-`count` and `check_age` look at the store's contents at that time: a message may be old, and studies
-grow. A dry run makes only the first two checks.
+`count` and `age_refusal` look at the store's contents at that time: a message may be old, and
+studies grow. A dry run makes only the first two checks.
 """
 
 from collections.abc import Iterable, Iterator, Sized
@@ -109,13 +109,15 @@ class GuardRails:
         """Check all targets of a request before the first one is deleted.
 
         Raises:
-            PermanentError: rejected, as count and check_age.
+            PermanentError: rejected, as count and age_refusal.
             RetryableError: as DicomStore.search.
         """
         instances = 0
         for resource in resources:
             instances += self.count(resource, others=instances)
-            self.check_age(resource)
+            refusal = self.age_refusal(resource)
+            if refusal:
+                raise _refused_error(refusal)
 
     def count(self, resource: Resource, others: int) -> int:
         """The number of instances of a resource, by a search, because the store's metrics lag.
@@ -135,28 +137,39 @@ class GuardRails:
             raise _refused_error(f"{limit}, which DELETE_MAX_INSTANCES forbids")
         return found
 
-    def check_age(self, resource: Resource, was_tried: bool = False) -> None:
-        """Refuse a resource that contains something too young. Costs one request for each
-        instance, if there is a limit.
+    def age_refusal(self, resource: Resource, was_tried: bool = False) -> str:
+        """Why a resource is refused that contains something too young; empty if it does not. Costs
+        one request for each instance, if there is a limit.
 
         Args:
             was_tried: whether a DELETE of it was sent before. It may have succeeded, and what is
                 there now was stored again.
 
         Raises:
-            PermanentError: rejected.
-            RetryableError: as DicomStore.search.
+            PermanentError, RetryableError: as DicomStore.search.
         """
         not_stored_since = None
         if self.late or was_tried:
             not_stored_since = self.sent
         if not self.stored_before and not not_stored_since:
-            return
+            return ""
         for stored in self._stored_times(resource):
             if self._is_too_recent(stored):
-                raise _refused_error("something in it was stored too recently")
-            if stored and not_stored_since and stored >= not_stored_since:
-                raise _refused_error("stored again after the command was sent")
+                return "something in it was stored too recently"
+            if _is_since(not_stored_since, stored):
+                return "stored again after the command was sent"
+        return ""
+
+    def holds_only_new(self, resource: Resource) -> bool:
+        """Whether everything in a resource was stored after the command was sent; False if that is
+        unknown.
+
+        Raises:
+            PermanentError, RetryableError: as DicomStore.search.
+        """
+        if self.sent is None:
+            return False
+        return all(_is_since(self.sent, stored) for stored in self._stored_times(resource))
 
     def _is_too_recent(self, stored: datetime | None) -> bool:
         if self.stored_before is None:
@@ -196,6 +209,13 @@ def _began(work: Work) -> datetime:
     if published is None:
         return now()
     return min(published, now())
+
+
+def _is_since(limit: datetime | None, stored: datetime | None) -> bool:
+    """Whether something was stored at that time or later; False if either is unknown."""
+    if limit is None or stored is None:
+        return False
+    return stored >= limit
 
 
 def _is_late(work: Work) -> bool:

@@ -641,8 +641,49 @@ def test_a_delete_whose_answer_was_lost_spares_what_was_stored_since_the_command
     plan = base64.b64decode(store.follow_ups.pop()["data"])
     assert store.deliver(handle, plan, {}, follow_up=True) == ""
     store.put(instance("1.2", "1.2.1", "1.2.1.9"))
-    store.run(handle)
+    *members, _ = store.run(handle)
+    assert words(members) == [("deleted", ""), ("partial", "rejected")]
     assert instance_uids(store) == ["1.2.1.9"]
+
+
+def test_a_study_that_is_uploaded_again_after_its_operation_ended_is_deleted(
+    store: World,
+) -> None:
+    fill(store)
+    command = json.dumps({"path": "studies/1.1"}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    store.put(instance("1.1", "1.1.1", "1.1.1.9"))
+    (record,) = store.run(handle)
+    assert words([record]) == [("deleted", "")]
+    assert record["counts"] == {"instances": 4}
+    assert instance_uids(store) == ["1.1.1.9"]
+
+
+def test_a_study_that_is_uploaded_again_after_a_part_of_it_was_deleted_is_partial(
+    store: World,
+) -> None:
+    fill(store)
+    store.fault(method="DELETE", kind="operation", failure=1, count=1)
+    command = json.dumps({"path": "studies/1.1"}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    store.put(instance("1.1", "1.1.1", "1.1.1.9"))
+    (record,) = store.run(handle)
+    assert words([record]) == [("partial", "rejected")]
+    assert record["detail"] == "stored again after the command was sent"
+    assert record["counts"] == {"instances": 3}
+    assert instance_uids(store) == ["1.1.1.9"]
+
+
+def test_what_was_stored_after_the_command_is_not_deleted_by_an_operation_that_fails(
+    store: World,
+) -> None:
+    sent = utc_now()
+    fill(store)
+    store.fault(method="DELETE", kind="operation", code=14, count=1)
+    command = json.dumps({"path": "studies/1.1"}).encode()
+    assert store.deliver(handle, command, {}, published=sent) == ""
+    assert words(store.run(handle)) == [("rejected", "rejected")]
+    assert len(store.found("instances")) == 4
 
 
 def test_a_store_that_is_too_busy_for_a_delete_uses_up_no_try(
