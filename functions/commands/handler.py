@@ -20,7 +20,7 @@ from functions.commands.command import Command, Kind
 from functions.commands.limits import Limits
 from functions.commands.refusals import RefusedError
 from functions.common import web
-from functions.common.errors import PermanentError
+from functions.common.errors import PermanentError, SettingsError
 from functions.common.events.runtime import Services
 from functions.common.log import log_bug
 from functions.common.settings import COMMANDS, Settings
@@ -50,7 +50,9 @@ def entry_point() -> Callable[[flask.Request], flask.Response]:
     Raises:
         SettingsError: a setting is missing or malformed.
     """
-    service = _Service(Settings.load(COMMANDS))
+    settings = Settings.load(COMMANDS)
+    _check_settings(settings)
+    service = _Service(settings)
 
     def commands(request: flask.Request) -> flask.Response:
         answer = service.answer(request)
@@ -58,6 +60,22 @@ def entry_point() -> Callable[[flask.Request], flask.Response]:
         return web.response(answer.status, headers, answer.body)
 
     return commands
+
+
+def _check_settings(settings: Settings) -> None:
+    """Check those that other functions can do without.
+
+    Raises:
+        SettingsError: one is missing.
+    """
+    needed = {
+        "EXPORTS_TOPIC": settings.exports_topic,
+        "DELETES_TOPIC": settings.deletes_topic,
+        "EXPORT_DESTINATIONS": settings.export_destinations,
+    }
+    for name, value in needed.items():
+        if not value:
+            raise SettingsError(f"{name} is not set: commands needs it")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,11 @@
-"""What `commands` imports before the first request, which makes a cold start longer."""
+"""The start of `commands`: the settings that it needs, and what it imports before the first
+request, which makes a cold start longer."""
 
 import subprocess
 import sys
+from collections.abc import Mapping
+
+import pytest
 
 from tests.contract.function_process import ROOT
 
@@ -23,10 +27,28 @@ ENVIRON = {
 }
 
 
-def test_libraries_are_loaded_when_they_are_first_used() -> None:
-    command = [sys.executable, "-c", LOADED]
-    run = subprocess.run(
-        command, env=ENVIRON, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+def started(code: str, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environ,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
+
+
+@pytest.mark.parametrize("name", ["EXPORTS_TOPIC", "DELETES_TOPIC", "EXPORT_DESTINATIONS"])
+def test_it_does_not_start_without_a_setting_that_commands_need(name: str) -> None:
+    without = {key: value for key, value in ENVIRON.items() if key != name}
+    run = started("import main; main.commands", without)
+    assert run.returncode == 1
+    assert f"commands: {name} is not set" in run.stderr
+
+
+def test_libraries_are_loaded_when_they_are_first_used() -> None:
+    run = started(LOADED, ENVIRON)
+    assert run.returncode == 0
     loaded = set(run.stdout.split())
     assert not loaded & {"requests", "grpc", "pydicom", "google.cloud.storage", "google.auth"}
