@@ -167,6 +167,36 @@ def test_bulk_data_that_never_comes_in_time_is_not_tried_for_ever(store: World) 
     assert len(store.follow_ups) == 1
 
 
+@pytest.mark.parametrize(
+    ("format_", "rule"),
+    [
+        ("dicom", {"delay_s": 20}),
+        ("dicom", {"delay_s": 0, "bytes_per_s": 2_000}),
+        ("zip", {"delay_s": 0, "bytes_per_s": 2_000}),
+    ],
+)
+def test_an_instance_that_uses_up_every_invocation_is_given_up(
+    small_slices: World, format_: str, rule: dict[str, Any]
+) -> None:
+    store = small_slices
+    fill(store, series=1, instances=4)
+    store.put(instance("1.1", "1.1.2", "1.1.2.1", pixels=512))
+    store.fault(kind="status", status=400, path="series/1.1.2$")
+    store.fault(kind="slow", path="instances/1.1.2.1$", **rule)
+    assert store.deliver(handle, encoded_order(format=format_), {}) == ""
+    others, bad = [base64.b64decode(one["data"]) for one in store.follow_ups]
+    store.follow_ups.clear()
+    assert store.deliver(handle, others, {}, follow_up=True) == ""
+    answers = [
+        store.deliver(handle, bad, {}, attempt, follow_up=True, budget_s=4.0) for attempt in (7, 8)
+    ]
+    assert answers == ["deadline_exceeded", ""]
+    (record,) = store.outcomes
+    assert (record["outcome"], record["counts"]["objects"]) == ("partial", 4)
+    (failure,) = manifest(store)["failures"]
+    assert failure["instance"] == "1.1.2.1"
+
+
 def test_an_instance_whose_bulk_data_takes_longer_than_one_invocation_continues_in_another_message(
     store: World,
 ) -> None:

@@ -20,7 +20,8 @@ async function walked(entries) {
     if (entry.isDirectory) waiting.push(...(await inside(entry)).filter(isScan).reverse());
     else files.push({ name: entry.fullPath.slice(1), data: await fileOf(entry) });
   }
-  return joined(files);
+  // Too many are refused: not all were looked at, so pairs may be torn.
+  return files.length > MOST ? files : joined(files);
 }
 
 // Files in a folder that are not scans: the system's own files, and the index of a medium.

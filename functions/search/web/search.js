@@ -20,6 +20,9 @@ async function run() {
   const mine = ++turn;
   const asked = query(search);
   dropWaiting();
+  // Until the answer comes, nothing of another search is on show.
+  found = null;
+  $("studies").hidden = $("pages").hidden = $("list-actions").hidden = true;
   $("problem").hidden = $("mistake").hidden = $("empty").hidden = true;
   tell([]);
   $("status").textContent = "Searching…";
@@ -32,8 +35,6 @@ async function run() {
     tell([...found.notes, aboutTheRest(found)].filter(Boolean));
   } catch (error) {
     if (mine !== turn) return;
-    found = null;
-    $("studies").hidden = $("pages").hidden = $("list-actions").hidden = true;
     $("status").textContent = "";
     complain($("problem"), error);
   } finally {
