@@ -49,11 +49,17 @@ _NAMES: Final = {
     _ALLOCATED: "BitsAllocated",
     _STORED: "BitsStored",
 }
-# The possible names of three samples, by the JPEG's header; the usual one first.
+# The possible names of three samples, by the JPEG's header; the usual one first. Only the lossy
+# processes have YBR_FULL_422 (PS3.5 section 8.2.1).
 _THREE_SAMPLES: Final = {
     "RGB": ("RGB",),
     "YBR": ("YBR_FULL_422", "YBR_FULL"),
     "": ("YBR_FULL_422", "YBR_FULL", "RGB"),
+}
+_THREE_SAMPLES_LOSSLESS: Final = {
+    "RGB": ("RGB",),
+    "YBR": ("YBR_FULL",),
+    "": ("RGB", "YBR_FULL"),
 }
 _ONE_SAMPLE: Final[tuple[str, ...]] = ("MONOCHROME2", "MONOCHROME1", "PALETTE COLOR")
 
@@ -157,14 +163,21 @@ def with_jpeg(metadata: Metadata, frame: Frame) -> DataSet:
     for tag, numbers in _numbers_of(frame).items():
         _fill_in_or_compare_number(attributes, tag, numbers)
     _fill_in_or_compare_text(attributes, SYNTAX, "UI", frame.transfer_syntaxes)
-    colours = _ONE_SAMPLE
     if frame.samples == 3:
-        colours = _THREE_SAMPLES[frame.colour]
         _fill_in(attributes, _PLANAR, "US", 0)
-    _fill_in_or_compare_text(attributes, _COLOURS, "CS", colours)
+    _fill_in_or_compare_text(attributes, _COLOURS, "CS", _colours_of(frame))
     _fill_in(attributes, _HIGH_BIT, "US", dicomjson.number(attributes, _STORED) - 1)
     _fill_in(attributes, _SIGN, "US", 0)
     return attributes
+
+
+def _colours_of(frame: Frame) -> tuple[str, ...]:
+    """The possible photometric interpretations; the usual one first."""
+    if frame.samples == 1:
+        return _ONE_SAMPLE
+    if frame.is_lossless:
+        return _THREE_SAMPLES_LOSSLESS[frame.colour]
+    return _THREE_SAMPLES[frame.colour]
 
 
 def _numbers_of(frame: Frame) -> dict[str, list[int]]:
