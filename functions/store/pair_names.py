@@ -18,3 +18,9 @@ def stem_of(name: str, kind: str) -> str:
 def may_be_half(name: str) -> bool:
     """Whether an object of this name can be half of a pair."""
     return any(stem_of(name, kind) for kind in ENDINGS)
+
+
+def beginnings(stem: str) -> tuple[str, ...]:
+    """The prefixes by which all halves with this stem are listed, and few other objects."""
+    # Every ending begins so, in any case.
+    return (f"{stem}.j", f"{stem}.J")

@@ -26,7 +26,7 @@ from functions.store import filetype, metadata, verdicts
 from functions.store.delivery import Delivery
 from functions.store.instances import JpegInstance
 from functions.store.metadata import Metadata
-from functions.store.pair_names import OTHER, stem_of
+from functions.store.pair_names import OTHER, beginnings, stem_of
 from functions.store.pair_state import PairState, claim_name, id_of
 from functions.store.refusals import unsupported
 from functions.store.source import Source, whole
@@ -92,11 +92,11 @@ class HalfUpload:
 
     def _named_alike(self, stem: str) -> Iterator[StoredObject]:
         """The objects that can be the other half, by their names."""
-        buckets = self._delivery.buckets
-        bucket = self._mine.ref.bucket
-        for one in buckets.list(bucket, f"{stem}.", self._delivery.deadline):
-            if stem_of(one.ref.name, OTHER[self._kind]) == stem:
-                yield one
+        buckets, deadline = self._delivery.buckets, self._delivery.deadline
+        for beginning in beginnings(stem):
+            for one in buckets.list(self._mine.ref.bucket, beginning, deadline):
+                if stem_of(one.ref.name, OTHER[self._kind]) == stem:
+                    yield one
 
     def _paired_with(self, other: StoredObject, described: Metadata | None) -> Verdict | None:
         """The verdict on this half with that object; None if that is not its other half.

@@ -70,6 +70,7 @@ class StrictBuckets(http.server.ThreadingHTTPServer):
         self.retry_after = ""  # header of those answers
         self.lost: list[str] = []  # kinds of requests: the next one is done and not answered
         self.busy_copies = 0  # so many of the next copies are not done, and answered 503
+        self.listed = 0  # objects in all listings
         self.once: list[str] = []  # names of objects that are deleted after the next read
         self.uploads = Uploads()
         self.lock = threading.RLock()
@@ -272,6 +273,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         prefix = query.get("prefix", "")
         names = [name for name in self.server.names(bucket) if name.startswith(prefix)]
         items = [self.server.buckets[bucket][name].resource for name in names]
+        self.server.listed += len(items)
         return self._answer(200, json.dumps({"items": items}).encode(), "list")
 
     def _media(self, blob: Blob) -> None:

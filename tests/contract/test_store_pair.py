@@ -419,6 +419,13 @@ def test_a_multipart_file_that_is_wrong_is_rejected(
     assert place.instances() == 0
 
 
+def test_looking_for_the_other_half_lists_no_names_that_only_begin_alike(place: Landing) -> None:
+    for number in range(10):
+        place.upload(f"1.2.840.{number}.dcm", b"")
+    assert place.deliver(place.upload("1.json", scans.metadata(UIDS), created=NOW))
+    assert place.buckets.listed == 1
+
+
 def test_a_pair_costs_few_requests(place: Landing) -> None:
     blobs = pair(place)
     place.deliver(blobs[0])
