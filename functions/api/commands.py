@@ -11,6 +11,7 @@ from functions.common.deadline import parsed_rfc3339
 from functions.common.errors import PermanentError
 from functions.common.events.messages import FIRST_PUBLISHED, Message
 from functions.common.resources import A_PATH, LEVELS, DicomStoreName, Resource
+from functions.common.values import is_line
 
 Parse = Callable[[object], Any]
 
@@ -210,7 +211,7 @@ def _check_pair(key: object, wanted: object) -> None:
         raise _wrong_query("a key that is not a DICOM attribute")
     if key.lower() in _RESERVED:
         raise _wrong_query("a key that is not for matching")
-    if not isinstance(wanted, str) or not wanted.isprintable():
+    if not isinstance(wanted, str) or not is_line(wanted):
         raise _wrong_query("a value that is not printable text")
     if not wanted.strip(MATCHES_ALL):
         raise _wrong_query("a value that would match everything")

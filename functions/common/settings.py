@@ -154,8 +154,8 @@ class Settings:
     move_destination: GcsPrefix | None = _setting(
         values.destination,
         "",
-        "`gs://bucket/prefix` for objects that SOURCE_DISPOSITION moves. Not in the landing "
-        "bucket.",
+        "`gs://bucket/prefix` for objects that SOURCE_DISPOSITION moves. Not in the landing, "
+        "quarantine or state bucket.",
         (STORE,),
     )
     pair_wait_s: int = _setting(
@@ -447,20 +447,17 @@ class Settings:
         return any(place.contains(destination) for place in self.export_destinations)
 
     def _check_places(self) -> None:
-        """Moved and quarantined objects must not become new objects of the landing bucket."""
-        if self.state_bucket in (self.landing_bucket, self.quarantine_bucket):
-            raise SettingsError(
-                "STATE_BUCKET must differ from LANDING_BUCKET and QUARANTINE_BUCKET"
-            )
-        if self.quarantine_bucket == self.landing_bucket:
-            raise SettingsError("QUARANTINE_BUCKET must differ from LANDING_BUCKET")
+        """Moved and quarantined objects must not become uploads again, nor state."""
+        own = {self.landing_bucket, self.quarantine_bucket, self.state_bucket}
+        if len(own) < 3:
+            raise SettingsError("LANDING_BUCKET, QUARANTINE_BUCKET and STATE_BUCKET must differ")
         moves = any(disposition == "move" for _, disposition in self.source_disposition.rules)
         if moves and self.move_destination is None:
             raise SettingsError(
                 "MOVE_DESTINATION is not set: SOURCE_DISPOSITION has a move that needs it"
             )
-        if self.move_destination and self.move_destination.bucket == self.landing_bucket:
-            raise SettingsError("MOVE_DESTINATION must not be in LANDING_BUCKET")
+        if self.move_destination and self.move_destination.bucket in own:
+            raise SettingsError("MOVE_DESTINATION must not be in any of these three buckets")
 
     def _check_destinations(self) -> None:
         """Exports must not write to the state bucket."""

@@ -16,6 +16,9 @@ _DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _URL: Final = re.compile(r"https?://[\w.-]+(:[0-9]+)?(/[\w./-]*)?", re.ASCII)
 _QUERY: Final = re.compile(r"[\w.~=&{}%,:/-]*", re.ASCII)
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
+# Control characters, ends of lines, and halves of surrogate pairs. Not the spaces and joiners of
+# other scripts: names contain them, and str.isprintable refuses them.
+_NOT_IN_A_LINE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 # The attributes that can limit a caller of the search function. PatientName cannot: the caller can
 # ask for fuzzy matching, which concerns only this attribute (fact sheet section 4.2).
@@ -42,6 +45,11 @@ class ByPrefix(Generic[T]):
         matching = [rule for rule in self.rules if name.startswith(rule[0])]
         _, value = max(matching, key=lambda rule: len(rule[0]))
         return value
+
+
+def is_line(text: str) -> bool:
+    """Whether a text is one line without control characters, in any script."""
+    return not _NOT_IN_A_LINE.search(text)
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -181,7 +189,10 @@ def command_callers(text: str) -> dict[str, list[str]]:
 def _listed(text: str, found: dict[str, T]) -> dict[str, T]:
     if text and not found:
         raise ValueError("lists nobody: name callers, or leave it empty for everyone")
-    return {name.lower(): value for name, value in found.items()}
+    listed = {name.lower(): value for name, value in found.items()}
+    if len(listed) < len(found):
+        raise ValueError("lists a caller twice")
+    return listed
 
 
 def _are_filters(value: object) -> bool:
@@ -192,7 +203,7 @@ def _are_filters(value: object) -> bool:
 
 def _is_plain(text: object) -> bool:
     """Whether the store can match it exactly: one value, without wildcards."""
-    if not isinstance(text, str) or not text or not text.isprintable():
+    if not isinstance(text, str) or not text or not is_line(text):
         return False
     return not any(mark in text for mark in "*?\\,")
 

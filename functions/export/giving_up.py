@@ -8,18 +8,25 @@ continues without it, and the manifest lists it in `failures` with its UIDs and 
         that breaks off, 401, 403, 429, 5xx EXPORT_GIVE_UP_ATTEMPT on it is given up, if the store
         (clients/statuses.py)               still returns another instance (`is_due`): the reason
                                             of the last attempt, such as `unavailable`
+    it uses up the time of an invocation    the same, if it was retrieved for at least half of that
+        in which nothing else succeeds      time (`was_tried`); otherwise the rest of the slice
+                                            becomes another slice, in which it is tried again
 
 What a search left out while planning is given up by plan.py, at the same delivery.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
+from functions.common.deadline import Deadline
 from functions.export.fetch import Fetcher
 from functions.export.job import Job
 from functions.export.slices import Piece
 
 DETAIL: Final = "given up after several deliveries"
+# Of the invocation, kept for recording what was given up.
+_RECORDING_S: Final = 10.0
 Known = Callable[[], Piece | None]
 
 
@@ -31,16 +38,16 @@ class GivingUp:
             None if there is none yet.
     """
 
-    def __init__(self, job: Job, fetcher: Fetcher, known: Known) -> None:
-        self._attempt = job.attempt
-        self._fetcher = fetcher
+    def __init__(self, job: Job, known: Known) -> None:
+        self._job = job
         self._known = known
 
     def is_due(self, done: Iterable[Piece]) -> bool:
         """Whether to give up what has just failed. It is given up when both are true:
 
         - this is delivery EXPORT_GIVE_UP_ATTEMPT, or a later one;
-        - the store returns something that the export already has, so the store is not down.
+        - the store returns something that the export already has, so the store is not down. What
+          failed may have used up the time for retrieving; then the time for recording is used.
 
         Until then another delivery tries again. A piece is only given up after it was tried
         (object_slice.py, zip_slice.py).
@@ -48,7 +55,23 @@ class GivingUp:
         Args:
             done: pieces that this slice has.
         """
-        if not self._attempt.may_give_up:
+        if not self._job.attempt.may_give_up:
             return False
         known = next(iter(done), None) or self._known()
-        return known is not None and self._fetcher.gives(known)
+        if known is None:
+            return False
+        asking = replace(self._job, work_deadline=self._job.deadline.reserving(_RECORDING_S))
+        return Fetcher(asking).gives(known)
+
+
+def was_tried(deadline: Deadline, began_with_s: float) -> bool:
+    """Whether a failed attempt says something about its piece. One that was cut by the end of the
+    time does only if it took at least half of that time.
+
+    Args:
+        deadline: for retrieving.
+        began_with_s: seconds that were left when the attempt began.
+    """
+    if deadline.remaining_s() > 0:
+        return True
+    return began_with_s >= deadline.budget_s / 2

@@ -47,10 +47,10 @@ class ObjectSlice:
     def __init__(self, job: Job, run: str, known: Known) -> None:
         self._job = job
         self._request = job.request
-        self._tally = Tally()
+        self._tally = Tally(job.work_deadline)
         self._fetcher = Fetcher(job)
         self._writer = ObjectWriter(job, run)
-        self._giving_up = GivingUp(job, self._fetcher, known)
+        self._giving_up = GivingUp(job, known)
         self._store_is_away = False
         # The objects that are in the destination already, by name.
         self._existing: dict[str, Present] = {}
@@ -70,11 +70,13 @@ class ObjectSlice:
         try:
             self._settle(task)
         except RetryableError as error:
-            # An instance with much bulk data makes progress with each object.
-            has_progress = self._tally.settled() or self._writer.has_written
-            if error.reason != "deadline_exceeded" or not has_progress:
+            if error.reason != "deadline_exceeded" or not self._has_progress():
                 raise
         return self._tally.result(task)
+
+    def _has_progress(self) -> bool:
+        # An instance with much bulk data makes progress with each object.
+        return bool(self._tally.settled()) or self._writer.has_written
 
     def _settle(self, task: Slice) -> None:
         """First existing objects, then whole studies and series, then what is missing."""
@@ -95,10 +97,18 @@ class ObjectSlice:
         return [one for one in pieces if not self._tally.is_settled(one)]
 
     def _give_up_or_raise(self, missing: list[Piece]) -> None:
-        """Give up all that is missing, or leave it to another delivery. If a single one was not
-        tried, because the time was over, none is given up."""
-        if self._tally.tried(missing) and self._may_give_up():
-            self._tally.give_up(missing)
+        """Give up what was tried, or leave it all to another delivery.
+
+        When the time is over, what was not tried yet is the rest of the slice. If there was time
+        for something else, nothing is given up, and all that is missing is the rest.
+        """
+        is_late = self._job.work_deadline.remaining_s() <= 0
+        if is_late and self._has_progress():
+            return
+        tried = self._tally.tried(missing)
+        is_enough = is_late or len(tried) == len(missing)
+        if tried and is_enough and self._may_give_up():
+            self._tally.give_up(tried)
             return
         self._job.work_deadline.check()
         raise self._tally.why(missing)
@@ -204,7 +214,7 @@ class ObjectSlice:
     def _fetch(self, piece: Piece) -> None:
         """Retrieve and write one piece by separate requests, unless the store or the bucket seems
         to be down: then the rest is left to another delivery."""
-        if self._store_is_away:
+        if self._store_is_away or self._job.work_deadline.remaining_s() <= 0:
             return
         self._tally.attempt(piece, lambda: self._fetched(piece))
         if self._tally.failed_in_a_row < _FAILED_IN_A_ROW_MAX:
@@ -216,7 +226,6 @@ class ObjectSlice:
             self._store_is_away = True
 
     def _fetched(self, piece: Piece) -> WrittenObjects:
-        self._job.work_deadline.check()
         written: WrittenObjects = []
         for tag, stream in self._fetcher.objects(piece):
             name = self._name(piece, tag)

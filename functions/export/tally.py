@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, RetryableError
-from functions.export.giving_up import DETAIL
+from functions.export.giving_up import DETAIL, was_tried
 from functions.export.result import Result
 from functions.export.slices import Piece, Slice
 from functions.export.writer import Present
@@ -18,9 +19,13 @@ class Tally:
     """Which pieces are done, which have failed permanently, and which were tried without success.
 
     `tried`, `why`, `give_up` and `result` are only called when no thread is at work.
+
+    Args:
+        deadline: for retrieving.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
         # Failed attempts since the last success.
         self.failed_in_a_row = 0
         self._lock = threading.Lock()
@@ -32,13 +37,17 @@ class Tally:
 
     def attempt(self, piece: Piece, write: Callable[[], WrittenObjects]) -> None:
         """Try one piece, and keep the result."""
+        began_with_s = self._deadline.remaining_s()
         try:
             self.note(piece, write())
         except PermanentError as error:
             with self._lock:
                 self._failures[piece] = piece.failure(error.reason, error.detail)
         except RetryableError as error:
-            self._note_unsuccessful(piece, error)
+            with self._lock:
+                self.failed_in_a_row += 1
+                if was_tried(self._deadline, began_with_s):
+                    self._unsuccessful[piece] = error
 
     def note(self, piece: Piece, objects: WrittenObjects) -> None:
         """A piece is done."""
@@ -48,13 +57,6 @@ class Tally:
             self._done[piece] = entries
             self._new |= new
             self.failed_in_a_row = 0
-
-    def _note_unsuccessful(self, piece: Piece, error: RetryableError) -> None:
-        with self._lock:
-            self.failed_in_a_row += 1
-            # If the time is over, this was not a real attempt.
-            if error.reason != "deadline_exceeded":
-                self._unsuccessful[piece] = error
 
     def end_row(self) -> None:
         """Set the number of failures in a row back to 0."""
@@ -76,9 +78,9 @@ class Tally:
         with self._lock:
             return list(self._done)
 
-    def tried(self, pieces: Iterable[Piece]) -> bool:
-        """Whether each of these was tried without success."""
-        return self._unsuccessful.keys() >= set(pieces)
+    def tried(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """Those of these pieces that were tried without success."""
+        return [piece for piece in pieces if piece in self._unsuccessful]
 
     def why(self, pieces: Iterable[Piece]) -> RetryableError:
         """Why these are not done."""

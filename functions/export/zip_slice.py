@@ -7,7 +7,7 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.common.resources import Resource
 from functions.export.content import Content
 from functions.export.fetch import Fetcher
-from functions.export.giving_up import DETAIL, GivingUp, Known
+from functions.export.giving_up import DETAIL, GivingUp, Known, was_tried
 from functions.export.job import Job
 from functions.export.parts import Part, Parts
 from functions.export.result import Result
@@ -27,7 +27,7 @@ class ZipSlice:
         self._job = job
         self._parts = parts
         self._fetcher = Fetcher(job)
-        self._giving_up = GivingUp(job, self._fetcher, known)
+        self._giving_up = GivingUp(job, known)
         self._zip = ZipPart()
         self._written: dict[Piece, Member] = {}
         self._failures: dict[Piece, dict[str, Any]] = {}
@@ -92,16 +92,25 @@ class ZipSlice:
 
     def _single(self, piece: Piece) -> Iterator[bytes]:
         """An instance by a separate request."""
+        began_with_s = self._job.work_deadline.remaining_s()
         try:
             for _, stream in self._fetcher.objects(piece):
                 yield from self._add(piece, Content.of(stream))
         except PermanentError as error:
             self._failures[piece] = piece.failure(error.reason, error.detail)
         except RetryableError as error:
-            self._job.work_deadline.check()
-            if not self._giving_up.is_due(self._written):
+            if not self._is_given_up(began_with_s):
+                self._job.work_deadline.check()
                 raise
             self._failures[piece] = piece.failure(error.reason, DETAIL)
+
+    def _is_given_up(self, began_with_s: float) -> bool:
+        """Whether to give up an instance whose retrieving has just failed. When the time is over
+        and there was time for something else, it is tried again in the rest of the slice."""
+        deadline = self._job.work_deadline
+        if deadline.remaining_s() <= 0 and self._settled():
+            return False
+        return was_tried(deadline, began_with_s) and self._giving_up.is_due(self._written)
 
     def _add(self, piece: Piece, content: Content) -> Iterator[bytes]:
         """One member. If the answer breaks off, the instance is not listed as a member, and can be

@@ -3,7 +3,8 @@ the handler looks them up. Without filters, a caller sees everything. With filte
 
     a search              has them too; a parameter that contradicts one is refused (qidors.py)
     a retrieve, an        only of a study that matches them all, which is checked here; else
-        export            `not_found`, as for a study that does not exist
+        export, a search  `not_found`, as for a study that does not exist
+        within a study
     an upload             is refused: its outcome would reveal what the store has (uploading.py)
 """
 

@@ -32,6 +32,9 @@ def query_pairs(request: flask.Request) -> list[tuple[str, str]]:
     pairs = []
     for name, value in wanted.items():
         items = value if isinstance(value, list) else [value]
+        if not items and name != "includefield":
+            # Left out, it would not limit the search at all.
+            raise RefusedError("invalid_body", "a list must have a value")
         pairs += [(name, _value(name, item)) for item in items]
     return pairs
 
@@ -48,12 +51,19 @@ def json_object(request: flask.Request) -> dict[str, Any]:
             "takes application/json (a query also a form)",
         )
     try:
-        wanted = json.loads(_body(request))
+        wanted = json.loads(_body(request), object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as error:
         raise RefusedError("invalid_body", "not JSON in UTF-8") from error
     if not isinstance(wanted, dict):
         raise RefusedError("invalid_body", "not a JSON object")
     return wanted
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise RefusedError("invalid_body", "a key is given more than once")
+    return found
 
 
 def _value(name: str, item: object) -> str:

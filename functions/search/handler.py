@@ -169,7 +169,9 @@ class _Service:
         form = pages.form_of(request.headers.get("Accept", ""))
         pairs = qidors.decode(query)
         base = self._base(request)
-        found = self._searcher.search(_translated(target, pairs, fixed), base)
+        translated = _translated(target, pairs, fixed)
+        self._check_path(target, fixed)
+        found = self._searcher.search(translated, base)
         return found.reply(form, base + target.path, pairs)
 
     def _query(
@@ -191,8 +193,15 @@ class _Service:
             # The whole body is checked too; then the URL takes precedence.
             pairs = [pair for pair in pairs if pair[0] not in names] + paging
             translated = _translated(target, pairs, fixed)
+        self._check_path(target, fixed)
         found = self._searcher.search(translated, base)
         return found.reply(form, f"{base}{target.path}/_query", ())
+
+    def _check_path(self, target: Target, fixed: FixedFilters) -> None:
+        """Check a study in the path of a search too: it is not known what the store does if a
+        filter contradicts the path."""
+        if target.resource:
+            self._access.check(target.resource, fixed)
 
     def _retrieve(
         self, target: Target, query: str, fixed: FixedFilters, request: flask.Request

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes, urlencode
 
 from functions.common.resources import Resource, is_uid
+from functions.common.values import is_line
 from functions.search import attributes
 from functions.search.refusals import RefusedError
 
@@ -164,7 +165,7 @@ class _Reader:
                     "invalid_parameter",
                     "a parameter's name must be a keyword or a tag of eight digits",
                 )
-            if len(value) > _VALUE_LENGTH or not value.isprintable():
+            if len(value) > _VALUE_LENGTH or not is_line(value):
                 raise _bad(
                     name,
                     f"takes up to {_VALUE_LENGTH} printable characters",

@@ -21,7 +21,8 @@ _DEFAULT_ACCEPT: Final[Mapping[Media, str]] = {
     "bulkdata": "application/octet-stream; transfer-syntax=*",
 }
 _ONE_INSTANCE: Final = "application/dicom; transfer-syntax=*"
-_PASSED_ON: Final = ("Range", "If-Range", "If-None-Match", "If-Modified-Since")
+_CONDITIONS: Final = ("If-None-Match", "If-Modified-Since")
+_RANGES: Final = ("Range", "If-Range")
 _PASSED_BACK: Final = (
     "Content-Type",
     "Content-Length",
@@ -94,7 +95,7 @@ def retrieve(
     if not accept:
         accept = _checked("Accept", headers.get("Accept") or "*/*")
     sent = {"Accept": _accept(target, accept)}
-    for name in _PASSED_ON:
+    for name in _passed_on(target):
         if name in headers:
             sent[name] = _checked(name, headers[name])
     answer = upstream.get(target.path, query, sent)
@@ -109,8 +110,17 @@ def retrieve(
     chunks: Iterator[bytes] = answer.chunks()
     if target.media == "metadata" and "Content-Encoding" not in passed:
         passed.pop("Content-Length", None)
+        passed.pop("Accept-Ranges", None)
         chunks = upstream.urls.replaced_in_chunks(chunks, base.encode())
     return Reply(answer.status, passed, chunks, answer.close)
+
+
+def _passed_on(target: Target) -> tuple[str, ...]:
+    """The caller's headers that the store gets. In metadata the URLs are replaced, so a range of
+    the store's bytes is no range of the answer."""
+    if target.media == "metadata":
+        return _CONDITIONS
+    return (*_CONDITIONS, *_RANGES)
 
 
 def _headers(answer: Answer) -> dict[str, str]:
@@ -173,7 +183,7 @@ def _accept(target: Target, accept: str) -> str:
 
 def _accept_picture(kinds: set[str], accept: str) -> str:
     takes_jpeg = kinds & {"image/jpeg", "image/*", "*/*"}
-    prefers_png = "image/png" in kinds and "image/jpeg" not in kinds
+    prefers_png = "image/png" in kinds and kinds.isdisjoint({"image/jpeg", "*/*"})
     if takes_jpeg and not prefers_png:
         return "image/jpeg"
     return accept

@@ -13,8 +13,8 @@ _PIECE_CHARACTERS: Final = 64 * 1024
 _NUMBER: Final = re.compile(r"[+-]?[0-9.]+", re.ASCII)
 # Where a cell begins, in any locale: with semicolons or tabs as separators, a spreadsheet sees new
 # cells inside these cells, and it skips white space and quotes. The characters that begin a formula
-# also exist in full width.
-_FORMULA: Final = re.compile(r'(^|[;,|\t\r\n])([\s"]*)(?=[=+\-@＝＋－＠])')
+# also exist in full width. `*+` and `?`: each character is read once, whatever follows.
+_BEGINNING: Final = re.compile(r'(?:^|[;,|\t\r\n])[\s"]*+([=+\-@＝＋－＠]?)')
 
 
 def csv_of(rows: Iterable[DataSet], columns: Sequence[tuple[str, str]]) -> Iterator[bytes]:
@@ -46,8 +46,14 @@ def _cell(row: DataSet, tag: str) -> str:
     cell = "\\".join(_plain(value) for value in dicomjson.values(row, tag))
     if _NUMBER.fullmatch(cell):
         return cell
-    # An apostrophe makes it text.
-    return _FORMULA.sub(r"\1\2'", cell)
+    return _BEGINNING.sub(_as_text, cell)
+
+
+def _as_text(beginning: re.Match[str]) -> str:
+    """The beginning of a cell, with an apostrophe if a formula follows: that makes it text."""
+    if not beginning[1]:
+        return beginning[0]
+    return f"{beginning[0][:-1]}'{beginning[1]}"
 
 
 def _plain(value: Any) -> str:

@@ -16,6 +16,7 @@ _TAR: Final = b"ustar"
 _JPEG: Final = b"\xff\xd8\xff"
 _JSON: Final = (b"{", b"[")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_IMPLICIT_LENGTH_MAX: Final = 256  # of a data set's first element
 # A multipart/related body whose first part is DICOM JSON: what the how-to calls
 # multipart-request.file. RFC 2046 section 5.1.1 allows a boundary of 70 characters.
 _MULTIPART: Final = re.compile(
@@ -48,6 +49,15 @@ def sniff(head: bytes) -> Kind:
     text = head.removeprefix(_BYTE_ORDER_MARK).lstrip(b" \t\r\n")
     if text.startswith(_JSON):
         return "json"
-    if part10.is_data_set(head):
+    if _is_data_set(head):
         return "dicom"
     return "other"
+
+
+def _is_data_set(head: bytes) -> bool:
+    """Whether it may be a Part 10 file without its preamble, or a bare data set: group 2 or 8 in
+    little endian."""
+    # head[1] and head[3]: the high bytes of the group and of the element, which are 0.
+    if len(head) < 8 or head[0] not in (0x02, 0x08) or head[1] or head[3]:
+        return False
+    return part10.is_vr(head[4:6]) or int.from_bytes(head[4:8], "little") < _IMPLICIT_LENGTH_MAX

@@ -27,6 +27,7 @@ from functions.common.events.runtime import Services
 from functions.common.log import log
 from functions.common.resources import GcsPrefix, Resource
 from functions.common.settings import Settings
+from functions.common.values import is_line
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,39}", re.ASCII)
 # What the store can filter instances by, except UIDs (fact sheet section 4.1).
@@ -113,7 +114,7 @@ def _is_match(key: object, text: object) -> bool:
     """Whether this attribute can be searched by, and the text does not match everything."""
     if key not in MATCH_KEYS:
         return False
-    if not isinstance(text, str) or not text.isprintable():
+    if not isinstance(text, str) or not is_line(text):
         return False
     if key == "StudyDate":
         return _DATES.fullmatch(text) is not None

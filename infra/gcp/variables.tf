@@ -100,7 +100,7 @@ variable "source_disposition" {
 }
 
 variable "move_destination" {
-  description = "gs://bucket/prefix that `move` moves to, not in the landing bucket; the bucket must already exist."
+  description = "gs://bucket/prefix that `move` moves to, not in the landing, quarantine or state bucket; the bucket must already exist."
   type        = string
   default     = ""
   validation {
@@ -108,8 +108,11 @@ variable "move_destination" {
     error_message = "gs://bucket or gs://bucket/prefix."
   }
   validation {
-    condition     = !startswith("${var.move_destination}/", "gs://${local.bucket_names.landing}/")
-    error_message = "Not in the landing bucket: what is moved there would be an upload again."
+    condition = !anytrue([
+      for name in ["landing", "quarantine", "state"] :
+      startswith("${var.move_destination}/", "gs://${local.bucket_names[name]}/")
+    ])
+    error_message = "Not in the landing, quarantine or state bucket: what is moved there would be an upload again, or state."
   }
   validation {
     condition     = var.move_destination != "" || !strcontains(var.source_disposition, "move")

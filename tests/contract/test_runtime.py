@@ -104,6 +104,15 @@ def test_what_can_never_be_done_is_recorded_and_acknowledged(pubsub: TopicServer
     ]
 
 
+def test_a_command_with_the_attribute_of_a_notification_is_recorded(pubsub: TopicServer) -> None:
+    data = base64.b64encode(b'{"path": "studies/1", "request_id": "r1"}').decode()
+    attributes = {"eventType": "OBJECT_FINALIZE"}
+    message = {"data": data, "messageId": "m1", "attributes": attributes}
+    body = json.dumps({"message": message}).encode()
+    assert deliver(raising(PermanentError("invalid_command")), body).status_code == 204
+    assert [record["request_id"] for record in records(pubsub)] == ["r1"]
+
+
 def test_what_may_pass_is_handed_back(
     pubsub: TopicServer, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -251,7 +251,7 @@ def limited(guarded: Function, store: FakeStore, signer: Signer) -> dict[str, st
 
 
 @pytest.mark.parametrize(
-    "path", ["/studies", "/series", "/instances", "/studies/1.9/series", "/studies/1.9/instances"]
+    "path", ["/studies", "/series", "/instances", "/studies/1.2/series", "/studies/1.2/instances"]
 )
 def test_the_fixed_filter_is_part_of_every_search(
     guarded: Function, store: FakeStore, limited: dict[str, str], path: str
@@ -296,10 +296,13 @@ def test_other_studies_do_not_exist_for_a_limited_caller(
         "/studies/1.9",
         "/studies/1.9/metadata",
         "/studies/1.9/series/1.3/instances/1.4/rendered",
+        "/studies/1.9/series",
+        "/studies/1.9/instances",
     ):
         reply = guarded.send(path, headers=limited)
         assert reply.status == 404
         assert reply.reason == "not_found"
+    assert guarded.query("/studies/1.9/series/_query", {}, **limited).reason == "not_found"
     assert all("1.9" not in request.path for request in store.received)
 
 

@@ -165,6 +165,34 @@ def test_while_it_loads_the_list_says_so(planned: Page, store: FakeStore) -> Non
     store.released.clear()
 
 
+def test_back_during_a_search_does_not_show_its_rows_under_other_values(
+    planned: Page, store: FakeStore
+) -> None:
+    def answer(request: Received) -> Answer:
+        if request.path != "studies":
+            return Answer()
+        name = parse_qs(request.query).get("PatientName", ["Nobody"])[0]
+        body = json.dumps([row(t0020000D="1.2", t00100010={"Alphabetic": name})]).encode()
+        return Answer(body=body, delay_s=60 if name == "Beta" else 0)
+
+    store.plan = answer
+    planned.goto("/")
+    planned.get_by_label("Patient name").fill("Alpha")
+    planned.keyboard.press("Enter")
+    expect(planned.locator("tr.study td.patient")).to_contain_text("Alpha")
+    planned.get_by_label("Patient name").fill("Beta")
+    planned.keyboard.press("Enter")
+    expect(planned.locator("#status")).to_have_text("Searching…")
+    expect(planned.locator("tr.study")).to_be_hidden()
+    planned.go_back()
+    expect(planned.locator("tr.study td.patient")).to_contain_text("Alpha")
+    store.released.set()
+    planned.wait_for_load_state("networkidle")
+    expect(planned.locator("tr.study td.patient")).to_contain_text("Alpha")
+    expect(planned.get_by_label("Patient name")).to_have_value("Alpha")
+    store.released.clear()
+
+
 def test_pages_are_turned(page: Page) -> None:
     first = found(page)
     assert len(first) == 25

@@ -184,6 +184,19 @@ def test_what_cannot_be_taken_is_not_sent(
     assert not buckets.names(LANDING)
 
 
+def test_a_folder_of_more_files_than_the_limit_is_refused_though_they_are_pairs(
+    page: Page, buckets: StrictBuckets, tmp_path: Path
+) -> None:
+    folder = tmp_path / "night"
+    folder.mkdir()
+    for number in range(2501):
+        for ending in ("json", "jpg"):
+            (folder / f"{number}.{ending}").write_bytes(b"1")
+    drag(page, [folder])
+    expect(page.get_by_role("alert")).to_contain_text("more than 5,000 files")
+    assert not buckets.names(LANDING)
+
+
 def test_a_drop_has_a_limit(page: Page, buckets: StrictBuckets) -> None:
     files: list[FilePayload] = [
         {

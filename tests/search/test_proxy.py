@@ -221,6 +221,7 @@ def test_a_retrieve_passes_through_as_it_is(search: Function, store: FakeStore) 
         (f"{INSTANCE}/metadata", "*/*", "application/dicom+json"),
         (f"{INSTANCE}/rendered", "image/avif,image/webp,image/*,*/*;q=0.8", "image/jpeg"),
         (f"{INSTANCE}/rendered", "image/png", "image/png"),
+        (f"{INSTANCE}/rendered", "image/avif,image/png,image/*;q=0.8,*/*;q=0.5", "image/jpeg"),
         (
             f"{INSTANCE}/frames/1",
             "*/*",
@@ -257,6 +258,18 @@ def test_ranges_and_conditions_are_kept(search: Function, store: FakeStore) -> N
     assert search.send(INSTANCE, headers={"If-None-Match": '"e"'}).status == 304
     store.answers(Answer(416, b"no"))
     assert search.send(INSTANCE, headers={"Range": "bytes=99-"}).reason == "range_not_satisfiable"
+
+
+def test_metadata_has_no_ranges_because_its_urls_are_replaced(
+    search: Function, store: FakeStore
+) -> None:
+    octets = {"Content-Type": "application/dicom+json", "Accept-Ranges": "bytes"}
+    received = store.answers(Answer(body=b"[]", headers=octets))
+    headers = {"Range": "bytes=0-1", "If-Range": '"e"'}
+    reply = search.send(f"{INSTANCE}/metadata", headers=headers)
+    assert reply.status == 200
+    assert "accept-ranges" not in reply.headers
+    assert received[0].headers.keys().isdisjoint({"Range", "If-Range"})
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 100_000])
@@ -487,6 +500,8 @@ def test_other_methods_are_refused_with_allow(search: Function) -> None:
         ("application/json", b"[]", "invalid_body"),
         ("application/json", b"[" * 60_000, "invalid_body"),
         ("application/json", b'{"PatientID": 7}', "invalid_body"),
+        ("application/json", b'{"StudyInstanceUID": []}', "invalid_body"),
+        ("application/json", b'{"PatientID": "1", "PatientID": "2"}', "invalid_body"),
         ("application/json", b'{"limit": true}', "invalid_body"),
         ("application/json", b'{"PatientID": "\xff"}', "invalid_body"),
         ("application/json", b'{"PatientID": "' + b"x" * 70_000 + b'"}', "invalid_body"),

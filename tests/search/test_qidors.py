@@ -37,6 +37,17 @@ def test_every_key_of_a_level_is_passed_on_by_keyword_and_by_tag(level: str, for
         assert parameters(query) == [(key, value)]
 
 
+@pytest.mark.parametrize("name", ["山田\u3000太郎", "علی\u200cرضا", "Doe\u00a0Jane"])
+def test_a_name_may_have_the_spaces_and_joiners_of_its_script(name: str) -> None:
+    query = translate("studies", None, [("PatientName", name)])
+    assert parameters(query) == [("PatientName", name)]
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\u2028b", "a\x00", "a\x7f", "a\x85b", "\ud800"])
+def test_a_value_with_a_control_character_is_refused(value: str) -> None:
+    assert refused("studies", ("PatientName", value)).parameter == "PatientName"
+
+
 @pytest.mark.parametrize(
     ("level", "name"),
     [

@@ -84,6 +84,13 @@ def test_whatever_a_value_is_no_cell_is_a_formula(value: str, delimiter: str) ->
             assert not cell.strip(' "\t\r\n').startswith(FORMULA), cell
 
 
+@pytest.mark.parametrize("run", ["\t", "\n", "\r", ";", ' "', "\t;"])
+def test_a_long_run_of_separators_is_written(run: str) -> None:
+    # In quadratic time this would take minutes.
+    value = run * 300_000 + "x"
+    assert len(cells(value)) > len(value)
+
+
 def test_a_number_stays_a_number() -> None:
     assert read(cells(-5))[1] == ["-5"]
     assert read(cells("+1.5"))[1] == ["+1.5"]

@@ -79,6 +79,18 @@ def test_half_a_pair_is_delivered_for_longer_than_it_may_wait() -> None:
     assert load(PAIR_WAIT_S="7200").pair_wait_s < sum(waits)
 
 
+@pytest.mark.parametrize("bucket", ["landing", "quarantine", "state"])
+def test_objects_are_not_moved_into_a_bucket_that_has_another_purpose(bucket: str) -> None:
+    own = {f"{name.upper()}_BUCKET": name for name in ("landing", "quarantine", "state")}
+    with pytest.raises(SettingsError, match=r"^MOVE_DESTINATION"):
+        load(**own, MOVE_DESTINATION=f"gs://{bucket}/done", SOURCE_DISPOSITION="move")
+
+
+def test_a_caller_who_is_listed_twice_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"^SEARCH_CALLERS"):
+        load("search", SEARCH_CALLERS='{"A@b.org": {"PatientID": "7"}, "a@b.org": {}}')
+
+
 def test_by_prefix_the_longest_prefix_decides() -> None:
     rules = load(STORAGE_CLASS="STANDARD, research/=NEARLINE, research/old/=ARCHIVE").storage_class
     assert rules.of("scan.dcm") == "STANDARD"

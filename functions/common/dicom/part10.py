@@ -27,7 +27,6 @@ _CLASS, _SYNTAX = 0x00020002, 0x00020010
 _INSTANCE, _STUDY, _SERIES = 0x00080018, 0x0020000D, 0x0020000E
 _DIRECTORY_GROUP: Final = 0x0004  # only of a DICOMDIR, which may have many records
 _PIXELS: Final = 0x7FE00000  # the group of pixel data: every UID comes before it
-_IMPLICIT_LENGTH_MAX: Final = 256  # of a data set's first element
 _READS_MAX: Final = 100_000  # by pydicom, in one header: 0.4 s of CPU, 40 MB of sequence items
 _READ_BYTES_MAX: Final = 16 * 1024 * 1024  # what is skipped is not counted
 _INFLATED_MAX: Final = 4 * 1024 * 1024
@@ -52,16 +51,8 @@ def is_part10(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
-def is_data_set(head: bytes) -> bool:
-    """Whether it may be a Part 10 file without its preamble, or a bare data set: group 2 or 8 in
-    little endian."""
-    # head[1] and head[3]: the high bytes of the group and of the element, which are 0.
-    if len(head) < 8 or head[0] not in (0x02, 0x08) or head[1] or head[3]:
-        return False
-    return _is_vr(head[4:6]) or int.from_bytes(head[4:8], "little") < _IMPLICIT_LENGTH_MAX
-
-
-def _is_vr(letters: bytes) -> bool:
+def is_vr(letters: bytes) -> bool:
+    """Whether two bytes look like a value representation, such as UI."""
     return len(letters) == 2 and letters.isalpha() and letters.isupper()
 
 
@@ -148,7 +139,7 @@ def _elements(
     is_implicit = syntax == _IMPLICIT
     start = stream.tell()
     vr = stream.read(6)[4:]
-    if not syntax or is_implicit == _is_vr(vr):
+    if not syntax or is_implicit == is_vr(vr):
         # It does not say how it is encoded, or is encoded differently: pydicom can guess.
         stream.seek(0)
         dataset = filereader.read_partial(stream, watch, force=True, specific_tags=list(wanted))

@@ -158,11 +158,13 @@ def _rejected(error: PermanentError, message: Message) -> Outcome:
     stands for a request's."""
     identity = message.message_id
     if error.reason != "invalid_event":
-        if messages.is_finalize(message):
-            source = written_object(message.json()).ref
-            return Outcome("rejected", error.reason, source=source, detail=error.detail)
         with contextlib.suppress(PermanentError):
             identity = message.request_id()
+        if messages.is_finalize(message):
+            # A command may have the attribute of a notification too.
+            with contextlib.suppress(PermanentError):
+                source = written_object(message.json()).ref
+                return Outcome("rejected", error.reason, source=source, detail=error.detail)
     return Outcome("rejected", error.reason, request_id=identity, detail=error.detail)
 
 
