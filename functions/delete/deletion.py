@@ -33,6 +33,8 @@ _TRIES: Final = 3
 _WORTH_ANOTHER_TRY: Final = frozenset({4, NOT_FOUND, 8, 10, 13, 14})
 _POLL_S: Final = 0.25
 _POLL_MAX_S: Final = 10.0
+# Targets in one pass that cannot be started now. With more, it is not the target but the store.
+_ERRORS_MAX: Final = 20
 _LAG_S: Final = 30.0  # how long a search may still find deleted instances
 
 
@@ -66,6 +68,8 @@ class Deletion:
         guards: checked before each target.
         deadline: of the work; some time for publishing is left after it.
         started: whether an operation was started.
+        changed: whether the message that is being handled no longer describes the work: a target
+            has ended, or a DELETE was sent.
     """
 
     store: DicomStore
@@ -73,6 +77,7 @@ class Deletion:
     guards: GuardRails
     deadline: Deadline
     started: bool = False
+    changed: bool = False
 
     def advance(self) -> Iterator[Settled]:
         """Poll running operations and start waiting ones; yields the targets that ended.
@@ -83,10 +88,10 @@ class Deletion:
                 delivered again.
         """
         wait_s = _POLL_S
-        while self.work.targets:
+        while True:
             yield from self._poll()
             yield from self._start()
-            if self.started or not self.work.targets:
+            if self.started or not self._running():
                 return
             if not self.deadline.sleep(wait_s):
                 return
@@ -97,16 +102,20 @@ class Deletion:
             yield from self._step(target, self._follow)
 
     def _start(self) -> Iterator[Settled]:
+        """Start as many operations as may run. A target that cannot be started now, because of its
+        search or another operation, does not hold up the others."""
+        errors: list[RetryableError] = []
         waiting = [target for target in self.work.targets if not target.operation]
         for target in waiting:
-            if len(self._running()) >= RUNNING_MAX:
-                return
+            if len(self._running()) >= RUNNING_MAX or len(errors) >= _ERRORS_MAX:
+                break
             try:
                 yield from self._step(target, self._begin)
-            except RetryableError:
-                if self._running():
-                    return  # the names of running operations must be published first
-                raise
+            except RetryableError as error:
+                errors.append(error)
+        # What has changed, and the names of running operations, must be published first.
+        if errors and not self.changed and not self._running():
+            raise errors[0]
 
     def _running(self) -> list[Target]:
         return [target for target in self.work.targets if target.operation]
@@ -123,6 +132,7 @@ class Deletion:
         except PermanentError as error:
             settled = Settled(target, "rejected", error.reason, error.detail)
         if settled:
+            self.changed = True
             self.work.targets.remove(target)
             yield settled
 
@@ -147,6 +157,7 @@ class Deletion:
         operation = self.store.delete(target.resource, self.deadline)
         # A DELETE that the store was too busy for is not a try.
         target.tries += 1
+        self.changed = True
         if operation is None:  # an instance is deleted at once
             return self._judge(target, Operation("", done=True))
         if operation.done:

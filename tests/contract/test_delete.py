@@ -807,6 +807,40 @@ def test_a_study_that_the_store_refuses_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize(
+    "fault",
+    [
+        {"method": "DELETE", "path": "1.1$", "status": 409},
+        {"method": "GET", "path": "studies/1.1/instances", "status": 503},
+    ],
+)
+def test_a_study_that_cannot_be_started_now_does_not_hold_up_the_others(
+    store: World, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.01)
+    fill(store, studies=8)
+    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 8}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    store.fault(**fault, kind="status")
+    follow_ups_until_one_waits(store)
+    assert words(store.outcomes) == [("deleted", "")] * 7
+    assert store.answers[-1] in ("operation_pending", "unavailable")
+    store.clear_faults()
+    *_, summary = store.run(handle)
+    assert summary["outcome"] == "deleted"
+    assert summary["counts"]["deleted"] == 8
+
+
+def follow_ups_until_one_waits(store: World) -> None:
+    """Deliver each follow-up message once, until one is not acknowledged; that one stays."""
+    for _ in range(20):
+        message = store.follow_ups[0]
+        if store.deliver(handle, base64.b64decode(message["data"]), {}, follow_up=True):
+            return
+        store.follow_ups.pop(0)
+    raise AssertionError("all are acknowledged")
+
+
+@pytest.mark.parametrize(
     "rule",
     [
         {"kind": "status", "status": 503, "count": 2},
