@@ -14,8 +14,11 @@ _ISSUERS: Final = ("accounts.google.com", "https://accounts.google.com")
 _TOKEN_LENGTH: Final = 4096
 _KNOWN_TOKENS: Final = 1024
 _KEYS_S: Final = 3600.0
-_KEYS_AGAIN_S: Final = 60.0  # not more often, whichever key ids tokens have
+# Keys are fetched again for an unknown key id, but not sooner after the last time.
+_KEYS_AGAIN_S: Final = 60.0
 _FETCH_S: Final = 10.0
+# After a failed fetch, not sooner. Meanwhile callers are refused at once and do not wait for it.
+_FAILED_S: Final = 5.0
 
 
 class CallerError(Exception):
@@ -102,7 +105,7 @@ class _Keys:
         self._lock = threading.Lock()
         self._by_id: Mapping[str, str] = {}
         self._fresh = Deadline(0)
-        self._settled = Deadline(0)
+        self._failed = Deadline(0)
 
     def with_key(self, key_id: str) -> Mapping[str, str]:
         """The keys, with this one if it exists.
@@ -111,29 +114,33 @@ class _Keys:
             CallerError: unavailable.
         """
         with self._lock:
-            is_new_key = key_id not in self._by_id and not self._settled.remaining_s()
+            is_new_key = key_id not in self._by_id and self._fresh.elapsed_s() >= _KEYS_AGAIN_S
             if is_new_key or not self._fresh.remaining_s():
-                self._by_id = _fetched(self._url)
-                self._fresh = Deadline(_KEYS_S)
-                self._settled = Deadline(_KEYS_AGAIN_S)
+                self._fetch()
             return self._by_id
 
+    def _fetch(self) -> None:
+        if not self._failed.remaining_s():
+            keys = _fetched(self._url)
+            if keys is not None:
+                self._by_id = keys
+                self._fresh = Deadline(_KEYS_S)
+                return
+            self._failed = Deadline(_FAILED_S)
+        raise CallerError("unavailable", "the keys of ID tokens cannot be fetched")
 
-def _fetched(url: str) -> dict[str, str]:
-    """The published keys, fetched like google-auth does: without the service's credentials.
 
-    Raises:
-        CallerError: unavailable.
-    """
+def _fetched(url: str) -> dict[str, str] | None:
+    """The published keys, fetched like google-auth does: without the service's credentials. None
+    if they cannot be fetched."""
     from google.auth import exceptions
     from google.auth.transport import requests
 
     get: Any = requests.Request
     try:
         response = get()(url, timeout=_FETCH_S)
-        keys = dict(json.loads(response.data))
-    except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError) as error:
-        raise CallerError("unavailable", "the keys of ID tokens cannot be fetched") from error
-    if response.status != 200:
-        raise CallerError("unavailable", "the keys of ID tokens cannot be fetched")
-    return keys
+        if response.status != 200:
+            return None
+        return dict(json.loads(response.data))
+    except (ValueError, TypeError, RecursionError, exceptions.GoogleAuthError):
+        return None
