@@ -335,6 +335,20 @@ def test_metadata(fixture: str, request: pytest.FixtureRequest) -> None:
     assert len(store.read("out/metadata.ndjson").splitlines()) == 12
 
 
+def test_metadata_that_cannot_be_encoded_again_is_exported_as_it_is(store: World) -> None:
+    fill(store, series=1, instances=1)
+    (row,) = store.found("studies/1.1/metadata")
+    text = json.dumps([row], indent=1).replace('"Doe^Jane"', '"Doe\\ud800"')
+    text = text.replace('"Value"', '"factor": 1e999, "Value"', 1).replace("\n", "\r\n")
+    store.fault(kind="status", status=200, body=text, path="/metadata$")
+    run(store, format="metadata")
+    (line,) = store.read("out/metadata.ndjson").splitlines()
+    assert b"1e999" in line
+    metadata = json.loads(line)["metadata"]
+    assert metadata["00100010"]["Value"] == [{"Alphabetic": "Doe\ud800"}]
+    assert metadata == json.loads(store.read("out/1.1/1.1.1/1.1.1.1.json"))
+
+
 def test_metadata_of_an_earlier_export_does_not_stay_when_all_instances_fail(store: World) -> None:
     fill(store)
     run(store, format="metadata")
