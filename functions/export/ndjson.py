@@ -16,6 +16,9 @@ from functions.export.parts import SMALL_CHUNK_BYTES, Part, Parts
 from functions.export.result import Result
 
 _THREADS: Final = 8
+# Of the objects that are read at once, and so many of them; a larger object is read alone.
+_AT_ONCE_BYTES: Final = 16 * 1024 * 1024
+_AT_ONCE: Final = 4 * _THREADS
 _OBJECT_LIMIT_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -38,14 +41,28 @@ def write_lines(job: Job, parts: Parts, result: Result) -> Part | None:
 
 
 def _lines(job: Job, objects: list[dict[str, Any]]) -> Iterator[bytes]:
-    at_once = 4 * _THREADS  # so many are in memory
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(objects), at_once):
-                for line in pool.map(partial(_line, job), objects[start : start + at_once]):
+            for group in _groups(objects):
+                for line in pool.map(partial(_line, job), group):
                     yield from line
     except SupersededError:
         raise RetryableError("unavailable") from None
+
+
+def _groups(objects: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The objects in groups that are in memory together."""
+    group: list[dict[str, Any]] = []
+    size_bytes = 0
+    for entry in objects:
+        size_bytes += entry["bytes"]
+        if group and (size_bytes > _AT_ONCE_BYTES or len(group) == _AT_ONCE):
+            yield group
+            group = []
+            size_bytes = entry["bytes"]
+        group.append(entry)
+    if group:
+        yield group
 
 
 def _line(job: Job, entry: dict[str, Any]) -> list[bytes]:
