@@ -103,6 +103,9 @@ class Stow:
         self._by = (delivery.ref, place)
         # How often it was sent, with earlier deliveries.
         self._sent = delivery.message.attempt - 1
+        if delivery.message.follow_up:
+            # The invocation before may have sent it too, and not got its answer.
+            self._sent += 1
 
     def run(self) -> Word:
         """Store it.

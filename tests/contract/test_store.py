@@ -412,6 +412,23 @@ def test_what_was_stored_and_its_answer_lost_is_stored_although_it_exists_then(
         assert words(place.drop("a.dcm", SCAN)) == [("stored", "")]
 
 
+def test_a_member_that_exists_when_a_follow_up_message_continues_with_it_is_stored(
+    tmp_path: Path,
+) -> None:
+    with (
+        planned(Answer(409, body=report(EXISTS)), retrieved(SCAN)) as store,
+        landing(tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1") as place,
+    ):
+        blob = place.upload("a.zip", scans.zipped([("1.dcm", OTHER), ("2.dcm", SCAN)]))
+        mark = {"place": [1], "members": 1, "total_bytes": 1, "waiting": []}
+        place.deliver_follow_up(
+            {"event": blob.resource, "mark": mark, "counts": {"stored": 1}, "failed": []}
+        )
+        member, own = place.world.outcomes
+        assert words([member]) == [("stored", "")]
+        assert own["counts"] == {"members": 2, "stored": 2}
+
+
 def test_a_damaged_copy_of_a_stored_instance_is_rejected_on_every_delivery(place: Landing) -> None:
     place.drop("a.dcm", SCAN)
     blob = place.upload("b.dcm", SCAN[:-99])
