@@ -5,7 +5,7 @@ In the order in which a call passes: app (the commands, and how errors are print
 JSON; text makes data printable).
 
     run, demo, viewer       the system on this machine (study_counts: for the viewer's list)
-    upload, search          store scans and find them
+    upload, search          store scans (sources: which files) and find them
     orders                  export and delete
     outcomes, watch         outcomes from the ledger, and new ones
     quarantine              objects that could not be stored

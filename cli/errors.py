@@ -38,6 +38,10 @@ class NoSystemError(CliError):
         super().__init__(message, status=2)
 
 
+class NotUploadedError(CliError):
+    """One file could not be uploaded; others can."""
+
+
 class StoppedError(CliError):
     """Ctrl-C while work continues elsewhere: the message says which, and how to see its result."""
 

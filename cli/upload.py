@@ -3,35 +3,28 @@
 import concurrent.futures
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import click
 
-from cli.clients import CALL_S, Clients
-from cli.errors import CliError, StoppedError, exit_status
+from cli.clients import CALL_S, Clients, explained
+from cli.errors import CliError, NotUploadedError, StoppedError, exit_status
 from cli.options import OUTCOME_COLUMNS, outcome_item, progress, system_option, wait_options
 from cli.output import Format, Listing, Stream, format_option, note, say
+from cli.sources import Folder, Source, distinct, sources
 from cli.text import amount, counted, shown
 from cli.watch import Outcome, Watch, is_good
 from functions.common.settings import STORAGE_CLASSES, STORE
 
 _THREADS: Final = 8
 _FILTER: Final = f'attributes.function = "{STORE}"'
-_SETTLED_S: Final = 2.0  # a file that has not changed for this long is complete
 _LOOK_S: Final = 1.0
+_NAME_BYTES: Final = 1024  # Cloud Storage allows so many
 _HALVES: Final = {".json": "json", ".jpg": "jpeg", ".jpeg": "jpeg"}  # of a pair, by their endings
 _CLASSES: Final = tuple(filter(None, STORAGE_CLASSES))
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file to upload, and the name of its object."""
-
-    path: Path
-    name: str
 
 
 @dataclass
@@ -40,11 +33,13 @@ class Batch:
 
     Args:
         waiting: name and generation of each object that has no outcome yet.
+        failed: how many files could not be uploaded.
     """
 
     waiting: set[tuple[str, str]] = field(default_factory=set)
     outcomes: list[Outcome] = field(default_factory=list)
     uploaded: int = 0
+    failed: int = 0
 
     def take(self, outcome: Outcome) -> bool:
         """Keep an outcome; returns whether it is the last one of an object in this batch."""
@@ -63,8 +58,10 @@ class Batch:
         own = [outcome for outcome in self.outcomes if "member" not in outcome]
         counts = dict(Counter(str(outcome["outcome"]) for outcome in own))
         counts["without an outcome yet"] = len(self.waiting)
-        files = amount(self.uploaded, "files")
-        if not self.uploaded:
+        counts["not uploaded"] = self.failed
+        total = self.uploaded + self.failed
+        files = amount(total, "files")
+        if not total:
             return files
         return f"{files}: {counted(counts)}"
 
@@ -111,13 +108,13 @@ def upload(
         return _follow(uploader, folder, prefix, output)
     if not paths:
         raise CliError("give files or folders to upload, or --watch FOLDER")
-    sources = _distinct(_sources(paths, prefix, clients.system.local))
-    if not sources:
+    found = distinct(sources(paths, prefix))
+    if not found:
         raise CliError(f"there are no files in {', '.join(map(str, paths))}")
-    _warn_of_halves(sources)
+    _warn_of_halves(found)
     if no_wait:
-        return _sent(uploader, sources, output)
-    batch = _uploaded(uploader, sources, timeout, output)
+        return _sent(uploader, found, output)
+    batch = _uploaded(uploader, found, timeout, output)
     return _report(
         batch=batch,
         bucket=uploader.bucket.name,
@@ -127,19 +124,19 @@ def upload(
     )
 
 
-def _sent(uploader: "Uploader", sources: list[Source], output: Format) -> int:
+def _sent(uploader: "Uploader", found: list[Source], output: Format) -> int:
     """Upload without waiting for the outcomes."""
     batch = Batch()
-    uploader.send(sources, batch, output)
+    uploader.send(found, batch, output)
     if output.for_people:
         files = amount(batch.uploaded, "files")
         say(f"{files} uploaded to gs://{uploader.bucket.name}")
-    return 0
+    return exit_status(not batch.failed)
 
 
-def _warn_of_halves(sources: Sequence[Source]) -> None:
+def _warn_of_halves(found: Sequence[Source]) -> None:
     """Warn of metadata and JPEG files whose other half is not uploaded too."""
-    alone = _alone(sources)
+    alone = _alone(found)
     if not alone:
         return
     files = amount(len(alone), "files")
@@ -150,13 +147,13 @@ def _warn_of_halves(sources: Sequence[Source]) -> None:
     )
 
 
-def _alone(sources: Sequence[Source]) -> list[str]:
+def _alone(found: Sequence[Source]) -> list[str]:
     """The names of metadata and JPEG files whose other half is not uploaded too."""
     # The names by stem, which the two halves of a pair have in common.
     metadata: dict[str, str] = {}
     jpegs: dict[str, str] = {}
     halves = {"json": metadata, "jpeg": jpegs}
-    for source in sources:
+    for source in found:
         path = PurePosixPath(source.name)
         kind = _HALVES.get(path.suffix.lower())
         if kind:
@@ -181,35 +178,63 @@ class Uploader:
         self._metadata = {"dicom-storage-class": storage_class} if storage_class else None
 
     def write(self, source: Source) -> tuple[str, str]:
-        """Upload one file; returns the object's name and generation."""
+        """Upload one file; returns the object's name and generation.
+
+        Raises:
+            NotUploadedError: it cannot be read, or Cloud Storage refuses it.
+            GoogleAPICallError: no file can be uploaded at this time.
+        """
+        from google.api_core import exceptions
+
+        _check_name(source.name, self.clients.system.local)
         blob = self.bucket.blob(source.name)
         blob.metadata = self._metadata
-        blob.upload_from_filename(str(source.path), timeout=CALL_S)
+        try:
+            blob.upload_from_filename(str(source.path), timeout=CALL_S)
+        except (exceptions.Unauthorized, exceptions.NotFound, exceptions.TooManyRequests):
+            # Not about this file: the credentials, the bucket, its load.
+            raise
+        except exceptions.ClientError as error:
+            # 403 too: who may only create objects cannot replace one.
+            raise NotUploadedError(str(explained(error))) from error
+        except OSError as error:
+            if explained(error) is not None:
+                # The service does not answer.
+                raise
+            raise NotUploadedError(error.strerror or type(error).__name__) from error
+        except ValueError as error:
+            # It has fewer bytes than when it was opened.
+            raise NotUploadedError("it changed while it was read") from error
         return source.name, str(blob.generation)
 
-    def send(self, sources: list[Source], batch: Batch, output: Format) -> None:
-        """Upload files, several at once."""
+    def send(self, found: list[Source], batch: Batch, output: Format) -> None:
+        """Upload files, several at once. One that fails does not stop the others."""
         pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
         with progress(output) as bar:
-            task = bar.add_task("uploading", total=len(sources))
+            task = bar.add_task("uploading", total=len(found))
             try:
-                for key in pool.map(self.write, sources):
-                    batch.waiting.add(key)
-                    batch.uploaded += 1
+                running = [pool.submit(self.write, source) for source in found]
+                for source, written in zip(found, running, strict=True):
+                    try:
+                        batch.waiting.add(written.result())
+                        batch.uploaded += 1
+                    except NotUploadedError as error:
+                        _say_failed(source, error)
+                        batch.failed += 1
                     bar.advance(task)
             finally:
                 pool.shutdown(cancel_futures=True)
 
 
-def _uploaded(uploader: Uploader, sources: list[Source], timeout_s: float, output: Format) -> Batch:
+def _uploaded(uploader: Uploader, found: list[Source], timeout_s: float, output: Format) -> Batch:
     """Upload and wait for the outcomes."""
     batch = Batch()
     try:
         with Watch(uploader.clients, _FILTER) as watch:
-            uploader.send(sources, batch, output)
+            uploader.send(found, batch, output)
             _wait(batch, watch.until(timeout_s), output)
     except KeyboardInterrupt:
-        files = amount(len(sources), "files")
+        files = amount(len(found), "files")
         raise StoppedError(
             f"stopped: {batch.uploaded} of {files} were uploaded and will still be processed;"
             " see dicom-functions outcomes"
@@ -219,6 +244,8 @@ def _uploaded(uploader: Uploader, sources: list[Source], timeout_s: float, outpu
 
 def _wait(batch: Batch, outcomes: Iterable[Outcome], output: Format) -> None:
     """Take outcomes until every file of the batch has one."""
+    if not batch.waiting:
+        return
     with progress(output) as bar:
         task = bar.add_task("outcomes", total=batch.uploaded)
         for outcome in outcomes:
@@ -250,77 +277,50 @@ def _report(
             f"{files} had no outcome within {timeout_s:.0f} s but will still be processed;"
             " see dicom-functions outcomes"
         )
-    return exit_status(not bad and not batch.waiting)
+    return exit_status(not bad and not batch.waiting and not batch.failed)
 
 
-def _sources(paths: Iterable[Path], prefix: str, local: bool) -> Iterator[Source]:
-    """Each file and the name of its object.
+def _check_name(name: str, local: bool) -> None:
+    """Check that an object can have this name.
 
-    Raises:
-        CliError: a path does not exist, or the local bucket server cannot keep a name.
-    """
-    for path in paths:
-        if not path.exists():
-            raise CliError(f"{path} does not exist")
-        whole = path.resolve()
-        files = _files(whole) if whole.is_dir() else [whole]
-        for file in files:
-            name = prefix + file.relative_to(whole.parent).as_posix()
-            if local:
-                _check_local_name(name)
-            yield Source(file, name)
-
-
-def _distinct(sources: Iterable[Source]) -> list[Source]:
-    """Each file once.
+    Args:
+        name: of the object.
+        local: whether the local bucket server, which keeps objects as files, must keep it.
 
     Raises:
-        CliError: two files would be one object, and only the last would be stored.
+        NotUploadedError: it cannot.
     """
-    found: dict[str, Source] = {}
-    for source in sources:
-        known = found.setdefault(source.name, source)
-        if known.path != source.path:
-            raise CliError(
-                f"{known.path} and {source.path} would both be the object {source.name}: upload "
-                "the folder that holds both, or use another --prefix for each"
-            )
-    return list(found.values())
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _check_local_name(name: str) -> None:
-    """Check that the local bucket server, which keeps objects as files, can keep this name.
-
-    Raises:
-        CliError: it cannot.
-    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise NotUploadedError("its name is not UTF-8") from error
+    if size > _NAME_BYTES:
+        raise NotUploadedError(f"the name of its object is longer than {_NAME_BYTES} bytes")
+    if not local:
+        return
     from infra.local.clients import ClientError, check_object_name
 
     try:
         check_object_name(name)
     except ClientError as error:
-        raise CliError(str(error)) from error
+        raise NotUploadedError(str(error)) from error
+
+
+def _say_failed(source: Source, error: NotUploadedError) -> None:
+    note(f"error: {source.path} was not uploaded: {error}")
 
 
 def _follow(uploader: Uploader, folder: Path, prefix: str, output: Format) -> int:
     """Upload new files of a folder, and print outcomes as they come, until Ctrl-C."""
     batch = Batch()
-    seen: dict[Path, tuple[int, int]] = {}
+    watched = Folder(folder, prefix)
     stream = Stream(output, OUTCOME_COLUMNS)
     if output.for_people:
         say(f"watching {shown(folder.resolve().as_posix())}; Ctrl-C stops")
-    local = uploader.clients.system.local
     try:
         with Watch(uploader.clients, _FILTER) as watch:
             while True:
-                for source in _appeared(folder, prefix, seen, local):
-                    key = uploader.write(source)
-                    batch.waiting.add(key)
-                    batch.uploaded += 1
+                _upload_due(uploader, watched, batch)
                 outcomes = watch.take(wait_s=_LOOK_S)
                 _take_new(outcomes, batch, stream)
     except KeyboardInterrupt:
@@ -329,23 +329,17 @@ def _follow(uploader: Uploader, folder: Path, prefix: str, output: Format) -> in
         ) from None
 
 
-def _appeared(
-    folder: Path, prefix: str, seen: dict[Path, tuple[int, int]], local: bool
-) -> Iterator[Source]:
-    """New or changed files, once they no longer grow."""
-    for source in _sources([folder], prefix, local):
+def _upload_due(uploader: Uploader, watched: Folder, batch: Batch) -> None:
+    """Upload what is complete. A failure is said once for each state of a file."""
+    for source in watched.due(time.monotonic()):
         try:
-            found = source.path.stat()
-        except FileNotFoundError:
+            key = uploader.write(source)
+        except NotUploadedError as error:
+            if watched.failed(source, time.monotonic()):
+                _say_failed(source, error)
             continue
-        state = (found.st_size, found.st_mtime_ns)
-        if seen.get(source.path) == state:
-            continue
-        unchanged_s = time.time() - found.st_mtime
-        if unchanged_s < _SETTLED_S:
-            continue
-        seen[source.path] = state
-        yield source
+        batch.waiting.add(key)
+        batch.uploaded += 1
 
 
 def _take_new(outcomes: list[Outcome], batch: Batch, stream: Stream) -> None:

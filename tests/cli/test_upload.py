@@ -1,14 +1,21 @@
 """`upload` on a strict bucket server: which objects it writes, and what it says of the others."""
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cli.upload import Source, _alone
+from cli.sources import Folder, Source
+from cli.system import ROOT
+from cli.upload import _alone
 from tests.cli.conftest import run
 from tests.cli.desk import Desk
 from tests.contract.strictbucket import StrictBuckets, strict_buckets
@@ -106,3 +113,152 @@ def publish_outcome(desk: Desk, name: str, generation: int, outcome: str) -> Non
     record = {"outcome": outcome, "name": name, "generation": str(generation)}
     topic = desk.system.topic("outcomes")
     desk.pubsub.publish(topic, json.dumps(record).encode(), function="store_upload")
+
+
+NOT_UTF_8 = b"b\xfc.dcm"
+
+
+def put_odd_files(folder: Path) -> None:
+    """Files that no object can be named after."""
+    Path(os.fsdecode(os.fsencode(folder) + b"/" + NOT_UTF_8)).write_bytes(b"scan")
+    deep = folder.joinpath(*["long" * 55] * 5)
+    deep.mkdir(parents=True)
+    (deep / "x.dcm").write_bytes(b"scan")
+
+
+def test_files_that_cannot_be_uploaded_are_named_and_do_not_stop_the_others(
+    desk: Desk, buckets: StrictBuckets, scans: Path
+) -> None:
+    written(scans / "a.dcm")
+    put_odd_files(scans)
+    written(scans / "z.dcm")
+    done = upload(desk, str(scans), "--no-wait")
+    assert done.returncode == 1
+    assert buckets.names(LANDING) == ["scans/a.dcm", "scans/z.dcm"]
+    assert done.stdout == "2 files uploaded to gs://dicom-landing\n"
+    errors = done.stderr.splitlines()
+    assert len(errors) == 2
+    assert r"b\udcfc.dcm was not uploaded: its name is not UTF-8" in errors[0]
+    assert errors[1].endswith("was not uploaded: the name of its object is longer than 1024 bytes")
+
+
+def test_a_file_that_cloud_storage_refuses_is_no_success(
+    desk: Desk, buckets: StrictBuckets, scans: Path
+) -> None:
+    buckets.failures = [403]
+    path = written(scans / "a.dcm")
+    done = upload(desk, path)
+    assert done.returncode == 1
+    assert f"error: {path} was not uploaded: you may not do this" in done.stderr
+    assert done.stdout == "1 file: 1 not uploaded, in gs://dicom-landing\n"
+
+
+def test_a_bucket_that_is_missing_is_said_once(
+    desk: Desk, buckets: StrictBuckets, scans: Path
+) -> None:
+    del buckets.buckets[LANDING]
+    written(scans / "a.dcm")
+    written(scans / "b.dcm")
+    done = upload(desk, str(scans), "--no-wait")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: not found: POST /upload/storage/v1/b/dicom-landing/o"
+    ]
+
+
+@contextmanager
+def watching(desk: Desk, folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    """`upload --watch` on a folder, until the `with` block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "upload", "--watch", str(folder), "--system", str(desk.file)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def test_a_watched_file_that_cannot_be_uploaded_is_said_once_and_others_follow(
+    desk: Desk, buckets: StrictBuckets, scans: Path
+) -> None:
+    buckets.failures = [403]
+    written(scans / "a.dcm")
+    put_odd_files(scans)
+    written(scans / "z.dcm")
+    with watching(desk, scans) as watcher:
+        wait_until(lambda: "scans/z.dcm" in buckets.names(LANDING))
+        written(scans / "later.dcm")
+        wait_until(lambda: "scans/later.dcm" in buckets.names(LANDING))
+        watcher.send_signal(signal.SIGINT)
+        _, said = watcher.communicate(timeout=30)
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3
+    assert "a.dcm was not uploaded" in errors[0]
+    assert watcher.returncode == 130
+
+
+def test_a_watched_file_with_a_time_in_the_future_is_uploaded(
+    desk: Desk, buckets: StrictBuckets, scans: Path
+) -> None:
+    path = written(scans / "a.dcm")
+    tomorrow = time.time() + 86400
+    os.utime(path, (tomorrow, tomorrow))
+    with watching(desk, scans):
+        wait_until(lambda: buckets.names(LANDING))
+
+
+def due(folder: Folder, now: float) -> list[str]:
+    return [source.name for source in folder.due(now)]
+
+
+def test_a_watched_file_is_complete_when_it_has_not_changed_for_two_seconds(scans: Path) -> None:
+    folder = Folder(scans, "in/")
+    path = scans / "a.dcm"
+    written(path)
+    assert due(folder, 0.0) == []
+    written(path, b"longer scan")
+    # Its own time says that it is old, as that of a copy does.
+    os.utime(path, (1, 1))
+    assert due(folder, 1.5) == []
+    assert due(folder, 3.0) == []
+    assert due(folder, 3.5) == ["in/scans/a.dcm"]
+    assert due(folder, 10.0) == []
+    written(path, b"another scan")
+    assert due(folder, 11.0) == []
+    assert due(folder, 13.0) == ["in/scans/a.dcm"]
+
+
+def test_a_watched_file_that_failed_is_tried_again_after_a_minute(scans: Path) -> None:
+    folder = Folder(scans, "")
+    path = scans / "a.dcm"
+    written(path)
+    assert due(folder, 0.0) == []
+    (source,) = folder.due(2.0)
+    assert folder.failed(source, 2.0)
+    assert due(folder, 61.0) == []
+    assert due(folder, 62.0) == ["scans/a.dcm"]
+    assert not folder.failed(source, 62.0)
+    written(path, b"another scan")
+    assert due(folder, 63.0) == []
+    assert due(folder, 65.0) == ["scans/a.dcm"]
+    assert folder.failed(source, 65.0)
+
+
+def test_a_folder_that_cannot_be_read_is_no_success(
+    desk: Desk, buckets: StrictBuckets, scans: Path
+) -> None:
+    written(scans / "a.dcm")
+    closed = scans / "closed"
+    closed.mkdir(mode=0)
+    if os.access(closed, os.R_OK):
+        pytest.skip("root can read every folder")
+    done = upload(desk, str(scans), "--no-wait")
+    closed.chmod(0o700)
+    assert done.returncode == 1
+    assert f"{closed} was not uploaded: Permission denied" in done.stderr
+    assert buckets.names(LANDING) == ["scans/a.dcm"]
