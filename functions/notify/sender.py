@@ -65,7 +65,8 @@ class Sender:
         body: bytes,
         deadline: Deadline,
     ) -> int:
-        """Send once; returns the status of the answer.
+        """Send once; returns the status of the answer. A call takes at most _TIMEOUT_S, and the
+        look-up of its name, which only the resolver's own time limit ends.
 
         Raises:
             RetryableError: unavailable, when there is no answer; deadline_exceeded.
