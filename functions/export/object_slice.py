@@ -16,6 +16,7 @@ now (compose.py); metadata.ndjson is always made again.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from functions.common.errors import PermanentError, RetryableError
@@ -80,9 +81,9 @@ class ObjectSlice:
 
     def _settle(self, task: Slice) -> None:
         """First existing objects, then whole studies and series, then what is missing."""
-        self._existing = self._listed(task.pieces)
-        existing = [one for one in task.pieces if self._name(one) in self._existing]
         with ThreadPoolExecutor(THREADS) as pool:
+            self._existing = self._listed(task.pieces, pool)
+            existing = [one for one in task.pieces if self._name(one) in self._existing]
             list(pool.map(self._settle_existing, existing))
             if self._request.format.streamed:
                 self._take_streams(task, pool)
@@ -121,12 +122,16 @@ class ObjectSlice:
 
     # Existing objects
 
-    def _listed(self, pieces: list[Piece]) -> dict[str, Present]:
-        """The existing objects below the series of these pieces, by name."""
-        uids = {(one.resource.study, one.resource.series) for one in pieces}
+    def _listed(self, pieces: list[Piece], pool: ThreadPoolExecutor) -> dict[str, Present]:
+        """The existing objects of these pieces, by name."""
+        names = None
+        # Which bulk data an instance has is not known yet.
+        if self._request.format.retrieval != "bulkdata":
+            names = {self._name(one) for one in pieces}
+        folders = sorted({_folder(one) for one in pieces})
         found: dict[str, Present] = {}
-        for study, series in sorted(uids):
-            found |= self._writer.existing(f"{study}/{series}/")
+        for existing in pool.map(partial(self._writer.existing, names=names), folders):
+            found |= existing
         return found
 
     def _settle_existing(self, piece: Piece) -> None:
@@ -234,3 +239,13 @@ class ObjectSlice:
                 one = self._write(name, Content.of(stream))
             written.append((tag, one))
         return written
+
+
+def _folder(piece: Piece) -> str:
+    """The folder that is listed for a piece: of its series, or of its instance if it is a frame. A
+    series may have many more frames than a slice."""
+    uids = piece.resource
+    folder = f"{uids.study}/{uids.series}/"
+    if piece.frame:
+        folder += f"{uids.instance}/"
+    return folder

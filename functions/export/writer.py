@@ -1,7 +1,7 @@
 """Writes the objects of an export, each only once, even if several deliveries try."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -72,14 +72,23 @@ class ObjectWriter:
         self.has_written = False
         self._large = threading.Lock()
 
-    def existing(self, folder: str) -> dict[str, Present]:
+    def existing(
+        self,
+        folder: str,
+        names: Collection[str] | None = None,
+    ) -> dict[str, Present]:
         """The objects below a folder of the destination with the content that this export would
-        write, by name."""
+        write, by name.
+
+        Args:
+            names: only these are kept; None: all.
+        """
         prefix = self._request.below(folder)
         found = self._buckets.list(self._bucket, prefix, self._deadline)
         return {
             stored.ref.name: self._as_present(stored)
             for stored in found
+            if names is None or stored.ref.name in names
             if stored.metadata.get(KIND) == self._request.kind
         }
 

@@ -14,7 +14,8 @@ import pytest
 from functions.export import fetch
 from functions.export.handler import handle
 from tests.contract.exporting import TO, fill, manifest, names, run
-from tests.contract.world import BUCKET, STORE_NAME, World, instance, world
+from tests.contract.strictbucket import strict_buckets
+from tests.contract.world import BUCKET, STATE, STORE_NAME, World, instance, world
 
 
 @pytest.mark.parametrize(
@@ -314,6 +315,20 @@ def test_an_instance_of_many_frames_is_cut(small_slices: World) -> None:
     store.put(instance("1.1", "1.1.1", "1.1.1.1", frames=11))
     assert run(store, format="png")["counts"]["objects"] == 11
     assert names(store) == {f"out/1.1/1.1.1/1.1.1.1/{n}.png" for n in range(1, 12)}
+
+
+def test_a_slice_of_frames_lists_the_folders_of_its_instances_only(tmp_path: Path) -> None:
+    with (
+        strict_buckets(BUCKET, STATE) as server,
+        world("export_resource", tmp_path, buckets_url=server.url) as store,
+    ):
+        for n in range(1000):
+            server.put(BUCKET, f"out/1.1/1.1.1/1.1.1.9/{n}.png", b"")
+        store.put(instance("1.1", "1.1.1", "1.1.1.1", frames=3))
+        store.put(instance("1.1", "1.1.1", "1.1.1.2", frames=2))
+        assert run(store, format="png")["counts"]["written"] == 5
+        assert run(store, format="png", request_id="r2")["counts"]["written"] == 0
+        assert server.listed < 1000
 
 
 @pytest.mark.parametrize("fixture", ["store", "small_slices"])
