@@ -1,11 +1,14 @@
 """The outcomes of a delete: of each target, of a whole query, and of a dry run."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from functions.common.events.outcomes import Outcome, Word
 from functions.common.resources import Resource
 from functions.delete.deletion import Settled
 from functions.delete.followup import Work
+
+_PERHAPS_DELETED: Final = "nothing was there; an earlier delivery may have deleted it"
 
 
 @dataclass
@@ -53,8 +56,7 @@ def of_target(request_id: str, settled: Settled, work: Work) -> Outcome:
     if settled.was_deleted:
         return replace(outcome, size_bytes=target.size_bytes)
     if settled.reason == "not_found" and work.late:
-        detail = "nothing was there; an earlier delivery may have deleted it"
-        return replace(outcome, detail=detail)
+        return replace(outcome, detail=_PERHAPS_DELETED)
     return outcome
 
 
@@ -63,13 +65,16 @@ def of_query(request_id: str, work: Work) -> Outcome:
     counts = dict(work.counts)
     size_bytes = counts.pop("bytes")
     word, reason = _of_counts(counts)
-    return Outcome(
+    outcome = Outcome(
         word,
         reason,
         request_id=request_id,
         size_bytes=size_bytes,
         counts=counts,
     )
+    if reason == "not_found" and work.late:
+        return replace(outcome, detail=_PERHAPS_DELETED)
+    return outcome
 
 
 def _of_counts(counts: dict[str, int]) -> tuple[Word, str]:

@@ -552,6 +552,13 @@ def test_a_follow_up_of_a_repeated_command_that_finds_nothing_says_what_may_have
     assert record["detail"] == "nothing was there; an earlier delivery may have deleted it"
 
 
+def test_a_repeated_query_that_finds_nothing_says_what_may_have_happened(store: World) -> None:
+    command = {"query": "PatientName=Doe^Jane", "max_studies": 5}
+    (summary,) = store.run(handle, command, attempt=2)
+    assert words([summary]) == [("deleted", "not_found")]
+    assert summary["detail"] == "nothing was there; an earlier delivery may have deleted it"
+
+
 def test_an_operation_longer_than_the_budget_is_followed_by_another_message(tmp_path: Path) -> None:
     with world("delete_resource", tmp_path, options=Options(operation_s=3.0)) as store:
         fill(store)
