@@ -5,7 +5,9 @@ command's form is checked in api/requests.py.) What they refuse is `rejected`.
     a command or follow-up comes   check_store: a store that is not in DELETE_STORES
     a query's studies are listed   check_number: more studies than the command's `max_studies`
     a query begins                 check_all: any study that `count` or `age_refusal` refuses; then
-                                   nothing at all is deleted
+                                   nothing at all is deleted. If the command was delivered before,
+                                   a study that was stored again since waits for its own refusal:
+                                   an earlier delivery may have published that it may go
     a target is started            count: more than DELETE_MAX_INSTANCES in the whole request
                                    age_refusal: an instance that is too young
 
@@ -40,6 +42,7 @@ from functions.common.settings import Settings
 from functions.delete.followup import Work
 
 _LATE_S: Final = 600.0
+_STORED_AGAIN: Final = "stored again after the command was sent"
 _THREADS: Final = 8
 _BATCH: Final = 500  # instances that are asked for at once
 
@@ -77,6 +80,7 @@ class GuardRails:
         stored_before: only what was stored before this time may be deleted; None: anything.
         sent: when the command was published; None if unknown.
         late: whether any target may have been stored again since.
+        repeated: whether the command or one of its follow-ups was delivered before.
         deadline: of the checks.
     """
 
@@ -85,6 +89,7 @@ class GuardRails:
     stored_before: datetime | None
     sent: datetime | None
     late: bool
+    repeated: bool
     deadline: Deadline
 
     @classmethod
@@ -102,6 +107,7 @@ class GuardRails:
             stored_before=_stored_before(work, settings.delete_min_age_hours),
             sent=parsed_rfc3339(work.published),
             late=_is_late(work),
+            repeated=work.late,
             deadline=deadline,
         )
 
@@ -116,6 +122,8 @@ class GuardRails:
         for resource in resources:
             instances += self.count(resource, others=instances)
             refusal = self.age_refusal(resource)
+            if refusal == _STORED_AGAIN and self.repeated:
+                continue
             if refusal:
                 raise _refused_error(refusal)
 
@@ -153,12 +161,13 @@ class GuardRails:
             not_stored_since = self.sent
         if not self.stored_before and not not_stored_since:
             return ""
+        refusal = ""
         for stored in self._stored_times(resource):
-            if self._is_too_recent(stored):
-                return "something in it was stored too recently"
             if _is_since(not_stored_since, stored):
-                return "stored again after the command was sent"
-        return ""
+                refusal = _STORED_AGAIN
+            elif self._is_too_recent(stored):
+                return "something in it was stored too recently"
+        return refusal
 
     def holds_only_new(self, resource: Resource) -> bool:
         """Whether everything in a resource was stored after the command was sent; False if that is

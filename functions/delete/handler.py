@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from functions.api import commands
-from functions.api.requests import DeleteRequest
+from functions.api.requests import STUDIES_MAX, DeleteRequest
 from functions.common.clients.dicomweb import DicomStore, uid
 from functions.common.deadline import Deadline
 from functions.common.dicom.dicomjson import STUDY_UID
@@ -70,7 +70,6 @@ class _Delivery:
 
     def start(self, wanted: DeleteRequest) -> None:
         """Find the command's targets, and begin."""
-        resource = wanted.resource
         name = wanted.store or self.services.settings.dicom_store
         store = self._allowed(name)
         if wanted.dry_run:
@@ -79,20 +78,27 @@ class _Delivery:
         work = Work(
             published=self.message.first_published,
             store=store.name.name,
-            by_query=resource is None,
-            targets=self._targets(store, wanted),
+            by_query=wanted.resource is None,
+            targets=[],
             stored_before=wanted.stored_before,
             late=self._is_repeated,
         )
-        # One target is checked when it is started. Without any, only the outcome is missing.
-        if resource or not work.targets:
+        if wanted.resource:
+            # It is checked when it is started.
+            work.targets = [Target(wanted.resource)]
+            self.go_on(work)
+            return
+        guard_rails = self._guard_rails(store, work)
+        studies = self._studies_to_delete(store, wanted, guard_rails)
+        if not studies:
+            # Only the outcome is missing.
             self.go_on(work)
             return
         # All or nothing.
-        guard_rails = self._guard_rails(store, work)
-        guard_rails.check_all(target.resource for target in work.targets)
+        guard_rails.check_all(studies)
         # The plan is published before anything is deleted: a redelivery of this command would find
         # fewer studies.
+        work.targets = [Target(study) for study in studies]
         self._follow_up(work)
 
     def go_on(self, work: Work) -> None:
@@ -139,22 +145,40 @@ class _Delivery:
         settings = self.services.settings
         return GuardRails.of(work, store, settings, self.working)
 
-    def _targets(self, store: DicomStore, wanted: DeleteRequest) -> list[Target]:
-        """The resource, or the studies of a query."""
-        if wanted.resource:
-            return [Target(wanted.resource)]
+    def _studies_to_delete(
+        self,
+        store: DicomStore,
+        wanted: DeleteRequest,
+        guard_rails: GuardRails,
+    ) -> list[Resource]:
+        """The studies that the query matched when the command was sent."""
+        if not self._is_repeated:
+            return self._studies(store, wanted, wanted.max_studies)
+        # An earlier delivery may have published its plan. If this one were refused because of a
+        # study that came since, the request would be recorded as rejected, and delete all the same.
+        found = self._studies(store, wanted, STUDIES_MAX)
+        studies = [study for study in found if not guard_rails.holds_only_new(study)]
+        guards.check_number(studies, wanted.max_studies)
+        return studies
+
+    def _studies(self, store: DicomStore, wanted: DeleteRequest, most: int) -> list[Resource]:
+        """The studies of a query, at most so many."""
         assert wanted.query
-        one_too_many = str(wanted.max_studies + 1)
+        one_too_many = str(most + 1)
         params = [*wanted.query.params, ("limit", one_too_many)]
         found = store.search(None, "studies", params, self.working)
         studies = {uid(item, STUDY_UID) for item in found}
-        guards.check_number(studies, wanted.max_studies)
-        return [Target(Resource(study)) for study in sorted(studies)]
+        guards.check_number(studies, most)
+        return [Resource(study) for study in sorted(studies)]
 
     def _dry_run(self, store: DicomStore, wanted: DeleteRequest) -> None:
+        if wanted.resource:
+            resources = [wanted.resource]
+        else:
+            resources = self._studies(store, wanted, wanted.max_studies)
         found = Found()
-        for target in self._targets(store, wanted):
-            self._count(store, target.resource, found)
+        for resource in resources:
+            self._count(store, resource, found)
         outcome = report.of_dry_run(self.request_id, wanted.resource, found)
         self.outcomes.publish(outcome)
 

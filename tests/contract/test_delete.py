@@ -508,17 +508,49 @@ def test_the_follow_ups_of_a_repeated_query_do_not_delete_what_was_stored_again_
     assert len(store.found("instances")) == 5
 
 
-def test_a_repeated_query_deletes_nothing_if_one_study_was_stored_again_since(
+def test_a_repeated_query_leaves_only_the_study_that_was_stored_again_since(
     store: World,
 ) -> None:
     fill(store, studies=2)
     given = utc_now()
     store.put(instance("1.2", "1.2.1", "1.2.1.9"))
     command = {"query": "PatientName=Doe^Jane", "max_studies": 5}
+    *members, summary = store.run(handle, command, attempt=2, published=given)
+    refused = ("rejected", "stored again after the command was sent")
+    assert sorted(details(members)) == [("deleted", ""), refused]
+    assert summary["outcome"] == "partial"
+    assert len(store.found("instances")) == 5
+
+
+def test_a_repeated_query_still_deletes_nothing_if_the_command_forbids_one_study(
+    store: World,
+) -> None:
+    fill(store)
+    limit = utc_now()
+    store.put(instance("1.2", "1.2.1", "1.2.1.1"))
+    given = utc_now()
+    store.put(instance("1.1", "1.1.1", "1.1.1.9"))
+    command = {"query": "PatientName=Doe^Jane", "max_studies": 5, "stored_before": limit}
     assert details(store.run(handle, command, attempt=2, published=given)) == [
-        ("rejected", "stored again after the command was sent")
+        ("rejected", TOO_YOUNG)
     ]
-    assert len(store.found("instances")) == 9
+    assert len(store.found("instances")) == 6
+
+
+def test_a_study_that_comes_after_a_query_does_not_refuse_what_an_earlier_delivery_planned(
+    store: World,
+) -> None:
+    fill(store, studies=2)
+    command = {"query": "PatientName=Doe^Jane", "max_studies": 2, "request_id": "q"}
+    data = json.dumps(command).encode()
+    given = utc_now()
+    assert store.deliver(handle, data, {}, published=given) == ""
+    store.put(instance("1.7", "1.7.1", "1.7.1.1"))
+    # The first delivery was killed before its message was acknowledged.
+    assert store.deliver(handle, data, {}, attempt=2, published=given) == ""
+    assert not store.outcomes
+    assert {record["outcome"] for record in store.run(handle)} == {"deleted"}
+    assert instance_uids(store) == ["1.7.1.1"]
 
 
 def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(store: World) -> None:
