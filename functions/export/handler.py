@@ -15,7 +15,7 @@ from typing import Any, Final
 from functions.api import commands
 from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
-from functions.common.errors import DicomFunctionsError, PermanentError
+from functions.common.errors import DicomFunctionsError, PermanentError, RetryableError
 from functions.common.events.messages import Message
 from functions.common.events.outcomes import Outcomes
 from functions.common.events.runtime import Services, View, event_function
@@ -199,17 +199,30 @@ class _Export:
 
     def _plan_all(self, planning: _Planning) -> bool:
         """Write the slices of the unplanned targets; False when the time is over before all of a
-        query's matches are planned."""
+        query's matches are planned.
+
+        Raises:
+            RetryableError: as Planner; also when the time was not enough for a single match.
+        """
         planner = Planner(self._job, self._services.settings.export_slice)
+        begun_after = planning.after
         for target in planner.targets(planning.after):
-            self._keep(planning, planner.slices(target))
-            planning.after = target
-            if self._job.request.query and self._job.work_deadline.remaining_s() <= 0:
+            complete = len(planning.slices)
+            try:
+                self._keep(planning, planner.slices(target))
+            except RetryableError:
+                is_late = self._job.work_deadline.remaining_s() <= 0
+                if not is_late or planning.after == begun_after:
+                    raise
+                # Slices with a part of this target are not in the plan; the end deletes them too.
+                del planning.slices[complete:]
+                planner.drop_target()
                 self._keep(planning, planner.rest())
-                # Plan on until there is a slice. Without one, nothing would tell that the next
-                # message comes too late: `_has_slices` of none is always true.
-                if planning.slices:
-                    return False
+                # Without a slice, nothing would tell that the next message comes too late.
+                if not planning.slices:
+                    raise
+                return False
+            planning.after = target
         self._keep(planning, planner.rest())
         return True
 

@@ -61,6 +61,15 @@ class Packer:
         self._size = size
         self._streamed = streamed
         self._slice = Slice()
+        self._before = Slice()
+
+    def begin_target(self) -> None:
+        """Remember the slice as it is now."""
+        self._before = self._slice.copy()
+
+    def drop_target(self) -> None:
+        """Go back to the slice as it was when the last target began."""
+        self._slice = self._before
 
     def add_whole(self, target: Resource, found: Found) -> Iterator[Slice]:
         """Add a study or series; returns the slices that become full. One that does not fit in a

@@ -40,7 +40,7 @@ class Planner:
     def __init__(self, job: Job, size: int) -> None:
         self._store = job.store
         self._request = job.request
-        self._deadline = job.deadline
+        self._deadline = job.work_deadline
         self._attempt = job.attempt
         self._packer = Packer(size, job.request.format.streamed)
 
@@ -69,6 +69,7 @@ class Planner:
 
     def slices(self, target: Resource) -> Iterator[Slice]:
         """The slices that become full with this target; `rest` returns the one that did not."""
+        self._packer.begin_target()
         rows = self._rows(target)
         first = list(islice(rows, PAGE + 1))
         # A large study is listed series by series, so that never all of it is in memory.
@@ -82,6 +83,10 @@ class Planner:
             yield from self._packer.add_instances(found)
         else:
             yield from self._packer.add_whole(target, found)
+
+    def drop_target(self) -> None:
+        """Forget what was found of the last target: the time was over before it was complete."""
+        self._packer.drop_target()
 
     def rest(self) -> list[Slice]:
         """The last slice, if there is one."""

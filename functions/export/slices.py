@@ -132,6 +132,10 @@ class Slice:
             items=[Item(piece.resource, piece.frame, piece.frame) for piece in left],
         )
 
+    def copy(self) -> "Slice":
+        """The same slice, to which other items can be added."""
+        return Slice([*self.streams], [*self.items], [*self.skipped], [*self.failures])
+
     def resources(self) -> Iterator[Resource]:
         """Every study, series and instance that it names."""
         yield from self.streams

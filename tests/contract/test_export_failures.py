@@ -615,7 +615,7 @@ def test_a_planning_goes_on_from_a_message_although_its_publishing_seemed_to_fai
     store: World,
 ) -> None:
     fill(store, studies=2, instances=2)
-    store.fault(kind="slow", delay_s=2.5, path="studies/1.[12]/instances", count=1)
+    store.fault(kind="slow", delay_s=5, path="studies/1.2/instances", count=1)
     command = {
         "query": "PatientName=Doe^Jane",
         "destination": TO,
@@ -637,12 +637,44 @@ def test_a_planning_goes_on_from_a_message_although_its_publishing_seemed_to_fai
 def planning_message(store: World) -> bytes:
     """The follow-up message of a query whose first invocation has planned one of two studies."""
     fill(store, studies=2, instances=2)
-    store.fault(kind="slow", delay_s=2.5, path="studies/1.[12]/instances", count=1)
+    store.fault(kind="slow", delay_s=5, path="studies/1.2/instances", count=1)
     command = {"query": "PatientName=Doe^Jane", "destination": TO, "request_id": "r1"}
     assert store.deliver(handle, json.dumps(command).encode(), {}, budget_s=3.2) == ""
     store.clear_faults()
     (message,) = store.follow_ups
     return base64.b64decode(message["data"])
+
+
+def test_a_planning_whose_next_match_takes_too_long_goes_on_after_the_last_complete_one(
+    small_slices: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = small_slices
+    monkeypatch.setattr(plan, "PAGE", 5)  # so that the second study is listed series by series
+    fill(store, series=1, instances=3)
+    store.put(*(instance("1.2", f"1.2.{n % 3}", f"1.2.{n % 3}.{n}") for n in range(12)))
+    store.fault(kind="slow", delay_s=5, path="series/1.2.2/instances", count=1)
+    command = {"query": "PatientName=Doe^Jane", "destination": TO, "request_id": "r1"}
+    assert store.deliver(handle, json.dumps(command).encode(), {}, budget_s=3.2) == ""
+    (message,) = store.follow_ups
+    content = json.loads(base64.b64decode(message["data"]))
+    assert content["after"] == "studies/1.1"
+    assert len(content["slices"]) == 1
+    assert len(store.objects(bucket=STATE)) > 1
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 15)
+    assert not store.left_over()
+
+
+def test_a_match_that_cannot_be_planned_within_one_invocation_is_tried_again(store: World) -> None:
+    again = planning_message(store)
+    store.follow_ups.clear()
+    store.fault(kind="slow", delay_s=5, path="studies/1.2/instances")
+    assert store.deliver(handle, again, {}, follow_up=True, budget_s=2.0) == "unavailable"
+    assert not store.follow_ups
+    store.clear_faults()
+    assert store.deliver(handle, again, {}, 2, follow_up=True) == ""
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["counts"]["objects"]) == ("exported", 8)
 
 
 def test_a_planning_message_that_comes_after_the_end_has_nothing_to_do(store: World) -> None:
