@@ -7,6 +7,7 @@ the time when it was first published, and then acknowledged; so is an outcome th
 written to the ledger.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,6 +98,10 @@ def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
         name = blob.name.removesuffix(SIDECAR_ENDING)
         kept = blob.bucket.get_blob(name, timeout=CALL_S)
         if kept is None:
+            # store_upload writes the object first: it was deleted, by a replay that was interrupted
+            # or by a person.
+            if not dry_run:
+                _delete_sidecar(blob)
             progress.count("without its object")
             continue
         returning = _Returning(
@@ -157,14 +162,30 @@ class _Returning:
             if self.now is None:  # else an earlier run was interrupted after the copy
                 _copy(self.kept, self.landing.blob(self.source.name))
             _delete(self.kept)
-            _delete(self.sidecar)
         except (NotFound, PreconditionFailed):
             return  # quarantined again at this moment: left for the next run
+        _delete_sidecar(self.sidecar)
 
 
 def _delete(blob: Any) -> None:
-    """Delete an object in the generation that was read."""
-    blob.delete(if_generation_match=blob.generation, timeout=CALL_S)
+    """Delete an object in the generation that was read, unless it is gone.
+
+    Raises:
+        PreconditionFailed: it has another generation.
+    """
+    from google.api_core.exceptions import NotFound
+
+    # The library repeats a delete whose answer was lost, and then finds nothing.
+    with contextlib.suppress(NotFound):
+        blob.delete(if_generation_match=blob.generation, timeout=CALL_S)
+
+
+def _delete_sidecar(blob: Any) -> None:
+    """Delete a sidecar in the generation that was read, unless there is another one now."""
+    from google.api_core.exceptions import PreconditionFailed
+
+    with contextlib.suppress(PreconditionFailed):
+        _delete(blob)
 
 
 def _copy(source: Any, target: Any) -> None:

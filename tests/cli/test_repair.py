@@ -190,6 +190,25 @@ def test_an_interrupted_replay_continues(place: Landing, desk: Desk) -> None:
     assert place.buckets.names(QUARANTINE) == []
 
 
+def test_a_sidecar_that_an_interrupted_replay_left_is_deleted(place: Landing, desk: Desk) -> None:
+    place.drop("a", b"junk")
+    del place.buckets.buckets[QUARANTINE]["unsupported_input/a"]
+    planned = replay_quarantine(desk.clients, "", dry_run=True)
+    assert planned.counts == {"without its object": 1}
+    assert len(place.buckets.names(QUARANTINE)) == 1
+    done = replay_quarantine(desk.clients, "", dry_run=False)
+    assert done.counts == {"without its object": 1}
+    assert place.buckets.names(QUARANTINE) == []
+
+
+def test_a_delete_whose_answer_is_lost_leaves_no_sidecar(place: Landing, desk: Desk) -> None:
+    place.drop("a", b"junk")
+    place.buckets.lost = ["delete"]
+    assert replay_quarantine(desk.clients, "", dry_run=False).counts == {"replayed": 1}
+    assert place.buckets.names(QUARANTINE) == []
+    assert place.buckets.names(LANDING) == ["a"]
+
+
 def test_an_object_that_is_being_quarantined_at_this_moment_is_left_alone(
     place: Landing, desk: Desk
 ) -> None:
