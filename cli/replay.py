@@ -22,10 +22,12 @@ from cli.dead_letters import (
     Held,
     acknowledge,
     function_option,
+    give_back,
     lent,
     subscription,
     until_empty,
 )
+from cli.errors import exit_status
 from cli.options import dry_run_option, system_option
 from cli.output import note
 from cli.progress import Progress
@@ -47,6 +49,7 @@ _KEPT: Final = (
     "custom_time",
     "metadata",
 )
+_REFUSED: Final = "refused by Pub/Sub"
 
 
 @click.group()
@@ -81,8 +84,9 @@ def quarantine(clients: Clients, prefix: str, dry_run: bool) -> int:
 def dead_letters(clients: Clients, function: str | None, dry_run: bool) -> int:
     """Publish dead letters again on their topics."""
     note(f"replay: {clients.system.where}")
-    replay_dead_letters(clients, function, dry_run).end()
-    return 0
+    progress = replay_dead_letters(clients, function, dry_run)
+    progress.end()
+    return exit_status(not progress.counts[_REFUSED])
 
 
 def replay_quarantine(clients: Clients, prefix: str, dry_run: bool) -> Progress:
@@ -225,7 +229,7 @@ def replay_dead_letters(clients: Clients, function: str | None, dry_run: bool) -
         function: of this function and its follow-ups, or LEDGER; None: all.
 
     Returns:
-        The counts: replayed (or to replay), in all and by name in `System.bound`.
+        The counts: replayed (or to replay), in all and by name in `System.bound`; refused.
     """
     progress = Progress("to replay" if dry_run else "replayed")
     for name in clients.system.bound_of(function):
@@ -239,12 +243,39 @@ def replay_dead_letters(clients: Clients, function: str | None, dry_run: bool) -
 
 def _replay(clients: Clients, name: str, progress: Progress) -> None:
     place = subscription(clients, name)
+    refused: list[Held] = []
+    try:
+        for messages in until_empty(clients, place):
+            refused += _replay_some(clients, name, messages, progress)
+    finally:
+        # Not before: they would come again.
+        give_back(clients, place, refused)
+
+
+def _replay_some(
+    clients: Clients, name: str, messages: Sequence[Held], progress: Progress
+) -> list[Held]:
+    """Publish messages again; returns those that Pub/Sub refuses.
+
+    What was published is acknowledged, and the rest given back, also after an error or Ctrl-C.
+    """
+    place = subscription(clients, name)
     topic = clients.system.topic(clients.system.bound[name]["topic"])
-    for messages in until_empty(clients, place):
+    published: list[Held] = []
+    refused: list[Held] = []
+    try:
         for message in messages:
-            _publish_again(clients, topic, message)
-        _count(progress, name, messages)
-        acknowledge(clients, place, messages)
+            if _publish_again(clients, topic, message):
+                published.append(message)
+                _count(progress, name, [message])
+            else:
+                refused.append(message)
+                progress.count(_REFUSED)
+    finally:
+        acknowledge(clients, place, published)
+        tried = len(published) + len(refused)
+        give_back(clients, place, messages[tried:])
+    return refused
 
 
 def _count(progress: Progress, name: str, messages: Sequence[Held]) -> None:
@@ -253,13 +284,20 @@ def _count(progress: Progress, name: str, messages: Sequence[Held]) -> None:
         progress.count(f"of {name}")
 
 
-def _publish_again(clients: Clients, topic: str, message: Held) -> None:
-    """With its age: a delete requested long ago must not delete what was stored since."""
+def _publish_again(clients: Clients, topic: str, message: Held) -> bool:
+    """Publish a message with its age: a delete requested long ago must not delete what was stored
+    since. False if Pub/Sub refuses the message."""
+    from google.api_core.exceptions import BadRequest
+
     attributes = {
         key: value for key, value in message.attributes.items() if not key.startswith(_ADDED)
     }
     attributes[FIRST_PUBLISHED] = _first_published(message)
-    clients.publish(topic, message.data, attributes)
+    try:
+        clients.publish(topic, message.data, attributes)
+    except BadRequest:
+        return False
+    return True
 
 
 def _first_published(message: Held) -> str:

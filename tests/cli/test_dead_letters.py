@@ -80,6 +80,43 @@ def test_dead_letters_of_all_functions_or_of_one_are_replayed(desk: Desk) -> Non
         assert set(message.attributes) == {"kept", FIRST_PUBLISHED}
 
 
+def test_a_dead_letter_that_pubsub_refuses_does_not_stop_the_others(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = desk.dead[DELETE]
+    desk.pubsub.publish(topic, b"before")
+    # A message may have 100 attributes, and a replay adds one.
+    desk.pubsub.publish(topic, b"full", **{f"key-{number}": "" for number in range(100)})
+    desk.pubsub.publish(topic, b"after")
+    assert main(["replay", "dead-letters", "--system", str(desk.file)]) == 1
+    said = capsys.readouterr().out
+    assert said == "2 replayed, 2 of delete_resource, 1 refused by Pub/Sub\n"
+    assert {message.data for message in desk.came("deletes")} == {b"before", b"after"}
+    assert replay(desk) == {"refused by Pub/Sub": 1}
+
+
+def test_an_interrupted_replay_publishes_none_twice(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.pubsub.publish(desk.dead[DELETE], b"1", b"2", b"3")
+    publish = desk.clients.publish
+    calls: list[Any] = []
+
+    def interrupted(*arguments: Any) -> None:
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        publish(*arguments)
+
+    monkeypatch.setattr(desk.clients, "publish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replay(desk)
+    monkeypatch.undo()
+    assert len(desk.came("deletes")) == 1
+    assert replay(desk)["replayed"] == 2
+    assert len(desk.came("deletes")) == 2
+
+
 def test_thousands_are_given_back_after_a_dry_run(desk: Desk) -> None:
     desk.pubsub.publish(desk.dead[STORE], *(b"%d" % number for number in range(2100)))
     for _ in range(2):  # the second finds them all again
