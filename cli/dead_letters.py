@@ -1,6 +1,5 @@
 """`dead-letters list|show`: messages that failed too often, read from their subscriptions."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ import click
 from cli.clients import CALL_S, Clients
 from cli.errors import CliError
 from cli.options import system_option
-from cli.output import Item, Listing, listing_options, print_json, say
+from cli.output import Item, Listing, listing_options, note, print_json, say
 from cli.system import LEDGER
 from cli.text import amount, shown
+from functions.common import jsonvalues
 from functions.common.settings import DELETE, EXPORT, NOTIFY, STORE, WATCH
 
 # The owners of dead letters. Those of the ledger are outcomes that could not be written.
@@ -26,6 +26,7 @@ _BATCH: Final = 100
 _IDS_MAX: Final = 1000  # in one call: a request is limited to 512 KiB
 _HELD_MAX: Final = 10_000  # read in one command
 _SHOWN_BYTES: Final = 64 * 1024
+_LEVELS: Final = 100  # Python can read JSON that is nested too deeply to be printed
 _COLUMNS: Final = ("since", "function", "attempts", "what", "message")
 
 
@@ -106,17 +107,20 @@ def give_back(clients: Clients, subscription: str, held: Sequence[Held]) -> None
 
 
 @contextmanager
-def lent(clients: Clients, subscription: str, most: int = _HELD_MAX) -> Iterator[list[Held]]:
-    """The waiting messages; all are given back when the `with` block ends."""
+def lent(clients: Clients, name: str) -> Iterator[list[Held]]:
+    """The waiting messages of one of `System.bound`, but no more than memory holds; all are given
+    back when the `with` block ends."""
+    place = subscription(clients, name)
     held: list[Held] = []
     try:
-        for messages in until_empty(clients, subscription):
+        for messages in until_empty(clients, place):
             held += messages
-            if len(held) >= most:
+            if len(held) >= _HELD_MAX:
+                note(f"there may be more than {len(held)} of {name}: no more are read")
                 break
         yield held
     finally:
-        give_back(clients, subscription, held)
+        give_back(clients, place, held)
 
 
 def _published(message: Any) -> str:
@@ -148,7 +152,7 @@ def list_(clients: Clients, function: str | None, listing: Listing) -> int:
     """List dead letters: since when, for which function, attempts, and subject."""
     found: list[Item] = []
     for name in clients.system.bound_of(function):
-        with lent(clients, subscription(clients, name)) as held:
+        with lent(clients, name) as held:
             found += [_item(name, one) for one in held]
     chosen = listing.chosen(found)
     listing.print(chosen, _COLUMNS)
@@ -164,7 +168,7 @@ def list_(clients: Clients, function: str | None, listing: Listing) -> int:
 def show(clients: Clients, message: str, function: str | None) -> int:
     """Show a message as JSON. MESSAGE is its ID, as `list` shows it."""
     for name in clients.system.bound_of(function):
-        with lent(clients, subscription(clients, name)) as held:
+        with lent(clients, name) as held:
             found = [one for one in held if one.message_id == message]
         if found:
             print_json(_item(name, found[0]).full)
@@ -186,11 +190,20 @@ def _item(function: str, held: Held) -> Item:
 
 
 def _data(data: bytes) -> Any:
-    """The data as JSON if it is JSON, else as text."""
-    try:
-        return json.loads(data)
-    except ValueError:
+    """The data as JSON if it is JSON that can be printed, else as text."""
+    found = jsonvalues.parsed(data)
+    if found is None or _is_deep(found):
         return data[:_SHOWN_BYTES].decode(errors="replace")
+    return found
+
+
+def _is_deep(value: Any, levels: int = _LEVELS) -> bool:
+    """Whether arrays and objects are nested in more levels than these."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deep(item, levels - 1) for item in value)
 
 
 def _what(held: Held) -> str:

@@ -28,6 +28,7 @@ from cli.numbers import Seconds
 from cli.options import dry_run_option, system_option
 from cli.output import note
 from cli.progress import Progress
+from functions.common import jsonvalues
 from functions.common.deadline import parsed_rfc3339
 from functions.common.errors import PermanentError
 from functions.common.events.messages import AGAIN
@@ -36,15 +37,17 @@ from functions.common.resources import ObjectRef
 from functions.common.settings import STORE
 
 _HOUR_S: Final = 3600.0
+_OLDEST_S: Final = 100 * 366 * 86400.0  # dates do not reach back without limit
 _FILE_CACHE_KIB: Final = 16 * 1024  # of the temporary file, in memory
 _READ_BYTES: Final = 16 * 1024 * 1024  # of the ledger, in one request
 _LINE_BYTES: Final = 1024 * 1024
 # `outcomes/2026-01-31T08:00:00+00:00_abc.ndjson`
 _NAME_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)")
 # A file's name has the time when it was begun; its records may be older by up to _CLOCKS.
+_CLOCKS: Final = timedelta(hours=1)
 _EARLIEST: Final = "1970-01-01"
 _LATEST: Final = "9999-01-01"
-_CLOCKS: Final = timedelta(hours=1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @click.command()
@@ -60,7 +63,7 @@ _CLOCKS: Final = timedelta(hours=1)
 @click.option("--until", metavar="DATE", help="Only objects written before this date.")
 @click.option(
     "--older-than-s",
-    type=Seconds(min=0),
+    type=Seconds(min=0, max=_OLDEST_S),
     default=_HOUR_S,
     show_default=True,
     metavar="S",
@@ -118,7 +121,8 @@ class Which:
     @property
     def ledger_since(self) -> datetime:
         """When the first ledger file that can have one of their outcomes was begun."""
-        return self.since - _CLOCKS
+        # An hour before the first date of the calendar is no date.
+        return max(self.since, _EPOCH) - _CLOCKS
 
 
 def compared(clients: Clients, which: Which, dry_run: bool) -> Progress:
@@ -194,13 +198,11 @@ def _records(clients: Clients, since: datetime, progress: Progress) -> Iterator[
         if begun is not None and begun < since:
             continue
         for line in _lines(blob):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                progress.count("unreadable lines of the ledger")
-                continue
+            record = jsonvalues.parsed(line)
             if isinstance(record, dict):
                 yield record
+            else:
+                progress.count("unreadable lines of the ledger")
 
 
 def _begun(name: str) -> datetime | None:

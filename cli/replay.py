@@ -234,7 +234,7 @@ def replay_dead_letters(clients: Clients, function: str | None, dry_run: bool) -
     progress = Progress("to replay" if dry_run else "replayed")
     for name in clients.system.bound_of(function):
         if dry_run:
-            with lent(clients, subscription(clients, name)) as held:
+            with lent(clients, name) as held:
                 _count(progress, name, held)
         else:
             _replay(clients, name, progress)

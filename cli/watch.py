@@ -4,7 +4,6 @@ A subscription is deleted when its watch ends. If the process was killed, Pub/Su
 day without use; the local system deletes such subscriptions when it starts.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from cli.clients import CALL_S, Clients
 from cli.text import counted
+from functions.common import jsonvalues
 
 Outcome = dict[str, Any]
 
@@ -120,10 +120,7 @@ def ledger(clients: Clients, limit: int) -> list[Outcome]:
 def _records(lines: Iterable[bytes]) -> Iterator[Outcome]:
     """Those of the lines that are records."""
     for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
+        record = jsonvalues.parsed(line)
         if isinstance(record, dict) and isinstance(record.get("outcome"), str):
             yield record
 

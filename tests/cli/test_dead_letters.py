@@ -217,6 +217,28 @@ def test_the_table_names_the_subject_of_each_dead_letter(
     assert printed.endswith("1 of 1 dead letter\n")
 
 
+@pytest.mark.parametrize("levels", [500, 200_000])
+def test_json_that_is_nested_too_deeply_is_shown_as_text(
+    desk: Desk, capsys: pytest.CaptureFixture[str], levels: int
+) -> None:
+    deep = b"[" * levels + b"]" * levels
+    (message_id,) = desk.pubsub.publish(desk.dead[STORE], deep)
+    (record,) = listed(desk, capsys)
+    assert record["data"].startswith("[[[[")
+    assert main(["dead-letters", "show", message_id, "--system", str(desk.file)]) == 0
+
+
+def test_a_count_that_stops_early_says_so(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.dead_letters._HELD_MAX", 200)
+    desk.pubsub.publish(desk.dead[STORE], *(b"%d" % number for number in range(201)))
+    for command in (["replay", "dead-letters", "--dry-run"], ["dead-letters", "list"]):
+        assert main([*command, "--system", str(desk.file)]) == 0
+        said = capsys.readouterr().err
+        assert "there may be more than 200 of store_upload: no more are read" in said
+
+
 def test_a_dead_letter_is_shown_by_its_id(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     (message_id,) = desk.pubsub.publish(desk.dead[STORE], b"\xff not JSON", kept="yes")
     assert main(["dead-letters", "show", message_id, "--system", str(desk.file)]) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.app import main
 from cli.reconcile import Which, compared
 from cli.replay import replay_quarantine
 from tests import scans
@@ -146,6 +147,20 @@ def test_an_old_object_that_was_just_edited_is_not_too_young(place: Landing, des
     assert reconcile(desk)["published"] == 1
 
 
+def test_a_date_before_all_objects_means_all(place: Landing, desk: Desk) -> None:
+    place.upload("a", b"", created="2026-01-15T00:00:00Z")
+    assert reconcile(desk, since="0001-01-01")["published"] == 1
+
+
+@pytest.mark.parametrize("seconds", ["1e13", "1e300", "inf", "nan"])
+def test_an_age_that_no_object_has_is_refused(
+    desk: Desk, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    arguments = ["reconcile", "--older-than-s", seconds, "--system", str(desk.file)]
+    assert main(arguments) == 2
+    assert "error: Invalid value for '--older-than-s'" in capsys.readouterr().err
+
+
 def test_the_ledger_is_read_only_since_shortly_before_the_first_date(
     place: Landing, desk: Desk
 ) -> None:
@@ -153,6 +168,13 @@ def test_the_ledger_is_read_only_since_shortly_before_the_first_date(
         place.buckets.put(LEDGER, f"outcomes/2026-{day}_1a2b.ndjson", b"not JSON\n")
     counts = reconcile(desk, since="2026-02-01")
     assert counts["unreadable lines of the ledger"] == 2
+
+
+def test_a_line_of_the_ledger_that_is_nested_too_deeply_is_counted(
+    place: Landing, desk: Desk
+) -> None:
+    place.buckets.put(LEDGER, "outcomes/1.ndjson", b"[" * 200_000)
+    assert reconcile(desk)["unreadable lines of the ledger"] == 1
 
 
 def test_quarantine_is_replayed_under_the_old_names(place: Landing, desk: Desk) -> None:
