@@ -40,7 +40,10 @@ _RESERVED: Final = frozenset(
     }
 )
 _QUERY_KEYS_MAX: Final = 20
-MATCHES_ALL: Final = "*? \\"  # values of only these characters are wildcards or empty lists
+# A value of only these characters is a wildcard or an empty list.
+_WILDCARDS: Final = "*? \\"
+# A date, or a range with at least one end (PS3.4 section C.2.2.2.5).
+_DATES: Final = re.compile(r"-?\d{8}|\d{8}-(\d{8})?", re.ASCII)
 
 
 def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
@@ -67,9 +70,7 @@ def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
     twice = data.keys() & attributes.keys()
     if twice:
         names = ", ".join(sorted(twice))
-        raise PermanentError(
-            "invalid_command", f"given twice, in the data and as an attribute: {names}"
-        )
+        raise PermanentError("invalid_command", f"given in data and attributes: {names}")
     return {key: _value(key, value, keys[key]) for key, value in given.items()}
 
 
@@ -112,17 +113,6 @@ def whole(least: int, most: int) -> Parse:
     return parse
 
 
-def one_of(*choices: str) -> Parse:
-    """One of these words."""
-
-    def parse(value: object) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise PermanentError("invalid_command", f"takes one of {', '.join(choices)}")
-        return value
-
-    return parse
-
-
 def matching(pattern: str, what: str) -> Parse:
     """A text that matches this pattern as a whole."""
     compiled = re.compile(pattern, re.ASCII)
@@ -133,6 +123,11 @@ def matching(pattern: str, what: str) -> Parse:
         return value
 
     return parse
+
+
+def one_of(*choices: str) -> Parse:
+    """One of these words."""
+    return matching("|".join(choices), f"one of {', '.join(choices)}")
 
 
 def time(value: object) -> str:
@@ -213,8 +208,15 @@ def _check_pair(key: object, wanted: object) -> None:
         raise _wrong_query("a key that is not for matching")
     if not isinstance(wanted, str) or not is_line(wanted):
         raise _wrong_query("a value that is not printable text")
-    if not wanted.strip(MATCHES_ALL):
-        raise _wrong_query("a value that would match everything")
+    if not is_selective(key, wanted):
+        raise _wrong_query("a value that matches everything, or a wrong date")
+
+
+def is_selective(key: str, wanted: str) -> bool:
+    """Whether a value for matching does not match everything. A StudyDate is a date or a range."""
+    if key.lower() in ("studydate", "00080020"):
+        return _DATES.fullmatch(wanted) is not None
+    return wanted.strip(_WILDCARDS) != ""
 
 
 def _wrong_query(what: str) -> PermanentError:

@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from functions.api.commands import MATCHES_ALL
+from functions.api.commands import is_selective
 from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
 from functions.common.errors import PermanentError, SettingsError
@@ -39,7 +39,6 @@ MATCH_KEYS: Final = (
     "StudyDate",
     "Modality",
 )
-_DATES: Final = re.compile(r"\d{8}(-(\d{8})?)?|-\d{8}", re.ASCII)
 _KEYS: Final = frozenset({"name", "match", "export"})
 _OWN_KEYS: Final = frozenset({"path", "query", "request_id"})  # set by this function
 _ORDER_FORM: Final = "an order has name, export and perhaps match"
@@ -112,13 +111,11 @@ def _match(name: str, value: object) -> dict[str, str]:
 
 def _is_match(key: object, text: object) -> bool:
     """Whether this attribute can be searched by, and the text does not match everything."""
-    if key not in MATCH_KEYS:
+    if not isinstance(key, str) or key not in MATCH_KEYS:
         return False
     if not isinstance(text, str) or not is_line(text):
         return False
-    if key == "StudyDate":
-        return _DATES.fullmatch(text) is not None
-    return text.strip(MATCHES_ALL) != ""
+    return is_selective(key, text)
 
 
 def _export(name: str, value: object) -> dict[str, Any]:
