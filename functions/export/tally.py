@@ -36,13 +36,15 @@ class Tally:
         self._new: set[str] = set()
 
     def attempt(self, piece: Piece, write: Callable[[], WrittenObjects]) -> None:
-        """Try one piece, and keep the result."""
+        """Try one piece, and keep the result. A piece may come twice in one answer, with other
+        bytes: if one of its attempts succeeds, it is done."""
         began_with_s = self._deadline.remaining_s()
         try:
             self.note(piece, write())
         except PermanentError as error:
             with self._lock:
-                self._failures[piece] = piece.failure(error.reason, error.detail)
+                if piece not in self._done:
+                    self._failures[piece] = piece.failure(error.reason, error.detail)
         except RetryableError as error:
             with self._lock:
                 self.failed_in_a_row += 1
@@ -55,6 +57,7 @@ class Tally:
         new = {one.stored.ref.name for _, one in objects if one.by_this_export}
         with self._lock:
             self._done[piece] = entries
+            self._failures.pop(piece, None)
             self._new |= new
             self.failed_in_a_row = 0
 

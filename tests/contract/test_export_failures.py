@@ -15,12 +15,13 @@ from functions.api.requests import ExportRequest
 from functions.common.clients import dicomweb, transport
 from functions.common.errors import DicomFunctionsError
 from functions.common.resources import GcsPrefix, Resource
-from functions.export import plan
+from functions.export import batches, plan
 from functions.export.content import Content
 from functions.export.handler import handle
 from functions.export.state import COMMAND, Plan, State
 from functions.export.writer import ObjectWriter
 from tests.contract.exporting import TO, deliver, encoded_order, fill, job_of, manifest, names, run
+from tests.contract.servers import Answer, planned
 from tests.contract.strictbucket import strict_buckets
 from tests.contract.world import BUCKET, STATE, World, instance, world
 from tests.faulty import Chances, faulty
@@ -224,6 +225,35 @@ def test_a_store_that_is_away_is_waited_for(store: World) -> None:
     store.clear_faults()
     assert store.deliver(handle, command, {}, 10, message_id="m") == ""
     assert [record["outcome"] for record in store.outcomes] == ["exported"]
+
+
+def test_an_instance_that_comes_twice_with_other_bytes_is_an_object_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_FAST_S", 0)  # so that both are in one batch
+    first = instance("1.1", "1.1.1", "1.1.1.1")
+    other = instance("1.1", "1.1.1", "1.1.1.1", PatientName="Roe^Richard")
+    uids = {"0020000D": "1.1", "0020000E": "1.1.1", "00080018": "1.1.1.1"}
+    row = {tag: {"vr": "UI", "Value": [value]} for tag, value in uids.items()}
+    part = b"--b\r\nContent-Type: application/dicom\r\n\r\n%b\r\n"
+    both = Answer(
+        headers={"Content-Type": "multipart/related; boundary=b"},
+        body=part % first + part % other + b"--b--",
+    )
+    rows = [Answer(body=json.dumps(page).encode()) for page in ([row], [])]
+    with (
+        planned(*rows, both) as dicom_store,
+        strict_buckets(BUCKET, STATE) as server,
+        world(
+            "export_resource",
+            tmp_path,
+            buckets_url=server.url,
+            HEALTHCARE_ENDPOINT=f"{dicom_store.url}/v1",
+        ) as store,
+    ):
+        run(store)
+        assert server.read(BUCKET, "out/1.1/1.1.1/1.1.1.1.dcm") == first
+        assert manifest(store)["failures"] == []
 
 
 def test_two_deliveries_at_once_do_not_mix(store: World) -> None:
