@@ -184,6 +184,7 @@ def test_metadata_that_somebody_changed_is_not_joined(store: World) -> None:
     store.write_object(name, b'{"forged": 1}')
     entry = {
         "name": name,
+        "bytes": 13,
         "crc32c": written,
         "study": "1",
         "series": "2",
