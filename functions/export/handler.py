@@ -7,7 +7,7 @@ and publishes the outcome. state.py draws the states.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -17,7 +17,7 @@ from functions.api.requests import EXPORT_KEYS, ExportRequest
 from functions.common.deadline import Deadline
 from functions.common.errors import DicomFunctionsError, PermanentError, RetryableError
 from functions.common.events.messages import Message
-from functions.common.events.outcomes import Outcomes
+from functions.common.events.outcomes import Outcome, Outcomes
 from functions.common.events.runtime import Services, View, event_function
 from functions.common.log import log
 from functions.common.resources import Resource
@@ -29,7 +29,7 @@ from functions.export.ndjson import write_lines
 from functions.export.object_slice import ObjectSlice
 from functions.export.plan import Planner, not_found_error
 from functions.export.slices import Slice, new_name
-from functions.export.state import COMMAND, Plan, State, unfinished
+from functions.export.state import COMMAND, OtherExportError, Plan, State, unfinished
 from functions.export.zip_slice import ZipSlice
 
 # Of the budget, kept for writing results, the manifest and the outcome.
@@ -85,10 +85,24 @@ def handle(
     request = ExportRequest.of(message.request_id(), values)
     _check_allowed(request, values, services)
     job = _job(request, services, deadline, message.attempt)
-    export = _Export(job, services, outcomes)
+    try:
+        _continue(_Export(job, services, outcomes), values)
+    except OtherExportError as error:
+        # The outcome of this request_id is that of the export under way.
+        refused = Outcome(
+            "rejected",
+            error.reason,
+            request_id=message.message_id,
+            detail=error.detail,
+        )
+        outcomes.publish(refused)
+
+
+def _continue(export: "_Export", values: Mapping[str, Any]) -> None:
+    """Take the step that a command or a follow-up message asks for."""
     if "slice" in values:
         export.do_slice(values["run"], values["slice"])
-    elif is_follow_up:
+    elif "run" in values:
         planning = _Planning(
             values["run"],
             values.get("slices", []),

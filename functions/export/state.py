@@ -45,6 +45,13 @@ _REFUSAL: Final = "refusal"
 COMMAND: Final = "command"
 
 
+class OtherExportError(PermanentError):
+    """invalid_command: another export has this request_id and is under way."""
+
+    def __init__(self) -> None:
+        super().__init__("invalid_command", "another export with this request_id is under way")
+
+
 @dataclass(frozen=True)
 class Plan:
     """The slices of an export, by name.
@@ -104,7 +111,7 @@ class State:
         """Make this the plan, unless there is one: then that one is returned.
 
         Raises:
-            PermanentError: as plan.
+            OtherExportError: as plan.
             RetryableError: operation_pending, when that one was just deleted.
         """
         value = {
@@ -126,8 +133,7 @@ class State:
         """The chosen plan, if any.
 
         Raises:
-            PermanentError: invalid_command, when it belongs to another request or another DICOM
-                store.
+            OtherExportError: it belongs to another request or another DICOM store.
         """
         kept = self._objects.read(self._plan_name)
         if kept is None:
@@ -135,9 +141,7 @@ class State:
         value = kept.value
         is_same = value["request"] == self._request.as_command
         if not is_same or value["store"] != self._store:
-            raise PermanentError(
-                "invalid_command", "another export with this request_id is under way"
-            )
+            raise OtherExportError
         return Plan(value["run"], tuple(value["slices"]), kept.generation)
 
     def slice(self, run: str, name: str) -> Slice:

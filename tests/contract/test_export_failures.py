@@ -272,6 +272,22 @@ def test_two_deliveries_at_once_do_not_mix(store: World) -> None:
     assert {record["outcome"] for record in store.outcomes} == {"exported"}
 
 
+def test_another_command_with_the_request_id_of_an_export_under_way_is_refused_under_its_own_id(
+    small_slices: World,
+) -> None:
+    store = small_slices
+    fill(store, studies=2, series=4)
+    assert store.deliver(handle, encoded_order(), {}, message_id="m1") == ""
+    other = encoded_order(path="studies/1.2")
+    assert store.deliver(handle, other, {}, message_id="m2") == ""
+    (refused,) = store.outcomes
+    assert (refused["outcome"], refused["request_id"]) == ("rejected", "m2")
+    assert refused["detail"] == "another export with this request_id is under way"
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["request_id"]) == ("exported", "r1")
+    assert record["id"] != refused["id"]
+
+
 def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> None:
     store = small_slices
     fill(store, series=4)
