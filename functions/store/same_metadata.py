@@ -16,9 +16,10 @@ from functions.common.dicom.dicomjson import DataSet
 _OTHER_GROUPS: Final = ("0002", "7FE0")
 # PS3.5 section 7.2: retired, and a writer may leave them out.
 _GROUP_LENGTH: Final = "0000"
+# SpecificCharacterSet says how text is encoded in the file; JSON is always UTF-8, whatever it says.
 # InstanceAvailability and RetrieveURL are about the copy in a server (PS3.18 section 10.6.3.3). The
 # service adds neither (fact sheet section 4.4); another server may.
-_OF_THE_SERVER: Final = ("00080056", "00081190")
+_OF_THE_SERVER: Final = ("00080005", "00080056", "00081190")
 # The store leaves out sequences over about 1 MiB (fact sheet section 5.4). A value takes at most
 # four times as many bytes in the file as in JSON: "1," is a number of eight bytes.
 _LEFT_OUT_CHARACTERS: Final = 256 * 1024

@@ -47,7 +47,7 @@ def test_another_value_is_not_the_same(ours: Any, stored: Any) -> None:
     assert not is_same(_data_set(ours), _data_set(stored))
 
 
-@pytest.mark.parametrize("tag", ["00020012", "7FE00002", "00080056", "00081190"])
+@pytest.mark.parametrize("tag", ["00020012", "7FE00002", "00080005", "00080056", "00081190"])
 def test_what_the_store_adds_is_no_difference(tag: str) -> None:
     assert is_same({}, {tag: {"vr": "UI", "Value": ["1.2"]}})
 

@@ -12,8 +12,9 @@
 an input into quarantine. After a 401, a new token is tried once. Then Pub/Sub delivers the message
 again, until it becomes a dead letter. `Transport.send` does the retries, `events/runtime.py` the
 answers; the reasons of search are in `search/upstream.py`, and what `search` and `commands` answer
-when a bucket or a topic fails is in `api/refusals.py`. One 403 means something else: that of a
-comparison after the DICOM store has refused an instance (`store/stow.py`, fact sheet section 5.8).
+when a bucket or a topic fails is in `api/refusals.py`. One 403 may mean something else: that of a
+comparison with an instance that the DICOM store may not have (`store/stow.py`, fact sheet section
+5.8).
 """
 
 from collections.abc import Mapping
