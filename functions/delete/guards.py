@@ -165,6 +165,9 @@ class GuardRails:
         for stored in self._stored_times(resource):
             if _is_since(not_stored_since, stored):
                 refusal = _STORED_AGAIN
+                # Only the other limit could still matter: check_all refuses everything for it.
+                if self.stored_before is None:
+                    break
             elif self._is_too_recent(stored):
                 return "something in it was stored too recently"
         return refusal
