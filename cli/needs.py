@@ -19,8 +19,7 @@ _GET_STORE: Final = "healthcare.dicomStores.get"
 # be retried forever.
 _OBJECTS_READ: Final = ("storage.objects.get", "storage.objects.list")
 # Overwriting an object needs delete; a redelivery overwrites.
-_OBJECTS_WRITE: Final = ("storage.objects.create", "storage.objects.delete")
-_OBJECTS_KEPT: Final = (*_OBJECTS_READ, *_OBJECTS_WRITE)
+_OBJECTS_KEPT: Final = (*_OBJECTS_READ, "storage.objects.create", "storage.objects.delete")
 _OBJECTS_TAKEN: Final = (*_OBJECTS_READ, "storage.objects.delete")
 
 
@@ -96,8 +95,9 @@ def _store(system: System) -> Iterator[Need]:
     yield Need(STORE, "bucket", quarantine, _OBJECTS_KEPT)
     place = environment.get("MOVE_DESTINATION")
     if place:
+        # Read too: if an object already has the name there, the two are compared.
         bucket = GcsPrefix.parse(place).bucket
-        yield Need(STORE, "bucket", bucket, _OBJECTS_WRITE)
+        yield Need(STORE, "bucket", bucket, _OBJECTS_KEPT)
 
 
 def _delete(system: System) -> Iterator[Need]:

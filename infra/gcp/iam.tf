@@ -17,7 +17,6 @@ locals {
     dicomOperationReader = ["healthcare.operations.get"]
     dicomLandingUser     = concat(local.objects_read, ["storage.objects.delete"]) # to quarantine is to move
     # delete: Cloud Storage requires it to overwrite an object, as happens on a redelivery.
-    dicomCopyWriter   = ["storage.objects.create", "storage.objects.delete"]
     dicomObjectKeeper = concat(local.objects_read, ["storage.objects.create", "storage.objects.delete"])
     dicomLedgerWriter = ["storage.buckets.get", "storage.objects.create"]
     },
@@ -162,10 +161,11 @@ resource "google_storage_bucket_iam_member" "export_destinations" {
   depends_on = [google_project_iam_custom_role.roles]
 }
 
+# Read too: if an object already has the name there, the two are compared.
 resource "google_storage_bucket_iam_member" "move_destination" {
   count      = var.move_destination == "" ? 0 : 1
   bucket     = split("/", var.move_destination)[2]
-  role       = local.role.dicomCopyWriter
+  role       = local.role.dicomObjectKeeper
   member     = local.store_upload
   depends_on = [google_project_iam_custom_role.roles]
 }

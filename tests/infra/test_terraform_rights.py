@@ -144,6 +144,17 @@ def test_the_store_function_can_not_delete_and_search_can_only_read() -> None:
     }
 
 
+def test_the_store_function_can_compare_an_object_that_it_finds_where_it_moves_one_to() -> None:
+    """Without read, a name that was uploaded twice would be 403 at each delivery."""
+    found = [
+        allowed
+        for account, _, name, allowed in iam_table.rights(terraform.plan(**EVERYTHING))
+        if (account, name) == ("dicom-store-upload", "done-bucket")
+    ]
+    wanted = {"create", "delete", "get", "list"}
+    assert [set(allowed) for allowed in found] == [{f"storage.objects.{verb}" for verb in wanted}]
+
+
 def test_search_can_create_objects_in_the_folder_of_its_uploads_only() -> None:
     (found,) = [
         values
