@@ -299,7 +299,7 @@ destroy() {
     say "Kept: the DICOM store, every bucket with its objects, and the state, so that a later deployment can use them again."
     confirm "This takes down the system in $project." "$project"
     renew_token
-    local address list
+    local address
     tf show -json | python3 -c '
 import json, sys
 # The roles too, which are then granted to nobody: the name of a deleted role cannot be used again for a month.
@@ -314,9 +314,7 @@ for resource in root.get("resources", []):
 ' >"$scratch/kept.tsv"
     if [ -s "$scratch/kept.tsv" ]; then
         # Written first, so that a later failure does not lose track of a bucket.
-        list="gs://$state_bucket/kept-$(date +%s)-$RANDOM.tsv"
-        gcloud storage cp "$scratch/kept.tsv" "$list" --quiet >/dev/null 2>&1 ||
-            die "could not write $list; nothing has been changed"
+        write_kept "$scratch/kept.tsv"
         while IFS=$'\t' read -r address _; do
             tf state rm "$address" >/dev/null ||
                 die "not finished, see above: run the same command again to continue"

@@ -84,22 +84,43 @@ prepare_state() {
 # What --destroy kept: lines of address and id. Each run writes its own list, so that none overwrites another.
 kept() { { gcloud storage cat "gs://$state_bucket/kept-*.tsv" 2>/dev/null || true; } | sort -u; }
 
-# Import it, so that it is not created a second time.
+# Import it, so that it is not created a second time. What the present settings do not name stays on the list.
 take_up_kept() {
-    local address id known
+    local address id known lists
     kept >"$scratch/kept.tsv"
     [ -s "$scratch/kept.tsv" ] || return 0
     if [ "$action" = plan ]; then
-        say "kept by --destroy: $(cut -f 2 "$scratch/kept.tsv" | tr '\n' ' '); a deployment uses them again, but the plan shows them as created"
+        say "kept by --destroy: $(cut -f 2 "$scratch/kept.tsv" | tr '\n' ' '); a deployment uses again what the settings name, but the plan shows it as created"
         return
     fi
     known=$(tf state list 2>/dev/null || true)
+    : >"$scratch/unused.tsv"
     while IFS=$'\t' read -r address id; do
         [ -n "$address" ] || continue
-        grep -qxF "$address" <<<"$known" && continue
-        say "using again: $id"
-        tf import -input=false -no-color "${variables[@]}" "$address" "$id" >/dev/null </dev/null ||
-            die "could not import $id, see above. fix that and run this again, or forget the kept resources: gcloud storage rm 'gs://$state_bucket/kept-*.tsv'"
+        grep -qxF "$address" <<<"$known" || take_up "$address" "$id"
     done <"$scratch/kept.tsv"
-    gcloud storage rm "gs://$state_bucket/kept-*.tsv" --quiet >/dev/null
+    [ "$(<"$scratch/unused.tsv")" != "$(<"$scratch/kept.tsv")" ] || return 0
+    lists=$(gcloud storage ls "gs://$state_bucket/kept-*.tsv") || die "could not list gs://$state_bucket/kept-*.tsv"
+    [ ! -s "$scratch/unused.tsv" ] || write_kept "$scratch/unused.tsv"
+    # Names of lists have no spaces.
+    # shellcheck disable=SC2086
+    gcloud storage rm $lists --quiet >/dev/null
+}
+
+take_up() { # ADDRESS, ID
+    if tf import -input=false -no-color "${variables[@]}" "$1" "$2" >"$scratch/import" 2>&1 </dev/null; then
+        say "using again: $2"
+    elif grep -q -e "Configuration for import target does not exist" -e "does not exist in the configuration" "$scratch/import"; then
+        say "not used: $2 (the present settings do not name it; it stays on the list of what is kept)"
+        printf '%s\t%s\n' "$1" "$2" >>"$scratch/unused.tsv"
+    else
+        cat "$scratch/import" >&2
+        die "could not import $2, see above. fix that and run this again. If you have deleted it yourself, delete its line in gs://$state_bucket/kept-*.tsv"
+    fi
+}
+
+write_kept() { # FILE
+    local list
+    list="gs://$state_bucket/kept-$(date +%s)-$RANDOM.tsv"
+    gcloud storage cp "$1" "$list" --quiet >/dev/null 2>&1 || die "could not write $list; run the same command again"
 }

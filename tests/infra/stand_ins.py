@@ -58,6 +58,9 @@ def uid(data: bytes, tag: bytes) -> str:
     return found[2].decode()
 
 
+# What terraform says of an import at an address that the settings switch off.
+NOT_NAMED: Final = "Error: Configuration for import target does not exist"
+
 # A stand-in's exit status, and what it prints.
 Answer = tuple[int, str]
 
@@ -84,9 +87,13 @@ def gcloud(call: str, arguments: list[str], cloud: Cloud) -> Answer:
             _copy(Path(source), arguments[3], cloud)
         case ["storage", "cat", pattern]:
             return _print(pattern, cloud)
-        case ["storage", "rm", pattern]:
-            for file in _files(pattern, cloud):
-                file.unlink()
+        case ["storage", "ls", pattern]:
+            bucket = pattern.rpartition("/")[0]
+            return 0, "\n".join(f"{bucket}/{file.name}" for file in _files(pattern, cloud))
+        case ["storage", "rm", *_]:
+            for address in arguments[2:]:
+                for file in _files(address, cloud):
+                    file.unlink()
         case ["pubsub", "topics", "publish"]:
             message = next(a for a in arguments if a.startswith("--message="))
             cloud.put("command", message.removeprefix("--message=").encode())
@@ -150,7 +157,9 @@ def terraform(call: str, arguments: list[str], cloud: Cloud) -> Answer:
             cloud.put("state")
         case "output":
             return 0, _output(command.split()[-1])
-        case "state" | "show" | "import":
+        case "import":
+            return _import(command, cloud)
+        case "state" | "show":
             return 0, _state(command, cloud)
     return 0, ""
 
@@ -176,8 +185,16 @@ def _apply(cloud: Cloud) -> Answer:
         return 1, cloud.get("apply-error").decode()
     cloud.put("applied")
     cloud.put("region", cloud.get("planned"))
-    cloud.put("state", "\n".join(address for address, _ in RESOURCES).encode())
+    named = [address for address, _ in RESOURCES if address not in _unnamed(cloud)]
+    cloud.put("state", "\n".join(named).encode())
     return 0, ""
+
+
+def _unnamed(cloud: Cloud) -> list[str]:
+    """The addresses that the settings switch off."""
+    if not cloud.has("unnamed"):
+        return []
+    return cloud.get("unnamed").decode().splitlines()
 
 
 def _output(name: str) -> str:
@@ -206,9 +223,17 @@ def _state(command: str, cloud: Cloud) -> str:
         case ["state", "rm", *_]:
             addresses.remove(command.removeprefix("state rm "))
             cloud.put("state", "\n".join(addresses).encode())
-        case ["import", *_, address, _]:
-            cloud.put("state", "\n".join([*addresses, address]).encode())
     return ""
+
+
+def _import(command: str, cloud: Cloud) -> Answer:
+    """Import a resource, if the settings name it."""
+    address = command.split()[-2]
+    if address in _unnamed(cloud):
+        return 1, f"{NOT_NAMED}\n\nThe configuration for the given import {address} does not exist."
+    addresses = cloud.get("state").decode().splitlines()
+    cloud.put("state", "\n".join([*addresses, address]).encode())
+    return 0, ""
 
 
 def _pulled(addresses: list[str], cloud: Cloud) -> str:

@@ -114,6 +114,30 @@ def test_what_can_not_be_taken_up_stays_on_the_list(desk: Desk) -> None:
     assert imported(again) == [KEPT[2]], "the others are in the state already"
 
 
+def test_what_the_settings_no_longer_name_stays_on_the_list_and_the_rest_is_used_again(
+    desk: Desk,
+) -> None:
+    deploy(desk, "--yes", "--skip-smoke-test")
+    deploy(desk, "--destroy", "--yes")
+    role, name = KEPT[1]
+    (desk.cloud / "unnamed").write_text(role)
+    done = deploy(desk, "--yes", "--skip-smoke-test")
+    assert done.status == 0, done.text
+    assert f"not used: {name} (the present settings do not name it" in done.text
+    assert sorted(imported(done)) == sorted(KEPT)
+    (desk.cloud / "unnamed").unlink()
+    assert imported(deploy(desk, "--yes", "--skip-smoke-test")) == [KEPT[1]]
+    assert imported(deploy(desk, "--yes", "--skip-smoke-test")) == []
+
+
+def test_nobody_is_told_to_delete_the_list_of_what_is_kept(desk: Desk) -> None:
+    deploy(desk, "--yes", "--skip-smoke-test")
+    deploy(desk, "--destroy", "--yes")
+    done = deploy(desk, "--yes", fail=("import .*google_storage_bucket",))
+    assert done.status == 1
+    assert "storage rm" not in done.text
+
+
 def test_destroy_asks_for_the_projects_name(desk: Desk) -> None:
     deploy(desk, "--yes", "--skip-smoke-test")
     for typed in ("yes\n", ""):

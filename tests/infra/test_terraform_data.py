@@ -1,11 +1,12 @@
 """infra/gcp: resources with data, and messages."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from functions.export.parts import PART_SUFFIX
-from tests.infra import terraform
+from tests.infra import stand_ins, terraform
 from tests.infra.chosen import DELIVERY, EVERYTHING, TOPOLOGY, bound
 from tests.infra.terraform import PROJECT, Plan, TerraformError
 
@@ -40,6 +41,15 @@ def test_no_plan_destroys_resources_with_data() -> None:
             assert (
                 set(re.findall(r"Resource (google_\w+\.\w+)\S* has", str(said.value))) >= refused
             ), variables
+
+
+def test_terraform_says_of_an_import_that_the_settings_do_not_name_it(tmp_path: Path) -> None:
+    """By this text deploy.sh knows that what it kept is not used now."""
+    role = 'google_project_iam_custom_role.roles["dicomObjectCreator"]'
+    command = ["import", "-input=false", "-no-color", "-lock=false", f"-state={tmp_path}/state"]
+    command += [f"-var=project={PROJECT}", role, f"projects/{PROJECT}/roles/dicomObjectCreator"]
+    with pytest.raises(TerraformError, match=stand_ins.NOT_NAMED):
+        terraform.run(terraform.workspace(), *command)
 
 
 def test_what_holds_data_is_created_after_the_functions_are_built() -> None:
