@@ -214,39 +214,7 @@ variable "functions" {
   }
 }
 
-# --- who may -----------------------------------------------------------------------
-
-variable "uploaders" {
-  description = "Who may upload scans to the landing bucket (IAM members). They can neither read nor overwrite."
-  type        = list(string)
-  default     = []
-}
-
-variable "command_publishers" {
-  description = "Who may publish delete and export commands (IAM members), by topic: { deletes = [...], exports = [...] }."
-  type        = map(list(string))
-  default     = {}
-  validation {
-    condition     = alltrue([for topic in keys(var.command_publishers) : contains(["deletes", "exports"], topic)])
-    error_message = "Keys are deletes and exports."
-  }
-}
-
-variable "search_callers" {
-  description = "Who may call search (IAM members). allUsers and allAuthenticatedUsers also need search_public."
-  type        = list(string)
-  default     = []
-  validation {
-    condition     = var.search_public || !anytrue([for m in var.search_callers : startswith(m, "all")])
-    error_message = "allUsers and allAuthenticatedUsers show patient data to anyone; set search_public too if that is intended."
-  }
-}
-
-variable "search_public" {
-  description = "Whether search_callers may name allUsers. For public collections only."
-  type        = bool
-  default     = false
-}
+# --- who builds --------------------------------------------------------------------
 
 variable "worker_pool" {
   description = "Full name of a private pool of Cloud Build to build the functions in; empty: the default pool of `region`."

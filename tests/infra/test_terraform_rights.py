@@ -50,6 +50,15 @@ def test_everybody_must_be_asked_for_twice() -> None:
         terraform.plan(search_callers=["allUsers"])
 
 
+@pytest.mark.parametrize("member", ["allUsers", "allAuthenticatedUsers"])
+def test_everybody_can_neither_upload_nor_command(member: str) -> None:
+    with pytest.raises(TerraformError, match="name the uploaders"):
+        terraform.plan(uploaders=[member])
+    for topic in ("deletes", "exports"):
+        with pytest.raises(TerraformError, match="name the publishers"):
+            terraform.plan(command_publishers={topic: [member]})
+
+
 def test_only_additive_bindings(plan: Plan) -> None:
     """A `_binding` or `_policy` would remove grants of others. Only the default bindings of buckets
     are removed, which nobody granted."""

@@ -174,3 +174,12 @@ run "refused" {
     var.extra_environment, var.command_publishers,
   ]
 }
+
+run "refused_members" {
+  command = plan
+  variables {
+    uploaders          = ["allAuthenticatedUsers"]
+    command_publishers = { deletes = ["user:a@example.org"], exports = ["allUsers"] }
+  }
+  expect_failures = [var.uploaders, var.command_publishers]
+}
