@@ -311,6 +311,21 @@ variable "retention_days" {
     condition     = alltrue([for d in values(var.retention_days) : d >= 0 && floor(d) == d])
     error_message = "Whole days, 0 for never."
   }
+  validation {
+    condition = (
+      lookup(var.retention_days, "landing", 0) == 0 ||
+      lookup(var.retention_days, "landing", 0) >= local.topology.state_expires_days
+    )
+    error_message = "landing: 0, or at least ${local.topology.state_expires_days}. A dead letter, held for 31 days, needs its object."
+  }
+  validation {
+    # Where the ledger is deleted first, `reconcile` finds no outcome for an object and publishes its event again.
+    condition = lookup(var.retention_days, "ledger", 0) == 0 || (
+      lookup(var.retention_days, "landing", 0) > 0 &&
+      lookup(var.retention_days, "ledger", 0) > lookup(var.retention_days, "landing", 0)
+    )
+    error_message = "ledger: 0, or longer than a landing that is not 0: each object in landing needs its outcome."
+  }
 }
 
 # --- operations ------------------------------------------------------------------------

@@ -183,3 +183,34 @@ run "refused_members" {
   }
   expect_failures = [var.uploaders, var.command_publishers]
 }
+
+run "retention_in_order" {
+  command = plan
+  variables {
+    retention_days = { landing = 35, ledger = 36 }
+  }
+}
+
+run "landing_deleted_before_its_dead_letters" {
+  command = plan
+  variables {
+    retention_days = { landing = 34 }
+  }
+  expect_failures = [var.retention_days]
+}
+
+run "ledger_deleted_before_landing" {
+  command = plan
+  variables {
+    retention_days = { landing = 90, ledger = 90 }
+  }
+  expect_failures = [var.retention_days]
+}
+
+run "ledger_deleted_and_landing_kept" {
+  command = plan
+  variables {
+    retention_days = { ledger = 365 }
+  }
+  expect_failures = [var.retention_days]
+}
