@@ -131,12 +131,19 @@ variable "storage_class" {
 }
 
 variable "export_destinations" {
-  description = "Folders (gs://bucket/prefix) that exports may write to, besides the export bucket. The buckets must already exist."
+  description = "Folders (gs://bucket/prefix) for exports besides the export bucket, in existing buckets; not in the system's other buckets."
   type        = list(string)
   default     = []
   validation {
     condition     = alltrue([for d in var.export_destinations : can(regex("^gs://[a-z0-9][a-z0-9._-]+(/[^,]+)?$", d))])
     error_message = "Each is gs://bucket or gs://bucket/prefix."
+  }
+  validation {
+    condition = !anytrue([
+      for place in setproduct(var.export_destinations, ["landing", "quarantine", "ledger", "state"]) :
+      startswith("${place[0]}/", "gs://${local.bucket_names[place[1]]}/")
+    ])
+    error_message = "Not in the landing, quarantine, ledger or state bucket: an export there would be an upload, or damage their data."
   }
 }
 

@@ -164,6 +164,14 @@ def test_the_store_function_can_compare_an_object_that_it_finds_where_it_moves_o
     assert [set(allowed) for allowed in found] == [{f"storage.objects.{verb}" for verb in wanted}]
 
 
+@pytest.mark.parametrize("name", ["landing", "quarantine", "ledger", "state"])
+def test_exports_can_not_write_to_the_systems_other_buckets(name: str) -> None:
+    bucket = f"gs://{PROJECT}-dicom-{name}"
+    for place in (bucket, f"{bucket}/folder"):
+        with pytest.raises(TerraformError, match="Not in the landing, quarantine, ledger or state"):
+            terraform.plan(export_destinations=["gs://research-bucket/in", place])
+
+
 def test_search_can_create_objects_in_the_folder_of_its_uploads_only() -> None:
     (found,) = [
         values
