@@ -158,6 +158,9 @@ class _Delivery:
         # study that came since, the request would be recorded as rejected, and delete all the same.
         found = self._studies(store, wanted, STUDIES_MAX)
         studies = [study for study in found if not guard_rails.holds_only_new(study)]
+        if not studies:
+            # All of them are new, or gone. Each is refused, or not found, by itself.
+            studies = found
         guards.check_number(studies, wanted.max_studies)
         return studies
 

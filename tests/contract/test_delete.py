@@ -344,6 +344,7 @@ def test_the_limit_of_a_request_includes_what_a_failed_delete_deleted(at_most_3:
 
 
 TOO_YOUNG = "something in it was stored too recently"
+STORED_AGAIN = ("rejected", "stored again after the command was sent")
 
 
 @pytest.fixture
@@ -489,7 +490,7 @@ def test_a_command_that_is_published_again_does_not_delete_what_was_stored_since
     fill(store)
     command = json.dumps({"path": "studies/1.1"}).encode()
     assert store.deliver(handle, command, first_published) == ""
-    assert details(store.outcomes) == [("rejected", "stored again after the command was sent")]
+    assert details(store.outcomes) == [STORED_AGAIN]
     assert len(store.found("instances")) == 4
 
 
@@ -516,8 +517,7 @@ def test_a_repeated_query_leaves_only_the_study_that_was_stored_again_since(
     store.put(instance("1.2", "1.2.1", "1.2.1.9"))
     command = {"query": "PatientName=Doe^Jane", "max_studies": 5}
     *members, summary = store.run(handle, command, attempt=2, published=given)
-    refused = ("rejected", "stored again after the command was sent")
-    assert sorted(details(members)) == [("deleted", ""), refused]
+    assert sorted(details(members)) == [("deleted", ""), STORED_AGAIN]
     assert summary["outcome"] == "partial"
     assert len(store.found("instances")) == 5
 
@@ -551,6 +551,33 @@ def test_a_study_that_comes_after_a_query_does_not_refuse_what_an_earlier_delive
     assert not store.outcomes
     assert {record["outcome"] for record in store.run(handle)} == {"deleted"}
     assert instance_uids(store) == ["1.7.1.1"]
+
+
+def test_a_replayed_query_whose_age_is_unknown_refuses_each_study(store: World) -> None:
+    fill(store, studies=2)
+    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 5}).encode()
+    assert store.deliver(handle, command, {FIRST_PUBLISHED: "unknown"}) == ""
+    *members, summary = store.run(handle)
+    assert details(members) == [STORED_AGAIN, STORED_AGAIN]
+    assert words([summary]) == [("rejected", "operation_failed")]
+    assert len(store.found("instances")) == 8
+
+
+def test_a_repeated_query_refuses_each_study_if_all_were_stored_after_it_was_sent(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.01)
+    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 5}).encode()
+    given = utc_now()
+    store.fault(path="studies", kind="status", status=503)
+    assert store.deliver(handle, command, {}, published=given) == "unavailable"
+    store.clear_faults()
+    fill(store, studies=2)
+    assert store.deliver(handle, command, {}, attempt=2, published=given) == ""
+    *members, summary = store.run(handle)
+    assert details(members) == [STORED_AGAIN, STORED_AGAIN]
+    assert words([summary]) == [("rejected", "operation_failed")]
+    assert len(store.found("instances")) == 8
 
 
 def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(store: World) -> None:
@@ -664,7 +691,7 @@ def test_a_delete_that_is_tried_again_spares_what_was_stored_since_the_command(
     assert store.deliver(handle, command, {}) == ""
     store.put(instance("1.1", "1.1.1", "1.1.1.9"))
     records = store.run(handle)
-    assert details(records) == [("rejected", "stored again after the command was sent")]
+    assert details(records) == [STORED_AGAIN]
     assert store.requests("DELETE", "delete") == 1
     assert len(store.found("instances")) == 5
 
