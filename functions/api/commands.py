@@ -40,8 +40,6 @@ _RESERVED: Final = frozenset(
     }
 )
 _QUERY_KEYS_MAX: Final = 20
-# A value of only these characters is a wildcard or an empty list.
-_WILDCARDS: Final = "*? \\"
 # A date, or a range with at least one end (PS3.4 section C.2.2.2.5).
 _DATES: Final = re.compile(r"-?\d{8}|\d{8}-(\d{8})?", re.ASCII)
 
@@ -213,10 +211,11 @@ def _check_pair(key: object, wanted: object) -> None:
 
 
 def is_selective(key: str, wanted: str) -> bool:
-    """Whether a value for matching does not match everything. A StudyDate is a date or a range."""
+    """Whether a value for matching does not match everything: it has a letter or a digit, beside
+    wildcards, spaces and separators. A StudyDate is a date or a range."""
     if key.lower() in ("studydate", "00080020"):
         return _DATES.fullmatch(wanted) is not None
-    return wanted.strip(_WILDCARDS) != ""
+    return any(map(str.isalnum, wanted))
 
 
 def _wrong_query(what: str) -> PermanentError:
