@@ -12,6 +12,9 @@ continues without it, and the manifest lists it in `failures` with its UIDs and 
         in which nothing else succeeds      time (`was_tried`); otherwise the rest of the slice
                                             becomes another slice, in which it is tried again
 
+From that delivery on, studies and series are not retrieved in one answer: an instance that uses up
+the time of the whole answer would never be retrieved by itself.
+
 What a search left out while planning is given up by plan.py, at the same delivery.
 """
 

@@ -85,7 +85,9 @@ class ObjectSlice:
             self._existing = self._listed(task.pieces, pool)
             existing = [one for one in task.pieces if self._name(one) in self._existing]
             list(pool.map(self._settle_existing, existing))
-            if self._request.format.streamed:
+            # A stream that uses up the time would leave none for its instances: then none of them
+            # would ever be given up.
+            if self._request.format.streamed and not self._job.attempt.may_give_up:
                 self._take_streams(task, pool)
             missing = self._missing(task.pieces)
             for _ in range(_PASSES):

@@ -73,12 +73,19 @@ class ZipSlice:
                 raise
 
     def _members(self, task: Slice) -> Iterator[bytes]:
-        wanted = by_instance_uid(task.pieces)
-        for resource in task.streams:
-            yield from self._stream(resource, wanted)
+        # A stream that uses up the time would leave none for its instances: then none of them would
+        # ever be given up.
+        if not self._job.attempt.may_give_up:
+            yield from self._streams(task)
         for piece in task.pieces:
             if piece not in self._written:
                 yield from self._single(piece)
+
+    def _streams(self, task: Slice) -> Iterator[bytes]:
+        """Each study or series in one answer."""
+        wanted = by_instance_uid(task.pieces)
+        for resource in task.streams:
+            yield from self._stream(resource, wanted)
 
     def _stream(
         self,
