@@ -145,7 +145,11 @@ class Deletion:
     def _begin(self, target: Target) -> Settled | None:
         in_progress = sum(one.instances for one in self._running())
         finished = self.work.counts["instances"]
-        found = self.guards.count(target.resource, others=finished + in_progress)
+        try:
+            found = self.guards.count(target.resource, others=finished + in_progress)
+        except PermanentError as error:
+            # An earlier try may have deleted a part of it.
+            return self._not_deleted(target, error.reason, error.detail)
         if not found:
             return _nothing_found(target)
         refusal = self.guards.age_refusal(target.resource, target.was_tried)

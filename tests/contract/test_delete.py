@@ -343,6 +343,16 @@ def test_the_limit_of_a_request_includes_what_a_failed_delete_deleted(at_most_3:
     assert len(at_most_3.found("instances")) == 4
 
 
+def test_a_study_that_the_limit_refuses_after_a_part_of_it_was_deleted_is_partial(
+    at_most_3: World,
+) -> None:
+    # An earlier try deleted two of six.
+    (record,) = followed(at_most_3, follow_up(targets=[["studies/1.1", 6, 100, 1, ""]]))
+    assert details([record]) == [("partial", TOO_MANY)]
+    assert record["counts"] == {"instances": 2}
+    assert len(at_most_3.found("instances")) == 4
+
+
 TOO_YOUNG = "something in it was stored too recently"
 STORED_AGAIN = ("rejected", "stored again after the command was sent")
 
