@@ -6,8 +6,9 @@ command's form is checked in api/requests.py.) What they refuse is `rejected`.
     a query's studies are listed   check_number: more studies than the command's `max_studies`
     a query begins                 check_all: any study that `count` or `age_refusal` refuses; then
                                    nothing at all is deleted. If the command was delivered before,
-                                   a study that was stored again since waits for its own refusal:
-                                   an earlier delivery may have published that it may go
+                                   a study that was stored again since waits for its own refusal,
+                                   and does not count: an earlier delivery may have published that
+                                   it may go
     a target is started            count: more than DELETE_MAX_INSTANCES in the whole request
                                    age_refusal: an instance that is too young
 
@@ -120,12 +121,19 @@ class GuardRails:
         """
         instances = 0
         for resource in resources:
-            instances += self.count(resource, others=instances)
+            try:
+                found = self.count(resource, others=instances)
+            except PermanentError:
+                # It may have grown since an earlier delivery planned it.
+                if not self.repeated or self.age_refusal(resource) != _STORED_AGAIN:
+                    raise
+                continue
             refusal = self.age_refusal(resource)
             if refusal == _STORED_AGAIN and self.repeated:
                 continue
             if refusal:
                 raise _refused_error(refusal)
+            instances += found
 
     def count(self, resource: Resource, others: int) -> int:
         """The number of instances of a resource, by a search, because the store's metrics lag.

@@ -590,6 +590,27 @@ def test_a_repeated_query_refuses_each_study_if_all_were_stored_after_it_was_sen
     assert len(store.found("instances")) == 8
 
 
+@pytest.mark.parametrize("grown", ["1.1", "1.2"])
+def test_a_study_that_grows_over_the_limit_does_not_refuse_what_an_earlier_delivery_planned(
+    tmp_path: Path, grown: str
+) -> None:
+    with world("delete_resource", tmp_path, DELETE_MAX_INSTANCES="8") as store:
+        fill(store, studies=2)
+        data = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 2}).encode()
+        given = utc_now()
+        assert store.deliver(handle, data, {}, published=given) == ""
+        store.put(instance(grown, f"{grown}.1", f"{grown}.1.9"))
+        assert store.deliver(handle, data, {}, attempt=2, published=given) == ""
+        assert not store.outcomes
+
+
+def test_a_repeated_query_over_the_limit_is_still_refused_as_a_whole(at_most_3: World) -> None:
+    at_most_3.put(instance("1.2", "1.2.1", "1.2.1.1"))
+    command = {"query": "PatientName=Doe^Jane", "max_studies": 5}
+    assert details(at_most_3.run(handle, command, attempt=2)) == [("rejected", TOO_MANY)]
+    assert len(at_most_3.found("instances")) == 5
+
+
 def test_a_study_that_waited_for_its_turn_and_was_stored_again_since_is_left(store: World) -> None:
     fill(store)
     (record,) = followed(store, follow_up(published="2020-01-01T00:00:00Z"))
