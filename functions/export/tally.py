@@ -9,7 +9,7 @@ from functions.common.errors import PermanentError, RetryableError
 from functions.export.giving_up import DETAIL, was_tried
 from functions.export.result import Result
 from functions.export.slices import Piece, Slice
-from functions.export.writer import Present
+from functions.export.writer import NotTriedError, Present
 
 # Each with its tag, as in Fetcher.objects.
 WrittenObjects = list[tuple[str, Present]]
@@ -37,7 +37,8 @@ class Tally:
 
     def attempt(self, piece: Piece, write: Callable[[], WrittenObjects]) -> None:
         """Try one piece, and keep the result. A piece may come twice in one answer, with other
-        bytes: if one of its attempts succeeds, it is done."""
+        bytes: if one of its attempts succeeds, it is done. If it only waited for others, it is in
+        the rest of the slice."""
         began_with_s = self._deadline.remaining_s()
         try:
             self.note(piece, write())
@@ -45,6 +46,8 @@ class Tally:
             with self._lock:
                 if piece not in self._done:
                     self._failures[piece] = piece.failure(error.reason, error.detail)
+        except NotTriedError:
+            pass
         except RetryableError as error:
             with self._lock:
                 self.failed_in_a_row += 1

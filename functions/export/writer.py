@@ -26,6 +26,13 @@ def conflict_error() -> PermanentError:
     return PermanentError("conflict", "the destination has another object of that name")
 
 
+class NotTriedError(RetryableError):
+    """deadline_exceeded: the time was over before it was this object's turn to be written."""
+
+    def __init__(self) -> None:
+        super().__init__("deadline_exceeded")
+
+
 @dataclass(frozen=True)
 class Present:
     """An object that is in the destination, and whether this export wrote it."""
@@ -111,6 +118,7 @@ class ObjectWriter:
         Raises:
             PermanentError: conflict, when the object of that name is another one; not_found, when
                 the bucket does not exist.
+            NotTriedError: a large one waited for others until the time was over.
             RetryableError: as Buckets.write; unavailable also when only the next delivery can
                 compare the object of that name.
         """
@@ -120,6 +128,8 @@ class ObjectWriter:
                 stored = self._create(name, content.head)
             else:
                 with self._large:
+                    if self._deadline.remaining_s() <= 0:
+                        raise NotTriedError
                     stored = self._create(name, content.chunks())
         except PreconditionFailedError:
             return self._found_instead(name, content)

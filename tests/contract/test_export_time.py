@@ -59,6 +59,27 @@ def test_an_instance_that_uses_up_every_invocation_is_given_up(
     assert failure["instance"] == "1.1.2.1"
 
 
+def test_large_instances_that_only_wait_for_a_slow_one_are_not_given_up_with_it(
+    small_slices: World,
+) -> None:
+    store = small_slices
+    fill(store, series=1, instances=4)
+    store.put(instance("1.1", "1.1.2", "1.1.2.1", pixels=4800))
+    store.put(*(instance("1.1", "1.1.2", f"1.1.2.{n}", pixels=1800) for n in (2, 3, 4)))
+    # The slow one begins to be written before the others have arrived.
+    store.fault(kind="slow", delay_s=0, bytes_per_s=4_000_000, path="instances/1.1.2.1$")
+    store.fault(kind="slow", delay_s=2, path="instances/1.1.2.[2-4]$")
+    assert store.deliver(handle, encoded_order(), {}) == ""
+    others, large = [base64.b64decode(one["data"]) for one in store.follow_ups]
+    store.follow_ups.clear()
+    assert store.deliver(handle, others, {}, follow_up=True) == ""
+    assert store.deliver(handle, large, {}, 8, follow_up=True, budget_s=6.0) == ""
+    (record,) = store.run(handle)
+    assert (record["outcome"], record["counts"]["objects"]) == ("partial", 7)
+    (failure,) = manifest(store)["failures"]
+    assert failure["instance"] == "1.1.2.1"
+
+
 def test_an_instance_whose_bulk_data_takes_longer_than_one_invocation_continues_in_another_message(
     store: World,
 ) -> None:
