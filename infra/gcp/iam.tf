@@ -236,6 +236,11 @@ resource "google_pubsub_subscription_iam_member" "outcomes_dead" {
   subscription = google_pubsub_subscription.ledger.name
   role         = "roles/pubsub.subscriber"
   member       = local.pubsub_agent
+
+  lifecycle {
+    # A subscription that is replaced has the same name and no bindings.
+    replace_triggered_by = [google_pubsub_subscription.ledger.id]
+  }
 }
 
 # --- the account that calls the event functions ---------------------------------------------------

@@ -219,3 +219,22 @@ def test_pubsub_may_move_dead_letters_out_of_each_subscription_and_into_each_top
     }
     assert topics == {item["dead_letter_topic"] for item in bound(plan)}
     assert subscriptions == {item.get("subscription") or item["name"] for item in bound(plan)}
+
+
+def test_a_subscription_that_is_replaced_keeps_its_way_to_the_dead_letters() -> None:
+    """Another filter replaces a subscription: the new one has the same name and no bindings."""
+    webhook = {"url": "https://ris.example.org/", "secret": "ris", "events": ["stored"]}
+    changed = {**webhook, "events": ["rejected"]}
+    notify = 'module.event_function["notify"].google_pubsub_subscription'
+    member = "google_pubsub_subscription_iam_member"
+    with terraform.applied(
+        f'{notify}_iam_member.dead_letters["webhook ris"]',
+        f"{member}.outcomes_dead",
+        variables={"webhooks": {"ris": webhook}},
+    ) as planned:
+        said = planned("-replace=google_pubsub_subscription.ledger", webhooks={"ris": changed})
+    replaced = set(re.findall(r"# (.+) will be replaced due to changes in", said))
+    assert replaced == {
+        f'{notify}_iam_member.dead_letters["webhook ris"]',
+        f"{member}.outcomes_dead",
+    }

@@ -111,6 +111,11 @@ resource "google_pubsub_subscription_iam_member" "dead_letters" {
   subscription = google_pubsub_subscription.push[each.key].name
   role         = "roles/pubsub.subscriber"
   member       = var.pubsub_agent
+
+  lifecycle {
+    # A subscription that is replaced, as with another filter, has the same name and no bindings.
+    replace_triggered_by = [google_pubsub_subscription.push[each.key].id]
+  }
 }
 
 # Follow-up messages are trusted: nobody else publishes on their topic.
