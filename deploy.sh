@@ -307,19 +307,26 @@ KEPT = {
     "google_healthcare_dataset.this", "google_healthcare_dicom_store.this", "google_storage_bucket.data",
     "google_project_iam_custom_role.roles",
 }
+# Bindings on the kept buckets. To delete them would take the roles of the owners away. A later deployment sets them
+# again without an import, so they are not listed.
+FORGOTTEN = "google_storage_bucket_iam_binding.convenience"
 root = json.load(sys.stdin).get("values", {}).get("root_module", {})
+kept, forgotten = open(sys.argv[1], "w"), open(sys.argv[2], "w")
 for resource in root.get("resources", []):
-    if resource["address"].split("[")[0] in KEPT:
-        print(resource["address"], resource["values"]["id"], sep="\t")
-' >"$scratch/kept.tsv"
+    address = resource["address"]
+    if address.split("[")[0] in KEPT:
+        print(address, resource["values"]["id"], sep="\t", file=kept)
+    elif address.split("[")[0] == FORGOTTEN:
+        print(address, file=forgotten)
+' "$scratch/kept.tsv" "$scratch/forgotten"
     if [ -s "$scratch/kept.tsv" ]; then
         # Written first, so that a later failure does not lose track of a bucket.
         write_kept "$scratch/kept.tsv"
-        while IFS=$'\t' read -r address _; do
-            tf state rm "$address" >/dev/null ||
-                die "not finished, see above: run the same command again to continue"
-        done <"$scratch/kept.tsv"
     fi
+    { cut -f 1 "$scratch/kept.tsv" && cat "$scratch/forgotten"; } >"$scratch/addresses"
+    while read -r address; do
+        tf state rm "$address" >/dev/null </dev/null || die "not finished, see above: run the same command again to continue"
+    done <"$scratch/addresses"
     tf destroy -input=false -auto-approve "${variables[@]}" || die "not finished, see above: run the same command again to continue"
     step "Done"
     say "Kept: $(kept | cut -f 2 | tr '\n' ' ')"

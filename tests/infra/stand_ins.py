@@ -25,6 +25,10 @@ RESOURCES: Final = (
     ),
     ('google_storage_bucket.data["landing"]', "p-dicom-landing"),
     ("google_pubsub_topic.outcomes", "projects/p/topics/dicom-outcomes"),
+    (
+        'google_storage_bucket_iam_binding.convenience["landing roles/storage.legacyBucketOwner"]',
+        "b/p-dicom-landing/roles/storage.legacyBucketOwner",
+    ),
 )
 SYSTEM: Final[dict[str, Any]] = {
     "environments": {"store_upload": {}, "delete_resource": {}, "search": {}},

@@ -9,6 +9,7 @@ from tests.infra import stand_ins
 from tests.infra.desk import PROJECT, STATE, Desk, Result, deploy
 
 KEPT = stand_ins.RESOURCES[:3]
+BINDING = stand_ins.RESOURCES[4][0]
 
 
 def regions(done: Result) -> list[str]:
@@ -19,6 +20,11 @@ def regions(done: Result) -> list[str]:
 
 def imported(done: Result) -> list[tuple[str, str]]:
     return [(call.split()[-2], call.split()[-1]) for call in done.calls if " import " in call]
+
+
+def removed(done: Result) -> list[str]:
+    """What was removed from Terraform's state."""
+    return [call.split(" state rm ")[1] for call in done.calls if " state rm " in call]
 
 
 # --- where --------------------------------------------------------------------------------------
@@ -76,8 +82,7 @@ def test_destroy_keeps_the_data_and_a_later_deployment_takes_it_up_again(desk: D
     deploy(desk, "--region", "europe-west4", "--yes", "--skip-smoke-test")
     down = deploy(desk, "--destroy", typed=f"{PROJECT}\n")
     assert down.status == 0, down.text
-    removed = [call.split(" state rm ")[1] for call in down.calls if " state rm " in call]
-    assert sorted(removed) == sorted(address for address, _ in KEPT)
+    assert sorted(removed(down)) == sorted([*(address for address, _ in KEPT), BINDING])
     order = down.order(
         f"storage cp .*kept.tsv {STATE}/kept-.*.tsv", "state rm", "destroy .*-auto-approve"
     )
@@ -89,6 +94,16 @@ def test_destroy_keeps_the_data_and_a_later_deployment_takes_it_up_again(desk: D
     assert sorted(imported(up)) == sorted(KEPT)
     assert regions(up) == ["europe-west4"], "what was kept is where it was"
     assert imported(deploy(desk, "--yes", "--skip-smoke-test")) == []
+
+
+def test_destroy_leaves_the_owners_their_roles_on_the_buckets_that_it_keeps(desk: Desk) -> None:
+    deploy(desk, "--yes", "--skip-smoke-test")
+    down = deploy(desk, "--destroy", "--yes")
+    assert BINDING in removed(down)
+    order = down.order("state rm .*iam_binding", "destroy .*-auto-approve")
+    assert order == sorted(order)
+    assert "legacyBucketOwner" not in down.text.rpartition("Kept: ")[2]
+    assert sorted(imported(deploy(desk, "--yes", "--skip-smoke-test"))) == sorted(KEPT)
 
 
 @pytest.mark.parametrize("fail", ["state rm google_storage_bucket", "terraform .* destroy"])
