@@ -3,7 +3,8 @@
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,10 @@ from typing import Final
 from cli.errors import CliError
 
 _SETTLED_S: Final = 2.0  # a file that has not changed for this long is complete
-_AGAIN_S: Final = 60.0  # what failed is tried again after this long
+# What failed is tried again after this long, then after twice as long, and so on.
+_AGAIN_S: Final = 60.0
+_AGAIN_MAX_S: Final = 3600.0
+_TRYING_AGAIN_S: Final = 5.0  # in one look at a folder
 
 
 @dataclass(frozen=True)
@@ -88,59 +92,100 @@ class _File:
 
     Args:
         state: size in bytes, and time of the last change in ns.
-        due: when to upload it, on the clock of the folder's caller, s; infinite: it is uploaded.
-        failed: whether its upload failed in this state.
+        due: when to upload it, s; infinite: it is uploaded.
+        failures: how often its upload has failed in this state.
     """
 
     state: tuple[int, int]
     due: float
-    failed: bool = False
+    failures: int = 0
 
 
 class Folder:
     """A watched folder.
 
-    Times are of a clock that only runs forwards. The files' own times are only compared for
-    equality: another machine may have written them.
+    The files' own times are only compared for equality: another machine may have written them.
 
     Args:
         path: of the folder.
         prefix: what the objects' names begin with.
+        clock: seconds that only increase.
     """
 
-    def __init__(self, path: Path, prefix: str) -> None:
+    def __init__(
+        self, path: Path, prefix: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = path
         self._prefix = prefix
+        self._clock = clock
         self._files: dict[Path, _File] = {}
 
-    def due(self, now: float) -> Iterator[Source]:
+    def due(self) -> Iterator[Source]:
         """The files that are complete and not uploaded yet; each comes once until it changes, or
-        until its failure is old.
+        until its failure is old. Those that have failed come last, and only for some seconds, so
+        that the others do not wait for them.
 
         Raises:
             CliError: the folder does not exist.
         """
-        before = self._files
-        # Files that are gone are forgotten.
-        self._files = {}
+        listed: set[Path] = set()
+        again: list[tuple[Source, _File]] = []
         for source in sources([self._path], self._prefix):
-            state = _state(source.path)
-            file = before.get(source.path)
-            if file is None or file.state != state:
-                file = _File(state, due=now + _SETTLED_S)
-            self._files[source.path] = file
-            if file.due <= now:
-                file.due = math.inf
-                yield source
+            listed.add(source.path)
+            file = self._seen(source.path)
+            if file.due > self._clock():
+                continue
+            if file.failures:
+                again.append((source, file))
+                continue
+            file.due = math.inf
+            yield source
+        self._forget(listed)
+        yield from self._some_of(again)
 
-    def failed(self, source: Source, now: float) -> bool:
+    def failed(self, source: Source) -> bool:
         """Note that an upload failed, to try it again later; returns whether that is new for this
         state of the file."""
         file = self._files[source.path]
-        is_new = not file.failed
-        file.failed = True
-        file.due = now + _AGAIN_S
-        return is_new
+        pause_s = min(_AGAIN_MAX_S, _AGAIN_S * 2**file.failures)
+        file.failures += 1
+        file.due = self._clock() + pause_s
+        return file.failures == 1
+
+    def _seen(self, path: Path) -> _File:
+        state = _state(path)
+        file = self._files.get(path)
+        if file is None or file.state != state:
+            # Timed here, file by file: uploads may take long between two of them.
+            file = _File(state, due=self._clock() + _SETTLED_S)
+            self._files[path] = file
+        return file
+
+    def _forget(self, listed: set[Path]) -> None:
+        """Forget files that are gone; not those of a folder that could not be read just now."""
+        for path in self._files.keys() - listed:
+            if _is_gone(path):
+                del self._files[path]
+
+    def _some_of(self, again: list[tuple[Source, _File]]) -> Iterator[Source]:
+        """Those that have waited longest, as far as the time allows."""
+        end = self._clock() + _TRYING_AGAIN_S
+        again.sort(key=lambda waiting: waiting[1].due)
+        for source, file in again:
+            if self._clock() >= end:
+                return
+            file.due = math.inf
+            yield source
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _state(path: Path) -> tuple[int, int]:

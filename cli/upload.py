@@ -1,7 +1,6 @@
 """`upload`: write files to the landing bucket, and show the outcome of each."""
 
 import concurrent.futures
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -331,11 +330,11 @@ def _follow(uploader: Uploader, folder: Path, prefix: str, output: Format) -> in
 
 def _upload_due(uploader: Uploader, watched: Folder, batch: Batch) -> None:
     """Upload what is complete. A failure is said once for each state of a file."""
-    for source in watched.due(time.monotonic()):
+    for source in watched.due():
         try:
             key = uploader.write(source)
         except NotUploadedError as error:
-            if watched.failed(source, time.monotonic()):
+            if watched.failed(source):
                 _say_failed(source, error)
             continue
         batch.waiting.add(key)

@@ -106,6 +106,7 @@ def _number(text: str, *, is_single: bool) -> str:
         if is_single:
             (single,) = struct.unpack("<f", struct.pack("<f", float(text)))
             text = repr(single)
-        return str(Decimal(text).normalize())
+        # Plus 0, because -0 is 0.
+        return str(Decimal(text).normalize() + 0)
     except (ArithmeticError, ValueError):
         return text

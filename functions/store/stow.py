@@ -169,14 +169,16 @@ class Stow:
 
     def _is_same(self) -> Same:
         """Whether the store has the same."""
-        try:
-            return self._instance.same_in(self._store, self._deadline)
-        except RetryableError as error:
-            if error.reason != "unauthorized":
-                raise
-        # 403 also means that there is no such instance (fact sheet section 5.8). It does so here if
-        # the service may search, which takes the same right (section 2).
-        self._store.search(None, "studies", [("limit", "1")], self._deadline)
+        for _ in range(2):
+            try:
+                return self._instance.same_in(self._store, self._deadline)
+            except RetryableError as error:
+                if error.reason != "unauthorized":
+                    raise
+            # 403 also means that there is no such instance (fact sheet section 5.8). It does so
+            # here if the service may search, which takes the same right (section 2), and it comes
+            # again: no failure of credentials that has passed.
+            self._store.search(None, "studies", [("limit", "1")], self._deadline)
         return None
 
     def _conflict(self, answer: Answer) -> Word:

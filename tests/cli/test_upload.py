@@ -1,5 +1,6 @@
 """`upload` on a strict bucket server: which objects it writes, and what it says of the others."""
 
+import errno
 import json
 import os
 import signal
@@ -212,41 +213,118 @@ def test_a_watched_file_with_a_time_in_the_future_is_uploaded(
         wait_until(lambda: buckets.names(LANDING))
 
 
-def due(folder: Folder, now: float) -> list[str]:
-    return [source.name for source in folder.due(now)]
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_a_watched_file_is_complete_when_it_has_not_changed_for_two_seconds(scans: Path) -> None:
-    folder = Folder(scans, "in/")
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def folder(scans: Path, clock: Clock) -> Folder:
+    return Folder(scans, "in/", clock)
+
+
+def due(folder: Folder, clock: Clock, now: float) -> list[str]:
+    clock.now = now
+    return [source.path.name for source in folder.due()]
+
+
+def test_a_watched_file_is_complete_when_it_has_not_changed_for_two_seconds(
+    scans: Path, folder: Folder, clock: Clock
+) -> None:
     path = scans / "a.dcm"
     written(path)
-    assert due(folder, 0.0) == []
+    assert due(folder, clock, 0.0) == []
     written(path, b"longer scan")
     # Its own time says that it is old, as that of a copy does.
     os.utime(path, (1, 1))
-    assert due(folder, 1.5) == []
-    assert due(folder, 3.0) == []
-    assert due(folder, 3.5) == ["in/scans/a.dcm"]
-    assert due(folder, 10.0) == []
+    assert due(folder, clock, 1.5) == []
+    assert due(folder, clock, 3.0) == []
+    assert due(folder, clock, 3.5) == ["a.dcm"]
+    assert due(folder, clock, 10.0) == []
     written(path, b"another scan")
-    assert due(folder, 11.0) == []
-    assert due(folder, 13.0) == ["in/scans/a.dcm"]
+    assert due(folder, clock, 11.0) == []
+    assert due(folder, clock, 13.0) == ["a.dcm"]
 
 
-def test_a_watched_file_that_failed_is_tried_again_after_a_minute(scans: Path) -> None:
-    folder = Folder(scans, "")
+def test_a_file_that_is_written_during_the_upload_of_another_is_not_complete_then(
+    scans: Path, folder: Folder, clock: Clock
+) -> None:
+    written(scans / "a.dcm")
+    assert due(folder, clock, 0.0) == []
+    clock.now = 2.0
+    for source in folder.due():
+        # The upload takes five seconds, and another file grows.
+        assert source.path.name == "a.dcm"
+        clock.now = 7.0
+        written(scans / "z.dcm")
+    assert due(folder, clock, 8.0) == []
+    assert due(folder, clock, 10.0) == ["z.dcm"]
+
+
+def test_a_watched_file_that_failed_is_tried_again_after_longer_and_longer(
+    scans: Path, folder: Folder, clock: Clock
+) -> None:
     path = scans / "a.dcm"
     written(path)
-    assert due(folder, 0.0) == []
-    (source,) = folder.due(2.0)
-    assert folder.failed(source, 2.0)
-    assert due(folder, 61.0) == []
-    assert due(folder, 62.0) == ["scans/a.dcm"]
-    assert not folder.failed(source, 62.0)
+    assert due(folder, clock, 0.0) == []
+    clock.now = 2.0
+    (source,) = folder.due()
+    assert folder.failed(source)
+    assert due(folder, clock, 61.0) == []
+    assert due(folder, clock, 62.0) == ["a.dcm"]
+    assert not folder.failed(source)
+    assert due(folder, clock, 181.0) == []
+    assert due(folder, clock, 182.0) == ["a.dcm"]
     written(path, b"another scan")
-    assert due(folder, 63.0) == []
-    assert due(folder, 65.0) == ["scans/a.dcm"]
-    assert folder.failed(source, 65.0)
+    assert due(folder, clock, 183.0) == []
+    assert due(folder, clock, 185.0) == ["a.dcm"]
+    assert folder.failed(source)
+
+
+def test_new_files_do_not_wait_for_those_that_failed(
+    scans: Path, folder: Folder, clock: Clock
+) -> None:
+    for number in range(20):
+        written(scans / f"{number:02}.dcm")
+    assert due(folder, clock, 0.0) == []
+    clock.now = 2.0
+    for source in folder.due():
+        folder.failed(source)
+    written(scans / "new.dcm")
+    assert due(folder, clock, 60.0) == []
+    tried = []
+    clock.now = 100.0
+    for source in folder.due():
+        clock.now += 1.0
+        tried.append(source.path.name)
+    assert tried == ["new.dcm", "00.dcm", "01.dcm", "02.dcm", "03.dcm", "04.dcm"]
+
+
+def test_files_of_a_folder_that_cannot_be_listed_for_a_moment_are_not_sent_again(
+    scans: Path, folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(scans / "inner" / "a.dcm")
+    assert due(folder, clock, 0.0) == []
+    assert due(folder, clock, 2.0) == ["a.dcm"]
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "scandir", _stale)
+        due(folder, clock, 3.0)
+    assert due(folder, clock, 4.0) == []
+    assert due(folder, clock, 10.0) == []
+
+
+def _stale(path: object) -> None:
+    raise OSError(errno.ESTALE, "stale file handle", str(path))
 
 
 def test_a_folder_that_cannot_be_read_is_no_success(

@@ -401,6 +401,19 @@ def test_what_was_stored_and_its_answer_lost_is_stored_although_it_is_refused_th
     assert place.stored(UIDS) == SCAN
 
 
+def test_credentials_that_fail_for_a_moment_during_the_comparison_do_not_decide(
+    tmp_path: Path,
+) -> None:
+    refused = Answer(401)
+    nothing = Answer(200, body=b"[]")
+    exists = Answer(409, body=report(EXISTS))
+    with (
+        planned(exists, refused, refused, nothing, retrieved(SCAN)) as store,
+        landing(tmp_path, HEALTHCARE_ENDPOINT=f"{store.url}/v1") as place,
+    ):
+        assert words(place.drop("a.dcm", SCAN)) == [("duplicate", "")]
+
+
 def test_what_was_stored_and_its_answer_lost_is_stored_although_it_exists_then(
     tmp_path: Path,
 ) -> None:

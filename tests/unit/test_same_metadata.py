@@ -14,6 +14,7 @@ URI = {"vr": "US", "BulkDataURI": "https://store.example/bulkdata/00283006"}
     [
         ({"vr": "FL", "Value": [0.1]}, {"vr": "FL", "Value": [0.10000000149011612]}),
         ({"vr": "DS", "Value": ["1e2"]}, {"vr": "DS", "Value": [100.0]}),
+        ({"vr": "DS", "Value": ["-0.0"]}, {"vr": "DS", "Value": [0]}),
         ({"vr": "UV", "Value": ["18446744073709551615"]}, {"vr": "UV", "Value": [2**64 - 1]}),
         ({"vr": "US", "Value": [1, 2]}, URI),
         ({"vr": "LO", "Value": [""]}, None),
