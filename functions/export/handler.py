@@ -88,6 +88,9 @@ def handle(
     try:
         _continue(_Export(job, services, outcomes), values)
     except OtherExportError as error:
+        # Nobody knows the id of a follow-up message.
+        if is_follow_up:
+            raise
         # The outcome of this request_id is that of the export under way.
         refused = Outcome(
             "rejected",
@@ -185,25 +188,38 @@ class _Export:
             # Another delivery begins with another run.
             self._state.clear_run(planning.run)
             raise
-        self._after_planning(planning, is_complete)
+        plan = self._after_planning(planning, is_complete)
+        if plan:
+            self._start_slices(plan)
 
     def plan_more(self, planning: _Planning) -> None:
         """A follow-up message: go on with the planning."""
+        try:
+            plan = self._plan_of(planning)
+        except OtherExportError:
+            # This planning ends here; the refusal is its outcome.
+            self._state.clear_run(planning.run)
+            raise
+        if plan:
+            self._start_slices(plan)
+
+    def _plan_of(self, planning: _Planning) -> Plan | None:
+        """The plan, after more planning if there is none yet; None when another message continues
+        the planning, or when this one has come too late."""
         plan = self._state.plan()
         if plan:
             if plan.run != planning.run:
                 self._state.clear_run(planning.run)
-            self._start_slices(plan)
-            return
+            return plan
         if not self._has_slices(planning):
             self._drop_late_message(planning.run)
-            return
+            return None
         is_complete = self._plan_all(planning)
         # Another delivery of this message may have been faster.
         if not self._has_slices(planning):
             self._drop_late_message(planning.run)
-            return
-        self._after_planning(planning, is_complete)
+            return None
+        return self._after_planning(planning, is_complete)
 
     def _has_slices(self, planning: _Planning) -> bool:
         """Whether the slices that this planning has written are still there. After the end of the
@@ -244,14 +260,14 @@ class _Export:
         for task in slices:
             planning.slices.append(self._state.add_slice(planning.run, task))
 
-    def _after_planning(self, planning: _Planning, is_complete: bool) -> None:
-        """Start the slices, or continue the planning in another message."""
+    def _after_planning(self, planning: _Planning, is_complete: bool) -> Plan | None:
+        """The plan; None when the planning is continued in another message."""
         if not is_complete:
             self._send(planning.to_json())
-            return
+            return None
         if not planning.slices:
             raise not_found_error(self._job.request)
-        self._start_slices(self._state.decide(planning.run, planning.slices))
+        return self._state.decide(planning.run, planning.slices)
 
     def _start_slices(self, plan: Plan) -> None:
         """Start those that are left: the only one here, several by messages."""
@@ -270,7 +286,11 @@ class _Export:
 
     def do_slice(self, run: str, name: str) -> None:
         """A follow-up message: do one slice."""
-        plan = self._state.plan()
+        try:
+            plan = self._state.plan()
+        except OtherExportError:
+            # That one began after the end of this slice's export.
+            plan = None
         if plan and plan.run == run:
             self._run_slice(plan, name, name)
             return

@@ -255,7 +255,10 @@ class State:
 
     def has_ended(self, plan: Plan) -> bool:
         """Whether another delivery has ended the export, and deleted the plan."""
-        now = self.plan()
+        try:
+            now = self.plan()
+        except OtherExportError:
+            return True
         return now is None or now.run != plan.run
 
     def clear(self, plan: Plan) -> None:

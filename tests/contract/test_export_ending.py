@@ -48,6 +48,21 @@ def test_another_command_with_the_request_id_of_an_export_under_way_is_refused_u
     assert record["id"] != refused["id"]
 
 
+def test_a_late_slice_that_meets_another_export_with_its_request_id_has_nothing_to_do(
+    small_slices: World,
+) -> None:
+    store = small_slices
+    fill(store, studies=2, series=4)
+    assert store.deliver(handle, encoded_order(), {}) == ""
+    late = base64.b64decode(store.follow_ups[0]["data"])
+    assert len(store.run(handle)) == 1
+    assert store.deliver(handle, encoded_order(path="studies/1.2"), {}) == ""
+    before = store.objects(bucket=STATE)
+    assert store.deliver(handle, late, {}, 2, follow_up=True) == ""
+    assert len(store.outcomes) == 1
+    assert store.objects(bucket=STATE) == before
+
+
 def test_a_slice_that_comes_too_late_has_nothing_to_do(small_slices: World) -> None:
     store = small_slices
     fill(store, series=4)

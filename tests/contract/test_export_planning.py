@@ -8,7 +8,7 @@ import pytest
 from functions.common.clients import dicomweb
 from functions.export import plan
 from functions.export.handler import handle
-from tests.contract.exporting import TO, deliver, fill, manifest, names
+from tests.contract.exporting import TO, deliver, encoded_order, fill, manifest, names
 from tests.contract.world import STATE, World, instance
 
 
@@ -146,6 +146,24 @@ def test_a_planning_message_of_a_run_that_was_not_chosen_deletes_its_slices(
     assert store.deliver(handle, again, {}, follow_up=True) == ""
     runs = {name.split("/")[2] for name in store.objects(bucket=STATE) if "/slice-" in name}
     assert len(runs) == 1
+
+
+def test_a_planning_message_that_meets_another_export_is_refused_under_the_id_of_the_request(
+    small_slices: World,
+) -> None:
+    store = small_slices
+    again = planning_message(store)
+    store.follow_ups.clear()
+    store.put(*(instance("1.2", "1.2.3", f"1.2.3.{n}") for n in range(1, 5)))
+    other = encoded_order(path="studies/1.2")
+    assert store.deliver(handle, other, {}) == ""
+    assert store.deliver(handle, again, {}, follow_up=True) == ""
+    (refused,) = store.outcomes
+    assert (refused["outcome"], refused["request_id"]) == ("rejected", "r1")
+    assert refused["detail"] == "another export with this request_id is under way"
+    (record,) = store.run(handle)
+    assert record["outcome"] == "exported"
+    assert not store.left_over()
 
 
 def test_matches_are_planned_once_although_the_stores_order_changes(store: World) -> None:
