@@ -310,14 +310,14 @@ def test_the_first_plan_with_the_real_terraform(desk: Desk) -> None:
 
 
 @pytest.mark.skipif(bool(terraform.why_not()), reason=terraform.why_not())
-def test_every_resource_that_is_kept_and_every_output_that_is_read_exists() -> None:
+def test_every_resource_that_deploy_names_and_every_output_that_is_read_exists() -> None:
     scripts = [ROOT / "deploy.sh", *GCP.glob("*.sh")]
     text = "\n".join(script.read_text() for script in scripts)
     plan = terraform.plan()
     addresses = {address.split("[")[0] for address, _ in plan.resources()}
-    kept = re.findall(r'"(google_\w+\.\w+)"', text)
-    assert len(kept) == 4
-    assert set(kept) <= addresses
+    named = re.findall(r'"(google_\w+\.\w+)"', text)
+    assert len(named) == 5
+    assert set(named) <= addresses
     outputs = (ROOT / "infra/gcp/outputs.tf").read_text()
     for name in re.findall(r"output (?:-raw|-json) (\w+)", text):
         assert f'output "{name}"' in outputs
