@@ -238,7 +238,7 @@ class Settings:
         values.destinations,
         None,
         "Each `gs://bucket/prefix` that exports may write to, separated by commas.",
-        (EXPORT,),
+        (EXPORT, COMMANDS),
     )
     export_slice: int = _setting(
         values.whole(1, 5000),
