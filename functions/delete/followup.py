@@ -36,7 +36,8 @@ class Target:
 
     @property
     def was_tried(self) -> bool:
-        """Whether a DELETE was sent, even if its answer was lost."""
+        """Whether a DELETE was sent, even if its answer was lost. One that was answered 409 counts
+        too: the operation at work may be its own, started by an attempt whose answer was lost."""
         return self.instances > 0
 
     def to_json(self) -> list[Any]:

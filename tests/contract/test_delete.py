@@ -743,6 +743,23 @@ def test_a_delete_whose_answer_was_lost_spares_what_was_stored_since_the_command
     assert instance_uids(store) == ["1.2.1.9"]
 
 
+def test_a_delete_that_its_own_lost_operation_blocked_spares_what_was_stored_since_the_command(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.01)
+    fill(store, studies=2)
+    store.forge(follow_up(published=utc_now(), by_query=True, targets=UNTRIED))
+    # The first answer is lost. The DELETE that follows finds its operation at work.
+    store.fault(method="DELETE", path="1.2$", kind="reset", when="after", count=1)
+    store.fault(method="DELETE", path="1.2$", kind="status", status=409, count=1)
+    plan = base64.b64decode(store.follow_ups.pop()["data"])
+    assert store.deliver(handle, plan, {}, follow_up=True) == ""
+    store.put(instance("1.2", "1.2.1", "1.2.1.9"))
+    *members, _ = store.run(handle)
+    assert words(members) == [("deleted", ""), ("partial", "rejected")]
+    assert instance_uids(store) == ["1.2.1.9"]
+
+
 def test_a_study_that_is_uploaded_again_after_its_operation_ended_is_deleted(
     store: World,
 ) -> None:
