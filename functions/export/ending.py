@@ -50,7 +50,7 @@ class Ending:
 
     def refuse(self, plan: Plan, claimant: str, error: PermanentError) -> None:
         """The export can never be done."""
-        self._end(plan, claimant, lambda: _refused_outcome(self._job.request, error), error)
+        self._end(plan, claimant, lambda: refused_outcome(self._job.request, error), error)
 
     def _end(
         self,
@@ -85,7 +85,7 @@ class Ending:
             manifest = Manifest(self._job, self._state, whole, totals)
             manifest.write(joined)
         except PermanentError as error:
-            return _refused_outcome(self._job.request, error)
+            return refused_outcome(self._job.request, error)
         return finished_outcome(self._job.request, totals, manifest.main_reason)
 
 
@@ -124,7 +124,8 @@ def _word(totals: Mapping[str, int]) -> Word:
     return "rejected"
 
 
-def _refused_outcome(request: ExportRequest, error: PermanentError) -> Outcome:
+def refused_outcome(request: ExportRequest, error: PermanentError) -> Outcome:
+    """The outcome of an export that can never be done."""
     return Outcome(
         "rejected",
         error.reason,

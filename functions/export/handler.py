@@ -23,7 +23,7 @@ from functions.common.log import log
 from functions.common.resources import Resource
 from functions.common.settings import EXPORT
 from functions.export.compose import completed_before
-from functions.export.ending import Ending, finished_outcome
+from functions.export.ending import Ending, finished_outcome, refused_outcome
 from functions.export.job import Attempt, Job
 from functions.export.ndjson import write_lines
 from functions.export.object_slice import ObjectSlice
@@ -88,10 +88,8 @@ def handle(
     try:
         _continue(_Export(job, services, outcomes), values)
     except OtherExportError as error:
-        # Nobody knows the id of a follow-up message.
-        if is_follow_up:
-            raise
-        # The outcome of this request_id is that of the export under way.
+        # Only a command comes here: nobody knows the id of a follow-up message. The outcome of this
+        # request_id is that of the export under way.
         refused = Outcome(
             "rejected",
             error.reason,
@@ -196,10 +194,12 @@ class _Export:
         """A follow-up message: go on with the planning."""
         try:
             plan = self._plan_of(planning)
-        except OtherExportError:
-            # This planning ends here; the refusal is its outcome.
+        except PermanentError as error:
+            # This planning ends here. Without its slices, another delivery would come too late: the
+            # outcome is published first.
+            self._outcomes.publish(refused_outcome(self._job.request, error))
             self._state.clear_run(planning.run)
-            raise
+            return
         if plan:
             self._start_slices(plan)
 

@@ -108,7 +108,8 @@ class State:
         return bool(names) and found >= {self._slice_name(run, name) for name in names}
 
     def decide(self, run: str, slices: Sequence[str]) -> Plan:
-        """Make this the plan, unless there is one: then that one is returned.
+        """Make this the plan, unless there is one: then that one is returned, and the slices of
+        this run are deleted.
 
         Raises:
             OtherExportError: as plan.
@@ -122,7 +123,11 @@ class State:
         }
         with contextlib.suppress(PreconditionFailedError):
             self._objects.write(self._plan_name, value, if_generation_match=0)
-        decided = self.plan()
+        try:
+            decided = self.plan()
+        except OtherExportError:
+            self.clear_run(run)
+            raise
         if decided is None:
             raise RetryableError("operation_pending")
         if decided.run != run:

@@ -5,11 +5,15 @@ import json
 
 import pytest
 
+from functions.api.requests import ExportRequest
 from functions.common.clients import dicomweb
+from functions.common.resources import GcsPrefix, Resource
 from functions.export import plan
 from functions.export.handler import handle
-from tests.contract.exporting import TO, deliver, encoded_order, fill, manifest, names
-from tests.contract.world import STATE, World, instance
+from functions.export.slices import Slice
+from functions.export.state import OtherExportError, State
+from tests.contract.exporting import TO, deliver, encoded_order, fill, job_of, manifest, names
+from tests.contract.world import BUCKET, STATE, World, instance
 
 
 @pytest.mark.parametrize("format_", ["dicom", "zip"])
@@ -164,6 +168,34 @@ def test_a_planning_message_that_meets_another_export_is_refused_under_the_id_of
     (record,) = store.run(handle)
     assert record["outcome"] == "exported"
     assert not store.left_over()
+
+
+def test_a_planning_message_whose_search_is_refused_leaves_no_state_and_one_outcome(
+    store: World,
+) -> None:
+    again = planning_message(store)
+    store.follow_ups.clear()
+    store.fault(kind="status", status=400, path="studies/1.2/instances")
+    store.topics.refuse = ["UNAVAILABLE"] * 4
+    assert store.deliver(handle, again, {}, follow_up=True) == "unavailable"
+    store.topics.refuse = []
+    assert store.deliver(handle, again, {}, 2, follow_up=True) == ""
+    (record,) = store.outcomes
+    assert (record["outcome"], record["request_id"]) == ("rejected", "r1")
+    assert not store.left_over()
+
+
+def test_a_planning_that_meets_the_plan_of_another_export_leaves_no_slices(store: World) -> None:
+    destination = GcsPrefix(BUCKET, "out")
+    first = State(job_of(store, ExportRequest("r1", Resource("1.1"), None, destination)), STATE)
+    other = State(job_of(store, ExportRequest("r1", Resource("1.2"), None, destination)), STATE)
+    run = "0123456789abcdef"
+    first.decide(run, [first.add_slice(run, Slice())])
+    before = store.objects(bucket=STATE)
+    late = "fedcba9876543210"
+    with pytest.raises(OtherExportError):
+        other.decide(late, [other.add_slice(late, Slice())])
+    assert store.objects(bucket=STATE) == before
 
 
 def test_matches_are_planned_once_although_the_stores_order_changes(store: World) -> None:
