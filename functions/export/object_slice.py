@@ -29,7 +29,7 @@ from functions.export.job import Job
 from functions.export.result import Result
 from functions.export.slices import Piece, Slice, by_instance_uid, path_of, streams_of
 from functions.export.tally import Tally, WrittenObjects
-from functions.export.writer import ObjectWriter, Present
+from functions.export.writer import NotComparedError, ObjectWriter, Present
 
 THREADS: Final = 8
 # Attempts for missing instances: a cut answer is requested again.
@@ -157,7 +157,12 @@ class ObjectSlice:
         """Write an object; one that exists, and is not current, is compared."""
         if name in self._existing:
             return self._writer.compare(name, content)
-        return self._writer.write(name, content)
+        try:
+            return self._writer.write(name, content)
+        except NotComparedError as error:
+            # The next attempt treats it as one that was listed.
+            self._existing[name] = error.present
+            raise
 
     def _stored_at(self, instance: Resource) -> str:
         """Remembered for all frames or bulk data of an instance."""

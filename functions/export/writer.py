@@ -33,6 +33,19 @@ class NotTriedError(RetryableError):
         super().__init__("deadline_exceeded")
 
 
+class NotComparedError(RetryableError):
+    """unavailable: an object was written since the listing, and the content, which cannot be read
+    again, was not compared with it.
+
+    Args:
+        present: the object.
+    """
+
+    def __init__(self, present: "Present") -> None:
+        super().__init__("unavailable")
+        self.present = present
+
+
 @dataclass(frozen=True)
 class Present:
     """An object that is in the destination, and whether this export wrote it."""
@@ -119,8 +132,8 @@ class ObjectWriter:
             PermanentError: conflict, when the object of that name is another one; not_found, when
                 the bucket does not exist.
             NotTriedError: a large one waited for others until the time was over.
-            RetryableError: as Buckets.write; unavailable also when only the next delivery can
-                compare the object of that name.
+            NotComparedError: a large object of that name was written since the listing.
+            RetryableError: as Buckets.write.
         """
         try:
             if content.is_small:
@@ -146,8 +159,7 @@ class ObjectWriter:
             return self._same(name, crc32c_text(whole))
         present = self._same(name)
         if not present.by_this_export:
-            # The stream is used up. The next delivery lists the object, and compares it.
-            raise RetryableError("unavailable")
+            raise NotComparedError(present)
         return present
 
     def _create(self, name: str, data: Iterable[bytes]) -> StoredObject:

@@ -1,6 +1,8 @@
 """Exports with faults: what is retried, what is given up, and what is written only once."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from functions.export import batches
 from functions.export.content import Content
 from functions.export.handler import handle
 from functions.export.writer import ObjectWriter
-from tests.contract.exporting import TO, deliver, fill, job_of, manifest, names, run
+from tests.contract.exporting import TO, deliver, encoded_order, fill, job_of, manifest, names, run
 from tests.contract.servers import Answer, planned
 from tests.contract.strictbucket import strict_buckets
 from tests.contract.world import BUCKET, STATE, World, instance, world
@@ -196,9 +198,30 @@ def test_other_bytes_that_another_export_wrote_since_the_listing_are_no_success(
     ObjectWriter(job, "another run").write("out/1.dcm", Content.of([b"1" * size]))
     with pytest.raises(DicomFunctionsError) as caught:
         ObjectWriter(job, "this run").write("out/1.dcm", Content.of([b"2" * size]))
-    # A large one is compared by the next delivery, which finds it in its listing.
+    # A large one is compared by the next attempt.
     assert caught.value.reason == ("conflict" if size == 1000 else "unavailable")
     assert store.read("out/1.dcm") == b"1" * size
+
+
+def test_a_large_object_that_another_export_wrote_since_the_listing_is_settled_by_the_same_delivery(
+    store: World,
+) -> None:
+    large = instance("1.1", "1.1.1", "1.1.1.1", pixels=1800)
+    store.put(large)
+    store.fault(kind="slow", delay_s=3, path="studies/1.1$")
+    delivery = threading.Thread(target=store.deliver, args=(handle, encoded_order(), {}))
+    delivery.start()
+    # It retrieves after the listing.
+    while delivery.is_alive() and not store.requests("GET", "retrieve"):
+        time.sleep(0.02)
+    request = ExportRequest("r2", Resource("1.1"), None, GcsPrefix(BUCKET, "out"))
+    writer = ObjectWriter(job_of(store, request), "another run")
+    writer.write("out/1.1/1.1.1/1.1.1.1.dcm", Content.of([large]))
+    delivery.join()
+    assert store.answers == [""]
+    (record,) = store.outcomes
+    assert record["outcome"] == "exported"
+    assert (record["counts"]["objects"], record["counts"]["written"]) == (1, 0)
 
 
 @pytest.mark.parametrize("size", [1000, 3 * 1024 * 1024])
