@@ -15,7 +15,7 @@ may be the one of the redelivery, which says `not_found`, and in `detail` why.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from functions.common.clients.dicomweb import CANCELLED, NOT_FOUND, DicomStore, Operation
@@ -35,6 +35,8 @@ _POLL_S: Final = 0.25
 _POLL_MAX_S: Final = 10.0
 # Targets in one pass that cannot be started now. With more, it is not the target but the store.
 _ERRORS_MAX: Final = 20
+# These errors are not about one target either.
+_OF_THE_STORE: Final = ("rate_limited", "unauthorized", "deadline_exceeded")
 _LAG_S: Final = 30.0  # how long a search may still find deleted instances
 
 
@@ -70,6 +72,7 @@ class Deletion:
         started: whether an operation was started.
         changed: whether the message that is being handled no longer describes the work: a target
             has ended, or a DELETE was sent.
+        errors: of the targets that could not be polled or started in this pass.
     """
 
     store: DicomStore
@@ -78,20 +81,28 @@ class Deletion:
     deadline: Deadline
     started: bool = False
     changed: bool = False
+    errors: list[RetryableError] = field(default_factory=list)
 
     def advance(self) -> Iterator[Settled]:
         """Poll running operations and start waiting ones; yields the targets that ended.
         Afterwards, either no target is left, or the work must continue in a follow-up message.
 
         Raises:
-            RetryableError: only before anything was started, so that the same message can be
+            RetryableError: only before anything has changed, so that the same message can be
                 delivered again.
         """
         wait_s = _POLL_S
         while True:
+            self.errors.clear()
             yield from self._poll()
+            is_worth_waiting = self._is_one_polled()
             yield from self._start()
-            if self.started or not self._running():
+            if self.started:
+                return
+            if not is_worth_waiting:
+                # What has changed must be published first.
+                if self.errors and not self.changed:
+                    raise self.errors[0]
                 return
             if not self.deadline.sleep(wait_s):
                 return
@@ -99,26 +110,45 @@ class Deletion:
 
     def _poll(self) -> Iterator[Settled]:
         for target in self._running():
-            yield from self._step(target, self._follow)
+            if self._is_store_failing():
+                return
+            yield from self._try(target, self._follow)
+
+    def _is_one_polled(self) -> bool:
+        """Whether at least one operation was polled and still runs. To be asked after `_poll`, when
+        all errors are of polls."""
+        return not self._is_store_failing() and len(self._running()) > len(self.errors)
 
     def _start(self) -> Iterator[Settled]:
         """Start as many operations as may run. A target that cannot be started now, because of its
         search or another operation, does not hold up the others."""
-        errors: list[RetryableError] = []
         waiting = [target for target in self.work.targets if not target.operation]
         for target in waiting:
-            if len(self._running()) >= RUNNING_MAX or len(errors) >= _ERRORS_MAX:
-                break
-            try:
-                yield from self._step(target, self._begin)
-            except RetryableError as error:
-                errors.append(error)
-        # What has changed, and the names of running operations, must be published first.
-        if errors and not self.changed and not self._running():
-            raise errors[0]
+            if len(self._running()) >= RUNNING_MAX or self._is_store_failing():
+                return
+            yield from self._try(target, self._begin)
+
+    def _is_store_failing(self) -> bool:
+        """Whether the errors are not about single targets, so that no other one is tried."""
+        if len(self.errors) >= _ERRORS_MAX:
+            return True
+        return any(error.reason in _OF_THE_STORE for error in self.errors)
 
     def _running(self) -> list[Target]:
         return [target for target in self.work.targets if target.operation]
+
+    def _try(
+        self,
+        target: Target,
+        step: Callable[[Target], Settled | None],
+    ) -> Iterator[Settled]:
+        """One step of one target. If it cannot be done now, the others are first next time."""
+        try:
+            yield from self._step(target, step)
+        except RetryableError as error:
+            self.errors.append(error)
+            self.work.targets.remove(target)
+            self.work.targets.append(target)
 
     def _step(
         self,

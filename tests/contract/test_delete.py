@@ -944,6 +944,35 @@ def test_a_study_that_cannot_be_started_now_does_not_hold_up_the_others(
     assert summary["counts"]["deleted"] == 8
 
 
+def test_a_study_that_cannot_be_polled_now_does_not_hold_up_the_others(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_BACKOFF_S", 0.01)
+    fill(store, studies=8, series=1, instances=1)
+    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 8}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    plan = base64.b64decode(store.follow_ups.pop()["data"])
+    assert store.deliver(handle, plan, {}, follow_up=True) == ""
+    store.fault(method="GET", path="studies/1.1/instances", kind="status", status=503)
+    follow_ups_until_one_waits(store)
+    assert words(store.outcomes) == [("deleted", "")] * 7
+    assert store.answers[-1] == "unavailable"
+    store.clear_faults()
+    *_, summary = store.run(handle)
+    assert summary["counts"]["deleted"] == 8
+
+
+def test_a_store_that_limits_the_rate_is_not_asked_for_every_study(store: World) -> None:
+    fill(store, studies=5, series=1, instances=1)
+    command = json.dumps({"query": "PatientName=Doe^Jane", "max_studies": 5}).encode()
+    assert store.deliver(handle, command, {}) == ""
+    store.fault(path="instances", kind="status", status=429, retry_after=60)
+    before = store.requests("GET", "search")
+    plan = base64.b64decode(store.follow_ups.pop()["data"])
+    assert store.deliver(handle, plan, {}, follow_up=True) == "rate_limited"
+    assert store.requests("GET", "search") == before + 1
+
+
 def follow_ups_until_one_waits(store: World) -> None:
     """Deliver each follow-up message once, until one is not acknowledged; that one stays."""
     for _ in range(20):
