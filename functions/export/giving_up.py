@@ -28,8 +28,8 @@ from functions.export.job import Job
 from functions.export.slices import Piece
 
 DETAIL: Final = "given up after several deliveries"
-# Of the invocation, kept for recording what was given up.
-_RECORDING_S: Final = 10.0
+# Of the time for recording, at most so much is used to ask for a known piece.
+_ASKING_S: Final = 10.0
 Known = Callable[[], Piece | None]
 
 
@@ -49,8 +49,7 @@ class GivingUp:
         """Whether to give up what has just failed. It is given up when both are true:
 
         - this is delivery EXPORT_GIVE_UP_ATTEMPT, or a later one;
-        - the store returns something that the export already has, so the store is not down. What
-          failed may have used up the time for retrieving; then the time for recording is used.
+        - the store returns something that the export already has, so the store is not down.
 
         Until then another delivery tries again. A piece is only given up after it was tried
         (object_slice.py, zip_slice.py).
@@ -63,8 +62,15 @@ class GivingUp:
         known = next(iter(done), None) or self._known()
         if known is None:
             return False
-        asking = replace(self._job, work_deadline=self._job.deadline.reserving(_RECORDING_S))
-        return Fetcher(asking).gives(known)
+        return Fetcher(self._asking()).gives(known)
+
+    def _asking(self) -> Job:
+        """The job for asking. What failed may have used up the time for retrieving; then some of
+        the time for recording is used."""
+        if self._job.work_deadline.remaining_s() > 0:
+            return self._job
+        limit_s = min(_ASKING_S, self._job.deadline.remaining_s())
+        return replace(self._job, work_deadline=Deadline(limit_s))
 
 
 def was_tried(deadline: Deadline, began_with_s: float) -> bool:

@@ -4,13 +4,21 @@ import base64
 import io
 import json
 import zipfile
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from functions.api.requests import ExportRequest
+from functions.common.deadline import Deadline
+from functions.common.resources import GcsPrefix, Resource
+from functions.export import giving_up
+from functions.export.giving_up import GivingUp
 from functions.export.handler import handle
-from tests.contract.exporting import TO, encoded_order, fill, manifest, names, run
-from tests.contract.world import World, instance
+from functions.export.job import Attempt
+from functions.export.slices import Piece
+from tests.contract.exporting import TO, encoded_order, fill, job_of, manifest, names, run
+from tests.contract.world import BUCKET, World, instance
 
 
 def test_bulk_data_that_never_comes_in_time_is_not_tried_for_ever(store: World) -> None:
@@ -57,6 +65,19 @@ def test_an_instance_that_uses_up_every_invocation_is_given_up(
     assert (record["outcome"], record["counts"]["objects"]) == ("partial", 4)
     (failure,) = manifest(store)["failures"]
     assert failure["instance"] == "1.1.2.1"
+
+
+def test_asking_for_a_known_instance_leaves_time_for_recording(
+    store: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving_up, "_ASKING_S", 0.5)
+    fill(store, series=1, instances=1)
+    store.fault(kind="slow", delay_s=4, path="instances/1.1.1.1$")
+    request = ExportRequest("r1", Resource("1.1"), None, GcsPrefix(BUCKET, "out"))
+    attempt = Attempt(8, 8)
+    job = replace(job_of(store, request), attempt=attempt, work_deadline=Deadline(0))
+    known = Piece(Resource("1.1", "1.1.1", "1.1.1.1"))
+    assert not GivingUp(job, lambda: known).is_due([])
 
 
 def test_large_instances_that_only_wait_for_a_slow_one_are_not_given_up_with_it(
