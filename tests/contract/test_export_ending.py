@@ -17,7 +17,6 @@ from tests.contract.world import BUCKET, STATE, World, world
 
 
 def test_two_deliveries_at_once_do_not_mix(store: World) -> None:
-
     stored = fill(store, series=3, instances=10)
     command = encoded_order()
     threads = [threading.Thread(target=store.deliver, args=(handle, command, {})) for _ in range(3)]
