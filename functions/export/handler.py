@@ -88,8 +88,10 @@ def handle(
     try:
         _continue(_Export(job, services, outcomes), values)
     except OtherExportError as error:
-        # Only a command comes here: nobody knows the id of a follow-up message. The outcome of this
-        # request_id is that of the export under way.
+        # Nobody knows the id of a follow-up message.
+        if is_follow_up:
+            raise
+        # The outcome of this request_id is that of the export under way.
         refused = Outcome(
             "rejected",
             error.reason,
@@ -195,13 +197,19 @@ class _Export:
         try:
             plan = self._plan_of(planning)
         except PermanentError as error:
-            # This planning ends here. Without its slices, another delivery would come too late: the
-            # outcome is published first.
-            self._outcomes.publish(refused_outcome(self._job.request, error))
-            self._state.clear_run(planning.run)
+            self._end_planning(planning.run, error)
             return
         if plan:
             self._start_slices(plan)
+
+    def _end_planning(self, run: str, error: PermanentError) -> None:
+        """The planning can never be done. Without its slices, another delivery of its message would
+        come too late: the outcome is published first."""
+        self._outcomes.publish(refused_outcome(self._job.request, error))
+        if isinstance(error, OtherExportError) and error.run == run:
+            # The plan names these slices.
+            return
+        self._state.clear_run(run)
 
     def _plan_of(self, planning: _Planning) -> Plan | None:
         """The plan, after more planning if there is none yet; None when another message continues
@@ -288,7 +296,9 @@ class _Export:
         """A follow-up message: do one slice."""
         try:
             plan = self._state.plan()
-        except OtherExportError:
+        except OtherExportError as error:
+            if error.run == run:
+                raise
             # That one began after the end of this slice's export.
             plan = None
         if plan and plan.run == run:

@@ -46,10 +46,16 @@ COMMAND: Final = "command"
 
 
 class OtherExportError(PermanentError):
-    """invalid_command: another export has this request_id and is under way."""
+    """invalid_command: another export has this request_id and is under way.
 
-    def __init__(self) -> None:
+    Args:
+        run: of its plan. That of a follow-up message, if the message has another request than its
+            plan, or DICOM_STORE was changed.
+    """
+
+    def __init__(self, run: str) -> None:
         super().__init__("invalid_command", "another export with this request_id is under way")
+        self.run = run
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,9 @@ class State:
             self._objects.write(self._plan_name, value, if_generation_match=0)
         try:
             decided = self.plan()
-        except OtherExportError:
-            self.clear_run(run)
+        except OtherExportError as error:
+            if error.run != run:
+                self.clear_run(run)
             raise
         if decided is None:
             raise RetryableError("operation_pending")
@@ -146,7 +153,7 @@ class State:
         value = kept.value
         is_same = value["request"] == self._request.as_command
         if not is_same or value["store"] != self._store:
-            raise OtherExportError
+            raise OtherExportError(value["run"])
         return Plan(value["run"], tuple(value["slices"]), kept.generation)
 
     def slice(self, run: str, name: str) -> Slice:
@@ -262,8 +269,8 @@ class State:
         """Whether another delivery has ended the export, and deleted the plan."""
         try:
             now = self.plan()
-        except OtherExportError:
-            return True
+        except OtherExportError as error:
+            return error.run != plan.run
         return now is None or now.run != plan.run
 
     def clear(self, plan: Plan) -> None:

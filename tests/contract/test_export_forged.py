@@ -84,10 +84,23 @@ def test_a_follow_up_that_asks_for_something_else_is_refused(
     small_slices: World, changed: dict[str, str], reason: str
 ) -> None:
     message = start(small_slices)
+    before = small_slices.objects(bucket=STATE)
     ((outcome, found, _),) = follow(small_slices, {**message, **changed})
     assert outcome == "rejected"
     assert found == reason
     assert not small_slices.objects()
+    assert small_slices.objects(bucket=STATE) == before
+
+
+def test_a_planning_message_that_asks_for_something_else_leaves_the_slices_of_the_plan(
+    small_slices: World,
+) -> None:
+    message = start(small_slices)
+    planning = {"run": message["run"], "slices": [message["slice"]], "after": "studies/1.1"}
+    before = small_slices.objects(bucket=STATE)
+    ((outcome, reason, _),) = follow(small_slices, {**COMMAND, **planning, "format": "png"})
+    assert (outcome, reason) == ("rejected", "invalid_command")
+    assert small_slices.objects(bucket=STATE) == before
 
 
 def test_a_follow_up_of_an_export_that_never_was_does_nothing(store: World) -> None:
