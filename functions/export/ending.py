@@ -14,8 +14,9 @@ again: its delivery takes the claim over. The slice may still be at work, so eac
 again before it publishes.
 
 Without a plan there is nothing to claim. A command that is refused, that finds nothing, or whose
-zip is complete already (handler.start) ends in its own delivery; if delivered twice, it publishes
-the same record twice, under one id.
+zip is complete already (handler.start) ends in its own delivery; so does a message that goes on
+with a planning that can never be done (handler.plan_more). If delivered twice, it publishes the
+same record twice, under one id.
 """
 
 from collections.abc import Callable, Mapping
