@@ -55,7 +55,7 @@ def watched(stack: Stack) -> bool:
     return any(f"/{Watch.PREFIX}" in name for name in stack.pubsub.subscriptions("local"))
 
 
-def test_the_life_of_a_scan(
+def test_a_scan_is_uploaded_found_exported_and_deleted(
     stack: Stack, command: Command, scans: dict[str, Path], tmp_path: Path
 ) -> None:
     night = tmp_path / "night"
@@ -276,7 +276,9 @@ def test_a_refused_export_has_an_exit_status_and_no_place(command: Command) -> N
     assert done.stdout.endswith("\nrejected\n")
 
 
-def test_no_wait(command: Command, scans: dict[str, Path]) -> None:
+def test_without_waiting_the_commands_say_what_was_sent(
+    command: Command, scans: dict[str, Path]
+) -> None:
     done = command("upload", str(scans["rtplan.dcm"]), "--no-wait")
     assert done.returncode == 0
     assert done.stdout == "1 file uploaded to gs://dicom-landing\n"
@@ -284,7 +286,7 @@ def test_no_wait(command: Command, scans: dict[str, Path]) -> None:
     assert published["request_id"].startswith("cli-")
 
 
-def test_outcomes_follow(stack: Stack, scans: dict[str, Path]) -> None:
+def test_outcomes_are_followed_until_ctrl_c(stack: Stack, scans: dict[str, Path]) -> None:
     with started(stack, "outcomes", "--follow", *NDJSON) as follower:
         wait_until(lambda: watched(stack))
         stack.buckets.upload("dicom-landing", "followed", scans["SC_rgb_rle.dcm"])
@@ -340,7 +342,7 @@ def test_the_demo_says_which_step_went_wrong(tmp_path: Path) -> None:
             demo.run()
 
 
-def test_no_system(tmp_path: Path) -> None:
+def test_a_folder_without_a_system_is_named(tmp_path: Path) -> None:
     done = run("outcomes", system=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""

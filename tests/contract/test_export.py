@@ -281,7 +281,7 @@ def test_what_would_be_joined_over_another_object_is_a_conflict_and_nothing_is_w
     assert store.read(name) == b"something else"
 
 
-def test_images(store: World) -> None:
+def test_each_frame_becomes_an_image_and_what_has_none_is_skipped(store: World) -> None:
     store.put(instance("1.1", "1.1.1", "1.1.1.1"), instance("1.1", "1.1.1", "1.1.1.2", frames=3))
     store.put(instance("1.1", "1.1.2", "1.1.2.1", rows=False))
     record = run(store, format="jpeg")
@@ -332,7 +332,9 @@ def test_a_slice_of_frames_lists_the_folders_of_its_instances_only(tmp_path: Pat
 
 
 @pytest.mark.parametrize("fixture", ["store", "small_slices"])
-def test_metadata(fixture: str, request: pytest.FixtureRequest) -> None:
+def test_metadata_is_an_object_for_each_instance_and_one_file_of_all(
+    fixture: str, request: pytest.FixtureRequest
+) -> None:
     store: World = request.getfixturevalue(fixture)
     fill(store, series=4, instances=3)
     record = run(store, format="metadata")
@@ -376,7 +378,7 @@ def test_metadata_of_an_earlier_export_does_not_stay_when_all_instances_fail(sto
     assert manifest(store)["joined"]["name"] == "out/metadata.ndjson"
 
 
-def test_bulk_data(store: World) -> None:
+def test_bulk_data_is_an_object_for_each_attribute(store: World) -> None:
     store.put(instance("1.1", "1.1.1", "1.1.1.1", pixels=64))
     record = run(store, format="bulkdata")
     assert record["counts"]["objects"] == 1
@@ -411,7 +413,9 @@ def test_bulk_data_is_not_written_if_the_instance_has_some_of_an_unknown_address
 
 
 @pytest.mark.parametrize("fixture", ["store", "small_slices"])
-def test_a_zip(fixture: str, request: pytest.FixtureRequest) -> None:
+def test_a_zip_has_every_instance_and_is_made_once(
+    fixture: str, request: pytest.FixtureRequest
+) -> None:
     store: World = request.getfixturevalue(fixture)
     stored = fill(store, series=4, instances=3)
     large = instance("1.1", "1.1.9", "1.1.9.1", pixels=2048)

@@ -90,7 +90,7 @@ def test_a_series_much_larger_than_a_slice_is_cut_and_not_streamed(store: World)
     assert not any(part.streams for part in slices)
 
 
-def test_frames_count(store: World) -> None:
+def test_each_frame_counts_towards_the_size_of_a_slice(store: World) -> None:
     slices = plan(store, "studies/1.2", 4, "png")
     assert [(i.first, i.last) for part in slices for i in part.items] == [(1, 4), (5, 8), (9, 9)]
     assert [one.instance for part in slices for one in part.skipped] == ["1.2.1.2"]
@@ -193,7 +193,7 @@ def test_metrics_that_lag_hide_no_instance(store: World, monkeypatch: pytest.Mon
     ],
 )
 @pytest.mark.parametrize("page", [1, 2, 1000])
-def test_queries(
+def test_a_query_plans_each_match_once_whatever_the_size_of_a_page(
     store: World, monkeypatch: pytest.MonkeyPatch, query: str, count: int, page: int
 ) -> None:
     monkeypatch.setattr(dicomweb, "_SEARCH_PAGE", page)

@@ -15,7 +15,7 @@ def store(start: Callable[..., Client]) -> Client:
     return start()
 
 
-def test_health(store: Client) -> None:
+def test_the_server_says_that_it_is_there(store: Client) -> None:
     assert store.http.get(f"{store.url}/healthz").json() == {"status": "ok"}
 
 

@@ -124,7 +124,9 @@ def test_data_that_is_not_a_json_object_is_not_an_event() -> None:
         ),
     ],
 )
-def test_a_query(given: object, level: str, params: tuple[tuple[str, str], ...]) -> None:
+def test_a_query_is_read_from_text_and_from_json(
+    given: object, level: str, params: tuple[tuple[str, str], ...]
+) -> None:
     assert Query.parse(given) == Query(level, params)
 
 
