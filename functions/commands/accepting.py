@@ -2,8 +2,7 @@
 
 The state of a request is in api/request_state.py: an object that is only created if there is none
 with this id. So the same request sent twice is published once, and another one with this id is
-refused.
-The outcome comes from `notify`.
+refused. The outcome comes from `notify`.
 """
 
 import hashlib

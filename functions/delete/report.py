@@ -55,9 +55,7 @@ def of_target(request_id: str, settled: Settled, work: Work) -> Outcome:
         outcome = replace(outcome, counts={"instances": settled.instances})
     if settled.was_deleted:
         return replace(outcome, size_bytes=target.size_bytes)
-    if settled.reason == "not_found" and work.late:
-        return replace(outcome, detail=_PERHAPS_DELETED)
-    return outcome
+    return _explained(outcome, work)
 
 
 def of_query(request_id: str, work: Work) -> Outcome:
@@ -72,7 +70,12 @@ def of_query(request_id: str, work: Work) -> Outcome:
         size_bytes=size_bytes,
         counts=counts,
     )
-    if reason == "not_found" and work.late:
+    return _explained(outcome, work)
+
+
+def _explained(outcome: Outcome, work: Work) -> Outcome:
+    """The outcome; if nothing was there, with what may have happened before."""
+    if outcome.reason == "not_found" and work.late:
         return replace(outcome, detail=_PERHAPS_DELETED)
     return outcome
 
