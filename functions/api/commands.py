@@ -11,7 +11,7 @@ from functions.common.deadline import parsed_rfc3339
 from functions.common.errors import PermanentError
 from functions.common.events.messages import FIRST_PUBLISHED, Message
 from functions.common.resources import A_PATH, LEVELS, DicomStoreName, Resource
-from functions.common.values import is_line
+from functions.common.values import DATES, is_line
 
 Parse = Callable[[object], Any]
 
@@ -40,8 +40,6 @@ _RESERVED: Final = frozenset(
     }
 )
 _QUERY_KEYS_MAX: Final = 20
-# A date, or a range with at least one end (PS3.4 section C.2.2.2.5).
-_DATES: Final = re.compile(r"-?\d{8}|\d{8}-(\d{8})?", re.ASCII)
 
 
 def read(message: Message, keys: Mapping[str, Parse]) -> dict[str, Any]:
@@ -214,7 +212,7 @@ def is_selective(key: str, wanted: str) -> bool:
     """Whether a value for matching does not match everything: it has a letter or a digit, beside
     wildcards, spaces and separators. A StudyDate is a date or a range."""
     if key.lower() in ("studydate", "00080020"):
-        return _DATES.fullmatch(wanted) is not None
+        return DATES.fullmatch(wanted) is not None
     return any(map(str.isalnum, wanted))
 
 

@@ -16,6 +16,8 @@ _DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 _URL: Final = re.compile(r"https?://[\w.-]+(:[0-9]+)?(/[\w./-]*)?", re.ASCII)
 _QUERY: Final = re.compile(r"[\w.~=&{}%,:/-]*", re.ASCII)
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?", re.ASCII)
+# A date, or a range with at least one end (PS3.4 section C.2.2.2.5).
+DATES: Final = re.compile(r"-?[0-9]{8}|[0-9]{8}-([0-9]{8})?", re.ASCII)
 # Control characters, ends of lines, and halves of surrogate pairs. Not the spaces and joiners of
 # other scripts: names contain them, and str.isprintable refuses them.
 _NOT_IN_A_LINE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

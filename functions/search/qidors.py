@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes, urlencode
 
 from functions.common.resources import Resource, is_uid
-from functions.common.values import is_line
+from functions.common.values import DATES, is_line
 from functions.search import attributes
 from functions.search.refusals import RefusedError
 
@@ -31,10 +31,6 @@ _ONCE: Final = ("limit", "offset", "fuzzymatching")
 
 _NAME: Final = re.compile(r"[\w.]{1,64}", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
-_DATE: Final = re.compile(
-    r"[0-9]{8}|[0-9]{8}-|-[0-9]{8}|[0-9]{8}-[0-9]{8}",
-    re.ASCII,
-)
 _MODALITY: Final = re.compile(r"[A-Z][A-Z0-9 _]{0,15}", re.ASCII)
 _PART: Final = "([A-Za-z][A-Za-z0-9]{2,63}|[0-9A-Fa-f]{8})"
 _ATTRIBUTE: Final = re.compile(rf"{_PART}(\.{_PART}){{0,5}}")
@@ -249,7 +245,7 @@ class _Reader:
                 name,
                 "takes UIDs: digits and dots, at most 64 characters",
             )
-        if keyword == "StudyDate" and not _DATE.fullmatch(value):
+        if keyword == "StudyDate" and not DATES.fullmatch(value):
             raise _bad(
                 name,
                 "takes YYYYMMDD or a range: YYYYMMDD-YYYYMMDD, YYYYMMDD- or -YYYYMMDD",
